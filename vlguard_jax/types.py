@@ -1,0 +1,93 @@
+"""Records that more than one package shares, and the shape alphabet of the project.
+
+Shape alphabet, used in every annotation and docstring:
+B rows, T tokens in a row (image slots included), P patches per image, N images in a batch, S image side in pixels (in data/)
+or cache length (in generation/), D width, F mlp width, V vocabulary, L layers, H heads, K kv heads, E head width, R LoRA rank,
+A accumulation steps, C new tokens.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import NamedTuple
+
+from jaxtyping import Float32, Int32, UInt8
+import numpy as np
+
+IMAGE_TOKEN = -200  # stands for one picture in token ids, before expansion (reference: llava/constants.py)
+IGNORE_LABEL = -100  # a position that is not supervised (reference: llava/constants.py)
+
+
+@dataclasses.dataclass(frozen=True)
+class Turn:
+    """One message of a conversation. `role` is "human" or "gpt", as in LLaVA-format JSON."""
+
+    role: str
+    text: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Record:
+    """One conversation with its pictures.
+
+    `images` are paths relative to the source's picture folder (a missing `image` key is the empty tuple).
+    `category`/`subcategory` are None where the source gives none. `origin` names file and position for error messages.
+    """
+
+    id: str
+    turns: tuple[Turn, ...]
+    images: tuple[str, ...] = ()
+    source: str = ""
+    category: str | None = None
+    subcategory: str | None = None
+    origin: str = ""
+
+
+@dataclasses.dataclass(frozen=True)
+class Tokens:
+    """A tokenized conversation before image expansion: one `IMAGE_TOKEN` per picture tag.
+
+    ids i32[n]; labels i32[n], `IGNORE_LABEL` where not supervised, not shifted. `mismatch` is the reference's warning when it
+    voids the sample (all labels ignored), else None.
+    """
+
+    ids: Int32[np.ndarray, " n"]
+    labels: Int32[np.ndarray, " n"]
+    mismatch: str | None = None
+
+
+class Batch(NamedTuple):
+    """What one train or prefill program reads. A NamedTuple, so that it is a JAX pytree without importing jax.
+
+    tokens: ids, any valid id at image slots and padding.  targets: the label of the *next* position (already shifted).
+    loss_weight: weight of the cross-entropy at that position, 0 where not supervised; the loss is sum(weight * ce).
+    segment_ids: 0 padding, 1.. conversations in the row.  positions: rotary position, from 0 in each segment.
+    images: RGB, normalised on the device.  image_slot: flat patch index n * P + p into the encoded images, -1 for text.
+    With gradient accumulation every array has a leading axis A (see training/step.py); image_slot counts within its slice.
+    """
+
+    tokens: Int32[np.ndarray, "*A B T"]
+    targets: Int32[np.ndarray, "*A B T"]
+    loss_weight: Float32[np.ndarray, "*A B T"]
+    segment_ids: Int32[np.ndarray, "*A B T"]
+    positions: Int32[np.ndarray, "*A B T"]
+    images: UInt8[np.ndarray, "*A N S S 3"]
+    image_slot: Int32[np.ndarray, "*A B T"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Prompt:
+    """One question for the generation engine: ids i32[n] with `IMAGE_TOKEN` for each picture, pictures u8[S, S, 3] in order."""
+
+    id: str
+    ids: Int32[np.ndarray, " n"]
+    images: tuple[UInt8[np.ndarray, "S S 3"], ...] = ()
+
+
+@dataclasses.dataclass(frozen=True)
+class Generation:
+    """The answer to one prompt: new token ids i32[c] (stop id included when met), finish_reason "stop" or "length"."""
+
+    id: str
+    ids: Int32[np.ndarray, " c"]
+    finish_reason: str
