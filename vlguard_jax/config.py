@@ -114,12 +114,12 @@ class RunSettings:
     rows: int = 0  # rows per device program, 0: all rows of the step at once; batch_size must divide into them
     remat: str = "full"  # "full" or "none"
     unroll: int = 1  # layers per iteration of the scan over layers
-    loss_chunk: int = 1024  # tokens per chunk of the cross-entropy
+    loss_chunk: int = 256  # positions of each row per chunk of the cross-entropy
     log_every: int = 1
     save_every: int = 0  # 0: only at the end
     keep: int = 1
     tensorboard: bool = True
-    export: str = "none"  # after training also write: "none", "llava", "hf" or "peft"
+    export: str = "llava"  # written to WORKDIR/model at the end: "llava", "hf" (LoRA merged), "peft" or "none"
 
 
 @dataclasses.dataclass(frozen=True)
