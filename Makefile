@@ -1,0 +1,57 @@
+# Everything runs in .venv, made from the lock of the Python it finds. PYTHON chooses another: make test PYTHON=python3.12
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+RUN := $(BIN)/python -m
+LOCKED := 3.11 3.12 3.13
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help quickstart test lint format lock clean
+
+help:  ## show what can be made
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 20
+
+quickstart: $(VENV)/.core  ## the whole story in miniature, without downloads: train, repair, measure (runs/quickstart)
+	$(RUN) vlguard_jax.quickstart --workdir runs/quickstart
+
+test: $(VENV)/.core $(VENV)/.torch  ## the test suite; more with VLGUARD_GOLDEN and VLGUARD_METADATA set (BUILD.md)
+	$(RUN) pytest $(PYTEST_ARGS)
+
+lint: $(VENV)/.core  ## format and lint check, type check
+	$(RUN) ruff format --check .
+	$(RUN) ruff check .
+	$(RUN) mypy
+
+format: $(VENV)/.core  ## put the source into the project's format
+	$(RUN) ruff check --fix --quiet . ; $(RUN) ruff format .
+
+lock:  ## resolve the newest versions that pyproject.toml allows (needs uv)
+	@for v in $(LOCKED); do \
+	  uv pip compile pyproject.toml --extra test --extra dev --universal --python-version $$v --upgrade --quiet \
+	    --no-header --no-annotate --no-emit-index-url --no-emit-find-links -o requirements/py$$v.txt || exit 1; done
+	@sed -i.bak -e "/python_full_version >= '3.12'/d" -e "s/ ; python_full_version < '3.12'$$//" requirements/py3.11.txt
+	@rm -f requirements/py3.11.txt.bak
+
+clean:  ## remove .venv, caches and runs/quickstart
+	rm -rf $(VENV) build dist *.egg-info .pytest_cache .ruff_cache .mypy_cache .hypothesis runs/quickstart
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(VENV)/.python:
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 14))' || { \
+	  echo "Python 3.11, 3.12 or 3.13 is needed, and '$(PYTHON)' is not one of them. Name it: make PYTHON=python3.12 ..." >&2; exit 1; }
+	@$(PYTHON) -m venv $(VENV) || { \
+	  echo "'$(PYTHON) -m venv' failed; Debian and Ubuntu have it in the package python3-venv" >&2; exit 1; }
+	@$(BIN)/python -c 'import sys; print("%d.%d" % sys.version_info[:2])' > $@
+
+$(VENV)/.core: $(VENV)/.python pyproject.toml $(LOCKED:%=requirements/py%.txt)
+	@echo "installing requirements/py$$(cat $(VENV)/.python).txt into $(VENV)"
+	@$(RUN) pip install --quiet --disable-pip-version-check -r requirements/py$$(cat $(VENV)/.python).txt
+	@$(RUN) pip install --quiet --disable-pip-version-check --no-deps -e .
+	@touch $@
+
+# Plain pip takes a CPU build where the index offers one first; the package itself never needs torch.
+$(VENV)/.torch: $(VENV)/.core requirements/torch.txt
+	@echo "installing requirements/torch.txt (the tests' oracle) into $(VENV)"
+	@$(RUN) pip install --quiet --disable-pip-version-check -r requirements/torch.txt
+	@touch $@
