@@ -1,0 +1,75 @@
+"""Greedy decoding of one batch as one program: prefill, then a loop on the device that ends when every row has stopped."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import jax
+from jax import Array
+import jax.numpy as jnp
+from jaxtyping import Bool, Float32, Int32
+
+from vlguard_jax import types
+from vlguard_jax.models import llama
+from vlguard_jax.models import llava
+
+
+class Answers(NamedTuple):
+    """New ids i32[B, C] (the stop id included, padding behind it), their count i32[B], and whether a stop id ended them."""
+
+    ids: Int32[Array, "B C"]
+    length: Int32[Array, " B"]
+    stopped: Bool[Array, " B"]
+
+
+class _Loop(NamedTuple):
+    count: Array  # new tokens so far
+    ids: Array  # [B, C]
+    length: Array  # [B]
+    stopped: Array  # [B]
+    logits: Array  # [B, V] for the next token
+    cache: llama.Cache
+
+
+def _pick(logits: Float32[Array, "B V"], stop_ids: Int32[Array, " n"], ban_stop: Bool[Array, ""]) -> Int32[Array, " B"]:
+    banned = logits.at[:, stop_ids].set(-jnp.inf)
+    return jnp.argmax(jnp.where(ban_stop, banned, logits), axis=-1).astype(jnp.int32)
+
+
+def greedy(
+    model: llava.Functional,
+    params: llava.Params,
+    batch: types.Batch,
+    last: Int32[Array, " B"],
+    stop_ids: Int32[Array, " n"],
+    *,
+    max_new: int,
+    min_new: int,
+    pad_id: int,
+) -> Answers:
+    """Answer a batch of right-padded prompts whose last token stands at `last`; rows with last < 0 are empty.
+
+    At most `max_new` new tokens; stop ids are banned for the first `min_new` (reference: transformers
+    MinNewTokensLengthLogitsProcessor). Every row decodes at its own positions, so the answer does not depend on the other rows.
+    """
+    rows = batch.tokens.shape[0]
+    logits, cache = model.prefill(params, batch, jnp.maximum(last, 0), batch.tokens.shape[1] + max_new)
+    start = _Loop(
+        jnp.zeros((), jnp.int32),
+        jnp.full((rows, max_new), pad_id, jnp.int32),
+        jnp.zeros((rows,), jnp.int32),
+        last < 0,
+        logits,
+        cache,
+    )
+
+    def step(loop: _Loop) -> _Loop:
+        token = jnp.where(loop.stopped, pad_id, _pick(loop.logits, stop_ids, loop.count < min_new))
+        length = loop.length + ~loop.stopped
+        stopped = loop.stopped | jnp.isin(token, stop_ids)
+        ids = loop.ids.at[:, loop.count].set(token)
+        logits, cache = model.decode(params, token, jnp.maximum(last, 0) + 1 + loop.count, loop.cache)
+        return _Loop(loop.count + 1, ids, length, stopped, logits, cache)
+
+    end = jax.lax.while_loop(lambda loop: (loop.count < max_new) & ~jnp.all(loop.stopped), step, start)
+    return Answers(end.ids, end.length, end.stopped)

@@ -1,0 +1,66 @@
+"""Which mesh axis each dimension of each parameter lies on.
+
+The table is total: a parameter that no rule names, two rules that name one, or a dimension that its axis does not divide is an
+error (tests/parallel also reject rules that name nothing). Optimizer state follows the parameters.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from flax import traverse_util
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from vlguard_jax import errors
+
+# Dotted path (regular expression, whole match) -> axes. Kernels are [in, out] after the layer axis: what comes from the residual
+# stream is split by `fsdp` on its input and `tensor` on its output, what goes back the other way round. The frozen tower is small
+# and stays whole on every device, as do norms and biases.
+RULES: tuple[tuple[str, PartitionSpec], ...] = (
+    (r"vision\..*", PartitionSpec()),
+    (r"projector\.fc1\.kernel", PartitionSpec("fsdp", "tensor")),
+    (r"projector\.fc2\.kernel", PartitionSpec("tensor", "fsdp")),
+    (r"projector\.fc[12]\.bias", PartitionSpec()),
+    (r"text\.embed\.embedding", PartitionSpec("tensor", "fsdp")),
+    (r"text\.head\.kernel", PartitionSpec("fsdp", "tensor")),
+    (r"text\.layers\.(attention\.[qkv]|mlp\.(gate|up))\.kernel", PartitionSpec(None, "fsdp", "tensor")),
+    (r"text\.layers\.(attention\.o|mlp\.down)\.kernel", PartitionSpec(None, "tensor", "fsdp")),
+    (r"text\.layers\.(attention\.[qkv]|mlp\.(gate|up))\.lora_a", PartitionSpec(None, "fsdp", None)),
+    (r"text\.layers\.(attention\.[qkv]|mlp\.(gate|up))\.lora_b", PartitionSpec(None, None, "tensor")),
+    (r"text\.layers\.(attention\.o|mlp\.down)\.lora_a", PartitionSpec(None, "tensor", None)),
+    (r"text\.layers\.(attention\.o|mlp\.down)\.lora_b", PartitionSpec(None, None, "fsdp")),
+    (r"text\.(layers\.(attention|mlp)_norm|norm)\.scale", PartitionSpec()),
+)
+
+
+def spec(path: str) -> PartitionSpec:
+    """The axes of the parameter at a dotted path.
+
+    Raises:
+      KeyError: no rule, or more than one, names the path.
+    """
+    found = [axes for pattern, axes in RULES if re.fullmatch(pattern, path)]
+    if len(found) != 1:
+        raise KeyError(f"parameter {path} is named by {len(found)} sharding rules; exactly one must")
+    return found[0]
+
+
+def shardings(params: dict[str, Any], mesh: Mesh) -> dict[str, Any]:
+    """A tree of NamedSharding for a parameter tree (of arrays or shapes).
+
+    Raises:
+      UserError: a dimension is not divisible by its mesh axis.
+    """
+    flat = traverse_util.flatten_dict(params, sep=".")
+    result = {}
+    for path, leaf in flat.items():
+        axes = spec(path)
+        for size, axis in zip(leaf.shape, axes, strict=False):
+            if axis is not None and size % mesh.shape[axis]:
+                raise errors.UserError(
+                    f"parameter {path} {tuple(leaf.shape)}: {size} is not divisible by mesh axis {axis}={mesh.shape[axis]}; "
+                    f"choose another config.mesh.{axis}"
+                )
+        result[path] = NamedSharding(mesh, axes)
+    return traverse_util.unflatten_dict(result, sep=".")

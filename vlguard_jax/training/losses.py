@@ -1,0 +1,116 @@
+"""The loss seam: one function `(model, params, batch, extras) -> (weighted sum, metrics)` named in the config.
+
+The host puts every normalisation into `batch.loss_weight` (data/plan.py), so a loss is a plain weighted sum and the sum over
+micro-batches, rows and devices is the recipe's loss. A researcher's own objective is one function in one file, named as
+`config.loss = "package.module:function"`; `cross_entropy_with_kl` below is a worked example.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+import dataclasses
+import importlib
+
+import jax
+from jax import Array
+import jax.numpy as jnp
+from jaxtyping import Float, Float32, Int
+
+from vlguard_jax import errors
+from vlguard_jax import types
+from vlguard_jax.models import llama
+from vlguard_jax.models import llava
+
+Metrics = dict[str, Array]
+
+
+@dataclasses.dataclass(frozen=True)
+class Extras:
+    """What a loss may read beside model and batch.
+
+    args: `config.loss_args`. reference: the untouched parameters of the start of the run, or None if the loss did not ask for
+    them (attribute `needs_reference = True` on the function). chunk: positions per chunk of the head.
+    """
+
+    args: Mapping[str, float]
+    reference: llava.Params | None = None
+    dropout_key: llama.DropoutKey = None
+    chunk: int = 256
+
+
+Loss = Callable[[llava.Functional, llava.Params, types.Batch, Extras], tuple[Array, Metrics]]
+
+
+def _chunks(x: Array, chunk: int) -> Array:
+    """[B, T, ...] -> [T / chunk, B, chunk, ...], padded with zeros to whole chunks."""
+    room = -x.shape[1] % chunk
+    x = jnp.pad(x, [(0, 0), (0, room)] + [(0, 0)] * (x.ndim - 2))
+    return jnp.moveaxis(x.reshape(x.shape[0], -1, chunk, *x.shape[2:]), 1, 0)
+
+
+def token_cross_entropy(
+    hidden: Float[Array, "B T D"], head: Float[Array, "D V"], targets: Int[Array, "B T"], chunk: int
+) -> Float32[Array, "B T"]:
+    """Cross-entropy of every position in fp32, the head applied to `chunk` positions at a time and recomputed in the backward
+    pass, so that logits of a whole row never stand in memory. Targets below 0 count as id 0; their weight must be 0."""
+
+    def of_chunk(inputs: tuple[Array, Array]) -> Array:
+        h, target = inputs
+        logits = jnp.matmul(h, head, preferred_element_type=jnp.float32)
+        picked = jnp.take_along_axis(logits, jnp.maximum(target, 0)[..., None], axis=-1)[..., 0]
+        return jax.nn.logsumexp(logits, axis=-1) - picked
+
+    chunk = min(chunk, targets.shape[1])
+    losses = jax.lax.map(jax.checkpoint(of_chunk), (_chunks(hidden, chunk), _chunks(targets, chunk)))
+    return jnp.moveaxis(losses, 0, 1).reshape(targets.shape[0], -1)[:, : targets.shape[1]]
+
+
+def cross_entropy(model: llava.Functional, params: llava.Params, batch: types.Batch, extras: Extras) -> tuple[Array, Metrics]:
+    """The recipe's loss: sum of loss_weight * cross-entropy."""
+    with model.precision():
+        hidden = model.hidden(params, batch, extras.dropout_key)
+        losses = token_cross_entropy(hidden, model.head_kernel(params), batch.targets, extras.chunk)
+    return jnp.sum(batch.loss_weight * losses), {}
+
+
+def cross_entropy_with_kl(model: llava.Functional, params: llava.Params, batch: types.Batch, extras: Extras) -> tuple[Array, Metrics]:
+    """Worked example of a user's own loss: cross-entropy + loss_args.kl_weight * KL(reference || model) on supervised positions.
+
+    Keeps the tuned model near the model it started from, a common cure for over-refusal. Config: `loss="cross_entropy_with_kl"`,
+    `loss_args={"kl_weight": 0.1}`.
+    """
+    kl_weight = extras.args["kl_weight"]
+
+    def log_probabilities(weights: llava.Params, key: llama.DropoutKey) -> Array:
+        logits = jnp.matmul(model.hidden(weights, batch, key), model.head_kernel(weights), preferred_element_type=jnp.float32)
+        return jax.nn.log_softmax(logits, axis=-1)
+
+    with model.precision():
+        ours = log_probabilities(params, extras.dropout_key)
+        theirs = jax.lax.stop_gradient(log_probabilities(extras.reference, None))
+    picked = jnp.take_along_axis(ours, jnp.maximum(batch.targets, 0)[..., None], axis=-1)[..., 0]
+    divergence = jnp.sum(jnp.exp(theirs) * (theirs - ours), axis=-1)
+    ce, kl = jnp.sum(batch.loss_weight * -picked), jnp.sum(batch.loss_weight * divergence)
+    return ce + kl_weight * kl, {"cross_entropy": ce, "kl": kl}
+
+
+cross_entropy_with_kl.needs_reference = True  # type: ignore[attr-defined]
+
+LOSSES: dict[str, Loss] = {"cross_entropy": cross_entropy, "cross_entropy_with_kl": cross_entropy_with_kl}
+
+
+def get(name: str) -> Loss:
+    """The loss of that name here, or "package.module:function" anywhere on the Python path.
+
+    Raises:
+      UserError: there is no such loss.
+    """
+    if name in LOSSES:
+        return LOSSES[name]
+    module, _, function = name.partition(":")
+    if not function:
+        raise errors.UserError(f"config.loss={name!r} is unknown{errors.nearest(name, LOSSES)} (or write package.module:function)")
+    try:
+        return getattr(importlib.import_module(module), function)
+    except (ImportError, AttributeError) as e:
+        raise errors.UserError(f"config.loss={name!r} cannot be imported: {e}") from e

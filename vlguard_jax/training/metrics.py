@@ -1,0 +1,85 @@
+"""Where the numbers of a run go: metrics.jsonl (always), TensorBoard event files, and the terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+import contextlib
+import json
+from pathlib import Path
+from types import TracebackType
+
+from rich import console as rich_console
+from rich import progress
+
+METRICS_FILE = "metrics.jsonl"
+SCHEMA = 1
+
+
+def cut_back(path: Path, step: int) -> int:
+    """Drop lines of metrics.jsonl after `step` (a resumed run writes them again) and a torn last line; returns how many."""
+    if not path.exists():
+        return 0
+    kept, dropped = [], 0
+    for line in path.read_text(encoding="utf-8").splitlines():
+        try:
+            keep = json.loads(line)["step"] <= step
+        except (json.JSONDecodeError, KeyError, TypeError):
+            keep = False
+        kept, dropped = (kept + [line], dropped) if keep else (kept, dropped + 1)
+    beside = path.with_suffix(".tmp")
+    beside.write_text("".join(line + "\n" for line in kept), encoding="utf-8")
+    beside.replace(path)
+    return dropped
+
+
+class Writer:
+    """Writes one line of metrics per logged step; a context manager. Only the first process writes."""
+
+    def __init__(self, workdir: Path, *, start_step: int, total_steps: int, tensorboard: bool, active: bool):
+        self._active = active
+        self._stack = contextlib.ExitStack()
+        self._file = self._board = None
+        self._start, self._total = start_step, total_steps
+        if active:
+            cut_back(workdir / METRICS_FILE, start_step)
+            self._file = self._stack.enter_context(open(workdir / METRICS_FILE, "a", encoding="utf-8"))
+            if tensorboard:
+                import tensorboardX  # late: it is slow to import
+
+                self._board = tensorboardX.SummaryWriter(str(workdir / "tensorboard"), purge_step=start_step)
+                self._stack.callback(self._board.close)
+
+    def __enter__(self) -> Writer:
+        columns = (
+            progress.TextColumn("training"),
+            progress.BarColumn(),
+            progress.MofNCompleteColumn(),
+            progress.TextColumn("{task.fields[note]}"),
+            progress.TimeElapsedColumn(),
+            progress.TextColumn("left"),
+            progress.TimeRemainingColumn(),
+        )
+        self._bar = progress.Progress(*columns, console=rich_console.Console(), disable=not self._active, refresh_per_second=2)
+        self._task = self._bar.add_task("training", total=self._total, completed=self._start, note="")
+        self._stack.enter_context(self._bar)
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None) -> None:
+        self._stack.close()
+
+    def say(self, text: str) -> None:
+        """One line on the terminal, above the bar."""
+        self._bar.console.print(text, highlight=False, markup=False, soft_wrap=True)
+
+    def write(self, step: int, values: Mapping[str, float]) -> None:
+        """Store the metrics of update `step` (from 1) and advance the bar."""
+        if not self._active:
+            return
+        assert self._file is not None
+        self._file.write(json.dumps({"schema": SCHEMA, "step": step, **values}) + "\n")
+        self._file.flush()
+        if self._board is not None:
+            for name, value in values.items():
+                self._board.add_scalar(name, value, step)
+        note = f"loss {values['loss']:.4f}  lr {values['learning_rate']:.2e}  {values['step_seconds']:.2f} s/step  "
+        self._bar.update(self._task, completed=step, note=note + f"{values['tokens_per_second']:,.0f} tokens/s")

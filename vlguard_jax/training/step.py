@@ -1,0 +1,107 @@
+"""One optimizer step as one jitted program: accumulation by scan, donated state, frozen parameters without gradients."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from flax import traverse_util
+import jax
+from jax import Array
+import jax.numpy as jnp
+from jaxtyping import Int
+import optax
+
+from vlguard_jax import types
+from vlguard_jax.models import llava
+from vlguard_jax.models import lora
+from vlguard_jax.training import losses
+
+
+class TrainState(NamedTuple):
+    """What changes in training: update count i32[], trained parameters, optimizer state."""
+
+    step: Int[Array, ""]
+    params: llava.Params
+    opt_state: optax.OptState
+
+
+Metrics = dict[str, Array]
+
+
+def is_trained(path: str, *, with_lora: bool) -> bool:
+    """Full: decoder and projector. LoRA: adapters and projector. The tower never (reference notes 10, 12)."""
+    return path.startswith("projector.") or (lora.is_adapter(path) if with_lora else path.startswith("text."))
+
+
+def split(params: llava.Params, *, with_lora: bool) -> tuple[llava.Params, llava.Params]:
+    """(trained, frozen) parts of a parameter tree."""
+    flat = traverse_util.flatten_dict(params, sep=".")
+    trained = {p: v for p, v in flat.items() if is_trained(p, with_lora=with_lora)}
+    frozen = {p: v for p, v in flat.items() if p not in trained}
+    return traverse_util.unflatten_dict(trained, sep="."), traverse_util.unflatten_dict(frozen, sep=".")
+
+
+def join(trained: llava.Params, frozen: llava.Params) -> llava.Params:
+    """The whole tree again."""
+    flat = traverse_util.flatten_dict(trained, sep=".") | traverse_util.flatten_dict(frozen, sep=".")
+    return traverse_util.unflatten_dict(flat, sep=".")
+
+
+def init_state(trained: llava.Params, optimizer: optax.GradientTransformation) -> TrainState:
+    """State before the first update."""
+    return TrainState(jnp.zeros((), jnp.int32), trained, optimizer.init(trained))
+
+
+def build(
+    model: llava.Functional,
+    loss: losses.Loss,
+    optimizer: optax.GradientTransformation,
+    *,
+    seed: int,
+    loss_args: dict[str, float],
+    loss_chunk: int,
+) -> Callable[[TrainState, llava.Params, llava.Params | None, types.Batch], tuple[TrainState, Metrics]]:
+    """The step function (state, frozen, reference, batch) -> (state, metrics), to be jitted with `donate_argnums=0`.
+
+    `batch` arrays have a leading axis A of micro-batches, whose losses and gradients are summed: loss_weight already holds the
+    normalisation over the whole step. Dropout keys are fold_in(seed, step, micro-batch, layer). A loss or gradient that is not
+    finite leaves parameters and moments as they are and is counted in metrics["skipped"].
+    """
+    with_dropout = model.lora is not None and model.lora.dropout > 0
+
+    def micro_loss(trained: Any, frozen: Any, reference: Any, micro: types.Batch, key: Array) -> tuple[Array, Metrics]:
+        extras = losses.Extras(loss_args, reference, key if with_dropout else None, loss_chunk)
+        return loss(model, join(trained, frozen), micro, extras)
+
+    def train_step(state: TrainState, frozen: Any, reference: Any, batch: types.Batch) -> tuple[TrainState, Metrics]:
+        step_key = jax.random.fold_in(jax.random.key(seed), state.step)
+        gradient = jax.value_and_grad(micro_loss, has_aux=True)
+
+        def micro_step(total: Any, scanned: tuple[Array, types.Batch]) -> tuple[Any, None]:
+            index, micro = scanned
+            result = gradient(state.params, frozen, reference, micro, jax.random.fold_in(step_key, index))
+            return jax.tree.map(jnp.add, total, result), None
+
+        count = batch.tokens.shape[0]
+        first = types.Batch(*(x[0] for x in batch))
+        total = gradient(state.params, frozen, reference, first, jax.random.fold_in(step_key, 0))
+        if count > 1:
+            rest = types.Batch(*(x[1:] for x in batch))
+            total, _ = jax.lax.scan(micro_step, total, (jnp.arange(1, count), rest))
+        (value, aux), grads = total
+        return _apply(state, optimizer, value, aux, grads)
+
+    return train_step
+
+
+def _apply(
+    state: TrainState, optimizer: optax.GradientTransformation, value: Array, aux: Metrics, grads: Any
+) -> tuple[TrainState, Metrics]:
+    norm = optax.global_norm(grads)
+    finite = jnp.isfinite(value) & jnp.isfinite(norm)
+    updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
+    params = optax.apply_updates(state.params, updates)
+    params, opt_state = jax.tree.map(lambda new, old: jnp.where(finite, new, old), (params, opt_state), (state.params, state.opt_state))
+    metrics = {"loss": value, "grad_norm": norm, "skipped": 1 - finite.astype(jnp.int32), **aux}
+    return TrainState(state.step + 1, params, opt_state), metrics

@@ -1,0 +1,66 @@
+"""A working directory belongs to one configuration: it is written beside the results and compared when a run comes back."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+import dataclasses
+import hashlib
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from vlguard_jax import errors
+
+CONFIG_FILE = "config.json"
+
+
+def plain(settings: Any) -> dict[str, Any]:
+    """A settings dataclass as JSON-ready dict."""
+    return json.loads(json.dumps(dataclasses.asdict(settings), sort_keys=True))
+
+
+def config_hash(settings: Any) -> str:
+    """sha256 over the settings."""
+    return hashlib.sha256(json.dumps(plain(settings), sort_keys=True).encode()).hexdigest()
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write beside, then rename: readers never see half a file."""
+    beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    beside.write_text(text, encoding="utf-8")
+    beside.replace(path)
+
+
+def claim(folder: Path, settings: Any, *, free: tuple[str, ...] = ()) -> None:
+    """Make `folder` the working directory of `settings`, or check that it already is.
+
+    `free` names settings (or sections) that may differ between the run and its resumption because they change no result.
+
+    Raises:
+      UserError: the folder holds another configuration (names the first difference), or cannot be written.
+    """
+    mine = plain(settings)
+    path = folder / CONFIG_FILE
+    if path.exists():
+        theirs = json.loads(path.read_text(encoding="utf-8"))
+        for key, ours, stored in _differences(mine, theirs):
+            if not any(key == f or key.startswith(f + ".") for f in free):
+                raise errors.UserError(
+                    f"--workdir={folder} belongs to another run: config.{key} is {ours!r} here and {stored!r} there; "
+                    "choose another --workdir, or the same config to resume"
+                )
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        write_text(path, json.dumps(mine, indent=1, sort_keys=True) + "\n")
+    except OSError as e:
+        raise errors.UserError(f"--workdir={folder} cannot be written: {e}") from e
+
+
+def _differences(a: Mapping[str, Any], b: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any, Any]]:
+    for key in sorted(a.keys() | b.keys()):
+        x, y = a.get(key), b.get(key)
+        if isinstance(x, Mapping) and isinstance(y, Mapping):
+            yield from _differences(x, y, f"{prefix}{key}.")
+        elif x != y:
+            yield f"{prefix}{key}", x, y
