@@ -24,15 +24,22 @@ def parse_flags(argv: list[str]) -> list[str]:
 
 
 def _flag_message(error: Exception) -> str:
-    lines = [line.strip() for line in str(error).strip().strip("'\"").splitlines() if line.strip()]
+    while error.args and isinstance(error.args[0], Exception):  # ml_collections wraps its own errors
+        error = error.args[0]
+    text = str(error.args[0]) if error.args else ""  # str() of a KeyError would be quoted
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
     return " ".join(lines) or type(error).__name__
 
 
 def run(main: Callable[[list[str]], int | None], *, doc: str | None = None) -> None:
-    """Parse flags, call `main(positional)` and exit: 0, 2 for a user's mistake, 75 to be restarted, 1 for ours."""
+    """Parse flags, call `main(positional)` and exit: 0, 2 for a user's mistake, 75 to be restarted, 1 for ours.
+
+    `--help` prints `doc` (the entry point's docstring where it is None) and the entry point's flags.
+    """
     debug = os.environ.get("VLGUARD_DEBUG", "") not in ("", "0")
-    if doc:
-        sys.modules["__main__"].__doc__ = doc
+    if not {"--help", "-h", "-help"}.isdisjoint(sys.argv[1:]):
+        print(f"{(doc or sys.modules['__main__'].__doc__ or '').strip()}\n\nflags:{flags.FLAGS.main_module_help()}")
+        sys.exit(errors.EXIT_OK)
     try:
         code = main(parse_flags(sys.argv)) or errors.EXIT_OK
     except errors.UserError as e:

@@ -1,0 +1,84 @@
+"""Imports point one way, data/ and safety/ do without jax, torch is nowhere (design, section 3)."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+from tests import source
+
+# A module may import what stands in its own line or below.
+ORDER = (
+    ("training",),
+    ("reporting",),
+    ("safety",),
+    ("generation",),
+    ("checkpoints",),
+    ("parallel",),
+    ("data",),
+    ("models",),
+    ("config", "cli"),
+    ("types",),
+    ("errors",),
+)
+RANK = {name: rank for rank, line in enumerate(ORDER, 1) for name in line}
+JAX = {"jax", "jaxlib", "flax", "optax", "orbax", "grain", "chex"}
+WITHOUT_JAX = ("data", "safety", "reporting", "quickstart", "config", "types", "errors", "cli")
+GRAIN_HERE = "vlguard_jax.data.loader"
+
+
+def rank(module: str) -> int:
+    """0 for entry points, then the line of ORDER."""
+    return RANK.get(module.split(".")[1], 0)
+
+
+def violations(module: str, imported: list[tuple[str, int]]) -> list[str]:
+    """Imports of `module` that break a rule, in words."""
+    found = []
+    part = module.split(".")[1] if "." in module else ""
+    for name, line in imported:
+        top = name.split(".")[0]
+        if top in ("torch", "torchvision", "tensorflow"):
+            found.append(f"{module}:{line} imports {name}")
+        if top in JAX and part in WITHOUT_JAX and (top, module) != ("grain", GRAIN_HERE):
+            found.append(f"{module}:{line} imports {name}, which loads jax")
+        if top == "vlguard_jax" and "." in name and part and rank(name) < rank(module):
+            found.append(f"{module}:{line} imports {name}, against the order")
+    return found
+
+
+def test_imports_follow_the_order() -> None:
+    modules = source.modules()
+    known = frozenset(modules)
+    found = [v for name, path in modules.items() for v in violations(name, list(source.imports(path, known)))]
+    assert not found, "\n".join(found)
+
+
+@pytest.mark.parametrize(
+    ("module", "imported"),
+    [
+        ("vlguard_jax.data.images", "jax.numpy"),
+        ("vlguard_jax.data.plan", "grain"),
+        ("vlguard_jax.safety.asr", "flax"),
+        ("vlguard_jax.safety.asr", "vlguard_jax.training.loop"),
+        ("vlguard_jax.models.llama", "vlguard_jax.checkpoints.load"),
+        ("vlguard_jax.training.loop", "vlguard_jax.train"),
+        ("vlguard_jax.checkpoints.load", "torch.nn"),
+    ],
+)
+def test_the_checker_sees_each_kind_of_breach(module: str, imported: str) -> None:
+    assert len(violations(module, [(imported, 1)])) == 1
+
+
+@pytest.mark.parametrize("package", ["data", "safety", "reporting"])
+def test_package_loads_without_jax(package: str) -> None:
+    """Also through third parties: what they load at import time counts."""
+    names = [n for n in source.modules() if n.startswith(f"vlguard_jax.{package}") and n != GRAIN_HERE]
+    code = (
+        f"import importlib, sys\nfor n in {names!r}: importlib.import_module(n)\n"
+        "print(sorted({'jax', 'torch', 'transformers', 'grain'} & set(sys.modules)))"
+    )
+    out = subprocess.run([sys.executable, "-c", code], cwd=source.ROOT, capture_output=True, text=True, check=True)
+    assert out.stdout.strip() == "[]"
