@@ -1,0 +1,48 @@
+"""Checkpoint format v1: what is written beside the arrays, by the training store and by exported models alike.
+
+Arrays are nested plain dicts in Orbax; beside them stands one JSON record: format version, layout-table version, checksums of
+the arrays where they are at hand, library versions, and what the caller adds (config and its hash, base fingerprint, step).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+import hashlib
+import importlib.metadata
+import json
+from typing import Any
+
+from vlguard_jax import errors
+from vlguard_jax.checkpoints import layouts
+
+FORMAT_VERSION = 1
+_LIBRARIES = ("vlguard-jax", "jax", "flax", "optax", "orbax-checkpoint", "numpy")
+
+
+def header() -> dict[str, Any]:
+    """The part of the record that does not depend on what is saved."""
+    return {"format_version": FORMAT_VERSION, "layout_version": layouts.LAYOUT_VERSION, "versions": versions()}
+
+
+def versions() -> dict[str, str]:
+    """Versions of the installed libraries that decide what is written."""
+    found = {}
+    for name in _LIBRARIES:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:  # the package itself, run from a checkout
+            continue
+    return found
+
+
+def check_header(record: Mapping[str, Any], where: str) -> None:
+    """Raise UserError if the record was written in another format."""
+    for key, ours in (("format_version", FORMAT_VERSION), ("layout_version", layouts.LAYOUT_VERSION)):
+        if record.get(key) != ours:
+            hint = "use the version of vlguard_jax that wrote it to convert it to llava or hf"
+            raise errors.UserError(f"{where}: {key} is {record.get(key)!r}, this program reads {ours}; {hint}")
+
+
+def content_hash(value: Any) -> str:
+    """sha256 of a JSON value, independent of the order of its keys."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True, ensure_ascii=True).encode()).hexdigest()

@@ -1,0 +1,136 @@
+"""Lazy views of weight files: names, shapes and dtypes at once, data when asked for, so that memory holds one tensor at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+import dataclasses
+import functools
+import json
+import pathlib
+
+import ml_dtypes
+import numpy as np
+
+from vlguard_jax import errors
+
+FLOATS = {
+    "fp32": np.dtype(np.float32),
+    "fp16": np.dtype(np.float16),
+    "bf16": np.dtype(ml_dtypes.bfloat16),
+}
+_SAFETENSORS_DTYPES = {
+    "F64": np.dtype(np.float64),
+    "F32": FLOATS["fp32"],
+    "F16": FLOATS["fp16"],
+    "BF16": FLOATS["bf16"],
+    "I64": np.dtype(np.int64),
+    "I32": np.dtype(np.int32),
+    "U8": np.dtype(np.uint8),
+    "BOOL": np.dtype(np.bool_),
+}
+# In the order in which transformers looks for them.
+WEIGHT_FILES = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json")
+
+
+@dataclasses.dataclass(frozen=True)
+class Tensor:
+    """One stored tensor; `read()` returns it as a new array."""
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: np.dtype
+    file: pathlib.Path
+    read: Callable[[], np.ndarray]
+
+
+def read_json(path: pathlib.Path) -> dict:
+    """Read a JSON object.
+
+    Raises:
+      UserError: missing file, broken JSON (with position), or something else than an object.
+    """
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as e:
+        raise errors.UserError(f"{path}: no such file") from e
+    except (json.JSONDecodeError, UnicodeDecodeError) as e:
+        raise errors.UserError(f"{path}: broken JSON: {e}") from e
+    if not isinstance(value, dict):
+        raise errors.UserError(f"{path}: a JSON object was expected, not a {type(value).__name__}")
+    return value
+
+
+def has_weights(folder: pathlib.Path) -> bool:
+    """True if the folder holds a model's weight files."""
+    return any((folder / name).is_file() for name in WEIGHT_FILES)
+
+
+def open_file(path: pathlib.Path) -> dict[str, Tensor]:
+    """List the tensors of one `.safetensors` or torch zip (`.bin`, `.pt`, `.pth`) file.
+
+    Raises:
+      UserError: missing, truncated or otherwise unreadable file.
+    """
+    if path.suffix == ".safetensors":
+        return _open_safetensors(path)
+    from vlguard_jax.checkpoints import torch_files
+
+    return torch_files.open_torch(path)
+
+
+def open_folder(folder: pathlib.Path) -> dict[str, Tensor]:
+    """List the tensors of a model folder, single file or shards with an index, in the order of preference of transformers.
+
+    Raises:
+      UserError: no weights, a shard missing or unreadable, a tensor in two shards, or an index that does not fit its shards.
+    """
+    for name in WEIGHT_FILES:
+        path = folder / name
+        if path.is_file():
+            return _open_shards(path) if path.suffix == ".json" else open_file(path)
+    raise errors.UserError(f"{folder}: no weights here (looked for {', '.join(WEIGHT_FILES)})")
+
+
+def _open_shards(index: pathlib.Path) -> dict[str, Tensor]:
+    weight_map = read_json(index).get("weight_map")
+    if not isinstance(weight_map, dict) or not all(isinstance(v, str) for v in weight_map.values()):
+        raise errors.UserError(f"{index}: no weight_map in this index")
+    found: dict[str, Tensor] = {}
+    for shard in sorted(set(weight_map.values())):
+        path = index.parent / shard
+        if not path.is_file():
+            raise errors.UserError(f"{path}: missing shard, named by {index.name}; download the checkpoint again")
+        for name, tensor in open_file(path).items():
+            if name in found:
+                raise errors.UserError(f"{path}: duplicate tensor {name}, also in {found[name].file.name}")
+            found[name] = tensor
+    for name, shard in weight_map.items():
+        if name not in found or found[name].file.name != pathlib.PurePath(shard).name:
+            raise errors.UserError(f"{index.parent / shard}: missing tensor {name}, promised by {index.name}")
+    return found
+
+
+def _open_safetensors(path: pathlib.Path) -> dict[str, Tensor]:
+    import safetensors
+
+    try:
+        with safetensors.safe_open(path, "np") as f:
+            slices = {name: f.get_slice(name) for name in f.keys()}  # noqa: SIM118 (not a mapping)
+            heads = {name: (tuple(s.get_shape()), s.get_dtype()) for name, s in slices.items()}
+    except FileNotFoundError as e:
+        raise errors.UserError(f"{path}: no such file") from e
+    except (safetensors.SafetensorError, OSError) as e:
+        raise errors.UserError(f"{path}: not a readable safetensors file (truncated? get it again): {e}") from e
+    result = {}
+    for name, (shape, dtype) in heads.items():
+        if dtype not in _SAFETENSORS_DTYPES:
+            raise errors.UserError(f"{path}: tensor {name} has the unsupported type {dtype}")
+        result[name] = Tensor(name, shape, _SAFETENSORS_DTYPES[dtype], path, functools.partial(_read_safetensor, path, name))
+    return result
+
+
+def _read_safetensor(path: pathlib.Path, name: str) -> np.ndarray:
+    import safetensors
+
+    with safetensors.safe_open(path, "np") as f:
+        return f.get_tensor(name)
