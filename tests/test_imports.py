@@ -19,6 +19,7 @@ ORDER = (
     ("parallel",),
     ("data",),
     ("models",),
+    ("workdir",),
     ("config", "cli"),
     ("types",),
     ("errors",),
@@ -54,6 +55,13 @@ def test_imports_follow_the_order() -> None:
     known = frozenset(modules)
     found = [v for name, path in modules.items() for v in violations(name, list(source.imports(path, known)))]
     assert not found, "\n".join(found)
+
+
+def test_every_part_has_its_place() -> None:
+    """A top-level module is an entry point or stands in ORDER."""
+    entries = {name.split(".")[1] for name in source.entry_points()}
+    parts = {name.split(".")[1] for name in source.modules() if "." in name}
+    assert parts <= entries | set(RANK), parts - entries - set(RANK)
 
 
 @pytest.mark.parametrize(
