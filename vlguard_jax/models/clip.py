@@ -93,7 +93,7 @@ class Tower(nnx.Module):
         positions = (config.num_patches + 1, config.width)
         self.positions = nnx.Param(layers.INIT_STDDEV * jax.random.normal(rngs.params(), positions, jnp.float32))
         self.pre_norm = layers.LayerNorm(config.width, config.norm_eps)
-        self.layers = nnx.vmap(lambda r: Block(config, r))(rngs.fork(split=config.num_layers))
+        self.layers = nnx.vmap(lambda r: Block(config, r))(rngs.split(config.num_layers))
         self.post_norm = layers.LayerNorm(config.width, config.norm_eps)
 
     def __call__(self, pixels: Float[Array, "N S S 3"]) -> Float[Array, "N P D"]:

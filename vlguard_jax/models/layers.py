@@ -6,7 +6,7 @@ from flax import nnx
 import jax
 from jax import Array
 import jax.numpy as jnp
-from jaxtyping import Float, Key, PRNGKeyArray
+from jaxtyping import Float, Key
 
 from vlguard_jax.models import config as model_config
 from vlguard_jax.models import lora
@@ -33,7 +33,7 @@ class Linear(nnx.Module):
         if adapter is not None:
             self.lora_a, self.lora_b = (nnx.Param(w) for w in lora.init(rngs.params(), in_width, out_width, adapter.rank))
 
-    def __call__(self, x: Float[Array, "*rows i"], dropout_key: PRNGKeyArray | Key[Array, ""] | None = None) -> Float[Array, "*rows o"]:
+    def __call__(self, x: Float[Array, "*rows i"], dropout_key: Key[Array, ""] | None = None) -> Float[Array, "*rows o"]:
         """[..., in] -> [..., out]. `dropout_key` switches the adapter's dropout on."""
         y = x @ self.kernel.astype(x.dtype)
         if self.adapter is not None:

@@ -13,13 +13,13 @@ from flax import nnx
 import jax
 from jax import Array
 import jax.numpy as jnp
-from jaxtyping import Float, Float32, Int, Key, PRNGKeyArray
+from jaxtyping import Float, Float32, Int, Key
 
 from vlguard_jax.models import attention
 from vlguard_jax.models import config as model_config
 from vlguard_jax.models import layers
 
-DropoutKey = PRNGKeyArray | Key[Array, ""] | None
+DropoutKey = Key[Array, ""] | None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,7 +72,7 @@ def _adapter(lora: model_config.LoraConfig | None, name: str) -> model_config.Lo
     return lora if lora is not None and name in lora.targets else None
 
 
-def _layer_key(key: DropoutKey, index: int) -> DropoutKey:
+def _layer_key(key: DropoutKey, index: int | Int[Array, ""]) -> DropoutKey:
     return None if key is None else jax.random.fold_in(key, index)
 
 
@@ -163,7 +163,7 @@ class Decoder(nnx.Module):
     def __init__(self, config: model_config.TextConfig, lora: model_config.LoraConfig | None, rngs: nnx.Rngs):
         self.config = config
         self.embed = Embed(config.vocab_size, config.width, rngs)
-        self.layers = nnx.vmap(lambda r: Block(config, lora, r))(rngs.fork(split=config.num_layers))
+        self.layers = nnx.vmap(lambda r: Block(config, lora, r))(rngs.split(config.num_layers))
         self.norm = layers.RMSNorm(config.width, config.norm_eps)
         self.head = None if config.tie_embeddings else layers.Linear(config.width, config.vocab_size, use_bias=False, rngs=rngs)
 

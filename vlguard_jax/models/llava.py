@@ -21,7 +21,7 @@ from vlguard_jax.models import config as model_config
 from vlguard_jax.models import llama
 from vlguard_jax.models import projector
 
-DTYPES = {"fp32": jnp.float32, "bf16": jnp.bfloat16, "fp16": jnp.float16}
+DTYPES = {"fp32": jnp.dtype("float32"), "bf16": jnp.dtype("bfloat16"), "fp16": jnp.dtype("float16")}
 
 Params = dict[str, Any]
 

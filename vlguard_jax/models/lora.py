@@ -14,13 +14,13 @@ from flax import traverse_util
 import jax
 from jax import Array
 import jax.numpy as jnp
-from jaxtyping import Float, Float32, Key, PRNGKeyArray
+from jaxtyping import Float, Float32, Key
 
 from vlguard_jax.models import config as model_config
 
 
 def init(
-    key: PRNGKeyArray | Key[Array, ""], in_width: int, out_width: int, rank: int
+    key: Key[Array, ""], in_width: int, out_width: int, rank: int
 ) -> tuple[Float32[Array, "i R"], Float32[Array, "R o"]]:
     """Fresh adapter matrices A f32[in, R] and B f32[R, out]."""
     bound = in_width**-0.5
@@ -33,7 +33,7 @@ def delta(
     a: Float[Array, "i R"],
     b: Float[Array, "R o"],
     adapter: model_config.LoraConfig,
-    dropout_key: PRNGKeyArray | Key[Array, ""] | None,
+    dropout_key: Key[Array, ""] | None,
 ) -> Float[Array, "*rows o"]:
     """What the adapter adds to the layer's output; inverted dropout on its input when a key is given."""
     if dropout_key is not None and adapter.dropout > 0:
