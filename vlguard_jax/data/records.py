@@ -1,0 +1,124 @@
+"""LLaVA-format JSON: a list of {"id", "image", "conversations": [{"from", "value"}, ...]}."""
+
+from __future__ import annotations
+
+import json
+import pathlib
+from typing import Any
+
+from vlguard_jax import errors, types
+from vlguard_jax.data import conversations
+
+
+def read_json(path: str | pathlib.Path) -> Any:
+    """Parse a JSON file.
+
+    Raises:
+      UserError: the file is missing, or broken (line and column are named).
+    """
+    path = pathlib.Path(path)
+    if not path.is_file():
+        raise errors.UserError(f"{path}: no such file")
+    try:
+        return json.loads(path.read_bytes())
+    except json.JSONDecodeError as e:
+        raise errors.UserError(f"{path}: broken JSON at line {e.lineno}, column {e.colno}: {e.msg}") from e
+    except UnicodeDecodeError as e:
+        raise errors.UserError(f"{path}: not UTF-8 text at byte {e.start}") from e
+
+
+def read_list(path: str | pathlib.Path) -> list[dict[str, Any]]:
+    """Parse a JSON file that holds a list of objects.
+
+    Raises:
+      UserError: as `read_json`, or the file holds something else.
+    """
+    values = read_json(path)
+    if not isinstance(values, list) or not values:
+        raise errors.UserError(f"{path}: must hold a JSON list of records, not {_kind(values)}")
+    for i, value in enumerate(values):
+        if not isinstance(value, dict):
+            raise errors.UserError(f"{path}: record {i} must be an object, not {_kind(value)}")
+    return values
+
+
+def read_llava(path: str | pathlib.Path) -> list[types.Record]:
+    """Read conversations in file order. A record without an `id` is named by its position.
+
+    Raises:
+      UserError: missing file, broken JSON, or a record with a wrong or missing field; file and record are named.
+    """
+    return [parse(value, i, str(path)) for i, value in enumerate(read_list(path))]
+
+
+def parse(value: dict[str, Any], position: int, path: str) -> types.Record:
+    """Check one LLaVA-format record; see `read_llava`."""
+    id_ = str(value.get("id", position))
+    origin = f"{path}: record {position} (id {id_!r})"
+    turns = value.get("conversations")
+    if not isinstance(turns, list) or not turns:
+        raise errors.UserError(f"{origin} has no turns: 'conversations' must be a non-empty list")
+    return types.Record(
+        id=id_,
+        turns=tuple(_turn(turn, i, origin) for i, turn in enumerate(turns)),
+        images=_images(value, origin),
+        category=_optional_text(value, "harmful_category", origin),
+        subcategory=_optional_text(value, "harmful_subcategory", origin),
+        origin=origin,
+    )
+
+
+def check_picture_path(path: str, origin: str) -> str:
+    """A picture path relative to the picture folder, that stays inside it.
+
+    Raises:
+      UserError: empty, absolute or climbing out with "..".
+    """
+    parts = pathlib.PurePosixPath(path).parts
+    if not parts or path.startswith("/") or ".." in parts:
+        raise errors.UserError(f"{origin}: image {path!r} must be a path inside the picture folder")
+    return path
+
+
+def text_field(value: dict[str, Any], name: str, origin: str) -> str:
+    """The text under `name`.
+
+    Raises:
+      UserError: missing, or not a text.
+    """
+    if name not in value:
+        raise errors.UserError(f"{origin} has no {name!r}")
+    if not isinstance(value[name], str):
+        raise errors.UserError(f"{origin}: {name!r} must be a text, not {_kind(value[name])}")
+    return value[name]
+
+
+def _turn(turn: Any, position: int, origin: str) -> types.Turn:
+    where = f"{origin}, turn {position + 1}"
+    if not isinstance(turn, dict):
+        raise errors.UserError(f"{where} must be an object, not {_kind(turn)}")
+    role = text_field(turn, "from", where)
+    if role not in conversations.ROLES:
+        raise errors.UserError(f"{where} is from {role!r}{errors.nearest(role, conversations.ROLES)}")
+    return types.Turn(role=role, text=text_field(turn, "value", where))
+
+
+def _images(value: dict[str, Any], origin: str) -> tuple[str, ...]:
+    if "image" not in value:
+        return ()
+    image = value["image"]
+    paths = [image] if isinstance(image, str) else image
+    if not isinstance(paths, list) or not paths or not all(isinstance(path, str) for path in paths):
+        raise errors.UserError(f"{origin}: 'image' must be a path or a list of paths, not {_kind(image)}")
+    return tuple(check_picture_path(path, origin) for path in paths)
+
+
+def _optional_text(value: dict[str, Any], name: str, origin: str) -> str | None:
+    return text_field(value, name, origin) if value.get(name) is not None else None
+
+
+_KINDS = {dict: "an object", list: "a list", str: "a text", int: "a number", float: "a number", bool: "true or false", type(None): "null"}
+
+
+def _kind(value: Any) -> str:
+    return f"an empty {type(value).__name__}" if value in ([], {}, "") else _KINDS[type(value)]

@@ -1,0 +1,156 @@
+"""VLGuard's own files: train.json and test.json, their conversion to conversations, and the three test subsets.
+
+Source: ys-zong/VLGuard convert_to_llava_format.py (seeded conversion) and utils/utils.py:12-29 (subsets). Record: `id`, `image`,
+`safe`, `instr-resp`; an unsafe picture has one {instruction, response}, a safe one {safe_instruction, response} and
+{unsafe_instruction, response}.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+import dataclasses
+import pathlib
+import random
+from typing import Any
+
+from vlguard_jax import errors, types
+from vlguard_jax.data import records, templates
+
+SPLITS = ("train", "test")
+SUBSETS = {"unsafes": "instruction", "safe_unsafes": "unsafe_instruction", "safe_safes": "safe_instruction"}
+COUNTS = {"train": {"unsafe": 1023, "safe": 977}, "test": {"unsafe": 442, "safe": 558}}
+CONVERSION_SEED = 0
+STAND_IN_FILE = "vlguard.json"
+
+
+@dataclasses.dataclass(frozen=True)
+class Item:
+    """One record. `pairs` are (kind of instruction, instruction, response) in file order."""
+
+    id: str
+    image: str
+    safe: bool
+    pairs: tuple[tuple[str, str, str], ...]
+    category: str | None = None
+    subcategory: str | None = None
+    origin: str = ""
+
+
+@dataclasses.dataclass(frozen=True)
+class EvalItem:
+    """One question of a test subset. `image` is relative to the picture folder."""
+
+    id: str
+    image: str
+    question: str
+    category: str | None
+    subcategory: str | None
+    subset: str
+
+
+def read_items(path: str | pathlib.Path, split: str) -> list[Item]:
+    """Read the records of `split` from a JSON file, or from `<split>.json` in a folder, in file order.
+
+    Raises:
+      UserError: missing file, broken JSON or a record with a wrong or missing field; file and record are named.
+    """
+    path = pathlib.Path(path)
+    if path.is_dir():
+        path = path / f"{split}.json"
+    return [_parse(value, i, path) for i, value in enumerate(records.read_list(path))]
+
+
+def check_counts(items: Sequence[Item], split: str, path: str | pathlib.Path) -> None:
+    """Compare the numbers of safe and unsafe records with the published ones.
+
+    Raises:
+      UserError: they differ.
+    """
+    found = Counter("safe" if item.safe else "unsafe" for item in items)
+    if dict(found) != COUNTS[split]:
+        wanted = COUNTS[split]
+        raise errors.UserError(
+            f"{path}: {found['unsafe']} unsafe and {found['safe']} safe records, VLGuard's {split} split has {wanted['unsafe']} and"
+            f" {wanted['safe']}: download the file again"
+        )
+
+
+def convert(items: Sequence[Item], source: str = "vlguard") -> list[types.Record]:
+    """One conversation per record, the two pairs of a safe one in the order that the reference draws with seed 0."""
+    rng = random.Random(CONVERSION_SEED)
+    converted = []
+    for item in items:
+        pairs = list(item.pairs)
+        if item.safe:
+            rng.shuffle(pairs)
+        turns = []
+        for i, (_, instruction, response) in enumerate(pairs):
+            turns += [types.Turn("human", instruction if i else templates.IMAGE_TAG + instruction), types.Turn("gpt", response)]
+        converted.append(
+            types.Record(
+                id=item.id,
+                turns=tuple(turns),
+                images=(item.image,),
+                source=source,
+                category=item.category,
+                subcategory=item.subcategory,
+                origin=item.origin,
+            )
+        )
+    return converted
+
+
+def eval_items(items: Sequence[Item], subset: str) -> list[EvalItem]:
+    """The questions of a test subset, in file order.
+
+    Raises:
+      UserError: unknown subset.
+    """
+    if subset not in SUBSETS:
+        raise errors.UserError(f"VLGuard has no subset {subset!r}{errors.nearest(subset, SUBSETS)}")
+    return [
+        EvalItem(item.id, item.image, instruction, item.category, item.subcategory, subset)
+        for item in items
+        for kind, instruction, _ in item.pairs
+        if kind == SUBSETS[subset]
+    ]
+
+
+def subset_count(subset: str) -> int:
+    """How many questions the published test split has in `subset`."""
+    return COUNTS["test"]["unsafe" if subset == "unsafes" else "safe"]
+
+
+def is_stand_in(folder: str | pathlib.Path) -> bool:
+    """Whether the pictures in `folder`, or in the folder above it, were drawn by `prepare --stand_in_images`."""
+    folder = pathlib.Path(folder)
+    for place in (folder, folder.parent):
+        note = place / STAND_IN_FILE
+        if note.is_file():
+            return bool(records.read_json(note).get("stand_in", False))
+    return False
+
+
+def _parse(value: dict[str, Any], position: int, path: pathlib.Path) -> Item:
+    id_ = str(value.get("id", position))
+    origin = f"{path}: record {position} (id {id_!r})"
+    safe = value.get("safe")
+    if not isinstance(safe, bool):
+        raise errors.UserError(f"{origin}: 'safe' must be true or false")
+    kinds = ("safe_instruction", "unsafe_instruction") if safe else ("instruction",)
+    pairs = value.get("instr-resp")
+    if not isinstance(pairs, list) or len(pairs) != len(kinds) or not all(isinstance(pair, dict) for pair in pairs):
+        raise errors.UserError(f"{origin}: 'instr-resp' must be a list of {len(kinds)} instruction-response pairs")
+    return Item(
+        id=id_,
+        image=records.check_picture_path(records.text_field(value, "image", origin), origin),
+        safe=safe,
+        pairs=tuple(
+            (kind, records.text_field(pair, kind, origin), records.text_field(pair, "response", origin))
+            for kind, pair in zip(kinds, pairs, strict=True)
+        ),
+        category=None if safe else records.text_field(value, "harmful_category", origin),
+        subcategory=None if safe else records.text_field(value, "harmful_subcategory", origin),
+        origin=origin,
+    )
