@@ -16,8 +16,8 @@ from jaxtyping import Float32
 import numpy as np
 import sentencepiece
 
+from vlguard_jax.checkpoints import checkpoint as checkpoint_lib
 from vlguard_jax.checkpoints import layouts
-from vlguard_jax.checkpoints import load
 from vlguard_jax.checkpoints import trees
 from vlguard_jax.data import templates
 from vlguard_jax.models import config as model_config
@@ -95,7 +95,7 @@ def patch_filters(pictures: Sequence[np.ndarray], width: int) -> Float32[np.ndar
     return (components / np.sqrt(spread + 1e-3)).reshape(cell, cell, 3, width).astype(np.float32)
 
 
-def build(tokenizer_folder: Path, seed: int) -> load.Checkpoint:
+def build(tokenizer_folder: Path, seed: int) -> checkpoint_lib.Checkpoint:
     """The untrained model: biases 0, norms 1, kernels normal with variance 1 / inputs, the tower as described above."""
     config = sizes(vocabulary_size(tokenizer_folder))
     rng = np.random.default_rng(seed)
@@ -114,7 +114,9 @@ def build(tokenizer_folder: Path, seed: int) -> load.Checkpoint:
     pictures = [np.asarray(world.paint(world.draw_scene(scenes, forbidden=i % 2 == 0))) for i in range(400)]
     flat["vision.patch.kernel"] = patch_filters(pictures, TOWER_WIDTH)
     params = trees.unflatten(flat)
-    return load.Checkpoint(config=config, params=params, tokenizer_folder=tokenizer_folder, weights_sha256=load.fingerprint(params))
+    return checkpoint_lib.Checkpoint(
+        config=config, params=params, tokenizer_folder=tokenizer_folder, weights_sha256=checkpoint_lib.fingerprint(params)
+    )
 
 
 def write(folder: Path, seed: int, vocabulary: Sequence[str]) -> None:
