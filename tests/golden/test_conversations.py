@@ -11,7 +11,10 @@ import numpy as np
 import pytest
 
 from vlguard_jax import types
-from vlguard_jax.data import batches, conversations, records, templates
+from vlguard_jax.data import batches
+from vlguard_jax.data import conversations
+from vlguard_jax.data import records
+from vlguard_jax.data import templates
 from vlguard_jax.data import tokenizer as tokenizer_lib
 
 

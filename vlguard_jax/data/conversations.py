@@ -10,7 +10,8 @@ from collections.abc import Sequence
 from jaxtyping import Int32
 import numpy as np
 
-from vlguard_jax import errors, types
+from vlguard_jax import errors
+from vlguard_jax import types
 from vlguard_jax.data import templates
 from vlguard_jax.data import tokenizer as tokenizer_lib
 

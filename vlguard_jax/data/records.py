@@ -6,7 +6,8 @@ import json
 import pathlib
 from typing import Any
 
-from vlguard_jax import errors, types
+from vlguard_jax import errors
+from vlguard_jax import types
 from vlguard_jax.data import conversations
 
 

@@ -14,8 +14,10 @@ import pathlib
 import random
 from typing import Any
 
-from vlguard_jax import errors, types
-from vlguard_jax.data import records, templates
+from vlguard_jax import errors
+from vlguard_jax import types
+from vlguard_jax.data import records
+from vlguard_jax.data import templates
 
 SPLITS = ("train", "test")
 SUBSETS = {"unsafes": "instruction", "safe_unsafes": "unsafe_instruction", "safe_safes": "safe_instruction"}

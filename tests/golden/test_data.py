@@ -1,0 +1,185 @@
+"""Prompts, pictures, VLGuard's conversion and subsets, sampler and decoding against the reference."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import pathlib
+
+import numpy as np
+import pytest
+
+from vlguard_jax.data import conversations
+from vlguard_jax.data import images
+from vlguard_jax.data import index
+from vlguard_jax.data import order
+from vlguard_jax.data import records
+from vlguard_jax.data import templates
+from vlguard_jax.data import tokenizer as tokenizer_lib
+from vlguard_jax.data import vlguard
+
+MODES = {"pad": "pad", "plain": "crop"}  # the reference's name -> ours
+
+# The letters that convert_order.json uses, for all records of VLGuard's train.json in file order, joined: drawn apart from our code by
+# seeding Python's global generator with 0 and shuffling each safe record's pairs in place, as the reference's script does.
+TRAIN_ORDER_SHA256 = "4d61696787701d64ef363fcadb0212c41365f2224843c5737f13318a2e453255"
+
+
+def read_json(path: pathlib.Path):
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def sha256(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
+
+
+def with_legacy(golden: pathlib.Path, folder: pathlib.Path, legacy: bool) -> tokenizer_lib.Tokenizer:
+    for path in (golden / "tokenizer").iterdir():
+        (folder / path.name).write_bytes(path.read_bytes())
+    path = folder / "tokenizer_config.json"
+    path.write_text(json.dumps({**read_json(path), "legacy": legacy}))
+    return tokenizer_lib.load_tokenizer(folder)
+
+
+@pytest.mark.parametrize("legacy", [False, True])
+def test_evaluation_prompts(golden, tmp_path, legacy):
+    tokenizer = with_legacy(golden, tmp_path, legacy)
+    key = "legacy_ids" if legacy else "nonlegacy_ids"
+    items = read_json(golden / "eval_prompts.json")["items"]
+    assert items
+    for item in items:
+        for name, expected in item["modes"].items():
+            template = templates.get_template(name)
+            assert sha256(template.prompt(item["question"], 1).encode()) == expected["prompt_sha256"]
+            ids = conversations.tokenize_prompt(item["question"], 1, tokenizer, template)
+            np.testing.assert_array_equal(ids, expected[key])
+
+
+def test_evaluation_subsets(golden, metadata):
+    recorded = read_json(golden / "eval_prompts.json")
+    items = vlguard.read_items(metadata, "test")
+    vlguard.check_counts(items, "test", metadata)
+    subsets = {name: vlguard.eval_items(items, name) for name in vlguard.SUBSETS}
+    assert {name: len(questions) for name, questions in subsets.items()} == recorded["subset_sizes"]
+    assert {name: vlguard.subset_count(name) for name in subsets} == recorded["subset_sizes"]
+    for item in recorded["items"]:
+        found = subsets[item["subset"]][item["position_in_subset"]]
+        assert (found.id, found.image, found.question) == (item["id"], item["image"], item["question"])
+
+
+def test_generation_prompts_and_texts(golden):
+    paths = sorted(golden.glob("generations-*.json"))
+    assert paths
+    for path in paths:
+        tokenizer = tokenizer_lib.load_tokenizer(golden / path.stem.replace("generations", "liuhaotian"))
+        for item in read_json(path)["items"]:
+            assert tokenizer.decode(item["new_ids"]) == item["text"]
+            n_images = 0 if item["image"] is None else 1
+            template = templates.get_template(item["template"])
+            if "question" in item:
+                ids = conversations.tokenize_prompt(item["question"], n_images, tokenizer, template)
+                np.testing.assert_array_equal(ids, item["input_ids"])
+            if "prompt" in item:
+                assert conversations.tokenize_text(item["prompt"], tokenizer) == item["input_ids"]
+            stops = [i for i, id_ in enumerate(item["new_ids"]) if id_ in tokenizer.stop_ids]
+            assert stops in ([], [len(item["new_ids"]) - 1])
+
+
+def picture_sizes(golden: pathlib.Path) -> dict[str, int]:
+    (tower,) = (golden / "vision_tower").iterdir()
+    return {"pixel_values": read_json(tower / "config.json")["vision_config"]["image_size"]}
+
+
+def test_pixels_of_the_model(golden):
+    arrays = np.load(golden / "pixel_values.npz")
+    info = read_json(golden / "pixel_values.json")
+    size = picture_sizes(golden)["pixel_values"]
+    keys = [key for key in arrays.files if key.startswith("pixel_values/")]
+    assert keys
+    for key in keys:
+        _, mode, name = key.split("/", 2)
+        picture = images.load_image(golden / "images" / name, MODES[mode], size, info["image_mean"])
+        pixels = images.normalize(picture, info["image_mean"], info["image_std"]).transpose(2, 0, 1)
+        np.testing.assert_allclose(pixels, arrays[key], atol=1e-6, rtol=0, err_msg=key)
+
+
+def test_uint8_pictures(golden):
+    arrays = np.load(golden / "pixel_values.npz")
+    keys = [key for key in arrays.files if key.startswith("uint8_")]
+    assert keys
+    for key in keys:
+        kind, mode, name = key.split("/", 2)
+        picture = images.load_image(golden / "images" / name, MODES[mode], int(kind.removeprefix("uint8_")))
+        np.testing.assert_array_equal(picture.transpose(2, 0, 1), arrays[key], err_msg=key)
+
+
+def test_picture_hashes(golden):
+    info = read_json(golden / "pixel_values.json")
+    compared = 0
+    for name, entry in info["images"].items():
+        for key, expected in entry.items():
+            mode, _, size = key.rpartition("_")
+            if mode not in MODES:
+                continue
+            picture = images.load_image(golden / "images" / name, MODES[mode], int(size), info["image_mean"])
+            assert sha256(np.ascontiguousarray(picture.transpose(2, 0, 1)).tobytes()) == expected["uint8_sha256"], f"{name} {key}"
+            compared += 1
+    assert compared >= 2 * len(info["images"]) > 0
+
+
+def letters(record, item: vlguard.Item) -> str:
+    if not item.safe:
+        return "u"
+    kinds = {instruction: kind[0] for kind, instruction, _ in item.pairs}
+    asked = [turn.text.removeprefix(templates.IMAGE_TAG) for turn in record.turns if turn.role == "human"]
+    return "".join(kinds[text] for text in asked)
+
+
+def test_conversion_order(golden, metadata):
+    recorded = read_json(golden / "convert_order.json")
+    items = vlguard.read_items(metadata, "train")
+    vlguard.check_counts(items, "train", metadata)
+    converted = vlguard.convert(items)
+    found = [letters(record, item) for record, item in zip(converted, items, strict=True)]
+    n = len(recorded["order"])
+    assert [record.id for record in converted[:n]] == recorded["ids"]
+    assert found[:n] == recorded["order"]
+    for record, expected in zip(converted, recorded["first_two"], strict=False):
+        assert record.images == (expected["image"],)
+        assert record.category == expected.get("harmful_category")
+        assert record.subcategory == expected.get("harmful_subcategory")
+        assert [{"from": turn.role, "value": turn.text} for turn in record.turns] == expected["conversations"]
+    assert sum(len(record.turns) for record in converted) == 2 * sum(len(item.pairs) for item in items)
+    assert sha256("".join(found).encode()) == TRAIN_ORDER_SHA256
+
+
+def test_no_record_of_the_training_split_is_void(golden, metadata):
+    (folder, *_) = sorted(golden.glob("liuhaotian-*"))
+    tokenizer = tokenizer_lib.load_tokenizer(folder)
+    template = templates.get_template("vicuna_v1")
+    converted = vlguard.convert(vlguard.read_items(metadata, "train"))
+    # A length at which nothing is cut, so that every count is checked.
+    assert [r.id for r in converted if conversations.tokenize(r, tokenizer, template, 10**6).mismatch] == []
+
+
+def test_sampler(golden):
+    recorded = read_json(golden / "sampler.json")
+    assert recorded["cases"]
+    for case in recorded["cases"]:
+        drawn = iter(case["randperm_results"])
+
+        def permute(n, drawn=drawn):
+            values = next(drawn)
+            assert len(values) == n
+            return values
+
+        found = order.modality_grouped(case["modality_lengths"], case["batch_size"], case["world_size"], permute)
+        assert found == case["indices"]
+        assert next(drawn, None) is None
+
+
+def test_modality_lengths(golden):
+    recorded = read_json(golden / "sampler.json")["dataset_lengths"]
+    items = {item["name"]: item for item in read_json(golden / "conversations.json")["items"]}
+    found = [index.modality_length(records.parse(items[name], i, "conversations.json")) for i, name in enumerate(recorded["names"])]
+    assert found == recorded["modality_lengths"]
