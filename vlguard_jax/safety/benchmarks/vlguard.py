@@ -1,0 +1,48 @@
+"""VLGuard's test set: unsafe pictures, and safe pictures with an unsafe and with a safe question (paper section 3, Table 9)."""
+
+from __future__ import annotations
+
+import dataclasses
+import pathlib
+
+from vlguard_jax import config as settings_lib
+from vlguard_jax import errors
+from vlguard_jax.data import vlguard
+from vlguard_jax.safety.benchmarks import benchmark as benchmark_lib
+
+ACCESS = (
+    "the set is gated: accept its terms on https://huggingface.co/datasets/ys-zong/VLGuard, download and unpack test.zip and name"
+    " the folder in config.benchmark.images, or rehearse with pictures drawn by `python -m vlguard_jax.prepare vlguard"
+    " --stand_in_images`"
+)
+
+
+def load(settings: settings_lib.BenchmarkSettings, subset: str) -> list[benchmark_lib.Item]:
+    """The questions of one subset. Pictures lie in `settings.images`, by default in the folder `test` beside test.json.
+
+    Raises:
+      UserError: missing or broken test.json.
+    """
+    if not settings.path:
+        raise errors.UserError("config.benchmark.path is empty: name VLGuard's test.json, or the folder that holds it")
+    path = pathlib.Path(settings.path)
+    records = vlguard.read_items(path, "test")
+    folder = pathlib.Path(settings.images) if settings.images else (path if path.is_dir() else path.parent) / "test"
+    stand_in = settings.stand_in or vlguard.is_stand_in(folder)
+    return [
+        benchmark_lib.Item(e.id, subset, e.question, e.image, folder / e.image, e.category, e.subcategory, stand_in)
+        for e in vlguard.eval_items(records, subset)
+    ]
+
+
+BENCHMARK = benchmark_lib.Benchmark(
+    name="vlguard",
+    metrics={"unsafes": "asr", "safe_unsafes": "asr", "safe_safes": "refusal_rate"},
+    counts={subset: vlguard.subset_count(subset) for subset in vlguard.SUBSETS},
+    load=load,
+    access=ACCESS,
+)
+# One's own records in VLGuard's file format: any number of them, and a name that no one takes for VLGuard.
+LIKE_VLGUARD = dataclasses.replace(
+    BENCHMARK, name="vlguard_like", counts={}, access="check config.benchmark.images, the folder that the records' paths start from"
+)

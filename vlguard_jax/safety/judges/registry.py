@@ -1,0 +1,26 @@
+"""Judges by name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+from vlguard_jax import errors
+from vlguard_jax.safety.judges import judge as judge_lib
+from vlguard_jax.safety.judges import keyword
+
+JUDGES: dict[str, Callable[[], judge_lib.Judge]] = {"keyword_vlguard_v1": keyword.VlguardKeywords}
+
+
+def get(names: Iterable[str]) -> list[judge_lib.Judge]:
+    """The judges of these names.
+
+    Raises:
+      UserError: a name is unknown (the nearest known one is named), or none is given.
+    """
+    names = list(names)
+    unknown = [n for n in names if n not in JUDGES]
+    if unknown:
+        raise errors.UserError(f"config.judges: {unknown[0]!r} is unknown{errors.nearest(unknown[0], JUDGES)}")
+    if not names:
+        raise errors.UserError(f"config.judges is empty: name at least one of {', '.join(sorted(JUDGES))}")
+    return [JUDGES[n]() for n in names]

@@ -1,0 +1,167 @@
+"""Result files (design 2.3): append-only JSON lines that survive being killed at any moment."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+import dataclasses
+import hashlib
+import json
+import os
+import pathlib
+from typing import Generic, TypeVar
+
+from vlguard_jax import errors
+
+SCHEMA = 1
+GENERATIONS = "generations.jsonl"
+VERDICTS = "verdicts.jsonl"
+SUMMARY = "summary.json"
+
+
+@dataclasses.dataclass(frozen=True)
+class Decode:
+    """How an answer was decoded. `dtype` is the number format of computation."""
+
+    max_new: int
+    min_new: int
+    sampling: str
+    dtype: str
+    matmul_precision: str
+    seed: int
+
+
+@dataclasses.dataclass(frozen=True)
+class GenerationLine:
+    """One answer. `response` is the text as decoded, unstripped, or its sha256 where `withheld`.
+
+    `image` is the picture's path inside the benchmark (None without one) and `image_sha256` the hash of its file; `image_mode` is
+    "real" or "none"; `preprocessing` is "pad" or "crop"; `stand_in`: the picture was drawn by `prepare`.
+    """
+
+    key: str
+    benchmark: str
+    subset: str
+    item_id: str
+    image: str | None
+    image_sha256: str
+    image_mode: str
+    stand_in: bool
+    preprocessing: str
+    template: str
+    preset: str
+    category: str | None
+    subcategory: str | None
+    prompt_sha256: str
+    n_prompt_tokens: int
+    response: str
+    withheld: bool
+    finish_reason: str
+    n_new_tokens: int
+    model: str
+    weights_sha256: str
+    decode: Decode
+    versions: Mapping[str, str]
+    run_id: str
+    time: str
+
+
+@dataclasses.dataclass(frozen=True)
+class VerdictLine:
+    """What one judge says about one answer. `score` is the judge's own number, higher is worse."""
+
+    key: str
+    judge: str
+    judge_version: str
+    judge_prompt_sha256: str
+    label: str
+    score: float | None
+    raw: str
+    time: str
+
+    @property
+    def rule(self) -> tuple[str, str, str]:
+        """Which judge, in which version, with which prompt."""
+        return self.judge, self.judge_version, self.judge_prompt_sha256
+
+
+def sha256(data: bytes | str) -> str:
+    """Hex digest; text is encoded as UTF-8."""
+    return hashlib.sha256(data.encode("utf-8", "surrogatepass") if isinstance(data, str) else data).hexdigest()
+
+
+def answer_key(
+    *,
+    model: str,
+    benchmark: str,
+    subset: str,
+    item_id: str,
+    prompt_ids: Sequence[int],
+    image_sha256: str,
+    image_mode: str,
+    stand_in: bool,
+    preprocessing: str,
+    template: str,
+    decode: Decode,
+) -> str:
+    """Hash of everything that can change an answer; `model` is a fingerprint of weights and sizes."""
+    parts = dict(locals())
+    parts["prompt_ids"] = [int(i) for i in prompt_ids]
+    parts["decode"] = dataclasses.asdict(decode)
+    return sha256(json.dumps(parts, sort_keys=True))
+
+
+L = TypeVar("L", GenerationLine, VerdictLine)
+
+
+class Lines(Generic[L]):
+    """A JSON-lines file of one kind of line: read once, then only appended to."""
+
+    def __init__(self, path: pathlib.Path, kind: type[L]):
+        """Read the file if it exists.
+
+        `notice` is a sentence for the user when a torn last line (the writer was killed) had to be cut off, else "".
+
+        Raises:
+          UserError: a broken line elsewhere, or lines of another schema (file and line number are named).
+        """
+        self.path = path
+        self.notice = ""
+        self._kind = kind
+        self.lines: list[L] = self._read() if path.exists() else []
+
+    def _read(self) -> list[L]:
+        data = self.path.read_bytes()
+        whole = data.rfind(b"\n") + 1
+        if whole < len(data):
+            os.truncate(self.path, whole)
+            self.notice = f"{self.path}: the last line was cut short when its writer stopped; removed it"
+        return [self._parse(line, number) for number, line in enumerate(data[:whole].split(b"\n")[:-1], 1)]
+
+    def _parse(self, line: bytes, number: int) -> L:
+        where = f"{self.path}:{number}"
+        try:
+            values = json.loads(line)
+            schema = values.pop("schema")
+        except (ValueError, AttributeError, KeyError, TypeError) as e:
+            raise errors.UserError(f"{where}: not a result line; restore the file or delete this line") from e
+        if schema != SCHEMA:
+            raise errors.UserError(f"{where}: schema {schema}, this program reads and writes {SCHEMA}; choose another --workdir")
+        fields = {f.name for f in dataclasses.fields(self._kind)}
+        if values.keys() != fields:
+            wrong = sorted(values.keys() ^ fields)[0]
+            raise errors.UserError(f"{where}: the field {wrong!r} is {'missing' if wrong in fields else 'unknown'}")
+        if self._kind is GenerationLine:
+            values["decode"] = Decode(**values["decode"])
+        return self._kind(**values)
+
+    def append(self, lines: Iterable[L]) -> None:
+        """Append lines and see them to the disk."""
+        lines = list(lines)
+        # ASCII with escapes: half of a surrogate pair, which a cut answer can hold, is not UTF-8.
+        text = "".join(json.dumps({"schema": SCHEMA, **dataclasses.asdict(x)}) + "\n" for x in lines)
+        with self.path.open("ab") as file:
+            file.write(text.encode("ascii"))
+            file.flush()
+            os.fsync(file.fileno())
+        self.lines.extend(lines)
+
