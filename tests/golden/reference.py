@@ -1,0 +1,60 @@
+"""Readers for the recorded results of the reference, shared by the golden tests."""
+
+from collections.abc import Sequence
+import functools
+import json
+import pathlib
+from typing import Any
+
+import numpy as np
+
+from vlguard_jax import types
+from vlguard_jax.checkpoints import checkpoint as checkpoint_lib
+from vlguard_jax.checkpoints import load as load_lib
+from vlguard_jax.data import batches
+from vlguard_jax.data import conversations
+from vlguard_jax.data import images
+from vlguard_jax.data import templates
+from vlguard_jax.data import tokenizer
+
+TEMPLATES = {"v1": "vicuna_v1"}  # the reference's name -> ours
+
+
+@functools.cache
+def load(golden: pathlib.Path, name: str) -> checkpoint_lib.Checkpoint:
+    """A recorded checkpoint in fp32."""
+    return load_lib.load(golden / name, dtype=np.float32)
+
+
+def variants(golden: pathlib.Path) -> list[str]:
+    """Names behind "liuhaotian-" of the recorded checkpoints."""
+    names = sorted(p.name.removeprefix("liuhaotian-") for p in golden.glob("liuhaotian-*"))
+    assert names, "no recorded checkpoints"
+    return names
+
+
+def read(path: pathlib.Path) -> Any:
+    """A JSON file."""
+    return json.loads(path.read_text())
+
+
+def record(item: dict[str, Any]) -> types.Record:
+    """A recorded conversation as our record; `image` may be missing."""
+    turns = tuple(types.Turn(t["from"], t["value"]) for t in item["conversations"])
+    return types.Record(item.get("name", ""), turns, (item["image"],) if item.get("image") else ())
+
+
+def tokens(golden: pathlib.Path, item: dict[str, Any], words: tokenizer.Tokenizer, max_len: int, template: str) -> types.Tokens:
+    """Tokens of a recorded conversation by our own code."""
+    del golden
+    return conversations.tokenize(record(item), words, templates.get_template(TEMPLATES[template]), max_len)
+
+
+def picture(golden: pathlib.Path, name: str, mode: str, side: int) -> np.ndarray:
+    """u8[S, S, 3]."""
+    return images.load_image(golden / "images" / name, "pad" if mode == "pad" else "crop", side)
+
+
+def with_pictures(sample: batches.Sample, pictures: Sequence[np.ndarray]) -> batches.Sample:
+    """The sample with as many of the pictures as it uses."""
+    return batches.Sample(sample.tokens, sample.labels, sample.picture, sample.patch, tuple(pictures[: sample.num_pictures]))

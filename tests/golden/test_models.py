@@ -1,0 +1,124 @@
+"""Vision features, projections, merged embeddings, logits and losses against the reference."""
+
+import pathlib
+
+import jax
+import numpy as np
+import pytest
+
+from tests.golden import reference
+from vlguard_jax import types
+from vlguard_jax.data import batches
+from vlguard_jax.models import clip
+from vlguard_jax.models import llama
+from vlguard_jax.models import llava
+from vlguard_jax.training import losses
+
+TOLERANCE = 1e-4
+
+
+def _mask(npz: np.lib.npyio.NpzFile, key: str, shape: tuple[int, ...]) -> np.ndarray:
+    return npz[key].astype(bool) if key in npz else np.ones(shape, bool)
+
+
+def _rows(golden: pathlib.Path, npz: np.lib.npyio.NpzFile, name: str, info: dict, checkpoint) -> list[batches.Sample]:
+    """Each row of a recorded batch as our sample: recorded ids without padding, expanded with the pictures it consumes."""
+    vision = checkpoint.config.vision
+    order = reference.read(golden / "images.json")
+    ids, index = npz[f"{name}/input_ids"], npz[f"{name}/image_index"]
+    mask = _mask(npz, f"{name}/attention_mask", ids.shape)
+    labels = npz[f"{name}/labels"] if f"{name}/labels" in npz else np.full_like(ids, types.IGNORE_LABEL)
+    consumed, samples = 0, []
+    for row in range(len(ids)):
+        tokens = types.Tokens(ids[row][mask[row]].astype(np.int32), labels[row][mask[row]].astype(np.int32))
+        tags = int((tokens.ids == types.IMAGE_TOKEN).sum())
+        used = index[consumed : consumed + tags] if tags else []
+        consumed += max(tags, 1)  # a row without a picture consumes a slot too
+        pictures = [reference.picture(golden, order[i], info["image_mode"], vision.image_size) for i in used]
+        # The reference's first cut already happened in the collator; merged length is bounded by its second one.
+        sample = batches.expand(tokens, [vision.num_patches] * tags, None, None)
+        limit = info["max_length"]
+        sample = batches.Sample(sample.tokens[:limit], sample.labels[:limit], sample.picture[:limit], sample.patch[:limit])
+        samples.append(reference.with_pictures(sample, pictures))
+    return samples
+
+
+def _batch(samples: list[batches.Sample], weights: list[float], vision) -> types.Batch:
+    return batches.collate(
+        [[s] for s in samples],
+        [[w] for w in weights],
+        row_len=max(len(s.tokens) for s in samples),
+        num_images=sum(s.num_pictures for s in samples),
+        patches=vision.num_patches,
+        image_size=vision.image_size,
+    )
+
+
+def test_vision_features_and_projections(golden: pathlib.Path) -> None:
+    seen = 0
+    for variant in reference.variants(golden):
+        checkpoint = reference.load(golden, f"liuhaotian-{variant}")
+        npz = np.load(golden / f"logits-{variant}.npz")
+        model = llava.Functional(checkpoint.config, "fp32")
+        vision = checkpoint.config.vision
+        pixels = np.stack([reference.picture(golden, n, "pad", vision.image_size) for n in reference.read(golden / "images.json")])
+        with model.precision():
+            features = model._model(checkpoint.params).vision(clip.normalize(jax.numpy.asarray(pixels), vision))
+        projected = jax.jit(model.encode_images)(checkpoint.params, pixels)
+        for key, ours in (("vision/features", features), ("vision/projected", projected)):
+            if key in npz:
+                seen += 1
+                np.testing.assert_allclose(np.asarray(ours), npz[key], rtol=0, atol=TOLERANCE, err_msg=f"{variant} {key}")
+    assert seen, "no recorded features"
+
+
+def _check_row(npz: np.lib.npyio.NpzFile, name: str, row: int, sample: batches.Sample, logits: np.ndarray, embeds: np.ndarray) -> float:
+    """Labels, embeddings, log-sum-exp, arg max and logits of one row; returns the largest logit difference."""
+    valid = np.flatnonzero(_mask(npz, f"{name}/merged_attention_mask", npz[f"{name}/logsumexp"].shape)[row])
+    where, ours = f"{name} row {row}", logits[: len(valid)]
+    assert len(valid) == len(sample.tokens), where
+    if f"{name}/merged_labels" in npz:
+        np.testing.assert_array_equal(sample.labels, npz[f"{name}/merged_labels"][row][valid], err_msg=where)
+    if f"{name}/inputs_embeds" in npz:
+        np.testing.assert_allclose(embeds[: len(valid)], npz[f"{name}/inputs_embeds"][row][valid], rtol=0, atol=TOLERANCE, err_msg=where)
+    lse = np.asarray(jax.nn.logsumexp(ours, axis=-1))
+    np.testing.assert_allclose(lse, npz[f"{name}/logsumexp"][row][valid], rtol=0, atol=TOLERANCE, err_msg=where)
+    best, theirs = ours.argmax(-1), npz[f"{name}/argmax"][row][valid]
+    gap = ours[np.arange(len(valid)), best] - ours[np.arange(len(valid)), theirs]
+    assert (gap <= TOLERANCE).all(), f"{where}: arg max differs by {gap.max()}"
+    worst = 0.0
+    for position, recorded in zip(npz[f"{name}/positions"][row], npz[f"{name}/logits"][row], strict=True):
+        if position in valid:
+            at = int(np.searchsorted(valid, position))
+            np.testing.assert_allclose(ours[at], recorded, rtol=0, atol=TOLERANCE, err_msg=f"{where} position {position}")
+            worst = max(worst, float(np.abs(ours[at] - recorded).max()))
+    return worst
+
+
+@pytest.mark.parametrize("execution", [llama.Execution(), llama.Execution(remat=True, unroll=2)], ids=["scan", "remat-unroll"])
+def test_logits_labels_and_losses(golden: pathlib.Path, execution: llama.Execution) -> None:
+    worst = []
+    for variant in reference.variants(golden):
+        checkpoint = reference.load(golden, f"liuhaotian-{variant}")
+        npz = np.load(golden / f"logits-{variant}.npz")
+        model = llava.Functional(checkpoint.config, "fp32", execution=execution)
+
+        def run(params: llava.Params, batch: types.Batch, model: llava.Functional = model) -> tuple[jax.Array, ...]:
+            with model.precision():
+                embeds = model._model(params).embed(batch.tokens, batch.images, batch.image_slot, model.dtype)
+            return model.logits(params, batch), embeds, losses.cross_entropy(model, params, batch, losses.Extras({}, chunk=100))[0]
+
+        infos = reference.read(golden / f"logits-{variant}.json")["batches"]
+        assert infos
+        for name, info in infos.items():
+            samples = _rows(golden, npz, name, info, checkpoint)
+            total = sum(s.num_supervised for s in samples)
+            batch = _batch(samples, [1.0 / max(total, 1)] * len(samples), checkpoint.config.vision)
+            logits, embeds, loss = (np.asarray(x) for x in jax.jit(run)(checkpoint.params, batch))
+            worst += [_check_row(npz, name, row, sample, logits[row], embeds[row]) for row, sample in enumerate(samples)]
+            if f"{name}/loss" in npz:
+                # Nothing supervised: the reference's mean over no token is NaN, ours is a sum of nothing.
+                recorded = npz[f"{name}/loss"] if total else 0.0
+                np.testing.assert_allclose(loss, recorded, rtol=0, atol=TOLERANCE, err_msg=f"{variant} {name}")
+    print(f"largest logit difference {max(worst):.2e} in {len(worst)} rows")
+    assert any(worst), "no recorded logits"

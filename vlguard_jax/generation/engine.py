@@ -1,0 +1,120 @@
+"""Answers to many prompts: sorted into batches of one shape, decoded on the device, handed out as they come.
+
+The answer to a prompt does not depend on the batch it falls into: rows are right-padded, every row has its own positions, and
+padding is never attended to.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+import itertools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from vlguard_jax import config as settings_lib
+from vlguard_jax import errors
+from vlguard_jax import types
+from vlguard_jax.data import batches
+from vlguard_jax.generation import sampler
+from vlguard_jax.models import config as model_config
+from vlguard_jax.models import llava
+from vlguard_jax.parallel import mesh as mesh_lib
+from vlguard_jax.parallel import rules
+
+LENGTH_MULTIPLE = 64  # prompts are padded to a multiple of this, so that few programs are compiled
+WINDOW = 16  # batches that are read ahead and sorted by length
+
+
+class Engine:
+    """Greedy generation with a fixed model on a mesh.
+
+    Args:
+      config: sizes of the model.
+      params: nested tree of numpy or jax arrays; cast to `precision.compute`.
+      settings: batch size and token limits. The batch size is rounded up to a multiple of the row shards of the mesh.
+      precision: only `compute` is read.
+      stop_ids: ids that end an answer.
+      pad_id: any valid id, written behind the end of an answer on the device; never seen outside.
+      lora: adapters in `params`, if they are not merged.
+    """
+
+    def __init__(
+        self,
+        config: model_config.LlavaConfig,
+        params: Any,
+        *,
+        settings: settings_lib.DecodeSettings,
+        precision: settings_lib.PrecisionSettings,
+        stop_ids: Sequence[int],
+        pad_id: int,
+        lora: model_config.LoraConfig | None = None,
+        mesh: settings_lib.MeshSettings | None = None,
+    ):
+        if settings.max_new_tokens < 1 or settings.batch_size < 1:
+            raise errors.UserError("config.decode.max_new_tokens and config.decode.batch_size must be at least 1")
+        self._config, self._settings = config, settings
+        self._mesh = _mesh(mesh)
+        shards = mesh_lib.row_shards(self._mesh)
+        self._rows = -(-settings.batch_size // shards) * shards
+        model = llava.Functional(config, precision.compute, lora)
+        placed = rules.shardings(params, self._mesh)
+        self._params = jax.tree.map(lambda x, s: jax.device_put(jnp.asarray(x, model.dtype), s), params, placed)
+        stop = jnp.asarray(tuple(stop_ids), jnp.int32)
+
+        def answer(weights: llava.Params, batch: types.Batch, last: jax.Array) -> sampler.Answers:
+            limits = {"max_new": settings.max_new_tokens, "min_new": settings.min_new_tokens, "pad_id": pad_id}
+            return sampler.greedy(model, weights, batch, last, stop, **limits)
+
+        self._answer = jax.jit(answer, out_shardings=mesh_lib.replicated(self._mesh))
+
+    def generate(self, prompts: Iterable[types.Prompt]) -> Iterator[types.Generation]:
+        """Answer every prompt once, in an order of the engine's choosing; reads `prompts` a window at a time.
+
+        Raises:
+          UserError: a prompt with pictures for a model without a tower, or pictures of another size.
+        """
+        remaining = iter(prompts)
+        while window := list(itertools.islice(remaining, WINDOW * self._rows)):
+            samples = [self._expand(p) for p in window]
+            order = sorted(range(len(window)), key=lambda i: (samples[i].num_pictures, len(samples[i].tokens)))
+            for start in range(0, len(order), self._rows):
+                chosen = order[start : start + self._rows]
+                yield from self._answer_batch([window[i].id for i in chosen], [samples[i] for i in chosen])
+
+    def _expand(self, prompt: types.Prompt) -> batches.Sample:
+        vision = self._config.vision
+        if prompt.images and (vision is None or self._config.projector is None):
+            raise errors.UserError(f"prompt {prompt.id} has pictures, but the model has no vision tower; choose a LLaVA checkpoint")
+        if vision is not None and any(image.shape[0] != vision.image_size for image in prompt.images):
+            raise errors.UserError(f"prompt {prompt.id}: pictures must be {vision.image_size} pixels a side")
+        tokens = types.Tokens(prompt.ids, np.full(len(prompt.ids), types.IGNORE_LABEL, np.int32))
+        patches = [vision.num_patches if vision else 0] * len(prompt.images)
+        expanded = batches.expand(tokens, patches, None, None)
+        return batches.Sample(expanded.tokens, expanded.labels, expanded.picture, expanded.patch, prompt.images)
+
+    def _answer_batch(self, ids: list[str], samples: list[batches.Sample]) -> Iterator[types.Generation]:
+        vision = self._config.vision
+        longest = max(len(s.tokens) for s in samples)
+        most_pictures = max(s.num_pictures for s in samples)
+        rows = [[s] for s in samples] + [[]] * (self._rows - len(samples))
+        batch = batches.collate(
+            rows,
+            [[0.0] * len(row) for row in rows],
+            row_len=-(-longest // LENGTH_MULTIPLE) * LENGTH_MULTIPLE,
+            num_images=self._rows * most_pictures,
+            patches=vision.num_patches if vision else 0,
+            image_size=vision.image_size if vision else 1,
+        )
+        last = np.asarray([len(s.tokens) - 1 for s in samples] + [-1] * (self._rows - len(samples)), np.int32)
+        placed = jax.device_put((batch, last), mesh_lib.row_sharding(self._mesh))
+        answers = jax.device_get(self._answer(self._params, *placed))
+        for i, id_ in enumerate(ids):
+            reason = "stop" if answers.stopped[i] else "length"
+            yield types.Generation(id_, np.asarray(answers.ids[i, : answers.length[i]], np.int32), reason)
+
+
+def _mesh(settings: settings_lib.MeshSettings | None) -> jax.sharding.Mesh:
+    return mesh_lib.build(settings or settings_lib.MeshSettings(data=-1, fsdp=1, tensor=1))
