@@ -5,14 +5,18 @@ from __future__ import annotations
 from collections.abc import Mapping
 import dataclasses
 import json
-import logging
 import pathlib
 from typing import Any
 
 import numpy as np
 
 from vlguard_jax import errors
-from vlguard_jax.checkpoints import format_v1, layouts, load, tensors, tokenizer_files, trees
+from vlguard_jax.checkpoints import checkpoint
+from vlguard_jax.checkpoints import format_v1
+from vlguard_jax.checkpoints import layouts
+from vlguard_jax.checkpoints import tensors
+from vlguard_jax.checkpoints import tokenizer_files
+from vlguard_jax.checkpoints import trees
 from vlguard_jax.models import config as model_config
 
 RECORD = "checkpoint.json"
@@ -24,26 +28,26 @@ def is_export(folder: pathlib.Path) -> bool:
     return (folder / RECORD).is_file()
 
 
-def save_export(checkpoint: load.Checkpoint, folder: pathlib.Path) -> None:
+def save_export(model: checkpoint.Checkpoint, folder: pathlib.Path) -> None:
     """Write the model into an existing empty folder."""
     import orbax.checkpoint as ocp
 
-    extras = {k: v for k, v in checkpoint.extras.items() if k != "padding"}
-    flat = trees.flatten(checkpoint.params)
+    extras = {k: v for k, v in model.extras.items() if k != "padding"}
+    flat = trees.flatten(model.params)
     record = {
         **format_v1.header(),
         "kind": "model",
-        "config": dataclasses.asdict(checkpoint.config),
-        "lora": dataclasses.asdict(checkpoint.lora) if checkpoint.lora else None,
-        "weights_sha256": checkpoint.weights_sha256 or load.fingerprint(checkpoint.params),
-        "arrays": {path: load.digest(path, np.ascontiguousarray(value)) for path, value in flat.items()},
+        "config": dataclasses.asdict(model.config),
+        "lora": dataclasses.asdict(model.lora) if model.lora else None,
+        "weights_sha256": model.weights_sha256 or checkpoint.fingerprint(model.params),
+        "arrays": {path: checkpoint.digest(path, np.ascontiguousarray(value)) for path, value in flat.items()},
         "extras": extras,
     }
-    tree = {"params": checkpoint.params, "padding": trees.unflatten(checkpoint.extras.get("padding", {}))}
+    tree = {"params": model.params, "padding": trees.unflatten(model.extras.get("padding", {}))}
     with ocp.StandardCheckpointer() as writer:
         writer.save((folder / _ARRAYS).absolute(), {k: v for k, v in tree.items() if v})
         writer.wait_until_finished()
-    tokenizer_files.copy(checkpoint.tokenizer_folder, folder)
+    tokenizer_files.copy(model.tokenizer_folder, folder)
     (folder / RECORD).write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
 
 
@@ -73,7 +77,7 @@ def sizes(record: Mapping[str, Any]) -> tuple[model_config.LlavaConfig, model_co
     return model_config.LlavaConfig(text, vision, c["projector"]), adapters
 
 
-def load_export(folder: pathlib.Path, dtype: np.dtype | type | None = None) -> load.Checkpoint:
+def load_export(folder: pathlib.Path, dtype: np.dtype | type | None = None) -> checkpoint.Checkpoint:
     """Load an exported model; every array is checked against its recorded hash.
 
     Raises:
@@ -83,23 +87,22 @@ def load_export(folder: pathlib.Path, dtype: np.dtype | type | None = None) -> l
 
     record = read_record(folder)
     config, lora = sizes(record)
-    # Orbax asks for shardings when it reads without a target; as plain numpy arrays nothing depends on devices.
-    logging.getLogger("absl").setLevel(logging.ERROR)
     try:
-        with ocp.PyTreeCheckpointer() as reader:
-            metadata = reader.metadata((folder / _ARRAYS).absolute()).item_metadata
-            target = {k: _as_numpy(v) for k, v in trees.flatten(metadata.tree).items()}
-            tree = reader.restore((folder / _ARRAYS).absolute(), restore_args=trees.unflatten(target))
-    except (ValueError, OSError, KeyError) as e:
+        reader = ocp.PyTreeCheckpointer()
+        stored = reader.metadata((folder / _ARRAYS).absolute()).item_metadata.tree
+        # As numpy arrays, so that the devices of the machine that wrote them do not matter.
+        as_numpy = {path: ocp.RestoreArgs(restore_type=np.ndarray) for path in trees.flatten(stored)}
+        tree = reader.restore((folder / _ARRAYS).absolute(), restore_args=trees.unflatten(as_numpy))
+    except (ValueError, OSError, KeyError, AttributeError) as e:
         raise errors.UserError(f"{folder / _ARRAYS}: damaged, export the model again: {e}") from e
     flat = {path: np.asarray(value) for path, value in trees.flatten(tree["params"]).items()}
     expected = layouts.tree_shapes(config, lora)
     for path in sorted(record["arrays"].keys() | flat.keys() | expected.keys()):
-        if path not in flat or path not in expected or load.digest(path, flat[path]) != record["arrays"].get(path):
+        if path not in flat or path not in expected or checkpoint.digest(path, flat[path]) != record["arrays"].get(path):
             raise errors.UserError(f"{folder / _ARRAYS}: array {path} is not what {RECORD} says; export the model again")
     if dtype is not None:
         flat = {path: value.astype(dtype, copy=False) for path, value in flat.items()}
     extras = dict(record["extras"])
     if "padding" in tree:
         extras["padding"] = {path: np.asarray(value) for path, value in trees.flatten(tree["padding"]).items()}
-    return load.Checkpoint(config, trees.unflatten(flat), lora, folder, record["weights_sha256"], "orbax", extras)
+    return checkpoint.Checkpoint(config, trees.unflatten(flat), lora, folder, record["weights_sha256"], "orbax", extras)

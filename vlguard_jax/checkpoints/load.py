@@ -1,80 +1,28 @@
-"""Loading a checkpoint of any supported layout into one parameter tree.
-
-`_plan` finds out what lies in a folder and which files hold which part; `load` reads them, `describe` only counts them.
-"""
+"""Loading a checkpoint of any supported layout into one parameter tree."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
-import dataclasses
-import hashlib
 import os
-import pathlib
-from typing import Any
 
 import numpy as np
 
-from vlguard_jax import errors
-from vlguard_jax.checkpoints import hub, layouts, lora as lora_lib, model_config as config_lib, tensors, trees
-from vlguard_jax.models import config as model_config
+from vlguard_jax.checkpoints import checkpoint
+from vlguard_jax.checkpoints import export
+from vlguard_jax.checkpoints import hub
+from vlguard_jax.checkpoints import layouts
+from vlguard_jax.checkpoints import sources
+from vlguard_jax.checkpoints import tensors
+from vlguard_jax.checkpoints import trees
 
-_TOWER_KEYS = r"model\.vision_tower\..*"
-_TEXT = ("text", "head")
-PADDED = {"text.embed.embedding": 0, "text.head.kernel": 1}  # arrays with a vocabulary axis, and which one it is
+Checkpoint = checkpoint.Checkpoint  # what `load` returns, under the name callers look for
+fingerprint = checkpoint.fingerprint
 
-
-@dataclasses.dataclass(frozen=True)
-class Checkpoint:
-    """A model in memory.
-
-    params: nested dict of numpy arrays as in checkpoints/layouts.py (layers stacked; adapters beside their kernels).
-    lora: settings of the adapters in `params`, None without.
-    tokenizer_folder: where the tokenizer's files lie.
-    weights_sha256: hash over path, stored dtype, shape and bytes of every array, so independent of layout and sharding.
-    layout: "llava", "llava-hf", "llama", "peft", "projector" (with a base) or "orbax".
-    extras: what writing it back needs and the model does not: "config" (the original config.json) and its "kind",
-      "generation_config", "preprocessor", "vision_tower" (name), "base" (name, PEFT), "padding" ({path: rows behind the vocabulary}).
-    """
-
-    config: model_config.LlavaConfig
-    params: dict[str, Any]
-    lora: model_config.LoraConfig | None = None
-    tokenizer_folder: pathlib.Path = pathlib.Path()
-    weights_sha256: str = ""
-    layout: str = "llava"
-    extras: Mapping[str, Any] = dataclasses.field(default_factory=dict)
-
-
-@dataclasses.dataclass(frozen=True)
-class Piece:
-    """Files that hold some parts of the model in one layout. `dropped`: patterns left out besides the layout's own."""
-
-    layout: str
-    where: pathlib.Path
-    parts: Collection[str]
-    stored_vocab: int | None = None
-    dropped: tuple[str, ...] = ()
-
-    def open(self) -> dict[str, tensors.Tensor]:
-        """List the tensors of the files."""
-        return tensors.open_file(self.where) if self.where.is_file() else tensors.open_folder(self.where)
-
-
-@dataclasses.dataclass(frozen=True)
-class Plan:
-    """What a checkpoint is and where its parts are."""
-
-    config: model_config.LlavaConfig
-    pieces: tuple[Piece, ...]
-    layout: str
-    tokenizer_folder: pathlib.Path
-    extras: dict[str, Any]
-    lora: model_config.LoraConfig | None = None
+PADDED = ("text.embed.embedding", "text.head.kernel")  # arrays whose rows some layouts pad
 
 
 def load(
     path: str | os.PathLike[str], *, base: str = "", vision_tower: str = "", projector: str = "", dtype: np.dtype | type | None = None
-) -> Checkpoint:
+) -> checkpoint.Checkpoint:
     """Load a checkpoint: a local folder or hub id of any supported layout, recognised by its files.
 
     Args:
@@ -87,33 +35,33 @@ def load(
     Raises:
       UserError: anything wrong with the files: unknown, missing, duplicate or misshapen tensors, unsupported settings, ...
     """
-    from vlguard_jax.checkpoints import export  # it imports this module
-
     folder = hub.resolve(path)
     if export.is_export(folder):
         return export.load_export(folder, dtype)
-    plan = make_plan(folder, base=base, vision_tower=vision_tower, projector=projector)
+    plan = sources.make_plan(folder, base=base, vision_tower=vision_tower, projector=projector)
     flat: dict[str, np.ndarray] = {}
     digests: dict[str, str] = {}
     padding: dict[str, np.ndarray] = {}
     for piece in plan.pieces:
-        rows, placed, _ = match_piece(plan, piece)
+        rows, placed, _ = sources.match_piece(plan, piece)
         for row in rows:
             value = _read_row(row, placed[row.path])
-            digests[row.path] = digest(row.path, value)
+            digests[row.path] = checkpoint.digest(row.path, value)
             flat[row.path] = value if dtype is None else value.astype(dtype, copy=False)
             if row.path in PADDED and row.stored_shape[0] > plan.config.text.vocab_size:
                 padding[row.path] = placed[row.path][0].read()[plan.config.text.vocab_size :]
-    extras = {**plan.extras, "padding": padding} if padding else plan.extras
-    return Checkpoint(plan.config, trees.unflatten(flat), plan.lora, plan.tokenizer_folder, _combine(digests), plan.layout, extras)
-
-
-def match_piece(plan: Plan, piece: Piece) -> tuple[list[layouts.Row], dict[str, list[tensors.Tensor]], list[str]]:
-    """Rows of the table for a piece, the stored tensors they stand for, and the names left out on purpose."""
-    rows = layouts.rows(piece.layout, plan.config, piece.parts, lora=plan.lora, stored_vocab=piece.stored_vocab)
-    dropped = (*layouts.LAYOUTS[piece.layout].dropped, *piece.dropped)
-    placed, skipped = layouts.match(rows, piece.open(), dropped, str(piece.where))
-    return rows, placed, skipped
+    extras = {**plan.extras, "source": str(path)}
+    if padding:
+        extras["padding"] = padding
+    return checkpoint.Checkpoint(
+        config=plan.config,
+        params=trees.unflatten(flat),
+        lora=plan.lora,
+        tokenizer_folder=plan.tokenizer_folder,
+        weights_sha256=checkpoint.combine(digests),
+        layout=plan.layout,
+        extras=extras,
+    )
 
 
 def _read_row(row: layouts.Row, stored: list[tensors.Tensor]) -> np.ndarray:
@@ -123,218 +71,3 @@ def _read_row(row: layouts.Row, stored: list[tensors.Tensor]) -> np.ndarray:
     for i, tensor in enumerate(stored):
         value[i if row.stacked else ...] = row.to_tree(tensor.read())
     return value
-
-
-def digest(path: str, value: np.ndarray) -> str:
-    """sha256 of one contiguous array with its path, dtype and shape."""
-    state = hashlib.sha256(f"{path} {value.dtype.name} {list(value.shape)}\n".encode())
-    state.update(value.reshape(-1).view(np.uint8))
-    return state.hexdigest()
-
-
-def _combine(digests: Mapping[str, str]) -> str:
-    return hashlib.sha256("".join(f"{path} {digests[path]}\n" for path in sorted(digests)).encode()).hexdigest()
-
-
-def fingerprint(params: Mapping[str, Any]) -> str:
-    """The `weights_sha256` of a parameter tree: a hash over path, dtype, shape and bytes of every array."""
-    return _combine({path: digest(path, np.ascontiguousarray(value)) for path, value in trees.flatten(params).items()})
-
-
-def make_plan(folder: pathlib.Path, *, base: str = "", vision_tower: str = "", projector: str = "") -> Plan:
-    """Find out what a folder holds and where the rest of the model is.
-
-    Raises:
-      UserError: as `load`, short of what only shows when tensors are listed.
-    """
-    if not folder.is_dir():
-        raise errors.UserError(f"{folder}: a checkpoint is a folder, and this is a file")
-    if (folder / "adapter_config.json").is_file():
-        return _plan_peft(folder, base, vision_tower)
-    kind, config = config_lib.read_config(folder)
-    if kind == "clip":
-        raise errors.UserError(f"{folder}: checkpoint of another model type: a vision tower alone; name it as vision_tower")
-    if kind == "llava-hf":
-        return _plan_hf(folder, config)
-    if kind == "llama":
-        return _plan_llama(folder, config, vision_tower, projector)
-    return _plan_llava(folder, config, base, vision_tower, projector)
-
-
-def _extras(folder: pathlib.Path, kind: str, config: dict[str, Any]) -> dict[str, Any]:
-    extras: dict[str, Any] = {"kind": kind, "config": config}
-    if (folder / "generation_config.json").is_file():
-        extras["generation_config"] = tensors.read_json(folder / "generation_config.json")
-    return extras
-
-
-def _plan_hf(folder: pathlib.Path, config: dict[str, Any]) -> Plan:
-    model, stored = config_lib.hf_config(config, folder)
-    extras = _extras(folder, "llava-hf", config)
-    preprocessor, _ = config_lib.read_preprocessor(folder)
-    if preprocessor:
-        extras["preprocessor"] = preprocessor
-    dropped = (r"(model\.)?(language_model\.)?lm_head\.weight",) if model.text.tie_embeddings else ()
-    piece = Piece("llava-hf", folder, (*_TEXT, "vision", "projector"), stored, dropped)
-    return Plan(model, (piece,), "llava-hf", folder, extras)
-
-
-def _tied(text: model_config.TextConfig) -> tuple[str, ...]:
-    return (r"lm_head\.weight",) if text.tie_embeddings else ()
-
-
-def _plan_llama(folder: pathlib.Path, config: dict[str, Any], vision_tower: str, projector: str) -> Plan:
-    text = config_lib.text_config(config, str(folder / "config.json"))
-    pieces = (Piece("llama", folder, _TEXT, dropped=_tied(text)),)
-    extras = _extras(folder, "llama", config)
-    if not vision_tower and not projector:
-        return Plan(model_config.LlavaConfig(text, None, None), pieces, "llama", folder, extras)
-    if not vision_tower or not projector:
-        raise errors.UserError(f"{folder}: a language model becomes a LLaVA model only with both vision_tower and projector")
-    tower = hub.resolve(vision_tower)
-    path = _projector_file(projector)
-    model = model_config.LlavaConfig(text, config_lib.tower_config(tower), _projector_type(path))
-    extras |= {"vision_tower": vision_tower, "preprocessor": config_lib.read_preprocessor(tower)[0]}
-    pieces += (Piece("clip", tower, ("vision",)), Piece("projector", path, ("projector",)))
-    return Plan(model, pieces, "llama", folder, extras)
-
-
-def _projector_file(projector: str) -> pathlib.Path:
-    path = hub.resolve(projector)
-    path = path / "mm_projector.bin" if path.is_dir() else path
-    if not path.is_file():
-        raise errors.UserError(f"{path}: no such file; a projector is the mm_projector.bin of LLaVA's pretraining stage")
-    return path
-
-
-def _projector_type(path: pathlib.Path) -> str:
-    last = {name.rsplit("mm_projector.", 1)[-1] for name in tensors.open_file(path)}
-    return "linear" if last == {"weight", "bias"} else "mlp2x_gelu"
-
-
-def _original_model(
-    folder: pathlib.Path, config: dict[str, Any], vision_tower: str, beside: pathlib.Path
-) -> tuple[model_config.LlavaConfig, pathlib.Path, dict[str, Any]]:
-    """(sizes, tower folder, extras) of a folder with LLaVA's own config.json; a tower is also looked for next to `beside`."""
-    where = str(folder / "config.json")
-    config_lib.check_original(config, where)
-    name = str(config.get("mm_vision_tower", config.get("vision_tower", "")) or "")
-    if not name and not vision_tower:
-        raise errors.UserError(f"{where}: no mm_vision_tower named here; give vision_tower")
-    tower = hub.resolve(vision_tower) if vision_tower else _find_tower(name, (folder, beside))
-    vision = config_lib.tower_config(tower, config.get("mm_vision_select_layer", -2))
-    if config.get("mm_hidden_size", vision.width) != vision.width:
-        raise errors.UserError(f"{tower}: this tower's width is {vision.width}, but {where} has mm_hidden_size={config['mm_hidden_size']}")
-    text = config_lib.text_config(config, where)
-    extras = _extras(folder, "llava", config)
-    extras |= {"vision_tower": name or vision_tower, "preprocessor": config_lib.read_preprocessor(tower)[0]}
-    return model_config.LlavaConfig(text, vision, config.get("mm_projector_type", "linear")), tower, extras
-
-
-def _find_tower(name: str, folders: Collection[pathlib.Path]) -> pathlib.Path:
-    """The tower that a config names: an absolute path, inside or beside the checkpoint, or a hub id."""
-    last = pathlib.PurePath(name).name
-    candidates = [pathlib.Path(name)] if pathlib.PurePath(name).is_absolute() else []
-    for folder in folders:
-        above = folder.resolve().parent
-        candidates += [folder / "vision_tower", folder / last, above / name, above / last, above / "vision_tower" / last]
-    for candidate in candidates:
-        if (candidate / "config.json").is_file():
-            return candidate
-    if not hub.is_hub_id(name):
-        raise errors.UserError(f"vision tower {name!r} of config.json is not found; give its folder as vision_tower")
-    return hub.resolve(name)
-
-
-def _plan_llava(folder: pathlib.Path, config: dict[str, Any], base: str, vision_tower: str, projector: str) -> Plan:
-    if not tensors.has_weights(folder) and (folder / "mm_projector.bin").is_file():
-        return _plan_projector_only(folder, config, base, vision_tower)
-    model, tower, extras = _original_model(folder, config, vision_tower, folder)
-    keeps_tower = bool(config.get("unfreeze_mm_vision_tower", False))
-    parts = [*_TEXT, *(["vision"] if keeps_tower else []), *([] if projector else ["projector"])]
-    # The reference builds a frozen tower from its own folder and ignores the checkpoint's copy (reference notes 13).
-    dropped = (*_tied(model.text), *([] if keeps_tower else [_TOWER_KEYS]), *([r"model\.mm_projector\..*"] if projector else []))
-    pieces = [Piece("llava", folder, parts, dropped=dropped)]
-    if not keeps_tower:
-        pieces.append(Piece("clip", tower, ("vision",)))
-    if projector:
-        pieces.append(Piece("projector", _projector_file(projector), ("projector",)))
-    return Plan(model, tuple(pieces), "llava", folder, extras)
-
-
-def _plan_projector_only(folder: pathlib.Path, config: dict[str, Any], base: str, vision_tower: str) -> Plan:
-    if not base:
-        raise errors.UserError(f"{folder}: only a projector is here; name the language model it belongs to as base")
-    base_folder = hub.resolve(base)
-    model, tower, extras = _original_model(folder, config, vision_tower, base_folder)
-    pieces = (
-        _base_text(base_folder, model),
-        Piece("clip", tower, ("vision",)),
-        Piece("projector", folder / "mm_projector.bin", ("projector",)),
-    )
-    return Plan(model, pieces, "projector", _tokenizer_folder(folder, base_folder), extras)
-
-
-def _tokenizer_folder(folder: pathlib.Path, base: pathlib.Path) -> pathlib.Path:
-    own = any((folder / name).is_file() for name in ("tokenizer.model", "tokenizer.json"))
-    return folder if own else base
-
-
-def _base_text(base: pathlib.Path, model: model_config.LlavaConfig) -> Piece:
-    """The language model of a base folder, whose projector and tower (if any) give way."""
-    kind, config = config_lib.read_config(base)
-    where = str(base / "config.json")
-    if kind == "llava-hf":
-        found, stored = config_lib.hf_config(config, base)
-        text = found.text
-        piece = Piece("llava-hf", base, _TEXT, stored, (r"(model\.)?(vision_tower|multi_modal_projector)\..*",))
-    elif kind == "clip":
-        raise errors.UserError(f"{where}: checkpoint of another model type: a vision tower cannot be the base")
-    else:
-        text = config_lib.text_config(config, where)
-        piece = Piece(kind, base, _TEXT, dropped=(_TOWER_KEYS, r"model\.mm_projector\..*", *_tied(text)))
-    if text != model.text:
-        ours, theirs = dataclasses.asdict(model.text), dataclasses.asdict(text)
-        key = next(k for k in ours if ours[k] != theirs[k])
-        raise errors.UserError(f"{where}: the base does not fit: {key} is {theirs[key]}, the adapter was made for {ours[key]}")
-    return piece
-
-
-def _plan_peft(folder: pathlib.Path, base: str, vision_tower: str) -> Plan:
-    path = folder / "adapter_config.json"
-    adapter = tensors.read_json(path)
-    lora = lora_lib.from_peft(adapter, str(path))
-    name = str(adapter.get("base_model_name_or_path") or "")
-    base_folder = hub.resolve(base) if base else _find_base(name, folder)
-    pieces: list[Piece]
-    if (folder / "config.json").is_file():
-        kind, config = config_lib.read_config(folder)
-        if kind != "llava":
-            raise errors.UserError(f"{folder / 'config.json'}: LLaVA's own config was expected beside an adapter, not {kind}")
-        model, tower, extras = _original_model(folder, config, vision_tower, base_folder)
-        trained = folder / "non_lora_trainables.bin"
-        if not trained.is_file():
-            raise errors.UserError(f"{trained}: no such file; the projector trained beside the adapter is missing")
-        pieces = [_base_text(base_folder, model), Piece("clip", tower, ("vision",)), Piece("non_lora", trained, ("projector",))]
-    else:
-        whole = make_plan(base_folder, vision_tower=vision_tower)
-        model, pieces, extras = whole.config, list(whole.pieces), whole.extras
-    extras |= {"base": name or base, "adapter_config": adapter}
-    pieces.append(Piece("peft", _adapter_file(folder), ("adapter",)))
-    return Plan(model, tuple(pieces), "peft", _tokenizer_folder(folder, base_folder), extras, lora)
-
-
-def _find_base(name: str, folder: pathlib.Path) -> pathlib.Path:
-    for above in folder.resolve().parents[:3]:
-        if name and (above / name / "config.json").is_file():
-            return above / name
-    if not name or not (pathlib.Path(name).is_dir() or hub.is_hub_id(name)):
-        raise errors.UserError(f"{folder / 'adapter_config.json'}: its base model {name!r} is not found; name its folder as base")
-    return hub.resolve(name)
-
-
-def _adapter_file(folder: pathlib.Path) -> pathlib.Path:
-    for name in ("adapter_model.safetensors", "adapter_model.bin"):
-        if (folder / name).is_file():
-            return folder / name
-    raise errors.UserError(f"{folder}: no adapter_model.safetensors or adapter_model.bin beside adapter_config.json")

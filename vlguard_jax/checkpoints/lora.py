@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+import dataclasses
 from typing import Any
 
 import numpy as np
 
 from vlguard_jax import errors
-from vlguard_jax.checkpoints import layouts, trees
+from vlguard_jax.checkpoints import checkpoint
+from vlguard_jax.checkpoints import layouts
+from vlguard_jax.checkpoints import trees
 from vlguard_jax.models import config as model_config
 
 
@@ -54,3 +57,11 @@ def merge_lora(params: Mapping[str, Any], lora: model_config.LoraConfig | None) 
             kernel[i] = (kernel[i].astype(np.float32) + scale * delta).astype(kernel.dtype)
         merged[f"{stem}kernel"] = kernel
     return trees.unflatten(merged)
+
+
+def merge(model: checkpoint.Checkpoint) -> checkpoint.Checkpoint:
+    """The same model without adapters (`merge_lora`); a model without adapters is returned as it is."""
+    if model.lora is None:
+        return model
+    params = merge_lora(model.params, model.lora)
+    return dataclasses.replace(model, params=params, lora=None, weights_sha256=checkpoint.fingerprint(params))

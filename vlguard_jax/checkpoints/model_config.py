@@ -20,7 +20,7 @@ from vlguard_jax.models import config as model_config
 OPENAI_TOWER = "openai/clip-vit-large-patch14-336"
 VOCAB_MULTIPLE = 64  # llava-hf pads the rows of embedding and head to this
 
-_LLAMA_DEFAULTS = {
+_LLAMA_DEFAULTS: dict[str, Any] = {
     "vocab_size": 32000,
     "hidden_size": 4096,
     "intermediate_size": 11008,
@@ -28,7 +28,7 @@ _LLAMA_DEFAULTS = {
     "num_attention_heads": 32,
     "rms_norm_eps": 1e-6,
 }
-_CLIP_DEFAULTS = {
+_CLIP_DEFAULTS: dict[str, Any] = {
     "hidden_size": 768,
     "intermediate_size": 3072,
     "num_hidden_layers": 12,
@@ -76,8 +76,8 @@ def _require(config: Mapping[str, Any], where: str, **allowed: tuple[Any, ...]) 
             raise errors.UserError(f"{where}: {key}={config[key]!r} is not supported (only {supported})")
 
 
-def _positive(config: Mapping[str, Any], key: str, where: str, kind: type = int) -> Any:
-    value = config[key]
+def _positive(config: Mapping[str, Any], key: str, where: str, kind: Any = int) -> Any:
+    value: Any = config[key]
     if isinstance(value, bool) or not isinstance(value, (int, kind)) or value <= 0:
         raise errors.UserError(f"{where}: {key}={value!r} must be a positive number")
     return kind(value)
@@ -127,9 +127,13 @@ def _rope(config: Mapping[str, Any], where: str) -> tuple[float, model_config.Ro
         if kind == "linear":
             return theta, model_config.RopeScaling("linear", float(rope["factor"]))
         if kind == "llama3":
-            keys = ("factor", "low_freq_factor", "high_freq_factor")
-            original = int(rope["original_max_position_embeddings"])
-            return theta, model_config.RopeScaling("llama3", *(float(rope[k]) for k in keys), original)
+            return theta, model_config.RopeScaling(
+                kind="llama3",
+                factor=float(rope["factor"]),
+                low_freq_factor=float(rope["low_freq_factor"]),
+                high_freq_factor=float(rope["high_freq_factor"]),
+                original_max_position=int(rope["original_max_position_embeddings"]),
+            )
     except KeyError as e:
         raise errors.UserError(f"{where}: {e.args[0]} is missing in the rope settings of type {kind}") from e
     raise errors.UserError(f"{where}: rope type {kind!r} is not supported (only default, linear, llama3)")

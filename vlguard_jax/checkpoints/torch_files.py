@@ -116,15 +116,15 @@ def _list_tensors(path: pathlib.Path, root: str, members: Mapping[str, zipfile.Z
     result = {}
     for name, strided in content.items():
         member = members.get(f"{root}data/{strided.storage.key}")
+        if member is None or member.compress_type != zipfile.ZIP_STORED:
+            raise errors.UserError(f"{path}: the data of tensor {name} is missing or compressed; save the file again with torch.save")
         _check_bounds(path, name, strided, member)
         read = functools.partial(_read_strided, path, mapped, member, strided)
         result[name] = tensors.Tensor(name, strided.shape, strided.storage.dtype, path, read)
     return result
 
 
-def _check_bounds(path: pathlib.Path, name: str, t: _Strided, member: zipfile.ZipInfo | None) -> None:
-    if member is None or member.compress_type != zipfile.ZIP_STORED:
-        raise errors.UserError(f"{path}: the data of tensor {name} is missing or compressed; save the file again with torch.save")
+def _check_bounds(path: pathlib.Path, name: str, t: _Strided, member: zipfile.ZipInfo) -> None:
     sizes_ok = len(t.shape) == len(t.strides) and min((*t.shape, *t.strides, t.offset), default=0) >= 0
     last = t.offset + sum((n - 1) * s for n, s in zip(t.shape, t.strides, strict=True)) if sizes_ok and all(t.shape) else 0
     if not sizes_ok or member.file_size < t.storage.count * t.storage.dtype.itemsize or last >= max(t.storage.count, 1):

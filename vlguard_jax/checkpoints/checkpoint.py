@@ -1,0 +1,54 @@
+"""A model in memory, and the hash that names its weights."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+import dataclasses
+import hashlib
+import pathlib
+from typing import Any
+
+import numpy as np
+
+from vlguard_jax.checkpoints import trees
+from vlguard_jax.models import config as model_config
+
+
+@dataclasses.dataclass(frozen=True)
+class Checkpoint:
+    """A model in memory.
+
+    params: nested dict of numpy arrays as in checkpoints/layouts.py (layers stacked; adapters beside their kernels).
+    lora: settings of the adapters in `params`, None without.
+    tokenizer_folder: where the tokenizer's files lie.
+    weights_sha256: hash over path, stored dtype, shape and bytes of every array, so independent of layout and sharding.
+    layout: "llava", "llava-hf", "llama", "peft", "projector" (with a base) or "orbax".
+    extras: what writing it back needs and the model does not: "config" (the original config.json) and its "kind",
+      "generation_config", "preprocessor", "vision_tower" and "base" (names), "adapter_config" (PEFT), "source" (the path as given),
+      "padding" ({tree path: stored rows behind the vocabulary}). All may be missing.
+    """
+
+    config: model_config.LlavaConfig
+    params: dict[str, Any]
+    lora: model_config.LoraConfig | None = None
+    tokenizer_folder: pathlib.Path = pathlib.Path()
+    weights_sha256: str = ""
+    layout: str = "llava"
+    extras: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+
+
+def digest(path: str, value: np.ndarray) -> str:
+    """sha256 of one contiguous array with its path, dtype and shape."""
+    state = hashlib.sha256(f"{path} {value.dtype.name} {list(value.shape)}\n".encode())
+    state.update(value.reshape(-1).view(np.uint8).data)
+    return state.hexdigest()
+
+
+def combine(digests: Mapping[str, str]) -> str:
+    """One hash out of {path: digest}."""
+    return hashlib.sha256("".join(f"{path} {digests[path]}\n" for path in sorted(digests)).encode()).hexdigest()
+
+
+def fingerprint(params: Mapping[str, Any]) -> str:
+    """The `weights_sha256` of a parameter tree: a hash over path, dtype, shape and bytes of every array."""
+    return combine({path: digest(path, np.ascontiguousarray(value)) for path, value in trees.flatten(params).items()})

@@ -1,0 +1,90 @@
+"""What a checkpoint is, without loading its weights: for `convert --inspect`."""
+
+from __future__ import annotations
+
+from collections import Counter
+import math
+import os
+import pathlib
+from typing import Any
+
+from vlguard_jax.checkpoints import export
+from vlguard_jax.checkpoints import hub
+from vlguard_jax.checkpoints import layouts
+from vlguard_jax.checkpoints import sources
+from vlguard_jax.checkpoints import tokenizer_files
+from vlguard_jax.models import config as model_config
+
+
+def describe(path: str | os.PathLike[str], *, base: str = "", vision_tower: str = "", projector: str = "") -> dict[str, str]:
+    """{label: text} about a checkpoint; arguments as in `load.load`. Every tensor's name, shape and type is checked on the way.
+
+    Raises:
+      UserError: as `load.load`, but for what shows only in the data.
+    """
+    folder = hub.resolve(path)
+    if export.is_export(folder):
+        record = export.read_record(folder)
+        config, lora = export.sizes(record)
+        lines = {"layout": f"orbax (format {record['format_version']})", **_sizes(config, lora)}
+        return lines | {"tokenizer": _tokenizer(folder), "weights sha256": record["weights_sha256"]}
+    plan = sources.make_plan(folder, base=base, vision_tower=vision_tower, projector=projector)
+    lines = {"layout": plan.layout, **_sizes(plan.config, plan.lora)}
+    types: Counter[str] = Counter()
+    size = 0
+    for piece in plan.pieces:
+        _, placed, skipped = sources.match_piece(plan, piece)
+        found = [tensor for column in placed.values() for tensor in column]
+        for tensor in found:
+            types[tensor.dtype.name] += 1
+            size += math.prod(tensor.shape) * tensor.dtype.itemsize
+        files = sorted({tensor.file.name for tensor in found})
+        left_out = f"; {len(skipped)} tensors left out on purpose ({_groups(skipped)})" if skipped else ""
+        lines[f"{'+'.join(piece.parts)} from"] = f"{piece.where} ({len(found)} tensors in {len(files)} files{left_out})"
+    lines["stored as"] = f"{', '.join(f'{n} x {t}' for t, n in types.most_common())}; {size / 2**30:.3f} GiB"
+    return lines | {"tokenizer": _tokenizer(plan.tokenizer_folder)}
+
+
+def _groups(names: list[str]) -> str:
+    groups = Counter(".".join(name.split(".")[:2]) for name in names)
+    return ", ".join(f"{name} x {n}" if n > 1 else name for name, n in sorted(groups.items()))
+
+
+def _tokenizer(folder: pathlib.Path) -> str:
+    return str(folder) if tokenizer_files.has_tokenizer(folder) else "none"
+
+
+def _sizes(config: model_config.LlavaConfig, lora: model_config.LoraConfig | None) -> dict[str, str]:
+    t, v = config.text, config.vision
+    rope = f"theta {t.rope_theta:g}" + (f", {t.rope_scaling.kind} x {t.rope_scaling.factor:g}" if t.rope_scaling else "")
+    heads = f"heads {t.num_heads} ({t.num_kv_heads} kv, width {t.head_width})"
+    lines = {
+        "text": f"{t.num_layers} layers, width {t.width}, mlp {t.mlp_width}, {heads}",
+        "vocabulary": f"{t.vocab_size}{' (tied head)' if t.tie_embeddings else ''}",
+        "rope": rope,
+    }
+    if v:
+        picture = f"{v.image_size} px, patch {v.patch_size} ({v.num_patches} tokens), feature layer {v.feature_layer}"
+        lines["vision"] = f"{v.num_layers} layers, width {v.width}, {picture}"
+        lines["projector"] = str(config.projector)
+    counts: Counter[str] = Counter()
+    for path, shape in layouts.tree_shapes(config, lora).items():
+        counts["adapters" if ".lora_" in path else path.split(".")[0]] += math.prod(shape)
+    lines["parameters"] = f"{counts.total():,} ({', '.join(f'{part} {n:,}' for part, n in counts.items())})"
+    if lora:
+        lines["adapters"] = f"rank {lora.rank}, alpha {lora.alpha:g}, dropout {lora.dropout:g} on {', '.join(lora.targets)}"
+    return lines
+
+
+def show(lines: dict[str, Any]) -> None:
+    """Print a description as a table of two columns."""
+    import rich.box
+    import rich.console
+    import rich.table
+
+    table = rich.table.Table(box=rich.box.SIMPLE, show_header=False)
+    table.add_column(style="bold", no_wrap=True)
+    table.add_column(overflow="fold")
+    for label, text in lines.items():
+        table.add_row(label, rich.markup.escape(text))
+    rich.console.Console().print(table)

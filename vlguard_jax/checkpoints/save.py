@@ -1,0 +1,229 @@
+"""Saving a model in the layouts of others: LLaVA's own, llava-hf (or plain Llama), PEFT; and as an Orbax folder.
+
+Every function writes a new folder beside `dst` and renames it when it is complete.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterator
+import contextlib
+import dataclasses
+import functools
+import math
+import os
+import pathlib
+import shutil
+from typing import Any
+
+import numpy as np
+
+from vlguard_jax import errors
+from vlguard_jax.checkpoints import checkpoint
+from vlguard_jax.checkpoints import export
+from vlguard_jax.checkpoints import layouts
+from vlguard_jax.checkpoints import tokenizer_files
+from vlguard_jax.checkpoints import torch_files
+from vlguard_jax.checkpoints import trees
+from vlguard_jax.checkpoints import write_config
+
+SHARD_BYTES = 5 * 10**9
+Dtype = np.dtype | type | None
+_Entry = tuple[str, tuple[int, ...], np.dtype, Callable[[], np.ndarray]]
+
+
+def save_llava(
+    model: checkpoint.Checkpoint,
+    dst: str | os.PathLike[str],
+    dtype: Dtype = None,
+    *,
+    overwrite: bool = False,
+    shard_bytes: int = SHARD_BYTES,
+) -> None:
+    """Write LLaVA's own layout (safetensors), with the tower in `dst/vision_tower/` as a CLIPVisionModel folder.
+
+    Adapters must have been merged. `dtype` None keeps the type of every array.
+
+    Raises:
+      UserError: `dst` is there already, the model has no tower, or a value does not fit `dtype`.
+    """
+    config = write_config.llava_json(model, _dtype_name(model, dtype))
+    parts = ["text", "head", "projector", *(["vision"] if config.get("unfreeze_mm_vision_tower") else [])]
+    with _new_folder(dst, overwrite) as folder:
+        _write_weights(folder, _entries(model, "llava", parts, dtype), shard_bytes)
+        tokenizer_files.write_json(folder / "config.json", config)
+        tokenizer_files.write_json(folder / "generation_config.json", write_config.generation_json(model, None))
+        tokenizer_files.copy_for_llava(model.tokenizer_folder, folder, model.config.text.vocab_size)
+        tower = folder / write_config.OWN_TOWER
+        tower.mkdir()
+        _write_weights(tower, _entries(model, "clip", ["vision"], dtype), shard_bytes)
+        assert model.config.vision is not None
+        vision = {"architectures": ["CLIPVisionModel"], **write_config.vision_json(model.config.vision)}
+        tokenizer_files.write_json(tower / "config.json", vision)
+        tokenizer_files.write_json(tower / "preprocessor_config.json", write_config.preprocessor_json(model))
+
+
+def save_hf(
+    model: checkpoint.Checkpoint,
+    dst: str | os.PathLike[str],
+    dtype: Dtype = None,
+    *,
+    overwrite: bool = False,
+    shard_bytes: int = SHARD_BYTES,
+) -> None:
+    """Write the llava-hf layout as on the hub (a model without vision tower: a plain Llama folder).
+
+    The vocabulary gets `<image>` = V and `<pad>` = V + 1 and is padded to a multiple of 64, with the rows the model came with or
+    else the mean of its rows, whose logit is never the largest. Adapters must have been merged.
+
+    Raises:
+      UserError: `dst` is there already, the projector has no place in this layout, or a value does not fit `dtype`.
+    """
+    config = write_config.hf_json(model, _dtype_name(model, dtype))
+    whole = model.config.vision is not None
+    layout = "llava-hf" if whole else "llama"
+    vocab, stored = model.config.text.vocab_size, int(config.get("text_config", config).get("vocab_size", 0))
+    entries = _entries(model, layout, ("text", "head", "vision", "projector"), dtype, stored_vocab=max(stored, vocab))
+    with _new_folder(dst, overwrite) as folder:
+        _write_weights(folder, entries, shard_bytes)
+        tokenizer_files.write_json(folder / "config.json", config)
+        pad = config.get("pad_token_id") if whole else None
+        tokenizer_files.write_json(folder / "generation_config.json", write_config.generation_json(model, pad))
+        if whole and stored > vocab and tokenizer_files.has_tokenizer(model.tokenizer_folder):
+            tokenizer_files.copy_for_hf(model.tokenizer_folder, folder, vocab)
+        else:
+            tokenizer_files.copy(model.tokenizer_folder, folder)
+        if whole:
+            tokenizer_files.write_json(folder / "preprocessor_config.json", write_config.preprocessor_json(model))
+            tokenizer_files.write_json(folder / "processor_config.json", write_config.processor_json(model))
+
+
+def save_peft(model: checkpoint.Checkpoint, dst: str | os.PathLike[str], dtype: Dtype = None, *, overwrite: bool = False) -> None:
+    """Write adapters and projector as LLaVA's LoRA training does: adapter_model.safetensors, non_lora_trainables.bin and configs.
+
+    Raises:
+      UserError: the model has no adapters, its base has no name, `dst` is there already, or a value does not fit `dtype`.
+    """
+    if model.lora is None:
+        raise errors.UserError("this model has no LoRA adapters; save it as llava, hf or orbax")
+    base = str(model.extras.get("base") or model.extras.get("source") or "")
+    if not base:
+        raise errors.UserError("the adapter's base model has no name; give it as base")
+    with _new_folder(dst, overwrite) as folder:
+        adapter = {name: read() for name, _, _, read in _entries(model, "peft", ("adapter",), dtype)}
+        _save_safetensors(folder / "adapter_model.safetensors", adapter)
+        trained = {name: read() for name, _, _, read in _entries(model, "non_lora", ("projector",), dtype)}
+        torch_files.save_torch(folder / "non_lora_trainables.bin", trained)
+        tokenizer_files.write_json(folder / "adapter_config.json", write_config.adapter_json(model, base))
+        stored = _dtype_name(model, None)  # the type of the base, which stays where it is
+        tokenizer_files.write_json(folder / "config.json", {**write_config.llava_json(model, stored), "model_type": "llava_llama"})
+
+
+def save_orbax(model: checkpoint.Checkpoint, dst: str | os.PathLike[str], dtype: Dtype = None, *, overwrite: bool = False) -> None:
+    """Write the whole model, adapters apart, as an Orbax folder that `load` reads.
+
+    Raises:
+      UserError: `dst` is there already, or a value does not fit `dtype`.
+    """
+    if dtype is not None:
+        params = trees.unflatten({path: _cast(path, np.asarray(value), dtype) for path, value in trees.flatten(model.params).items()})
+        model = dataclasses.replace(model, params=params, weights_sha256="")
+    with _new_folder(dst, overwrite) as folder:
+        export.save_export(model, folder)
+
+
+def check_free(dst: str | os.PathLike[str], overwrite: bool) -> None:
+    """Raise UserError if `dst` holds something and may not be overwritten."""
+    target = pathlib.Path(dst)
+    if not overwrite and target.exists() and not (target.is_dir() and not any(target.iterdir())):
+        raise errors.UserError(f"{target} is there already; choose another folder, or overwrite it with --overwrite")
+
+
+@contextlib.contextmanager
+def _new_folder(dst: str | os.PathLike[str], overwrite: bool) -> Iterator[pathlib.Path]:
+    """A new folder beside `dst` that takes its name when the block ends well, and is deleted when it does not."""
+    check_free(dst, overwrite)
+    target = pathlib.Path(dst)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    partial = target.parent / f".{target.name}.partial-{os.getpid()}"
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir()
+    try:
+        yield partial
+        if target.is_dir():
+            shutil.rmtree(target)
+        elif target.exists():
+            target.unlink()
+        partial.rename(target)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def _dtype_name(model: checkpoint.Checkpoint, dtype: Dtype) -> str:
+    return np.dtype(dtype if dtype is not None else trees.flatten(model.params)["text.embed.embedding"].dtype).name
+
+
+def _entries(
+    model: checkpoint.Checkpoint, layout: str, parts: Collection[str], dtype: Dtype, *, stored_vocab: int | None = None
+) -> list[_Entry]:
+    """(name, shape, dtype, how to get it) of every tensor of these parts, layer by layer."""
+    flat = trees.flatten(model.params)
+    if layout not in ("peft", "non_lora") and any(path.endswith(".lora_a") for path in flat):
+        raise ValueError("adapters must be merged before the model is saved in this layout")
+    entries: list[tuple[int, _Entry]] = []
+    for row in layouts.rows(layout, model.config, parts, lora=model.lora, stored_vocab=stored_vocab):
+        value = flat[row.path]
+        if tuple(value.shape) != row.shape:
+            raise ValueError(f"{row.path} has the shape {value.shape}, the config says {row.shape}")
+        padding = (model.extras.get("padding") or {}).get(row.path)
+        for i, names in enumerate(row.names):
+            read = functools.partial(_stored_tensor, row, value, i, dtype, padding)
+            entries.append((i if row.stacked else -1, (names[0], row.stored_shape, np.dtype(dtype or value.dtype), read)))
+    return [entry for _, entry in sorted(entries, key=lambda e: e[0])]
+
+
+def _stored_tensor(row: layouts.Row, value: Any, layer: int, dtype: Dtype, padding: np.ndarray | None) -> np.ndarray:
+    stored = row.from_tree(np.asarray(value[layer] if row.stacked else value))
+    missing = row.stored_shape[0] - stored.shape[0]
+    if missing:
+        if padding is None or padding.shape != (missing, *row.stored_shape[1:]):
+            mean = stored.mean(0, dtype=np.float32).astype(stored.dtype)
+            padding = np.broadcast_to(mean, (missing, *mean.shape))
+        stored = np.concatenate([stored, padding.astype(stored.dtype)])
+    return _cast(row.names[layer][0], stored, dtype)
+
+
+def _cast(name: str, value: np.ndarray, dtype: Dtype) -> np.ndarray:
+    if dtype is None or value.dtype == dtype:
+        return value
+    with np.errstate(over="ignore"):
+        result = value.astype(dtype)
+    if result.dtype == np.float16 and not np.array_equal(np.isfinite(result), np.isfinite(value)):
+        raise errors.UserError(f"{name}: holds values beyond the range of fp16; save as bf16 or fp32")
+    return result
+
+
+def _write_weights(folder: pathlib.Path, entries: list[_Entry], shard_bytes: int) -> None:
+    """Write `model.safetensors`, or shards of at most `shard_bytes` (a larger tensor has its own) with their index."""
+    shards: list[list[_Entry]] = [[]]
+    size = total = 0
+    for entry in entries:
+        n_bytes = math.prod(entry[1]) * entry[2].itemsize
+        if shards[-1] and size + n_bytes > shard_bytes:
+            shards.append([])
+            size = 0
+        shards[-1].append(entry)
+        size, total = size + n_bytes, total + n_bytes
+    weight_map: dict[str, str] = {}
+    for i, shard in enumerate(shards):
+        name = "model.safetensors" if len(shards) == 1 else f"model-{i + 1:05d}-of-{len(shards):05d}.safetensors"
+        _save_safetensors(folder / name, {tensor: read() for tensor, _, _, read in shard})
+        weight_map |= {tensor: name for tensor, *_ in shard}
+    if len(shards) > 1:
+        index = {"metadata": {"total_size": total}, "weight_map": dict(sorted(weight_map.items()))}
+        tokenizer_files.write_json(folder / "model.safetensors.index.json", index)
+
+
+def _save_safetensors(path: pathlib.Path, arrays: dict[str, np.ndarray]) -> None:
+    import safetensors.numpy
+
+    safetensors.numpy.save_file(arrays, path, metadata={"format": "pt"})

@@ -1,0 +1,141 @@
+"""The training store: steps of (arrays, record) in Orbax, format v1. A step is there as a whole or not at all.
+
+The record carries, for every array, shape, dtype and a checksum that is computed on the devices: it does not depend on how the
+array is sharded, so it is checked again after a restore onto another mesh.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+import functools
+import os
+import pathlib
+import shutil
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import orbax.checkpoint as ocp
+
+from vlguard_jax import errors
+from vlguard_jax.checkpoints import format_v1
+from vlguard_jax.checkpoints import trees
+
+_UNFINISHED = "*.orbax-checkpoint-tmp*"
+
+
+class Store:
+    """Numbered steps in a folder, the newest `keep` of them. Saving goes on in the background; `close` waits for it.
+
+    With several processes every method is called by all of them, and arrays are global (no array of one host's own).
+    """
+
+    def __init__(self, folder: str | os.PathLike[str], keep: int = 1):
+        """Open or create the store; what an interrupted save left behind is deleted."""
+        self._folder = pathlib.Path(folder).absolute()
+        if jax.process_index() == 0:
+            for leftover in self._folder.glob(_UNFINISHED):
+                shutil.rmtree(leftover)
+        options = ocp.CheckpointManagerOptions(max_to_keep=keep, enable_async_checkpointing=True)
+        self._manager = ocp.CheckpointManager(self._folder, options=options)
+
+    def save(self, step: int, tree: Mapping[str, Any], meta: Mapping[str, Any]) -> None:
+        """Save a step. `tree`: nested dict of arrays (None leaves are left out); `meta`: JSON values, merged into the record.
+
+        Returns when the arrays may be donated or changed; writing goes on in the background.
+        """
+        arrays = _arrays(tree)
+        manifest = {path: _describe(value) for path, value in arrays.items()}
+        record = {**meta, **format_v1.header(), "kind": "training", "step": step, "arrays": manifest}
+        args = ocp.args.Composite(state=ocp.args.StandardSave(trees.unflatten(arrays)), meta=ocp.args.JsonSave(record))
+        self._manager.save(step, args=args, force=True)
+
+    def latest_step(self) -> int | None:
+        """The newest complete step, None without one."""
+        self._manager.wait_until_finished()
+        return self._manager.latest_step()
+
+    def read_meta(self, step: int) -> dict[str, Any]:
+        """The record of a step.
+
+        Raises:
+          UserError: no such step, a damaged one, or one of another format version.
+        """
+        if step not in self._manager.all_steps():
+            raise errors.UserError(f"{self._folder}: no step {step} here; the newest is {self.latest_step()}")
+        try:
+            record = self._manager.restore(step, args=ocp.args.Composite(meta=ocp.args.JsonRestore()))["meta"]
+        except (ValueError, OSError, KeyError) as e:
+            raise errors.UserError(f"{self._folder}/{step}: damaged record: {e}") from e
+        format_v1.check_header(record, f"{self._folder}/{step}")
+        return record
+
+    def restore(self, step: int, abstract_tree: Mapping[str, Any]) -> dict[str, Any]:
+        """Read a step into the shardings of `abstract_tree`, a nested dict of jax.ShapeDtypeStruct with sharding (or None).
+
+        The arrays' checksums are checked.
+
+        Raises:
+          UserError: the saved arrays are others than those asked for, the step is damaged, or see `read_meta`.
+        """
+        where = f"{self._folder}/{step}"
+        manifest = self.read_meta(step)["arrays"]
+        wanted = _arrays(abstract_tree)
+        for path in sorted(manifest.keys() | wanted.keys()):
+            saved = manifest.get(path, {"shape": None, "dtype": "nothing"})
+            asked = {"shape": list(wanted[path].shape), "dtype": np.dtype(wanted[path].dtype).name} if path in wanted else None
+            if asked is None or any(saved[key] != asked[key] for key in asked):
+                raise errors.UserError(f"{where}: {path}: saved is {saved['dtype']}{saved['shape']}, this run needs {asked or 'nothing'}")
+        try:
+            target = ocp.args.Composite(state=ocp.args.StandardRestore(trees.unflatten(wanted)))
+            restored = trees.flatten(self._manager.restore(step, args=target)["state"])
+        except (ValueError, OSError, KeyError) as e:
+            raise errors.UserError(f"{where}: damaged, remove this step to go on from an older one: {e}") from e
+        for path, value in restored.items():
+            if _describe(value) != manifest[path]:
+                raise errors.UserError(f"{where}: {path} is not what was saved (checksum); remove this step to go on from an older one")
+        return _fill(abstract_tree, restored)
+
+    def close(self) -> None:
+        """Wait for the last save and let go of the folder."""
+        self._manager.wait_until_finished()
+        self._manager.close()
+
+
+def _arrays(tree: Mapping[str, Any]) -> dict[str, Any]:
+    return {path: value for path, value in trees.flatten(tree).items() if value is not None}
+
+
+def _fill(like: Mapping[str, Any], flat: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """A tree of the structure of `like`, empty sections and None leaves included."""
+    return {
+        key: _fill(value, flat, f"{prefix}{key}.") if isinstance(value, Mapping) else flat.get(f"{prefix}{key}")
+        for key, value in like.items()
+    }
+
+
+def _describe(value: Any) -> dict[str, Any]:
+    array = jnp.asarray(value)
+    checksum = int(np.asarray(_checksum_program(_replicated(array))(array)))
+    return {"shape": list(array.shape), "dtype": np.dtype(array.dtype).name, "checksum": f"{checksum:08x}"}
+
+
+def _replicated(array: jax.Array) -> jax.sharding.Sharding | None:
+    sharding = array.sharding
+    return jax.NamedSharding(sharding.mesh, jax.P()) if isinstance(sharding, jax.NamedSharding) else None
+
+
+@functools.cache
+def _checksum_program(out: jax.sharding.Sharding | None) -> Any:
+    return jax.jit(_checksum) if out is None else jax.jit(_checksum, out_shardings=out)
+
+
+def _checksum(x: jax.Array) -> jax.Array:
+    """Sum over the bits of x (as whole numbers modulo 2^32), each element weighted with an odd number made of its position."""
+    bits = x.view({2: jnp.uint16, 4: jnp.uint32}[x.dtype.itemsize]) if jnp.issubdtype(x.dtype, jnp.floating) else x
+    weight = jnp.uint32(1)
+    for axis in range(x.ndim):
+        position = jax.lax.broadcasted_iota(jnp.uint32, x.shape, axis)
+        weight = weight * jnp.uint32(2654435761) + jnp.uint32(2) * position
+    return jnp.sum(bits.astype(jnp.uint32) * weight, dtype=jnp.uint32)

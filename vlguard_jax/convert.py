@@ -1,0 +1,62 @@
+"""Carry a checkpoint from one layout to another, or print what it is.
+
+  python -m vlguard_jax.convert --src FOLDER_OR_HUB_ID --dst FOLDER --to hf
+  python -m vlguard_jax.convert --inspect FOLDER_OR_HUB_ID
+
+LoRA adapters are merged into the model unless `--to peft`.
+"""
+
+from __future__ import annotations
+
+from absl import flags
+
+from vlguard_jax import cli
+from vlguard_jax import errors
+
+LAYOUTS = ("orbax", "llava", "hf", "peft")
+DTYPES = ("keep", "fp32", "fp16", "bf16")
+
+_SRC = flags.DEFINE_string("src", "", "Checkpoint to read: a folder in any layout, or a hub id owner/name[@revision].")
+_DST = flags.DEFINE_string("dst", "", "Folder to write.")
+_TO = flags.DEFINE_enum("to", None, LAYOUTS, "Layout to write.")
+_INSPECT = flags.DEFINE_string("inspect", "", "Print what this checkpoint is and stop.")
+_BASE = flags.DEFINE_string("base", "", "Base model of a PEFT or projector-only folder.")
+_TOWER = flags.DEFINE_string("vision_tower", "", "CLIP folder or hub id, in place of the one that config.json names.")
+_PROJECTOR = flags.DEFINE_string("projector", "", "mm_projector.bin, to make a LLaVA model out of a Llama folder.")
+_DTYPE = flags.DEFINE_enum("dtype", "keep", DTYPES, "Number format of the written arrays.")
+_OVERWRITE = flags.DEFINE_bool("overwrite", False, "Replace the folder --dst if it is there.")
+
+
+def main(argv: list[str]) -> int | None:
+    """Convert or inspect one checkpoint."""
+    if argv:
+        raise errors.UserError(f"unexpected argument {argv[0]!r}: name checkpoints with --src, --dst or --inspect")
+    if _INSPECT.value:
+        from vlguard_jax.checkpoints import describe
+
+        lines = describe.describe(_INSPECT.value, base=_BASE.value, vision_tower=_TOWER.value, projector=_PROJECTOR.value)
+        describe.show(lines)
+        return None
+    if not (_SRC.value and _DST.value and _TO.value):
+        raise errors.UserError("give --src, --dst and --to, or --inspect")
+    _convert(_SRC.value, _DST.value, _TO.value)
+    return None
+
+
+def _convert(src: str, dst: str, to: str) -> None:
+    from vlguard_jax.checkpoints import load
+    from vlguard_jax.checkpoints import lora
+    from vlguard_jax.checkpoints import save
+    from vlguard_jax.checkpoints import tensors
+
+    save.check_free(dst, _OVERWRITE.value)  # before the long part
+    model = load.load(src, base=_BASE.value, vision_tower=_TOWER.value, projector=_PROJECTOR.value)
+    if to != "peft":
+        model = lora.merge(model)
+    writers = {"orbax": save.save_orbax, "llava": save.save_llava, "hf": save.save_hf, "peft": save.save_peft}
+    writers[to](model, dst, tensors.FLOATS.get(_DTYPE.value), overwrite=_OVERWRITE.value)
+    print(f"{dst}: written as {to}")
+
+
+if __name__ == "__main__":
+    cli.run(main, doc=__doc__)
