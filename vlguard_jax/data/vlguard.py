@@ -23,7 +23,7 @@ SPLITS = ("train", "test")
 SUBSETS = {"unsafes": "instruction", "safe_unsafes": "unsafe_instruction", "safe_safes": "safe_instruction"}
 COUNTS = {"train": {"unsafe": 1023, "safe": 977}, "test": {"unsafe": 442, "safe": 558}}
 CONVERSION_SEED = 0
-STAND_IN_FILE = "vlguard.json"
+NOTE_FILE = "vlguard.json"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -127,11 +127,21 @@ def subset_count(subset: str) -> int:
 def is_stand_in(folder: str | pathlib.Path) -> bool:
     """Whether the pictures in `folder`, or in the folder above it, were drawn by `prepare --stand_in_images`."""
     folder = pathlib.Path(folder)
-    for place in (folder, folder.parent):
-        note = place / STAND_IN_FILE
-        if note.is_file():
-            return bool(records.read_json(note).get("stand_in", False))
-    return False
+    notes = [place for place in (folder, folder.parent) if (place / NOTE_FILE).is_file()]
+    return bool(notes) and bool(read_note(notes[0]).get("stand_in", False))
+
+
+def read_note(folder: str | pathlib.Path) -> dict[str, Any]:
+    """What `prepare` wrote down about `folder`.
+
+    Raises:
+      UserError: the note is missing or broken.
+    """
+    path = pathlib.Path(folder) / NOTE_FILE
+    note = records.read_json(path)
+    if not isinstance(note, dict):
+        raise errors.UserError(f"{path}: must hold an object; run prepare again")
+    return note
 
 
 def _parse(value: dict[str, Any], position: int, path: pathlib.Path) -> Item:
