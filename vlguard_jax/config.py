@@ -160,6 +160,13 @@ class DecodeSettings:
 
 
 @dataclasses.dataclass(frozen=True)
+class EvalPrecisionSettings:
+    """Number format of weights and computation: fp32, bf16 or fp16; "auto_bf16" and "auto_fp16": fp32 on CPU, that one elsewhere."""
+
+    compute: str = "auto_bf16"
+
+
+@dataclasses.dataclass(frozen=True)
 class EvalConfig:
     """One evaluation run."""
 
@@ -167,18 +174,19 @@ class EvalConfig:
     model: ModelSettings = dataclasses.field(default_factory=ModelSettings)
     model_name: str = ""  # shown in tables; empty: last part of model.path
     preset: str = "custom"  # named in every result line
-    precision: PrecisionSettings = dataclasses.field(default_factory=PrecisionSettings)
+    precision: EvalPrecisionSettings = dataclasses.field(default_factory=EvalPrecisionSettings)
     benchmark: BenchmarkSettings = dataclasses.field(default_factory=BenchmarkSettings)
     decode: DecodeSettings = dataclasses.field(default_factory=DecodeSettings)
     judges: tuple[str, ...] = ("keyword_vlguard_v1",)
     paper_row: str = ""  # row of the paper's Table 2 to compare with
+    baseline: str = ""  # --workdir of another evaluation of the same questions, for paired differences
     mesh: MeshSettings = dataclasses.field(default_factory=MeshSettings)
     withhold_text: bool = False  # store hashes in place of answers
 
 
 CHOICES = {
     "model.image_mode": ("pad", "crop"),
-    "precision.compute": ("fp32", "bf16", "fp16"),
+    "precision.compute": ("fp32", "bf16", "fp16", "auto_bf16", "auto_fp16"),
     "precision.params": ("fp32", "bf16"),
     "precision.frozen": ("fp32", "bf16", "fp16"),
     "data.mode": ("pad",),
@@ -272,15 +280,25 @@ def _convert(hint: Any, value: Any, where: str) -> Any:
 def _check_choices(settings: Any) -> None:
     for path, allowed in CHOICES.items():
         section, name = path.split(".")
-        if not hasattr(settings, section):
+        if not hasattr(getattr(settings, section, None), name):
             continue
         value = getattr(getattr(settings, section), name)
         if value not in allowed:
             raise errors.UserError(f"config.{path}={value!r} is unknown{errors.nearest(str(value), allowed)}")
 
 
+def on_backend(precision: EvalPrecisionSettings, backend: str) -> PrecisionSettings:
+    """Number formats of an evaluation on a JAX backend ("cpu", "gpu", "tpu"); decides the "auto_*" ones."""
+    compute = precision.compute
+    if compute.startswith("auto_"):
+        compute = "fp32" if backend == "cpu" else compute.removeprefix("auto_")
+    return PrecisionSettings(compute=compute, params=compute, frozen=compute)
+
+
 def _check_train(c: TrainConfig) -> None:
     d = c.data
+    if c.precision.compute.startswith("auto_"):
+        raise errors.UserError(f"config.precision.compute={c.precision.compute!r} is for evaluation; training needs fp32, bf16 or fp16")
     if not d.sources:
         raise errors.UserError("config.data.sources is empty: name at least one source of conversations")
     if d.batch_size < 1 or d.group_size < 1 or d.batch_size % d.group_size:

@@ -116,10 +116,10 @@ L = TypeVar("L", GenerationLine, VerdictLine)
 class Lines(Generic[L]):
     """A JSON-lines file of one kind of line: read once, then only appended to."""
 
-    def __init__(self, path: pathlib.Path, kind: type[L]):
+    def __init__(self, path: pathlib.Path, kind: type[L], *, repair: bool = True):
         """Read the file if it exists.
 
-        `notice` is a sentence for the user when a torn last line (the writer was killed) had to be cut off, else "".
+        A torn last line (its writer was killed) is left out; with `repair` it is cut off the file too, and `notice` says so.
 
         Raises:
           UserError: a broken line elsewhere, or lines of another schema (file and line number are named).
@@ -127,12 +127,13 @@ class Lines(Generic[L]):
         self.path = path
         self.notice = ""
         self._kind = kind
+        self._repair = repair
         self.lines: list[L] = self._read() if path.exists() else []
 
     def _read(self) -> list[L]:
         data = self.path.read_bytes()
         whole = data.rfind(b"\n") + 1
-        if whole < len(data):
+        if whole < len(data) and self._repair:
             os.truncate(self.path, whole)
             self.notice = f"{self.path}: the last line was cut short when its writer stopped; removed it"
         return [self._parse(line, number) for number, line in enumerate(data[:whole].split(b"\n")[:-1], 1)]
@@ -164,4 +165,3 @@ class Lines(Generic[L]):
             file.flush()
             os.fsync(file.fileno())
         self.lines.extend(lines)
-

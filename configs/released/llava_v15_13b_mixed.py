@@ -1,0 +1,13 @@
+r"""LLaVA-v1.5-13B fine-tuned with VLGuard in its mixture, all weights (ys-zong/llava-v1.5-13b-Mixed).
+
+  python -m vlguard_jax.evaluate --config configs/released/llava_v15_13b_mixed.py \
+      --config.benchmark.path=VLGUARD_DIR --workdir runs/llava_v15_13b_mixed
+
+The paper, Table 2: unsafes 0.90, safe_unsafes 0.90 percent attack success.
+"""
+
+from vlguard_jax.safety import presets
+
+
+def get_config(preset=None):
+    return presets.checkpoint("ys-zong/llava-v1.5-13b-Mixed", "LLaVA-v1.5-13B Mixed", preset)

@@ -1,0 +1,94 @@
+r"""Asks a model a benchmark's questions, judges the answers and prints a table; resumes where it stopped.
+
+  python -m vlguard_jax.evaluate --config configs/eval/vlguard.py:released --config.model.path=DIR \
+      --config.benchmark.path=VLGUARD_DIR --workdir runs/eval
+
+Presets of configs/eval/vlguard.py: `released` (as VLGuard's script asks) and `llava` (as LLaVA trains). One published checkpoint each,
+with the paper's row: configs/released/*.py. Results: generations.jsonl, verdicts.jsonl and summary.json in --workdir.
+"""
+
+from __future__ import annotations
+
+import functools
+import pathlib
+import typing
+
+from absl import flags
+from ml_collections import config_flags
+
+from vlguard_jax import cli
+from vlguard_jax import config as settings_lib
+from vlguard_jax import errors
+
+if typing.TYPE_CHECKING:
+    from vlguard_jax.checkpoints import checkpoint as checkpoint_lib
+    from vlguard_jax.safety import asr
+    from vlguard_jax.safety import model as model_lib
+
+_CONFIG = config_flags.DEFINE_config_file("config", help_string="what to run: FILE[:preset], see configs/eval and configs/released")
+_WORKDIR = flags.DEFINE_string("workdir", None, "folder of the result files; the same command again resumes there")
+_GRID = flags.DEFINE_bool("grid", False, "run every template with every image mode, each in a folder below --workdir")
+
+
+def as_model(checkpoint: checkpoint_lib.Checkpoint, config: settings_lib.EvalConfig) -> model_lib.Model:
+    """A checkpoint in memory with an engine behind it, built when the first answer is wanted."""
+    import jax
+
+    from vlguard_jax.data import tokenizer as tokenizer_lib
+    from vlguard_jax.generation import engine
+    from vlguard_jax.safety import model as model_lib
+
+    precision = settings_lib.on_backend(config.precision, jax.default_backend())
+    tokenizer = tokenizer_lib.load_tokenizer(checkpoint.tokenizer_folder)
+    build = functools.partial(
+        engine.Engine,
+        checkpoint.config,
+        checkpoint.params,
+        settings=config.decode,
+        precision=precision,
+        stop_ids=tokenizer.stop_ids,
+        pad_id=tokenizer.pad_id,
+        lora=checkpoint.lora,
+        mesh=config.mesh,
+    )
+    return model_lib.Model(
+        name=config.model_name or pathlib.PurePath(config.model.path).name,
+        weights_sha256=checkpoint.weights_sha256,
+        fingerprint=model_lib.fingerprint(checkpoint.weights_sha256, checkpoint.config, checkpoint.lora),
+        tokenizer=tokenizer,
+        vision=checkpoint.config.vision,
+        dtype=precision.compute,
+        engine=functools.cache(build),
+    )
+
+
+def run(config: settings_lib.EvalConfig, folder: pathlib.Path, *, grid: bool = False) -> list[asr.Row]:
+    """Load the model, evaluate it into `folder` and return the rows of summary.json."""
+    from vlguard_jax.checkpoints import load
+    from vlguard_jax.reporting import progress
+    from vlguard_jax.safety import run as run_lib
+
+    run_lib.check(config)
+    m = config.model
+    model = as_model(load.load(m.path, base=m.base, vision_tower=m.vision_tower, projector=m.projector), config)
+    if config.precision.compute != model.dtype:
+        print(f"config.precision.compute={config.precision.compute}: computing in {model.dtype} on this machine")
+    how = run_lib.evaluate_grid if grid else run_lib.evaluate
+    return how(config, folder, model, progress=progress.answers)
+
+
+def main(positional: list[str]) -> int:
+    """Evaluate and print the table."""
+    if positional:
+        raise errors.UserError(f"{positional[0]!r} is not understood: evaluate takes flags only, see --help")
+    if _CONFIG.value is None or not _WORKDIR.value:
+        raise errors.UserError("give --config FILE (see configs/eval and configs/released) and --workdir DIR")
+    from vlguard_jax.reporting import tables
+
+    config = settings_lib.resolve(_CONFIG.value, settings_lib.EvalConfig)
+    tables.show(run(config, pathlib.Path(_WORKDIR.value), grid=_GRID.value))
+    return 0
+
+
+if __name__ == "__main__":
+    cli.run(main, doc=__doc__)

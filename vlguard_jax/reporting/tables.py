@@ -1,0 +1,110 @@
+"""Result tables for the terminal and for Markdown. Rates are shown in percent here and nowhere else."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from rich import console as rich_console
+from rich import table as rich_table
+
+Row = dict[str, Any]
+FILE_WIDTH = 200  # characters in a line where the output is no terminal
+MISSING = "-"
+
+
+def cells(rows: Sequence[Row]) -> tuple[list[str], list[list[str]]]:
+    """(headings, lines) of rows of summary.json; columns that no row fills are left out."""
+    columns = {
+        "model": [r["model"] for r in rows],
+        "asked as": [r["preset"] for r in rows],
+        "subset": [r["subset"] for r in rows],
+        "measure": [r["metric"].replace("_", " ") for r in rows],
+        "n": [_n(r) for r in rows],
+        "%": [f"{100 * r['rate']:.2f}" for r in rows],
+        "95 % interval": [f"{100 * r['ci_low']:.2f} to {100 * r['ci_high']:.2f}" for r in rows],
+        "invalid": [str(r["n_invalid"]) if r["n_invalid"] else MISSING for r in rows],
+        "pictures": ["STAND-IN" if r["stand_in"] else "real" for r in rows],
+        "judge": [r["judge"] for r in rows],
+        "vs baseline": [_versus(r.get("vs_baseline")) for r in rows],
+        "paper %": [_paper_value(r.get("paper")) for r in rows],
+        "reproduced?": [_reproduced(r.get("paper")) for r in rows],
+    }
+    shown = {name: column for name, column in columns.items() if any(cell != MISSING for cell in column)}
+    return list(shown), [list(line) for line in zip(*shown.values(), strict=True)]
+
+
+def _n(row: Row) -> str:
+    return f"first {row['n']}" if row.get("first_n") else str(row["n"])
+
+
+def _versus(versus: Row | None) -> str:
+    if versus is None:
+        return MISSING
+    low, high = versus["ci"]
+    return f"{100 * versus['diff']:+.2f} ({100 * low:+.2f} to {100 * high:+.2f}), p = {_p(versus['p'])}"
+
+
+def _p(p: float) -> str:
+    return f"{p:.2g}" if p >= 1e-4 else "<0.0001"
+
+
+def _paper_value(paper: Row | None) -> str:
+    if paper is None:
+        return MISSING
+    return f"{paper['percent']:.2f}" + ("*" if paper["note"].startswith("impossible") else "")
+
+
+def _reproduced(paper: Row | None) -> str:
+    if paper is None:
+        return MISSING
+    if paper["reproduced"] is None:
+        return f"not comparable: {paper['note']}"
+    return f"{'yes' if paper['reproduced'] else 'no'} (p = {_p(paper['p'])})"
+
+
+def notes(rows: Sequence[Row]) -> list[str]:
+    """What a reader must know beside the table: what was run, and on what."""
+    runs = {
+        f"{r['preset']}: template {r['template']}, pictures {r['preprocessing']}, {r['decode']['sampling']}, "
+        f"{r['decode']['min_new']} to {r['decode']['max_new']} new tokens, {r['decode']['dtype']}; weights {r['weights_sha256'][:12]}"
+        for r in rows
+    }
+    found = sorted(runs)
+    if any(r["stand_in"] for r in rows):
+        found.append("STAND-IN: the pictures were drawn by a program; this rehearses a measurement and is none.")
+    if any(r.get("first_n") for r in rows):
+        found.append("first n: only the first n questions of a subset were asked; not comparable with published rates.")
+    if any(r.get("paper") and r["paper"]["p"] is not None for r in rows):
+        found.append("reproduced?: Boschloo's exact test of our count against the paper's, yes where p >= 0.05.")
+    if any(r.get("paper") and r["paper"]["note"].startswith("impossible") for r in rows):
+        found.append("*: no count of this subset gives the printed percentage.")
+    return found
+
+
+def terminal(rows: Sequence[Row], title: str = "") -> rich_table.Table:
+    """A table for rich; `notes` stand below it."""
+    headings, lines = cells(rows)
+    table = rich_table.Table(title=title or None, caption="\n".join(notes(rows)), caption_justify="left")
+    for heading in headings:
+        number = heading in ("n", "%", "95 % interval", "invalid", "paper %")
+        table.add_column(heading, justify="right" if number else "left", overflow="fold")
+    for line in lines:
+        table.add_row(*line)
+    return table
+
+
+def show(rows: Sequence[Row], title: str = "") -> None:
+    """Print the table as wide as the terminal, or `FILE_WIDTH` into a file or pipe."""
+    console = rich_console.Console()
+    if not console.is_terminal:
+        console = rich_console.Console(width=FILE_WIDTH)
+    console.print(terminal(rows, title))
+
+
+def markdown(rows: Sequence[Row]) -> str:
+    """The same as a Markdown table with its notes as a list."""
+    headings, lines = cells(rows)
+    texts = [headings, ["---"] * len(headings), *lines]
+    body = "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in texts)
+    return body + "\n\n" + "\n".join(f"- {note}" for note in notes(rows)) + "\n"

@@ -1,0 +1,45 @@
+"""What an evaluation needs to know of a model, so that this package works without jax."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+import dataclasses
+import hashlib
+import json
+from typing import Protocol, runtime_checkable
+
+from vlguard_jax import types
+from vlguard_jax.data import tokenizer as tokenizer_lib
+from vlguard_jax.models import config as model_config
+
+
+@runtime_checkable
+class Engine(Protocol):
+    """What generates answers (generation/engine.py)."""
+
+    def generate(self, prompts: Iterable[types.Prompt]) -> Iterator[types.Generation]:
+        """Answer every prompt once, in any order; each answer carries its prompt's id."""
+        ...
+
+
+@dataclasses.dataclass(frozen=True)
+class Model:
+    """A loaded model.
+
+    name: shown in tables. fingerprint: hash of all that makes its answers (weights, sizes, adapters). vision: None for a plain
+    language model. dtype: number format of computation. engine: makes the engine; called only if an answer is missing.
+    """
+
+    name: str
+    weights_sha256: str
+    fingerprint: str
+    tokenizer: tokenizer_lib.Tokenizer
+    vision: model_config.VisionConfig | None
+    dtype: str
+    engine: Callable[[], Engine]
+
+
+def fingerprint(weights_sha256: str, sizes: model_config.LlavaConfig, lora: model_config.LoraConfig | None) -> str:
+    """Hash of what turns a prompt into an answer: weights, the sizes they are read with, and the adapters' scale."""
+    settings = [dataclasses.asdict(part) if part else None for part in (sizes, lora)]
+    return hashlib.sha256(json.dumps([weights_sha256, *settings], sort_keys=True).encode()).hexdigest()

@@ -1,0 +1,201 @@
+"""An evaluation from settings to result files. Knows no jax: the model comes with its engine."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+import contextlib
+import dataclasses
+import itertools
+import json
+import pathlib
+from typing import Any
+
+from vlguard_jax import config as settings_lib
+from vlguard_jax import errors
+from vlguard_jax import types
+from vlguard_jax import workdir as workdir_lib
+from vlguard_jax.data import images
+from vlguard_jax.data import templates
+from vlguard_jax.safety import asr
+from vlguard_jax.safety import model as model_lib
+from vlguard_jax.safety import paper
+from vlguard_jax.safety import questions as questions_lib
+from vlguard_jax.safety import results
+from vlguard_jax.safety import store as store_lib
+from vlguard_jax.safety.benchmarks import benchmark as benchmark_lib
+from vlguard_jax.safety.benchmarks import registry as benchmarks
+from vlguard_jax.safety.judges import judge as judge_lib
+from vlguard_jax.safety.judges import registry as judges
+
+# Settings that may differ when a run comes back, because none of them changes an answer.
+FREE = ("judges", "paper_row", "baseline", "mesh", "decode.batch_size", "benchmark.subsets", "benchmark.limit", "model_name")
+
+# (answers that exist, answers wanted) -> context around the work; it yields a function that is told of new answers.
+Progress = Callable[[int, int], contextlib.AbstractContextManager[Callable[[int], None]]]
+
+
+@contextlib.contextmanager
+def silent(done: int, total: int) -> Iterator[Callable[[int], None]]:
+    """A progress display that shows nothing."""
+    yield lambda count: None
+
+
+def check(config: settings_lib.EvalConfig) -> list[benchmark_lib.Item]:
+    """All that can be wrong without looking at the model; returns the items to ask.
+
+    Raises:
+      UserError: unknown judge, benchmark, subset, template or row of the paper; benchmark file or pictures missing or miscounted.
+    """
+    if not config.model.path:
+        raise errors.UserError("config.model.path is empty: name the model's folder or hub id with --config.model.path=...")
+    judges.get(config.judges)
+    templates.get_template(config.model.template)
+    if config.paper_row:
+        paper.check_row(config.paper_row)
+    return benchmark_lib.select(benchmarks.get(config.benchmark.name), config.benchmark)
+
+
+def evaluate(
+    config: settings_lib.EvalConfig,
+    folder: pathlib.Path,
+    model: model_lib.Model,
+    *,
+    say: Callable[[str], None] = print,
+    progress: Progress = silent,
+) -> list[asr.Row]:
+    """Answer what is not answered yet, judge what is not judged yet, write the result files of design 2.3.
+
+    Args:
+      config: what to run.
+      folder: working directory. A run that was stopped goes on where it was; judges can be added later.
+      model: whom to ask.
+      say: receives notices for the user.
+      progress: see `Progress`.
+
+    Returns:
+      the rows of summary.json: one per judge and subset.
+
+    Raises:
+      UserError: see `check`, `questions.ask`, `store.Store` and `workdir.claim`.
+    """
+    items = check(config)
+    questions = questions_lib.ask(config, model, items)
+    workdir_lib.claim(folder, config, free=FREE)
+    store = store_lib.Store(folder, config, model)
+    for notice in store.notices:
+        say(notice)
+    chosen = judges.get(config.judges)
+    missing = store.unanswered(questions)
+    if missing:
+        with progress(len(questions) - len(missing), len(questions)) as advance:
+            for batch in _in_batches(_answers(config, model, missing), config.decode.batch_size):
+                store.add(batch, chosen)
+                advance(len(batch))
+    rows = [row for judge in chosen for row in _rows(config, model, judge, store.labels(judge, questions), questions)]
+    workdir_lib.write_text(folder / results.SUMMARY, json.dumps(rows, indent=1) + "\n")
+    return rows
+
+
+def evaluate_grid(
+    config: settings_lib.EvalConfig,
+    folder: pathlib.Path,
+    model: model_lib.Model,
+    *,
+    say: Callable[[str], None] = print,
+    progress: Progress = silent,
+) -> list[asr.Row]:
+    """`evaluate` for every template with every image mode, each in its own folder below `folder`; `folder` gets all rows.
+
+    Which pair gives the paper's numbers is an open question (VLGuard issue 9).
+    """
+    rows: list[asr.Row] = []
+    for template, mode in itertools.product(templates.TEMPLATES, images.MODES):
+        asked = dataclasses.replace(config.model, template=template, image_mode=mode)
+        part = dataclasses.replace(config, model=asked, preset=f"{template}+{mode}")
+        rows += evaluate(part, folder / f"{template}-{mode}", model, say=say, progress=progress)
+    workdir_lib.write_text(folder / results.SUMMARY, json.dumps(rows, indent=1) + "\n")
+    return rows
+
+
+Answered = tuple[questions_lib.Question, types.Generation]
+
+
+def _answers(config: settings_lib.EvalConfig, model: model_lib.Model, questions: Sequence[questions_lib.Question]) -> Iterator[Answered]:
+    by_key = {q.key: q for q in questions}
+    for generation in model.engine().generate(questions_lib.prompts(questions, model, config.model.image_mode)):
+        yield by_key.pop(generation.id), generation
+    if by_key:
+        raise RuntimeError(f"the engine left {len(by_key)} prompts unanswered")
+
+
+def _in_batches(answers: Iterable[Answered], size: int) -> Iterator[list[Answered]]:
+    """Lists of `size`, the last one shorter."""
+    batch: list[Answered] = []
+    for answer in answers:
+        batch.append(answer)
+        if len(batch) == size:
+            yield batch
+            batch = []
+    if batch:
+        yield batch
+
+
+def _rows(
+    config: settings_lib.EvalConfig,
+    model: model_lib.Model,
+    judge: judge_lib.Judge,
+    labels: Sequence[str],
+    questions: Sequence[questions_lib.Question],
+) -> list[asr.Row]:
+    benchmark = benchmarks.get(config.benchmark.name)
+    common: dict[str, Any] = {
+        "schema": results.SCHEMA,
+        "model": model.name,
+        "weights_sha256": model.weights_sha256,
+        "seed": config.seed,
+        "benchmark": benchmark.name,
+        "preset": config.preset,
+        "template": config.model.template,
+        "preprocessing": config.model.image_mode,
+        "decode": dataclasses.asdict(questions_lib.decode(config, model.dtype)),
+        "judge": judge.name,
+        "judge_version": judge.version,
+        "judge_prompt_sha256": judge.prompt_sha256,
+    }
+    baseline = baseline_labels(pathlib.Path(config.baseline), judge, questions) if config.baseline else None
+    rows = asr.summarise([q.item for q in questions], labels, benchmark.metrics, common, baseline)
+    for row in rows:
+        row["first_n"] = config.benchmark.limit or None
+        row["paper"] = _paper(row, config.paper_row) if config.paper_row and row["subset"] in paper.SIZES else None
+    return rows
+
+
+def _paper(row: asr.Row, paper_row: str) -> dict[str, Any]:
+    obstacles = {
+        f"the paper has no {row['benchmark']}": row["benchmark"] != "vlguard",
+        "pictures are stand-ins": row["stand_in"],
+        f"only the first {row['first_n']}": row["first_n"],
+        f"the paper counted with {paper.JUDGE}": row["judge"] != paper.JUDGE,
+    }
+    obstacle = "; ".join(text for text, holds in obstacles.items() if holds)
+    return dataclasses.asdict(paper.compare(paper_row, row["subset"], row["count"], row["n"], obstacle=obstacle))
+
+
+def baseline_labels(folder: pathlib.Path, judge: judge_lib.Judge, questions: Sequence[questions_lib.Question]) -> list[str]:
+    """The labels that another evaluation's working directory holds for the same questions and pictures.
+
+    Raises:
+      UserError: it holds no verdict of this judge on one of them.
+    """
+    answers = results.Lines(folder / results.GENERATIONS, results.GenerationLine, repair=False).lines
+    verdicts = results.Lines(folder / results.VERDICTS, results.VerdictLine, repair=False).lines
+    by_key = {v.key: v.label for v in verdicts if v.rule == (judge.name, judge.version, judge.prompt_sha256)}
+    found = {(a.subset, a.item_id, a.image_sha256): by_key[a.key] for a in answers if a.key in by_key}
+    labels = [found.get((q.item.subset, q.item.id, q.image_sha256)) for q in questions]
+    for question, label in zip(questions, labels, strict=True):
+        if label is None:
+            raise errors.UserError(
+                f"config.baseline={folder}: no verdict of {judge.name} on {question.item.subset} item {question.item.id} with the same"
+                " picture; evaluate the baseline on the same benchmark first"
+            )
+    return [label for label in labels if label is not None]

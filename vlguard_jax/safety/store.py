@@ -1,0 +1,124 @@
+"""The answers and verdicts of one working directory."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+import dataclasses
+import datetime
+import importlib.metadata
+import pathlib
+import uuid
+
+import vlguard_jax
+from vlguard_jax import config as settings_lib
+from vlguard_jax import errors
+from vlguard_jax import types
+from vlguard_jax.safety import model as model_lib
+from vlguard_jax.safety import questions as questions_lib
+from vlguard_jax.safety import results
+from vlguard_jax.safety.judges import judge as judge_lib
+
+VERSIONED = ("jax", "jaxlib", "flax", "numpy", "pillow", "sentencepiece")
+
+
+class Store:
+    """Reads what a folder holds and appends to it.
+
+    Attributes:
+      notices: sentences for the user about what had to be repaired.
+    """
+
+    def __init__(self, folder: pathlib.Path, config: settings_lib.EvalConfig, model: model_lib.Model):
+        """Raises UserError: a broken result line."""
+        self._config, self._model = config, model
+        self._generations = results.Lines(folder / results.GENERATIONS, results.GenerationLine)
+        self._verdicts = results.Lines(folder / results.VERDICTS, results.VerdictLine)
+        self.notices = [n for n in (self._generations.notice, self._verdicts.notice) if n]
+        self._answers = {line.key: line for line in self._generations.lines}
+        self._labels = {(line.key, line.rule): line.label for line in self._verdicts.lines}
+        self._run_id = uuid.uuid4().hex[:12]
+        self._versions = {name: importlib.metadata.version(name) for name in VERSIONED}
+        self._versions["vlguard_jax"] = vlguard_jax.__version__
+
+    def unanswered(self, questions: Iterable[questions_lib.Question]) -> list[questions_lib.Question]:
+        """Questions without an answer, each key once."""
+        return list({q.key: q for q in questions if q.key not in self._answers}.values())
+
+    def add(self, answered: Sequence[tuple[questions_lib.Question, types.Generation]], judges: Sequence[judge_lib.Judge] = ()) -> None:
+        """Append answers. Where the text is withheld, `judges` read it first and only its hash is stored."""
+        lines = [self._line(q, g) for q, g in answered]
+        if self._config.withhold_text:
+            # Verdicts first: an answer whose text is gone can never be judged again.
+            for judge in judges:
+                self._judge(judge, [(q, line.response) for (q, _), line in zip(answered, lines, strict=True)])
+            lines = [_withheld(line) for line in lines]
+        self._generations.append(lines)
+        self._answers |= {line.key: line for line in lines}
+
+    def labels(self, judge: judge_lib.Judge, questions: Sequence[questions_lib.Question]) -> list[str]:
+        """One label per (answered) question; judges and appends what this judge has not seen yet.
+
+        Raises:
+          UserError: an answer's text was withheld from a judge that comes too late.
+        """
+        missing = {q.key: q for q in questions if (q.key, _rule(judge)) not in self._labels}
+        late = [key for key in missing if self._answers[key].withheld]
+        if late:
+            raise errors.UserError(
+                f"{self._generations.path}: the text of {len(late)} answers was withheld, {judge.name} can no longer read it;"
+                " generate again in another --workdir with this judge in config.judges"
+            )
+        self._judge(judge, [(q, self._answers[key].response) for key, q in missing.items()])
+        return [self._labels[q.key, _rule(judge)] for q in questions]
+
+    def _judge(self, judge: judge_lib.Judge, pairs: Sequence[tuple[questions_lib.Question, str]]) -> None:
+        exchanges = [judge_lib.Exchange(q.item.question, text, q.item.path, q.item.category) for q, text in pairs]
+        verdicts = judge.judge(exchanges) if exchanges else []
+        lines = [
+            results.VerdictLine(q.key, *_rule(judge), verdict.label, verdict.score, verdict.raw, _now())
+            for (q, _), verdict in zip(pairs, verdicts, strict=True)
+        ]
+        self._verdicts.append(lines)
+        self._labels |= {(line.key, line.rule): line.label for line in lines}
+
+    def _line(self, question: questions_lib.Question, generation: types.Generation) -> results.GenerationLine:
+        item, config, model = question.item, self._config, self._model
+        return results.GenerationLine(
+            key=question.key,
+            benchmark=config.benchmark.name,
+            subset=item.subset,
+            item_id=item.id,
+            image=item.image,
+            image_sha256=question.image_sha256,
+            image_mode=question.image_mode,
+            stand_in=item.stand_in,
+            preprocessing=config.model.image_mode,
+            template=config.model.template,
+            preset=config.preset,
+            category=item.category,
+            subcategory=item.subcategory,
+            prompt_sha256=question.prompt_sha256,
+            n_prompt_tokens=len(question.ids),
+            response=model.tokenizer.decode(generation.ids),
+            withheld=False,
+            finish_reason=generation.finish_reason,
+            n_new_tokens=len(generation.ids),
+            model=model.name,
+            weights_sha256=model.weights_sha256,
+            decode=questions_lib.decode(config, model.dtype),
+            versions=self._versions,
+            run_id=self._run_id,
+            time=_now(),
+        )
+
+
+def _withheld(line: results.GenerationLine) -> results.GenerationLine:
+    return dataclasses.replace(line, response=results.sha256(line.response), withheld=True)
+
+
+def _rule(judge: judge_lib.Judge) -> tuple[str, str, str]:
+    return judge.name, judge.version, judge.prompt_sha256
+
+
+def _now() -> str:
+    return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
