@@ -28,7 +28,8 @@ def _flag_message(error: Exception) -> str:
         error = error.args[0]
     text = str(error.args[0]) if error.args else ""  # str() of a KeyError would be quoted
     lines = [line.strip() for line in text.splitlines() if line.strip()]
-    return " ".join(lines) or type(error).__name__
+    message = " ".join(lines) or type(error).__name__
+    return f"--config has no setting {message}" if isinstance(error, AttributeError | KeyError) else message
 
 
 def run(main: Callable[[list[str]], int | None], *, doc: str | None = None) -> None:

@@ -232,9 +232,13 @@ def resolve(config: config_dict.ConfigDict | Mapping[str, Any], kind: type[T]) -
     """Turn a ConfigDict into `kind` (TrainConfig or EvalConfig) and check it.
 
     Raises:
-      UserError: unknown key (nearest known one named), wrong type, value outside its choices, fields that contradict.
+      UserError: unknown key (nearest known one named), wrong type, value outside its choices, fields that contradict; or the
+        config file could not be read, which config_flags reports when its value is first looked at.
     """
-    plain = config.to_dict() if isinstance(config, config_dict.ConfigDict) else dict(config)
+    try:
+        plain = config.to_dict() if isinstance(config, config_dict.ConfigDict) else dict(config)
+    except OSError as e:
+        raise errors.UserError(f"--config: {str(e).splitlines()[-1].strip()}; name a Python file with get_config()") from e
     settings = _build(kind, plain, "")
     _check_choices(settings)
     if isinstance(settings, TrainConfig):

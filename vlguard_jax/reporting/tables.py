@@ -83,9 +83,9 @@ def notes(rows: Sequence[Row]) -> list[str]:
 
 
 def terminal(rows: Sequence[Row], title: str = "") -> rich_table.Table:
-    """A table for rich; `notes` stand below it."""
+    """A table for rich; `notes` belong below it."""
     headings, lines = cells(rows)
-    table = rich_table.Table(title=title or None, caption="\n".join(notes(rows)), caption_justify="left")
+    table = rich_table.Table(title=title or None)
     for heading in headings:
         number = heading in ("n", "%", "95 % interval", "invalid", "paper %")
         table.add_column(heading, justify="right" if number else "left", overflow="fold")
@@ -95,11 +95,13 @@ def terminal(rows: Sequence[Row], title: str = "") -> rich_table.Table:
 
 
 def show(rows: Sequence[Row], title: str = "") -> None:
-    """Print the table as wide as the terminal, or `FILE_WIDTH` into a file or pipe."""
+    """Print the table and its notes as wide as the terminal, or `FILE_WIDTH` into a file or pipe."""
     console = rich_console.Console()
     if not console.is_terminal:
         console = rich_console.Console(width=FILE_WIDTH)
     console.print(terminal(rows, title))
+    for note in notes(rows):
+        console.print(note, highlight=False, markup=False)
 
 
 def markdown(rows: Sequence[Row]) -> str:

@@ -7,7 +7,7 @@ import dataclasses
 import functools
 import pathlib
 
-from jaxtyping import Int32
+from jaxtyping import Int32, UInt8
 import numpy as np
 
 from vlguard_jax import config as settings_lib
@@ -96,7 +96,7 @@ def prompts(questions: Iterable[Question], model: model_lib.Model, mode: str) ->
       UserError: a picture that cannot be read (named with its record).
     """
     for question in questions:
-        pictures = ()
+        pictures: tuple[UInt8[np.ndarray, "S S 3"], ...] = ()
         if question.item.path is not None and model.vision is not None:
             origin = f"{question.item.subset} item {question.item.id}"
             mean, size = model.vision.image_mean, model.vision.image_size

@@ -126,7 +126,7 @@ class Lines(Generic[L]):
         """
         self.path = path
         self.notice = ""
-        self._kind = kind
+        self._kind: type[L] = kind
         self._repair = repair
         self.lines: list[L] = self._read() if path.exists() else []
 
