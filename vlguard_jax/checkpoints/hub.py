@@ -8,7 +8,7 @@ import re
 
 from vlguard_jax import errors
 
-_HUB_ID = re.compile(r"(?P<repo>[\w.-]+/[\w.-]+)(@(?P<revision>[\w./-]+))?")
+_HUB_ID = re.compile(r"(?P<repo>\w[\w.-]*/\w[\w.-]*)(@(?P<revision>[\w./-]+))?")
 # Other frameworks' weights and demos are not worth their download.
 _IGNORED = ["*.msgpack", "*.h5", "*.onnx", "*.gguf", "original/*", "*.png", "*.jpg", "*.mp4"]
 
@@ -20,11 +20,11 @@ def resolve(name: str | os.PathLike[str]) -> pathlib.Path:
       UserError: neither; or the hub denies access, does not know the name or cannot be reached. Says what to do.
     """
     path = pathlib.Path(name).expanduser()
-    if path.exists():
+    if str(name) and path.exists():
         return path
     match = _HUB_ID.fullmatch(str(name))
     if match is None:
-        raise errors.UserError(f"{name}: no such folder, and not a hub id of the form owner/name[@revision]")
+        raise errors.UserError(f"{str(name)!r}: no such folder, and not a hub id of the form owner/name[@revision]")
     return _download(match["repo"], match["revision"])
 
 
@@ -53,6 +53,8 @@ def _download(repo: str, revision: str | None) -> pathlib.Path:
     except hub_errors.HfHubHTTPError as e:
         status = getattr(getattr(e, "response", None), "status_code", None)
         denied = f"access denied; {login}" if status in (401, 403) else "the hub answered with an error; try again later"
-        raise errors.UserError(f"{shown}: {denied} ({e})".replace("\n", " ")) from e
-    except OSError as e:
-        raise errors.UserError(f"{shown}: no such folder here, and the download failed: {e}") from e
+        reason = " ".join(str(e).split())
+        raise errors.UserError(f"{shown}: {denied} ({reason})") from e
+    except Exception as e:  # whatever the HTTP library or the disk raises
+        reason = " ".join(str(e).split()) or type(e).__name__
+        raise errors.UserError(f"{shown}: no such folder here, and the download failed: {reason}") from e

@@ -140,7 +140,7 @@ def _rope(config: Mapping[str, Any], where: str) -> tuple[float, model_config.Ro
 
 
 def vision_config(
-    config: Mapping[str, Any], where: str, preprocessor: Mapping[str, Any] | None, preprocessor_where: str, feature_layer: int = -2
+    config: Mapping[str, Any], where: str, preprocessor: Mapping[str, Any] | None, preprocessor_where: str, feature_layer: object = -2
 ) -> model_config.VisionConfig:
     """A CLIP vision config (the `vision_config` of a CLIPModel, or a CLIPVisionModel's own) with its preprocessor's constants.
 
@@ -196,7 +196,7 @@ def read_preprocessor(folder: pathlib.Path) -> tuple[dict[str, Any] | None, str]
     return None, ""
 
 
-def tower_config(folder: pathlib.Path, feature_layer: int = -2) -> model_config.VisionConfig:
+def tower_config(folder: pathlib.Path, feature_layer: object = -2) -> model_config.VisionConfig:
     """The vision part of a CLIP folder (CLIPModel or CLIPVisionModel).
 
     Raises:
