@@ -53,7 +53,7 @@ class BatchPlan:
         size = len(self._replay[0]) if self._replay is not None else len(self.index)
         return math.ceil(size / self.data.batch_size)
 
-    def total_steps(self, epochs: float) -> int:
+    def total_steps(self, epochs: float | int) -> int:
         """Updates in `epochs` epochs, as the reference rounds them."""
         return math.ceil(epochs * self.steps_per_epoch)
 

@@ -41,6 +41,8 @@ def prepare(metadata: pathlib.Path, out: pathlib.Path, images: pathlib.Path | No
     """
     if stand_in and images is not None:
         raise errors.UserError("--images and --stand_in_images exclude each other: give one of them")
+    if not metadata.is_dir():
+        raise errors.UserError(f"{metadata}: no such folder (--metadata)")
     items = {name: vlguard.read_items(metadata, name) for name in vlguard.SPLITS}
     for name in vlguard.SPLITS:
         vlguard.check_counts(items[name], name, metadata / f"{name}.json")
