@@ -31,7 +31,8 @@ class Linear(nnx.Module):
         self.bias = nnx.Param(jnp.zeros((out_width,), jnp.float32)) if use_bias else None
         self.adapter = adapter
         if adapter is not None:
-            self.lora_a, self.lora_b = (nnx.Param(w) for w in lora.init(rngs.params(), in_width, out_width, adapter.rank))
+            self.lora_a = nnx.Param(lora.init_a(rngs.params(), (in_width, adapter.rank)))
+            self.lora_b = nnx.Param(jnp.zeros((adapter.rank, out_width), jnp.float32))
 
     def __call__(self, x: Float[Array, "*rows i"], dropout_key: Key[Array, ""] | None = None) -> Float[Array, "*rows o"]:
         """[..., in] -> [..., out]. `dropout_key` switches the adapter's dropout on."""

@@ -58,9 +58,7 @@ def inverse_frequencies(config: model_config.TextConfig) -> Float32[Array, " hal
     return jnp.where(wavelength < high, inverse, scaled)
 
 
-def rotate(
-    x: Float[Array, "B T H E"], positions: Int[Array, "B T"], inverse: Float32[Array, " half"]
-) -> Float[Array, "B T H E"]:
+def rotate(x: Float[Array, "B T H E"], positions: Int[Array, "B T"], inverse: Float32[Array, " half"]) -> Float[Array, "B T H E"]:
     """Rotary embedding; angles in fp32, cos and sin rounded to x's dtype before use, as the reference does."""
     angle = positions[..., None].astype(jnp.float32) * inverse
     cos, sin = (jnp.concatenate([f(angle)] * 2, axis=-1)[:, :, None].astype(x.dtype) for f in (jnp.cos, jnp.sin))
@@ -92,8 +90,7 @@ class Attention(nnx.Module):
         """Rotated queries and keys, and values."""
         inverse = inverse_frequencies(self.config)
         q, k, v = (
-            proj(x, _layer_key(key, i)).reshape(*x.shape[:2], -1, self.config.head_width)
-            for i, proj in enumerate((self.q, self.k, self.v))
+            proj(x, _layer_key(key, i)).reshape(*x.shape[:2], -1, self.config.head_width) for i, proj in enumerate((self.q, self.k, self.v))
         )
         return rotate(q, positions, inverse), rotate(k, positions, inverse), v
 

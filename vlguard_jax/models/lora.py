@@ -7,10 +7,6 @@ tower, never on the projector, which is trained in full.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
-from flax import traverse_util
 import jax
 from jax import Array
 import jax.numpy as jnp
@@ -19,13 +15,10 @@ from jaxtyping import Float, Float32, Key
 from vlguard_jax.models import config as model_config
 
 
-def init(
-    key: Key[Array, ""], in_width: int, out_width: int, rank: int
-) -> tuple[Float32[Array, "i R"], Float32[Array, "R o"]]:
-    """Fresh adapter matrices A f32[in, R] and B f32[R, out]."""
-    bound = in_width**-0.5
-    a = jax.random.uniform(key, (in_width, rank), jnp.float32, -bound, bound)
-    return a, jnp.zeros((rank, out_width), jnp.float32)
+def init_a(key: Key[Array, ""], shape: tuple[int, ...]) -> Float32[Array, "*layers i R"]:
+    """Fresh A matrices f32[..., in, R]; B matrices start as zeros."""
+    bound = shape[-2] ** -0.5
+    return jax.random.uniform(key, shape, jnp.float32, -bound, bound)
 
 
 def delta(
@@ -45,21 +38,3 @@ def delta(
 def is_adapter(path: str) -> bool:
     """Whether a dotted parameter path names an adapter matrix."""
     return path.endswith((".lora_a", ".lora_b"))
-
-
-def merge(params: Mapping[str, Any], adapter: model_config.LoraConfig) -> dict[str, Any]:
-    """Fold every adapter into its kernel: W + (alpha / rank) * A B, summed in fp32, cast back to the kernel's dtype.
-
-    `params` is a nested tree with stacked layers (A [L, in, R], B [L, R, out]); the result has no adapter leaves.
-    """
-    flat = traverse_util.flatten_dict(params, sep=".")
-    merged = {path: value for path, value in flat.items() if not is_adapter(path)}
-    for path in flat:
-        if path.endswith(".lora_a"):
-            layer = path.removesuffix(".lora_a")
-            a, b = (jnp.asarray(flat[f"{layer}.{name}"], jnp.float32) for name in ("lora_a", "lora_b"))
-            with jax.default_matmul_precision("highest"):
-                update = jnp.einsum("...ir,...ro->...io", a, b) * (adapter.alpha / adapter.rank)
-            kernel = merged[f"{layer}.kernel"]
-            merged[f"{layer}.kernel"] = (jnp.asarray(kernel, jnp.float32) + update).astype(kernel.dtype)
-    return traverse_util.unflatten_dict(merged, sep=".")

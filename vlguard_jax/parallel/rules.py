@@ -10,7 +10,9 @@ import re
 from typing import Any
 
 from flax import traverse_util
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jax.sharding import Mesh
+from jax.sharding import NamedSharding
+from jax.sharding import PartitionSpec
 
 from vlguard_jax import errors
 

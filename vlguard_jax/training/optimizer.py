@@ -8,6 +8,7 @@ from typing import Any
 from flax import traverse_util
 import jax
 import jax.numpy as jnp
+from jax.typing import ArrayLike
 import optax
 
 from vlguard_jax import config
@@ -20,7 +21,7 @@ def cosine_factor(total: int, warmup_ratio: float) -> optax.Schedule:
     """
     warmup = math.ceil(warmup_ratio * total)
 
-    def factor(update: jax.Array) -> jax.Array:
+    def factor(update: ArrayLike) -> jax.Array:
         u = jnp.asarray(update, jnp.float32)
         rising = u / max(warmup, 1)
         falling = 0.5 * (1.0 + jnp.cos(jnp.pi * (u - warmup) / max(total - warmup, 1)))

@@ -1,0 +1,40 @@
+"""Fine-tune a vision-language model.
+
+  python -m vlguard_jax.train --config configs/posthoc_lora_7b.py --workdir runs/posthoc --config.model.path=FOLDER
+
+Everything about the run stands in the config file; any setting can be changed with --config.a.b=value. The run resumes by itself
+when it is started again with the same --workdir. SIGTERM saves and ends with exit code 75.
+"""
+
+from __future__ import annotations
+
+from absl import flags
+from ml_collections import config_flags
+
+from vlguard_jax import cli
+from vlguard_jax import config
+from vlguard_jax import errors
+
+CONFIG = config_flags.DEFINE_config_file("config", help_string="config file, FILE or FILE:argument")
+WORKDIR = flags.DEFINE_string("workdir", None, "folder of the run: metrics, checkpoints and the tuned model; resumed if it exists")
+
+
+def main(positional: list[str]) -> int:
+    """Run the training that the flags describe."""
+    if positional:
+        raise errors.UserError(f"unexpected argument {positional[0]!r}; settings are given as --config.name=value")
+    if CONFIG.value is None or not WORKDIR.value:
+        raise errors.UserError("--config FILE and --workdir DIR are needed; see --help")
+    settings = config.resolve(CONFIG.value, config.TrainConfig)
+
+    from vlguard_jax.training import loop  # late: --help needs no jax
+
+    result = loop.train(settings, WORKDIR.value)
+    if result.finished:
+        return errors.EXIT_OK
+    print(f"stopped after update {result.step}; start the same command again to go on")
+    return errors.EXIT_RESTART
+
+
+if __name__ == "__main__":
+    cli.run(main)

@@ -1,0 +1,164 @@
+"""Everything a run needs before its first step: model, data, plan, mesh, state."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+import dataclasses
+from typing import Any
+import zlib
+
+from flax import serialization
+from flax import traverse_util
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from vlguard_jax import config
+from vlguard_jax import errors
+from vlguard_jax.checkpoints import checkpoint as checkpoint_lib
+from vlguard_jax.checkpoints import load as load_lib
+from vlguard_jax.data import mixtures
+from vlguard_jax.data import plan as plan_lib
+from vlguard_jax.data import templates
+from vlguard_jax.data import tokenizer as tokenizer_lib
+from vlguard_jax.models import config as model_config
+from vlguard_jax.models import llama
+from vlguard_jax.models import llava
+from vlguard_jax.models import lora
+from vlguard_jax.parallel import mesh as mesh_lib
+from vlguard_jax.parallel import rules
+from vlguard_jax.training import losses
+from vlguard_jax.training import optimizer
+from vlguard_jax.training import step as step_lib
+
+
+@dataclasses.dataclass(frozen=True)
+class Data:
+    """What is trained on: conversations, their plan, and how many updates the schedule spans and the run makes."""
+
+    mixture: mixtures.Mixture
+    plan: plan_lib.BatchPlan
+    total_updates: int
+    last_update: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Program:
+    """The jitted step and what it works on. `reference` is None unless the loss asks for it."""
+
+    model: llava.Functional
+    mesh: jax.sharding.Mesh
+    step: Callable[..., tuple[step_lib.TrainState, step_lib.Metrics]]
+    state: step_lib.TrainState
+    state_shardings: step_lib.TrainState
+    frozen: llava.Params
+    reference: llava.Params | None
+
+
+def load_model(settings: config.TrainConfig) -> checkpoint_lib.Checkpoint:
+    """The checkpoint the run starts from, with fresh adapters if LoRA is asked for and it has none.
+
+    Raises:
+      UserError: nothing is named or it cannot be loaded; its adapters do not match `config.lora`.
+    """
+    m = settings.model
+    if not m.path:
+        raise errors.UserError("config.model.path is empty: name a checkpoint folder or hub id, e.g. --config.model.path=FOLDER")
+    loaded = load_lib.load(m.path, base=m.base, vision_tower=m.vision_tower, projector=m.projector)
+    if loaded.lora is not None and not settings.lora.rank:
+        raise errors.UserError(f"{m.path} has LoRA adapters; merge them first (python -m vlguard_jax.convert) or set config.lora.rank")
+    if not settings.lora.rank:
+        return loaded
+    wanted = model_config.LoraConfig(settings.lora.rank, settings.lora.alpha, settings.lora.dropout)
+    if loaded.lora is not None:
+        if (loaded.lora.rank, loaded.lora.alpha) != (wanted.rank, wanted.alpha):
+            raise errors.UserError(
+                f"{m.path} has adapters of rank {loaded.lora.rank}, alpha {loaded.lora.alpha:g}; config.lora asks for "
+                f"{wanted.rank}, {wanted.alpha:g}"
+            )
+        return dataclasses.replace(loaded, lora=dataclasses.replace(wanted, targets=loaded.lora.targets))
+    return dataclasses.replace(loaded, params=_with_adapters(loaded, wanted, settings.seed), lora=wanted)
+
+
+def _with_adapters(loaded: checkpoint_lib.Checkpoint, wanted: model_config.LoraConfig, seed: int) -> llava.Params:
+    shapes = traverse_util.flatten_dict(llava.Functional(loaded.config, "fp32", wanted).shapes(), sep=".")
+    flat: dict[str, Any] = traverse_util.flatten_dict(loaded.params, sep=".")
+    for path, shape in shapes.items():
+        if path.endswith(".lora_a"):
+            key = jax.random.fold_in(jax.random.key(seed), zlib.crc32(path.encode()))
+            flat[path] = np.asarray(lora.init_a(key, shape.shape))
+        elif path.endswith(".lora_b"):
+            flat[path] = np.zeros(shape.shape, np.float32)
+    return traverse_util.unflatten_dict(flat, sep=".")
+
+
+def load_data(settings: config.TrainConfig, start: checkpoint_lib.Checkpoint, progress: Callable[[int, int], None] | None = None) -> Data:
+    """Read, tokenize and plan every conversation; look at every step of the run before anything is computed.
+
+    Raises:
+      UserError: see data/mixtures.py and data/plan.py.
+    """
+    words = tokenizer_lib.load_tokenizer(start.tokenizer_folder)
+    template = templates.get_template(settings.model.template)
+    patches = start.config.vision.num_patches if start.config.vision else 0
+    mixture = mixtures.build(settings.data, words, template, patches, progress)
+    plan = plan_lib.BatchPlan(mixture.index, settings.data, settings.seed)
+    total = plan.total_steps(settings.optimizer.epochs)
+    last = min(total, settings.optimizer.max_steps or total)
+    plan.check(last)
+    return Data(mixture, plan, total, last)
+
+
+def build_program(settings: config.TrainConfig, start: checkpoint_lib.Checkpoint, total_updates: int) -> Program:
+    """Put the parameters on the mesh and compile nothing yet.
+
+    Raises:
+      UserError: the mesh does not fit the devices or the model, or there is no such loss.
+    """
+    mesh = mesh_lib.build(settings.mesh)
+    text = start.config.text
+    if text.num_heads % mesh.shape["tensor"] or text.num_kv_heads % mesh.shape["tensor"]:
+        raise errors.UserError(
+            f"config.mesh.tensor={mesh.shape['tensor']} must divide {text.num_heads} heads and {text.num_kv_heads} kv heads"
+        )
+    execution = llama.Execution(remat=settings.run.remat == "full", unroll=settings.run.unroll)
+    model = llava.Functional(start.config, settings.precision.compute, start.lora, execution)
+    loss = losses.get(settings.loss)
+    trained, frozen = step_lib.split(start.params, with_lora=start.lora is not None)
+    trained = _place(trained, mesh, settings.precision.params)
+    frozen = _place(frozen, mesh, settings.precision.frozen)
+    reference = None
+    if getattr(loss, "needs_reference", False):
+        reference = step_lib.join(_place(trained, mesh, settings.precision.compute), frozen)
+    tx = optimizer.build(settings.optimizer, total_updates)
+    shardings = state_shardings(trained, tx, mesh)
+    state = jax.jit(lambda params: step_lib.init_state(params, tx), out_shardings=shardings)(trained)
+    function = step_lib.build(model, loss, tx, seed=settings.seed, loss_args=dict(settings.loss_args), loss_chunk=settings.run.loss_chunk)
+    compiled = jax.jit(function, donate_argnums=0, out_shardings=(shardings, mesh_lib.replicated(mesh)))
+    return Program(model, mesh, compiled, state, shardings, frozen, reference)
+
+
+def state_shardings(trained: llava.Params, tx: optax.GradientTransformation, mesh: jax.sharding.Mesh) -> step_lib.TrainState:
+    """Shardings of the whole state: moments lie where their parameters lie."""
+    shapes = jax.eval_shape(lambda params: step_lib.init_state(params, tx), trained)
+    placed = rules.shardings(trained, mesh)
+    whole = mesh_lib.replicated(mesh)
+    moments = optax.tree_map_params(tx, lambda _, s: s, shapes.opt_state, placed, transform_non_params=lambda _: whole)
+    return step_lib.TrainState(whole, placed, moments)
+
+
+def _place(params: llava.Params, mesh: jax.sharding.Mesh, precision: str) -> llava.Params:
+    dtype = llava.DTYPES[precision]
+    placed = rules.shardings(params, mesh)
+    return jax.tree.map(lambda x, s: jax.device_put(jnp.asarray(x, dtype), s), params, placed)
+
+
+def to_tree(state: step_lib.TrainState) -> dict[str, Any]:
+    """The state as nested plain dicts, as it is stored."""
+    return serialization.to_state_dict(state._asdict())
+
+
+def from_tree(state: step_lib.TrainState, tree: dict[str, Any]) -> step_lib.TrainState:
+    """The inverse of `to_tree`, with the structure of `state`."""
+    return step_lib.TrainState(**serialization.from_state_dict(state._asdict(), tree))
