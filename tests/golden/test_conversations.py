@@ -17,6 +17,8 @@ from vlguard_jax.data import records
 from vlguard_jax.data import templates
 from vlguard_jax.data import tokenizer as tokenizer_lib
 
+MANY = 100  # more pictures than any conversation has
+
 
 def read_json(path: pathlib.Path):
     return json.loads(path.read_text(encoding="utf-8"))
@@ -117,7 +119,7 @@ def test_expansion_and_truncation(golden, recorded, by_name, tokenizers):
             mask = arrays[f"{name}/merged_attention_mask"].astype(bool)
             for row, conversation in enumerate(info["conversations"]):
                 tokens = conversations.tokenize(by_name[conversation], tokenizer, template_of(recorded), max_len)
-                sample = batches.expand(tokens, [patches] * 9, max_len, tokenizer.pad_id)
+                sample = batches.expand(tokens, [patches] * MANY, max_len, tokenizer.pad_id)
                 expected = np.full(merged.shape[1], types.IGNORE_LABEL)
                 at = slice(merged.shape[1] - len(sample.labels), None) if info["padding_side"] == "left" else slice(len(sample.labels))
                 expected[at] = sample.labels
@@ -141,7 +143,7 @@ def test_supervised_tokens_of_training_runs(golden):
         for i, item in enumerate(run["items"]):
             tokens = conversations.tokenize(records.parse(item, i, path.name), tokenizer, template, max_len)
             collated_only = batches.expand(
-                dataclasses.replace(tokens, ids=tokens.ids[:max_len], labels=tokens.labels[:max_len]), [1] * 9, None, None
+                dataclasses.replace(tokens, ids=tokens.ids[:max_len], labels=tokens.labels[:max_len]), [1] * MANY, None, None
             )
             counts[item["name"]] = collated_only.num_supervised
         found = [sum(counts[name] for name in batch["items"]) for batch in run["micro_batches"]]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import pathlib
+import random
 
 import numpy as np
 import pytest
@@ -20,8 +21,8 @@ from vlguard_jax.data import vlguard
 
 MODES = {"pad": "pad", "plain": "crop"}  # the reference's name -> ours
 
-# The letters that convert_order.json uses, for all records of VLGuard's train.json in file order, joined: drawn apart from our code by
-# seeding Python's global generator with 0 and shuffling each safe record's pairs in place, as the reference's script does.
+# VLGuard's published train.json, and the letters that convert_order.json uses for all its records, joined.
+TRAIN_SHA256 = "1b44eb5438090baf6b94aafa09099d88183c41162d0a1298b70535852516aca1"
 TRAIN_ORDER_SHA256 = "4d61696787701d64ef363fcadb0212c41365f2224843c5737f13318a2e453255"
 
 
@@ -58,10 +59,8 @@ def test_evaluation_prompts(golden, tmp_path, legacy):
 def test_evaluation_subsets(golden, metadata):
     recorded = read_json(golden / "eval_prompts.json")
     items = vlguard.read_items(metadata, "test")
-    vlguard.check_counts(items, "test", metadata)
     subsets = {name: vlguard.eval_items(items, name) for name in vlguard.SUBSETS}
     assert {name: len(questions) for name, questions in subsets.items()} == recorded["subset_sizes"]
-    assert {name: vlguard.subset_count(name) for name in subsets} == recorded["subset_sizes"]
     for item in recorded["items"]:
         found = subsets[item["subset"]][item["position_in_subset"]]
         assert (found.id, found.image, found.question) == (item["id"], item["image"], item["question"])
@@ -85,15 +84,15 @@ def test_generation_prompts_and_texts(golden):
             assert stops in ([], [len(item["new_ids"]) - 1])
 
 
-def picture_sizes(golden: pathlib.Path) -> dict[str, int]:
+def model_size(golden: pathlib.Path) -> int:
     (tower,) = (golden / "vision_tower").iterdir()
-    return {"pixel_values": read_json(tower / "config.json")["vision_config"]["image_size"]}
+    return read_json(tower / "config.json")["vision_config"]["image_size"]
 
 
 def test_pixels_of_the_model(golden):
     arrays = np.load(golden / "pixel_values.npz")
     info = read_json(golden / "pixel_values.json")
-    size = picture_sizes(golden)["pixel_values"]
+    size = model_size(golden)
     keys = [key for key in arrays.files if key.startswith("pixel_values/")]
     assert keys
     for key in keys:
@@ -135,22 +134,54 @@ def letters(record, item: vlguard.Item) -> str:
     return "".join(kinds[text] for text in asked)
 
 
+def drawn_apart_from_our_code(items: list[vlguard.Item]) -> list[str]:
+    """What the reference's script does: seed the global generator once, shuffle the pairs of every safe record in place."""
+    random.seed(0)
+    found = []
+    for item in items:
+        kinds = [kind[0] for kind, _, _ in item.pairs]
+        if item.safe:
+            random.shuffle(kinds)
+        found.append("".join(kinds) if item.safe else "u")
+    return found
+
+
 def test_conversion_order(golden, metadata):
     recorded = read_json(golden / "convert_order.json")
     items = vlguard.read_items(metadata, "train")
-    vlguard.check_counts(items, "train", metadata)
     converted = vlguard.convert(items)
     found = [letters(record, item) for record, item in zip(converted, items, strict=True)]
     n = len(recorded["order"])
+    assert n > 0
     assert [record.id for record in converted[:n]] == recorded["ids"]
     assert found[:n] == recorded["order"]
+    assert found == drawn_apart_from_our_code(items)
     for record, expected in zip(converted, recorded["first_two"], strict=False):
         assert record.images == (expected["image"],)
         assert record.category == expected.get("harmful_category")
         assert record.subcategory == expected.get("harmful_subcategory")
         assert [{"from": turn.role, "value": turn.text} for turn in record.turns] == expected["conversations"]
-    assert sum(len(record.turns) for record in converted) == 2 * sum(len(item.pairs) for item in items)
-    assert sha256("".join(found).encode()) == TRAIN_ORDER_SHA256
+
+
+def test_published_files(metadata):
+    path = metadata / "train.json"
+    if sha256(path.read_bytes()) == TRAIN_SHA256:
+        items = {split: vlguard.read_items(metadata, split) for split in vlguard.SPLITS}
+        for split in vlguard.SPLITS:
+            vlguard.check_counts(items[split], split, metadata)
+        converted = vlguard.convert(items["train"])
+        order_ = [letters(record, item) for record, item in zip(converted, items["train"], strict=True)]
+        assert sha256("".join(order_).encode()) == TRAIN_ORDER_SHA256
+        assert sum(len(item.pairs) for item in items["train"]) == 2977
+        sizes = {name: len(vlguard.eval_items(items["test"], name)) for name in vlguard.SUBSETS}
+        assert (
+            sizes
+            == {name: vlguard.subset_count(name) for name in vlguard.SUBSETS}
+            == {"unsafes": 442, "safe_unsafes": 558, "safe_safes": 558}
+        )
+    else:
+        # Another set of the same form: only that it is read and that its size is told apart from the published one.
+        assert len(vlguard.convert(vlguard.read_items(path, "train"))) == len(read_json(path))
 
 
 def test_no_record_of_the_training_split_is_void(golden, metadata):
