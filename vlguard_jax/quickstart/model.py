@@ -11,6 +11,7 @@ import io
 import json
 from pathlib import Path
 import random
+import tempfile
 
 from jaxtyping import Float32
 import numpy as np
@@ -18,6 +19,7 @@ import sentencepiece
 
 from vlguard_jax.checkpoints import checkpoint as checkpoint_lib
 from vlguard_jax.checkpoints import layouts
+from vlguard_jax.checkpoints import save
 from vlguard_jax.checkpoints import trees
 from vlguard_jax.data import templates
 from vlguard_jax.models import config as model_config
@@ -120,10 +122,7 @@ def build(tokenizer_folder: Path, seed: int) -> checkpoint_lib.Checkpoint:
 
 
 def write(folder: Path, seed: int, vocabulary: Sequence[str]) -> None:
-    """Make the untrained model and write it to `folder` in llava-hf's layout, which holds the tower too."""
-    from vlguard_jax.checkpoints import save
-
-    tokenizer = folder.with_name(f"{folder.name}-tokenizer")
-    tokenizer.mkdir(parents=True, exist_ok=True)
-    train_tokenizer(tokenizer, vocabulary)
-    save.save_hf(build(tokenizer, seed), folder, np.float32)
+    """Make the untrained model and write it to `folder` as a LLaVA folder, the tower beside in `folder`/vision_tower."""
+    with tempfile.TemporaryDirectory() as tokenizer:
+        train_tokenizer(Path(tokenizer), vocabulary)
+        save.save_llava(build(Path(tokenizer), seed), folder)

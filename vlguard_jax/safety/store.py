@@ -99,7 +99,7 @@ class Store:
             subcategory=item.subcategory,
             prompt_sha256=question.prompt_sha256,
             n_prompt_tokens=len(question.ids),
-            response=model.tokenizer.decode(generation.ids),
+            response=model.tokenizer.decode(generation.ids.tolist()),
             withheld=False,
             finish_reason=generation.finish_reason,
             n_new_tokens=len(generation.ids),

@@ -1,0 +1,41 @@
+"""The whole story in miniature, in one process, without downloads: draw a world, train, break, repair, measure.
+
+  python -m vlguard_jax.quickstart --workdir runs/quickstart
+
+Every arm is trained and evaluated by the functions that a 7B run uses. Writes WORKDIR/summary.json (the result rows of all arms)
+and prints them as a table. Started again, it goes on where it stopped.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+import time
+
+from absl import flags
+
+from vlguard_jax import cli
+from vlguard_jax import errors
+from vlguard_jax import evaluate as _evaluate  # noqa: F401 -- it defines --workdir
+
+flags.declare_key_flag("workdir", flags.FLAGS)
+flags.FLAGS.set_default("workdir", "runs/quickstart")
+SEED = flags.DEFINE_integer("seed", 0, "seed of the world, the weights and the order of the data")
+
+
+def main(positional: list[str]) -> int:
+    """Run all arms."""
+    if positional or flags.FLAGS.config is not None:
+        raise errors.UserError("the quickstart takes --workdir and --seed only; see --help")
+    from vlguard_jax.quickstart import story  # late: --help needs no jax
+
+    started = time.monotonic()
+    finished = story.tell(Path(flags.FLAGS.workdir), SEED.value)
+    if not finished:
+        print("stopped; start the same command again to go on")
+        return errors.EXIT_RESTART
+    print(f"{flags.FLAGS.workdir}/summary.json written after {time.monotonic() - started:.0f} s")
+    return errors.EXIT_OK
+
+
+if __name__ == "__main__":
+    cli.run(main)
