@@ -125,8 +125,17 @@ def test_reference_policy(tmp_path, tokenizer):
     made = build(tokenizer, llava(tmp_path, voided, untagged), on_mismatch="reference")
     assert made.index.supervised[0] == 0 < made.index.supervised[1]
     assert made.index.pictures.tolist() == [0, 0] and made.index.modality_length[1] > 0
+    assert made.notes() == ["1 pictures are not used: cut off, or without a tag in the text"]
     with pytest.raises(errors.UserError, match=r"1 turns with a picture tag, 2 pictures; correct or remove the record$"):
         build(tokenizer, llava(tmp_path, several), on_mismatch="reference")
+
+
+def test_cut_conversations_are_named(tmp_path, tokenizer):
+    source = llava(tmp_path, *plain(1), stand.record("fox", "dog " * 90 + "dog.", id="long"))
+    assert build(tokenizer, source).notes() == []
+    made = build(tokenizer, source, max_len=100)
+    assert made.index.length[1] == 100 > made.index.length[0]
+    assert made.notes() == ["1 conversations reach max_len=100 and end there, the first is 'long'"]
 
 
 def test_unknown_format_and_empty_path():

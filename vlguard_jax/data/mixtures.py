@@ -41,6 +41,18 @@ class Mixture:
     image_folders: Mapping[str, str]  # by source
     drops: tuple[Drop, ...]
     stand_in: bool
+    max_len: int
+
+    def notes(self) -> list[str]:
+        """What does not take part in training although its record does, one line each."""
+        lines = []
+        full = [id_ for id_, length in zip(self.index.ids, self.index.length, strict=True) if length >= self.max_len]
+        if full:
+            lines.append(f"{len(full):,} conversations reach max_len={self.max_len} and end there, the first is {full[0]!r}")
+        unused = sum(len(record.images) for record in self.records) - int(self.index.pictures.sum())
+        if unused:
+            lines.append(f"{unused:,} pictures are not used: cut off, or without a tag in the text")
+        return lines
 
     def image_paths(self, i: int) -> list[pathlib.Path]:
         """Where the pictures of record `i` are that take part in training."""
@@ -105,6 +117,7 @@ def build(
         image_folders={name: source.images for name, source in data.sources.items()},
         drops=tuple(drops),
         stand_in=any(source.stand_in or vlguard.is_stand_in(source.images) for source in data.sources.values() if source.images),
+        max_len=data.max_len,
     )
 
 
