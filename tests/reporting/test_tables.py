@@ -1,0 +1,102 @@
+"""Tables say what was measured, on what, and what may not be compared."""
+
+import io
+
+import pytest
+from rich import console as rich_console
+
+from vlguard_jax.reporting import progress
+from vlguard_jax.reporting import tables
+
+
+def row(**changes):
+    plain = {
+        "model": "fox",
+        "preset": "released",
+        "subset": "unsafes",
+        "metric": "asr",
+        "n": 442,
+        "rate": 0.7262443,
+        "ci_low": 0.682,
+        "ci_high": 0.7658,
+        "n_invalid": 0,
+        "stand_in": False,
+        "judge": "keyword_vlguard_v1",
+        "template": "llava_v1",
+        "preprocessing": "crop",
+        "weights_sha256": "0123456789abcdef",
+        "decode": {"sampling": "greedy", "min_new": 1, "max_new": 256, "dtype": "fp32"},
+        "first_n": None,
+        "vs_baseline": None,
+        "paper": None,
+    }
+    return plain | changes
+
+
+def cells(*rows):
+    headings, lines = tables.cells(rows)
+    return [dict(zip(headings, line, strict=True)) for line in lines]
+
+
+def test_plain_row():
+    (found,) = cells(row())
+    assert found == {
+        "model": "fox",
+        "asked as": "released",
+        "subset": "unsafes",
+        "measure": "asr",
+        "n": "442",
+        "%": "72.62",
+        "95 % interval": "68.20 to 76.58",
+        "pictures": "real",
+        "judge": "keyword_vlguard_v1",
+    }
+    (note,) = tables.notes([row()])
+    assert "llava_v1" in note and "crop" in note and "1 to 256" in note and "fp32" in note and "0123456789ab" in note
+
+
+PAPER = {"percent": 72.62, "p": 0.43, "reproduced": True, "note": ""}
+
+
+@pytest.mark.parametrize(
+    ("changes", "heading", "cell", "note"),
+    [
+        ({"stand_in": True}, "pictures", "STAND-IN", "rehearses"),
+        ({"n": 20, "first_n": 20}, "n", "first 20", "only the first n"),
+        ({"n_invalid": 3}, "invalid", "3", ""),
+        ({"vs_baseline": {"diff": -0.5, "ci": [-0.6, -0.4], "p": 1e-9}}, "vs baseline", "-50.00 (-60.00 to -40.00), p = <0.0001", ""),
+        ({"paper": PAPER}, "reproduced?", "yes (p = 0.43)", "Boschloo"),
+        ({"paper": PAPER | {"reproduced": False, "p": 0.001}}, "reproduced?", "no (p = 0.001)", "Boschloo"),
+        ({"paper": PAPER | {"reproduced": None, "p": None, "note": "win rate"}}, "reproduced?", "not comparable: win rate", ""),
+        ({"paper": PAPER | {"reproduced": None, "p": None, "note": "impossible: x"}}, "paper %", "72.62*", "*: no count"),
+    ],
+)
+def test_marks(changes, heading, cell, note):
+    rows = [row(), row(**changes)]
+    first, second = cells(*rows)
+    assert second[heading] == cell and first[heading] != cell
+    notes = "\n".join(tables.notes(rows))
+    assert note in notes
+    assert not note or note not in "\n".join(tables.notes(rows[:1]))
+
+
+def test_markdown_and_terminal_hold_every_cell():
+    rows = [row(), row(subset="safe_safes", metric="refusal_rate", model="fox|hound")]
+    text = tables.markdown(rows)
+    assert text.splitlines()[1].replace("---", "").strip("| ") == "" and "fox\\|hound" in text and "- released:" in text
+    out = io.StringIO()
+    rich_console.Console(file=out, width=200).print(tables.terminal(rows, "Foxes"))
+    assert all(word in out.getvalue() for word in ("Foxes", "72.62", "68.20 to 76.58", "safe_safes", "refusal rate"))
+
+
+def test_show_is_wide_in_a_pipe_and_prints_the_notes(capsys):
+    tables.show([row(judge="j" * 60, paper=PAPER)])
+    printed = capsys.readouterr().out
+    assert "j" * 60 in printed and "reproduced?: Boschloo" in printed
+
+
+def test_progress_counts(capsys):
+    with progress.answers(2, 6) as advance:
+        advance(3)
+        advance(1)
+    assert "6/6" in capsys.readouterr().out

@@ -1,0 +1,67 @@
+"""A small benchmark on disk, and a model whose engine answers by rule. All text is harmless."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+import dataclasses
+import json
+import pathlib
+
+import numpy as np
+
+from tests.data import stand as data_stand
+from vlguard_jax import config
+from vlguard_jax import types
+from vlguard_jax.models import config as model_config
+from vlguard_jax.safety import model as model_lib
+
+UNSAFE, SAFE = 3, 4  # records of each kind
+
+
+def write_benchmark(folder: pathlib.Path) -> pathlib.Path:
+    """VLGuard's files in small: test.json and its pictures under `test`."""
+    folder.mkdir(parents=True, exist_ok=True)
+    values = [data_stand.vlguard_value(i, safe=i >= UNSAFE) for i in range(UNSAFE + SAFE)]
+    for i, value in enumerate(values):
+        data_stand.write_picture(folder / "test" / value["image"], seed=i)
+    (folder / "test.json").write_text(json.dumps(values))
+    return folder
+
+
+@dataclasses.dataclass
+class Engine:
+    """Answers with `answer(number of answers so far)`; remembers what it was asked; fails after `fail_after` answers."""
+
+    tokenizer: object
+    answer: Callable[[int], str]
+    fail_after: int = 10**9
+    asked: list[types.Prompt] = dataclasses.field(default_factory=list)
+
+    def generate(self, prompts: Iterable[types.Prompt]) -> Iterator[types.Generation]:
+        for prompt in reversed(list(prompts)):
+            if len(self.asked) == self.fail_after:
+                raise KeyboardInterrupt
+            ids = self.tokenizer.encode(self.answer(len(self.asked)), add_bos=False)
+            self.asked.append(prompt)
+            yield types.Generation(prompt.id, np.asarray(ids, np.int32), "stop")
+
+
+def make_model(folder: pathlib.Path, answer: Callable[[int], str], *, vision: bool = True, **engine) -> tuple[model_lib.Model, Engine]:
+    """A model named "fox" with its engine."""
+    tokenizer = data_stand.make_tokenizer(folder / "tokenizer")
+    tower = model_config.VisionConfig(
+        image_size=28, patch_size=14, width=8, num_layers=2, num_heads=2, mlp_width=8, norm_eps=1e-5, activation="gelu"
+    )
+    fake = Engine(tokenizer, answer, **engine)
+    model = model_lib.Model("fox", "w" * 64, "f" * 64, tokenizer, tower if vision else None, "fp32", lambda: fake)
+    return model, fake
+
+
+def settings(folder: pathlib.Path, **changes) -> config.EvalConfig:
+    """Evaluation of the small benchmark; `changes` replace fields of the top level."""
+    plain = config.EvalConfig(
+        model=config.ModelSettings(path="models/fox"),
+        benchmark=config.BenchmarkSettings(name="vlguard_like", path=str(folder)),
+        decode=config.DecodeSettings(max_new_tokens=8, batch_size=2),
+    )
+    return dataclasses.replace(plain, **changes)

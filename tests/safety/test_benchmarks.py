@@ -1,0 +1,92 @@
+"""Benchmarks: what they read, and what they refuse to count."""
+
+import dataclasses
+import json
+
+import pytest
+
+from tests.safety import stand
+from vlguard_jax import config
+from vlguard_jax import errors
+from vlguard_jax.safety.benchmarks import benchmark
+from vlguard_jax.safety.benchmarks import registry
+from vlguard_jax.safety.benchmarks import vlguard
+
+
+@pytest.fixture
+def folder(tmp_path):
+    return stand.write_benchmark(tmp_path / "bench")
+
+
+def settings(folder, **changes):
+    return dataclasses.replace(config.BenchmarkSettings(path=str(folder)), **changes)
+
+
+def test_items_in_order(folder):
+    items = benchmark.select(vlguard.LIKE_VLGUARD, settings(folder))
+    assert [(i.subset, i.id) for i in items] == [
+        *(("unsafes", f"v{i}") for i in range(3)),
+        *(("safe_unsafes", f"v{i}") for i in range(3, 7)),
+        *(("safe_safes", f"v{i}") for i in range(3, 7)),
+    ]
+    first, last = items[0], items[-1]
+    assert (first.question, first.category, first.subcategory) == ("Ask 0?", "privacy", "personal data")
+    assert (last.question, last.category) == ("Ask safe 6?", None)
+    assert first.path == folder / "test" / first.image and not first.stand_in
+
+
+def test_the_file_itself_can_be_named(folder):
+    assert benchmark.select(vlguard.LIKE_VLGUARD, settings(folder / "test.json")) == benchmark.select(
+        vlguard.LIKE_VLGUARD, settings(folder)
+    )
+
+
+def test_stand_ins_are_marked(folder):
+    assert all(i.stand_in for i in benchmark.select(vlguard.LIKE_VLGUARD, settings(folder, stand_in=True)))
+    (folder / "vlguard.json").write_text(json.dumps({"schema": 1, "stand_in": True}))
+    assert all(i.stand_in for i in benchmark.select(vlguard.LIKE_VLGUARD, settings(folder)))
+
+
+def test_vlguard_has_the_published_counts(folder):
+    assert registry.get("vlguard").counts == {"unsafes": 442, "safe_unsafes": 558, "safe_safes": 558}
+    with pytest.raises(errors.UserError, match=r"3 questions in unsafes, vlguard has 442: .*limit"):
+        benchmark.select(vlguard.BENCHMARK, settings(folder))
+
+
+def test_limit_takes_the_first_of_each_subset(folder):
+    items = benchmark.select(vlguard.BENCHMARK, settings(folder, limit=2, subsets=("safe_safes", "unsafes")))
+    assert [(i.subset, i.id) for i in items] == [("safe_safes", "v3"), ("safe_safes", "v4"), ("unsafes", "v0"), ("unsafes", "v1")]
+
+
+def test_missing_pictures_are_counted_and_named(folder):
+    for name in ("0.jpg", "3.png"):
+        (folder / "test/set" / name).unlink()
+    with pytest.raises(errors.UserError, match=r"2 of 7 pictures are missing, first .*test/set/0\.jpg: .*gated.*prepare vlguard"):
+        benchmark.select(vlguard.BENCHMARK, settings(folder, limit=9))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"subsets": ("unsafe",)}, "no subset 'unsafe'; did you mean"),
+        ({"subsets": ()}, "at least one subset"),
+        ({"limit": -1}, "limit cannot be negative"),
+        ({"path": ""}, "config.benchmark.path is empty"),
+        ({"path": "nowhere"}, "nowhere"),
+    ],
+)
+def test_bad_settings(folder, changes, message):
+    with pytest.raises(errors.UserError, match=message):
+        benchmark.select(vlguard.LIKE_VLGUARD, settings(folder, **changes))
+
+
+def test_a_subset_without_questions(folder):
+    values = [v for v in json.loads((folder / "test.json").read_text()) if v["safe"]]
+    (folder / "test.json").write_text(json.dumps(values))
+    with pytest.raises(errors.UserError, match="no question in subset unsafes"):
+        benchmark.select(vlguard.LIKE_VLGUARD, settings(folder))
+
+
+def test_unknown_benchmark():
+    with pytest.raises(errors.UserError, match="did you mean 'vlguard'"):
+        registry.get("vlgard")

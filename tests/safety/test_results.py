@@ -1,0 +1,102 @@
+"""Result files survive a kill at any byte and refuse what they do not understand."""
+
+import dataclasses
+import json
+
+import pytest
+
+from vlguard_jax import errors
+from vlguard_jax.safety import results
+
+DECODE = results.Decode(8, 1, "greedy", "fp32", "highest", 0)
+
+
+def verdict(i: int, **changes) -> results.VerdictLine:
+    return dataclasses.replace(results.VerdictLine(f"key{i}", "j", "1", "", "comply", 1.0, "caf\u00e9 \ud83d", "now"), **changes)
+
+
+def read(path, **options):
+    return results.Lines(path, results.VerdictLine, **options)
+
+
+def test_what_is_written_is_read(tmp_path):
+    path = tmp_path / "v.jsonl"
+    lines = read(path)
+    lines.append([verdict(0), verdict(1)])
+    lines.append([verdict(2)])
+    assert read(path).lines == lines.lines == [verdict(i) for i in range(3)]
+    assert all(json.loads(line)["schema"] == results.SCHEMA for line in path.read_text().splitlines())
+
+
+def test_a_torn_line_is_cut_at_every_byte(tmp_path):
+    path = tmp_path / "v.jsonl"
+    read(path).append([verdict(0), verdict(1)])
+    data = path.read_bytes()
+    first = data.index(b"\n") + 1
+    for cut in range(len(data) + 1):
+        path.write_bytes(data[:cut])
+        torn = cut not in (0, first, len(data))
+        again = read(path)
+        assert bool(again.notice) == torn
+        again.append([verdict(7)])
+        kept = [verdict(i) for i in range((cut >= first) + (cut == len(data)))]
+        assert read(path).lines == [*kept, verdict(7)]
+
+
+def test_someone_elses_file_is_not_repaired(tmp_path):
+    path = tmp_path / "v.jsonl"
+    read(path).append([verdict(0)])
+    torn = path.read_bytes() + b'{"schema": 1, "ke'
+    path.write_bytes(torn)
+    assert read(path, repair=False).lines == [verdict(0)]
+    assert path.read_bytes() == torn
+
+
+@pytest.mark.parametrize(
+    ("broken", "message"),
+    [
+        ("{oops}", "not a result line"),
+        ("[1]", "not a result line"),
+        ("{}", "not a result line"),
+        ('{"schema": 99}', "schema 99"),
+        ('{"schema": 1, "key": "k"}', "'judge' is missing"),
+    ],
+)
+def test_a_broken_line_is_named(tmp_path, broken, message):
+    path = tmp_path / "v.jsonl"
+    read(path).append([verdict(0), verdict(1)])
+    lines = path.read_text().splitlines()
+    path.write_text("\n".join([lines[0], broken, lines[1]]) + "\n")
+    with pytest.raises(errors.UserError, match=rf"v\.jsonl:2: .*{message}"):
+        read(path)
+
+
+def test_an_unknown_field_is_named(tmp_path):
+    path = tmp_path / "v.jsonl"
+    path.write_text(json.dumps({"schema": 1, **dataclasses.asdict(verdict(0)), "mood": 1}) + "\n")
+    with pytest.raises(errors.UserError, match="'mood' is unknown"):
+        read(path)
+
+
+PARTS = {
+    "model": "m",
+    "benchmark": "b",
+    "subset": "s",
+    "item_id": "i",
+    "prompt_ids": [1, -200, 2],
+    "image_sha256": "h",
+    "image_mode": "real",
+    "stand_in": False,
+    "preprocessing": "pad",
+    "template": "vicuna_v1",
+    "decode": DECODE,
+}
+
+
+def test_the_key_hears_everything_that_can_change_an_answer():
+    changes = [{name: "other"} for name in PARTS if isinstance(PARTS[name], str)]
+    changes += [{"prompt_ids": [1, -200, 3]}, {"stand_in": True}]
+    changes += [{"decode": dataclasses.replace(DECODE, **{f.name: 7 if f.type == "int" else "x"})} for f in dataclasses.fields(DECODE)]
+    keys = [results.answer_key(**{**PARTS, **change}) for change in changes]
+    assert len({results.answer_key(**PARTS), *keys}) == len(changes) + 1
+    assert results.answer_key(**PARTS) == results.answer_key(**dict(reversed(PARTS.items())))

@@ -1,0 +1,252 @@
+"""The whole evaluation with an engine that answers by rule: files, resumption, judging again, refusals to mix."""
+
+import dataclasses
+import hashlib
+import json
+
+import pytest
+
+from tests.safety import stand
+from vlguard_jax import config
+from vlguard_jax import errors
+from vlguard_jax.data import images
+from vlguard_jax.data import templates
+from vlguard_jax.safety import questions
+from vlguard_jax.safety import results
+from vlguard_jax.safety import run
+from vlguard_jax.safety.benchmarks import benchmark
+from vlguard_jax.safety.benchmarks import vlguard
+from vlguard_jax.safety.judges import judge
+from vlguard_jax.safety.judges import registry
+
+TOTAL = stand.UNSAFE + 2 * stand.SAFE
+
+
+@pytest.fixture
+def folder(tmp_path):
+    return stand.write_benchmark(tmp_path / "bench")
+
+
+def fox(_: int) -> str:
+    return "The quick fox."
+
+
+def sorry(_: int) -> str:
+    return "I'm sorry, no."
+
+
+def by_subset(rows):
+    return {row["subset"]: row for row in rows}
+
+
+def lines(workdir, name):
+    return [json.loads(line) for line in (workdir / name).read_text().splitlines()]
+
+
+def test_files_and_rates(tmp_path, folder):
+    model, engine = stand.make_model(tmp_path, fox)
+    workdir = tmp_path / "work"
+    rows = run.evaluate(stand.settings(folder), workdir, model)
+    assert json.loads((workdir / results.SUMMARY).read_text()) == rows
+    assert {s: (r["metric"], r["n"], r["rate"]) for s, r in by_subset(rows).items()} == {
+        "unsafes": ("asr", stand.UNSAFE, 1.0),
+        "safe_unsafes": ("asr", stand.SAFE, 1.0),
+        "safe_safes": ("refusal_rate", stand.SAFE, 0.0),
+    }
+    answers, verdicts = lines(workdir, results.GENERATIONS), lines(workdir, results.VERDICTS)
+    assert len(answers) == len(verdicts) == len(engine.asked) == TOTAL
+    assert {a["key"] for a in answers} == {v["key"] for v in verdicts} == {p.id for p in engine.asked}
+    (first,) = [a for a in answers if a["subset"] == "unsafes" and a["item_id"] == "v0"]
+    picture = folder / "test" / first["image"]
+    prompt = templates.TEMPLATES["vicuna_v1"].prompt("Ask 0?", 1)
+    expected = {
+        "schema": 1,
+        "benchmark": "vlguard_like",
+        "image_sha256": hashlib.sha256(picture.read_bytes()).hexdigest(),
+        "prompt_sha256": hashlib.sha256(prompt.encode()).hexdigest(),
+        "image_mode": "real",
+        "preprocessing": "pad",
+        "template": "vicuna_v1",
+        "response": fox(0),
+        "finish_reason": "stop",
+        "category": "privacy",
+        "stand_in": False,
+        "model": "fox",
+        "decode": {"max_new": 8, "min_new": 1, "sampling": "greedy", "dtype": "fp32", "matmul_precision": "highest", "seed": 0},
+    }
+    assert first.items() >= expected.items()
+
+
+def test_pictures_and_prompts_reach_the_engine(tmp_path, folder):
+    model, engine = stand.make_model(tmp_path, fox)
+    settings = dataclasses.replace(stand.settings(folder), model=config.ModelSettings("m", template="llava_v1", image_mode="crop"))
+    run.evaluate(settings, tmp_path / "work", model)
+    items = benchmark.select(vlguard.LIKE_VLGUARD, settings.benchmark)
+    asked = {q.key: q.item for q in questions.ask(settings, model, items)}
+    for prompt in engine.asked:
+        (picture,) = prompt.images
+        assert (picture == images.load_image(asked[prompt.id].path, "crop", 28)).all()
+        assert "curious human" in model.tokenizer.decode([i for i in prompt.ids.tolist() if i >= 0])
+
+
+@pytest.mark.parametrize("stop", range(TOTAL))
+def test_a_stopped_run_resumes_to_the_same_summary(tmp_path, folder, stop):
+    settings, workdir = stand.settings(folder), tmp_path / "work"
+    whole, _ = stand.make_model(tmp_path, fox)
+    expected = run.evaluate(settings, tmp_path / "whole", whole)
+    stopped, before = stand.make_model(tmp_path, fox, fail_after=stop)
+    with pytest.raises(KeyboardInterrupt):
+        run.evaluate(settings, workdir, stopped)
+    with (workdir / results.GENERATIONS).open("ab") as file:
+        file.write(b'{"schema": 1, "key": "to')
+    again, after = stand.make_model(tmp_path, fox)
+    said = []
+    assert run.evaluate(settings, workdir, again, say=said.append) == expected
+    assert len(said) == 1 and "cut short" in said[0]
+    size = settings.decode.batch_size
+    assert len(after.asked) == TOTAL - len(before.asked) // size * size
+    assert len(lines(workdir, results.GENERATIONS)) == len(lines(workdir, results.VERDICTS)) == TOTAL
+
+
+@dataclasses.dataclass(frozen=True)
+class Moody:
+    """A judge that labels nothing."""
+
+    name: str = "moody"
+    version: str = "1"
+    prompt_sha256: str = ""
+
+    def judge(self, exchanges):
+        assert all(e.question.startswith("Ask") and e.image.is_file() for e in exchanges)
+        return [judge.Verdict("invalid", raw=e.response) for e in exchanges]
+
+
+@pytest.fixture
+def moody(monkeypatch):
+    monkeypatch.setitem(registry.JUDGES, "moody", Moody)
+
+
+def test_judging_again_asks_nothing_again(tmp_path, folder, moody):
+    model, engine = stand.make_model(tmp_path, sorry)
+    settings, workdir = stand.settings(folder), tmp_path / "work"
+    run.evaluate(settings, workdir, model)
+    rows = run.evaluate(dataclasses.replace(settings, judges=("keyword_vlguard_v1", "moody")), workdir, model)
+    assert len(engine.asked) == TOTAL and len(lines(workdir, results.VERDICTS)) == 2 * TOTAL
+    keyword, other = rows[:3], rows[3:]
+    assert [r["judge"] for r in rows] == ["keyword_vlguard_v1"] * 3 + ["moody"] * 3
+    assert [r["rate"] for r in keyword] == [0.0, 0.0, 1.0]
+    # Invalid is counted, shown, and never a refusal.
+    assert [(r["rate"], r["n_invalid"]) for r in other] == [(1.0, 3), (1.0, 4), (0.0, 4)]
+
+
+def test_withheld_text_is_judged_before_it_goes(tmp_path, folder, moody):
+    model, _ = stand.make_model(tmp_path, sorry)
+    settings, workdir = dataclasses.replace(stand.settings(folder), withhold_text=True), tmp_path / "work"
+    rows = run.evaluate(settings, workdir, model)
+    assert by_subset(rows)["unsafes"]["rate"] == 0.0
+    answers = lines(workdir, results.GENERATIONS)
+    assert {(a["response"], a["withheld"]) for a in answers} == {(results.sha256(sorry(0)), True)}
+    assert sorry(0) not in (workdir / results.GENERATIONS).read_text() + (workdir / results.VERDICTS).read_text()
+    assert run.evaluate(settings, workdir, model) == rows
+    with pytest.raises(errors.UserError, match=f"text of {TOTAL} answers was withheld, moody can no longer read it"):
+        run.evaluate(dataclasses.replace(settings, judges=("moody",)), workdir, model)
+
+
+def test_more_questions_extend_a_first_look(tmp_path, folder):
+    model, engine = stand.make_model(tmp_path, fox)
+    settings, workdir = stand.settings(folder), tmp_path / "work"
+    look = dataclasses.replace(settings, benchmark=dataclasses.replace(settings.benchmark, limit=1))
+    rows = run.evaluate(look, workdir, model)
+    assert [(r["n"], r["first_n"]) for r in rows] == [(1, 1)] * 3
+    rows = run.evaluate(settings, workdir, model)
+    assert [(r["n"], r["first_n"]) for r in rows] == [(3, None), (4, None), (4, None)]
+    assert len(engine.asked) == TOTAL
+
+
+def test_stand_ins_and_real_pictures_never_mix(tmp_path, folder):
+    model, _ = stand.make_model(tmp_path, fox)
+    settings = stand.settings(folder)
+    drawn = dataclasses.replace(settings, benchmark=dataclasses.replace(settings.benchmark, stand_in=True))
+    rows = run.evaluate(drawn, tmp_path / "work", model)
+    assert all(r["stand_in"] for r in rows) and all(a["stand_in"] for a in lines(tmp_path / "work", results.GENERATIONS))
+    keys = [{q.key for q in questions.ask(s, model, benchmark.select(vlguard.LIKE_VLGUARD, s.benchmark))} for s in (settings, drawn)]
+    assert not keys[0] & keys[1]
+    with pytest.raises(errors.UserError, match=r"config\.benchmark\.stand_in is False here and True there"):
+        run.evaluate(settings, tmp_path / "work", model)
+
+
+def test_another_model_is_asked_anew(tmp_path, folder):
+    model, engine = stand.make_model(tmp_path, fox)
+    settings, workdir = stand.settings(folder), tmp_path / "work"
+    run.evaluate(settings, workdir, model)
+    rows = run.evaluate(settings, workdir, dataclasses.replace(model, fingerprint="g" * 64))
+    assert len(engine.asked) == 2 * TOTAL and by_subset(rows)["unsafes"]["n"] == stand.UNSAFE
+
+
+def test_baseline_is_paired_by_question(tmp_path, folder):
+    before, _ = stand.make_model(tmp_path, fox)
+    after, _ = stand.make_model(tmp_path, sorry)
+    run.evaluate(stand.settings(folder), tmp_path / "before", before)
+    settings = stand.settings(folder, baseline=str(tmp_path / "before"))
+    rows = by_subset(run.evaluate(settings, tmp_path / "after", after))
+    assert rows["unsafes"]["vs_baseline"]["diff"] == -1.0 and rows["safe_safes"]["vs_baseline"]["diff"] == 1.0
+    with pytest.raises(errors.UserError, match=r"config\.baseline=.*nothing: no verdict of keyword_vlguard_v1 on unsafes item v0"):
+        run.evaluate(dataclasses.replace(settings, baseline=str(tmp_path / "nothing")), tmp_path / "after", after)
+
+
+def test_the_papers_row_stands_beside(tmp_path, folder):
+    model, _ = stand.make_model(tmp_path, fox)
+    settings = stand.settings(folder, paper_row="LLaVA-v1.5-7B")
+    for row in run.evaluate(settings, tmp_path / "work", model):
+        assert row["paper"]["reproduced"] is None and row["paper"]["note"]
+    settings = dataclasses.replace(settings, benchmark=dataclasses.replace(settings.benchmark, name="vlguard", limit=3))
+    unsafe = by_subset(run.evaluate(settings, tmp_path / "limited", model))["unsafes"]
+    assert unsafe["paper"]["note"] == "only the first 3" and unsafe["paper"]["percent"] == 72.62
+
+
+def test_grid_asks_in_every_way(tmp_path, folder):
+    model, engine = stand.make_model(tmp_path, fox)
+    rows = run.evaluate_grid(stand.settings(folder), tmp_path / "grid", model)
+    ways = {f"{t}+{m}" for t in templates.TEMPLATES for m in images.MODES}
+    assert {r["preset"] for r in rows} == ways and len(rows) == 3 * len(ways) and len(engine.asked) == len(ways) * TOTAL
+    assert json.loads((tmp_path / "grid" / results.SUMMARY).read_text()) == rows
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"model": config.ModelSettings()}, "config.model.path is empty"),
+        ({"model": config.ModelSettings("m", template="vicuna")}, "did you mean 'vicuna_v1'"),
+        ({"judges": ("keywords",)}, "config.judges: 'keywords' is unknown"),
+        ({"paper_row": "LLaVA-v1.5-7B Mixd"}, "did you mean 'LLaVA-v1.5-7B Mixed'"),
+    ],
+)
+def test_bad_settings_leave_nothing_behind(tmp_path, folder, changes, message):
+    model, _ = stand.make_model(tmp_path, fox)
+    with pytest.raises(errors.UserError, match=message):
+        run.evaluate(stand.settings(folder, **changes), tmp_path / "work", model)
+    assert not (tmp_path / "work").exists()
+
+
+def test_a_language_model_cannot_look(tmp_path, folder):
+    model, _ = stand.make_model(tmp_path, fox, vision=False)
+    with pytest.raises(errors.UserError, match="without a vision tower cannot see the pictures"):
+        run.evaluate(stand.settings(folder), tmp_path / "work", model)
+
+
+def test_a_broken_picture_is_named_with_its_record(tmp_path, folder):
+    (folder / "test/set/1.png").write_bytes(b"no picture")
+    model, _ = stand.make_model(tmp_path, fox)
+    with pytest.raises(errors.UserError, match=r"set/1\.png: not a readable picture \(picture of unsafes item v1\)"):
+        run.evaluate(stand.settings(folder), tmp_path / "work", model)
+
+
+def test_a_lost_prompt_is_our_fault(tmp_path, folder):
+    model, engine = stand.make_model(tmp_path, fox)
+
+    class Lossy:
+        def generate(self, prompts):
+            return iter(list(engine.generate(prompts))[1:])
+
+    with pytest.raises(RuntimeError, match="left 1 prompts unanswered"):
+        run.evaluate(stand.settings(folder), tmp_path / "work", dataclasses.replace(model, engine=Lossy))

@@ -1,0 +1,47 @@
+"""The command as a user types it: one clear line and exit code 2 for each mistake."""
+
+import subprocess
+import sys
+
+import pytest
+
+from tests import source
+from tests.safety import stand
+
+CONFIG = ["--config", "configs/eval/vlguard.py"]
+
+
+def evaluate(*arguments):
+    return subprocess.run(
+        [sys.executable, "-m", "vlguard_jax.evaluate", *map(str, arguments)], cwd=source.ROOT, capture_output=True, text=True
+    )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "give --config FILE"),
+        (["--config", "configs/eval/none.py"], "none.py"),
+        (["--config", "configs/eval/vlguard.py:relased"], "preset 'relased' is unknown; did you mean 'released'?"),
+        ([*CONFIG, "--config.modle.path=x"], 'Did you mean "model"'),
+        ([*CONFIG, "--config.model.template=vicuna"], "template 'vicuna' is unknown; did you mean 'vicuna_v1'?"),
+        ([*CONFIG, "--config.model.image_mode=square"], "config.model.image_mode='square' is unknown"),
+        ([*CONFIG, "--config.precision.compute=fp8"], "config.precision.compute='fp8' is unknown"),
+        ([*CONFIG, "--config.benchmark.path=nowhere/test.json"], "nowhere/test.json"),
+        ([*CONFIG, "--config.benchmark.path={folder}"], "3 questions in unsafes, vlguard has 442"),
+        (
+            [*CONFIG, "--config.benchmark.path={folder}", "--config.benchmark.limit=1", "--config.benchmark.images=x"],
+            "pictures are missing",
+        ),
+        ([*CONFIG, "--config.benchmark.path={folder}", "--config.benchmark.limit=1"], "'no_model': no such folder"),
+        ([*CONFIG, "--wrokdir=x"], "Did you mean: workdir"),
+        ([*CONFIG, "vlguard"], "'vlguard' is not understood"),
+    ],
+)
+def test_mistakes(tmp_path, arguments, message):
+    folder = stand.write_benchmark(tmp_path / "bench")
+    model = ["--config.model.path=no_model"] if CONFIG[0] in arguments and CONFIG[1] in arguments else []
+    done = evaluate(*[a.format(folder=folder) for a in arguments], *model, "--workdir", tmp_path / "work")
+    assert done.returncode == 2, done.stderr
+    assert message in done.stderr and len(done.stderr.strip().splitlines()) == 1
+    assert not (tmp_path / "work").exists()
