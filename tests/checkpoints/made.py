@@ -1,0 +1,27 @@
+"""A small random model in our own tree, that comes from nowhere."""
+
+from __future__ import annotations
+
+import dataclasses
+import pathlib
+
+import numpy as np
+
+from vlguard_jax.checkpoints import checkpoint
+from vlguard_jax.checkpoints import layouts
+from vlguard_jax.checkpoints import trees
+from vlguard_jax.models import config as model_config
+
+TEXT = model_config.TextConfig(100, 8, 2, 2, 1, 4, 12, 1e-5, 1e4)
+VISION = model_config.VisionConfig(4, 2, 6, 3, 2, 10, 1e-5, "gelu", image_mean=(0.5, 0.4, 0.3))
+CONFIG = model_config.LlavaConfig(TEXT, VISION, "mlp2x_gelu")
+LORA = model_config.LoraConfig(2, 6.0, 0.1, ("q", "down"))
+
+
+def model(lora: model_config.LoraConfig | None = None, **changes: object) -> checkpoint.Checkpoint:
+    """A random model that comes from nowhere, as a new one does."""
+    rng = np.random.default_rng(0)
+    flat = {path: rng.normal(size=shape).astype(np.float32) for path, shape in layouts.tree_shapes(CONFIG, lora).items()}
+    params = trees.unflatten(flat)
+    made = checkpoint.Checkpoint(CONFIG, params, lora, pathlib.Path("no tokenizer"), checkpoint.fingerprint(params))
+    return dataclasses.replace(made, **changes)  # type: ignore[arg-type]

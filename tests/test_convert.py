@@ -1,0 +1,70 @@
+"""The command as a user types it."""
+
+from __future__ import annotations
+
+import pathlib
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from tests.checkpoints import made
+from tests.checkpoints import tiny
+from vlguard_jax.checkpoints import load
+from vlguard_jax.checkpoints import lora
+from vlguard_jax.checkpoints import save
+
+
+def run(*args: object) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "vlguard_jax.convert", *map(str, args)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=120)
+
+
+@pytest.fixture(scope="module")
+def adapter(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
+    """A folder with an adapter (runs/lora) and its base (base)."""
+    folder = tmp_path_factory.mktemp("models")
+    save.save_llava(made.model(), folder / "base")
+    save.save_peft(made.model(made.LORA, extras={"base": "base"}), folder / "runs/lora")
+    return folder
+
+
+def test_merge_into_hf(adapter: pathlib.Path, tmp_path: pathlib.Path) -> None:
+    done = run("--src", adapter / "runs/lora", "--dst", tmp_path / "hf", "--to", "hf", "--dtype", "fp16")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == f"{tmp_path / 'hf'}: written as hf\n"
+    expected = lora.merge(load.load(adapter / "runs/lora"))
+    found = load.load(tmp_path / "hf")
+    assert found.lora is None
+    np.testing.assert_array_equal(
+        found.params["text"]["layers"]["attention"]["q"]["kernel"],
+        expected.params["text"]["layers"]["attention"]["q"]["kernel"].astype(np.float16),
+    )
+    again = run("--src", adapter / "runs/lora", "--dst", tmp_path / "hf", "--to", "peft")
+    assert again.returncode == 2 and "is there already" in again.stderr and again.stderr.count("\n") == 1
+    replaced = run("--src", adapter / "runs/lora", "--dst", tmp_path / "hf", "--to", "peft", "--overwrite")
+    assert replaced.returncode == 0, replaced.stderr
+    tiny.assert_same_model(load.load(tmp_path / "hf", base=str(adapter / "base")), load.load(adapter / "runs/lora"))
+
+
+def test_inspect(adapter: pathlib.Path) -> None:
+    done = run("--inspect", adapter / "runs/lora")
+    assert done.returncode == 0, done.stderr
+    text = " ".join(done.stdout.split())
+    for part in ("layout peft", "rank 2, alpha 6, dropout 0.1 on q, down", "2 layers, width 8", "float32; 0.000 GiB", "tokenizer none"):
+        assert part in text, done.stdout
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        ([], "error: give --src, --dst and --to, or --inspect"),
+        (["--inspect", "no/such/folder"], "error: 'no/such/folder': no such folder, and not a hub id"),
+        (["somewhere"], "error: unexpected argument 'somewhere'"),
+        (["--to", "tf"], "error: "),
+    ],
+)
+def test_mistakes(args: list[str], message: str) -> None:
+    done = run(*args)
+    assert done.returncode == 2 and done.stderr.startswith(message) and done.stderr.count("\n") == 1
