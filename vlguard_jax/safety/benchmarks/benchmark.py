@@ -9,8 +9,6 @@ import pathlib
 from vlguard_jax import config as settings_lib
 from vlguard_jax import errors
 
-METRICS = ("asr", "refusal_rate")
-
 
 @dataclasses.dataclass(frozen=True)
 class Item:
