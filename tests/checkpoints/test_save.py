@@ -196,3 +196,20 @@ def test_names_of_the_tower() -> None:
     assert write_config.tower_name(made.model(extras={"vision_tower": "some/tower"})) == "some/tower"
     openai = dataclasses.replace(made.CONFIG, vision=model_config.CLIP_VIT_L_14_336)
     assert write_config.tower_name(made.model(config=openai)) == "openai/clip-vit-large-patch14-336"
+
+
+@pytest.mark.parametrize(
+    ("writer", "takes"), [(save.save_llava, {"vision_tower", "projector"}), (save.save_hf, set()), (save.save_orbax, set())]
+)
+def test_arguments_without_effect_are_refused(tmp_path: pathlib.Path, writer, takes: set[str]) -> None:
+    writer(made.model(), tmp_path / "a")
+    for name in {"base", "vision_tower", "projector"} - takes:
+        with pytest.raises(errors.UserError, match=f"this checkpoint takes no {name}, somewhere would not be used"):
+            load.load(tmp_path / "a", **{name: "somewhere"})
+
+
+def test_what_an_interrupted_save_left_is_cleaned(tmp_path: pathlib.Path) -> None:
+    (tmp_path / ".a.partial").mkdir()
+    (tmp_path / ".a.partial/model.safetensors").write_text("half")
+    save.save_llava(made.model(), tmp_path / "a")
+    assert [p.name for p in tmp_path.iterdir()] == ["a"]

@@ -24,6 +24,7 @@ def describe(path: str | os.PathLike[str], *, base: str = "", vision_tower: str 
     """
     folder = hub.resolve(path)
     if export.is_export(folder):
+        sources.refuse(folder, base=base, vision_tower=vision_tower, projector=projector)
         record = export.read_record(folder)
         config, lora = export.sizes(record)
         lines = {"layout": f"orbax (format {record['format_version']})", **_sizes(config, lora)}

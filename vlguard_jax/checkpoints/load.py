@@ -14,9 +14,6 @@ from vlguard_jax.checkpoints import sources
 from vlguard_jax.checkpoints import tensors
 from vlguard_jax.checkpoints import trees
 
-Checkpoint = checkpoint.Checkpoint  # what `load` returns, under the name callers look for
-fingerprint = checkpoint.fingerprint
-
 PADDED = ("text.embed.embedding", "text.head.kernel")  # arrays whose rows some layouts pad
 
 
@@ -37,6 +34,7 @@ def load(
     """
     folder = hub.resolve(path)
     if export.is_export(folder):
+        sources.refuse(folder, base=base, vision_tower=vision_tower, projector=projector)
         return export.load_export(folder, dtype)
     plan = sources.make_plan(folder, base=base, vision_tower=vision_tower, projector=projector)
     flat: dict[str, np.ndarray] = {}

@@ -144,7 +144,7 @@ def _new_folder(dst: str | os.PathLike[str], overwrite: bool) -> Iterator[pathli
     check_free(dst, overwrite)
     target = pathlib.Path(dst)
     target.parent.mkdir(parents=True, exist_ok=True)
-    partial = target.parent / f".{target.name}.partial-{os.getpid()}"
+    partial = target.parent / f".{target.name}.partial"
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir()
     try:

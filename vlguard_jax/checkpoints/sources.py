@@ -63,15 +63,25 @@ def make_plan(folder: pathlib.Path, *, base: str = "", vision_tower: str = "", p
     if not folder.is_dir():
         raise errors.UserError(f"{folder}: a checkpoint is a folder, and this is a file")
     if (folder / "adapter_config.json").is_file():
+        refuse(folder, projector=projector)
         return _plan_peft(folder, base, vision_tower)
     kind, config = config_lib.read_config(folder)
     if kind == "clip":
         raise errors.UserError(f"{folder}: checkpoint of another model type: a vision tower alone; name it as vision_tower")
     if kind == "llava-hf":
+        refuse(folder, base=base, vision_tower=vision_tower, projector=projector)
         return _plan_hf(folder, config)
     if kind == "llama":
+        refuse(folder, base=base)
         return _plan_llama(folder, config, vision_tower, projector)
     return _plan_llava(folder, config, base, vision_tower, projector)
+
+
+def refuse(folder: pathlib.Path, **given: str) -> None:
+    """Raise UserError if one of these arguments was given: it would have no effect on this kind of folder."""
+    for name, value in given.items():
+        if value:
+            raise errors.UserError(f"{folder}: this checkpoint takes no {name}, {value} would not be used; leave it out")
 
 
 def _extras(folder: pathlib.Path, kind: str, config: dict[str, Any]) -> dict[str, Any]:
@@ -161,7 +171,9 @@ def _find_tower(name: str, folders: Collection[pathlib.Path]) -> pathlib.Path:
 
 def _plan_llava(folder: pathlib.Path, config: dict[str, Any], base: str, vision_tower: str, projector: str) -> Plan:
     if not tensors.has_weights(folder) and (folder / "mm_projector.bin").is_file():
+        refuse(folder, projector=projector)
         return _plan_projector_only(folder, config, base, vision_tower)
+    refuse(folder, base=base)
     model, tower, extras = _original_model(folder, config, vision_tower, folder)
     keeps_tower = bool(config.get("unfreeze_mm_vision_tower", False))
     parts = [*_TEXT, *(["vision"] if keeps_tower else []), *([] if projector else ["projector"])]

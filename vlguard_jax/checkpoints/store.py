@@ -132,10 +132,12 @@ def _checksum_program(out: jax.sharding.Sharding | None) -> Any:
 
 
 def _checksum(x: jax.Array) -> jax.Array:
-    """Sum over the bits of x (as whole numbers modulo 2^32), each element weighted with an odd number made of its position."""
+    """Sum modulo 2^32 over a hash of every element's bits and position, so in any order and under any sharding the same."""
     bits = x.view({2: jnp.uint16, 4: jnp.uint32}[x.dtype.itemsize]) if jnp.issubdtype(x.dtype, jnp.floating) else x
-    weight = jnp.uint32(1)
+    position = jnp.zeros(x.shape, jnp.uint32)
     for axis in range(x.ndim):
-        position = jax.lax.broadcasted_iota(jnp.uint32, x.shape, axis)
-        weight = weight * jnp.uint32(2654435761) + jnp.uint32(2) * position
-    return jnp.sum(bits.astype(jnp.uint32) * weight, dtype=jnp.uint32)
+        position = position * jnp.uint32(2654435761) + jax.lax.broadcasted_iota(jnp.uint32, x.shape, axis)
+    mixed = bits.astype(jnp.uint32) ^ (position * jnp.uint32(0x9E3779B1))
+    for shift, factor in ((16, 0x7FEB352D), (15, 0x846CA68B)):  # a well-known 32-bit mixer ("lowbias32")
+        mixed = (mixed ^ (mixed >> shift)) * jnp.uint32(factor)
+    return jnp.sum(mixed ^ (mixed >> 16), dtype=jnp.uint32)
