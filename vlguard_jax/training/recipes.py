@@ -1,0 +1,58 @@
+"""The paper's training recipes as configs (Zong et al. 2024, section 3.2, Table 7, appendix A.1; LLaVA scripts/v1_5/finetune*.sh).
+
+What the paper does not state (schedule, warm-up, LoRA rank, seeds) is LLaVA's own setting. The loss is the reference's mean over
+micro-batches of 8 ranks x 16 conversations, grouped by modality and length, since that decides how much a one-word answer weighs
+against a refusal of 100 words.
+"""
+
+from __future__ import annotations
+
+from ml_collections import config_dict
+
+from vlguard_jax import config as settings_lib
+
+HELPFUL_COUNT = 5000  # conversations of the visual-instruction mixture beside VLGuard, post-hoc
+
+
+def _base(*, lora: bool, learning_rate: float, epochs: float) -> config_dict.ConfigDict:
+    config = settings_lib.base_train_config()
+    config.data.batch_size, config.data.group_size = 128, 16
+    config.data.normalization, config.data.order = "micro_batch", "modality_length"
+    config.data.max_len = 2048
+    config.optimizer.epochs, config.optimizer.warmup_ratio = epochs, 0.03
+    config.optimizer.learning_rate = learning_rate
+    if lora:
+        config.lora.rank, config.lora.alpha, config.lora.dropout = 128, 256.0, 0.05
+        config.optimizer.projector_learning_rate = 2e-5
+    return config
+
+
+def posthoc(model: str, *, lora: bool, helpful: bool = True) -> config_dict.ConfigDict:
+    """Repair a finished model: VLGuard and 5,000 helpful conversations, 3 epochs (165 updates); without `helpful` VLGuard alone.
+
+    Learning rate 1e-5 (full) or 2e-4 (LoRA), paper Table 7. The helpful sample is drawn with a fixed seed; the authors' list was
+    never published.
+    """
+    config = _base(lora=lora, learning_rate=2e-4 if lora else 1e-5, epochs=3.0)
+    config.model.path = model
+    config.data.sources = {"vlguard": settings_lib.source(format="vlguard")}
+    if helpful:
+        config.data.sources["llava_mix"] = settings_lib.source(format="llava", count=HELPFUL_COUNT)
+    return config
+
+
+def instruction_tuning(vicuna: str, projector: str, *, lora: bool, vlguard: bool) -> config_dict.ConfigDict:
+    """LLaVA's second stage from a language model and the pretrained projector, 1 epoch; `mixed` with VLGuard appended.
+
+    Records that the reference voids with a warning are left out, counted and listed in skipped.jsonl.
+    """
+    config = _base(lora=lora, learning_rate=2e-4 if lora else 2e-5, epochs=1.0)
+    config.model.path = vicuna
+    config.model.projector = projector
+    config.model.vision_tower = "openai/clip-vit-large-patch14-336"
+    config.data.sources = {"llava_mix": settings_lib.source(format="llava")}
+    config.data.on_mismatch = "ignore"
+    config.run.save_every = 500
+    if vlguard:
+        config.data.sources["vlguard"] = settings_lib.source(format="vlguard")
+    return config
