@@ -23,7 +23,7 @@ class Answers(NamedTuple):
 
 
 class _Loop(NamedTuple):
-    count: Array  # new tokens so far
+    made: Array  # new tokens so far
     ids: Array  # [B, C]
     length: Array  # [B]
     stopped: Array  # [B]
@@ -64,12 +64,12 @@ def greedy(
     )
 
     def step(loop: _Loop) -> _Loop:
-        token = jnp.where(loop.stopped, pad_id, _pick(loop.logits, stop_ids, loop.count < min_new))
+        token = jnp.where(loop.stopped, pad_id, _pick(loop.logits, stop_ids, loop.made < min_new))
         length = loop.length + ~loop.stopped
         stopped = loop.stopped | jnp.isin(token, stop_ids)
-        ids = loop.ids.at[:, loop.count].set(token)
-        logits, cache = model.decode(params, token, jnp.maximum(last, 0) + 1 + loop.count, loop.cache)
-        return _Loop(loop.count + 1, ids, length, stopped, logits, cache)
+        ids = loop.ids.at[:, loop.made].set(token)
+        logits, cache = model.decode(params, token, jnp.maximum(last, 0) + 1 + loop.made, loop.cache)
+        return _Loop(loop.made + 1, ids, length, stopped, logits, cache)
 
-    end = jax.lax.while_loop(lambda loop: (loop.count < max_new) & ~jnp.all(loop.stopped), step, start)
+    end = jax.lax.while_loop(lambda loop: (loop.made < max_new) & ~jnp.all(loop.stopped), step, start)
     return Answers(end.ids, end.length, end.stopped)

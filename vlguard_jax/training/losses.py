@@ -94,7 +94,7 @@ def cross_entropy_with_kl(model: llava.Functional, params: llava.Params, batch: 
     return ce + kl_weight * kl, {"cross_entropy": ce, "kl": kl}
 
 
-cross_entropy_with_kl.needs_reference = True  # type: ignore[attr-defined]
+cross_entropy_with_kl.needs_reference = True
 
 LOSSES: dict[str, Loss] = {"cross_entropy": cross_entropy, "cross_entropy_with_kl": cross_entropy_with_kl}
 

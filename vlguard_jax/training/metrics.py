@@ -19,17 +19,19 @@ def cut_back(path: Path, step: int) -> int:
     """Drop lines of metrics.jsonl after `step` (a resumed run writes them again) and a torn last line; returns how many."""
     if not path.exists():
         return 0
-    kept, dropped = [], 0
-    for line in path.read_text(encoding="utf-8").splitlines():
+    lines = path.read_text(encoding="utf-8").splitlines()
+    kept: list[str] = []
+    for line in lines:
         try:
             keep = json.loads(line)["step"] <= step
         except (json.JSONDecodeError, KeyError, TypeError):
             keep = False
-        kept, dropped = (kept + [line], dropped) if keep else (kept, dropped + 1)
+        if keep:
+            kept.append(line)
     beside = path.with_suffix(".tmp")
     beside.write_text("".join(line + "\n" for line in kept), encoding="utf-8")
     beside.replace(path)
-    return dropped
+    return len(lines) - len(kept)
 
 
 class Writer:
@@ -42,7 +44,7 @@ class Writer:
         self._start, self._total = start_step, total_steps
         if active:
             cut_back(workdir / METRICS_FILE, start_step)
-            self._file = self._stack.enter_context(open(workdir / METRICS_FILE, "a", encoding="utf-8"))
+            self._file = self._stack.enter_context(open(workdir / METRICS_FILE, "a", encoding="utf-8"))  # noqa: SIM115 -- it is one
             if tensorboard:
                 import tensorboardX  # late: it is slow to import
 

@@ -47,7 +47,7 @@ def clip_like_torch(max_norm: float) -> optax.GradientTransformation:
 
     def update(grads: Any, state: optax.EmptyState, params: Any = None) -> tuple[Any, optax.EmptyState]:
         del params
-        factor = jnp.minimum(1.0, max_norm / (optax.global_norm(grads) + 1e-6))
+        factor = jnp.minimum(1.0, max_norm / (optax.tree.norm(grads) + 1e-6))
         return jax.tree.map(lambda g: g * factor, grads), state
 
     return optax.GradientTransformation(lambda params: optax.EmptyState(), update)

@@ -98,7 +98,7 @@ def build(
 def _apply(
     state: TrainState, optimizer: optax.GradientTransformation, value: Array, aux: Metrics, grads: Any
 ) -> tuple[TrainState, Metrics]:
-    norm = optax.global_norm(grads)
+    norm = optax.tree.norm(grads)
     finite = jnp.isfinite(value) & jnp.isfinite(norm)
     updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
     params = optax.apply_updates(state.params, updates)
