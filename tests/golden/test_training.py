@@ -34,9 +34,10 @@ def _settings(golden: pathlib.Path, run: dict[str, Any], folder: pathlib.Path, m
     (folder / "order.json").write_text(json.dumps(run["order"]))
     accumulation = a.get("gradient_accumulation_steps", 1)
     b1, b2 = run["adam"]["betas"]
+    base = golden / run["model"]
     return config.TrainConfig(
         seed=a["seed"],
-        model=config.ModelSettings(path=str(model), base=str(golden / run["model"]), image_mode=a["image_aspect_ratio"]),
+        model=config.ModelSettings(path=str(model), base="" if model == base else str(base), image_mode=a["image_aspect_ratio"]),
         precision=config.PrecisionSettings("fp32", "fp32", "fp32"),
         data=config.DataSettings(
             sources={"items": config.SourceSettings(path=str(folder / "items.json"), images=str(golden / "images"))},
