@@ -1,0 +1,118 @@
+"""Answers do not depend on batch, order, padding or mesh; limits and stop ids are kept."""
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from tests.models import tiny
+from vlguard_jax import config
+from vlguard_jax import errors
+from vlguard_jax import types
+from vlguard_jax.generation import engine
+from vlguard_jax.models import llava
+
+MODEL = llava.Functional(tiny.CONFIG, "fp32")
+PARAMS = tiny.random_params(MODEL)
+FP32 = config.PrecisionSettings(compute="fp32")
+
+
+def _prompts(count: int = 7) -> list[types.Prompt]:
+    rng = np.random.default_rng(1)
+    side = tiny.CONFIG.vision.image_size
+    prompts = []
+    for i in range(count):
+        ids = rng.integers(3, 50, 4 + 9 * i).astype(np.int32)
+        images = tuple(rng.integers(0, 256, (side, side, 3), dtype=np.uint8) for _ in range(i % 3))
+        ids[1 : 1 + len(images)] = types.IMAGE_TOKEN
+        prompts.append(types.Prompt(f"p{i}", ids, images))
+    return prompts
+
+
+def _answer(prompts, *, batch: int, stop=(2,), max_new=6, min_new=0, mesh=None) -> dict[str, types.Generation]:
+    built = engine.Engine(
+        tiny.CONFIG,
+        PARAMS,
+        settings=config.DecodeSettings(max_new, min_new, batch),
+        precision=FP32,
+        stop_ids=stop,
+        pad_id=0,
+        mesh=mesh or config.MeshSettings(data=1, fsdp=1, tensor=8),
+    )
+    return {g.id: g for g in built.generate(iter(prompts))}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def whole_on_each_device():
+    """One row shard: the tensor axis divides nothing here, so keep every parameter whole on a mesh of one device."""
+    import jax
+
+    from vlguard_jax.parallel import mesh as mesh_lib
+
+    patch = pytest.MonkeyPatch()
+    build = mesh_lib.build
+    one = config.MeshSettings(data=1, fsdp=1, tensor=1)
+    patch.setattr(mesh_lib, "build", lambda given: build(one, jax.devices()[:1]) if given.tensor == 8 else build(given))
+    yield
+    patch.undo()
+
+
+def _by_hand(prompt: types.Prompt, max_new: int, stop: int) -> list[int]:
+    """Greedy decoding without cache, padding or batch: the whole row again for every token."""
+    from vlguard_jax.data import batches
+
+    tokens = types.Tokens(prompt.ids, np.full(len(prompt.ids), types.IGNORE_LABEL, np.int32))
+    vision = tiny.CONFIG.vision
+    sample = batches.expand(tokens, [vision.num_patches] * len(prompt.images), None, None)
+    ids = list(sample.tokens)
+    slots = list(np.where(sample.picture >= 0, sample.picture * vision.num_patches + sample.patch, -1))
+    images = jnp.asarray(np.stack(prompt.images)) if prompt.images else jnp.zeros((0, 1, 1, 3), jnp.uint8)
+    new: list[int] = []
+    while len(new) < max_new and (not new or new[-1] != stop):
+        row = jnp.asarray([ids + new], jnp.int32)
+        slot = jnp.asarray([slots + [-1] * len(new)], jnp.int32)
+        ones = jnp.ones_like(row)
+        batch = types.Batch(row, row, ones.astype(jnp.float32), ones, jnp.arange(row.shape[1])[None], images, slot)
+        new.append(int(np.asarray(MODEL.logits(PARAMS, batch))[0, -1].argmax()))
+    return new
+
+
+def test_equals_decoding_without_cache() -> None:
+    prompts = _prompts(4)
+    answers = _answer(prompts, batch=3)
+    for prompt in prompts:
+        assert answers[prompt.id].ids.tolist() == _by_hand(prompt, 6, 2), prompt.id
+
+
+def test_batch_order_and_mesh_change_nothing() -> None:
+    prompts = _prompts()
+    expected = _answer(prompts, batch=1)
+    assert len(expected) == len(prompts)
+    for other in (
+        _answer(prompts[::-1], batch=4),
+        _answer(prompts, batch=8, mesh=config.MeshSettings(data=-1, fsdp=1, tensor=1)),
+        _answer(prompts, batch=3, mesh=config.MeshSettings(data=2, fsdp=2, tensor=2)),
+    ):
+        assert {k: (v.ids.tolist(), v.finish_reason) for k, v in other.items()} == {
+            k: (v.ids.tolist(), v.finish_reason) for k, v in expected.items()
+        }
+
+
+def test_stop_ids_and_limits() -> None:
+    prompts = _prompts(3)
+    free = _answer(prompts, batch=2, stop=(49,), max_new=6)
+    for prompt in prompts:
+        natural = free[prompt.id].ids.tolist()
+        # Call the natural first token a stop id: it ends the answer at once, unless a minimum bans it.
+        stopped = _answer([prompt], batch=2, stop=(natural[0], 49), max_new=6)[prompt.id]
+        assert stopped.ids.tolist() == natural[:1] and stopped.finish_reason == "stop"
+        banned = _answer([prompt], batch=2, stop=(natural[0], 49), max_new=6, min_new=3)[prompt.id]
+        assert natural[0] not in banned.ids[:3].tolist() and len(banned.ids) >= 3
+    assert all(len(g.ids) == 6 for g in free.values() if g.finish_reason == "length")
+
+
+def test_bad_prompts_are_one_clear_line() -> None:
+    wrong = types.Prompt("x", np.asarray([1, types.IMAGE_TOKEN], np.int32), (np.zeros((5, 5, 3), np.uint8),))
+    with pytest.raises(errors.UserError, match="prompt x: pictures must be 24 pixels a side"):
+        _answer([wrong], batch=1)
+    with pytest.raises(errors.UserError, match="must be at least 1"):
+        _answer([], batch=0)

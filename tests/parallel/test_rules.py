@@ -1,0 +1,57 @@
+"""The sharding table names every parameter exactly once, has no dead rule, and refuses what it cannot divide."""
+
+import re
+
+from flax import traverse_util
+import jax
+import pytest
+
+from tests.models import tiny
+from vlguard_jax import config
+from vlguard_jax import errors
+from vlguard_jax.models import config as model_config
+from vlguard_jax.models import llava
+from vlguard_jax.parallel import mesh as mesh_lib
+from vlguard_jax.parallel import rules
+
+LORA = model_config.LoraConfig(128, 256.0, 0.05)
+
+
+def _paths(name: str) -> dict[str, jax.ShapeDtypeStruct]:
+    return traverse_util.flatten_dict(llava.Functional(model_config.PRESETS[name], "bf16", LORA).shapes(), sep=".")
+
+
+@pytest.mark.parametrize("name", model_config.PRESETS)
+def test_table_is_total_and_alive(name: str) -> None:
+    paths = _paths(name)
+    for path, shape in paths.items():
+        assert len(rules.spec(path)) <= len(shape.shape), path
+    for pattern, _ in rules.RULES:
+        assert any(re.fullmatch(pattern, path) for path in paths), f"rule {pattern} names nothing"
+
+
+def test_an_unknown_parameter_is_an_error() -> None:
+    with pytest.raises(KeyError, match="0 sharding rules"):
+        rules.spec("text.layers.attention.q.bias")
+
+
+def test_large_parameters_are_split() -> None:
+    """Nothing above 64 MiB of fp32 lies whole on a device, the frozen tower apart."""
+    for path, shape in _paths("llava-v1.5-7b").items():
+        if shape.size * 4 > 2**26 and not path.startswith("vision."):
+            assert any(axis is not None for axis in rules.spec(path)), path
+
+
+def test_indivisible_dimension_is_one_clear_line() -> None:
+    mesh = mesh_lib.build(config.MeshSettings(data=1, fsdp=1, tensor=3), jax.devices()[:3])
+    with pytest.raises(errors.UserError, match=r"divisible by mesh axis tensor=3; choose another config\.mesh\.tensor"):
+        rules.shardings(llava.Functional(tiny.CONFIG, "fp32").shapes(), mesh)
+
+
+def test_mesh_sizes() -> None:
+    devices = jax.devices()[:8]
+    assert dict(mesh_lib.build(config.MeshSettings(data=2, fsdp=-1, tensor=2), devices).shape) == {"data": 2, "fsdp": 2, "tensor": 2}
+    assert mesh_lib.row_shards(mesh_lib.build(config.MeshSettings(), devices)) == 8
+    for bad in ({"data": 3}, {"data": -1, "fsdp": -1}, {"data": 0}, {"data": 16, "fsdp": 1}):
+        with pytest.raises(errors.UserError, match=r"config\.mesh="):
+            mesh_lib.build(config.MeshSettings(**bad), devices)

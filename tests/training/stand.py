@@ -1,0 +1,76 @@
+"""A tiny untrained LLaVA folder and a handful of harmless conversations to train it on."""
+
+import dataclasses
+import functools
+import json
+import pathlib
+import tempfile
+from typing import Any
+
+import jax
+import numpy as np
+from PIL import Image
+import pytest
+
+from vlguard_jax import config
+from vlguard_jax.parallel import mesh as mesh_lib
+from vlguard_jax.quickstart import model as quickstart_model
+from vlguard_jax.quickstart import world
+
+COUNT = 24
+_BUILD = mesh_lib.build
+
+
+@functools.cache
+def folder() -> pathlib.Path:
+    """init/ (a LLaVA folder), chats.json and pictures/; made once in a process."""
+    root = pathlib.Path(tempfile.mkdtemp(prefix="vlguard_jax-tests-"))
+    quickstart_model.write(root / "init", 0, world.sentences())
+    (root / "pictures").mkdir()
+    rng = np.random.default_rng(0)
+    records = []
+    for i in range(COUNT):
+        question = f"what is the shape ? {'please ' * (i % 5)}"
+        record: dict[str, Any] = {"id": f"chat-{i}"}
+        if i % 4:
+            Image.fromarray(rng.integers(0, 256, (30 + i, 40, 3), dtype=np.uint8)).save(root / "pictures" / f"{i}.png")
+            record["image"], question = f"{i}.png", f"<image>\n{question}"
+        answer = "a red circle . " * (1 + i % 3 + 3 * (i // 4 % 2))
+        record["conversations"] = [{"from": "human", "value": question}, {"from": "gpt", "value": answer}]
+        records.append(record)
+    (root / "chats.json").write_text(json.dumps(records))
+    return root
+
+
+def settings(**changes: Any) -> config.TrainConfig:
+    """Three epochs of 3 updates of 8 conversations in groups of 4, fp32. `changes` replace sections by dicts of fields, or values."""
+    root = folder()
+    base = config.TrainConfig(
+        model=config.ModelSettings(path=str(root / "init")),
+        precision=config.PrecisionSettings("fp32", "fp32", "fp32"),
+        data=config.DataSettings(
+            sources={"chats": config.SourceSettings(path=str(root / "chats.json"), images=str(root / "pictures"))},
+            max_len=160,
+            length_multiple=160,
+            batch_size=8,
+            group_size=4,
+        ),
+        lora=config.LoraSettings(0, 8.0, 0.0),
+        optimizer=config.OptimizerSettings(learning_rate=1e-3, epochs=2.0),
+        run=config.RunSettings(remat="none", tensorboard=False, export="none"),
+    )
+    for name, value in changes.items():
+        new = dataclasses.replace(getattr(base, name), **value) if isinstance(value, dict) and name != "loss_args" else value
+        base = dataclasses.replace(base, **{name: new})
+    return base
+
+
+def use_devices(monkeypatch: pytest.MonkeyPatch, count: int) -> None:
+    """Train on the first `count` devices only."""
+    monkeypatch.setattr(mesh_lib, "build", lambda given: _BUILD(given, jax.devices()[:count]))
+
+
+def metrics(workdir: pathlib.Path) -> list[dict[str, Any]]:
+    """The lines of metrics.jsonl without what depends on the clock."""
+    lines = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+    return [{k: v for k, v in line.items() if k not in ("step_seconds", "tokens_per_second")} for line in lines]

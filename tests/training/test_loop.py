@@ -1,0 +1,213 @@
+"""The loop: resume, preemption, devices, arms and exports."""
+
+import json
+import os
+import pathlib
+import signal
+
+from flax import traverse_util
+import jax
+import numpy as np
+import pytest
+
+from tests.training import stand
+from vlguard_jax import config
+from vlguard_jax import errors
+from vlguard_jax.checkpoints import load
+from vlguard_jax.training import loop
+from vlguard_jax.training import losses
+from vlguard_jax.training import setup
+
+
+def _final(workdir: pathlib.Path) -> dict[str, np.ndarray]:
+    return traverse_util.flatten_dict(load.load(workdir / "model").params, sep=".")
+
+
+@pytest.fixture(autouse=True)
+def one_device(monkeypatch: pytest.MonkeyPatch) -> None:
+    stand.use_devices(monkeypatch, 1)
+
+
+@pytest.mark.parametrize("lora", [{}, {"rank": 4, "dropout": 0.3}], ids=["full", "lora-dropout"])
+def test_stopped_and_resumed_equals_uninterrupted(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch, lora: dict) -> None:
+    run = {"export": "llava", "save_every": 2}
+    whole = loop.train(stand.settings(lora=lora, run=run), tmp_path / "whole")
+    assert whole.finished and whole.step == 6
+    count, steps = loop._count, []
+
+    def preempted(batch):
+        steps.append(1)
+        if len(steps) == 3:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return count(batch)
+
+    monkeypatch.setattr(loop, "_count", preempted)
+    cut = loop.train(stand.settings(lora=lora, run=run), tmp_path / "cut")
+    assert not cut.finished and cut.step == 3 and cut.model_path is None
+    # A run that died later than its last save has written lines that the resumed run writes again.
+    with open(tmp_path / "cut" / "metrics.jsonl", "a") as f:
+        f.write('{"schema": 1, "step": 4, "loss": 99.0}\n{"torn')
+    resumed = loop.train(stand.settings(lora=lora, run=run), tmp_path / "cut")
+    assert resumed.finished and len(steps) == 6
+    assert stand.metrics(tmp_path / "cut") == stand.metrics(tmp_path / "whole")
+    ours, theirs = _final(tmp_path / "cut"), _final(tmp_path / "whole")
+    assert ours.keys() == theirs.keys()
+    for name, value in ours.items():
+        np.testing.assert_array_equal(value, theirs[name], err_msg=name)
+
+
+def test_full_tuning_changes_decoder_and_projector_only(tmp_path: pathlib.Path) -> None:
+    loop.train(stand.settings(run={"export": "llava"}), tmp_path)
+    before = traverse_util.flatten_dict(load.load(stand.folder() / "init").params, sep=".")
+    for name, value in _final(tmp_path).items():
+        assert np.array_equal(value, before[name]) == name.startswith("vision."), name
+
+
+def test_lora_leaves_the_base_alone(tmp_path: pathlib.Path) -> None:
+    loop.train(stand.settings(lora={"rank": 4}, run={"export": "peft"}), tmp_path)
+    tuned = load.load(tmp_path / "model", base=str(stand.folder() / "init"))
+    before = traverse_util.flatten_dict(load.load(stand.folder() / "init").params, sep=".")
+    after = traverse_util.flatten_dict(tuned.params, sep=".")
+    assert tuned.lora is not None and tuned.lora.rank == 4
+    for name, value in before.items():
+        assert np.array_equal(after[name], value) != name.startswith("projector."), name
+    assert all(np.any(after[name]) for name in after if name.endswith("lora_b"))
+
+
+def _losses(workdir: pathlib.Path) -> list[float]:
+    return [line["loss"] for line in stand.metrics(workdir)]
+
+
+@pytest.mark.parametrize("lora", [{}, {"rank": 4}], ids=["full", "lora"])
+def test_devices_and_accumulation_change_nothing(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch, lora: dict) -> None:
+    run = {"export": "llava"}
+    loop.train(stand.settings(lora=lora, run=run), tmp_path / "one")
+    variants = {
+        "accumulated": (1, {}, {"rows": 2}),
+        "fsdp8": (8, {"fsdp": 8}, {}),
+        "data2_fsdp2_tensor2": (8, {"data": 2, "fsdp": 2, "tensor": 2}, {"rows": 4}),
+    }
+    for name, (devices, mesh, rows) in variants.items():
+        with monkeypatch.context() as patch:
+            stand.use_devices(patch, devices)
+            loop.train(stand.settings(lora=lora, run=run | rows, mesh=mesh), tmp_path / name)
+        np.testing.assert_allclose(_losses(tmp_path / name), _losses(tmp_path / "one"), rtol=1e-5, err_msg=name)
+        # Adam divides by the root of a second moment that may be of rounding size: compare the size of the difference.
+        ours, theirs = _final(tmp_path / name), _final(tmp_path / "one")
+        for path, value in ours.items():
+            off = np.linalg.norm(value - theirs[path]) / max(np.linalg.norm(theirs[path]), 1e-12)
+            assert off < 1e-4, f"{name} {path}: {off}"
+
+
+def test_state_is_sharded_with_its_parameters(monkeypatch: pytest.MonkeyPatch) -> None:
+    stand.use_devices(monkeypatch, 8)
+    start = setup.load_model(stand.settings())
+    program = setup.build_program(stand.settings(mesh={"fsdp": 8}), start, 6)
+    adam = next(s for s in program.state.opt_state if hasattr(s, "mu"))
+    params = traverse_util.flatten_dict(program.state.params, sep=".")
+    for moments in (adam.mu, adam.nu):
+        for path, value in traverse_util.flatten_dict(moments, sep=".").items():
+            assert value.sharding == params[path].sharding, path
+    kernel = params["text.layers.mlp.up.kernel"]
+    assert kernel.sharding.spec == jax.sharding.PartitionSpec(None, "fsdp", "tensor")
+    assert kernel.addressable_shards[0].data.shape[1] == kernel.shape[1] // 8
+    assert not any(path.startswith("vision.") for path in params)  # frozen: no moments
+
+
+@pytest.mark.parametrize("normalization", ["micro_batch", "tokens", "sample"])
+def test_normalization_is_what_it_says(tmp_path: pathlib.Path, normalization: str) -> None:
+    """The first loss by hand, from the losses of single conversations."""
+    settings = stand.settings(data={"normalization": normalization, "order": "sequential"}, optimizer={"max_steps": 1})
+    loop.train(settings, tmp_path)
+    start = setup.load_model(settings)
+    data = setup.load_data(settings, start)
+    program = setup.build_program(settings, start, data.total_updates)
+    _, batch = next(loop._batches(settings, data, program, 0))
+    one = jax.tree.map(lambda x: x[0], batch)
+
+    def per_token(params, batch):
+        return losses.token_cross_entropy(program.model.hidden(params, batch), program.model.head_kernel(params), batch.targets, 64)
+
+    ce = np.asarray(jax.jit(per_token)(start.params, one))
+    seen = one.loss_weight > 0
+    sums, counts = (ce * seen).sum(1), seen.sum(1)
+    groups = np.arange(8) // 4
+    expected = {
+        "tokens": sums.sum() / counts.sum(),
+        "sample": np.mean(sums / counts),
+        "micro_batch": np.mean([sums[groups == g].sum() / counts[groups == g].sum() for g in (0, 1)]),
+    }
+    np.testing.assert_allclose(_losses(tmp_path)[0], expected[normalization], rtol=1e-5)
+    others = [v for k, v in expected.items() if k != normalization]
+    assert all(abs(v - expected[normalization]) > 1e-4 for v in others), "the conversations must tell the normalizations apart"
+
+
+def not_a_number(model, params, batch, extras):
+    """A user's loss that breaks."""
+    value, _ = losses.cross_entropy(model, params, batch, extras)
+    return value * jax.numpy.nan, {}
+
+
+def test_only_non_finite_updates_are_skipped(tmp_path: pathlib.Path) -> None:
+    settings = stand.settings(loss="tests.training.test_loop:not_a_number", run={"export": "llava"})
+    result = loop.train(settings, tmp_path)
+    assert result.metrics["skipped"] == 1.0 and result.finished
+    before = traverse_util.flatten_dict(load.load(stand.folder() / "init").params, sep=".")
+    for name, value in _final(tmp_path).items():
+        np.testing.assert_array_equal(value, before[name], err_msg=name)
+
+
+def test_worked_example_of_a_users_loss(tmp_path: pathlib.Path) -> None:
+    final = {}
+    for weight in (0.0, 5.0):
+        folder = tmp_path / str(weight)
+        loop.train(stand.settings(loss="cross_entropy_with_kl", loss_args={"kl_weight": weight}), folder)
+        lines = stand.metrics(folder)
+        assert abs(lines[0]["kl"]) < 1e-6, "the first update is made at the reference itself"
+        for line in lines:
+            np.testing.assert_allclose(line["loss"], line["cross_entropy"] + weight * line["kl"], rtol=1e-5)
+        final[weight] = lines[-1]["kl"]
+    loop.train(stand.settings(), tmp_path / "plain")
+    plain = [line["loss"] for line in stand.metrics(tmp_path / "plain")]
+    np.testing.assert_allclose([line["cross_entropy"] for line in stand.metrics(tmp_path / "0.0")], plain, rtol=1e-5)
+    assert 0 < final[5.0] < 0.8 * final[0.0], "the penalty must hold the model near its start"
+
+
+BAD = {
+    "other run": ({"optimizer": {"learning_rate": 5e-4}}, r"config\.optimizer\.learning_rate is 0\.0005 here and 0\.001 there"),
+    "no model": ({"model": {"path": ""}}, r"config\.model\.path is empty"),
+    "unknown template": ({"model": {"template": "vicuna_v2"}}, "did you mean 'vicuna_v1'"),
+    "unknown loss": ({"loss": "cros_entropy"}, "did you mean 'cross_entropy'"),
+    "loss elsewhere": ({"loss": "nowhere.at:all"}, "cannot be imported"),
+    "rows and devices": ({"mesh": {"fsdp": 3}}, "does not multiply to the 1 devices"),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_bad_settings_are_one_clear_line(tmp_path: pathlib.Path, case: str) -> None:
+    changes, message = BAD[case]
+    if case == "other run":
+        loop.train(stand.settings(optimizer={"max_steps": 1}), tmp_path)
+        changes = {"optimizer": {**changes["optimizer"], "max_steps": 1}}
+    with pytest.raises(errors.UserError, match=message) as error:
+        loop.train(stand.settings(**changes), tmp_path)
+    assert "\n" not in str(error.value)
+
+
+def test_a_longer_run_may_go_on(tmp_path: pathlib.Path) -> None:
+    """max_steps, mesh and the run section may change between a run and its resumption."""
+    assert loop.train(stand.settings(optimizer={"max_steps": 2}), tmp_path).step == 2
+    assert loop.train(stand.settings(run={"rows": 4}), tmp_path).step == 6
+    assert [line["step"] for line in stand.metrics(tmp_path)] == [1, 2, 3, 4, 5, 6]
+
+
+def test_first_line_states_the_supervised_share(tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]) -> None:
+    loop.train(stand.settings(optimizer={"max_steps": 1}), tmp_path)
+    first = next(line for line in capsys.readouterr().out.splitlines() if line.strip())
+    assert first.startswith("supervised tokens ") and "24 conversations, 18 pictures" in first
+
+
+def test_config_of_the_run_is_stored(tmp_path: pathlib.Path) -> None:
+    settings = stand.settings(optimizer={"max_steps": 1})
+    loop.train(settings, tmp_path)
+    assert config.resolve(json.loads((tmp_path / "config.json").read_text()), config.TrainConfig) == settings
