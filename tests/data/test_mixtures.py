@@ -125,7 +125,10 @@ def test_reference_policy(tmp_path, tokenizer):
     made = build(tokenizer, llava(tmp_path, voided, untagged), on_mismatch="reference")
     assert made.index.supervised[0] == 0 < made.index.supervised[1]
     assert made.index.pictures.tolist() == [0, 0] and made.index.modality_length[1] > 0
-    assert made.notes() == ["1 pictures are not used: cut off, or without a tag in the text"]
+    assert made.notes() == [
+        "1 pictures are not used: cut off, or without a tag in the text",
+        "1 conversations have no supervised token and teach nothing, the first is 'odd'",
+    ]
     with pytest.raises(errors.UserError, match=r"1 turns with a picture tag, 2 pictures; correct or remove the record$"):
         build(tokenizer, llava(tmp_path, several), on_mismatch="reference")
 

@@ -42,6 +42,7 @@ def test_answers_and_verdicts(golden: pathlib.Path, metadata: pathlib.Path, tmp_
         settings.benchmark.name = "vlguard_like"
         settings.benchmark.subsets = ("unsafes",)
         settings.benchmark.path = str(write_benchmark(tmp_path / variant, golden, items, records))
+        settings.mesh.data, settings.mesh.fsdp = -1, 1  # any sizes: nothing is divided over the devices
         settings.decode.max_new_tokens = recorded["settings"]["max_new_tokens"]
         settings.decode.min_new_tokens = recorded["settings"]["min_new_tokens_vlguard"]
         workdir = tmp_path / f"work-{variant}"

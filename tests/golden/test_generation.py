@@ -42,7 +42,6 @@ def test_answers_are_identical(golden: pathlib.Path, batch_size: int) -> None:
                 precision=config.PrecisionSettings(compute="fp32"),
                 stop_ids=words.stop_ids,
                 pad_id=words.pad_id,
-                mesh=config.MeshSettings(data=1, fsdp=1, tensor=8) if batch_size == 1 else None,
             )
             prompts = [_prompt(golden, i, item, checkpoint.config.vision.image_size) for i, item in chosen]
             answers = {int(g.id): g for g in generator.generate(prompts)}

@@ -48,10 +48,9 @@ def test_plain_row():
         "n": "442",
         "%": "72.62",
         "95 % interval": "68.20 to 76.58",
-        "pictures": "real",
-        "judge": "keyword_vlguard_v1",
     }
-    (note,) = tables.notes([row()])
+    note, judge = tables.notes([row()])
+    assert judge == "judge: keyword_vlguard_v1"
     assert "llava_v1" in note and "crop" in note and "1 to 256" in note and "fp32" in note and "0123456789ab" in note
 
 

@@ -52,6 +52,9 @@ class Mixture:
         unused = sum(len(record.images) for record in self.records) - int(self.index.pictures.sum())
         if unused:
             lines.append(f"{unused:,} pictures are not used: cut off, or without a tag in the text")
+        silent = [id_ for id_, count in zip(self.index.ids, self.index.supervised, strict=True) if not count]
+        if silent:
+            lines.append(f"{len(silent):,} conversations have no supervised token and teach nothing, the first is {silent[0]!r}")
         return lines
 
     def image_paths(self, i: int) -> list[pathlib.Path]:

@@ -60,8 +60,7 @@ class Engine:
         shards = mesh_lib.row_shards(self._mesh)
         self._rows = -(-settings.batch_size // shards) * shards
         model = llava.Functional(config, precision.compute, lora)
-        placed = rules.shardings(params, self._mesh)
-        self._params = jax.tree.map(lambda x, s: jax.device_put(jnp.asarray(x, model.dtype), s), params, placed)
+        self._params = rules.place(params, self._mesh, model.dtype)
         stop = jnp.asarray(tuple(stop_ids), jnp.int32)
 
         def answer(weights: llava.Params, batch: types.Batch, last: jax.Array) -> sampler.Answers:

@@ -10,9 +10,12 @@ import re
 from typing import Any
 
 from flax import traverse_util
+import jax
+import jax.numpy as jnp
 from jax.sharding import Mesh
 from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec
+import numpy as np
 
 from vlguard_jax import errors
 
@@ -66,3 +69,17 @@ def shardings(params: dict[str, Any], mesh: Mesh) -> dict[str, Any]:
                 )
         result[path] = NamedSharding(mesh, axes)
     return traverse_util.unflatten_dict(result, sep=".")
+
+
+def place(params: dict[str, Any], mesh: Mesh, dtype: np.dtype) -> dict[str, Any]:
+    """The parameters on the mesh in `dtype`. Host arrays are cast on the host and go to their devices in parts, never whole to one.
+
+    Raises:
+      UserError: see `shardings`.
+    """
+
+    def put(x: Any, sharding: NamedSharding) -> jax.Array:
+        cast = x.astype(dtype, copy=False) if isinstance(x, np.ndarray) else jnp.asarray(x, dtype)
+        return jax.device_put(cast, sharding)
+
+    return jax.tree.map(put, params, shardings(params, mesh))

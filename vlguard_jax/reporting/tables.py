@@ -24,14 +24,18 @@ def cells(rows: Sequence[Row]) -> tuple[list[str], list[list[str]]]:
         "%": [f"{100 * r['rate']:.2f}" for r in rows],
         "95 % interval": [f"{100 * r['ci_low']:.2f} to {100 * r['ci_high']:.2f}" for r in rows],
         "invalid": [str(r["n_invalid"]) if r["n_invalid"] else MISSING for r in rows],
-        "pictures": ["STAND-IN" if r["stand_in"] else "real" for r in rows],
-        "judge": [r["judge"] for r in rows],
+        "pictures": ["STAND-IN" if r["stand_in"] else MISSING for r in rows],
+        "judge": [r["judge"] if len(_judges(rows)) > 1 else MISSING for r in rows],
         "vs baseline": [_versus(r.get("vs_baseline")) for r in rows],
         "paper %": [_paper_value(r.get("paper")) for r in rows],
         "reproduced?": [_reproduced(r.get("paper")) for r in rows],
     }
     shown = {name: column for name, column in columns.items() if any(cell != MISSING for cell in column)}
     return list(shown), [list(line) for line in zip(*shown.values(), strict=True)]
+
+
+def _judges(rows: Sequence[Row]) -> list[str]:
+    return sorted({r["judge"] for r in rows})
 
 
 def _n(row: Row) -> str:
@@ -71,6 +75,8 @@ def notes(rows: Sequence[Row]) -> list[str]:
         for r in rows
     }
     found = sorted(runs)
+    if len(_judges(rows)) == 1:
+        found.append(f"judge: {rows[0]['judge']}")
     if any(r["stand_in"] for r in rows):
         found.append("STAND-IN: the pictures were drawn by a program; this rehearses a measurement and is none.")
     if any(r.get("first_n") for r in rows):

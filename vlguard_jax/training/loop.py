@@ -89,6 +89,7 @@ def _introduction(settings: config.TrainConfig, start: checkpoint_lib.Checkpoint
         f"{kind} of {settings.model.path} ({start.layout}), {data.last_update} updates of {settings.data.batch_size} conversations, "
         f"{jax.device_count()} {jax.devices()[0].platform} device(s), {settings.precision.compute}",
     ]
+    lines += data.mixture.notes()
     if data.mixture.stand_in:
         lines.append("STAND-IN PICTURES: drawn by `prepare --stand_in_images`; this run is a rehearsal, not a result")
     return lines

@@ -10,6 +10,7 @@ from types import TracebackType
 
 from rich import console as rich_console
 from rich import progress
+from rich import table
 
 METRICS_FILE = "metrics.jsonl"
 SCHEMA = 1
@@ -52,14 +53,13 @@ class Writer:
                 self._stack.callback(self._board.close)
 
     def __enter__(self) -> Writer:
+        one_line = table.Column(no_wrap=True)
         columns = (
-            progress.TextColumn("training"),
-            progress.BarColumn(),
-            progress.MofNCompleteColumn(),
-            progress.TextColumn("{task.fields[note]}"),
-            progress.TimeElapsedColumn(),
-            progress.TextColumn("left"),
-            progress.TimeRemainingColumn(),
+            progress.BarColumn(bar_width=12),
+            progress.MofNCompleteColumn(table_column=one_line),
+            progress.TextColumn("{task.fields[note]}", table_column=one_line),
+            progress.TimeElapsedColumn(table_column=one_line),
+            progress.TimeRemainingColumn(table_column=one_line),
         )
         self._bar = progress.Progress(*columns, console=rich_console.Console(), disable=not self._active, refresh_per_second=2)
         self._task = self._bar.add_task("training", total=self._total, completed=self._start, note="")
@@ -83,5 +83,5 @@ class Writer:
         if self._board is not None:
             for name, value in values.items():
                 self._board.add_scalar(name, value, step)
-        note = f"loss {values['loss']:.4f}  lr {values['learning_rate']:.2e}  {values['step_seconds']:.2f} s/step  "
-        self._bar.update(self._task, completed=step, note=note + f"{values['tokens_per_second']:,.0f} tokens/s")
+        note = f"loss {values['loss']:.4f} lr {values['learning_rate']:.1e} {values['step_seconds']:.2f} s/step"
+        self._bar.update(self._task, completed=step, note=note + f" {values['tokens_per_second']:,.0f} tok/s")

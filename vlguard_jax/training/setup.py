@@ -10,7 +10,6 @@ import zlib
 from flax import serialization
 from flax import traverse_util
 import jax
-import jax.numpy as jnp
 import numpy as np
 import optax
 
@@ -126,11 +125,11 @@ def build_program(settings: config.TrainConfig, start: checkpoint_lib.Checkpoint
     model = llava.Functional(start.config, settings.precision.compute, start.lora, execution)
     loss = losses.get(settings.loss)
     trained, frozen = step_lib.split(start.params, with_lora=start.lora is not None)
-    trained = _place(trained, mesh, settings.precision.params)
-    frozen = _place(frozen, mesh, settings.precision.frozen)
+    trained = rules.place(trained, mesh, llava.DTYPES[settings.precision.params])
+    frozen = rules.place(frozen, mesh, llava.DTYPES[settings.precision.frozen])
     reference = None
     if getattr(loss, "needs_reference", False):
-        reference = step_lib.join(_place(trained, mesh, settings.precision.compute), frozen)
+        reference = step_lib.join(rules.place(trained, mesh, llava.DTYPES[settings.precision.compute]), frozen)
     tx = optimizer.build(settings.optimizer, total_updates)
     shardings = state_shardings(trained, tx, mesh)
     state = jax.jit(lambda params: step_lib.init_state(params, tx), out_shardings=shardings)(trained)
@@ -146,12 +145,6 @@ def state_shardings(trained: llava.Params, tx: optax.GradientTransformation, mes
     whole = mesh_lib.replicated(mesh)
     moments = optax.tree_map_params(tx, lambda _, s: s, shapes.opt_state, placed, transform_non_params=lambda _: whole)
     return step_lib.TrainState(whole, placed, moments)
-
-
-def _place(params: llava.Params, mesh: jax.sharding.Mesh, precision: str) -> llava.Params:
-    dtype = llava.DTYPES[precision]
-    placed = rules.shardings(params, mesh)
-    return jax.tree.map(lambda x, s: jax.device_put(jnp.asarray(x, dtype), s), params, placed)
 
 
 def to_tree(state: step_lib.TrainState) -> dict[str, Any]:
