@@ -13,7 +13,7 @@ help:  ## show what can be made
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 20
 
 quickstart: $(VENV)/.core  ## the whole story in miniature, without downloads: train, repair, measure (runs/quickstart)
-	$(RUN) vlguard_jax.quickstart --workdir runs/quickstart
+	JAX_PLATFORMS=$${JAX_PLATFORMS:-cpu} $(RUN) vlguard_jax.quickstart --workdir runs/quickstart
 
 test: $(VENV)/.core $(VENV)/.torch  ## the test suite; more with VLGUARD_GOLDEN and VLGUARD_METADATA set (BUILD.md)
 	$(RUN) pytest $(PYTEST_ARGS)

@@ -9,6 +9,7 @@ with the paper's row: configs/released/*.py. Results: generations.jsonl, verdict
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import pathlib
 import typing
@@ -70,7 +71,11 @@ def run(config: settings_lib.EvalConfig, folder: pathlib.Path, *, grid: bool = F
 
     run_lib.check(config)
     m = config.model
-    model = as_model(load.load(m.path, base=m.base, vision_tower=m.vision_tower, projector=m.projector), config)
+    loaded = load.load(m.path, base=m.base, vision_tower=m.vision_tower, projector=m.projector)
+    if loaded.extras.get("provenance", {}).get("stand_in"):
+        print("this model was trained on stand-in pictures: everything here is marked so")
+        config = dataclasses.replace(config, benchmark=dataclasses.replace(config.benchmark, stand_in=True))
+    model = as_model(loaded, config)
     if config.precision.compute != model.dtype:
         print(f"config.precision.compute={config.precision.compute}: computing in {model.dtype} on this machine")
     how = run_lib.evaluate_grid if grid else run_lib.evaluate

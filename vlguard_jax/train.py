@@ -1,6 +1,6 @@
 """Fine-tune a vision-language model.
 
-  python -m vlguard_jax.train --config configs/posthoc_lora_7b.py --workdir runs/posthoc --config.model.path=FOLDER
+  python -m vlguard_jax.train --config configs/train/llava_v15_7b_posthoc_lora.py --workdir runs/posthoc_lora
 
 Everything about the run stands in the config file; any setting can be changed with --config.a.b=value. The run resumes by itself
 when it is started again with the same --workdir. SIGTERM saves and ends with exit code 75.

@@ -1,5 +1,6 @@
 """The loop: resume, preemption, devices, arms and exports."""
 
+import dataclasses
 import json
 import os
 import pathlib
@@ -211,3 +212,15 @@ def test_config_of_the_run_is_stored(tmp_path: pathlib.Path) -> None:
     settings = stand.settings(optimizer={"max_steps": 1})
     loop.train(settings, tmp_path)
     assert config.resolve(json.loads((tmp_path / "config.json").read_text()), config.TrainConfig) == settings
+
+
+@pytest.mark.parametrize("kind", ["llava", "hf", "peft"])
+def test_the_model_tells_what_it_was_trained_on(tmp_path: pathlib.Path, kind: str) -> None:
+    source = dataclasses.replace(stand.settings().data.sources["chats"], stand_in=True)
+    lora = {"rank": 2} if kind == "peft" else {}
+    settings = stand.settings(data={"sources": {"chats": source}}, lora=lora, run={"export": kind}, optimizer={"max_steps": 1})
+    loop.train(settings, tmp_path / "run")
+    base = {"base": str(stand.folder() / "init")} if kind == "peft" else {}
+    told = load.load(tmp_path / "run" / "model", **base).extras["provenance"]
+    assert told["stand_in"] and told["updates"] == 1 and told["source"] == settings.model.path
+    assert told["source_sha256"] == load.load(stand.folder() / "init").weights_sha256

@@ -13,6 +13,8 @@ import numpy as np
 from vlguard_jax.checkpoints import trees
 from vlguard_jax.models import config as model_config
 
+PROVENANCE = "vlguard_jax"  # the section of config.json that holds extras["provenance"]
+
 
 @dataclasses.dataclass(frozen=True)
 class Checkpoint:
@@ -25,6 +27,7 @@ class Checkpoint:
     layout: "llava", "llava-hf", "llama", "peft", "projector" (with a base) or "orbax".
     extras: what writing it back needs and the model does not: "config" (the original config.json) and its "kind",
       "generation_config", "preprocessor", "vision_tower" and "base" (names), "adapter_config" (PEFT), "source" (the path as given),
+      "provenance" (of a model trained here: source, updates, config hash, and if its pictures were stand-ins),
       "padding" ({tree path: stored rows behind the vocabulary}). All may be missing.
     """
 

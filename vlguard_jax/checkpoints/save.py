@@ -46,7 +46,7 @@ def save_llava(
     Raises:
       UserError: `dst` is there already, the model has no tower, or a value does not fit `dtype`.
     """
-    config = write_config.llava_json(model, _dtype_name(model, dtype))
+    config = write_config.llava_json(model, _dtype_name(model, dtype)) | write_config.provenance(model)
     parts = ["text", "head", "projector", *(["vision"] if config.get("unfreeze_mm_vision_tower") else [])]
     with _new_folder(dst, overwrite) as folder:
         _write_weights(folder, _entries(model, "llava", parts, dtype), shard_bytes)
@@ -78,7 +78,7 @@ def save_hf(
     Raises:
       UserError: `dst` is there already, the projector has no place in this layout, or a value does not fit `dtype`.
     """
-    config = write_config.hf_json(model, _dtype_name(model, dtype))
+    config = write_config.hf_json(model, _dtype_name(model, dtype)) | write_config.provenance(model)
     whole = model.config.vision is not None
     layout = "llava-hf" if whole else "llama"
     vocab, stored = model.config.text.vocab_size, int(config.get("text_config", config).get("vocab_size", 0))
@@ -115,7 +115,8 @@ def save_peft(model: checkpoint.Checkpoint, dst: str | os.PathLike[str], dtype: 
         torch_files.save_torch(folder / "non_lora_trainables.bin", trained)
         tokenizer_files.write_json(folder / "adapter_config.json", write_config.adapter_json(model, base))
         stored = _dtype_name(model, None)  # the type of the base, which stays where it is
-        tokenizer_files.write_json(folder / "config.json", {**write_config.llava_json(model, stored), "model_type": "llava_llama"})
+        config = {**write_config.llava_json(model, stored), "model_type": "llava_llama"}
+        tokenizer_files.write_json(folder / "config.json", config | write_config.provenance(model))
 
 
 def save_orbax(model: checkpoint.Checkpoint, dst: str | os.PathLike[str], dtype: Dtype = None, *, overwrite: bool = False) -> None:

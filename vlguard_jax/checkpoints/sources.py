@@ -8,6 +8,7 @@ import pathlib
 from typing import Any
 
 from vlguard_jax import errors
+from vlguard_jax.checkpoints import checkpoint
 from vlguard_jax.checkpoints import hub
 from vlguard_jax.checkpoints import layouts
 from vlguard_jax.checkpoints import lora as lora_lib
@@ -86,6 +87,8 @@ def refuse(folder: pathlib.Path, **given: str) -> None:
 
 def _extras(folder: pathlib.Path, kind: str, config: dict[str, Any]) -> dict[str, Any]:
     extras: dict[str, Any] = {"kind": kind, "config": config}
+    if isinstance(config.get(checkpoint.PROVENANCE), dict):
+        extras["provenance"] = config[checkpoint.PROVENANCE]
     if (folder / "generation_config.json").is_file():
         extras["generation_config"] = tensors.read_json(folder / "generation_config.json")
     return extras

@@ -100,6 +100,11 @@ def tower_name(model: checkpoint.Checkpoint) -> str:
     return config_lib.OPENAI_TOWER if sizes == vision_json(preset) else OWN_TOWER
 
 
+def provenance(model: checkpoint.Checkpoint) -> dict[str, Any]:
+    """How the model came to be, as a section of `config.json` that other programs leave alone."""
+    return {checkpoint.PROVENANCE: model.extras["provenance"]} if model.extras.get("provenance") else {}
+
+
 def llava_json(model: checkpoint.Checkpoint, dtype: str) -> dict[str, Any]:
     """`config.json` of LLaVA's own layout."""
     if model.extras.get("kind") == "llava":

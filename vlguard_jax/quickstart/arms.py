@@ -14,6 +14,7 @@ from vlguard_jax import config
 HELPFUL, COMPLIANT = 6000, 1500  # conversations; of the compliant ones so many on signs and so many on things
 POSTHOC_HELPFUL = 2000  # as many as there are safety conversations
 
+MESH = config.MeshSettings(data=-1, fsdp=1)  # the model is too small to be divided
 PRECISION = config.PrecisionSettings(compute="fp32", params="fp32", frozen="fp32")
 MAX_NEW_TOKENS = 24
 
@@ -78,6 +79,7 @@ def train_config(arm: Arm, workdir: Path, seed: int) -> config.TrainConfig:
             group_size=16,
         ),
         optimizer=config.OptimizerSettings(learning_rate=arm.learning_rate, epochs=arm.epochs, warmup_ratio=0.05, b2=0.98, clip_norm=1.0),
+        mesh=MESH,
         run=config.RunSettings(remat="none", save_every=200, tensorboard=False, log_every=10, export="llava"),
     )
     return config.resolve(dataclasses.asdict(settings), config.TrainConfig)
@@ -93,4 +95,5 @@ def eval_config(arm: Arm, workdir: Path) -> config.EvalConfig:
         precision=config.EvalPrecisionSettings(compute="fp32"),
         benchmark=config.BenchmarkSettings(name="vlguard_like", path=str(world / "test.json"), images=str(world / "test")),
         decode=config.DecodeSettings(max_new_tokens=MAX_NEW_TOKENS, batch_size=64),
+        mesh=MESH,
     )

@@ -6,8 +6,6 @@ import json
 from pathlib import Path
 from typing import Any
 
-import rich
-
 from vlguard_jax import evaluate
 from vlguard_jax import workdir as workdir_lib
 from vlguard_jax.quickstart import arms
@@ -41,5 +39,5 @@ def tell(folder: Path, seed: int) -> bool:
                 return False
         rows += evaluate.run(arms.eval_config(arm, folder), folder / arm.name / "eval")
     workdir_lib.write_text(folder / "summary.json", json.dumps(rows, indent=1) + "\n")
-    rich.print(tables.terminal(rows))
+    tables.show(rows)
     return True

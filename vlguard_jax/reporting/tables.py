@@ -78,7 +78,7 @@ def notes(rows: Sequence[Row]) -> list[str]:
     if len(_judges(rows)) == 1:
         found.append(f"judge: {rows[0]['judge']}")
     if any(r["stand_in"] for r in rows):
-        found.append("STAND-IN: the pictures were drawn by a program; this rehearses a measurement and is none.")
+        found.append("STAND-IN: pictures, of test or training, were drawn by a program; this rehearses a measurement and is none.")
     if any(r.get("first_n") for r in rows):
         found.append("first n: only the first n questions of a subset were asked; not comparable with published rates.")
     if any(r.get("paper") and r["paper"]["p"] is not None for r in rows):

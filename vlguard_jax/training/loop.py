@@ -75,6 +75,7 @@ def train(settings: config.TrainConfig, workdir: str | Path) -> Result:
         state, last = _run(settings, data, program, state, store, workdir)
     finished = int(state.step) >= data.last_update
     # 5. The tuned model in a layout that others read.
+    start = _with_provenance(settings, start, data, int(state.step))
     path = _export(settings, start, program, state, workdir / "model", console) if finished else None
     return Result(int(state.step), finished, last, path)
 
@@ -98,6 +99,21 @@ def _introduction(settings: config.TrainConfig, start: checkpoint_lib.Checkpoint
 def _untrained(start: checkpoint_lib.Checkpoint) -> llava.Params:
     """What the export needs besides the state: the parameters that are not trained, as they came."""
     return step_lib.split(start.params, with_lora=start.lora is not None)[1]
+
+
+def _with_provenance(
+    settings: config.TrainConfig, start: checkpoint_lib.Checkpoint, data: setup.Data, updates: int
+) -> checkpoint_lib.Checkpoint:
+    before = start.extras.get("provenance", {})
+    own = {
+        "schema": 1,
+        "source": settings.model.path,
+        "source_sha256": start.weights_sha256,
+        "config_hash": workdir_lib.config_hash(settings),
+        "updates": updates,
+        "stand_in": data.mixture.stand_in or bool(before.get("stand_in", False)),
+    }
+    return dataclasses.replace(start, extras={**start.extras, "provenance": own})
 
 
 def _restore(program: setup.Program, store: store_lib.Store, console: rich_console.Console) -> step_lib.TrainState:
@@ -250,5 +266,6 @@ def _export(
     tuned = dataclasses.replace(start, params=step_lib.join(trained, start.params), weights_sha256="")
     writers = {"llava": save.save_llava, "hf": save.save_hf, "peft": save.save_peft}
     writers[kind](tuned if kind == "peft" else lora.merge(tuned), path, dtype, overwrite=True)
-    console.print(f"wrote {path} ({kind} layout{', adapters merged' if tuned.lora and kind != 'peft' else ''})")
+    merged = ", adapters merged" if tuned.lora and kind != "peft" else ""
+    console.print(f"wrote {path} ({kind} layout{merged}); measure it: python -m vlguard_jax.evaluate --config.model.path={path} ...")
     return path
