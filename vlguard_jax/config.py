@@ -301,8 +301,9 @@ def on_backend(precision: EvalPrecisionSettings, backend: str) -> PrecisionSetti
 
 def _check_train(c: TrainConfig) -> None:
     d = c.data
-    if c.precision.compute.startswith("auto_"):
-        raise errors.UserError(f"config.precision.compute={c.precision.compute!r} is for evaluation; training needs fp32, bf16 or fp16")
+    if c.precision.compute not in ("fp32", "bf16"):
+        # fp16 gradients underflow without loss scaling, which the reference does not use either
+        raise errors.UserError(f"config.precision.compute={c.precision.compute!r} is for evaluation; training needs fp32 or bf16")
     if not d.sources:
         raise errors.UserError("config.data.sources is empty: name at least one source of conversations")
     if d.batch_size < 1 or d.group_size < 1 or d.batch_size % d.group_size:
@@ -315,5 +316,9 @@ def _check_train(c: TrainConfig) -> None:
         raise errors.UserError("config.lora.rank must be >= 0 and config.lora.dropout in [0, 1)")
     if c.run.export == "peft" and not c.lora.rank:
         raise errors.UserError('config.run.export="peft" needs config.lora.rank > 0')
-    if c.optimizer.epochs <= 0:
-        raise errors.UserError(f"config.optimizer.epochs={c.optimizer.epochs} must be positive")
+    for name in ("learning_rate", "epochs"):
+        if getattr(c.optimizer, name) <= 0:
+            raise errors.UserError(f"config.optimizer.{name}={getattr(c.optimizer, name)} must be positive")
+    for name in ("log_every", "unroll", "loss_chunk", "keep"):
+        if getattr(c.run, name) < 1:
+            raise errors.UserError(f"config.run.{name}={getattr(c.run, name)} must be at least 1")

@@ -1,0 +1,78 @@
+"""Settings: dataclass -> ConfigDict -> dataclass, unknown keys, types, choices and rules that span fields."""
+
+import dataclasses
+
+import pytest
+
+from vlguard_jax import config
+from vlguard_jax import errors
+
+
+def _config(**changes):
+    """A valid training config as plain dict; `section__name=value` changes one setting, `section=value` a section."""
+    base = config.base_train_config()
+    base.data.sources = {"chats": config.source(path="chats.json", images="pictures")}
+    plain = base.to_dict()
+    for path, value in changes.items():
+        section, _, name = path.partition("__")
+        plain |= {section: plain[section] | {name: value} if name else value}
+    return plain
+
+
+def test_there_and_back() -> None:
+    for kind, base in ((config.EvalConfig, config.base_eval_config()), (config.TrainConfig, _config())):
+        settings = config.resolve(base, kind)
+        assert config.resolve(config.to_config_dict(settings), kind) == settings
+    assert settings.data.sources["chats"] == config.SourceSettings(path="chats.json", images="pictures")
+
+
+def test_whole_numbers_are_fine_as_floats() -> None:
+    settings = config.resolve({**_config(), "lora": {"rank": 4, "alpha": 8, "dropout": 0}}, config.TrainConfig)
+    assert dataclasses.astuple(settings.lora) == (4, 8.0, 0.0) and isinstance(settings.lora.alpha, float)
+
+
+BAD = {
+    "unknown key": ({"optimizer__learning_rat": 1.0}, "config.optimizer.learning_rat is not a setting; did you mean 'learning_rate'?"),
+    "unknown section": ({"optimiser": {}}, "config.optimiser is not a setting; did you mean 'optimizer'?"),
+    "unknown source key": ({"data__sources": {"a": {"pth": "x"}}}, "config.data.sources.a.pth is not a setting; did you mean 'path'?"),
+    "section as value": ({"optimizer": 3}, "config.optimizer must be a section of settings"),
+    "type": ({"data__batch_size": "many"}, "config.data.batch_size must be of type int, not 'many'"),
+    "choice": ({"data__order": "shufle"}, "config.data.order='shufle' is unknown; did you mean 'shuffle'?"),
+    "no source": ({"data__sources": {}}, "config.data.sources is empty"),
+    "groups": ({"data__group_size": 48}, "batch_size=128 must be a multiple of config.data.group_size=48"),
+    "rows": ({"run__rows": 48}, "batch_size=128 must be a multiple of config.run.rows=48"),
+    "replay": ({"data__order": "replay"}, "needs config.data.replay"),
+    "dropout": ({"lora__dropout": 1.0}, "config.lora.dropout in [0, 1)"),
+    "adapter export": ({"run__export": "peft"}, "needs config.lora.rank > 0"),
+    "half precision": ({"precision__compute": "fp16"}, "training needs fp32 or bf16"),
+    "rate": ({"optimizer__learning_rate": 0.0}, "config.optimizer.learning_rate=0.0 must be positive"),
+    "epochs": ({"optimizer__epochs": -1.0}, "config.optimizer.epochs=-1.0 must be positive"),
+    "logging": ({"run__log_every": 0}, "config.run.log_every=0 must be at least 1"),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_bad_settings_name_the_setting(case: str) -> None:
+    changes, message = BAD[case]
+    with pytest.raises(errors.UserError) as error:
+        config.resolve(_config(**changes), config.TrainConfig)
+    assert message in str(error.value)
+
+
+def test_an_unknown_source_setting_is_named_in_the_config_file() -> None:
+    with pytest.raises(errors.UserError, match="did you mean 'exclude_ids'"):
+        config.source(exclude_id="x")
+
+
+def test_resume_differences_name_the_setting(tmp_path) -> None:
+    from vlguard_jax import workdir
+
+    settings = config.resolve(_config(), config.TrainConfig)
+    workdir.claim(tmp_path / "run", settings)
+    workdir.claim(tmp_path / "run", dataclasses.replace(settings, run=config.RunSettings(rows=4)), free=("run",))
+    other = dataclasses.replace(settings, optimizer=config.OptimizerSettings(weight_decay=0.1))
+    with pytest.raises(errors.UserError, match=r"config\.optimizer\.weight_decay is 0\.1 here and 0\.0 there"):
+        workdir.claim(tmp_path / "run", other)
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(errors.UserError, match="cannot be written"):
+        workdir.claim(tmp_path / "file" / "run", settings)

@@ -1,0 +1,72 @@
+"""The shipped training configs hold the paper's hyperparameters (protocol notes 2.1 and 2.2)."""
+
+import ast
+import importlib.util
+import pathlib
+
+import numpy as np
+import pytest
+
+from vlguard_jax import config
+from vlguard_jax import errors
+from vlguard_jax.data import index as index_lib
+from vlguard_jax.data import plan as plan_lib
+
+CONFIGS = sorted((pathlib.Path(__file__).parents[2] / "configs" / "train").glob("*.py"))
+PAPER = {  # (regime, LoRA): learning rate, projector's, epochs
+    ("posthoc", False): (1e-5, 0.0, 3.0),
+    ("posthoc", True): (2e-4, 2e-5, 3.0),
+    ("mixed", False): (2e-5, 0.0, 1.0),
+    ("mixed", True): (2e-4, 2e-5, 1.0),
+}
+
+
+def _load(path: pathlib.Path, *argument: str) -> config.TrainConfig:
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return config.resolve(module.get_config(*argument), config.TrainConfig)
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda p: p.stem)
+def test_config_resolves_and_names_its_command(path: pathlib.Path) -> None:
+    settings = _load(path)
+    assert (settings.data.batch_size, settings.data.group_size, settings.data.normalization) == (128, 16, "micro_batch")
+    assert (settings.data.order, settings.data.max_len, settings.data.end_of_epoch) == ("modality_length", 2048, "reference")
+    assert settings.model.template == "vicuna_v1" and settings.model.image_mode == "pad"
+    o = settings.optimizer
+    assert (o.warmup_ratio, o.weight_decay, o.b1, o.b2, o.eps, o.clip_norm) == (0.03, 0.0, 0.9, 0.999, 1e-8, 0.0)
+    assert f"--config configs/train/{path.name}" in (ast.get_docstring(ast.parse(path.read_text())) or "")
+
+
+@pytest.mark.parametrize("size", ["7b", "13b"])
+@pytest.mark.parametrize("regime,lora", PAPER)
+def test_papers_hyperparameters(size: str, regime: str, lora: bool) -> None:
+    (path,) = [p for p in CONFIGS if p.stem == f"llava_v15_{size}_{regime}{'_lora' if lora else ''}"]
+    settings = _load(path)
+    o = settings.optimizer
+    assert (o.learning_rate, o.projector_learning_rate, o.epochs) == PAPER[regime, lora]
+    assert (settings.lora.rank, settings.lora.alpha, settings.lora.dropout) == ((128, 256.0, 0.05) if lora else (0, 256.0, 0.05))
+    sources = settings.data.sources
+    assert set(sources) == {"vlguard", "llava_mix"} and sources["vlguard"].format == "vlguard"
+    assert sources["llava_mix"].count == (5000 if regime == "posthoc" else 0)
+    assert size in settings.model.path and bool(settings.model.projector) == (regime == "mixed")
+
+
+def test_posthoc_is_165_updates() -> None:
+    """2,000 + 5,000 conversations in batches of 128: 55 updates an epoch with the reference's refill, 165 in 3."""
+    count = 7000
+    ones = np.full(count, 9, np.int64)
+    index = index_lib.SampleIndex(ones, ones * 0 + 1, ones, ones, tuple(map(str, range(count))), ("x",) * count)
+    settings = _load(next(p for p in CONFIGS if p.stem == "llava_v15_7b_posthoc"))
+    plan = plan_lib.BatchPlan(index, settings.data, settings.seed)
+    assert (plan.steps_per_epoch, plan.total_steps(settings.optimizer.epochs)) == (55, 165)
+    assert len(plan[54].samples) == 128 and len(np.unique(plan[54].groups)) == 8
+
+
+def test_rehearsal_takes_one_of_two() -> None:
+    path = next(p for p in CONFIGS if p.stem == "rehearsal")
+    assert _load(path, "lora").lora.rank == 128 and _load(path, "full").lora.rank == 0
+    with pytest.raises(errors.UserError, match="did you mean 'lora'"):
+        _load(path, "lra")
