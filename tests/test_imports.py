@@ -21,12 +21,12 @@ ORDER = (
     ("models",),
     ("workdir",),
     ("config", "cli"),
-    ("types",),
+    ("types", "trees"),
     ("errors",),
 )
 RANK = {name: rank for rank, line in enumerate(ORDER, 1) for name in line}
 JAX = {"jax", "jaxlib", "flax", "optax", "orbax", "grain", "chex"}
-WITHOUT_JAX = ("data", "safety", "reporting", "quickstart", "config", "types", "errors", "cli")
+WITHOUT_JAX = ("data", "safety", "reporting", "quickstart", "config", "types", "trees", "errors", "cli", "workdir")
 GRAIN_HERE = "vlguard_jax.data.loader"
 
 

@@ -32,27 +32,32 @@ def write_text(path: Path, text: str) -> None:
     beside.replace(path)
 
 
-def claim(folder: Path, settings: Any, *, free: tuple[str, ...] = ()) -> None:
-    """Make `folder` the working directory of `settings`, or check that it already is.
+def check(folder: Path, settings: Any, *, free: tuple[str, ...] = ()) -> None:
+    """Raise UserError if `folder` is the working directory of another configuration; the first difference is named.
 
     `free` names settings (or sections) that may differ between the run and its resumption because they change no result.
+    """
+    path = folder / CONFIG_FILE
+    if not path.exists():
+        return
+    for key, ours, stored in _differences(plain(settings), json.loads(path.read_text(encoding="utf-8"))):
+        if not any(key == f or key.startswith(f + ".") for f in free):
+            raise errors.UserError(
+                f"--workdir={folder} belongs to another run: config.{key} is {ours!r} here and {stored!r} there; "
+                "choose another --workdir, or the same config to resume"
+            )
+
+
+def claim(folder: Path, settings: Any, *, free: tuple[str, ...] = ()) -> None:
+    """Make `folder` the working directory of `settings`, or `check` that it already is.
 
     Raises:
-      UserError: the folder holds another configuration (names the first difference), or cannot be written.
+      UserError: the folder holds another configuration, or cannot be written.
     """
-    mine = plain(settings)
-    path = folder / CONFIG_FILE
-    if path.exists():
-        theirs = json.loads(path.read_text(encoding="utf-8"))
-        for key, ours, stored in _differences(mine, theirs):
-            if not any(key == f or key.startswith(f + ".") for f in free):
-                raise errors.UserError(
-                    f"--workdir={folder} belongs to another run: config.{key} is {ours!r} here and {stored!r} there; "
-                    "choose another --workdir, or the same config to resume"
-                )
+    check(folder, settings, free=free)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        write_text(path, json.dumps(mine, indent=1, sort_keys=True) + "\n")
+        write_text(folder / CONFIG_FILE, json.dumps(plain(settings), indent=1, sort_keys=True) + "\n")
     except OSError as e:
         raise errors.UserError(f"--workdir={folder} cannot be written: {e}") from e
 

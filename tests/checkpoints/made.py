@@ -7,9 +7,9 @@ import pathlib
 
 import numpy as np
 
+from vlguard_jax import trees
 from vlguard_jax.checkpoints import checkpoint
 from vlguard_jax.checkpoints import layouts
-from vlguard_jax.checkpoints import trees
 from vlguard_jax.models import config as model_config
 
 TEXT = model_config.TextConfig(100, 8, 2, 2, 1, 4, 12, 1e-5, 1e4)

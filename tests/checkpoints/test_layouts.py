@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 
 from vlguard_jax import errors
+from vlguard_jax import trees
 from vlguard_jax.checkpoints import layouts
 from vlguard_jax.checkpoints import tensors
-from vlguard_jax.checkpoints import trees
 from vlguard_jax.models import config as model_config
 
 TEXT = model_config.TextConfig(10, 8, 2, 2, 1, 4, 12, 1e-5, 1e4)

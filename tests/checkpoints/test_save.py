@@ -13,12 +13,12 @@ import tokenizers
 from tests.checkpoints import made
 from tests.checkpoints import tiny
 from vlguard_jax import errors
+from vlguard_jax import trees
 from vlguard_jax.checkpoints import export
 from vlguard_jax.checkpoints import format_v1
 from vlguard_jax.checkpoints import load
 from vlguard_jax.checkpoints import save
 from vlguard_jax.checkpoints import tensors
-from vlguard_jax.checkpoints import trees
 from vlguard_jax.checkpoints import write_config
 from vlguard_jax.models import config as model_config
 

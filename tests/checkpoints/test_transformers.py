@@ -11,10 +11,10 @@ import transformers
 
 from tests.checkpoints import tiny
 from vlguard_jax import errors
+from vlguard_jax import trees
 from vlguard_jax.checkpoints import load
 from vlguard_jax.checkpoints import model_config
 from vlguard_jax.checkpoints import save
-from vlguard_jax.checkpoints import trees
 
 
 @pytest.mark.parametrize("names", ["pretrained", "memory", "hub"])

@@ -12,9 +12,9 @@ import safetensors.torch
 import torch
 import transformers
 
+from vlguard_jax import trees
 from vlguard_jax.checkpoints import checkpoint
 from vlguard_jax.checkpoints import tensors
-from vlguard_jax.checkpoints import trees
 
 LLAMA3_ROPE = {
     "rope_type": "llama3",

@@ -13,12 +13,12 @@ import transformers
 
 from tests.checkpoints import tiny
 from tests.golden import reference
+from vlguard_jax import trees
 from vlguard_jax.checkpoints import load
 from vlguard_jax.checkpoints import lora
 from vlguard_jax.checkpoints import model_config
 from vlguard_jax.checkpoints import save
 from vlguard_jax.checkpoints import tensors
-from vlguard_jax.checkpoints import trees
 from vlguard_jax.types import IMAGE_TOKEN
 
 TOLERANCE = 1e-4  # logits, as golden/README suggests

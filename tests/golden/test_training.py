@@ -6,13 +6,13 @@ import pathlib
 import shutil
 from typing import Any
 
-from flax import traverse_util
 import jax
 import numpy as np
 import pytest
 
 from tests.golden import reference
 from vlguard_jax import config
+from vlguard_jax import trees
 from vlguard_jax import types
 from vlguard_jax.checkpoints import layouts
 from vlguard_jax.checkpoints import torch_files
@@ -90,7 +90,7 @@ def _start(golden: pathlib.Path, recorded: pathlib.Path, run: dict[str, Any], fo
 
 def _tensors(params: Any, config_: Any, lora: Any) -> dict[str, np.ndarray]:
     """A (part of a) parameter tree under the reference's names, without the prefix that PEFT puts in front."""
-    flat = traverse_util.flatten_dict(params, sep=".")
+    flat = trees.flatten(params)
     rows = layouts.rows("llava", config_, ("text", "head", "projector"))
     rows += layouts.rows("peft", config_, ("adapter",), lora=lora) if lora else []
     named = {}

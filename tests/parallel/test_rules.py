@@ -2,13 +2,13 @@
 
 import re
 
-from flax import traverse_util
 import jax
 import pytest
 
 from tests.models import tiny
 from vlguard_jax import config
 from vlguard_jax import errors
+from vlguard_jax import trees
 from vlguard_jax.models import config as model_config
 from vlguard_jax.models import llava
 from vlguard_jax.parallel import mesh as mesh_lib
@@ -18,7 +18,7 @@ LORA = model_config.LoraConfig(128, 256.0, 0.05)
 
 
 def _paths(name: str) -> dict[str, jax.ShapeDtypeStruct]:
-    return traverse_util.flatten_dict(llava.Functional(model_config.PRESETS[name], "bf16", LORA).shapes(), sep=".")
+    return trees.flatten(llava.Functional(model_config.PRESETS[name], "bf16", LORA).shapes())
 
 
 @pytest.mark.parametrize("name", model_config.PRESETS)

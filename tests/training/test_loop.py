@@ -4,9 +4,9 @@ import dataclasses
 import json
 import os
 import pathlib
+import shutil
 import signal
 
-from flax import traverse_util
 import jax
 import numpy as np
 import pytest
@@ -14,14 +14,17 @@ import pytest
 from tests.training import stand
 from vlguard_jax import config
 from vlguard_jax import errors
+from vlguard_jax import trees
 from vlguard_jax.checkpoints import load
+from vlguard_jax.quickstart import model as quickstart_model
+from vlguard_jax.quickstart import world
 from vlguard_jax.training import loop
 from vlguard_jax.training import losses
 from vlguard_jax.training import setup
 
 
 def _final(workdir: pathlib.Path) -> dict[str, np.ndarray]:
-    return traverse_util.flatten_dict(load.load(workdir / "model").params, sep=".")
+    return trees.flatten(load.load(workdir / "model").params)
 
 
 @pytest.fixture(autouse=True)
@@ -59,7 +62,7 @@ def test_stopped_and_resumed_equals_uninterrupted(tmp_path: pathlib.Path, monkey
 
 def test_full_tuning_changes_decoder_and_projector_only(tmp_path: pathlib.Path) -> None:
     loop.train(stand.settings(run={"export": "llava"}), tmp_path)
-    before = traverse_util.flatten_dict(load.load(stand.folder() / "init").params, sep=".")
+    before = trees.flatten(load.load(stand.folder() / "init").params)
     for name, value in _final(tmp_path).items():
         assert np.array_equal(value, before[name]) == name.startswith("vision."), name
 
@@ -67,8 +70,8 @@ def test_full_tuning_changes_decoder_and_projector_only(tmp_path: pathlib.Path) 
 def test_lora_leaves_the_base_alone(tmp_path: pathlib.Path) -> None:
     loop.train(stand.settings(lora={"rank": 4}, run={"export": "peft"}), tmp_path)
     tuned = load.load(tmp_path / "model", base=str(stand.folder() / "init"))
-    before = traverse_util.flatten_dict(load.load(stand.folder() / "init").params, sep=".")
-    after = traverse_util.flatten_dict(tuned.params, sep=".")
+    before = trees.flatten(load.load(stand.folder() / "init").params)
+    after = trees.flatten(tuned.params)
     assert tuned.lora is not None and tuned.lora.rank == 4
     for name, value in before.items():
         assert np.array_equal(after[name], value) != name.startswith("projector."), name
@@ -105,9 +108,9 @@ def test_state_is_sharded_with_its_parameters(monkeypatch: pytest.MonkeyPatch) -
     start = setup.load_model(stand.settings())
     program = setup.build_program(stand.settings(mesh={"fsdp": 8}), start, 6)
     adam = next(s for s in program.state.opt_state if hasattr(s, "mu"))
-    params = traverse_util.flatten_dict(program.state.params, sep=".")
+    params = trees.flatten(program.state.params)
     for moments in (adam.mu, adam.nu):
-        for path, value in traverse_util.flatten_dict(moments, sep=".").items():
+        for path, value in trees.flatten(moments).items():
             assert value.sharding == params[path].sharding, path
     kernel = params["text.layers.mlp.up.kernel"]
     assert kernel.sharding.spec == jax.sharding.PartitionSpec(None, "fsdp", "tensor")
@@ -153,7 +156,7 @@ def test_only_non_finite_updates_are_skipped(tmp_path: pathlib.Path) -> None:
     settings = stand.settings(loss="tests.training.test_loop:not_a_number", run={"export": "llava"})
     result = loop.train(settings, tmp_path)
     assert result.metrics["skipped"] == 1.0 and result.finished
-    before = traverse_util.flatten_dict(load.load(stand.folder() / "init").params, sep=".")
+    before = trees.flatten(load.load(stand.folder() / "init").params)
     for name, value in _final(tmp_path).items():
         np.testing.assert_array_equal(value, before[name], err_msg=name)
 
@@ -190,9 +193,21 @@ def test_bad_settings_are_one_clear_line(tmp_path: pathlib.Path, case: str) -> N
     if case == "other run":
         loop.train(stand.settings(optimizer={"max_steps": 1}), tmp_path)
         changes = {"optimizer": {**changes["optimizer"], "max_steps": 1}}
+    before = sorted(path.name for path in tmp_path.iterdir())
     with pytest.raises(errors.UserError, match=message) as error:
         loop.train(stand.settings(**changes), tmp_path)
     assert "\n" not in str(error.value)
+    assert sorted(path.name for path in tmp_path.iterdir()) == before, "a mistake must not claim the directory"
+
+
+def test_resuming_on_other_weights_is_refused(tmp_path: pathlib.Path) -> None:
+    shutil.copytree(stand.folder() / "init", tmp_path / "model")
+    changes = {"model": {"path": str(tmp_path / "model")}}
+    loop.train(stand.settings(**changes, optimizer={"max_steps": 1}), tmp_path / "run")
+    shutil.rmtree(tmp_path / "model")
+    quickstart_model.write(tmp_path / "model", 1, world.sentences())
+    with pytest.raises(errors.UserError, match="its weights are not those this run started from"):
+        loop.train(stand.settings(**changes, optimizer={"max_steps": 2}), tmp_path / "run")
 
 
 def test_a_longer_run_may_go_on(tmp_path: pathlib.Path) -> None:

@@ -2,7 +2,6 @@
 
 import dataclasses
 
-from flax import traverse_util
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -11,6 +10,7 @@ import torch
 import transformers
 
 from vlguard_jax import config
+from vlguard_jax import trees
 from vlguard_jax.training import optimizer
 
 SETTINGS = config.OptimizerSettings(learning_rate=3e-3, projector_learning_rate=1e-2, weight_decay=0.1, clip_norm=0.7)
@@ -48,17 +48,17 @@ def test_equals_torch() -> None:
     start = {name: rng.standard_normal(shape).astype(np.float32) for name, shape in SHAPES.items()}
     grads = [{name: rng.standard_normal(shape).astype(np.float32) for name, shape in SHAPES.items()} for _ in range(STEPS)]
     tx = optimizer.build(dataclasses.replace(SETTINGS, warmup_ratio=0.3), STEPS)
-    params = traverse_util.unflatten_dict({k: jnp.asarray(v) for k, v in start.items()}, sep=".")
+    params = trees.unflatten({k: jnp.asarray(v) for k, v in start.items()})
     state = tx.init(params)
     first = None
     for grad in grads:
-        updates, state = tx.update(traverse_util.unflatten_dict(grad, sep="."), state, params)
+        updates, state = tx.update(trees.unflatten(grad), state, params)
         params = optax.apply_updates(params, updates)
         first = first or jax.tree.map(np.asarray, params)
-    for name, value in traverse_util.flatten_dict(first, sep=".").items():
+    for name, value in trees.flatten(first).items():
         np.testing.assert_array_equal(value, start[name], err_msg=f"{name}: the first update has learning rate 0")
     expected = _torch_run(start, grads)
-    for name, value in traverse_util.flatten_dict(params, sep=".").items():
+    for name, value in trees.flatten(params).items():
         np.testing.assert_allclose(value, expected[name], rtol=0, atol=2e-6, err_msg=name)
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from vlguard_jax.checkpoints import trees
+from vlguard_jax import trees
 from vlguard_jax.models import config as model_config
 
 PROVENANCE = "vlguard_jax"  # the section of config.json that holds extras["provenance"]

@@ -11,12 +11,12 @@ from typing import Any
 import numpy as np
 
 from vlguard_jax import errors
+from vlguard_jax import trees
 from vlguard_jax.checkpoints import checkpoint
 from vlguard_jax.checkpoints import format_v1
 from vlguard_jax.checkpoints import layouts
 from vlguard_jax.checkpoints import tensors
 from vlguard_jax.checkpoints import tokenizer_files
-from vlguard_jax.checkpoints import trees
 from vlguard_jax.models import config as model_config
 
 RECORD = "checkpoint.json"

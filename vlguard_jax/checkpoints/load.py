@@ -6,13 +6,13 @@ import os
 
 import numpy as np
 
+from vlguard_jax import trees
 from vlguard_jax.checkpoints import checkpoint
 from vlguard_jax.checkpoints import export
 from vlguard_jax.checkpoints import hub
 from vlguard_jax.checkpoints import layouts
 from vlguard_jax.checkpoints import sources
 from vlguard_jax.checkpoints import tensors
-from vlguard_jax.checkpoints import trees
 
 PADDED = ("text.embed.embedding", "text.head.kernel")  # arrays whose rows some layouts pad
 

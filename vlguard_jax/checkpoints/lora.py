@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 
 from vlguard_jax import errors
+from vlguard_jax import trees
 from vlguard_jax.checkpoints import checkpoint
 from vlguard_jax.checkpoints import layouts
-from vlguard_jax.checkpoints import trees
 from vlguard_jax.models import config as model_config
 
 

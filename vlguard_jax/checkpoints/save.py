@@ -18,12 +18,12 @@ from typing import Any
 import numpy as np
 
 from vlguard_jax import errors
+from vlguard_jax import trees
 from vlguard_jax.checkpoints import checkpoint
 from vlguard_jax.checkpoints import export
 from vlguard_jax.checkpoints import layouts
 from vlguard_jax.checkpoints import tokenizer_files
 from vlguard_jax.checkpoints import torch_files
-from vlguard_jax.checkpoints import trees
 from vlguard_jax.checkpoints import write_config
 
 SHARD_BYTES = 5 * 10**9

@@ -19,8 +19,8 @@ import numpy as np
 import orbax.checkpoint as ocp
 
 from vlguard_jax import errors
+from vlguard_jax import trees
 from vlguard_jax.checkpoints import format_v1
-from vlguard_jax.checkpoints import trees
 
 _UNFINISHED = "*.orbax-checkpoint-tmp*"
 

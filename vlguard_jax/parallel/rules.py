@@ -9,7 +9,6 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from flax import traverse_util
 import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh
@@ -18,6 +17,7 @@ from jax.sharding import PartitionSpec
 import numpy as np
 
 from vlguard_jax import errors
+from vlguard_jax import trees
 
 # Dotted path (regular expression, whole match) -> axes. Kernels are [in, out] after the layer axis: what comes from the residual
 # stream is split by `fsdp` on its input and `tensor` on its output, what goes back the other way round. The frozen tower is small
@@ -57,7 +57,7 @@ def shardings(params: dict[str, Any], mesh: Mesh) -> dict[str, Any]:
     Raises:
       UserError: a dimension is not divisible by its mesh axis.
     """
-    flat = traverse_util.flatten_dict(params, sep=".")
+    flat = trees.flatten(params)
     result = {}
     for path, leaf in flat.items():
         axes = spec(path)
@@ -68,7 +68,7 @@ def shardings(params: dict[str, Any], mesh: Mesh) -> dict[str, Any]:
                     f"choose another config.mesh.{axis}"
                 )
         result[path] = NamedSharding(mesh, axes)
-    return traverse_util.unflatten_dict(result, sep=".")
+    return trees.unflatten(result)
 
 
 def place(params: dict[str, Any], mesh: Mesh, dtype: np.dtype) -> dict[str, Any]:

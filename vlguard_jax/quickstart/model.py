@@ -17,10 +17,10 @@ from jaxtyping import Float32
 import numpy as np
 import sentencepiece
 
+from vlguard_jax import trees
 from vlguard_jax.checkpoints import checkpoint as checkpoint_lib
 from vlguard_jax.checkpoints import layouts
 from vlguard_jax.checkpoints import save
-from vlguard_jax.checkpoints import trees
 from vlguard_jax.data import templates
 from vlguard_jax.models import config as model_config
 from vlguard_jax.quickstart import world

@@ -54,25 +54,33 @@ def train(settings: config.TrainConfig, workdir: str | Path) -> Result:
     Raises:
       UserError: anything wrong with the config, the files or the directory.
     """
-    # 1. The directory belongs to one configuration.
+    # 1. The directory belongs to one configuration. Nothing is written before the input has proved good.
     workdir = Path(workdir)
-    workdir_lib.claim(workdir, settings, free=FREE_SETTINGS)
+    workdir_lib.check(workdir, settings, free=FREE_SETTINGS)
     main = jax.process_index() == 0
     console = rich_console.Console(quiet=not main, soft_wrap=True, highlight=False)
     # 2. Model and data; every step of the run is looked at before anything is computed.
     start = setup.load_model(settings)
     with _reading_bar(console) as progress_of:
         data = setup.load_data(settings, start, progress_of)
-    if data.mixture.drops and main:
-        mixtures.write_drops(data.mixture.drops, workdir / "skipped.jsonl")
-    console.print(*_introduction(settings, start, data), sep="\n", markup=False)
-    # 3. The program on its mesh, its state fresh or restored: a step number is all there is to know about the data.
     program = setup.build_program(settings, start, data.total_updates)
+    if main:
+        workdir_lib.claim(workdir, settings, free=FREE_SETTINGS)
+        if data.mixture.drops:
+            mixtures.write_drops(data.mixture.drops, workdir / "skipped.jsonl")
+    console.print(*_introduction(settings, start, data), sep="\n", markup=False)
+    # 3. The state, fresh or restored: a step number is all there is to know about the data.
     start = dataclasses.replace(start, params=_untrained(start))
     with contextlib.closing(store_lib.Store(workdir / "checkpoints", keep=settings.run.keep)) as store:
-        state = _restore(program, store, console)
+        state = _restore(program, store, start, console)
         # 4. The steps.
-        state, last = _run(settings, data, program, state, store, workdir)
+        meta = {
+            "config": workdir_lib.plain(settings),
+            "config_hash": workdir_lib.config_hash(settings),
+            "base_sha256": start.weights_sha256,
+            "stand_in": data.mixture.stand_in,
+        }
+        state, last = _run(settings, data, program, state, store, workdir, meta)
     finished = int(state.step) >= data.last_update
     # 5. The tuned model in a layout that others read.
     start = _with_provenance(settings, start, data, int(state.step))
@@ -116,10 +124,15 @@ def _with_provenance(
     return dataclasses.replace(start, extras={**start.extras, "provenance": own})
 
 
-def _restore(program: setup.Program, store: store_lib.Store, console: rich_console.Console) -> step_lib.TrainState:
+def _restore(
+    program: setup.Program, store: store_lib.Store, start: checkpoint_lib.Checkpoint, console: rich_console.Console
+) -> step_lib.TrainState:
     latest = store.latest_step()
     if latest is None:
         return program.state
+    if (saved := store.read_meta(latest)["base_sha256"]) != start.weights_sha256:
+        source = start.extras.get("source", "config.model.path")
+        raise errors.UserError(f"{source}: its weights are not those this run started from ({saved[:12]}); put the old ones back to resume")
     shapes = jax.tree.map(lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), program.state, program.state_shardings)
     restored = setup.from_tree(program.state, store.restore(latest, setup.to_tree(shapes)))
     console.print(f"resumed after update {latest}")
@@ -178,9 +191,9 @@ def _run(
     state: step_lib.TrainState,
     store: store_lib.Store,
     workdir: Path,
+    meta: dict[str, Any],
 ) -> tuple[step_lib.TrainState, dict[str, float]]:
     done = saved = int(state.step)
-    meta = {"config": workdir_lib.plain(settings), "config_hash": workdir_lib.config_hash(settings)}
     factor = optimizer.cosine_factor(data.total_updates, settings.optimizer.warmup_ratio)
     main = jax.process_index() == 0
     writer = metrics.Writer(workdir, start_step=done, total_steps=data.last_update, tensorboard=settings.run.tensorboard, active=main)

@@ -5,13 +5,13 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from flax import traverse_util
 import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 import optax
 
 from vlguard_jax import config
+from vlguard_jax import trees
 
 
 def cosine_factor(total: int, warmup_ratio: float) -> optax.Schedule:
@@ -54,8 +54,8 @@ def clip_like_torch(max_norm: float) -> optax.GradientTransformation:
 
 
 def _per_path(function: Any, params: Any) -> Any:
-    flat = traverse_util.flatten_dict(params, sep=".")
-    return traverse_util.unflatten_dict({path: function(path) for path in flat}, sep=".")
+    flat = trees.flatten(params)
+    return trees.unflatten({path: function(path) for path in flat})
 
 
 def _scale_by_group(settings: config.OptimizerSettings) -> optax.GradientTransformation:

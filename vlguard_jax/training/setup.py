@@ -8,13 +8,13 @@ from typing import Any
 import zlib
 
 from flax import serialization
-from flax import traverse_util
 import jax
 import numpy as np
 import optax
 
 from vlguard_jax import config
 from vlguard_jax import errors
+from vlguard_jax import trees
 from vlguard_jax.checkpoints import checkpoint as checkpoint_lib
 from vlguard_jax.checkpoints import load as load_lib
 from vlguard_jax.data import mixtures
@@ -81,15 +81,15 @@ def load_model(settings: config.TrainConfig) -> checkpoint_lib.Checkpoint:
 
 
 def _with_adapters(loaded: checkpoint_lib.Checkpoint, wanted: model_config.LoraConfig, seed: int) -> llava.Params:
-    shapes = traverse_util.flatten_dict(llava.Functional(loaded.config, "fp32", wanted).shapes(), sep=".")
-    flat: dict[str, Any] = traverse_util.flatten_dict(loaded.params, sep=".")
+    shapes = trees.flatten(llava.Functional(loaded.config, "fp32", wanted).shapes())
+    flat: dict[str, Any] = trees.flatten(loaded.params)
     for path, shape in shapes.items():
         if path.endswith(".lora_a"):
             key = jax.random.fold_in(jax.random.key(seed), zlib.crc32(path.encode()))
             flat[path] = np.asarray(lora.init_a(key, shape.shape))
         elif path.endswith(".lora_b"):
             flat[path] = np.zeros(shape.shape, np.float32)
-    return traverse_util.unflatten_dict(flat, sep=".")
+    return trees.unflatten(flat)
 
 
 def load_data(settings: config.TrainConfig, start: checkpoint_lib.Checkpoint, progress: Callable[[int, int], None] | None = None) -> Data:

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from flax import traverse_util
 import jax
 from jax import Array
 import jax.numpy as jnp
 from jaxtyping import Int
 import optax
 
+from vlguard_jax import trees
 from vlguard_jax import types
 from vlguard_jax.models import llava
 from vlguard_jax.models import lora
@@ -36,16 +36,16 @@ def is_trained(path: str, *, with_lora: bool) -> bool:
 
 def split(params: llava.Params, *, with_lora: bool) -> tuple[llava.Params, llava.Params]:
     """(trained, frozen) parts of a parameter tree."""
-    flat = traverse_util.flatten_dict(params, sep=".")
+    flat = trees.flatten(params)
     trained = {p: v for p, v in flat.items() if is_trained(p, with_lora=with_lora)}
     frozen = {p: v for p, v in flat.items() if p not in trained}
-    return traverse_util.unflatten_dict(trained, sep="."), traverse_util.unflatten_dict(frozen, sep=".")
+    return trees.unflatten(trained), trees.unflatten(frozen)
 
 
 def join(trained: llava.Params, frozen: llava.Params) -> llava.Params:
     """The whole tree again."""
-    flat = traverse_util.flatten_dict(trained, sep=".") | traverse_util.flatten_dict(frozen, sep=".")
-    return traverse_util.unflatten_dict(flat, sep=".")
+    flat = trees.flatten(trained) | trees.flatten(frozen)
+    return trees.unflatten(flat)
 
 
 def init_state(trained: llava.Params, optimizer: optax.GradientTransformation) -> TrainState:
