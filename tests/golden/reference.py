@@ -8,14 +8,17 @@ from typing import Any
 
 import numpy as np
 
+from vlguard_jax import trees
 from vlguard_jax import types
 from vlguard_jax.checkpoints import checkpoint as checkpoint_lib
+from vlguard_jax.checkpoints import layouts
 from vlguard_jax.checkpoints import load as load_lib
 from vlguard_jax.data import batches
 from vlguard_jax.data import conversations
 from vlguard_jax.data import images
 from vlguard_jax.data import templates
 from vlguard_jax.data import tokenizer
+from vlguard_jax.models import config as model_config
 
 TEMPLATES = {"v1": "vicuna_v1"}  # the reference's name -> ours
 
@@ -58,3 +61,21 @@ def picture(golden: pathlib.Path, name: str, mode: str, side: int) -> np.ndarray
 def with_pictures(sample: batches.Sample, pictures: Sequence[np.ndarray]) -> batches.Sample:
     """The sample with as many of the pictures as it uses."""
     return batches.Sample(sample.tokens, sample.labels, sample.picture, sample.patch, tuple(pictures[: sample.num_pictures]))
+
+
+def named_tensors(params: Any, config: model_config.LlavaConfig, lora: model_config.LoraConfig | None) -> dict[str, np.ndarray]:
+    """A (part of a) parameter tree under the reference's names, without the prefix that PEFT puts in front."""
+    flat = trees.flatten(params)
+    rows = layouts.rows("llava", config, ("text", "head", "projector"))
+    rows += layouts.rows("peft", config, ("adapter",), lora=lora) if lora else []
+    named = {}
+    for row in rows:
+        for i, names in enumerate(row.names if row.path in flat else ()):
+            value = np.asarray(flat[row.path])
+            named[plain_name(names[0])] = row.from_tree(value[i] if row.stacked else value)
+    return named
+
+
+def plain_name(name: str) -> str:
+    """A recorded tensor's name without what PEFT adds."""
+    return name.removeprefix("base_model.model.").replace(".default.", ".")

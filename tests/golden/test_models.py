@@ -8,13 +8,17 @@ import pytest
 
 from tests.golden import reference
 from vlguard_jax import types
+from vlguard_jax.checkpoints import load
+from vlguard_jax.checkpoints import lora
 from vlguard_jax.data import batches
 from vlguard_jax.models import clip
 from vlguard_jax.models import llama
 from vlguard_jax.models import llava
 from vlguard_jax.training import losses
+from vlguard_jax.training import step
 
 TOLERANCE = 1e-4
+MERGED_BATCH = "mixed"  # the batch of logits-*.npz that merged_logits.npz was recorded on
 
 
 def _mask(npz: np.lib.npyio.NpzFile, key: str, shape: tuple[int, ...]) -> np.ndarray:
@@ -122,3 +126,59 @@ def test_logits_labels_and_losses(golden: pathlib.Path, execution: llama.Executi
                 np.testing.assert_allclose(loss, recorded, rtol=0, atol=TOLERANCE, err_msg=f"{variant} {name}")
     print(f"largest logit difference {max(worst):.2e} in {len(worst)} rows")
     assert any(worst), "no recorded logits"
+
+
+def test_gradients(golden: pathlib.Path) -> None:
+    """Loss, norm and sum of every trainable tensor's gradient, and the recorded whole gradients."""
+    for variant in reference.variants(golden):
+        recorded = reference.read(golden / f"grads-{variant}.json")
+        checkpoint = reference.load(golden, f"liuhaotian-{variant}")
+        npz = np.load(golden / f"logits-{variant}.npz")
+        info = reference.read(golden / f"logits-{variant}.json")["batches"][recorded["batch"]]
+        samples = _rows(golden, npz, recorded["batch"], info, checkpoint)
+        total = sum(s.num_supervised for s in samples)
+        batch = _batch(samples, [1.0 / total] * len(samples), checkpoint.config.vision)
+        model = llava.Functional(checkpoint.config, "fp32")
+        trained, frozen = step.split(checkpoint.params, with_lora=False)
+
+        def loss(t: llava.Params, f: llava.Params, b: types.Batch, model: llava.Functional = model) -> jax.Array:
+            return losses.cross_entropy(model, step.join(t, f), b, losses.Extras({}))[0]
+
+        value, grads = jax.jit(jax.value_and_grad(loss))(trained, frozen, batch)
+        np.testing.assert_allclose(float(value), recorded["loss"], rtol=0, atol=TOLERANCE, err_msg=variant)
+        ours = {name: g.astype(np.float64) for name, g in reference.named_tensors(grads, checkpoint.config, None).items()}
+        assert set(ours) == set(recorded["norms"]), variant
+        for name, norm in recorded["norms"].items():
+            np.testing.assert_allclose(np.linalg.norm(ours[name]), norm, rtol=1e-3, err_msg=f"{variant} {name}")
+            np.testing.assert_allclose(ours[name].sum(), recorded["sums"][name], rtol=0, atol=1e-3 * norm, err_msg=f"{variant} {name}")
+        with np.load(golden / f"grads-{variant}.npz") as whole:
+            assert whole.files
+            for name in whole.files:
+                np.testing.assert_allclose(ours[name], whole[name], rtol=0, atol=TOLERANCE, err_msg=f"{variant} {name}")
+        norm = np.sqrt(sum(np.linalg.norm(g) ** 2 for g in ours.values()))
+        np.testing.assert_allclose(norm, recorded["total_norm"], rtol=1e-3, err_msg=variant)
+
+
+def test_adapters_apart_and_merged_give_the_recorded_logits(golden: pathlib.Path) -> None:
+    folders = sorted(path.parent for path in golden.glob("train/*/merged_logits.npz"))
+    assert folders, "no recorded adapters"
+    for folder in folders:
+        base = reference.read(folder / "run.json")["model"]
+        variant = base.removeprefix("liuhaotian-")
+        apart = load.load(folder, base=str(golden / base), dtype=np.float32)
+        batches_ = np.load(golden / f"logits-{variant}.npz")
+        info = reference.read(golden / f"logits-{variant}.json")["batches"][MERGED_BATCH]
+        samples = _rows(golden, batches_, MERGED_BATCH, info, apart)
+        total = sum(s.num_supervised for s in samples)
+        batch = _batch(samples, [1.0 / total] * len(samples), apart.config.vision)
+        recorded = np.load(folder / "merged_logits.npz")
+        for checkpoint in (apart, lora.merge(apart)):
+            where = f"{folder.name} {'merged' if checkpoint.lora is None else 'apart'}"
+            model = llava.Functional(checkpoint.config, "fp32", checkpoint.lora)
+            logits = np.asarray(jax.jit(model.logits)(checkpoint.params, batch))
+            value = jax.jit(lambda p, b, model=model: losses.cross_entropy(model, p, b, losses.Extras({}))[0])(checkpoint.params, batch)
+            np.testing.assert_allclose(float(value), float(recorded["loss"]), rtol=0, atol=TOLERANCE, err_msg=where)
+            for row, sample in enumerate(samples):
+                for position, theirs in zip(recorded["positions"][row], recorded["logits"][row], strict=True):
+                    if 0 <= position < len(sample.tokens):
+                        np.testing.assert_allclose(logits[row, position], theirs, rtol=0, atol=TOLERANCE, err_msg=where)

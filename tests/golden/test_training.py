@@ -12,9 +12,8 @@ import pytest
 
 from tests.golden import reference
 from vlguard_jax import config
-from vlguard_jax import trees
 from vlguard_jax import types
-from vlguard_jax.checkpoints import layouts
+from vlguard_jax.checkpoints import load
 from vlguard_jax.checkpoints import torch_files
 from vlguard_jax.parallel import mesh as mesh_lib
 from vlguard_jax.training import loop
@@ -83,26 +82,9 @@ def _start(golden: pathlib.Path, recorded: pathlib.Path, run: dict[str, Any], fo
     for name in ("adapter_config.json", "config.json"):
         shutil.copy(recorded / name, adapter / name)
     loaded = reference.load(golden, run["model"])
-    arrays = {n: v for n, v in _tensors(loaded.params, loaded.config, None).items() if ".mm_projector." in n}
+    arrays = {n: v for n, v in reference.named_tensors(loaded.params, loaded.config, None).items() if ".mm_projector." in n}
     torch_files.save_torch(adapter / "non_lora_trainables.bin", arrays)
     return adapter
-
-
-def _tensors(params: Any, config_: Any, lora: Any) -> dict[str, np.ndarray]:
-    """A (part of a) parameter tree under the reference's names, without the prefix that PEFT puts in front."""
-    flat = trees.flatten(params)
-    rows = layouts.rows("llava", config_, ("text", "head", "projector"))
-    rows += layouts.rows("peft", config_, ("adapter",), lora=lora) if lora else []
-    named = {}
-    for row in rows:
-        for i, names in enumerate(row.names if row.path in flat else ()):
-            value = np.asarray(flat[row.path])
-            named[_plain(names[0])] = row.from_tree(value[i] if row.stacked else value)
-    return named
-
-
-def _plain(name: str) -> str:
-    return name.removeprefix("base_model.model.").replace(".default.", ".")
 
 
 def _updates(settings: config.TrainConfig) -> Iterator[tuple[setup.Program, step_lib.TrainState, types.Batch]]:
@@ -121,7 +103,7 @@ def _updates(settings: config.TrainConfig) -> Iterator[tuple[setup.Program, step
 def _check_update(update: dict[str, Any], micro: list[dict[str, Any]], value: float, grads: dict[str, np.ndarray], where: str) -> None:
     losses_ = [0.0 if not m["tokens"] else m["loss"] for m in micro]
     np.testing.assert_allclose(value, np.mean(losses_), rtol=0, atol=LOSS_TOLERANCE, err_msg=f"{where}: loss")
-    recorded = {_plain(name): norm for name, norm in update["grad_norms"].items()}
+    recorded = {reference.plain_name(name): norm for name, norm in update["grad_norms"].items()}
     assert set(grads) == set(recorded), where
     norms = {name: np.linalg.norm(value.astype(np.float64)) for name, value in grads.items()}
     for name, norm in recorded.items():
@@ -133,7 +115,7 @@ def _check_update(update: dict[str, Any], micro: list[dict[str, Any]], value: fl
 def _check_final(run: dict[str, Any], start: dict[str, np.ndarray], end: dict[str, np.ndarray], where: str) -> None:
     """Adam divides by the root of the second moment, so a gradient of rounding size moves its parameter by a whole learning
     rate: single values are held to a small part of the distance a parameter can go in the run, norms tightly."""
-    final = {_plain(name): value for name, value in run["final"].items()}
+    final = {reference.plain_name(name): value for name, value in run["final"].items()}
     assert set(final) == set(end), where
     for name, recorded in final.items():
         change = end[name].astype(np.float64) - start[name].astype(np.float64)
@@ -159,7 +141,7 @@ def test_replayed_runs(golden: pathlib.Path, tmp_path: pathlib.Path, monkeypatch
         for i, (program, state, batch) in enumerate(_updates(settings)):
             lora = program.model.lora
             if i == 0:
-                started = _tensors(jax.tree.map(np.array, state.params), program.model.config, lora)
+                started = reference.named_tensors(jax.tree.map(np.array, state.params), program.model.config, lora)
                 gradient = jax.jit(
                     jax.value_and_grad(
                         lambda trained, frozen, one, model=program.model: losses.cross_entropy(
@@ -169,27 +151,32 @@ def test_replayed_runs(golden: pathlib.Path, tmp_path: pathlib.Path, monkeypatch
                 )
             if batch is None:
                 assert i == run["updates_total"] == len(run["updates"])
-                ended = _tensors(state.params, program.model.config, lora)
+                ended = reference.named_tensors(state.params, program.model.config, lora)
                 _check_final(run, started, ended, recorded.name)
-                _check_arrays(recorded, ended)
+                _check_arrays(golden, recorded, run, ended)
                 continue
             value, grads = gradient(state.params, program.frozen, types.Batch(*(x[0] for x in batch)))
             micro = run["micro_batches"][i * per_update : (i + 1) * per_update]
-            tensors = _tensors(grads, program.model.config, lora)
+            tensors = reference.named_tensors(grads, program.model.config, lora)
             _check_update(run["updates"][i], micro, float(value), tensors, f"{recorded.name} update {i}")
 
 
-def _check_arrays(recorded: pathlib.Path, ended: dict[str, np.ndarray]) -> None:
-    """final.npz holds whole tensors, or their first rows where the name ends in [:n]."""
-    if not (recorded / "final.npz").exists():
-        return
-    with np.load(recorded / "final.npz") as npz:
-        assert npz.files
-        for key in npz.files:
-            name, _, rows = key.partition("[:")
-            ours = ended[name][: int(rows[:-1])] if rows else ended[name]
-            difference = np.abs(ours - npz[key])
-            assert np.quantile(difference, 0.999) <= 2e-5, f"{recorded.name} {key}: {np.quantile(difference, 0.999)}"
+def _check_arrays(golden: pathlib.Path, recorded: pathlib.Path, run: dict[str, Any], ended: dict[str, np.ndarray]) -> None:
+    """Whole tensors: final.npz (or their first rows, where a name ends in [:n]); for LoRA the files the reference saved."""
+    if (recorded / "adapter_model.safetensors").exists():
+        saved = load.load(recorded, base=str(golden / run["model"]), dtype=np.float32)
+        arrays = {n: v for n, v in reference.named_tensors(saved.params, saved.config, saved.lora).items() if n in ended}
+        assert set(arrays) == set(ended)
+    else:
+        with np.load(recorded / "final.npz") as npz:
+            arrays = {name: npz[name] for name in npz.files}
+    assert arrays
+    for key, value in arrays.items():
+        name, _, rows = key.partition("[:")
+        ours = ended[name][: int(rows[:-1])] if rows else ended[name]
+        assert ours.shape == value.shape, key
+        off = float(np.quantile(np.abs(ours - value), 0.999))
+        assert off <= 2e-5, f"{recorded.name} {key}: {off}"
 
 
 def test_learning_rates(golden: pathlib.Path) -> None:
