@@ -116,3 +116,22 @@ def test_bad_prompts_are_one_clear_line() -> None:
         _answer([wrong], batch=1)
     with pytest.raises(errors.UserError, match="must be at least 1"):
         _answer([], batch=0)
+
+
+@pytest.mark.parametrize("compute", ["bf16", "fp16"])
+def test_half_precision_answers(compute: str) -> None:
+    """Weights, cache and products in half precision give whole answers; the first token is the fp32 one where it is clear."""
+    prompts = _prompts(3)
+    built = engine.Engine(
+        tiny.CONFIG,
+        PARAMS,
+        settings=config.DecodeSettings(4, 1, 2),
+        precision=config.PrecisionSettings(compute, compute, compute),
+        stop_ids=(2,),
+        pad_id=0,
+        mesh=config.MeshSettings(data=-1, fsdp=1),
+    )
+    answers = {g.id: g for g in built.generate(prompts)}
+    expected = _answer(prompts, batch=3, max_new=4, min_new=1)
+    assert sum(answers[p.id].ids[0] == expected[p.id].ids[0] for p in prompts) >= 2
+    assert all(g.finish_reason == "stop" or len(g.ids) == 4 for g in answers.values())

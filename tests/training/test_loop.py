@@ -239,3 +239,16 @@ def test_the_model_tells_what_it_was_trained_on(tmp_path: pathlib.Path, kind: st
     told = load.load(tmp_path / "run" / "model", **base).extras["provenance"]
     assert told["stand_in"] and told["updates"] == 1 and told["source"] == settings.model.path
     assert told["source_sha256"] == load.load(stand.folder() / "init").weights_sha256
+
+
+@pytest.mark.parametrize("lora", [{}, {"rank": 4, "dropout": 0.1}], ids=["full", "lora"])
+def test_half_precision_as_the_recipes_have_it(tmp_path: pathlib.Path, lora: dict) -> None:
+    """bf16 compute on fp32 masters and moments, frozen parameters in bf16: near the fp32 losses, and exported in bf16."""
+    settings = stand.settings(lora=lora, precision={"compute": "bf16", "frozen": "bf16"}, run={"remat": "full", "export": "llava"})
+    program = setup.build_program(settings, setup.load_model(settings), 6)
+    assert {x.dtype.name for x in jax.tree.leaves(program.state.params)} == {"float32"}
+    assert {x.dtype.name for x in jax.tree.leaves(program.frozen)} == {"bfloat16"}
+    loop.train(settings, tmp_path / "half")
+    loop.train(stand.settings(lora=lora), tmp_path / "single")
+    np.testing.assert_allclose(_losses(tmp_path / "half"), _losses(tmp_path / "single"), rtol=2e-2)
+    assert {value.dtype.name for value in _final(tmp_path / "half").values()} == {"bfloat16"}

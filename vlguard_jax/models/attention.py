@@ -16,23 +16,37 @@ from jaxtyping import Bool, Float, Int
 SelfAttention = Callable[[Array, Array, Array, Array], Array]
 
 
+def _attend(
+    q: Float[Array, "B T H E"], k: Float[Array, "B S K E"], v: Float[Array, "B S K E"], seen: Bool[Array, "#B #T S"]
+) -> Float[Array, "B T H E"]:
+    """Scores and softmax in fp32, products in the inputs' dtype; a row that sees nothing gives the mean of v, never NaN.
+
+    `jax.nn.dot_product_attention` asks for a dot algorithm in fp16 that only some platforms have, hence the few lines here.
+    """
+    rows, length, heads, width = q.shape
+    grouped = q.reshape(rows, length, k.shape[2], heads // k.shape[2], width)
+    scores = jnp.einsum("btkge,bske->bkgts", grouped, k, preferred_element_type=jnp.float32) * width**-0.5
+    scores = jnp.where(seen[:, None, None], scores, jnp.finfo(jnp.float32).min)
+    weights = jax.nn.softmax(scores, axis=-1).astype(v.dtype)
+    return jnp.einsum("bkgts,bske->btkge", weights, v).reshape(q.shape)
+
+
 def causal_xla(
     q: Float[Array, "B T H E"], k: Float[Array, "B T K E"], v: Float[Array, "B T K E"], segment_ids: Int[Array, "B T"]
 ) -> Float[Array, "B T H E"]:
-    """Causal self-attention within segments, softmax in fp32; H a multiple of K (grouped queries). The reference backend."""
+    """Causal self-attention within segments; H a multiple of K (grouped queries). The reference backend."""
     length = q.shape[1]
     causal = jnp.tril(jnp.ones((length, length), bool))
-    same = segment_ids[:, :, None] == segment_ids[:, None, :]
-    return jax.nn.dot_product_attention(q, k, v, mask=(causal & same)[:, None], implementation="xla")
+    return _attend(q, k, v, causal & (segment_ids[:, :, None] == segment_ids[:, None, :]))
 
 
 def full_xla(q: Float[Array, "N P H E"], k: Float[Array, "N P H E"], v: Float[Array, "N P H E"]) -> Float[Array, "N P H E"]:
     """Attention of every position to every other (vision tower)."""
-    return jax.nn.dot_product_attention(q, k, v, implementation="xla")
+    return _attend(q, k, v, jnp.ones((1, 1, k.shape[1]), bool))
 
 
 def cached_xla(
     q: Float[Array, "B C H E"], k: Float[Array, "B S K E"], v: Float[Array, "B S K E"], valid: Bool[Array, "B C S"]
 ) -> Float[Array, "B C H E"]:
     """Attention of new positions to a key-value cache of S slots, of which `valid` may be seen."""
-    return jax.nn.dot_product_attention(q, k, v, mask=valid[:, None], implementation="xla")
+    return _attend(q, k, v, valid)
