@@ -12,6 +12,7 @@ from vlguard_jax.checkpoints import load
 from vlguard_jax.checkpoints import lora
 from vlguard_jax.data import batches
 from vlguard_jax.models import clip
+from vlguard_jax.models import config as model_config
 from vlguard_jax.models import llama
 from vlguard_jax.models import llava
 from vlguard_jax.training import losses
@@ -47,12 +48,15 @@ def _rows(golden: pathlib.Path, npz: np.lib.npyio.NpzFile, name: str, info: dict
     return samples
 
 
-def _batch(samples: list[batches.Sample], weights: list[float], vision) -> types.Batch:
+def _batch(samples: list[batches.Sample], vision: model_config.VisionConfig, alike: list[list[batches.Sample]]) -> types.Batch:
+    """One conversation a row, the mean over supervised tokens as loss. Of one shape for all of `alike`: one compilation."""
+    weight = 1.0 / max(sum(s.num_supervised for s in samples), 1)
+    rows = [[s] for s in samples] + [[]] * (max(len(other) for other in alike) - len(samples))
     return batches.collate(
-        [[s] for s in samples],
-        [[w] for w in weights],
-        row_len=max(len(s.tokens) for s in samples),
-        num_images=sum(s.num_pictures for s in samples),
+        rows,
+        [[weight] * len(row) for row in rows],
+        row_len=max(len(s.tokens) for other in alike for s in other),
+        num_images=max(sum(s.num_pictures for s in other) for other in alike),
         patches=vision.num_patches,
         image_size=vision.image_size,
     )
@@ -114,11 +118,12 @@ def test_logits_labels_and_losses(golden: pathlib.Path, execution: llama.Executi
 
         infos = reference.read(golden / f"logits-{variant}.json")["batches"]
         assert infos
-        for name, info in infos.items():
-            samples = _rows(golden, npz, name, info, checkpoint)
+        rows = {name: _rows(golden, npz, name, info, checkpoint) for name, info in infos.items()}
+        compiled = jax.jit(run)
+        for name, samples in rows.items():
             total = sum(s.num_supervised for s in samples)
-            batch = _batch(samples, [1.0 / max(total, 1)] * len(samples), checkpoint.config.vision)
-            logits, embeds, loss = (np.asarray(x) for x in jax.jit(run)(checkpoint.params, batch))
+            batch = _batch(samples, checkpoint.config.vision, list(rows.values()))
+            logits, embeds, loss = (np.asarray(x) for x in compiled(checkpoint.params, batch))
             worst += [_check_row(npz, name, row, sample, logits[row], embeds[row]) for row, sample in enumerate(samples)]
             if f"{name}/loss" in npz:
                 # Nothing supervised: the reference's mean over no token is NaN, ours is a sum of nothing.
@@ -136,8 +141,7 @@ def test_gradients(golden: pathlib.Path) -> None:
         npz = np.load(golden / f"logits-{variant}.npz")
         info = reference.read(golden / f"logits-{variant}.json")["batches"][recorded["batch"]]
         samples = _rows(golden, npz, recorded["batch"], info, checkpoint)
-        total = sum(s.num_supervised for s in samples)
-        batch = _batch(samples, [1.0 / total] * len(samples), checkpoint.config.vision)
+        batch = _batch(samples, checkpoint.config.vision, [samples])
         model = llava.Functional(checkpoint.config, "fp32")
         trained, frozen = step.split(checkpoint.params, with_lora=False)
 
@@ -169,8 +173,7 @@ def test_adapters_apart_and_merged_give_the_recorded_logits(golden: pathlib.Path
         batches_ = np.load(golden / f"logits-{variant}.npz")
         info = reference.read(golden / f"logits-{variant}.json")["batches"][MERGED_BATCH]
         samples = _rows(golden, batches_, MERGED_BATCH, info, apart)
-        total = sum(s.num_supervised for s in samples)
-        batch = _batch(samples, [1.0 / total] * len(samples), apart.config.vision)
+        batch = _batch(samples, apart.config.vision, [samples])
         recorded = np.load(folder / "merged_logits.npz")
         for checkpoint in (apart, lora.merge(apart)):
             where = f"{folder.name} {'merged' if checkpoint.lora is None else 'apart'}"
