@@ -1,0 +1,182 @@
+"""A few answers of every model with their questions and pictures, chosen by a rule and not by hand."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Iterable, Mapping, Sequence
+import dataclasses
+import hashlib
+import io
+from pathlib import Path
+
+from PIL import Image
+
+from vlguard_jax import errors
+from vlguard_jax.reporting import grid as grid_lib
+from vlguard_jax.reporting import runs
+from vlguard_jax.safety import results
+from vlguard_jax.safety.benchmarks import benchmark as benchmark_lib
+from vlguard_jax.safety.benchmarks import registry
+
+ITEMS = 3  # per subset
+SIDE = 360  # pixels of a picture's longer side in the page
+TINY = 96  # up to here a picture is shown with its pixels enlarged
+LETTERS = 1500  # of an answer
+
+
+@dataclasses.dataclass(frozen=True)
+class Badge:
+    """What a judge says, in one word. `tone`: "good", "bad" or "plain"."""
+
+    text: str
+    judge: str
+    tone: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Answer:
+    """What one model said; where it was withheld, `text` is its sha256."""
+
+    model: str
+    text: str
+    withheld: bool
+    badges: tuple[Badge, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class Picture:
+    """A picture for the page: a data URI and its size there, or why there is none (`trouble`)."""
+
+    uri: str = ""
+    width: int = 0
+    height: int = 0
+    tiny: bool = False
+    trouble: str = ""
+
+
+@dataclasses.dataclass(frozen=True)
+class Item:
+    """One question with the answers of all models. `picture` is None for a question without one."""
+
+    id: str
+    category: str
+    question: str
+    picture: Picture | None
+    answers: tuple[Answer, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class Subset:
+    """The shown items of a subset; `total` is how many all models answered. `unsafe`: to be folded and blurred."""
+
+    title: str
+    name: str
+    unsafe: bool
+    total: int
+    items: tuple[Item, ...]
+
+
+Answered = dict[str, tuple[runs.Evaluation, results.GenerationLine]]  # model's label -> its answer
+
+
+def choose(ids: Iterable[str], count: int) -> list[str]:
+    """The `count` ids with the smallest sha256."""
+    return sorted(ids, key=lambda i: hashlib.sha256(i.encode()).hexdigest())[:count]
+
+
+def show(evaluations: Sequence[runs.Evaluation], grid: grid_lib.Grid) -> list[Subset]:
+    """The same few items of every subset for every model; control runs are left out."""
+    found: dict[tuple[str, str], dict[str, Answered]] = {}
+    for evaluation in evaluations:
+        for subset, label in _labels(evaluation, grid).items():
+            for line in evaluation.answers:
+                if line.subset == subset:
+                    items = found.setdefault((line.benchmark, subset), {})
+                    items.setdefault(line.item_id, {}).setdefault(label, (evaluation, line))
+    return [_subset(benchmark, name, items, grid) for (benchmark, name), items in found.items()]
+
+
+def _labels(evaluation: runs.Evaluation, grid: grid_lib.Grid) -> dict[str, str]:
+    """Subset -> label of the grid's line that holds this evaluation's row."""
+    mine = {id(row) for row in evaluation.rows}
+    return {
+        column.subset: line.label
+        for line in grid.lines
+        for column, row in zip(grid.columns, line.cells, strict=True)
+        if row is not None and id(row) in mine and not column.control
+    }
+
+
+def _subset(benchmark: str, name: str, items: Mapping[str, Answered], grid: grid_lib.Grid) -> Subset:
+    columns = [c for c in grid.columns if (c.benchmark, c.subset) == (benchmark, name) and not c.control]
+    models = max(len(answered) for answered in items.values())
+    complete = [i for i, answered in items.items() if len(answered) == models]
+    shown = tuple(_item(i, items[i]) for i in choose(complete, ITEMS))
+    # What is not known to be harmless is treated as unsafe.
+    unsafe = not any(c.metric in ("refusal_rate", "accuracy") for c in columns)
+    return Subset(grid.heading(columns[0]), name, unsafe, len(complete), shown)
+
+
+def _item(item_id: str, answered: Answered) -> Item:
+    _, line = next(iter(answered.values()))
+    source = next((s for e, a in answered.values() if (s := _source(e, a))), None)
+    question = source.question if source else "The question is not at hand: the benchmark's file has moved since."
+    return Item(
+        id=item_id,
+        category=" / ".join(part for part in (line.category, line.subcategory) if part),
+        question=question,
+        picture=None if line.image is None else _picture(source.path if source else None, line.image_sha256),
+        answers=tuple(_answer(label, e, a) for label, (e, a) in answered.items()),
+    )
+
+
+def _source(evaluation: runs.Evaluation, line: results.GenerationLine) -> benchmark_lib.Item | None:
+    """The benchmark's item behind an answer, None where its files are not here."""
+    try:
+        items = registry.get(evaluation.config.benchmark.name).load(evaluation.config.benchmark, line.subset)
+    except (errors.UserError, OSError):
+        return None
+    return next((item for item in items if item.id == line.item_id), None)
+
+
+def _answer(label: str, evaluation: runs.Evaluation, line: results.GenerationLine) -> Answer:
+    metrics = {row["judge"]: row["metric"] for row in evaluation.rows if row["subset"] == line.subset}
+    verdicts = {v.judge: v for v in evaluation.verdicts if v.key == line.key and v.judge in metrics}
+    text = line.response.strip()
+    if len(text) > LETTERS:
+        text = f"{text[:LETTERS]} … ({len(text) - LETTERS:,} more letters)"
+    return Answer(label, text, line.withheld, tuple(_badge(v, metrics[j]) for j, v in verdicts.items()))
+
+
+def _badge(verdict: results.VerdictLine, metric: str) -> Badge:
+    if metric == "accuracy":
+        right = verdict.score == 1.0
+        return Badge("right" if right else "wrong", verdict.judge, "good" if right else "bad")
+    words = {"comply": "answered", "refuse": "refused", "partial": "partly answered", "invalid": "not judged"}
+    wanted = "refuse" if metric == "asr" else "comply"
+    tone = "plain" if verdict.label == "invalid" else "good" if verdict.label == wanted else "bad"
+    return Badge(words.get(verdict.label, verdict.label), verdict.judge, tone)
+
+
+def _picture(path: Path | None, sha256: str) -> Picture:
+    if path is None or not path.is_file():
+        return Picture(trouble="The picture is not at hand.")
+    data = path.read_bytes()
+    if results.sha256(data) != sha256:
+        return Picture(trouble="The picture's file has changed since the models saw it, so it is not shown.")
+    try:
+        with Image.open(io.BytesIO(data)) as file:
+            picture = file.convert("RGB")
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
+        return Picture(trouble="The picture cannot be read.")
+    tiny = max(picture.size) <= TINY
+    picture.thumbnail((SIDE, SIDE), Image.Resampling.LANCZOS)
+    scale = max(1, 192 // max(picture.size)) if tiny else 1
+    buffer = io.BytesIO()
+    if tiny:
+        picture.save(buffer, "PNG", optimize=True)
+    else:
+        picture.save(buffer, "JPEG", quality=82)
+    kind = "png" if tiny else "jpeg"
+    uri = f"data:image/{kind};base64,{base64.b64encode(buffer.getvalue()).decode('ascii')}"
+    return Picture(uri, picture.width * scale, picture.height * scale, tiny)

@@ -1,0 +1,257 @@
+"""Result rows as one grid, a line per model and a column per measure, for the page, Markdown and LaTeX alike."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+import dataclasses
+
+from vlguard_jax.reporting import runs
+
+Row = runs.Row
+
+LOWER, HIGHER, NEITHER = "lower is better", "higher is better", ""
+NONE = "-"  # an empty cell
+ARROWS = {LOWER: "↓", HIGHER: "↑", NEITHER: ""}
+
+
+@dataclasses.dataclass(frozen=True)
+class Group:
+    """Neighbouring columns that answer the same question."""
+
+    title: str
+    meaning: str
+    direction: str
+
+
+GROUPS = {
+    "asr": Group("harmful requests answered", "attack success rate (ASR): share of harmful requests that were not refused", LOWER),
+    "refusal_rate": Group("harmless questions refused", "over-refusal: share of harmless questions that were refused", LOWER),
+    "accuracy": Group(
+        "harmless questions answered right", "accuracy: share of harmless questions with exactly the expected answer", HIGHER
+    ),
+    "win_rate": Group("preferred answers", "win rate: share of answers that a judge prefers to a reference answer", HIGHER),
+}
+CONTROL = Group("control without the pictures", "the same rates where a blank was shown in the place of every picture", NEITHER)
+
+# What the subsets of known benchmarks ask; others go by their own names.
+SUBSETS = {
+    "unsafes": "unsafe picture",
+    "safe_unsafes": "safe picture, unsafe request",
+    "safe_safes": "safe picture, safe question",
+    "text_safe": "safe text",
+    "text_unsafe": "unsafe text",
+    "text_suffix": "unsafe text with a suffix that begs",
+}
+SHORT = {"asr": "ASR", "refusal_rate": "refusals", "accuracy": "accuracy", "win_rate": "win rate"}
+
+# What may tell two runs of one model apart, from the likeliest to the least likely.
+SPLITTERS = ("seed", "template", "preprocessing", "preset", "decode", "folder")
+
+
+@dataclasses.dataclass(frozen=True)
+class Column:
+    """One measure. `n` is the number of questions, 0 where it differs between the models."""
+
+    benchmark: str
+    subset: str
+    metric: str
+    judge: str
+    pictures: str
+    n: int = 0
+
+    @property
+    def control(self) -> bool:
+        """Whether something else was shown in the place of the pictures."""
+        return self.pictures not in ("real", runs.TEXT_ONLY)
+
+    @property
+    def group(self) -> Group:
+        """Which group of columns this one stands in."""
+        return CONTROL if self.control else GROUPS.get(self.metric, Group(self.metric.replace("_", " "), "", NEITHER))
+
+
+@dataclasses.dataclass(frozen=True)
+class Line:
+    """One model: its name, what tells it from others of this name, and a row or None per column."""
+
+    model: str
+    detail: str
+    cells: tuple[Row | None, ...]
+
+    @property
+    def label(self) -> str:
+        """Name and detail in one."""
+        return f"{self.model} ({self.detail})" if self.detail else self.model
+
+
+@dataclasses.dataclass(frozen=True)
+class Grid:
+    """Lines in the order of the evaluations, columns by group."""
+
+    columns: tuple[Column, ...]
+    lines: tuple[Line, ...]
+
+    @property
+    def groups(self) -> list[tuple[Group, int]]:
+        """(group, number of columns) from left to right."""
+        found: list[tuple[Group, int]] = []
+        for column in self.columns:
+            if found and found[-1][0] == column.group:
+                found[-1] = (column.group, found[-1][1] + 1)
+            else:
+                found.append((column.group, 1))
+        return found
+
+    def heading(self, column: Column) -> str:
+        """The column's name below its group's: subset, and what else it takes to be unique."""
+        parts = [SUBSETS.get(column.subset, column.subset)]
+        if len({c.benchmark for c in self.columns if c.subset == column.subset}) > 1:
+            parts.append(column.benchmark)
+        if column.control:
+            parts += [SHORT.get(column.metric, column.metric), f"pictures: {column.pictures}"]
+        same = [c for c in self.columns if dataclasses.replace(c, judge=column.judge) == column]
+        if len(same) > 1:
+            parts.append(f"judge {column.judge}")
+        return ", ".join(parts)
+
+
+def arrange(evaluations: Sequence[runs.Evaluation]) -> Grid:
+    """Put the rows of all evaluations into one grid. No two rows ever share a cell."""
+    rows = [{**row, "folder": str(e.folder), "decode": str(row.get("decode"))} for e in evaluations for row in e.rows]
+    columns = sorted({_column(row): None for row in rows}, key=_position)  # dict and stable sort: order of appearance within a group
+    fields = ["model", "weights_sha256"]
+    for field in SPLITTERS:
+        if len({(_identity(row, fields), _column(row)) for row in rows}) == len(rows):
+            break
+        fields.append(field)
+    by_line: dict[tuple[str, ...], dict[Column, Row]] = {}
+    for row, original in zip(rows, (r for e in evaluations for r in e.rows), strict=True):
+        by_line.setdefault(_identity(row, fields), {})[_column(row)] = original
+    lines = tuple(
+        Line(identity[0], _detail(identity, list(by_line), fields), tuple(cells.get(c) for c in columns))
+        for identity, cells in by_line.items()
+    )
+    return Grid(tuple(dataclasses.replace(c, n=_count(lines, i)) for i, c in enumerate(columns)), lines)
+
+
+def _column(row: Row) -> Column:
+    return Column(row["benchmark"], row["subset"], row["metric"], row["judge"], row["pictures"])
+
+
+def _position(column: Column) -> tuple[bool, int]:
+    metrics = list(GROUPS)
+    return column.control, metrics.index(column.metric) if column.metric in metrics else len(metrics)
+
+
+def _identity(row: Row, fields: Sequence[str]) -> tuple[str, ...]:
+    return tuple(str(row.get(field, "")) for field in fields)
+
+
+def _detail(identity: tuple[str, ...], others: Sequence[tuple[str, ...]], fields: Sequence[str]) -> str:
+    """What tells this line from others with the same model name."""
+    namesakes = [other for other in others if other[0] == identity[0]]
+    told = []
+    for i, field in enumerate(fields[1:], 1):
+        if len({other[i] for other in namesakes}) > 1:
+            told.append(f"weights {identity[i][:8]}" if field == "weights_sha256" else f"{field} {identity[i]}")
+    return ", ".join(told)
+
+
+def _count(lines: Sequence[Line], column: int) -> int:
+    counts = {cell["n"] for line in lines if (cell := line.cells[column])}
+    return counts.pop() if len(counts) == 1 else 0
+
+
+def percent(rate: float, digits: int = 1) -> str:
+    """A fraction as percentage, without the sign."""
+    return f"{100 * rate:.{digits}f}"
+
+
+def p_value(p: float) -> str:
+    """A p-value in two digits."""
+    return f"{p:.2g}" if p >= 1e-4 else "<0.0001"
+
+
+def marks(row: Row, column: Column) -> list[str]:
+    """What a reader must know of one cell besides its rate."""
+    found = []
+    if not column.n:
+        found.append(f"n = {row['n']}")
+    if row.get("first_n"):
+        found.append(f"first {row['first_n']} only")
+    if row.get("n_invalid"):
+        found.append(f"{row['n_invalid']} invalid")
+    if row.get("stand_in"):
+        found.append("STAND-IN")
+    return found
+
+
+def texts(grid: Grid) -> tuple[list[str], list[list[str]]]:
+    """(headings, lines) as plain text, rates in percent with their intervals."""
+    headings = ["model"]
+    for column in grid.columns:
+        name = grid.heading(column) if column.control else f"{column.group.title} {ARROWS[column.group.direction]}: {grid.heading(column)}"
+        headings.append(name + (f" (n = {column.n})" if column.n else ""))
+    lines = [[line.label, *(_text(cell, column) for cell, column in zip(line.cells, grid.columns, strict=True))] for line in grid.lines]
+    return headings, lines
+
+
+def _text(row: Row | None, column: Column) -> str:
+    if row is None:
+        return NONE
+    return " ".join(
+        [percent(row["rate"]), f"[{percent(row['ci_low'])}, {percent(row['ci_high'])}]", *(f"({mark})" for mark in marks(row, column))]
+    )
+
+
+def markdown(grid: Grid) -> str:
+    """The grid as a Markdown table; intervals in brackets."""
+    headings, lines = texts(grid)
+    body = [headings, ["---", *["---:"] * len(grid.columns)], *lines]
+    return "".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |\n" for line in body) + f"\n{CAPTION}\n"
+
+
+CAPTION = "Percent, with 95 % intervals (Wilson) in brackets; ↓ lower is better, ↑ higher is better."
+LATEX = {
+    **{c: f"\\{c}" for c in "&%$#_{}"},
+    "\\": r"\textbackslash{}",
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    "↓": r"$\downarrow$",
+    "↑": r"$\uparrow$",
+    "<": r"$<$",
+    ">": r"$>$",
+}
+
+
+def latex_text(text: str) -> str:
+    """Plain text with LaTeX's special characters escaped."""
+    return "".join(LATEX.get(c, c) for c in text)
+
+
+def latex(grid: Grid) -> str:
+    """The grid as a LaTeX table (package booktabs), groups above their columns, intervals in small below the rates."""
+    spans, first = [], 2
+    for group, width in grid.groups:
+        title = latex_text(f"{group.title} {ARROWS[group.direction]}".strip())
+        spans.append((rf"\multicolumn{{{width}}}{{c}}{{{title}}}", rf"\cmidrule(lr){{{first}-{first + width - 1}}}"))
+        first += width
+    names = [latex_text(grid.heading(c) + (f" (n = {c.n})" if c.n else "")) for c in grid.columns]
+    lines = [
+        r"\begin{tabular}{l" + "r" * len(grid.columns) + "}",
+        r"\toprule",
+        " & ".join(["", *(title for title, _ in spans)]) + r" \\",
+        "".join(rule for _, rule in spans),
+        " & ".join(["model", *names]) + r" \\",
+        r"\midrule",
+    ]
+    for line in grid.lines:
+        lines.append(" & ".join([latex_text(line.label), *(_latex(r, c) for r, c in zip(line.cells, grid.columns, strict=True))]) + r" \\")
+    return "\n".join([*lines, r"\bottomrule", r"\end{tabular}", f"% {latex_text(CAPTION)}", ""])
+
+
+def _latex(row: Row | None, column: Column) -> str:
+    if row is None:
+        return "--"
+    small = latex_text(_text(row, column).split(" ", 1)[1])
+    return rf"{percent(row['rate'])} {{\scriptsize {small}}}"

@@ -1,0 +1,199 @@
+"""What was run: settings, seeds, versions, weights and times, from the files that the runs left."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+import dataclasses
+import datetime
+import json
+from pathlib import Path
+from pathlib import PurePath
+import sys
+from typing import Any
+
+from vlguard_jax import config as settings_lib
+from vlguard_jax import workdir as workdir_lib
+from vlguard_jax.reporting import grid as grid_lib
+from vlguard_jax.reporting import runs
+
+
+@dataclasses.dataclass(frozen=True)
+class Table:
+    """Headings and lines of text."""
+
+    headings: tuple[str, ...]
+    lines: tuple[tuple[str, ...], ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """One run's config: what differs from the defaults, and all of it as JSON."""
+
+    name: str
+    changed: tuple[tuple[str, str], ...]
+    whole: str
+
+
+def seconds(value: float) -> str:
+    """A duration in words of two units at most."""
+    if value < 120:
+        return f"{value:.0f} s"
+    if value < 7200:
+        return f"{value / 60:.0f} min"
+    return f"{value / 3600:.1f} h"
+
+
+def trainings(found: Sequence[runs.Training]) -> Table:
+    """One line per training run. Its time is the mean of the logged step times, times the updates: compilation is not in it."""
+    headings = ("run", "starts from", "trained on", "method", "updates", "batch", "learning rate", "seed", "last loss", "time of its steps")
+    return Table(headings, tuple(_training(t) for t in found))
+
+
+def _training(training: runs.Training) -> tuple[str, ...]:
+    c, last = training.config, training.metrics[-1] if training.metrics else {}
+    steps = [m["step_seconds"] for m in training.metrics if "step_seconds" in m]
+    took = sum(steps) / len(steps) * last["step"] if steps else 0.0
+    return (
+        training.name,
+        _short(c.model.path),
+        ", ".join(c.data.sources),
+        f"LoRA (rank {c.lora.rank})" if c.lora.rank else "all weights of the language model",
+        f"{last.get('step', 0):,.0f}",
+        str(c.data.batch_size),
+        f"{c.optimizer.learning_rate:g}",
+        str(c.seed),
+        f"{last['loss']:.4f}" if last else grid_lib.NONE,
+        f"about {seconds(took)}" if steps else grid_lib.NONE,
+    )
+
+
+def _short(path: str) -> str:
+    """The last two parts of a path, enough to tell a model."""
+    return "/".join(PurePath(path).parts[-2:])
+
+
+def evaluations(found: Sequence[runs.Evaluation]) -> Table:
+    """One line per evaluation run."""
+    headings = (
+        "model",
+        "weights (sha256)",
+        "asked",
+        "answers",
+        "template",
+        "pictures",
+        "decoding",
+        "seed",
+        "judges",
+        "from first to last answer",
+    )
+    return Table(headings, tuple(_evaluation(e) for e in found))
+
+
+def _evaluation(evaluation: runs.Evaluation) -> tuple[str, ...]:
+    c, row = evaluation.config, evaluation.rows[0]
+    decode = row.get("decode") or {}
+    kinds = sorted({r["pictures"] for r in evaluation.rows} - {runs.TEXT_ONLY})
+    return (
+        evaluation.model,
+        row["weights_sha256"][:16],
+        f"{row['benchmark']}: {', '.join(dict.fromkeys(r['subset'] for r in evaluation.rows))}",
+        f"{len(evaluation.answers):,}",
+        c.model.template,
+        ", ".join([*kinds, c.model.image_mode]) if kinds else "none",
+        ", ".join(str(v) for v in (decode.get("sampling"), f"at most {decode.get('max_new')} tokens", decode.get("dtype")) if v),
+        str(row["seed"]),
+        ", ".join(dict.fromkeys(r["judge"] for r in evaluation.rows)),
+        _span([a.time for a in evaluation.answers]),
+    )
+
+
+def _span(times: Sequence[str]) -> str:
+    if not times:
+        return grid_lib.NONE
+    first, last = (datetime.datetime.fromisoformat(t) for t in (min(times), max(times)))
+    return seconds((last - first).total_seconds())
+
+
+def versions(found: Sequence[runs.Evaluation]) -> list[str]:
+    """Every library with the versions that answers were made with."""
+    names: dict[str, set[str]] = {}
+    for evaluation in found:
+        for line in evaluation.answers:
+            for name, version in line.versions.items():
+                names.setdefault(name, set()).add(version)
+    return [f"{name} {', '.join(sorted(names[name]))}" for name in sorted(names)]
+
+
+def settings(found: runs.Runs) -> list[Settings]:
+    """The config of every run."""
+    named: list[tuple[str, Any, Any]] = [(f"training {t.name}", t.config, settings_lib.TrainConfig()) for t in found.trainings]
+    folders = runs.unique_names([e.folder for e in found.evaluations])
+    named += [(f"evaluation {e.model} ({folders[e.folder]})", e.config, settings_lib.EvalConfig()) for e in found.evaluations]
+    return [_settings(name, config, default) for name, config, default in named]
+
+
+def _settings(name: str, config: Any, default: Any) -> Settings:
+    ours, theirs = workdir_lib.plain(config), dict(_leaves(workdir_lib.plain(default)))
+    changed = tuple((key, json.dumps(value)) for key, value in _leaves(ours) if key not in theirs or theirs[key] != value)
+    return Settings(name, changed, json.dumps(ours, indent=1, sort_keys=True))
+
+
+def _leaves(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in values.items():
+        if isinstance(value, Mapping) and value:
+            yield from _leaves(value, f"{prefix}{key}.")
+        elif not isinstance(value, Mapping):
+            yield f"{prefix}{key}", value
+
+
+def comparisons(grid: grid_lib.Grid, baselines: Mapping[int, str]) -> Table:
+    """Every row that carries a paired difference or a value of the paper, in words. `baselines`: id of a row -> the baseline's name."""
+    lines = []
+    for line in grid.lines:
+        for column, row in zip(grid.columns, line.cells, strict=True):
+            if row is None:
+                continue
+            measure = f"{column.group.title}: {grid.heading(column)}"
+            start = (line.label, measure, f"{grid_lib.percent(row['rate'])} %")
+            if versus := row.get("vs_baseline"):
+                low, high = (f"{100 * v:+.1f}" for v in versus["ci"])
+                difference = f"{100 * versus['diff']:+.1f} points ({low} to {high})"
+                lines.append(
+                    (*start, baselines.get(id(row), "baseline"), difference, f"p = {grid_lib.p_value(versus['p'])} (McNemar, exact)")
+                )
+            if paper := row.get("paper"):
+                p = paper["p"]
+                verdict = paper["note"] if p is None else f"p = {grid_lib.p_value(p)} (Boschloo, exact)"
+                difference = f"{100 * row['rate'] - paper['percent']:+.1f} points"
+                lines.append((*start, f"the paper's Table 2: {paper['percent']:.2f} %", difference, verdict))
+    return Table(("model", "measure", "rate", "compared with", "difference", "test"), tuple(lines))
+
+
+def baseline_names(found: Sequence[runs.Evaluation]) -> dict[int, str]:
+    """id of a row -> name of the model that its differences are against."""
+    models = {e.folder.resolve(): e.model for e in found}
+    names = {}
+    for evaluation in found:
+        if evaluation.config.baseline:
+            folder = Path(evaluation.config.baseline)
+            name = models.get(folder.resolve(), _short(str(folder)))
+            names |= {id(row): name for row in evaluation.rows}
+    return names
+
+
+def categories(grid: grid_lib.Grid) -> Table:
+    """Rates by category: a line per measure and category, a column per model."""
+    lines = []
+    for i, column in enumerate(grid.columns):
+        rows = [{(c["category"], c["subcategory"]): c for c in (line.cells[i] or {}).get("by_category", ())} for line in grid.lines]
+        for key in sorted({k for row in rows for k in row}, key=lambda k: (k[0], k[1] or "")):
+            values = [f"{grid_lib.percent(row[key]['rate'])} (n = {row[key]['n']})" if key in row else grid_lib.NONE for row in rows]
+            lines.append((f"{column.group.title}: {grid.heading(column)}", " / ".join(part for part in key if part), *values))
+    return Table(("measure", "category", *(line.label for line in grid.lines)), tuple(lines))
+
+
+def command() -> str:
+    """The command line of this process as a user would type it."""
+    spec = getattr(sys.modules["__main__"], "__spec__", None)
+    name = f"python -m {spec.name.removesuffix('.__main__')}" if spec else PurePath(sys.argv[0]).name
+    return " ".join([name, *sys.argv[1:]])

@@ -1,0 +1,166 @@
+"""Finds training and evaluation runs below folders and reads what a report needs of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+import dataclasses
+import json
+import os
+from pathlib import Path
+from typing import Any, TypeVar
+
+from vlguard_jax import config as settings_lib
+from vlguard_jax import errors
+from vlguard_jax import workdir as workdir_lib
+from vlguard_jax.safety import results
+
+Row = dict[str, Any]  # one row of summary.json
+
+METRICS = "metrics.jsonl"  # as training/metrics.py writes it
+NEEDED = ("model", "weights_sha256", "seed", "benchmark", "preset", "subset", "metric", "judge", "n", "rate", "ci_low", "ci_high")
+INSIDE = ("checkpoints", "model", "tensorboard")  # folders of a training run that hold no run and may hold many files
+TEXT_ONLY = "text"
+
+C = TypeVar("C", settings_lib.TrainConfig, settings_lib.EvalConfig)
+L = TypeVar("L", results.GenerationLine, results.VerdictLine)
+
+
+@dataclasses.dataclass(frozen=True)
+class Training:
+    """A training run: its config and the lines of metrics.jsonl in order. `name` is unique in the report."""
+
+    name: str
+    folder: Path
+    config: settings_lib.TrainConfig
+    metrics: tuple[dict[str, float], ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class Evaluation:
+    """An evaluation run. Every row has one field more than in summary.json: `pictures`.
+
+    It is "real", the name of a control ("white", ...) that was shown in the place of the pictures, or `TEXT_ONLY` where the
+    questions have none.
+    """
+
+    folder: Path
+    config: settings_lib.EvalConfig
+    rows: tuple[Row, ...]
+    answers: tuple[results.GenerationLine, ...]
+    verdicts: tuple[results.VerdictLine, ...]
+
+    @property
+    def model(self) -> str:
+        """The model's name in tables."""
+        return self.rows[0]["model"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Runs:
+    """What was found. `notices` are sentences about what was left out."""
+
+    trainings: tuple[Training, ...]
+    evaluations: tuple[Evaluation, ...]
+    notices: tuple[str, ...]
+
+
+def find(folders: Sequence[Path]) -> Runs:
+    """Read all runs in `folders` and below them: in the order of `folders`, within one by the time of the first answer.
+
+    Raises:
+      UserError: a folder does not exist, holds no run, or a file of a run cannot be read.
+    """
+    trainings: dict[Path, tuple[settings_lib.TrainConfig, tuple[dict[str, float], ...]]] = {}
+    evaluations: dict[Path, Evaluation] = {}
+    notices: list[str] = []
+    for folder in folders:
+        if not folder.is_dir():
+            raise errors.UserError(f"{folder}: no such folder; name working directories of train or evaluate, or a folder above them")
+        found: list[Evaluation] = []
+        for path, config in _configs(folder):
+            if isinstance(config, settings_lib.TrainConfig):
+                trainings.setdefault(path.resolve(), (config, _metrics(path / METRICS)))
+            elif not (path / results.SUMMARY).is_file():
+                notices.append(f"{path.name}: the evaluation is not finished and was left out")
+            elif path.resolve() not in evaluations:
+                found.append(_evaluation(path, config))
+        for evaluation in sorted(found, key=lambda e: min((a.time for a in e.answers), default="")):
+            evaluations.setdefault(evaluation.folder.resolve(), evaluation)
+    if not trainings and not evaluations:
+        raise errors.UserError(
+            f"{', '.join(str(f) for f in folders)}: no finished run below; a report needs a working directory of train (config.json,"
+            f" {METRICS}) or of evaluate (config.json, {results.SUMMARY})"
+        )
+    names = unique_names(list(trainings))
+    return Runs(
+        tuple(Training(names[path], path, *values) for path, values in trainings.items()),
+        tuple(evaluations.values()),
+        tuple(notices),
+    )
+
+
+def unique_names(paths: Sequence[Path]) -> dict[Path, str]:
+    """The shortest endings of the paths that tell them apart."""
+    for length in range(1, max((len(p.parts) for p in paths), default=0) + 1):
+        names = {path: "/".join(path.parts[-length:]) for path in paths}
+        if len(set(names.values())) == len(names):
+            return names
+    return {}
+
+
+def _configs(top: Path) -> Iterator[tuple[Path, settings_lib.TrainConfig | settings_lib.EvalConfig]]:
+    """(folder, its config) of every run below `top`; folders with another config.json, a model's for example, are no runs."""
+    for folder, below, files in os.walk(top):
+        below[:] = sorted(name for name in below if not name.startswith("."))
+        if workdir_lib.CONFIG_FILE not in files:
+            continue
+        path = Path(folder) / workdir_lib.CONFIG_FILE
+        try:
+            values = json.loads(path.read_text(encoding="utf-8"))
+        except ValueError as e:
+            raise errors.UserError(f"{path}: not readable as JSON ({e}); restore the file or leave its folder out") from e
+        if not isinstance(values, dict):
+            continue
+        if {"benchmark", "decode", "judges"} <= values.keys():
+            yield path.parent, _resolve(path, values, settings_lib.EvalConfig)
+        elif {"data", "optimizer", "lora"} <= values.keys() and METRICS in files:
+            below[:] = [name for name in below if name not in INSIDE]
+            yield path.parent, _resolve(path, values, settings_lib.TrainConfig)
+
+
+def _resolve(path: Path, values: dict[str, Any], kind: type[C]) -> C:
+    try:
+        return settings_lib.resolve(values, kind)
+    except errors.UserError as e:
+        raise errors.UserError(f"{path}: {e} (written by another version of this program?)") from e
+
+
+def _metrics(path: Path) -> tuple[dict[str, float], ...]:
+    lines = path.read_bytes().split(b"\n")[:-1]  # what follows the last line end was cut short
+    try:
+        found = [{str(k): float(v) for k, v in json.loads(line).items()} for line in lines]
+        assert all({"step", "loss"} <= line.keys() for line in found)
+    except (ValueError, TypeError, AttributeError, AssertionError) as e:
+        raise errors.UserError(f"{path}: a line is not a metrics line of train; restore the file or leave its folder out") from e
+    return tuple(found)
+
+
+def _evaluation(folder: Path, config: settings_lib.EvalConfig) -> Evaluation:
+    path = folder / results.SUMMARY
+    try:
+        rows = json.loads(path.read_text(encoding="utf-8"))
+        missing = [name for row in rows for name in NEEDED if name not in row]
+    except (ValueError, TypeError) as e:
+        raise errors.UserError(f"{path}: not a list of result rows ({e}); run evaluate again with the same --workdir") from e
+    if missing or not rows:
+        what = f"a row has no field {missing[0]!r}" if missing else "no rows"
+        raise errors.UserError(f"{path}: {what}; run evaluate again with the same --workdir")
+    answers = _lines(folder / results.GENERATIONS, results.GenerationLine)
+    control = getattr(config.benchmark, "pictures", "real")
+    pictured = {a.subset for a in answers if a.image is not None}
+    rows = [{**row, "pictures": control if row["subset"] in pictured else TEXT_ONLY} for row in rows]
+    return Evaluation(folder, config, tuple(rows), answers, _lines(folder / results.VERDICTS, results.VerdictLine))
+
+
+def _lines(path: Path, kind: type[L]) -> tuple[L, ...]:
+    return tuple(results.Lines(path, kind, repair=False).lines)

@@ -1,0 +1,147 @@
+"""Safety against utility: one point per model, and the page's main sentence."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+import dataclasses
+import math
+
+from vlguard_jax.reporting import grid as grid_lib
+from vlguard_jax.reporting import runs
+
+WORTH_A_WORD = 0.05  # rate of needless refusals
+
+
+@dataclasses.dataclass(frozen=True)
+class Rate:
+    """A rate with its 95 % interval, fractions in [0, 1]."""
+
+    value: float
+    low: float
+    high: float
+
+
+@dataclasses.dataclass(frozen=True)
+class Point:
+    """One model."""
+
+    label: str
+    harm: Rate
+    help: Rate
+
+
+@dataclasses.dataclass(frozen=True)
+class Tradeoff:
+    """All models that have both rates; `absent` are the others.
+
+    Harm is the share of `harmful` (what was asked, in words) that was answered, help the share of `harmless` that was `helped`
+    ("answered right" or "not refused"). `subsets` are the names of what harm is the mean of.
+    """
+
+    harmful: str
+    harmless: str
+    helped: str
+    subsets: tuple[str, ...]
+    points: tuple[Point, ...]
+    absent: tuple[str, ...]
+
+
+def mean(rates: Sequence[Rate]) -> Rate:
+    """Unweighted mean of independent rates, as the harmfulness of the paper's Figs 2-3.
+
+    Interval: the distances of each rate to its own limits, added in squares (MOVER; Zou and Donner 2008).
+    """
+    value = sum(r.value for r in rates) / len(rates)
+    low = math.sqrt(sum((r.value - r.low) ** 2 for r in rates)) / len(rates)
+    high = math.sqrt(sum((r.high - r.value) ** 2 for r in rates)) / len(rates)
+    return Rate(value, max(0.0, value - low), min(1.0, value + high))
+
+
+def _rate(row: runs.Row) -> Rate:
+    return Rate(row["rate"], row["ci_low"], row["ci_high"])
+
+
+def _turned(rate: Rate) -> Rate:
+    return Rate(1 - rate.value, 1 - rate.high, 1 - rate.low)
+
+
+def _places(grid: grid_lib.Grid, metric: str, pictures: str) -> list[int]:
+    """Columns of one metric, of the first benchmark and the first judge that have it."""
+    found = [i for i, c in enumerate(grid.columns) if c.metric == metric and c.pictures == pictures]
+    first = [grid.columns[i] for i in found[:1]]
+    return [i for i in found if first and (grid.columns[i].benchmark, grid.columns[i].judge) == (first[0].benchmark, first[0].judge)]
+
+
+def find(grid: grid_lib.Grid) -> Tradeoff | None:
+    """Harmfulness and helpfulness with real pictures, or on text where there are none; None where one of the two is missing.
+
+    Helpfulness is accuracy where every model with a harmfulness has one, else the share of harmless questions not refused.
+    """
+    for pictures in ("real", runs.TEXT_ONLY):
+        harm = _places(grid, "asr", pictures)
+        wanted = [line for line in grid.lines if any(line.cells[i] for i in harm)]
+        for metric, name, turn in (("accuracy", "answered right", False), ("refusal_rate", "not refused", True)):
+            useful = _places(grid, metric, pictures)
+            complete = [line for line in wanted if all(line.cells[i] for i in [*harm, *useful])]
+            if harm and useful and complete and (metric == "refusal_rate" or len(complete) == len(wanted)):
+                return _tradeoff(grid, harm, useful, complete, name, turn)
+    return None
+
+
+def _tradeoff(
+    grid: grid_lib.Grid, harm: Sequence[int], useful: Sequence[int], lines: Sequence[grid_lib.Line], name: str, turn: bool
+) -> Tradeoff:
+    points = []
+    for line in lines:
+        good = mean([_rate(row) for i in useful if (row := line.cells[i])])
+        bad = mean([_rate(row) for i in harm if (row := line.cells[i])])
+        points.append(Point(line.label, bad, _turned(good) if turn else good))
+    with_pictures = " with pictures" if grid.columns[harm[0]].pictures == "real" else ""
+    return Tradeoff(
+        harmful=f"harmful requests{with_pictures}",
+        harmless=f"harmless questions{with_pictures}",
+        helped=name,
+        subsets=tuple(grid.heading(grid.columns[i]) for i in harm),
+        points=tuple(points),
+        absent=tuple(line.label for line in grid.lines if line not in lines),
+    )
+
+
+def sentence(grid: grid_lib.Grid) -> str:
+    """The main result in words, computed from the rows."""
+    found = find(grid)
+    if found is None:
+        return _without_utility(grid)
+    worst = max(found.points, key=lambda p: p.harm.value)
+    best = min(found.points, key=lambda p: (p.harm.value, -p.help.value))
+    told = f"{worst.label} answered {_percent(worst.harm)} of the {found.harmful}"
+    if worst is best:
+        told += f"; {_percent(worst.help)} of the {found.harmless} were {found.helped}."
+    else:
+        told += f", {best.label} {_percent(best.harm)}; of the {found.harmless}, {_percent(worst.help)} and {_percent(best.help)} were"
+        told += f" {found.helped}."
+    return f"{told} {_refusals(grid)}".strip()
+
+
+def _refusals(grid: grid_lib.Grid) -> str:
+    """Where over-refusal is worst, if it is worth a word."""
+    places = [i for i, c in enumerate(grid.columns) if c.metric == "refusal_rate" and not c.control]
+    found = [(row["rate"], line.label, grid.heading(grid.columns[i])) for line in grid.lines for i in places if (row := line.cells[i])]
+    rate, label, heading = max(found, key=lambda f: f[0], default=(0.0, "", ""))
+    if rate < WORTH_A_WORD:
+        return ""
+    return f"The most needless refusals: {label}, which refused {grid_lib.percent(rate)} % of the harmless questions ({heading})."
+
+
+def _without_utility(grid: grid_lib.Grid) -> str:
+    asr = _places(grid, "asr", "real") or _places(grid, "asr", runs.TEXT_ONLY)
+    rates = [(line.label, mean([_rate(r) for i in asr if (r := line.cells[i])])) for line in grid.lines if any(line.cells[i] for i in asr)]
+    if not rates:
+        return "No harmful request was asked, so nothing can be said about safety."
+    worst, best = max(rates, key=lambda r: r[1].value), min(rates, key=lambda r: r[1].value)
+    told = f"{worst[0]} answered {_percent(worst[1])} of the harmful requests"
+    return f"{told}." if worst is best else f"{told}, {best[0]} {_percent(best[1])}."
+
+
+def _percent(rate: Rate) -> str:
+    return f"{grid_lib.percent(rate.value)} %"
