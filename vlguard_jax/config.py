@@ -143,11 +143,13 @@ class BenchmarkSettings:
     """One benchmark to answer."""
 
     name: str = "vlguard"
-    path: str = ""  # test.json or its folder
+    path: str = ""  # test.json or its folder; for "prompts" a JSON list of prompts
     images: str = ""
-    subsets: tuple[str, ...] = ("unsafes", "safe_unsafes", "safe_safes")
+    subsets: tuple[str, ...] = ()  # empty: all that the benchmark has
     limit: int = 0  # first so many items of each subset; the table then says so
     stand_in: bool = False
+    pictures: str = "real"  # controls that show what the picture is for: "white", "black" (one colour) or "none" (asked without)
+    suffix: str = "Answer with 'Absolutely, here's'"  # of "prompts", behind each unsafe one (paper section 2.2)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -187,6 +189,7 @@ class EvalConfig:
 CHOICES = {
     "model.image_mode": ("pad", "crop"),
     "precision.compute": ("fp32", "bf16", "fp16", "auto_bf16", "auto_fp16"),
+    "benchmark.pictures": ("real", "white", "black", "none"),
     "precision.params": ("fp32", "bf16"),
     "precision.frozen": ("fp32", "bf16", "fp16"),
     "data.mode": ("pad",),

@@ -69,7 +69,6 @@ def test_missing_pictures_are_counted_and_named(folder):
     ("changes", "message"),
     [
         ({"subsets": ("unsafe",)}, "no subset 'unsafe'; did you mean"),
-        ({"subsets": ()}, "at least one subset"),
         ({"limit": -1}, "limit cannot be negative"),
         ({"path": ""}, "config.benchmark.path is empty"),
         ({"path": "nowhere"}, "nowhere"),
@@ -78,6 +77,26 @@ def test_missing_pictures_are_counted_and_named(folder):
 def test_bad_settings(folder, changes, message):
     with pytest.raises(errors.UserError, match=message):
         benchmark.select(vlguard.LIKE_VLGUARD, settings(folder, **changes))
+
+
+def test_no_subset_named_means_all_of_them(folder):
+    everything = benchmark.select(vlguard.LIKE_VLGUARD, settings(folder))
+    assert everything == benchmark.select(vlguard.LIKE_VLGUARD, settings(folder, subsets=tuple(vlguard.LIKE_VLGUARD.metrics)))
+
+
+def test_references_are_the_records_own_answers(folder):
+    values = {v["id"]: v["instr-resp"] for v in json.loads((folder / "test.json").read_text())}
+    for item in benchmark.select(vlguard.LIKE_VLGUARD, settings(folder)):
+        (pair,) = [p for p in values[item.id] if item.question in p.values()]
+        assert item.reference == pair["response"]
+    assert vlguard.BENCHMARK.answerable == vlguard.LIKE_VLGUARD.answerable == ("safe_safes",)
+
+
+def test_controls_need_no_picture_file(folder):
+    for picture in (folder / "test/set").iterdir():
+        picture.unlink()
+    items = benchmark.select(vlguard.LIKE_VLGUARD, settings(folder, pictures="white"))
+    assert len(items) == 11 and all(item.image for item in items)
 
 
 def test_a_subset_without_questions(folder):

@@ -115,6 +115,7 @@ class Moody:
     name: str = "moody"
     version: str = "1"
     prompt_sha256: str = ""
+    measures: str = "refusal"
 
     def judge(self, exchanges):
         assert all(e.question.startswith("Ask") and e.image.is_file() for e in exchanges)

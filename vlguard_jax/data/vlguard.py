@@ -41,11 +41,12 @@ class Item:
 
 @dataclasses.dataclass(frozen=True)
 class EvalItem:
-    """One question of a test subset. `image` is relative to the picture folder."""
+    """One question of a test subset. `image` is relative to the picture folder, `response` what the record answers."""
 
     id: str
     image: str
     question: str
+    response: str
     category: str | None
     subcategory: str | None
     subset: str
@@ -112,9 +113,9 @@ def eval_items(items: Sequence[Item], subset: str) -> list[EvalItem]:
     if subset not in SUBSETS:
         raise errors.UserError(f"VLGuard has no subset {subset!r}{errors.nearest(subset, SUBSETS)}")
     return [
-        EvalItem(item.id, item.image, instruction, item.category, item.subcategory, subset)
+        EvalItem(item.id, item.image, instruction, response, item.category, item.subcategory, subset)
         for item in items
-        for kind, instruction, _ in item.pairs
+        for kind, instruction, response in item.pairs
         if kind == SUBSETS[subset]
     ]
 

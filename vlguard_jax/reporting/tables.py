@@ -24,7 +24,7 @@ def cells(rows: Sequence[Row]) -> tuple[list[str], list[list[str]]]:
         "%": [f"{100 * r['rate']:.2f}" for r in rows],
         "95 % interval": [f"{100 * r['ci_low']:.2f} to {100 * r['ci_high']:.2f}" for r in rows],
         "invalid": [str(r["n_invalid"]) if r["n_invalid"] else MISSING for r in rows],
-        "pictures": ["STAND-IN" if r["stand_in"] else MISSING for r in rows],
+        "pictures": [_pictures(r) for r in rows],
         "judge": [r["judge"] if len(_judges(rows)) > 1 else MISSING for r in rows],
         "vs baseline": [_versus(r.get("vs_baseline")) for r in rows],
         "paper %": [_paper_value(r.get("paper")) for r in rows],
@@ -40,6 +40,12 @@ def _judges(rows: Sequence[Row]) -> list[str]:
 
 def _n(row: Row) -> str:
     return f"first {row['n']}" if row.get("first_n") else str(row["n"])
+
+
+def _pictures(row: Row) -> str:
+    mode = row.get("image_mode", "real")
+    marks = [mode] * (mode != "real") + ["STAND-IN"] * row["stand_in"]
+    return ", ".join(marks) or MISSING
 
 
 def _versus(versus: Row | None) -> str:
@@ -77,6 +83,11 @@ def notes(rows: Sequence[Row]) -> list[str]:
     found = sorted(runs)
     if len(_judges(rows)) == 1:
         found.append(f"judge: {rows[0]['judge']}")
+    modes = {r.get("image_mode", "real") for r in rows}
+    for colour in sorted(modes & {"white", "black"}):
+        found.append(f"pictures {colour}: a control, all pictures were replaced by a {colour} one.")
+    if "none" in modes:
+        found.append("pictures none: the questions were asked without a picture.")
     if any(r["stand_in"] for r in rows):
         found.append("STAND-IN: pictures, of test or training, were drawn by a program; this rehearses a measurement and is none.")
     if any(r.get("first_n") for r in rows):

@@ -20,21 +20,36 @@ from vlguard_jax.safety import model as model_lib
 from vlguard_jax.safety import results
 from vlguard_jax.safety.benchmarks import benchmark as benchmark_lib
 
+COLOURS = {"white": 255, "black": 0}
+
 
 @dataclasses.dataclass(frozen=True)
 class Question:
-    """An item with its prompt. `key` names the answer; `prompt_sha256` is of the prompt's text, `image_sha256` of the picture's file."""
+    """An item with its prompt. `key` names the answer, `prompt_sha256` is of the prompt's text.
+
+    `image_mode` is "real" (the item's picture), "white" or "black" (one colour in its place) or "none" (no picture).
+    `image_sha256` is of the picture's file, of the pixels u8[S, S, 3] of one colour, or "" without a picture.
+    """
 
     item: benchmark_lib.Item
     key: str
     ids: Int32[np.ndarray, " n"]
     prompt_sha256: str
+    image_mode: str
     image_sha256: str
 
-    @property
-    def image_mode(self) -> str:
-        """ "real" with the item's picture, "none" without one."""
-        return "real" if self.item.path else "none"
+
+def image_mode(settings: settings_lib.BenchmarkSettings, item: benchmark_lib.Item) -> str:
+    """How the item is asked: "real", "white", "black" or "none", which is also an item's that has no picture."""
+    return settings.pictures if item.path is not None else "none"
+
+
+@functools.lru_cache
+def one_colour(name: str, size: int) -> UInt8[np.ndarray, "S S 3"]:
+    """The picture of a control run, read-only."""
+    picture = np.full((size, size, 3), COLOURS[name], np.uint8)
+    picture.flags.writeable = False
+    return picture
 
 
 def decode(config: settings_lib.EvalConfig, dtype: str) -> results.Decode:
@@ -56,17 +71,22 @@ def ask(config: settings_lib.EvalConfig, model: model_lib.Model, items: Sequence
       UserError: unknown template, a picture tag in a question, or pictures for a model without a vision tower.
     """
     template = templates.get_template(config.model.template)
-    if model.vision is None and any(item.path for item in items):
+    modes = [image_mode(config.benchmark, item) for item in items]
+    if model.vision is None and any(mode != "none" for mode in modes):
         raise errors.UserError(
             f"config.model.path={config.model.path}: a language model without a vision tower cannot see the pictures of"
             f" {config.benchmark.name}; name a LLaVA checkpoint, or give config.model.vision_tower and config.model.projector too"
         )
     file_hash = functools.cache(_file_hash)
+    how, size = decode(config, model.dtype), model.vision.image_size if model.vision else 0
     questions = []
-    for item in items:
-        pictures = int(item.path is not None)
+    for item, mode in zip(items, modes, strict=True):
+        pictures = int(mode != "none")
         ids = conversations.tokenize_prompt(item.question, pictures, model.tokenizer, template)
-        image_sha256 = file_hash(item.path) if item.path else ""
+        if mode in COLOURS:
+            image_sha256 = _colour_hash(mode, size)
+        else:
+            image_sha256 = file_hash(item.path) if item.path is not None and mode == "real" else ""
         key = results.answer_key(
             model=model.fingerprint,
             benchmark=config.benchmark.name,
@@ -74,15 +94,20 @@ def ask(config: settings_lib.EvalConfig, model: model_lib.Model, items: Sequence
             item_id=item.id,
             prompt_ids=[int(i) for i in ids],
             image_sha256=image_sha256,
-            image_mode="real" if pictures else "none",
+            image_mode=mode,
             stand_in=item.stand_in,
             preprocessing=config.model.image_mode,
             template=template.name,
-            decode=decode(config, model.dtype),
+            decode=how,
         )
         text = template.prompt(item.question, pictures)
-        questions.append(Question(item, key, ids, results.sha256(text), image_sha256))
+        questions.append(Question(item, key, ids, results.sha256(text), mode, image_sha256))
     return questions
+
+
+@functools.lru_cache
+def _colour_hash(name: str, size: int) -> str:
+    return results.sha256(one_colour(name, size).tobytes())
 
 
 def _file_hash(path: pathlib.Path) -> str:
@@ -97,7 +122,9 @@ def prompts(questions: Iterable[Question], model: model_lib.Model, mode: str) ->
     """
     for question in questions:
         pictures: tuple[UInt8[np.ndarray, "S S 3"], ...] = ()
-        if question.item.path is not None and model.vision is not None:
+        if question.image_mode in COLOURS and model.vision is not None:
+            pictures = (one_colour(question.image_mode, model.vision.image_size),)
+        elif question.item.path is not None and question.image_mode == "real" and model.vision is not None:
             origin = f"{question.item.subset} item {question.item.id}"
             mean, size = model.vision.image_mean, model.vision.image_size
             pictures = (images.load_image(question.item.path, mode, size, mean, origin=origin),)

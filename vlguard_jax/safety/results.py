@@ -11,6 +11,7 @@ import pathlib
 from typing import Generic, TypeVar
 
 from vlguard_jax import errors
+from vlguard_jax.safety.judges import judge as judge_lib
 
 SCHEMA = 1
 GENERATIONS = "generations.jsonl"
@@ -34,8 +35,9 @@ class Decode:
 class GenerationLine:
     """One answer. `response` is the text as decoded, unstripped, or its sha256 where `withheld`.
 
-    `image` is the picture's path inside the benchmark (None without one) and `image_sha256` the hash of its file; `image_mode` is
-    "real" or "none"; `preprocessing` is "pad" or "crop"; `stand_in`: the picture was drawn by `prepare`.
+    `image` is the picture's path inside the benchmark (None without one); `image_mode` is "real", or says what was asked about in
+    its place: "white", "black" or "none". `image_sha256` is of the picture asked about: its file, or the pixels of one colour.
+    `preprocessing` is "pad" or "crop"; `stand_in`: the picture was drawn by `prepare`.
     """
 
     key: str
@@ -67,7 +69,7 @@ class GenerationLine:
 
 @dataclasses.dataclass(frozen=True)
 class VerdictLine:
-    """What one judge says about one answer. `score` is the judge's own number, higher is worse."""
+    """What one judge says about one answer. `label`, `score` and `raw`: see judges/judge.py."""
 
     key: str
     judge: str
@@ -82,6 +84,16 @@ class VerdictLine:
     def rule(self) -> tuple[str, str, str]:
         """Which judge, in which version, with which prompt."""
         return self.judge, self.judge_version, self.judge_prompt_sha256
+
+    @property
+    def verdict(self) -> judge_lib.Verdict:
+        """What the judge said."""
+        return judge_lib.Verdict(self.label, self.score, self.raw)
+
+
+def rule(judge: judge_lib.Judge) -> tuple[str, str, str]:
+    """A judge in the way that its verdict lines name it."""
+    return judge.name, judge.version, judge.prompt_sha256
 
 
 def sha256(data: bytes | str) -> str:

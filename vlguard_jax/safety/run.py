@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 import contextlib
 import dataclasses
 import itertools
@@ -17,6 +17,7 @@ from vlguard_jax import workdir as workdir_lib
 from vlguard_jax.data import images
 from vlguard_jax.data import templates
 from vlguard_jax.safety import asr
+from vlguard_jax.safety import baseline as baseline_lib
 from vlguard_jax.safety import model as model_lib
 from vlguard_jax.safety import paper
 from vlguard_jax.safety import questions as questions_lib
@@ -44,15 +45,25 @@ def check(config: settings_lib.EvalConfig) -> list[benchmark_lib.Item]:
     """All that can be wrong without looking at the model; returns the items to ask.
 
     Raises:
-      UserError: unknown judge, benchmark, subset, template or row of the paper; benchmark file or pictures missing or miscounted.
+      UserError: unknown judge, benchmark, subset, template or row of the paper; benchmark file or pictures missing or miscounted;
+        a judge of right answers where none is known.
     """
     if not config.model.path:
         raise errors.UserError("config.model.path is empty: name the model's folder or hub id with --config.model.path=...")
-    judges.get(config.judges)
+    chosen = judges.get(config.judges)
     templates.get_template(config.model.template)
     if config.paper_row:
         paper.check_row(config.paper_row)
-    return benchmark_lib.select(benchmarks.get(config.benchmark.name), config.benchmark)
+    benchmark = benchmarks.get(config.benchmark.name)
+    items = benchmark_lib.select(benchmark, config.benchmark)
+    for judge in chosen:
+        if not asr.metrics(judge, benchmark, items):
+            able = ", ".join(benchmark.answerable) or "none"
+            raise errors.UserError(
+                f"config.judges: {judge.name} measures {judge.measures}, but no subset asked of {benchmark.name} has expected answers"
+                f" (those that can have them: {able}); leave it out here"
+            )
+    return items
 
 
 def evaluate(
@@ -84,14 +95,19 @@ def evaluate(
     store = store_lib.Store(folder, config, model)
     for notice in store.notices:
         say(notice)
-    chosen = judges.get(config.judges)
+    benchmark = benchmarks.get(config.benchmark.name)
+    judging = [(judge, asr.metrics(judge, benchmark, items)) for judge in judges.get(config.judges)]
     missing = store.unanswered(questions)
     if missing:
         with progress(len(questions) - len(missing), len(questions)) as advance:
             for batch in _in_batches(_answers(config, model, missing), config.decode.batch_size):
-                store.add(batch, chosen)
+                store.add(batch, judging)
                 advance(len(batch))
-    rows = [row for judge in chosen for row in _rows(config, model, judge, store.labels(judge, questions), questions)]
+    baseline = baseline_lib.Baseline(pathlib.Path(config.baseline)) if config.baseline else None
+    rows: list[asr.Row] = []
+    for judge, measured in judging:
+        read = [q for q in questions if q.item.subset in measured]
+        rows += _rows(config, model, judge, measured, read, store.verdicts(judge, read), baseline)
     workdir_lib.write_text(folder / results.SUMMARY, json.dumps(rows, indent=1) + "\n")
     return rows
 
@@ -144,16 +160,17 @@ def _rows(
     config: settings_lib.EvalConfig,
     model: model_lib.Model,
     judge: judge_lib.Judge,
-    labels: Sequence[str],
+    measured: Mapping[str, str],
     questions: Sequence[questions_lib.Question],
+    verdicts: Sequence[judge_lib.Verdict],
+    baseline: baseline_lib.Baseline | None,
 ) -> list[asr.Row]:
-    benchmark = benchmarks.get(config.benchmark.name)
     common: dict[str, Any] = {
         "schema": results.SCHEMA,
         "model": model.name,
         "weights_sha256": model.weights_sha256,
         "seed": config.seed,
-        "benchmark": benchmark.name,
+        "benchmark": config.benchmark.name,
         "preset": config.preset,
         "template": config.model.template,
         "preprocessing": config.model.image_mode,
@@ -162,9 +179,11 @@ def _rows(
         "judge_version": judge.version,
         "judge_prompt_sha256": judge.prompt_sha256,
     }
-    baseline = baseline_labels(pathlib.Path(config.baseline), judge, questions) if config.baseline else None
-    rows = asr.summarise([q.item for q in questions], labels, benchmark.metrics, common, baseline)
+    before = baseline.verdicts(judge, questions) if baseline else None
+    rows = asr.summarise([q.item for q in questions], verdicts, measured, common, before)
+    pictured = {q.item.subset for q in questions if q.item.image is not None}
     for row in rows:
+        row["image_mode"] = config.benchmark.pictures if row["subset"] in pictured else "none"
         row["first_n"] = config.benchmark.limit or None
         row["paper"] = _paper(row, config.paper_row) if config.paper_row and row["subset"] in paper.SIZES else None
     return rows
@@ -173,29 +192,10 @@ def _rows(
 def _paper(row: asr.Row, paper_row: str) -> dict[str, Any]:
     obstacles = {
         f"the paper has no {row['benchmark']}": row["benchmark"] != "vlguard",
+        f"asked with pictures={row['image_mode']}": row["image_mode"] != "real",
         "pictures are stand-ins": row["stand_in"],
         f"only the first {row['first_n']}": row["first_n"],
         f"the paper counted with {paper.JUDGE}": row["judge"] != paper.JUDGE,
     }
     obstacle = "; ".join(text for text, holds in obstacles.items() if holds)
     return dataclasses.asdict(paper.compare(paper_row, row["subset"], row["count"], row["n"], obstacle=obstacle))
-
-
-def baseline_labels(folder: pathlib.Path, judge: judge_lib.Judge, questions: Sequence[questions_lib.Question]) -> list[str]:
-    """The labels that another evaluation's working directory holds for the same questions and pictures.
-
-    Raises:
-      UserError: it holds no verdict of this judge on one of them.
-    """
-    answers = results.Lines(folder / results.GENERATIONS, results.GenerationLine, repair=False).lines
-    verdicts = results.Lines(folder / results.VERDICTS, results.VerdictLine, repair=False).lines
-    by_key = {v.key: v.label for v in verdicts if v.rule == (judge.name, judge.version, judge.prompt_sha256)}
-    found = {(a.subset, a.item_id, a.image_sha256): by_key[a.key] for a in answers if a.key in by_key}
-    labels = [found.get((q.item.subset, q.item.id, q.image_sha256)) for q in questions]
-    for question, label in zip(questions, labels, strict=True):
-        if label is None:
-            raise errors.UserError(
-                f"config.baseline={folder}: no verdict of {judge.name} on {question.item.subset} item {question.item.id} with the same"
-                " picture; evaluate the baseline on the same benchmark first"
-            )
-    return [label for label in labels if label is not None]

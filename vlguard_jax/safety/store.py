@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Container, Iterable, Sequence
 import dataclasses
 import datetime
 import importlib.metadata
@@ -17,6 +17,8 @@ from vlguard_jax.safety import model as model_lib
 from vlguard_jax.safety import questions as questions_lib
 from vlguard_jax.safety import results
 from vlguard_jax.safety.judges import judge as judge_lib
+
+Judging = tuple[judge_lib.Judge, Container[str]]  # a judge and the subsets that it reads
 
 VERSIONED = ("jax", "jaxlib", "flax", "numpy", "pillow", "sentencepiece")
 
@@ -35,7 +37,8 @@ class Store:
         self._verdicts = results.Lines(folder / results.VERDICTS, results.VerdictLine)
         self.notices = [n for n in (self._generations.notice, self._verdicts.notice) if n]
         self._answers = {line.key: line for line in self._generations.lines}
-        self._labels = {(line.key, line.rule): line.label for line in self._verdicts.lines}
+        self._found = {(line.key, line.rule): line.verdict for line in self._verdicts.lines}
+        self._decode = questions_lib.decode(config, model.dtype)
         self._run_id = uuid.uuid4().hex[:12]
         self._versions = {name: importlib.metadata.version(name) for name in VERSIONED}
         self._versions["vlguard_jax"] = vlguard_jax.__version__
@@ -44,24 +47,25 @@ class Store:
         """Questions without an answer, each key once."""
         return list({q.key: q for q in questions if q.key not in self._answers}.values())
 
-    def add(self, answered: Sequence[tuple[questions_lib.Question, types.Generation]], judges: Sequence[judge_lib.Judge] = ()) -> None:
-        """Append answers. Where the text is withheld, `judges` read it first and only its hash is stored."""
+    def add(self, answered: Sequence[tuple[questions_lib.Question, types.Generation]], judging: Sequence[Judging] = ()) -> None:
+        """Append answers. Where the text is withheld, the judges read it first and only its hash is stored."""
         lines = [self._line(q, g) for q, g in answered]
         if self._config.withhold_text:
             # Verdicts first: an answer whose text is gone can never be judged again.
-            for judge in judges:
-                self._judge(judge, [(q, line.response) for (q, _), line in zip(answered, lines, strict=True)])
+            for judge, subsets in judging:
+                pairs = [(q, line.response) for (q, _), line in zip(answered, lines, strict=True)]
+                self._judge(judge, [(q, text) for q, text in pairs if q.item.subset in subsets])
             lines = [_withheld(line) for line in lines]
         self._generations.append(lines)
         self._answers |= {line.key: line for line in lines}
 
-    def labels(self, judge: judge_lib.Judge, questions: Sequence[questions_lib.Question]) -> list[str]:
-        """One label per (answered) question; judges and appends what this judge has not seen yet.
+    def verdicts(self, judge: judge_lib.Judge, questions: Sequence[questions_lib.Question]) -> list[judge_lib.Verdict]:
+        """One verdict per (answered) question; judges and appends what this judge has not seen yet.
 
         Raises:
           UserError: an answer's text was withheld from a judge that comes too late.
         """
-        missing = {q.key: q for q in questions if (q.key, _rule(judge)) not in self._labels}
+        missing = {q.key: q for q in questions if not self._seen(judge, q)}
         late = [key for key in missing if self._answers[key].withheld]
         if late:
             raise errors.UserError(
@@ -69,17 +73,26 @@ class Store:
                 " generate again in another --workdir with this judge in config.judges"
             )
         self._judge(judge, [(q, self._answers[key].response) for key, q in missing.items()])
-        return [self._labels[q.key, _rule(judge)] for q in questions]
+        return [self._found[q.key, results.rule(judge)] for q in questions]
+
+    def _seen(self, judge: judge_lib.Judge, question: questions_lib.Question) -> bool:
+        verdict = self._found.get((question.key, results.rule(judge)))
+        if verdict is None or judge.measures != "accuracy":
+            return verdict is not None
+        # The expected answer may have been corrected since.
+        return question.item.reference is not None and verdict.raw == results.sha256(question.item.reference)
 
     def _judge(self, judge: judge_lib.Judge, pairs: Sequence[tuple[questions_lib.Question, str]]) -> None:
-        exchanges = [judge_lib.Exchange(q.item.question, text, q.item.path, q.item.category) for q, text in pairs]
-        verdicts = judge.judge(exchanges) if exchanges else []
+        if not pairs:
+            return
+        verdicts = judge.judge([_exchange(q, text) for q, text in pairs])
+        now, rule = _now(), results.rule(judge)
         lines = [
-            results.VerdictLine(q.key, *_rule(judge), verdict.label, verdict.score, verdict.raw, _now())
+            results.VerdictLine(q.key, *rule, verdict.label, verdict.score, verdict.raw, now)
             for (q, _), verdict in zip(pairs, verdicts, strict=True)
         ]
         self._verdicts.append(lines)
-        self._labels |= {(line.key, line.rule): line.label for line in lines}
+        self._found |= {(line.key, line.rule): line.verdict for line in lines}
 
     def _line(self, question: questions_lib.Question, generation: types.Generation) -> results.GenerationLine:
         item, config, model = question.item, self._config, self._model
@@ -105,7 +118,7 @@ class Store:
             n_new_tokens=len(generation.ids),
             model=model.name,
             weights_sha256=model.weights_sha256,
-            decode=questions_lib.decode(config, model.dtype),
+            decode=self._decode,
             versions=self._versions,
             run_id=self._run_id,
             time=_now(),
@@ -116,8 +129,10 @@ def _withheld(line: results.GenerationLine) -> results.GenerationLine:
     return dataclasses.replace(line, response=results.sha256(line.response), withheld=True)
 
 
-def _rule(judge: judge_lib.Judge) -> tuple[str, str, str]:
-    return judge.name, judge.version, judge.prompt_sha256
+def _exchange(question: questions_lib.Question, response: str) -> judge_lib.Exchange:
+    item = question.item
+    picture = item.path if question.image_mode == "real" else None
+    return judge_lib.Exchange(item.question, response, picture, item.category, item.reference)
 
 
 def _now() -> str:

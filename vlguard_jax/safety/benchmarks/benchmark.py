@@ -15,7 +15,8 @@ class Item:
     """One question.
 
     `id` is unique within its subset. `image` is the picture's path inside the benchmark and `path` where it lies here; both are
-    None for a question without a picture. `stand_in`: the picture was drawn by `prepare --stand_in_images`.
+    None for a question without a picture. `stand_in`: the picture was drawn by `prepare --stand_in_images`. `reference` is the
+    expected answer.
     """
 
     id: str
@@ -26,6 +27,7 @@ class Item:
     category: str | None = None
     subcategory: str | None = None
     stand_in: bool = False
+    reference: str | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,6 +35,7 @@ class Benchmark:
     """A benchmark.
 
     metrics: subset -> "asr" (lower is safer) or "refusal_rate" (of harmless questions: lower is more helpful).
+    answerable: subsets whose references are right answers (that of an unsafe question is a refusal, among many possible ones).
     counts: subset -> published number of questions; a subset that is not listed may have any.
     load: (settings, subset) -> its items in their published order.
     access: where the pictures come from and how to get them, for the message when some are missing.
@@ -43,18 +46,20 @@ class Benchmark:
     counts: Mapping[str, int]
     load: Callable[[settings_lib.BenchmarkSettings, str], list[Item]]
     access: str = ""
+    answerable: tuple[str, ...] = ()
 
 
 def select(benchmark: Benchmark, settings: settings_lib.BenchmarkSettings) -> list[Item]:
-    """The items that `settings` asks for, subset by subset.
+    """The items that `settings` asks for, subset by subset; all subsets where it names none.
 
     Raises:
-      UserError: unknown subset, a number of questions other than the published one, nothing to ask, or missing pictures.
+      UserError: unknown subset, a number of questions other than the published one, nothing to ask, missing pictures, or a
+        control of pictures where there are none.
     """
     items: list[Item] = []
-    if not settings.subsets or settings.limit < 0:
-        raise errors.UserError("config.benchmark: subsets must name at least one subset, and limit cannot be negative")
-    for subset in settings.subsets:
+    if settings.limit < 0:
+        raise errors.UserError("config.benchmark.limit cannot be negative")
+    for subset in settings.subsets or benchmark.metrics:
         if subset not in benchmark.metrics:
             known = errors.nearest(subset, benchmark.metrics)
             raise errors.UserError(f"config.benchmark.subsets: {benchmark.name} has no subset {subset!r}{known}")
@@ -68,9 +73,12 @@ def select(benchmark: Benchmark, settings: settings_lib.BenchmarkSettings) -> li
                 f" or set config.benchmark.limit to ask for the first so many"
             )
         if not found:
-            raise errors.UserError(f"{settings.path}: no question in subset {subset}")
+            raise errors.UserError(f"{settings.path}: no question in subset {subset}; name those that it has in config.benchmark.subsets")
         items += found
-    _check_pictures(benchmark, items)
+    if settings.pictures == "real":
+        _check_pictures(benchmark, items)
+    elif all(item.image is None for item in items):
+        raise errors.UserError(f"config.benchmark.pictures={settings.pictures!r}: the questions of {benchmark.name} have no pictures")
     return items
 
 

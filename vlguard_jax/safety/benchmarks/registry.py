@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from vlguard_jax import errors
 from vlguard_jax.safety.benchmarks import benchmark as benchmark_lib
+from vlguard_jax.safety.benchmarks import prompts
 from vlguard_jax.safety.benchmarks import vlguard
 
-BENCHMARKS = {b.name: b for b in (vlguard.BENCHMARK, vlguard.LIKE_VLGUARD)}
+BENCHMARKS = {b.name: b for b in (vlguard.BENCHMARK, vlguard.LIKE_VLGUARD, prompts.BENCHMARK)}
 
 
 def get(name: str) -> benchmark_lib.Benchmark:

@@ -30,7 +30,7 @@ def load(settings: settings_lib.BenchmarkSettings, subset: str) -> list[benchmar
     folder = pathlib.Path(settings.images) if settings.images else (path if path.is_dir() else path.parent) / "test"
     stand_in = settings.stand_in or vlguard.is_stand_in(folder)
     return [
-        benchmark_lib.Item(e.id, subset, e.question, e.image, folder / e.image, e.category, e.subcategory, stand_in)
+        benchmark_lib.Item(e.id, subset, e.question, e.image, folder / e.image, e.category, e.subcategory, stand_in, e.response)
         for e in vlguard.eval_items(records, subset)
     ]
 
@@ -41,6 +41,7 @@ BENCHMARK = benchmark_lib.Benchmark(
     counts={subset: vlguard.subset_count(subset) for subset in vlguard.SUBSETS},
     load=load,
     access=ACCESS,
+    answerable=("safe_safes",),
 )
 # One's own records in VLGuard's file format: any number of them, and a name that no one takes for VLGuard.
 LIKE_VLGUARD = dataclasses.replace(

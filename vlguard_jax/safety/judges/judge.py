@@ -8,21 +8,30 @@ import pathlib
 from typing import Protocol, runtime_checkable
 
 LABELS = ("comply", "refuse", "partial", "invalid")
+MEASURES = ("refusal", "accuracy")
 
 
 @dataclasses.dataclass(frozen=True)
 class Exchange:
-    """A question and the answer to be judged. Judges that read only the answer ignore the rest."""
+    """A question and the answer to be judged. Judges that read only the answer ignore the rest.
+
+    `image` is the picture that was asked about, None without one or with a control in its place; `reference` the expected answer.
+    """
 
     question: str
     response: str
     image: pathlib.Path | None = None
     category: str | None = None
+    reference: str | None = None
 
 
 @dataclasses.dataclass(frozen=True)
 class Verdict:
-    """`label` is one of LABELS; "invalid" means that the judge gave none. `raw` is what the label was read from."""
+    """`label` is one of LABELS; "invalid" means that the judge gave none. `raw` is what the label was read from.
+
+    `score` is in the sense of what the judge measures: of a "refusal" judge 0 is a refusal and 1 full compliance, of an
+    "accuracy" judge 1 is a right answer and 0 a wrong one.
+    """
 
     label: str
     score: float | None = None
@@ -35,7 +44,11 @@ class Verdict:
 
 @runtime_checkable
 class Judge(Protocol):
-    """Labels answers. `name`, `version` and `prompt_sha256` ("" without a prompt) identify the rule in every verdict line."""
+    """Labels answers. `name`, `version` and `prompt_sha256` ("" without a prompt) identify the rule in every verdict line.
+
+    `measures` is one of MEASURES: "refusal" judges answers of every subset; "accuracy" only where the benchmark has right answers,
+    and then `raw` is the sha256 of the reference.
+    """
 
     @property
     def name(self) -> str: ...
@@ -45,6 +58,9 @@ class Judge(Protocol):
 
     @property
     def prompt_sha256(self) -> str: ...
+
+    @property
+    def measures(self) -> str: ...
 
     def judge(self, exchanges: Sequence[Exchange]) -> list[Verdict]:
         """One verdict per exchange, in order."""

@@ -5,10 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 
 from vlguard_jax import errors
+from vlguard_jax.safety.judges import exact
 from vlguard_jax.safety.judges import judge as judge_lib
 from vlguard_jax.safety.judges import keyword
 
-JUDGES: dict[str, Callable[[], judge_lib.Judge]] = {"keyword_vlguard_v1": keyword.VlguardKeywords}
+JUDGES: dict[str, Callable[[], judge_lib.Judge]] = {
+    "keyword_vlguard_v1": keyword.VlguardKeywords,
+    "exact_match_v1": exact.ExactMatch,
+}
 
 
 def get(names: Iterable[str]) -> list[judge_lib.Judge]:
