@@ -9,6 +9,8 @@ from tests import source
 from tests.safety import stand
 
 CONFIG = ["--config", "configs/eval/vlguard.py"]
+PROMPTS = ["--config", "configs/eval/prompts.py", "--config.model.path=no_model"]
+ACCURACY_OF_UNSAFES = ["--config.judges=('exact_match_v1',)", "--config.benchmark.subsets=('unsafes',)"]
 
 
 def evaluate(*arguments):
@@ -28,6 +30,12 @@ def evaluate(*arguments):
         ([*CONFIG, "--config.model.image_mode=square"], "config.model.image_mode='square' is unknown"),
         ([*CONFIG, "--config.precision.compute=fp8"], "config.precision.compute='fp8' is unknown"),
         ([*CONFIG, "--config.benchmark.path=nowhere/test.json"], "nowhere/test.json"),
+        ([*CONFIG, "--config.benchmark.pictures=grey"], "config.benchmark.pictures='grey' is unknown"),
+        (
+            [*CONFIG, "--config.benchmark.path={folder}", "--config.benchmark.name=vlguard_like", *ACCURACY_OF_UNSAFES],
+            "exact_match_v1 measures accuracy, but no subset asked of vlguard_like has expected answers",
+        ),
+        ([*PROMPTS, "--config.benchmark.path={folder}/test.json"], "test.json: record 0 (id 'v0'): 'image' is not a field of a prompt"),
         ([*CONFIG, "--config.benchmark.path={folder}"], "3 questions in unsafes, vlguard has 442"),
         (
             [*CONFIG, "--config.benchmark.path={folder}", "--config.benchmark.limit=1", "--config.benchmark.images=x"],

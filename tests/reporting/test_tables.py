@@ -61,6 +61,9 @@ PAPER = {"percent": 72.62, "p": 0.43, "reproduced": True, "note": ""}
     ("changes", "heading", "cell", "note"),
     [
         ({"stand_in": True}, "pictures", "STAND-IN", "rehearses"),
+        ({"image_mode": "white"}, "pictures", "white", "replaced by a white one"),
+        ({"image_mode": "black", "stand_in": True}, "pictures", "black, STAND-IN", "replaced by a black one"),
+        ({"image_mode": "none"}, "pictures", "none", "asked without a picture"),
         ({"n": 20, "first_n": 20}, "n", "first 20", "only the first n"),
         ({"n_invalid": 3}, "invalid", "3", ""),
         ({"vs_baseline": {"diff": -0.5, "ci": [-0.6, -0.4], "p": 1e-9}}, "vs baseline", "-50.00 (-60.00 to -40.00), p = <0.0001", ""),
@@ -77,6 +80,10 @@ def test_marks(changes, heading, cell, note):
     notes = "\n".join(tables.notes(rows))
     assert note in notes
     assert not note or note not in "\n".join(tables.notes(rows[:1]))
+
+
+def test_real_pictures_need_no_mark():
+    assert cells(row(image_mode="real")) == cells(row())
 
 
 def test_markdown_and_terminal_hold_every_cell():
