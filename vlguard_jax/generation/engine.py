@@ -6,7 +6,8 @@ padding is never attended to.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+import functools
 import itertools
 from typing import Any
 
@@ -61,13 +62,8 @@ class Engine:
         self._rows = -(-settings.batch_size // shards) * shards
         model = llava.Functional(config, precision.compute, lora)
         self._params = rules.place(params, self._mesh, model.dtype)
-        stop = jnp.asarray(tuple(stop_ids), jnp.int32)
-
-        def answer(weights: llava.Params, batch: types.Batch, last: jax.Array) -> sampler.Answers:
-            limits = {"max_new": settings.max_new_tokens, "min_new": settings.min_new_tokens, "pad_id": pad_id}
-            return sampler.greedy(model, weights, batch, last, stop, **limits)
-
-        self._answer = jax.jit(answer, out_shardings=mesh_lib.replicated(self._mesh))
+        limits = settings.max_new_tokens, settings.min_new_tokens
+        self._answer = _program(model, *limits, tuple(stop_ids), pad_id, self._mesh)
 
     def generate(self, prompts: Iterable[types.Prompt]) -> Iterator[types.Generation]:
         """Answer every prompt once, in an order of the engine's choosing; reads `prompts` a window at a time.
@@ -75,13 +71,25 @@ class Engine:
         Raises:
           UserError: a prompt with pictures for a model without a tower, or pictures of another size.
         """
+        before: tuple[list[str], sampler.Answers] | None = None
+        for ids, samples in self._batches(prompts):
+            answers = self._start(samples)
+            # The device works on this batch while the caller looks at the one before.
+            if before is not None:
+                yield from _generations(*before)
+            before = ids, answers
+        if before is not None:
+            yield from _generations(*before)
+
+    def _batches(self, prompts: Iterable[types.Prompt]) -> Iterator[tuple[list[str], list[batches.Sample]]]:
+        """Names and samples of one batch after the other; within a window, like is batched with like."""
         remaining = iter(prompts)
         while window := list(itertools.islice(remaining, WINDOW * self._rows)):
             samples = [self._expand(p) for p in window]
             order = sorted(range(len(window)), key=lambda i: (samples[i].num_pictures, len(samples[i].tokens)))
             for start in range(0, len(order), self._rows):
                 chosen = order[start : start + self._rows]
-                yield from self._answer_batch([window[i].id for i in chosen], [samples[i] for i in chosen])
+                yield [window[i].id for i in chosen], [samples[i] for i in chosen]
 
     def _expand(self, prompt: types.Prompt) -> batches.Sample:
         vision = self._config.vision
@@ -94,7 +102,8 @@ class Engine:
         expanded = batches.expand(tokens, patches, None, None)
         return batches.Sample(expanded.tokens, expanded.labels, expanded.picture, expanded.patch, prompt.images)
 
-    def _answer_batch(self, ids: list[str], samples: list[batches.Sample]) -> Iterator[types.Generation]:
+    def _start(self, samples: list[batches.Sample]) -> sampler.Answers:
+        """Send a batch to the device; the answers are waited for when they are read."""
         vision = self._config.vision
         longest = max(len(s.tokens) for s in samples)
         most_pictures = max(s.num_pictures for s in samples)
@@ -109,10 +118,26 @@ class Engine:
         )
         last = np.asarray([len(s.tokens) - 1 for s in samples] + [-1] * (self._rows - len(samples)), np.int32)
         placed = jax.device_put((batch, last), mesh_lib.row_sharding(self._mesh))
-        answers = jax.device_get(self._answer(self._params, *placed))
-        for i, id_ in enumerate(ids):
-            reason = "stop" if answers.stopped[i] else "length"
-            yield types.Generation(id_, np.asarray(answers.ids[i, : answers.length[i]], np.int32), reason)
+        return self._answer(self._params, *placed)
+
+
+def _generations(names: list[str], answers: sampler.Answers) -> Iterator[types.Generation]:
+    ids, length, stopped = jax.device_get(answers)
+    for i, name in enumerate(names):
+        yield types.Generation(name, np.asarray(ids[i, : length[i]], np.int32), "stop" if stopped[i] else "length")
+
+
+@functools.lru_cache(maxsize=8)
+def _program(
+    model: llava.Functional, max_new: int, min_new: int, stop_ids: tuple[int, ...], pad_id: int, mesh: jax.sharding.Mesh
+) -> Callable[[llava.Params, types.Batch, jax.Array], sampler.Answers]:
+    """The compiled answer program, shared by all engines in the process that differ in nothing but their weights."""
+
+    def answer(weights: llava.Params, batch: types.Batch, last: jax.Array) -> sampler.Answers:
+        stop = jnp.asarray(stop_ids, jnp.int32)
+        return sampler.greedy(model, weights, batch, last, stop, max_new=max_new, min_new=min_new, pad_id=pad_id)
+
+    return jax.jit(answer, out_shardings=mesh_lib.replicated(mesh))
 
 
 def _mesh(settings: settings_lib.MeshSettings | None) -> jax.sharding.Mesh:

@@ -171,7 +171,7 @@ class Lines(Generic[L]):
         """Append lines and see them to the disk."""
         lines = list(lines)
         # ASCII with escapes: half of a surrogate pair, which a cut answer can hold, is not UTF-8.
-        text = "".join(json.dumps({"schema": SCHEMA, **dataclasses.asdict(x)}) + "\n" for x in lines)
+        text = "".join(json.dumps({"schema": SCHEMA, **vars(x)}, default=vars) + "\n" for x in lines)
         with self.path.open("ab") as file:
             file.write(text.encode("ascii"))
             file.flush()
