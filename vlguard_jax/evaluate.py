@@ -63,8 +63,8 @@ def as_model(checkpoint: checkpoint_lib.Checkpoint, config: settings_lib.EvalCon
     )
 
 
-def run(config: settings_lib.EvalConfig, folder: pathlib.Path, *, grid: bool = False) -> list[asr.Row]:
-    """Load the model, evaluate it into `folder` and return the rows of summary.json."""
+def run(config: settings_lib.EvalConfig, folder: pathlib.Path, *, grid: bool = False, quiet: bool = False) -> list[asr.Row]:
+    """Load the model, evaluate it into `folder` and return the rows of summary.json; `quiet` leaves out the progress bar."""
     from vlguard_jax.checkpoints import load
     from vlguard_jax.reporting import progress
     from vlguard_jax.safety import run as run_lib
@@ -79,7 +79,7 @@ def run(config: settings_lib.EvalConfig, folder: pathlib.Path, *, grid: bool = F
     if config.precision.compute != model.dtype:
         print(f"config.precision.compute={config.precision.compute}: computing in {model.dtype} on this machine")
     how = run_lib.evaluate_grid if grid else run_lib.evaluate
-    return how(config, folder, model, progress=progress.answers)
+    return how(config, folder, model, progress=run_lib.silent if quiet else progress.answers)
 
 
 def main(positional: list[str]) -> int:

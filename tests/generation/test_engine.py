@@ -1,5 +1,7 @@
 """Answers do not depend on batch, order, padding or mesh; limits and stop ids are kept."""
 
+import dataclasses
+
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -108,6 +110,50 @@ def test_stop_ids_and_limits() -> None:
         banned = _answer([prompt], batch=2, stop=(natural[0], 49), max_new=6, min_new=3)[prompt.id]
         assert natural[0] not in banned.ids[:3].tolist() and len(banned.ids) >= 3
     assert all(len(g.ids) == 6 for g in free.values() if g.finish_reason == "length")
+
+
+def test_engines_that_differ_in_weights_share_a_program(monkeypatch) -> None:
+    traced = []
+    greedy = engine.sampler.greedy
+    monkeypatch.setattr(engine.sampler, "greedy", lambda *args, **limits: traced.append(limits["max_new"]) or greedy(*args, **limits))
+    engine._program.cache_clear()
+    prompts = [p for p in _prompts(6) if len(p.images) == 1]
+    answers = []
+    for weights in (PARAMS, tiny.random_params(MODEL, seed=1), PARAMS):
+        # A config of its own each time, as if read from another folder.
+        config_ = dataclasses.replace(tiny.CONFIG, text=dataclasses.replace(tiny.CONFIG.text))
+        built = engine.Engine(
+            config_,
+            weights,
+            settings=config.DecodeSettings(5, 0, 2),
+            precision=FP32,
+            stop_ids=[2],
+            pad_id=0,
+            lora=None,
+            mesh=config.MeshSettings(data=1, fsdp=1, tensor=8),
+        )
+        answers.append([g.ids.tolist() for g in built.generate(prompts)])
+    assert traced == [5] and answers[0] == answers[2] != answers[1]
+    _answer(prompts, batch=2, max_new=3)
+    _answer(prompts, batch=2, max_new=5, stop=(3,))
+    assert traced == [5, 3, 5]
+    engine._program.cache_clear()
+
+
+def test_answers_are_handed_out_while_the_next_batch_runs() -> None:
+    """No answer waits for more than one later batch, so that a stopped run loses little."""
+    started = []
+
+    class Counting(engine.Engine):
+        def _start(self, samples):
+            started.append(len(samples))
+            return super()._start(samples)
+
+    built = Counting(
+        tiny.CONFIG, PARAMS, settings=config.DecodeSettings(2, 0, 8), precision=FP32, stop_ids=(2,), pad_id=0, mesh=config.MeshSettings()
+    )
+    seen = [len(started) for _ in built.generate(_prompts(20))]
+    assert seen == [2] * 8 + [3] * 12 and sum(started) == 20
 
 
 def test_bad_prompts_are_one_clear_line() -> None:

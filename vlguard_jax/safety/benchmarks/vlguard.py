@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import pathlib
 
 from vlguard_jax import config as settings_lib
@@ -26,13 +27,20 @@ def load(settings: settings_lib.BenchmarkSettings, subset: str) -> list[benchmar
     if not settings.path:
         raise errors.UserError("config.benchmark.path is empty: name VLGuard's test.json, or the folder that holds it")
     path = pathlib.Path(settings.path)
-    records = vlguard.read_items(path, "test")
+    file = path / "test.json" if path.is_dir() else path
+    records = _read(file, file.stat().st_mtime_ns if file.is_file() else 0)
     folder = pathlib.Path(settings.images) if settings.images else (path if path.is_dir() else path.parent) / "test"
     stand_in = settings.stand_in or vlguard.is_stand_in(folder)
     return [
         benchmark_lib.Item(e.id, subset, e.question, e.image, folder / e.image, e.category, e.subcategory, stand_in, e.response)
         for e in vlguard.eval_items(records, subset)
     ]
+
+
+@functools.lru_cache(maxsize=1)
+def _read(file: pathlib.Path, changed_ns: int) -> tuple[vlguard.Item, ...]:
+    """The records, read once for all subsets; `changed_ns` is when the file was last written."""
+    return tuple(vlguard.read_items(file, "test"))
 
 
 BENCHMARK = benchmark_lib.Benchmark(
