@@ -93,7 +93,8 @@ def show(evaluations: Sequence[runs.Evaluation], grid: grid_lib.Grid) -> list[Su
                 if line.subset == subset:
                     items = found.setdefault((line.benchmark, subset), {})
                     items.setdefault(line.item_id, {}).setdefault(label, (evaluation, line))
-    return [_subset(benchmark, name, items, grid) for (benchmark, name), items in found.items()]
+    order = list(dict.fromkeys((c.benchmark, c.subset) for c in grid.columns))
+    return [_subset(*key, found[key], grid) for key in order if key in found]
 
 
 def _labels(evaluation: runs.Evaluation, grid: grid_lib.Grid) -> dict[str, str]:

@@ -89,7 +89,7 @@ class Curves:
 
 
 def _frame(width: int, height: int) -> Frame:
-    return Frame(width, height, 52, 14, width - 14, height - 46, (), ())
+    return Frame(width, height, 52.0, 14.0, width - 14.0, height - 46.0, (), ())
 
 
 def _cut(label: str, width: float) -> str:
@@ -98,37 +98,44 @@ def _cut(label: str, width: float) -> str:
 
 
 def scatter(points: Sequence[tradeoff.Point], styles: Sequence[int], size: tuple[int, int]) -> Scatter:
-    """Lay out the points on axes from 0 to 100 %."""
+    """Lay out the points: harm from 0 to 100 %, help from as low as the lowest interval asks."""
     frame = _frame(*size)
+    low = min(0.8, math.floor(5 * min(p.help.low for p in points)) / 5)
 
     def x(rate: float) -> float:
         return frame.left + (0.03 + 0.94 * rate) * (frame.right - frame.left)
 
     def y(rate: float) -> float:
-        return frame.bottom - (0.03 + 0.94 * rate) * (frame.bottom - frame.top)
+        return frame.bottom - (0.04 + 0.92 * (rate - low) / (1 - low)) * (frame.bottom - frame.top)
 
-    ticks = [i / 5 for i in range(6)]
+    every = 5 if low < 0.6 else 10
     frame = dataclasses.replace(
         frame,
-        x_ticks=tuple(Tick(x(t), f"{100 * t:.0f}") for t in ticks),
-        y_ticks=tuple(Tick(y(t), f"{100 * t:.0f}") for t in ticks),
+        x_ticks=tuple(Tick(x(t / 5), f"{20 * t}") for t in range(6)),
+        y_ticks=tuple(Tick(y(t / every), f"{100 * t // every}") for t in range(round(low * every), every + 1)),
     )
     centres = [(x(p.harm.value), y(p.help.value)) for p in points]
     labels = [_cut(p.label, 0.75 * (frame.right - frame.left)) for p in points]
+    bars = [(x(p.harm.low), x(p.harm.high), y(p.help.low), y(p.help.high)) for p in points]
     marks = []
-    for p, style, (px, py), label, (lx, ly, leader) in zip(points, styles, centres, labels, _place(centres, labels, frame), strict=True):
-        bars = (x(p.harm.low), x(p.harm.high), y(p.help.low), y(p.help.high))
+    for ends, style, (px, py), label, (lx, ly, leader) in zip(
+        bars, styles, centres, labels, _place(centres, labels, frame, bars), strict=True
+    ):
         end = (min(max(px, lx), lx + LETTER * len(label)), ly - 5)
-        marks.append(Mark(px, py, *bars, style, label, lx, ly, leader, *end))
+        marks.append(Mark(px, py, *ends, style, label, lx, ly, leader, *end))
     return Scatter(frame, tuple(marks))
 
 
 Box = tuple[float, float, float, float]
 
 
-def _place(centres: Sequence[tuple[float, float]], labels: Sequence[str], frame: Frame) -> list[tuple[float, float, bool]]:
+def _place(
+    centres: Sequence[tuple[float, float]], labels: Sequence[str], frame: Frame, bars: Sequence[Box]
+) -> list[tuple[float, float, bool]]:
     """(left, baseline, leader?) of each label: the nearest free place inside the frame, looked for in growing rings."""
     taken: list[Box] = [(x - 9, y - 9, x + 9, y + 9) for x, y in centres]
+    for (x, y), (left, right, bottom, top) in zip(centres, bars, strict=True):
+        taken += [(left, y - 2, right, y + 2), (x - 2, top, x + 2, bottom)]
     found = []
     for (x, y), label in zip(centres, labels, strict=True):
         width = LETTER * len(label)
@@ -138,7 +145,7 @@ def _place(centres: Sequence[tuple[float, float]], labels: Sequence[str], frame:
             for a in (k * math.pi / 8 for k in (0, 8, 12, 4, 1, 15, 7, 9, 2, 14, 6, 10, 3, 13, 5, 11))
         ]
         left, base, leader = next((p for p in places if _free((p[0], p[1] - HEIGHT + 4, p[0] + width, p[1] + 4), taken, frame)), places[0])
-        taken.append((left, base - HEIGHT + 4, left + width, base + 4))
+        taken.append((left - 6, base - HEIGHT + 2, left + width + 6, base + 6))
         found.append((left, base, leader))
     return found
 
@@ -204,7 +211,7 @@ def curves(series: Sequence[Series], styles: Sequence[int], size: tuple[int, int
 
     frame = dataclasses.replace(
         frame,
-        x_ticks=tuple(Tick(x(t), f"{t:,.0f}") for t in nice_ticks(0, last, 7 if size[0] > 500 else 4) if t == int(t)),
+        x_ticks=tuple(Tick(x(t), f"{t:,.0f}") for t in nice_ticks(0.0, last, 7 if size[0] > 500 else 4) if t == int(t)),
         y_ticks=tuple(Tick(y(t), f"{t:g}") for t in (log_ticks(low, high) if logarithmic else nice_ticks(low, high, 6))),
     )
 
@@ -214,6 +221,6 @@ def curves(series: Sequence[Series], styles: Sequence[int], size: tuple[int, int
 
     lines = []
     for one, style in zip(finite, styles, strict=True):
-        smoothed = smooth([v for _, v in one], len(one) // 25)
+        smoothed = smooth([v for _, v in one], len(one) // 50)
         lines.append(Curve(style, path(one), path([(u, s) for (u, _), s in zip(one, smoothed, strict=True)])))
     return Curves(frame, tuple(lines), logarithmic)

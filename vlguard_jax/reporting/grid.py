@@ -40,7 +40,7 @@ SUBSETS = {
     "safe_safes": "safe picture, safe question",
     "text_safe": "safe text",
     "text_unsafe": "unsafe text",
-    "text_suffix": "unsafe text with a suffix that begs",
+    "text_suffix": "unsafe text with a suffix that asks to comply",
 }
 SHORT = {"asr": "ASR", "refusal_rate": "refusals", "accuracy": "accuracy", "win_rate": "win rate"}
 
@@ -108,7 +108,7 @@ class Grid:
         if len({c.benchmark for c in self.columns if c.subset == column.subset}) > 1:
             parts.append(column.benchmark)
         if column.control:
-            parts += [SHORT.get(column.metric, column.metric), f"pictures: {column.pictures}"]
+            parts += [f"shown {column.pictures}", SHORT.get(column.metric, column.metric)]
         same = [c for c in self.columns if dataclasses.replace(c, judge=column.judge) == column]
         if len(same) > 1:
             parts.append(f"judge {column.judge}")
@@ -138,9 +138,9 @@ def _column(row: Row) -> Column:
     return Column(row["benchmark"], row["subset"], row["metric"], row["judge"], row["pictures"])
 
 
-def _position(column: Column) -> tuple[bool, int]:
+def _position(column: Column) -> tuple[bool, int, bool]:
     metrics = list(GROUPS)
-    return column.control, metrics.index(column.metric) if column.metric in metrics else len(metrics)
+    return column.control, metrics.index(column.metric) if column.metric in metrics else len(metrics), column.pictures == runs.TEXT_ONLY
 
 
 def _identity(row: Row, fields: Sequence[str]) -> tuple[str, ...]:

@@ -172,7 +172,7 @@ def comparisons(grid: grid_lib.Grid, baselines: Mapping[int, str]) -> Table:
 def baseline_names(found: Sequence[runs.Evaluation]) -> dict[int, str]:
     """id of a row -> name of the model that its differences are against."""
     models = {e.folder.resolve(): e.model for e in found}
-    names = {}
+    names: dict[int, str] = {}
     for evaluation in found:
         if evaluation.config.baseline:
             folder = Path(evaluation.config.baseline)

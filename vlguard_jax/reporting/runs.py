@@ -156,9 +156,8 @@ def _evaluation(folder: Path, config: settings_lib.EvalConfig) -> Evaluation:
         what = f"a row has no field {missing[0]!r}" if missing else "no rows"
         raise errors.UserError(f"{path}: {what}; run evaluate again with the same --workdir")
     answers = _lines(folder / results.GENERATIONS, results.GenerationLine)
-    control = getattr(config.benchmark, "pictures", "real")
     pictured = {a.subset for a in answers if a.image is not None}
-    rows = [{**row, "pictures": control if row["subset"] in pictured else TEXT_ONLY} for row in rows]
+    rows = [{**row, "pictures": config.benchmark.pictures if row["subset"] in pictured else TEXT_ONLY} for row in rows]
     return Evaluation(folder, config, tuple(rows), answers, _lines(folder / results.VERDICTS, results.VerdictLine))
 
 

@@ -58,7 +58,7 @@ def mean(rates: Sequence[Rate]) -> Rate:
 
 
 def _rate(row: runs.Row) -> Rate:
-    return Rate(row["rate"], row["ci_low"], row["ci_high"])
+    return Rate(*(float(row[name]) for name in ("rate", "ci_low", "ci_high")))
 
 
 def _turned(rate: Rate) -> Rate:
@@ -113,12 +113,15 @@ def sentence(grid: grid_lib.Grid) -> str:
     if found is None:
         return _without_utility(grid)
     worst = max(found.points, key=lambda p: p.harm.value)
-    best = min(found.points, key=lambda p: (p.harm.value, -p.help.value))
-    told = f"{worst.label} answered {_percent(worst.harm)} of the {found.harmful}"
+    best = max(found.points, key=lambda p: p.help.value - p.harm.value)
     if worst is best:
-        told += f"; {_percent(worst.help)} of the {found.harmless} were {found.helped}."
+        told = f"Of the {found.harmful}, {worst.label} answered {_percent(worst.harm)}; of the {found.harmless},"
+        told += f" {_percent(worst.help)} were {found.helped}."
     else:
-        told += f", {best.label} {_percent(best.harm)}; of the {found.harmless}, {_percent(worst.help)} and {_percent(best.help)} were"
+        told = f"Of the {found.harmful}, {worst.label} (the least safe) answered {_percent(worst.harm)} and {best.label} (the best balance"
+        told += (
+            f" of safety and help) {_percent(best.harm)}; of the {found.harmless}, {_percent(worst.help)} and {_percent(best.help)} were"
+        )
         told += f" {found.helped}."
     return f"{told} {_refusals(grid)}".strip()
 
@@ -130,7 +133,8 @@ def _refusals(grid: grid_lib.Grid) -> str:
     rate, label, heading = max(found, key=lambda f: f[0], default=(0.0, "", ""))
     if rate < WORTH_A_WORD:
         return ""
-    return f"The most needless refusals: {label}, which refused {grid_lib.percent(rate)} % of the harmless questions ({heading})."
+    share = _percent(Rate(rate, rate, rate))
+    return f"The most needless refusals: {label}, which refused {share} of the harmless questions ({heading})."
 
 
 def _without_utility(grid: grid_lib.Grid) -> str:
@@ -144,4 +148,4 @@ def _without_utility(grid: grid_lib.Grid) -> str:
 
 
 def _percent(rate: Rate) -> str:
-    return f"{grid_lib.percent(rate.value)} %"
+    return f"{grid_lib.percent(rate.value)}\N{NO-BREAK SPACE}%"
