@@ -100,3 +100,12 @@ def test_the_key_hears_everything_that_can_change_an_answer():
     keys = [results.answer_key(**{**PARTS, **change}) for change in changes]
     assert len({results.answer_key(**PARTS), *keys}) == len(changes) + 1
     assert results.answer_key(**PARTS) == results.answer_key(**dict(reversed(PARTS.items())))
+
+
+def test_keys_and_lines_of_schema_1_stay_what_they_are():
+    """Answers of earlier versions are found again, and their lines read."""
+    assert results.answer_key(**PARTS) == "b1d09fd4d719eca05346f5fc50c381b1a5c1936fa97b4c5d7fdd09293bb5b1e7"
+    assert [f.name for f in dataclasses.fields(results.VerdictLine)] == [
+        *("key", "judge", "judge_version", "judge_prompt_sha256", "label", "score", "raw", "time")
+    ]
+    assert len(dataclasses.fields(results.GenerationLine)) == 25 and results.SCHEMA == 1
