@@ -17,17 +17,17 @@ import pytest
 
 install_import_hook("vlguard_jax", "beartype.beartype")
 
-STRICT_FOLDERS = ("tests/golden/", "tests/parity/")
+STRICT = ("tests/golden/", "tests/parity/", "tests/reporting/test_browser.py")
 REQUIRE_ALL = os.environ.get("VLGUARD_REQUIRE_ALL", "") not in ("", "0")
 
 
 def _must_run(nodeid: str) -> bool:
-    return REQUIRE_ALL and nodeid.startswith(STRICT_FOLDERS)
+    return REQUIRE_ALL and nodeid.startswith(STRICT)
 
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
-    """Turn a skipped golden or parity test into a failure when VLGUARD_REQUIRE_ALL is set."""
+    """Turn a skipped golden, parity or browser test into a failure when VLGUARD_REQUIRE_ALL is set."""
     report = yield
     if report.skipped and _must_run(item.nodeid):
         report.outcome = "failed"

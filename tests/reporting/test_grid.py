@@ -1,0 +1,119 @@
+"""Rows find their cells, and the table says the same in every format."""
+
+from __future__ import annotations
+
+import pathlib
+
+import pytest
+
+from vlguard_jax import config
+from vlguard_jax.reporting import grid
+from vlguard_jax.reporting import runs
+
+
+def row(**changes):
+    plain = {
+        "model": "fox",
+        "weights_sha256": "0123456789abcdef",
+        "seed": 0,
+        "benchmark": "vlguard",
+        "preset": "released",
+        "template": "llava_v1",
+        "preprocessing": "crop",
+        "decode": {"max_new": 256},
+        "subset": "unsafes",
+        "metric": "asr",
+        "judge": "keyword_vlguard_v1",
+        "n": 442,
+        "rate": 0.7262443,
+        "ci_low": 0.682,
+        "ci_high": 0.7658,
+        "n_invalid": 0,
+        "stand_in": False,
+        "pictures": "real",
+    }
+    return plain | changes
+
+
+def evaluation(*rows, folder="runs/a"):
+    return runs.Evaluation(pathlib.Path(folder), config.EvalConfig(), tuple(rows), (), ())
+
+
+def test_groups_stand_together_and_controls_last():
+    rows = [
+        row(subset="text_unsafe", benchmark="prompts", pictures=runs.TEXT_ONLY),
+        row(subset="safe_safes", metric="accuracy", judge="exact"),
+        row(subset="safe_safes", metric="refusal_rate"),
+        row(pictures="white"),
+        row(),
+    ]
+    found = grid.arrange([evaluation(*rows)])
+    assert [(c.subset, c.metric, c.control) for c in found.columns] == [
+        ("unsafes", "asr", False),
+        ("text_unsafe", "asr", False),
+        ("safe_safes", "refusal_rate", False),
+        ("safe_safes", "accuracy", False),
+        ("unsafes", "asr", True),
+    ]
+    assert [(g.direction, width) for g, width in found.groups] == [(grid.LOWER, 2), (grid.LOWER, 1), (grid.HIGHER, 1), (grid.NEITHER, 1)]
+    assert found.lines[0].cells == tuple(rows[i] for i in (4, 0, 2, 1, 3))
+    assert found.heading(found.columns[-1]) == "unsafe picture, shown white, ASR"
+
+
+def test_a_model_keeps_one_line_over_its_evaluations():
+    found = grid.arrange([evaluation(row()), evaluation(row(subset="safe_safes", preset="other", seed=3), folder="runs/b")])
+    assert [line.label for line in found.lines] == ["fox"] and len(found.columns) == 2
+
+
+@pytest.mark.parametrize(
+    ("changes", "detail"),
+    [
+        ({"weights_sha256": "fedcba9876543210"}, "weights fedcba98"),
+        ({"seed": 1}, "seed 1"),
+        ({"template": "vicuna_v1"}, "template vicuna_v1"),
+        ({"preset": "mine"}, "preset mine"),
+        ({}, "folder runs/b"),
+    ],
+)
+def test_runs_that_would_share_a_cell_are_told_apart(changes, detail):
+    found = grid.arrange([evaluation(row()), evaluation(row(**changes), folder="runs/b")])
+    assert len(found.lines) == 2 and found.lines[1].detail == detail
+    assert all(line.cells[0] for line in found.lines)
+
+
+def test_headings_name_what_makes_them_unique():
+    rows = [row(), row(benchmark="other"), row(judge="second"), row(subset="figs")]
+    found = grid.arrange([evaluation(*rows)])
+    assert [found.heading(c) for c in found.columns] == [
+        "unsafe picture, vlguard, judge keyword_vlguard_v1",
+        "unsafe picture, other",
+        "unsafe picture, vlguard, judge second",
+        "figs",
+    ]
+
+
+def test_different_denominators_are_told():
+    found = grid.arrange([evaluation(row()), evaluation(row(model="hound", n=20, first_n=20), folder="b")])
+    (column,) = found.columns
+    assert column.n == 0
+    assert [grid.marks(line.cells[0], column) for line in found.lines] == [["n = 442"], ["n = 20", "first 20 only"]]
+
+
+def test_markdown():
+    found = grid.arrange([evaluation(row(), row(subset="safe_safes", metric="refusal_rate", n_invalid=3)), evaluation(row(model="a|b"))])
+    headings, rule, fox, other = grid.markdown(found).splitlines()[:4]
+    assert headings.startswith("| model | harmful requests answered ↓: unsafe picture (n = 442) | harmless questions refused ↓: safe")
+    assert rule == "| --- | ---: | ---: |"
+    assert fox == "| fox | 72.6 [68.2, 76.6] | 72.6 [68.2, 76.6] (3 invalid) |"
+    assert other == "| a\\|b | 72.6 [68.2, 76.6] | - |"
+    assert "Wilson" in grid.markdown(found)
+
+
+def test_latex_escapes_and_lines_up():
+    found = grid.arrange([evaluation(row(model="fox_1 & 100% {x}~\\"), row(subset="safe_safes", metric="refusal_rate", stand_in=True))])
+    text = grid.latex(found)
+    assert r"fox\_1 \& 100\% \{x\}\textasciitilde{}\textbackslash{} & 72.6 {\scriptsize [68.2, 76.6]} & -- \\" in text
+    assert r"(STAND-IN)" in text and r"$\downarrow$" in text and text.isascii()
+    lines = text.splitlines()
+    assert lines[0] == r"\begin{tabular}{lrr}" and lines[3] == r"\cmidrule(lr){2-2}\cmidrule(lr){3-3}"
+    assert all(line.replace(r"\&", "").count("&") == 2 for line in lines if line.endswith(r"\\"))

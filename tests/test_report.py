@@ -1,0 +1,55 @@
+"""The command: one page and two tables, or one clear line."""
+
+from __future__ import annotations
+
+import pathlib
+import subprocess
+import sys
+
+import pytest
+
+from tests import source
+from tests.reporting import stand
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
+    top = tmp_path_factory.mktemp("runs")
+    stand.evaluate(top / "eval", stand.write_benchmark(top / "world"), "fox", stand.answers_all)
+    stand.train(top / "train")
+    return top
+
+
+def report(*arguments: object) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "vlguard_jax.report", *map(str, arguments)]
+    return subprocess.run(command, cwd=source.ROOT, capture_output=True, text=True)
+
+
+def test_page_and_tables(folder, tmp_path):
+    files = [tmp_path / name for name in ("report.html", "table.md", "table.tex")]
+    flags = [f"--{flag}={file}" for flag, file in zip(("out", "markdown", "latex"), files, strict=True)]
+    done = report(folder, *flags, "--title=Foxes & hounds")
+    assert done.returncode == 0, done.stderr
+    page, markdown, latex = (file.read_text() for file in files)
+    assert "<h1>Foxes &amp; hounds</h1>" in page and "python -m vlguard_jax.report" in page and 'class="unsafe"' in page
+    assert markdown.startswith("| model |") and latex.startswith(r"\begin{tabular}")
+    done = report(folder, f"--out={files[0]}", "--harmless")
+    assert done.returncode == 0 and 'class="unsafe"' not in files[0].read_text()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "name the folders of the runs"),
+        (["{folder}"], "say what to write: --out FILE"),
+        (["{folder}/nowhere", "--out={out}"], "no such folder"),
+        (["{folder}/world", "--out={out}"], "no finished run below"),
+        (["{folder}/train", "--markdown={out}"], "--markdown: there is no evaluation"),
+        (["{folder}", "--out={folder}/eval"], "cannot be written"),
+    ],
+)
+def test_mistakes(folder, tmp_path, arguments, message):
+    done = report(*(a.format(folder=folder, out=tmp_path / "x") for a in arguments))
+    assert done.returncode == 2 and not (tmp_path / "x").exists()
+    (line,) = done.stderr.strip().splitlines()
+    assert message in line
