@@ -57,7 +57,7 @@ def _training(training: runs.Training) -> tuple[str, ...]:
         training.name,
         _short(c.model.path),
         ", ".join(c.data.sources),
-        f"LoRA (rank {c.lora.rank})" if c.lora.rank else "all weights of the language model",
+        f"LoRA (rank {c.lora.rank})" if c.lora.rank else "full fine-tuning",
         f"{last.get('step', 0):,.0f}",
         str(c.data.batch_size),
         f"{c.optimizer.learning_rate:g}",
