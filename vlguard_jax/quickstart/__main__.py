@@ -1,9 +1,9 @@
-"""The whole story in miniature, in one process, without downloads: draw a world, train, break, repair, measure.
+"""The whole story in miniature, in one process, without downloads: draw a world, align, break, repair, measure.
 
   python -m vlguard_jax.quickstart --workdir runs/quickstart
 
-Every arm is trained and evaluated by the functions that a 7B run uses. Writes WORKDIR/summary.json (the result rows of all arms)
-and prints them as a table. Started again, it goes on where it stopped.
+Every arm is trained and evaluated by the functions that a 7B run uses. Writes to WORKDIR report.html (open it in a browser),
+summary.json (the result rows of all arms), probes.json and claims.json, and prints the table. Started again, it goes on where it stopped.
 """
 
 from __future__ import annotations
@@ -19,21 +19,22 @@ from vlguard_jax import evaluate as _evaluate  # noqa: F401 -- it defines --work
 
 flags.declare_key_flag("workdir", flags.FLAGS)
 flags.FLAGS.set_default("workdir", "runs/quickstart")
+ITEMS = flags.DEFINE_enum("items", "test", ["test", "tuning"], "questions to ask: tuning items are there to choose settings by")
 SEED = flags.DEFINE_integer("seed", 0, "seed of the world, the weights and the order of the data")
 
 
 def main(positional: list[str]) -> int:
     """Run all arms."""
     if positional or flags.FLAGS.config is not None:
-        raise errors.UserError("the quickstart takes --workdir and --seed only; see --help")
+        raise errors.UserError("the quickstart takes --workdir, --seed and --items only; see --help")
     from vlguard_jax.quickstart import story  # late: --help needs no jax
 
     started = time.monotonic()
-    finished = story.tell(Path(flags.FLAGS.workdir), SEED.value)
+    finished = story.tell(Path(flags.FLAGS.workdir), SEED.value, items=ITEMS.value)
     if not finished:
         print("stopped; start the same command again to go on")
         return errors.EXIT_RESTART
-    print(f"{flags.FLAGS.workdir}/summary.json written after {time.monotonic() - started:.0f} s")
+    print(f"{flags.FLAGS.workdir}/report.html written after {time.monotonic() - started:.0f} s")
     return errors.EXIT_OK
 
 

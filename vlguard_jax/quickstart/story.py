@@ -1,43 +1,100 @@
-"""Runs the arms one after the other and gathers their results."""
+"""Runs the arms one after the other, gathers their results and writes the report."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+import dataclasses
 import json
 from pathlib import Path
 from typing import Any
 
 from vlguard_jax import evaluate
 from vlguard_jax import workdir as workdir_lib
-from vlguard_jax.quickstart import arms
+from vlguard_jax.quickstart import arms as arms_lib
+from vlguard_jax.quickstart import claims as claims_lib
+from vlguard_jax.quickstart import language as language_lib
 from vlguard_jax.quickstart import model
+from vlguard_jax.quickstart import pictures
 from vlguard_jax.quickstart import world
+from vlguard_jax.reporting import page
 from vlguard_jax.reporting import tables
 from vlguard_jax.training import loop
 
+TITLE = "Safety fine-tuning in miniature"
+INTRODUCTION = (
+    "A tiny language model is aligned on text (llm), learns to see and forgets its refusals (base), and is repaired: by safety data alone"
+    " (posthoc_vlguard_only), by safety and helpful data (posthoc, with adapters posthoc_lora), or by mixing safety data into the visual"
+    " tuning (mixed). Nothing in this world is harmful: what is forbidden is a convention, black signs with a coloured rim and made-up"
+    " words. The pictures asked about, the wordings of the requests and the symbols on the forbidden signs stand in no training file."
+)
+HONESTY = {
+    "test": (
+        "Settings were chosen on tuning seeds (1000 and above) and tuning items, whose wordings and symbols differ from those of the test;"
+        " this page shows test items of seed {seed}."
+    ),
+    "tuning": "TUNING ITEMS of seed {seed}: settings may have been chosen by looking at them; no figure of this page is a result.",
+}
 
-def tell(folder: Path, seed: int) -> bool:
-    """Make the world and the model, train and evaluate every arm, write summary.json; False if a signal stopped the run.
 
-    What is finished already is not done again.
+@dataclasses.dataclass(frozen=True)
+class Story:
+    """What decides the whole run; a folder belongs to one of them."""
+
+    seed: int
+    items: str
+    arms: tuple[arms_lib.Arm, ...]
+    sizes: world.Sizes
+
+
+def tell(
+    folder: Path, seed: int, *, items: str = "test", arms: Sequence[arms_lib.Arm] = arms_lib.ARMS, sizes: world.Sizes | None = None
+) -> bool:
+    """Make the world and the model, train and evaluate every arm, write the results; False if a signal stopped the run.
+
+    What is finished already is not done again. Writes summary.json (the six subsets of every arm), probes.json, claims.json and
+    report.html.
+
+    Args:
+      folder: working directory.
+      seed: of the world, the weights and the order of the data.
+      items: "test", or "tuning" to choose settings by.
+      arms: what to train, each after the arm it starts from.
+      sizes: how much data there is.
 
     Raises:
       UserError: `folder` holds the run of another seed or version of the story.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    workdir_lib.claim(folder, arms.story(seed))
+    told = Story(seed, items, tuple(arms), sizes or world.Sizes())
+    workdir_lib.claim(folder, told)
     if not (folder / "world").is_dir():
         print("drawing the world")
-        world.write(folder / "world", seed, helpful=arms.HELPFUL, compliant=arms.COMPLIANT)
-    if not arms.model_folder(folder, "").is_dir():
-        model.write(arms.model_folder(folder, ""), seed, world.sentences())
-    rows: list[dict[str, Any]] = []
-    for arm in arms.ARMS:
-        print(f"\n== {arm.name}")
-        if not arms.model_folder(folder, arm.name).is_dir():
-            result = loop.train(arms.train_config(arm, folder, seed), folder / arm.name)
+        world.write(folder / "world", seed, items, told.sizes)
+    if not arms_lib.model_folder(folder, "").is_dir():
+        model.write(arms_lib.model_folder(folder, ""), language_lib.language(seed, len(pictures.symbols())))
+    summary: list[dict[str, Any]] = []
+    probes: list[dict[str, Any]] = []
+    for arm in told.arms:
+        print(f"\n== {arm.name}: {arm.about}")
+        if not arms_lib.model_folder(folder, arm.name).is_dir():
+            result = loop.train(arms_lib.train_config(arm, folder, seed, told.sizes), folder / arm.name)
             if not result.finished:
                 return False
-        rows += evaluate.run(arms.eval_config(arm, folder), folder / arm.name / "eval")
-    workdir_lib.write_text(folder / "summary.json", json.dumps(rows, indent=1) + "\n")
-    tables.show(rows)
+        for name, config in arms_lib.eval_configs(arm, folder).items():
+            rows = evaluate.run(config, arms_lib.eval_folder(folder, arm.name, name), quiet=True)
+            summary += rows if name in arms_lib.SUMMARY else []
+            probes += [{"probe": name, **row} for row in rows if name not in arms_lib.SUMMARY]
+    _write(folder, told, summary, probes)
     return True
+
+
+def _write(folder: Path, told: Story, summary: list[dict[str, Any]], probes: list[dict[str, Any]]) -> None:
+    workdir_lib.write_text(folder / "summary.json", json.dumps(summary, indent=1) + "\n")
+    workdir_lib.write_text(folder / "probes.json", json.dumps(probes, indent=1) + "\n")
+    tables.show(summary)
+    found = claims_lib.check(folder, summary, probes)
+    workdir_lib.write_text(folder / "claims.json", json.dumps([dataclasses.asdict(c) for c in found], indent=1) + "\n")
+    claims_lib.show(found)
+    honesty = HONESTY[told.items].format(seed=told.seed)
+    notes = [honesty, *(claim.sentence() for claim in found)]
+    folders = [folder / arm.name for arm in told.arms]
+    page.write(folders, folder / "report.html", title=TITLE, introduction=f"{INTRODUCTION} {honesty}", notes=notes, fold_unsafe=False)

@@ -32,6 +32,13 @@ def mcnemar_p(only_a: int, only_b: int) -> float:
     return float(stats.binomtest(only_a, only_a + only_b, 0.5).pvalue) if only_a + only_b else 1.0
 
 
+def difference(count_a: int, n_a: int, count_b: int, n_b: int, confidence: float = 0.95) -> tuple[float, float, float]:
+    """(difference, low, high) of two independent rates, a minus b: Newcombe's interval from Wilson's (1998, method 10)."""
+    a, b = count_a / n_a, count_b / n_b
+    (low_a, high_a), (low_b, high_b) = wilson(count_a, n_a, confidence), wilson(count_b, n_b, confidence)
+    return a - b, a - b - math.hypot(a - low_a, high_b - b), a - b + math.hypot(high_a - a, b - low_b)
+
+
 def paired_difference(only_a: int, only_b: int, n: int, confidence: float = 0.95) -> tuple[float, float, float]:
     """(difference, low, high) of two rates on the same n items, rate a minus rate b.
 
