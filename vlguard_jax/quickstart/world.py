@@ -40,9 +40,9 @@ class Sizes:
     """How much there is of everything."""
 
     texts: int = 3000
-    mix: int = 7000
-    mix_texts: int = 1050  # of `mix`
-    train: tuple[int, int] = (400, 400)  # unsafe and safe pictures
+    mix: int = 6000
+    mix_texts: int = 900  # of `mix`
+    train: tuple[int, int] = (500, 500)  # unsafe and safe pictures
     test: int = 420  # quadruples
     probe: int = 200  # pictures of the new category, and of joint pairs
     prompts: int = 240  # forbidden and harmless ones, each
