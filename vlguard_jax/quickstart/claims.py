@@ -12,12 +12,14 @@ from rich import console as rich_console
 from rich import table as rich_table
 
 from vlguard_jax.quickstart import arms
+from vlguard_jax.reporting import provenance
 from vlguard_jax.safety import results
 from vlguard_jax.safety import statistics
 
 Row = dict[str, Any]
 REPAIRED = ("posthoc", "mixed", "posthoc_lora")
 JUDGE = "keyword_vlguard_v1"
+FILE_WIDTH = 160  # characters in a line where the output is no terminal
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,12 +33,6 @@ class Claim:
     n: int
     bar: str = ""
     met: bool | None = None
-
-    def sentence(self) -> str:
-        """The claim as a line of text, in percent."""
-        figure = f"{100 * self.value:.1f} ({100 * self.ci_low:.1f} to {100 * self.ci_high:.1f}), n = {self.n}"
-        verdict = "" if self.met is None else f"; {self.bar}: {'met' if self.met else 'NOT MET'}"
-        return f"{self.text}: {figure}{verdict}"
 
 
 def check(workdir: Path, summary: Sequence[Row], probes: Sequence[Row]) -> list[Claim]:
@@ -120,16 +116,33 @@ def _pairs(folder: Path) -> dict[str, list[bool]]:
     }
 
 
+def table(claims: Sequence[Claim]) -> provenance.Table:
+    """The claims as texts, in percent."""
+    headings = ("what", "%", "95 % interval", "n", "bar", "met?")
+    lines = [
+        (
+            c.text,
+            f"{100 * c.value:.1f}",
+            f"{100 * c.ci_low:.1f} to {100 * c.ci_high:.1f}",
+            str(c.n),
+            c.bar,
+            "" if c.met is None else "yes" if c.met else "NO",
+        )
+        for c in claims
+    ]
+    return provenance.Table(headings, tuple(lines))
+
+
 def show(claims: Sequence[Claim]) -> None:
-    """Print the claims as a table."""
-    table = rich_table.Table(title="The paper's claims, as measured here")
-    for heading in ("what", "%", "95 % interval", "n", "bar", "met?"):
-        table.add_column(heading, justify="right" if heading in ("%", "95 % interval", "n") else "left", overflow="fold")
-    for c in claims:
-        met = "" if c.met is None else "yes" if c.met else "NO"
-        table.add_row(c.text, f"{100 * c.value:.1f}", f"{100 * c.ci_low:.1f} to {100 * c.ci_high:.1f}", str(c.n), c.bar, met)
+    """Print the claims."""
+    texts = table(claims)
+    printed = rich_table.Table(title="The paper's claims, as measured here")
+    for heading in texts.headings:
+        printed.add_column(heading, justify="right" if heading in ("%", "95 % interval", "n") else "left", overflow="fold")
+    for line in texts.lines:
+        printed.add_row(*line)
     console = rich_console.Console()
-    (console if console.is_terminal else rich_console.Console(width=160)).print(table)
+    (console if console.is_terminal else rich_console.Console(width=FILE_WIDTH)).print(printed)
 
 
 def read(workdir: Path) -> list[Claim]:

@@ -16,6 +16,7 @@ import numpy as np
 from PIL import Image
 from PIL import ImageDraw
 
+from vlguard_jax import errors
 from vlguard_jax.quickstart import language
 
 CELL = 16  # pixels
@@ -103,8 +104,10 @@ def draw_scene(rng: random.Random, symbol: int, plate: Plate | None) -> Scene:
 
 @functools.cache
 def _photograph(name: str) -> UInt8[np.ndarray, "h w 3"]:
-    from skimage import data
-
+    try:
+        from skimage import data
+    except ImportError as e:
+        raise errors.UserError("the quickstart's photographs come with scikit-image: pip install 'vlguard_jax[quickstart]'") from e
     picture = Image.fromarray(getattr(data, name)()).convert("RGB")
     scale = PHOTOGRAPH_SIDE / min(picture.size)
     return np.asarray(picture.resize((round(picture.width * scale), round(picture.height * scale)), Image.Resampling.BICUBIC))

@@ -26,6 +26,7 @@ def write(
     title: str,
     introduction: str = "",
     notes: Sequence[str] = (),
+    claims: provenance.Table | None = None,
     fold_unsafe: bool = True,
 ) -> None:
     """Write the page about all runs in `folders` and below to `out`.
@@ -36,13 +37,15 @@ def write(
       title: heading of the page.
       introduction: a paragraph that says what was asked; made from the rows where it is empty.
       notes: sentences for the end of the page.
+      claims: a table of its own below the rates: what the runs were made to find out.
       fold_unsafe: fold and blur questions, pictures and answers of unsafe subsets. False only for a benchmark that is known
         to hold nothing harmful.
 
     Raises:
       UserError: see `runs.find`; or `out` cannot be written.
     """
-    text = render(runs_lib.find(folders), title=title, introduction=introduction, notes=notes, fold_unsafe=fold_unsafe)
+    found = runs_lib.find(folders)
+    text = render(found, title=title, introduction=introduction, notes=notes, claims=claims, fold_unsafe=fold_unsafe)
     save(out, text)
 
 
@@ -59,7 +62,15 @@ def save(path: Path, text: str) -> None:
         raise errors.UserError(f"{path} cannot be written: {e.strerror}; choose another file") from e
 
 
-def render(found: runs_lib.Runs, *, title: str, introduction: str = "", notes: Sequence[str] = (), fold_unsafe: bool = True) -> str:
+def render(
+    found: runs_lib.Runs,
+    *,
+    title: str,
+    introduction: str = "",
+    notes: Sequence[str] = (),
+    claims: provenance.Table | None = None,
+    fold_unsafe: bool = True,
+) -> str:
     """The page as text; see `write`."""
     import jinja2  # late: `report --help` does without
 
@@ -79,6 +90,7 @@ def render(found: runs_lib.Runs, *, title: str, introduction: str = "", notes: S
         introduction=introduction or _introduction(found, grid),
         result=tradeoff.sentence(grid) if found.evaluations else "",
         notes=(*notes, *found.notices),
+        claims=claims,
         grid=grid,
         arrows=grid_lib.ARROWS,
         marks=grid_lib.marks,
