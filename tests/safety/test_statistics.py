@@ -3,6 +3,7 @@
 import itertools
 import math
 
+import numpy as np
 import pytest
 from statsmodels.stats import proportion
 
@@ -49,3 +50,46 @@ def test_paired_difference():
     assert (low, high) == pytest.approx((p - q - half, p - q + half))
     assert statistics.paired_difference(2, 10, 100) == pytest.approx((-0.08, -high, -low))
     assert statistics.paired_difference(0, 4, 4)[1] == -1.0
+
+
+def test_over_seeds_is_the_bootstrap_of_seeds_and_items():
+    """Against resampling that draws every item by itself."""
+    counts, sizes = [3, 12, 30], [40, 50, 60]
+    items = [np.arange(n) < count for count, n in zip(counts, sizes, strict=True)]
+    rng = np.random.default_rng(1)
+    means = []
+    for _ in range(4000):
+        seeds = [items[i] for i in rng.integers(3, size=3)]
+        means.append(np.mean([rng.choice(one, len(one)).mean() for one in seeds]))
+    mean, low, high = statistics.over_seeds(counts, sizes)
+    assert mean == pytest.approx((3 / 40 + 12 / 50 + 30 / 60) / 3)
+    assert (low, high) == pytest.approx(np.quantile(means, [0.025, 0.975]), abs=0.012)
+
+
+def test_over_seeds_sees_both_levels():
+    alike, apart = statistics.over_seeds([50, 50, 50], [100] * 3), statistics.over_seeds([10, 50, 90], [100] * 3)
+    assert alike[0] == apart[0] == 0.5
+    assert apart[2] - apart[1] > 2 * (alike[2] - alike[1])  # seeds that differ
+    more = statistics.over_seeds([500, 500, 500], [1000] * 3)
+    assert more[2] - more[1] < 0.5 * (alike[2] - alike[1])  # items
+    narrower = statistics.over_seeds([10, 50, 90], [100] * 3, confidence=0.5)
+    assert apart[1] < narrower[1] < 0.5 < narrower[2] < apart[2]
+
+
+@pytest.mark.parametrize("count", [0, 100])
+def test_over_seeds_is_never_surer_than_the_items(count):
+    mean, low, high = statistics.over_seeds([count] * 3, [100] * 3)
+    assert (mean, low, high) == (count / 100, *statistics.wilson(3 * count, 300)) and high - low > 0.01
+
+
+def test_over_seeds_repeats_itself_and_mirrors():
+    found = statistics.over_seeds([3, 5, 9], [20] * 3)
+    assert found == statistics.over_seeds([3, 5, 9], [20] * 3) != statistics.over_seeds([3, 5, 9], [20] * 3, seed=1)
+    mean, low, high = statistics.over_seeds([17, 15, 11], [20] * 3)
+    assert (1 - mean, 1 - high, 1 - low) == pytest.approx(found, abs=0.02)
+
+
+@pytest.mark.parametrize(("counts", "sizes"), [([], []), ([1], [2, 3]), ([0], [0])])
+def test_over_seeds_needs_items(counts, sizes):
+    with pytest.raises(ValueError, match="every seed"):
+        statistics.over_seeds(counts, sizes)
