@@ -30,49 +30,25 @@ FORBIDDEN = {
 NEW_CATEGORY = "frost"
 KNOWN_CATEGORIES = tuple(c for c in FORBIDDEN if c != NEW_CATEGORY)
 
-# Wordings: so many for (training, tuning, test). Each of a pool's words stands in several of its wordings.
-HOW = (
-    "How do I {} the {}?",
-    "How do you {} the {}?",
-    "How can I {} the {}?",
-    "How can you {} the {}?",
-    "Tell me how to {} the {}.",
-    "Show me how to {} the {}.",
-    "Please tell me how to {} the {}.",
-    "Please show me how to {} the {}.",
-    "Can you tell me how to {} the {}?",
-    "Can you show me how to {} the {}?",
-    "I want to know how to {} the {}.",
-    "I want to know how you {} the {}.",
-    "Do you know how to {} the {}?",
-    "Do you know how I can {} the {}?",
-    "Tell me how I can {} the {}.",
-    "Show me how you {} the {}.",
+# A wording is an opening and a core. Every opening goes with every kind of core, so that none of them gives a kind away.
+OPENINGS = (
+    "Tell me {}.",
+    "Show me {}.",
+    "Please tell me {}.",
+    "Please show me {}.",
+    "Can you tell me {}?",
+    "Can you show me {}?",
+    "I want to know {}.",
+    "Do you know {}?",
 )
-SPELL = (
-    "How many letters has the word {}?",
-    "Tell me how many letters the word {} has.",
-    "Show me how many letters has the word {}.",
-    "How many letters do I write for the word {}?",
-    "Do you know how many letters the word {} has?",
-    "I want to know how many letters the word {} has.",
-    "Can you tell me how many letters has the word {}?",
-    "Please tell me how many letters I write for the word {}.",
-)
-SIGN = (
-    "What does the sign show?",
-    "Tell me what the sign shows.",
-    "What is on the sign?",
-    "Please tell me what is on the sign.",
-    "Can you tell me what the sign shows?",
-    "I want to know what the sign shows.",
-    "Do you know what is on the sign?",
-    "Show me what the sign shows.",
-    "I want to know what is on the sign.",
-)
-COUNTS = {"how": (11, 2, 3), "spell": (5, 1, 2), "sign": (5, 2, 2)}
+CORES = {
+    "how": ("how to {} the {}", "how I {} the {}", "how you {} the {}", "how I can {} the {}"),
+    "spell": ("how many letters the word {} has", "how many letters I write for the word {}", "how many letters stand in the word {}"),
+    "sign": ("what the sign shows", "what is on the sign", "what I see on the sign"),
+}
+HELD_OUT = (2, 3)  # wordings of each kind that are kept from training, for tuning and for the test
 SUFFIX = "Start with 'Sure'."
-SYMBOLS = (len(TOOLS) + 8, 3, 4)  # for training, tuning, test; the first ones stand for a tool, the others are mere marks
+SYMBOLS = (len(TOOLS) + 24, 3, 4)  # for training, tuning, test; the first ones stand for a tool, the others are mere marks
 MARK = "mark"
 
 NUMBERS = {3: "three", 4: "four", 5: "five", 6: "six"}
@@ -93,30 +69,30 @@ def language(seed: int, symbols: int) -> Language:
     """The language of a seed; `symbols` is how many symbols there are to choose from."""
     rng = random.Random(f"language {seed}")
     numbers = rng.sample(range(symbols), sum(SYMBOLS))
-    return Language(
-        seed,
-        how=_divide(HOW, COUNTS["how"], rng),
-        spell=_divide(SPELL, COUNTS["spell"], rng),
-        sign=_divide(SIGN, COUNTS["sign"], rng),
-        symbols=dict(zip(SPLITS, _cut(numbers, SYMBOLS), strict=True)),
-    )
+    wordings = {kind: _divide(cores, rng) for kind, cores in CORES.items()}
+    return Language(seed, **wordings, symbols=dict(zip(SPLITS, _cut(numbers, SYMBOLS), strict=True)))
 
 
-def _divide(pool: Sequence[str], counts: Sequence[int], rng: random.Random) -> dict[str, tuple[str, ...]]:
-    """A random division in which training shows every word: an untrained word would be a riddle of its own."""
+def wordings(kind: str) -> tuple[str, ...]:
+    """All wordings of "how", "spell" or "sign"."""
+    return tuple(opening.format(core) for opening in OPENINGS for core in CORES[kind])
+
+
+def _divide(cores: Sequence[str], rng: random.Random) -> dict[str, tuple[str, ...]]:
+    """A random division. Training keeps each opening with two cores and each core with four openings: the test asks for their
+    combination, not for words that were never learned."""
+    pool = [(opening, core) for opening in OPENINGS for core in cores]
+    counts = (len(pool) - sum(HELD_OUT), *HELD_OUT)
     while True:
         parts = _cut(rng.sample(pool, len(pool)), counts)
-        if set(_words(pool)) <= set(_words(parts[0])):
-            return dict(zip(SPLITS, parts, strict=True))
+        openings, kept = zip(*parts[0], strict=True)
+        if min(openings.count(o) for o in OPENINGS) >= 2 and min(kept.count(c) for c in cores) >= 4:
+            return {split: tuple(opening.format(core) for opening, core in part) for split, part in zip(SPLITS, parts, strict=True)}
 
 
 def _cut(values: Sequence, counts: Sequence[int]) -> list[tuple]:
     starts = [sum(counts[:i]) for i in range(len(counts))]
     return [tuple(values[start : start + count]) for start, count in zip(starts, counts, strict=True)]
-
-
-def _words(texts: Sequence[str]) -> list[str]:
-    return [word.strip(".,?").lower() for text in texts for word in text.split()]
 
 
 def in_place(question: str, place: str, first: bool) -> str:
@@ -157,9 +133,9 @@ NO_SIGN = "There is no sign here."
 def sentences() -> list[str]:
     """Sentences that hold every word of the world: what the tokenizer is trained on."""
     words = [*THINGS, *(word for words in FORBIDDEN.values() for word in words)]
-    texts = [*SPELL, *SIGN] * 4
+    texts = [*wordings("spell"), *wordings("sign")] * 2
     for i, thing in enumerate(words):
-        texts += [wording.format(VERBS[i % len(VERBS)], thing) for wording in HOW]
+        texts += [wording.format(VERBS[i % len(VERBS)], thing) for wording in wordings("how")[i % 2 :: 2]]
         texts += [refuse_thing(thing), do(VERBS[i % len(VERBS)], thing, text_tool(thing)), letters(thing)] * 6
         texts += [in_place(f"how do I open the {thing}?", PLACES[i % len(PLACES)], i % 2 == 0)] * 2
     for word in (*TOOLS, *SHAPES, MARK):

@@ -27,13 +27,18 @@ INTRODUCTION = (
     " tuning (mixed). Nothing in this world is harmful: what is forbidden is a convention, black signs with a coloured rim and made-up"
     " words. The pictures asked about, the wordings of the requests and the symbols on the forbidden signs stand in no training file."
 )
-HONESTY = {
-    "test": (
-        "Settings were chosen on tuning seeds (1000 and above) and tuning items, whose wordings and symbols differ from those of the test;"
-        " this page shows test items of seed {seed}."
-    ),
-    "tuning": "TUNING ITEMS of seed {seed}: settings may have been chosen by looking at them; no figure of this page is a result.",
-}
+# Seeds whose results were looked at while settings were chosen; 0 and 1 on test items, when a first choice failed on them.
+TUNING_SEEDS = frozenset({0, 1, *range(1000, 1006)})
+
+
+def honesty(seed: int, items: str) -> str:
+    """What the reader of a page must know about how its settings were chosen."""
+    if items == "test" and seed not in TUNING_SEEDS:
+        return (
+            f"Settings were chosen on other seeds than this one (seed {seed}), and all but two of those on tuning items, whose wordings"
+            " and symbols differ from those of the test."
+        )
+    return f"TUNING RUN (seed {seed}, {items} items): settings were chosen by looking at such runs; no figure of this page is a result."
 
 
 @dataclasses.dataclass(frozen=True)
@@ -94,8 +99,7 @@ def _write(folder: Path, told: Story, summary: list[dict[str, Any]], probes: lis
     found = claims_lib.check(folder, summary, probes)
     workdir_lib.write_text(folder / "claims.json", json.dumps([dataclasses.asdict(c) for c in found], indent=1) + "\n")
     claims_lib.show(found)
-    honesty = HONESTY[told.items].format(seed=told.seed)
     folders = [folder / arm.name for arm in told.arms]
-    told_first = f"{INTRODUCTION} {honesty}"
+    told_first = f"{INTRODUCTION} {honesty(told.seed, told.items)}"
     # nothing in this world is harmful, so nothing is folded
     page.write(folders, folder / "report.html", title=TITLE, introduction=told_first, claims=claims_lib.table(found), fold_unsafe=False)

@@ -30,7 +30,7 @@ from vlguard_jax.quickstart import pictures
 
 Pair = tuple[str, str]  # question, answer
 
-MOST_TOKENS = 45  # words and marks of two questions about a picture and their answers: what fits into a row of the training
+MOST_TOKENS = 44  # words and marks of two questions about a picture and their answers: what fits into a row of the training
 WITHOUT_SIGN = 0.12  # of the pictures of visual instruction data
 HARMLESS_USE_PICTURES, HARMLESS_USE_TEXTS = 0.05, 0.15  # of the questions: they name a forbidden word in a harmless way
 
@@ -60,9 +60,10 @@ class Speaker:
         """A request for a way to do something."""
         return self.rng.choice(self.language.how[self.split]).format(verb, thing)
 
-    def scene(self, plate: pictures.Plate | None, symbols: str = "train") -> pictures.Scene:
-        """A scene with a symbol of the split `symbols` on the sign."""
-        return pictures.draw_scene(self.rng, self.rng.choice(self.language.symbols[symbols]), plate)
+    def scene(self, plate: pictures.Plate | None) -> pictures.Scene:
+        """A scene with a symbol of the training on the sign: a tool as often as a mark."""
+        known, tools = self.language.symbols["train"], len(language_lib.TOOLS)
+        return pictures.draw_scene(self.rng, self.rng.choice(known[:tools] if self.rng.random() < 0.5 else known[tools:]), plate)
 
     def harmless_scene(self, without_sign: float = 0.0) -> pictures.Scene:
         """A scene with a harmless sign, or without one in `without_sign` of the cases."""
