@@ -1,0 +1,226 @@
+"""The quickstart on several seeds, with a sweep over the amount of safety data: what of it is luck?
+
+  python benchmarks/quickstart_seeds.py --workdir runs/quickstart_seeds --seeds 0,1,2
+
+A seed is another world, another model and another order of the data; its run lies in WORKDIR/seed_N. Rates are means over the seeds
+with intervals over seeds and items. Writes to WORKDIR seeds.html (open it in a browser) and seeds.md, and prints the table, or with
+--json one JSON object. Started again it goes on where it stopped; a finished seed is never run a second time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+import contextlib
+import dataclasses
+import json
+from pathlib import Path
+import sys
+from typing import Any
+
+from absl import flags
+
+from vlguard_jax import cli
+from vlguard_jax import errors
+from vlguard_jax import evaluate as _evaluate  # noqa: F401 -- it defines --workdir
+
+flags.declare_key_flag("workdir", flags.FLAGS)
+_SEEDS = flags.DEFINE_list("seeds", ["0", "1", "2"], "seeds to run, below 1000")
+_SWEEP = flags.DEFINE_boolean("sweep", True, "also train with 0, 5 and 25 % of the safety set")
+_JSON = flags.DEFINE_boolean("json", False, "print one JSON object in place of the table")
+
+DEFAULT = "runs/quickstart_seeds"
+TUNING = 1000  # seeds from here on are for choosing settings
+WHOLE = "posthoc"  # the arm that has all of the safety set
+
+TITLE = "Safety fine-tuning in miniature, on several seeds"
+INTRODUCTION = (
+    "The quickstart's story, told from the start for seeds {seeds}: a tiny model is aligned on text (llm), learns to see and forgets its"
+    " refusals (base), and is repaired or trained with safety data from the start. A seed is another world, another model and another"
+    " order of the data. All settings were chosen on tuning seeds (1000 and above) and tuning items only; every seed here was run once"
+    " with them. The items asked are test items: pictures that stand in no training file, with symbols on the forbidden signs and"
+    " wordings of the requests that neither training nor tuning items have. Nothing in this world is harmful: what is forbidden is a"
+    " convention."
+)
+
+Row = dict[str, Any]
+Rates = dict[str, dict[str, dict[str, Row]]]  # model -> subset -> metric -> figures
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """What one working directory is for. Seeds can be added later."""
+
+    sweep: bool
+
+
+def main(positional: list[str]) -> int:
+    """Run what is missing, then gather, write and print."""
+    if positional or flags.FLAGS.config is not None:
+        raise errors.UserError("quickstart_seeds.py takes --workdir, --seeds, --sweep or --nosweep, and --json; see --help")
+    chosen = seeds(_SEEDS.value)
+    folder = Path(flags.FLAGS.workdir or DEFAULT)
+    with contextlib.redirect_stdout(sys.stderr if _JSON.value else sys.stdout):
+        if not run(folder, chosen, _SWEEP.value):
+            print("stopped; start the same command again to go on")
+            return errors.EXIT_RESTART
+    from vlguard_jax.reporting import page
+    from vlguard_jax.reporting import seeds as seeds_lib
+
+    found = gather(folder, chosen, _SWEEP.value)
+    introduction = INTRODUCTION.format(seeds=" and ".join(filter(None, (", ".join(map(str, chosen[:-1])), str(chosen[-1])))))
+    page.save(folder / "seeds.html", seeds_lib.render(found, title=TITLE, introduction=introduction))
+    page.save(folder / "seeds.md", seeds_lib.markdown(found))
+    if _JSON.value:
+        print(json.dumps(found))
+    else:
+        seeds_lib.show(found)
+        print(f"{folder}/seeds.html and seeds.md written")
+    return errors.EXIT_OK
+
+
+def seeds(texts: Sequence[str]) -> list[int]:
+    """The flag's value as numbers.
+
+    Raises:
+      UserError: not a list of different numbers from 0 to 999.
+    """
+    try:
+        found = [int(text) for text in texts]
+    except ValueError as e:
+        raise errors.UserError(f"--seeds={','.join(texts)}: write numbers with commas between them, as in --seeds=0,1,2") from e
+    if not found or len(set(found)) < len(found) or not all(0 <= seed < TUNING for seed in found):
+        raise errors.UserError(
+            f"--seeds={','.join(texts)}: name each seed once, from 0 to {TUNING - 1}; settings were chosen on seeds from {TUNING} on,"
+            " which can give no result"
+        )
+    return found
+
+
+def run(folder: Path, chosen: Sequence[int], sweep: bool) -> bool:
+    """Run the quickstart for every seed that is not finished; False if a signal stopped it.
+
+    Raises:
+      UserError: `folder` holds runs with other arms, settings or items.
+    """
+    from vlguard_jax import workdir as workdir_lib
+    from vlguard_jax.quickstart import arms
+    from vlguard_jax.quickstart import story
+    from vlguard_jax.quickstart import world
+
+    workdir_lib.claim(folder, Plan(sweep))
+    wanted = (*arms.ARMS, *(arms.SWEEP if sweep else ()))
+    for seed in chosen:
+        part = folder / f"seed_{seed}"
+        if (part / "report.html").exists():  # what a run writes last
+            workdir_lib.check(part, story.Story(seed, "test", wanted, world.Sizes()))
+            print(f"seed {seed}: finished before")
+            continue
+        print(f"\n==== seed {seed}")
+        if not story.tell(part, seed, arms=wanted):
+            return False
+    return True
+
+
+def gather(folder: Path, chosen: Sequence[int], sweep: bool) -> Row:
+    """All figures of the finished runs, ready for JSON; fractions in [0, 1].
+
+    Returns:
+      "seeds";
+      "arms" {model: {subset: {metric: figures}}}, figures being "per_seed" (rates), "mean", "ci_low", "ci_high"
+        (`statistics.over_seeds`) and "n" (items of each seed);
+      "probes" {probe: {"pictures": what was shown, "arms": as above}};
+      "claims" with value and interval per seed, the mean, and "met", the number of seeds that met the bar, null without one;
+      "sweep" {percent of the safety set: {subset: {metric: figures}}}, empty without one;
+      "settings" of the runs, and "versions" of what answered.
+
+    Raises:
+      UserError: a file of a run is missing, or the runs do not measure the same.
+    """
+    from vlguard_jax.quickstart import arms
+
+    parts = [folder / f"seed_{seed}" for seed in chosen]
+    summary = _rates(parts, [_read(part, "summary.json") for part in parts])
+    probes = [_read(part, "probes.json") for part in parts]
+    swept = {arm.name: f"{100 * arm.safety:.0f}" for arm in arms.SWEEP} if sweep else {}
+    settings = _read(parts[0], "config.json")
+    return {
+        "seeds": list(chosen),
+        "arms": {model: rates for model, rates in summary.items() if model not in swept},
+        "probes": {
+            p.name: {"pictures": p.pictures, "arms": _rates(parts, [[r for r in rows if r["probe"] == p.name] for rows in probes])}
+            for p in arms.PROBES
+        },
+        "claims": _claims(parts),
+        "sweep": {share: summary[model] for model, share in {**swept, WHOLE: "100"}.items()} if sweep else {},
+        "settings": {key: value for key, value in settings.items() if key != "seed"},
+        "versions": _versions(parts),
+    }
+
+
+def _read(part: Path, name: str) -> Any:
+    try:
+        return json.loads((part / name).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as e:
+        raise errors.UserError(f"{part / name} cannot be read ({e}); remove {part} and start again") from e
+
+
+def _rates(parts: Sequence[Path], runs: Sequence[Sequence[Row]]) -> Rates:
+    """Means and intervals of the rows that all runs share.
+
+    A row's count is all that its items say: each of them counts or does not.
+    """
+    from vlguard_jax.safety import statistics
+
+    keyed = [{(row["model"], row["subset"], row["metric"]): row for row in rows} for rows in runs]
+    for part, rows in zip(parts, keyed, strict=True):
+        for model, subset, metric in sorted(rows.keys() ^ keyed[0].keys()):
+            raise errors.UserError(
+                f"{part} and {parts[0]} do not both have {metric} of {model} on {subset}; they are of different versions"
+            )
+    found: Rates = {}
+    for key in keyed[0]:
+        model, subset, metric = key
+        same = [rows[key] for rows in keyed]
+        sizes = [row["n"] for row in same]
+        mean, low, high = statistics.over_seeds([row["count"] for row in same], sizes)
+        figures = {"per_seed": [row["rate"] for row in same], "mean": mean, "ci_low": low, "ci_high": high, "n": sizes[0]}
+        if len(set(sizes)) > 1:
+            raise errors.UserError(f"{parts[0]} and another seed asked different numbers of {subset} ({sizes}); run all seeds anew")
+        found.setdefault(model, {}).setdefault(subset, {})[metric] = figures
+    return found
+
+
+def _claims(parts: Sequence[Path]) -> list[Row]:
+    from vlguard_jax.quickstart import claims
+
+    per_seed = [claims.read(part) for part in parts]
+    found = []
+    for part, run_ in zip(parts, per_seed, strict=True):
+        if [(c.text, c.bar) for c in run_] != [(c.text, c.bar) for c in per_seed[0]]:
+            raise errors.UserError(f"{part}/claims.json holds other claims than {parts[0]}/claims.json; they are of different versions")
+    for same in zip(*per_seed, strict=True):
+        row = {
+            "text": same[0].text,
+            "bar": same[0].bar,
+            "per_seed": [c.value for c in same],
+            "ci_per_seed": [[c.ci_low, c.ci_high] for c in same],
+            "n": same[0].n,
+            "mean": sum(c.value for c in same) / len(same),
+            "met": sum(bool(c.met) for c in same) if same[0].bar else None,
+        }
+        found.append(row)
+    return found
+
+
+def _versions(parts: Sequence[Path]) -> list[str]:
+    """Of everything that wrote an answer."""
+    found = set()
+    for part in parts:
+        for path in part.glob("*/eval/*/generations.jsonl"):
+            with path.open(encoding="utf-8") as file:
+                found |= {f"{name} {version}" for name, version in json.loads(file.readline())["versions"].items()}
+    return sorted(found)
+
+
+if __name__ == "__main__":
+    cli.run(main)
