@@ -1,6 +1,6 @@
 """The quickstart on several seeds, with a sweep over the amount of safety data: what of it is luck?
 
-  python benchmarks/quickstart_seeds.py --workdir runs/quickstart_seeds --seeds 0,1,2
+  python benchmarks/quickstart_seeds.py --workdir runs/quickstart_seeds --seeds 3,4,5
 
 A seed is another world, another model and another order of the data; its run lies in WORKDIR/seed_N. Rates are means over the seeds
 with intervals over seeds and items. Writes to WORKDIR seeds.html (open it in a browser) and seeds.md, and prints the table, or with
@@ -24,7 +24,7 @@ from vlguard_jax import errors
 from vlguard_jax import evaluate as _evaluate  # noqa: F401 -- it defines --workdir
 
 flags.declare_key_flag("workdir", flags.FLAGS)
-_SEEDS = flags.DEFINE_list("seeds", ["0", "1", "2"], "seeds to run, below 1000")
+_SEEDS = flags.DEFINE_list("seeds", ["3", "4", "5"], "seeds to run, below 1000")
 _SWEEP = flags.DEFINE_boolean("sweep", True, "also train with 0, 5 and 25 % of the safety set")
 _JSON = flags.DEFINE_boolean("json", False, "print one JSON object in place of the table")
 
@@ -36,8 +36,8 @@ TITLE = "Safety fine-tuning in miniature, on several seeds"
 INTRODUCTION = (
     "The quickstart's story, told from the start for seeds {seeds}: a tiny model is aligned on text (llm), learns to see and forgets its"
     " refusals (base), and is repaired or trained with safety data from the start. A seed is another world, another model and another"
-    " order of the data. All settings were chosen on tuning seeds (1000 and above) and tuning items only; every seed here was run once"
-    " with them. The items asked are test items: pictures that stand in no training file, with symbols on the forbidden signs and"
+    " order of the data. Settings were chosen on tuning seeds (1000 and above) and tuning items; a first choice failed on the test items of"
+    " seeds 0 and 1 and was changed, so those two seeds can give no result. The items asked are test items: pictures that stand in no training file, with symbols on the forbidden signs and"
     " wordings of the requests that neither training nor tuning items have. Nothing in this world is harmful: what is forbidden is a"
     " convention."
 )

@@ -17,7 +17,7 @@ import pytest
 
 install_import_hook("vlguard_jax", "beartype.beartype")
 
-STRICT = ("tests/golden/", "tests/parity/", "tests/reporting/test_browser.py")
+STRICT = ("tests/golden/", "tests/parity/", "tests/reporting/test_browser.py", "tests/benchmarks/")
 REQUIRE_ALL = os.environ.get("VLGUARD_REQUIRE_ALL", "") not in ("", "0")
 
 
