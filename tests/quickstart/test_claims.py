@@ -46,7 +46,7 @@ def row(count: int, **fields: Any) -> dict[str, Any]:
 
 
 def write_pairs(workdir: Path, arm: str, refused: list[tuple[bool, bool, bool]]) -> None:
-    """Results of quadruples: whether (harmless, forbidden question about the harmless picture, harmless one about the other) was refused."""
+    """Quadruples: whether the harmless, the forbidden question about one picture and the harmless one about the other were refused."""
     folder = arms.eval_folder(workdir, arm, "pictures")
     folder.mkdir(parents=True)
     answers, verdicts = [], []
