@@ -6,6 +6,7 @@ import json
 import pathlib
 import tempfile
 from typing import Any
+from unittest import mock
 
 import jax
 import numpy as np
@@ -14,18 +15,27 @@ import pytest
 
 from vlguard_jax import config
 from vlguard_jax.parallel import mesh as mesh_lib
+from vlguard_jax.quickstart import language
 from vlguard_jax.quickstart import model as quickstart_model
-from vlguard_jax.quickstart import world
+from vlguard_jax.quickstart import pictures
+from vlguard_jax.quickstart import tower
 
 COUNT = 24
 _BUILD = mesh_lib.build
+
+
+def write_model(folder: pathlib.Path, seed: int) -> None:
+    """Write the quickstart's model, its tower hardly warmed up, as a LLaVA folder."""
+    short = functools.partial(tower.warm_up, count=100, updates=2)
+    with mock.patch.object(tower, "warm_up", short):
+        quickstart_model.write(folder, language.language(seed, len(pictures.symbols())))
 
 
 @functools.cache
 def folder() -> pathlib.Path:
     """init/ (a LLaVA folder), chats.json and pictures/; made once in a process."""
     root = pathlib.Path(tempfile.mkdtemp(prefix="vlguard_jax-tests-"))
-    quickstart_model.write(root / "init", 0, world.sentences())
+    write_model(root / "init", seed=0)
     (root / "pictures").mkdir()
     rng = np.random.default_rng(0)
     records = []

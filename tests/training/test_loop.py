@@ -15,8 +15,6 @@ from vlguard_jax import config
 from vlguard_jax import errors
 from vlguard_jax import trees
 from vlguard_jax.checkpoints import load
-from vlguard_jax.quickstart import model as quickstart_model
-from vlguard_jax.quickstart import world
 from vlguard_jax.training import loop
 
 
@@ -103,7 +101,7 @@ def test_resuming_on_other_weights_is_refused(tmp_path: pathlib.Path) -> None:
     changes = {"model": {"path": str(tmp_path / "model")}}
     loop.train(stand.settings(**changes, optimizer={"max_steps": 1}), tmp_path / "run")
     shutil.rmtree(tmp_path / "model")
-    quickstart_model.write(tmp_path / "model", 1, world.sentences())
+    stand.write_model(tmp_path / "model", seed=1)
     with pytest.raises(errors.UserError, match="its weights are not those this run started from"):
         loop.train(stand.settings(**changes, optimizer={"max_steps": 2}), tmp_path / "run")
 
