@@ -3,8 +3,10 @@ from __future__ import annotations
 import json
 import os
 import pathlib
+import shutil
 import subprocess
 import sys
+import zipfile
 
 import numpy as np
 from PIL import Image
@@ -16,12 +18,14 @@ from vlguard_jax.data import images
 from vlguard_jax.data import standin
 from vlguard_jax.data import vlguard
 from vlguard_jax.data import vlguard_folder
+from vlguard_jax.data.tfds import reader
 
 
 @pytest.fixture
 def metadata(tmp_path, monkeypatch):
     """A small set of the same form; the published counts are replaced by its own."""
     monkeypatch.setattr(vlguard, "COUNTS", {"train": {"unsafe": 3, "safe": 5}, "test": {"unsafe": 2, "safe": 2}})
+    monkeypatch.setattr(vlguard_folder, "PICTURES", {"train": 7, "test": 4})
     folder = tmp_path / "metadata"
     folder.mkdir()
     for name, n, unsafe in (("train", 8, 3), ("test", 4, 2)):
@@ -34,28 +38,65 @@ def metadata(tmp_path, monkeypatch):
 
 def test_stand_in_pictures(metadata, tmp_path):
     out = tmp_path / "new" / "out"
-    splits = vlguard_folder.prepare(metadata, out, None, stand_in=True)
-    assert [(s.unsafe, s.safe, s.pairs, s.pictures) for s in splits] == [(3, 5, 13, 7), (2, 2, 6, 4)]
-    assert sorted(path.name for path in out.iterdir()) == ["test", "test.json", "train", "train.json", "vlguard.json"]
+    prepared = vlguard_folder.prepare(metadata, out, None, stand_in=True)
+    assert not prepared.was_ready and prepared.records == out / "tfds" / "vlguard" / "1.0.0"
+    assert [(s.unsafe, s.safe, s.pairs, s.pictures) for s in prepared.splits] == [(3, 5, 13, 7), (2, 2, 6, 4)]
+    assert sorted(path.name for path in out.iterdir()) == ["test", "test.json", "tfds", "train", "train.json", "vlguard.json"]
     for name in vlguard.SPLITS:
         items = vlguard.read_items(out, name)
         assert {item.image for item in items} == {str(p.relative_to(out / name)) for p in (out / name).rglob("*.*")}
         assert all(images.load_image(out / name / item.image, "pad", 56).shape == (56, 56, 3) for item in items)
         assert vlguard.is_stand_in(out / name)
+        records = reader.open_prepared(prepared.records, name)
+        assert records.stand_in
+        assert all(records.read(item.image) == (out / name / item.image).read_bytes() for item in items)
     assert {Image.open(path).format for path in (out / "train").rglob("*.*")} == {"JPEG", "PNG"}
+
+
+def stamps(folder: pathlib.Path) -> dict[pathlib.Path, int]:
+    return {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
 
 
 def test_running_again_changes_nothing_and_overwrites_nothing(metadata, tmp_path):
     out = tmp_path / "out"
     (tmp_path / "out.partial" / "train").mkdir(parents=True)  # of a run that was stopped
     vlguard_folder.prepare(metadata, out, None, stand_in=True)
-    before = {path: path.stat().st_mtime_ns for path in out.rglob("*")}
-    vlguard_folder.prepare(metadata, out, None, stand_in=True)
-    assert before == {path: path.stat().st_mtime_ns for path in out.rglob("*")}
+    before = stamps(out)
+    assert vlguard_folder.prepare(metadata, out, None, stand_in=True).was_ready
+    assert before == stamps(out)
     assert not (tmp_path / "out.partial").exists()
     (out / "vlguard.json").unlink()
     with pytest.raises(errors.UserError, match=r"out holds something else already: remove it, or name another folder with --out$"):
         vlguard_folder.prepare(metadata, out, None, stand_in=True)
+
+
+def test_records_that_are_missing_are_added_and_others_are_not_taken_for_these(metadata, tmp_path):
+    out = tmp_path / "out"
+    vlguard_folder.prepare(metadata, out, None, stand_in=True)
+    files = {path: at for path, at in stamps(out).items() if "tfds" not in path.parts and path.is_file()}
+    shutil.rmtree(out / "tfds")
+    (out / "tfds.partial").mkdir()  # of a run that was stopped
+    assert not vlguard_folder.prepare(metadata, out, None, stand_in=True).was_ready
+    assert len(reader.open_prepared(out, "train").items()) == 8
+    assert sorted(path.name for path in out.iterdir()) == ["test", "test.json", "tfds", "train", "train.json", "vlguard.json"]
+    assert files.items() <= stamps(out).items()
+    note = out / "tfds" / "vlguard" / "1.0.0" / "metadata.json"
+    note.write_text(json.dumps(json.loads(note.read_text()) | {"stand_in": False}))
+    with pytest.raises(errors.UserError, match=r"1\.0\.0 was made from other files: remove it and run prepare again$"):
+        vlguard_folder.prepare(metadata, out, None, stand_in=True)
+
+
+def test_a_stopped_run_leaves_nothing_half_written(metadata, tmp_path, monkeypatch):
+    def stopped(folder: pathlib.Path) -> None:
+        assert folder.name == "out.partial"
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(vlguard_folder, "write_records", stopped)
+        with pytest.raises(KeyboardInterrupt):
+            vlguard_folder.prepare(metadata, tmp_path / "out", None, stand_in=True)
+    assert not (tmp_path / "out").exists()
+    assert not vlguard_folder.prepare(metadata, tmp_path / "out", None, stand_in=True).was_ready
 
 
 def test_real_pictures_are_checked_and_linked(metadata, tmp_path):
@@ -73,12 +114,54 @@ def test_real_pictures_are_checked_and_linked(metadata, tmp_path):
     stand.write_picture(source / "test" / "set" / "1.png")
     vlguard_folder.prepare(metadata, out, source, stand_in=False)
     assert (out / "test" / "set" / "1.png").is_file() and not vlguard.is_stand_in(out / "test")
+    assert (out / "test").is_symlink() and not reader.open_prepared(out, "test").stand_in
+
+
+@pytest.mark.parametrize("prefix", ["{split}/", ""])
+def test_zipped_pictures_need_no_unpacking(metadata, tmp_path, prefix):
+    for split in vlguard.SPLITS:
+        with zipfile.ZipFile(metadata / f"{split}.zip", "w") as file:  # beside the JSON files, as they are downloaded
+            file.mkdir(split)
+            for item in vlguard.read_items(metadata, split):
+                name = prefix.format(split=split) + item.image
+                if name not in file.namelist():
+                    file.writestr(name, stand.write_picture(tmp_path / "drawn" / item.image, seed=len(split)).read_bytes())
+            file.writestr("../outside.png", b"")
+    out = tmp_path / "out"
+    vlguard_folder.prepare(metadata, out, None, stand_in=False)
+    assert not (tmp_path / "outside.png").exists() and not list(out.rglob("outside.png"))
+    for split in vlguard.SPLITS:
+        with zipfile.ZipFile(metadata / f"{split}.zip") as file:
+            for item in vlguard.read_items(out, split):
+                content = file.read(prefix.format(split=split) + item.image)
+                assert content == (out / split / item.image).read_bytes() == reader.open_prepared(out, split).read(item.image)
+
+
+def test_zip_files_with_too_little_in_them(metadata, tmp_path):
+    for split in vlguard.SPLITS:
+        zipfile.ZipFile(metadata / f"{split}.zip", "w").close()
+    with pytest.raises(errors.UserError, match=r"metadata: 11 of 11 pictures are missing, first: test/set/0\.jpg"):
+        vlguard_folder.prepare(metadata, tmp_path / "out", None, stand_in=False)
+    (metadata / "test.zip").write_bytes(b"no zip file")
+    with pytest.raises(errors.UserError, match=r"test\.zip: not a readable zip file: .+; download it again$"):
+        vlguard_folder.prepare(metadata, tmp_path / "out", None, stand_in=False)
+    assert not (tmp_path / "out").exists()
+
+
+def test_stand_ins_are_never_taken_for_the_real_ones(metadata, tmp_path):
+    vlguard_folder.prepare(metadata, tmp_path / "drawn", None, stand_in=True)
+    with pytest.raises(errors.UserError, match=r"drawn: its pictures are drawn stand-ins, not VLGuard's; the pictures are gated"):
+        vlguard_folder.prepare(metadata, tmp_path / "out", tmp_path / "drawn", stand_in=False)
 
 
 def test_wrong_counts(metadata, tmp_path):
     values = json.loads((metadata / "test.json").read_text())
     (metadata / "test.json").write_text(json.dumps(values[1:]))
     with pytest.raises(errors.UserError, match=r"test\.json: 1 unsafe and 2 safe records, VLGuard's test split has 2 and 2"):
+        vlguard_folder.prepare(metadata, tmp_path / "out", None, stand_in=True)
+    values[0]["image"] = values[1]["image"]
+    (metadata / "test.json").write_text(json.dumps(values))
+    with pytest.raises(errors.UserError, match=r"test\.json: names 3 pictures, VLGuard's test split has 4: download the file again"):
         vlguard_folder.prepare(metadata, tmp_path / "out", None, stand_in=True)
 
 

@@ -1,9 +1,15 @@
-"""The folder that training and evaluation read: train.json, test.json, train/, test/ and vlguard.json, which says what they are."""
+"""The folder that `prepare` writes: train.json, test.json, train/, test/, vlguard.json, which says what they are, and tfds/.
+
+Training and evaluation read the files. tfds/ is the same as ArrayRecord, a split with all its pictures in one or a few files: for
+buckets, for other programs that read TensorFlow Datasets, and for training with the source format "tfds".
+"""
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import hashlib
+import io
 import json
 import pathlib
 import shutil
@@ -11,11 +17,15 @@ import shutil
 from vlguard_jax import errors
 from vlguard_jax.data import standin
 from vlguard_jax.data import vlguard
+from vlguard_jax.data import vlguard_pictures
+from vlguard_jax.data.tfds import reader
 
 SCHEMA = 1
+PICTURES = {"train": 1999, "test": 1000}  # distinct ones: two train records share theirs
+RECORDS = pathlib.Path("tfds", reader.NAME, reader.VERSION)
 ACCESS = (
-    "the pictures are gated: accept the terms at huggingface.co/datasets/ys-zong/VLGuard, set HF_TOKEN, download train.zip and test.zip,"
-    " unzip them side by side and name that folder with --images"
+    "the pictures are gated: accept the terms at huggingface.co/datasets/ys-zong/VLGuard, set HF_TOKEN, download train.zip and test.zip"
+    " and name their folder with --images; they may stay zipped"
 )
 
 
@@ -30,11 +40,20 @@ class Split:
     pictures: int
 
 
-def prepare(metadata: pathlib.Path, out: pathlib.Path, images: pathlib.Path | None, stand_in: bool) -> list[Split]:
+@dataclasses.dataclass(frozen=True)
+class Prepared:
+    """What `prepare` found or wrote. `records` is the folder of the ArrayRecord form; `was_ready` says that nothing had to be written."""
+
+    splits: tuple[Split, ...]
+    records: pathlib.Path
+    was_ready: bool
+
+
+def prepare(metadata: pathlib.Path, out: pathlib.Path, images: pathlib.Path | None, stand_in: bool) -> Prepared:
     """Check VLGuard's files and lay them out in `out`. The folder appears whole or not at all.
 
-    With `stand_in` the pictures are drawn; else those in `images`/train and `images`/test (`images` is `metadata` if not given) are
-    linked to.
+    With `stand_in` the pictures are drawn; else those in `images` (`metadata` if not given) are taken: the folders train and test are
+    linked to, train.zip and test.zip are unpacked.
 
     Raises:
       UserError: records or pictures are missing, their number is not the published one, or `out` holds something else.
@@ -44,36 +63,43 @@ def prepare(metadata: pathlib.Path, out: pathlib.Path, images: pathlib.Path | No
     if not metadata.is_dir():
         raise errors.UserError(f"{metadata}: no such folder (--metadata)")
     items = {name: vlguard.read_items(metadata, name) for name in vlguard.SPLITS}
-    for name in vlguard.SPLITS:
-        vlguard.check_counts(items[name], name, metadata / f"{name}.json")
-    splits = [_count(name, items[name]) for name in vlguard.SPLITS]
+    splits = tuple(_count(name, items[name], metadata / f"{name}.json") for name in vlguard.SPLITS)
     note = _note(metadata, splits, stand_in)
-    if _is_ready(out, note):
-        return splits
-    source = None if stand_in else (images or metadata).resolve()
-    if source is not None:
-        _check_pictures(items, source)
+    laid_out = _is_ready(out, note)
+    if laid_out and _has_records(out, note):
+        return Prepared(splits, out / RECORDS, True)
+    if laid_out:  # by an earlier version, which wrote no records
+        write_records(out)
+        return Prepared(splits, out / RECORDS, False)
+    sources = None if stand_in else _find_pictures(items, (images or metadata).resolve())
     beside = out.with_name(f"{out.name}.partial")
     if beside.exists():
         shutil.rmtree(beside)  # left by a run that was stopped
     beside.mkdir(parents=True)
     for name in vlguard.SPLITS:
         shutil.copyfile(metadata / f"{name}.json", beside / f"{name}.json")
-        if source is None:
+        if sources is None:
             standin.write_all(items[name], beside / name)
         else:
-            (beside / name).symlink_to(source / name, target_is_directory=True)
+            sources[name].lay_out({item.image for item in items[name]}, beside / name)
     (beside / vlguard.NOTE_FILE).write_text(json.dumps(note, indent=1) + "\n")
+    write_records(beside)
     beside.rename(out)
-    return splits
+    return Prepared(splits, out / RECORDS, False)
 
 
-def _count(name: str, items: list[vlguard.Item]) -> Split:
+def _count(name: str, items: list[vlguard.Item], path: pathlib.Path) -> Split:
+    vlguard.check_counts(items, name, path)
     safe = sum(item.safe for item in items)
-    return Split(name, len(items) - safe, safe, sum(len(item.pairs) for item in items), len({item.image for item in items}))
+    found = Split(name, len(items) - safe, safe, sum(len(item.pairs) for item in items), len({item.image for item in items}))
+    if found.pictures != PICTURES[name]:
+        raise errors.UserError(
+            f"{path}: names {found.pictures} pictures, VLGuard's {name} split has {PICTURES[name]}: download the file again"
+        )
+    return found
 
 
-def _note(metadata: pathlib.Path, splits: list[Split], stand_in: bool) -> dict:
+def _note(metadata: pathlib.Path, splits: tuple[Split, ...], stand_in: bool) -> dict:
     hashes = {f"{s.name}.json": hashlib.sha256((metadata / f"{s.name}.json").read_bytes()).hexdigest() for s in splits}
     return {"schema": SCHEMA, "stand_in": stand_in, "counts": [dataclasses.asdict(s) for s in splits], "sha256": hashes}
 
@@ -94,11 +120,49 @@ def _is_ready(out: pathlib.Path, note: dict) -> bool:
     raise errors.UserError(f"{out} holds something else already: remove it, or name another folder with --out")
 
 
-def _check_pictures(items: dict[str, list[vlguard.Item]], source: pathlib.Path) -> None:
-    paths = [f"{name}/{item.image}" for name in items for item in items[name]]
-    missing = sorted({path for path in paths if not (source / path).is_file()})
+def _has_records(out: pathlib.Path, note: dict) -> bool:
+    """Whether the ArrayRecord form in `out` was made from exactly these files.
+
+    Raises:
+      UserError: it was made from others, or is not whole.
+    """
+    if not (out / RECORDS).exists():
+        return False
+    for name in vlguard.SPLITS:
+        found = reader.open_prepared(out / RECORDS, name)
+        if (found.stand_in, found.sha256) != (note["stand_in"], note["sha256"][f"{name}.json"]):
+            raise errors.UserError(f"{out / RECORDS} was made from other files: remove it and run prepare again")
+    return True
+
+
+def write_records(folder: pathlib.Path) -> None:
+    """Write the ArrayRecord form of what lies in `folder` into it; it appears whole or not at all."""
+    import tensorflow_datasets as tfds  # late: slow to import
+
+    from vlguard_jax.data.tfds.vlguard import vlguard_dataset_builder
+
+    beside = folder / "tfds.partial"
+    if beside.exists():
+        shutil.rmtree(beside)
+    tfds.disable_progress_bar()
+    how = tfds.download.DownloadConfig(manual_dir=folder, compute_stats=tfds.download.ComputeStatsMode.SKIP, try_download_gcs=False)
+    builder = vlguard_dataset_builder.Builder(data_dir=beside, file_format="array_record")
+    with contextlib.redirect_stdout(io.StringIO()):  # it announces downloads of unknown size, but downloads nothing
+        builder.download_and_prepare(download_dir=beside / "downloads", download_config=how)
+    (folder / RECORDS).parent.mkdir(parents=True, exist_ok=True)
+    (beside / reader.NAME / reader.VERSION).rename(folder / RECORDS)
+    shutil.rmtree(beside)
+
+
+def _find_pictures(items: dict[str, list[vlguard.Item]], source: pathlib.Path) -> dict[str, vlguard_pictures.SplitPictures]:
+    if vlguard.is_stand_in(source):
+        raise errors.UserError(f"{source}: its pictures are drawn stand-ins, not VLGuard's; {ACCESS}, or rehearse with --stand_in_images")
+    found = {name: vlguard_pictures.open_split(source, name) for name in items}
+    wanted = {name: {item.image for item in items[name]} for name in items}
+    missing = [f"{name}/{picture}" for name in items for picture in found[name].missing(wanted[name])]
     if missing:
         raise errors.UserError(
-            f"{source}: {len(missing)} of {len(set(paths))} pictures are missing, first: {', '.join(missing[:3])}; {ACCESS},"
-            " or rehearse with --stand_in_images"
+            f"{source}: {len(missing)} of {sum(map(len, wanted.values()))} pictures are missing, first: {', '.join(sorted(missing)[:3])};"
+            f" {ACCESS}, or rehearse with --stand_in_images"
         )
+    return found

@@ -1,0 +1,82 @@
+"""VLGuard as a TensorFlow Datasets builder: records and pictures side by side, written and read as ArrayRecord without TensorFlow."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+import hashlib
+import pathlib
+from typing import Any, ClassVar
+
+from etils import epath
+import numpy as np
+import tensorflow_datasets as tfds
+
+from vlguard_jax.data import vlguard
+from vlguard_jax.data import vlguard_pictures
+from vlguard_jax.data.tfds import reader
+
+KIND, INSTRUCTION, RESPONSE = "kind", "instruction", "response"
+
+
+class Builder(tfds.core.GeneratorBasedBuilder):
+    """Records of train.json and test.json in file order, each with the bytes of its picture exactly as they were."""
+
+    # TFDS 4.9.10 finds this file through importlib_resources, which neither it nor etils 1.15 installs.
+    code_path = epath.Path(__file__)
+    VERSION = tfds.core.Version(reader.VERSION)
+    RELEASE_NOTES: ClassVar[dict[str, str]] = {"1.0.0": "First release: ys-zong/VLGuard's train.json and test.json as of January 2025."}
+    MANUAL_DOWNLOAD_INSTRUCTIONS = """\
+The pictures are gated. Accept the terms on https://huggingface.co/datasets/ys-zong/VLGuard, then lay these four files, zipped or
+unpacked, into `manual_dir`: train.json, test.json, train.zip (or its folder train/), test.zip (or its folder test/):
+
+  hf download ys-zong/VLGuard train.json test.json train.zip test.zip --repo-type dataset --local-dir MANUAL_DIR
+
+`python -m vlguard_jax.prepare vlguard` checks such a folder, counts what is in it and runs this builder; with --stand_in_images it draws
+pictures to rehearse with.
+"""
+
+    def _info(self) -> tfds.core.DatasetInfo:
+        pair = {
+            KIND: tfds.features.Text(doc="instruction (unsafe picture), safe_instruction or unsafe_instruction (safe picture)"),
+            INSTRUCTION: tfds.features.Text(),
+            RESPONSE: tfds.features.Text(),
+        }
+        return self.dataset_info_from_configs(
+            features=tfds.features.FeaturesDict(
+                {
+                    "id": tfds.features.Text(),
+                    "image": tfds.features.Image(doc="The picture's own bytes: not decoded, not encoded again."),
+                    "image/filename": tfds.features.Text(doc="Path below the split's picture folder."),
+                    "safe": tfds.features.Scalar(np.bool_, doc="Whether the picture is harmless."),
+                    "harmful_category": tfds.features.Text(doc="Empty where the picture is safe."),
+                    "harmful_subcategory": tfds.features.Text(doc="Empty where the picture is safe."),
+                    "instr-resp": tfds.features.Sequence(pair, doc="One pair of an unsafe picture, two of a safe one, in file order."),
+                }
+            ),
+            homepage="https://ys-zong.github.io/VLGuard/",
+            # The seeded conversion to conversations draws record after record, so their order is part of the data.
+            disable_shuffling=True,
+            metadata=tfds.core.MetadataDict(),
+        )
+
+    def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict[str, Iterator[tuple[int, dict[str, Any]]]]:
+        folder = pathlib.Path(dl_manager.manual_dir)
+        self.info.metadata["stand_in"] = vlguard.is_stand_in(folder)
+        self.info.metadata["sha256"] = {s: hashlib.sha256((folder / f"{s}.json").read_bytes()).hexdigest() for s in vlguard.SPLITS}
+        return {split: self._generate_examples(folder, split) for split in vlguard.SPLITS}
+
+    def _generate_examples(self, folder: pathlib.Path, split: str) -> Iterator[tuple[int, dict[str, Any]]]:
+        pictures = vlguard_pictures.open_split(folder, split)
+        for i, item in enumerate(vlguard.read_items(folder, split)):
+            yield (
+                i,
+                {
+                    "id": item.id,
+                    "image": pictures.read(item.image),
+                    "image/filename": item.image,
+                    "safe": item.safe,
+                    "harmful_category": item.category or "",
+                    "harmful_subcategory": item.subcategory or "",
+                    "instr-resp": [dict(zip((KIND, INSTRUCTION, RESPONSE), pair, strict=True)) for pair in item.pairs],
+                },
+            )
