@@ -1,0 +1,279 @@
+"""Which row of its step each sample lies in: all steps of a run are packed at once, into as few computed tokens as they allow.
+
+Arrays [s, n] hold one line per step and one entry per sample of it; a length of 0 means that there is no sample. A sample is never
+split. Nothing here is random.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import heapq
+from typing import Any
+
+from jaxtyping import Bool, Int32, Int64, Integer
+import numpy as np
+
+from vlguard_jax.data import order
+
+PROBES = 64  # the fullest steps, which are packed first: a shape that does not hold them holds no run
+CHUNK = 4096  # steps packed at once, for the sake of memory
+EXCHANGES = 1000  # per step; they end by themselves long before
+
+
+@dataclasses.dataclass(frozen=True)
+class Packed:
+    """Steps in `rows` rows of `row_len` tokens. row: each sample's row, -1 where there is none. pictures: the most that lie in one
+    shard of a micro-batch, over all steps."""
+
+    rows: int
+    row_len: int
+    row: Int32[np.ndarray, "s n"]
+    pictures: int
+
+
+def pack(
+    lengths: Int64[np.ndarray, "s n"],
+    pictures: Int64[np.ndarray, "s n"],
+    *,
+    multiple: int,
+    max_row_len: int,
+    micro_rows: int,
+    shards: int,
+) -> Packed:
+    """Pack every step into rows of one shape, the one with the least computed tokens that was found to hold them all.
+
+    The number of rows is a multiple of `micro_rows` (0: the rows are one micro-batch) or of `shards`, their length of `multiple`, and
+    at most `max_row_len` unless a sample is longer. Then rows are filled and numbered so that no shard has many more pictures than
+    another, because every shard has room for the most that any of them gets.
+    """
+    steps = _Steps(lengths.astype(np.int32), pictures.astype(np.int32))
+    rows, row_len, row = _search(steps, micro_rows or shards, multiple, max_row_len)
+    in_shard = (micro_rows or rows) // shards
+    row, room = spread(row, pictures, rows, in_shard)
+    least = int(-(-pictures.sum(1).max() * in_shard // rows))
+    if room > least:
+        for most in range(max(-(-least // in_shard), int(pictures.max())), room):
+            limited = _fit_all(steps, rows, row_len, most)
+            if limited is not None:
+                other, less = spread(limited, pictures, rows, in_shard)
+                row, room = (other, less) if less < room else (row, room)
+                break
+    return Packed(rows, row_len, row, room)
+
+
+def pad(lengths: Int64[np.ndarray, "s n"], pictures: Int64[np.ndarray, "s n"], *, multiple: int, micro_rows: int, shards: int) -> Packed:
+    """One sample a row, in the order of the step; rows as long as the longest sample of all steps, rounded up to `multiple`."""
+    unit = micro_rows or shards
+    rows = int(rounded_up(lengths.shape[1], unit))
+    row = np.where(lengths > 0, np.arange(lengths.shape[1]), -1).astype(np.int32)
+    counts = _per_row(pictures, row, rows)
+    return Packed(rows, int(rounded_up(lengths.max(), multiple)), row, _most_in_shard(counts, (micro_rows or rows) // shards))
+
+
+def spread(
+    row: Int32[np.ndarray, "s n"], pictures: Int64[np.ndarray, "s n"], rows: int, in_shard: int
+) -> tuple[Int32[np.ndarray, "s n"], int]:
+    """Number the rows anew so that every run of `in_shard` rows has about the same number of pictures; and the most that one has."""
+    counts = _per_row(pictures, row, rows)
+    if in_shard not in (1, rows):
+        most_first = np.argsort(-counts, axis=1, kind="stable")
+        shard = order.deal(np.take_along_axis(counts, most_first, 1).astype(np.float64), rows // in_shard)
+        numbered = np.take_along_axis(most_first, np.argsort(shard, axis=1, kind="stable"), 1)
+        counts = np.take_along_axis(counts, numbered, 1)
+        row = np.where(row < 0, -1, np.take_along_axis(np.argsort(numbered, axis=1), row, 1)).astype(np.int32)
+    return row, _most_in_shard(counts, in_shard)
+
+
+def rounded_up(values: Any, multiple: int) -> Any:
+    """The next multiple of every number or array."""
+    return -(-values // multiple) * multiple
+
+
+def levels(needs: Int64[np.ndarray, " s"], count: int) -> Int64[np.ndarray, " s"]:
+    """Sort steps into at most `count` classes by what they need, such that it costs least to give every step the most that its class
+    needs. Classes are numbered by rising need."""
+    values, which, counts = np.unique(needs, return_inverse=True, return_counts=True)
+    before = np.concatenate([[0], np.cumsum(counts)])
+    least = np.where(before == 0, 0.0, np.inf)  # cost of the first i values in as many classes as there are cuts
+    cuts = []
+    for _ in range(min(count, len(values))):
+        cut = np.zeros(len(least), np.int64)
+        cost = np.full(len(least), np.inf)
+        for end in range(1, len(least)):
+            costs = least[:end] + values[end - 1] * (before[end] - before[:end])
+            cut[end] = costs.argmin()
+            cost[end] = costs[cut[end]]
+        least = cost
+        cuts.append(cut)
+    starts = [len(values)]
+    for cut in reversed(cuts):
+        starts.append(int(cut[starts[-1]]))
+    return np.searchsorted(starts[:0:-1], which, side="right") - 1
+
+
+def bounds(lengths: Int64[np.ndarray, "s n"], *, multiple: int, max_row_len: int, micro_rows: int, shards: int) -> Int64[np.ndarray, " s"]:
+    """Least computed tokens that each step could need by itself."""
+    totals, longest = lengths.sum(1), lengths.max(1)
+    least = np.full(len(lengths), np.iinfo(np.int64).max)
+    for rows in _row_counts(lengths.shape[1], micro_rows or shards):
+        row_len = rounded_up(np.maximum(-(-totals // rows), longest), multiple)
+        allowed = (row_len <= max_row_len) | (row_len - longest < multiple)
+        least = np.where(allowed, np.minimum(least, rows * row_len), least)
+    return least
+
+
+def fit(
+    lengths: Int32[np.ndarray, "s n"], pictures: Int32[np.ndarray, "s n"], rows: int, row_len: int, most: int
+) -> tuple[Int32[np.ndarray, "s n"], Bool[np.ndarray, " s"]]:
+    """Find a row for every sample, of at most `row_len` tokens and `most` pictures; and which steps this was found for.
+
+    Best fit, longest sample first; what no row holds makes the emptiest row too full, and exchanging samples between rows mends
+    that. Where it does not, the same once more from rows as even as can be: the first does better with a few samples to a row, the
+    second with many.
+    """
+    turns = np.argsort(-lengths, axis=1, kind="stable")
+    row, fits = np.empty(lengths.shape, np.int32), np.zeros(len(lengths), bool)
+    for best_fit in (True, False):
+        left = np.flatnonzero(~fits)
+        if len(left):
+            start = _place(lengths[left], pictures[left], turns[left], rows, row_len, most, best_fit)
+            row[left], fits[left] = _exchange(lengths[left], pictures[left], start, rows, row_len, most)
+    return row, fits
+
+
+@dataclasses.dataclass(frozen=True)
+class _Steps:
+    lengths: Int32[np.ndarray, "s n"]
+    pictures: Int32[np.ndarray, "s n"]
+
+
+def _place(
+    lengths: Int32[np.ndarray, "s n"],
+    pictures: Int32[np.ndarray, "s n"],
+    turns: Int64[np.ndarray, "s n"],
+    rows: int,
+    row_len: int,
+    most: int,
+    best_fit: bool,
+) -> Int32[np.ndarray, "s n"]:
+    """Row of every sample, taken in the order `turns`: the fullest that holds it, else (or without `best_fit`) the emptiest."""
+    each, never = np.arange(len(lengths)), np.int32(2**30)
+    room = np.full((len(lengths), rows), row_len, np.int32)
+    unseen = np.full((len(lengths), rows), most, np.int32)
+    row = np.full(lengths.shape, -1, np.int32)
+    for turn in turns.T:
+        length, shown = lengths[each, turn], pictures[each, turn]
+        rank = np.where(room >= length[:, None], room, never // 2 - room) if best_fit else -room
+        rank = np.where(unseen >= shown[:, None], rank, never)
+        chosen = rank.argmin(1)
+        row[each, turn] = np.where((length > 0) & (rank[each, chosen] < never), chosen, -1)
+        room[each, chosen] -= length
+        unseen[each, chosen] -= shown
+    return row
+
+
+def _exchange(
+    lengths: Int32[np.ndarray, "s n"],
+    pictures: Int32[np.ndarray, "s n"],
+    row: Int32[np.ndarray, "s n"],
+    rows: int,
+    row_len: int,
+    most: int,
+) -> tuple[Int32[np.ndarray, "s n"], Bool[np.ndarray, " s"]]:
+    """Exchange samples between rows until none is too full; and for which steps that went well.
+
+    Again and again the fullest row of a step gives a sample to another row for a shorter one, or for nothing, so that the fuller of
+    the two becomes as empty as one exchange can make it.
+    """
+    steps, count = lengths.shape
+    # One more sample in each row stands for nothing.
+    size = np.concatenate([lengths, np.zeros((steps, rows), np.int32)], 1)
+    shown = np.concatenate([pictures, np.zeros((steps, rows), np.int32)], 1)
+    place = np.concatenate([row, np.broadcast_to(np.arange(rows, dtype=np.int32), (steps, rows))], 1)
+    load, seen = _per_row(size, place, rows), _per_row(shown, place, rows)
+    whole = ((row >= 0) | (lengths == 0)).all(1)
+    live = np.flatnonzero(whole)
+    for _ in range(EXCHANGES):
+        live = live[load[live].max(1, initial=0) > row_len]
+        if not len(live):
+            break
+        gives, takes, better = _best_exchange(size[live], shown[live], place[live], load[live], seen[live], most)
+        live, gives, takes = live[better], gives[better], takes[better]
+        full, other = place[live, gives], place[live, takes]
+        for table, per_row in ((size, load), (shown, seen)):
+            more = table[live, gives] - table[live, takes]
+            per_row[live, full] -= more
+            per_row[live, other] += more
+        place[live, gives], place[live, takes] = other, full
+    return place[:, :count], whole & (load.max(1) <= row_len)
+
+
+def _best_exchange(
+    size: Int32[np.ndarray, "s m"],
+    shown: Int32[np.ndarray, "s m"],
+    place: Int32[np.ndarray, "s m"],
+    load: Int32[np.ndarray, "s r"],
+    seen: Int32[np.ndarray, "s r"],
+    most: int,
+) -> tuple[Int64[np.ndarray, " s"], Int64[np.ndarray, " s"], Bool[np.ndarray, " s"]]:
+    """Which sample the fullest row of every step gives, which one it takes, and whether that does any good."""
+    each, never = np.arange(len(size)), np.int32(2**30)
+    full = load.argmax(1)
+    inside = place == full[:, None]
+    given = np.argsort(~inside, axis=1, kind="stable")[:, : int(inside.sum(1).max())]
+    at = each[:, None]
+    less = size[at, given][:, :, None] - size[:, None, :]
+    fuller = np.maximum(load[each, full][:, None, None] - less, load[at, place][:, None, :] + less)
+    fewer = shown[at, given][:, :, None] - shown[:, None, :]
+    allowed = (less > 0) & inside[at, given][:, :, None] & (place >= 0)[:, None, :] & ~inside[:, None, :]
+    allowed &= (seen[at, place][:, None, :] + fewer <= most) & (seen[each, full][:, None, None] - fewer <= most)
+    ranks = np.where(allowed, fuller, never).reshape(len(size), -1)
+    best = ranks.argmin(1)
+    return given[each, best // size.shape[1]], best % size.shape[1], ranks[each, best] < load[each, full]
+
+
+def _per_row(values: Integer[np.ndarray, "s m"], row: Int32[np.ndarray, "s m"], rows: int) -> Int32[np.ndarray, "s r"]:
+    """Sum of `values` in each row; those in no row (-1) are left out."""
+    line, at = np.nonzero(row >= 0)
+    sums = np.bincount(line * rows + row[line, at], weights=values[line, at], minlength=len(row) * rows)
+    return sums.reshape(len(row), rows).astype(np.int32)
+
+
+def _most_in_shard(counts: Integer[np.ndarray, "s r"], in_shard: int) -> int:
+    return int(counts.reshape(len(counts), -1, in_shard).sum(2).max(initial=0))
+
+
+def _row_counts(samples: int, unit: int) -> range:
+    return range(unit, rounded_up(samples, unit) + 1, unit)
+
+
+def _search(steps: _Steps, unit: int, multiple: int, max_row_len: int) -> tuple[int, int, Int32[np.ndarray, "s n"]]:
+    """(rows, row length, row of each sample). Candidates come by rising computed tokens from what the fullest step needs at least, so
+    the first that holds every step is the one to take; of equals the one with the shorter rows, whose attention costs less."""
+    fullest, longest = int(steps.lengths.sum(1).max()), int(steps.lengths.max())
+    shortest = rounded_up(longest, multiple)
+    longest_row = max(shortest, max_row_len // multiple * multiple)
+    candidates = []
+    for rows in _row_counts(steps.lengths.shape[1], unit):
+        row_len = max(shortest, rounded_up(-(-fullest // rows), multiple))
+        if row_len <= longest_row:
+            candidates.append((rows * row_len, row_len, rows))
+    heapq.heapify(candidates)
+    while True:  # ends: with a row for every sample the shortest rows hold them
+        _, row_len, rows = heapq.heappop(candidates)
+        row = _fit_all(steps, rows, row_len, int(steps.pictures.sum(1).max()))
+        if row is not None:
+            return rows, row_len, row
+        if row_len < longest_row:
+            heapq.heappush(candidates, (rows * (row_len + multiple), row_len + multiple, rows))
+
+
+def _fit_all(steps: _Steps, rows: int, row_len: int, most: int) -> Int32[np.ndarray, "s n"] | None:
+    """Rows of all samples, or None if a step does not fit; the fullest are tried first."""
+    row = np.empty(steps.lengths.shape, np.int32)
+    fullest = np.argsort(-steps.lengths.sum(1), kind="stable")
+    for some in (fullest[:PROBES], *np.split(fullest[PROBES:], range(CHUNK, len(fullest), CHUNK))):
+        row[some], fits = fit(steps.lengths[some], steps.pictures[some], rows, row_len, most)
+        if not fits.all():
+            return None
+    return row
