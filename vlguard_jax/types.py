@@ -63,6 +63,7 @@ class Batch(NamedTuple):
     loss_weight: weight of the cross-entropy at that position, 0 where not supervised; the loss is sum(weight * ce).
     segment_ids: 0 padding, 1.. conversations in the row.  positions: rotary position, from 0 in each segment.
     images: RGB, normalised on the device.  image_slot: flat patch index n * P + p into the encoded images, -1 for text.
+    source: which of config.data.sources the conversation comes from, -1 at padding; for the log.
     With gradient accumulation every array has a leading axis A (see training/step.py); image_slot counts within its slice.
     """
 
@@ -73,6 +74,7 @@ class Batch(NamedTuple):
     positions: Int32[np.ndarray, "*A B T"]
     images: UInt8[np.ndarray, "*A N S S 3"]
     image_slot: Int32[np.ndarray, "*A B T"]
+    source: Int32[np.ndarray, "*A B T"]
 
 
 @dataclasses.dataclass(frozen=True)

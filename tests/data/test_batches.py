@@ -62,8 +62,8 @@ def samples():
     return text, dataclasses.replace(shown, images=(picture(9),))
 
 
-def collate(rows, weights, num_images=2):
-    return batches.collate(rows, weights, row_len=8, num_images=num_images, patches=2, image_size=2)
+def collate(rows, weights, sources=None, num_images=2):
+    return batches.collate(rows, weights, sources, row_len=8, num_images=num_images, patches=2, image_size=2)
 
 
 def test_one_conversation_a_row(samples):
@@ -75,17 +75,19 @@ def test_one_conversation_a_row(samples):
     assert batch.segment_ids.tolist() == [[1] * 3 + [0] * 5, [1] * 5 + [0] * 3, [0] * 8]
     assert batch.positions.tolist() == [[0, 1, 2] + [0] * 5, [0, 1, 2, 3, 4, 0, 0, 0], [0] * 8]
     assert batch.image_slot.tolist() == [[-1] * 8, [-1, 0, 1] + [-1] * 5, [-1] * 8]
+    assert batch.source.tolist() == [[0] * 3 + [-1] * 5, [0] * 5 + [-1] * 3, [-1] * 8]
     np.testing.assert_array_equal(batch.images, [picture(9), picture(0)])
 
 
 def test_several_conversations_a_row_keep_apart(samples):
     text, shown = samples
-    batch = collate([[shown, text], [shown]], [[0.5, 0.25], [1.0]])
+    batch = collate([[shown, text], [shown]], [[0.5, 0.25], [1.0]], [[2, 0], [1]])
     assert batch.segment_ids[0].tolist() == [1] * 5 + [2] * 3
     assert batch.positions[0].tolist() == [0, 1, 2, 3, 4, 0, 1, 2]
     assert batch.targets[0].tolist() == [IGNORE, IGNORE, 7, 8, IGNORE, 5, 6, IGNORE]
     assert batch.loss_weight[0].tolist() == [0, 0, 0.5, 0.5, 0, 0.25, 0.25, 0]
     assert batch.image_slot[1].tolist() == [-1, 2, 3] + [-1] * 5
+    assert batch.source.tolist() == [[2] * 5 + [0] * 3, [1] * 5 + [-1] * 3]
     np.testing.assert_array_equal(batch.images, [picture(9), picture(9)])
 
 

@@ -73,7 +73,7 @@ def _by_hand(prompt: types.Prompt, max_new: int, stop: int) -> list[int]:
         row = jnp.asarray([ids + new], jnp.int32)
         slot = jnp.asarray([slots + [-1] * len(new)], jnp.int32)
         ones = jnp.ones_like(row)
-        batch = types.Batch(row, row, ones.astype(jnp.float32), ones, jnp.arange(row.shape[1])[None], images, slot)
+        batch = types.Batch(row, row, ones.astype(jnp.float32), ones, jnp.arange(row.shape[1])[None], images, slot, ones - 1)
         new.append(int(np.asarray(MODEL.logits(PARAMS, batch))[0, -1].argmax()))
     return new
 

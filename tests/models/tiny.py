@@ -54,5 +54,6 @@ def batch(config: model_config.LlavaConfig, rows: int = 2, length: int = 20, see
     targets = np.roll(tokens, -1, axis=1)
     weights = np.where((segments > 0) & (np.arange(length) > 10), 1.0 / (rows * length), 0.0).astype(np.float32)
     positions = np.broadcast_to(np.arange(length, dtype=np.int32), (rows, length))
+    source = np.where(segments > 0, 0, -1).astype(np.int32)
     images = rng.integers(0, 256, (rows, side, side, 3), dtype=np.uint8)
-    return types.Batch(*(jnp.asarray(x) for x in (tokens, targets, weights, segments, positions, images, slot)))
+    return types.Batch(*(jnp.asarray(x) for x in (tokens, targets, weights, segments, positions, images, slot, source)))

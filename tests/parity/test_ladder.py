@@ -133,7 +133,7 @@ def _whole_inputs(pair: Pair) -> tuple[types.Batch, torch.Tensor, torch.Tensor]:
     targets = np.roll(tokens, -1, 1)
     weights = np.full(tokens.shape, 1.0 / (2 * (length - 1)), np.float32)
     weights[:, -1] = 0.0
-    batch = types.Batch(tokens, targets, weights, np.ones_like(tokens), positions, images, slot)
+    batch = types.Batch(tokens, targets, weights, np.ones_like(tokens), positions, images, slot, np.zeros_like(tokens))
     ids = torch.tensor(np.where(slot >= 0, pair.torch_model.config.image_token_index, tokens)).long()
     pixels = np.asarray(clip.normalize(jnp.asarray(images), vision)).transpose(0, 3, 1, 2)
     return types.Batch(*(jnp.asarray(x) for x in batch)), ids, torch.tensor(np.ascontiguousarray(pixels))

@@ -78,6 +78,7 @@ def expand(tokens: types.Tokens, patches: Sequence[int], max_len: int | None, pa
 def collate(
     rows: Sequence[Sequence[Sample]],
     weights: Sequence[Sequence[float]],
+    sources: Sequence[Sequence[int]] | None = None,
     *,
     row_len: int,
     num_images: int,
@@ -86,14 +87,17 @@ def collate(
 ) -> types.Batch:
     """Lay samples out in rows of `row_len` tokens, one after the other in each row; an empty row is all padding.
 
-    `weights[r][i]` is the loss weight of each supervised token of sample `rows[r][i]`. Pictures are numbered in reading order and
-    the array is filled up with zeros to `num_images`. `patches` is P, the slots a picture takes. Positions count from 0 in each
-    sample; targets are the labels of the next position, so the last one of each sample is ignored.
+    `weights[r][i]` is the loss weight of each supervised token of sample `rows[r][i]`, `sources[r][i]` the number of its source (None:
+    all are of source 0). Pictures are numbered from 0 in reading order and the array is filled up with zeros to `num_images`, so the
+    rows of one shard are one call and the next shard's image slots lie num_images * patches further. `patches` is P, the slots a
+    picture takes. Positions count from 0 in each sample; targets are the labels of the next position, so the last one of each sample
+    is ignored.
 
     Raises:
       ValueError: a row or the pictures do not fit.
     """
     shape = (len(rows), row_len)
+    sources = [[0] * len(row) for row in rows] if sources is None else sources
     batch = types.Batch(
         tokens=np.zeros(shape, np.int32),
         targets=np.full(shape, types.IGNORE_LABEL, np.int32),
@@ -102,17 +106,19 @@ def collate(
         positions=np.zeros(shape, np.int32),
         images=np.zeros((num_images, image_size, image_size, 3), np.uint8),
         image_slot=np.full(shape, -1, np.int32),
+        source=np.full(shape, -1, np.int32),
     )
     seen = 0
-    for r, (row, row_weights) in enumerate(zip(rows, weights, strict=True)):
+    for r, of_row in enumerate(zip(rows, weights, sources, strict=True)):
         start = 0
-        for segment, (sample, weight) in enumerate(zip(row, row_weights, strict=True), start=1):
+        for segment, (sample, weight, source) in enumerate(zip(*of_row, strict=True), start=1):
             if start + len(sample.tokens) > row_len:
                 raise ValueError(f"row {r} holds more than {row_len} tokens")
             if seen + sample.num_pictures > num_images:
                 raise ValueError(f"more than {num_images} pictures in a batch")
             at = (r, slice(start, start + len(sample.tokens)))
             _write(batch, at, sample, weight, segment, seen, patches)
+            batch.source[at] = source
             start += len(sample.tokens)
             seen += sample.num_pictures
     return batch
