@@ -1,12 +1,45 @@
 from __future__ import annotations
 
+import io
+import pathlib
+import subprocess
+import sys
+import zlib
+
 import numpy as np
 from PIL import Image
 import pytest
 
+from tests import source
 from tests.data import stand
 from vlguard_jax import errors
 from vlguard_jax.data import images
+from vlguard_jax.models import config as model_config
+
+
+def encoded(picture: Image.Image, format_: str = "PNG", **options) -> bytes:
+    out = io.BytesIO()
+    picture.save(out, format_, **options)
+    return out.getvalue()
+
+
+def noise(width: int, height: int, seed: int = 0) -> Image.Image:
+    return Image.fromarray(np.random.default_rng(seed).integers(0, 256, (height, width, 3), np.uint8))
+
+
+def reference(picture: Image.Image, mode: str, size: int) -> np.ndarray:
+    """The reference's steps one after the other, each pass over the whole picture, rows first."""
+    if mode == "pad" and picture.width != picture.height:
+        side = max(picture.size)
+        square = Image.new("RGB", (side, side), tuple(int(channel * 255) for channel in model_config.CLIP_MEAN))
+        square.paste(picture, ((side - picture.width) // 2, (side - picture.height) // 2))
+        picture = square
+    short, long = sorted(picture.size)
+    other = int(size * long / short)
+    width, height = (size, other) if picture.width <= picture.height else (other, size)
+    picture = picture.resize((width, picture.height), Image.Resampling.BICUBIC).resize((width, height), Image.Resampling.BICUBIC)
+    left, top = (picture.width - size) // 2, (picture.height - size) // 2
+    return np.asarray(picture.crop((left, top, left + size, top + size)))
 
 
 def test_square_pad_and_crop(tmp_path):
@@ -18,18 +51,148 @@ def test_square_pad_and_crop(tmp_path):
     assert (images.load_image(path, "crop", 20) == [200, 0, 0]).all()
 
 
-@pytest.mark.parametrize("size", [(1, 1), (1, 30), (30, 1), (3, 50)])
+@pytest.mark.parametrize("strip", [images.STRIP, 1000], ids=["whole", "strips"])
 @pytest.mark.parametrize("mode", images.MODES)
-def test_extreme_shapes(tmp_path, size, mode):
-    path = stand.write_picture(tmp_path / "a.png", size)
-    assert images.load_image(path, mode, 14).shape == (14, 14, 3)
+def test_every_pixel_is_the_reference_s(monkeypatch, mode, strip):
+    monkeypatch.setattr(images, "STRIP", strip)
+    sizes = [(1, 1), (1, 30), (30, 1), (3, 50), (64, 336), (348, 699), (90, 57), (57, 90), (56, 200), (200, 56), (56, 56), (41, 40)]
+    sizes += [tuple(pair) for pair in np.random.default_rng(7).integers(1, 300, (60, 2)).tolist()]
+    for i, (width, height) in enumerate(sizes):
+        picture = noise(width, height, i)
+        for size in (14, 56, 224):
+            found = images.load_image(encoded(picture), mode, size)
+            np.testing.assert_array_equal(found, reference(picture, mode, size), err_msg=f"{width} x {height} at {size}")
 
 
-@pytest.mark.parametrize("mode", ["L", "LA", "RGBA", "P", "CMYK", "1", "I;16"])
-def test_any_pixel_format_becomes_rgb(tmp_path, mode):
-    path = tmp_path / ("a.tiff" if mode == "CMYK" else "a.png")
-    Image.new(mode, (9, 7)).save(path)
-    assert images.load_image(path, "pad", 8).shape == (8, 8, 3)
+def test_path_and_content_are_the_same(tmp_path):
+    path = stand.write_picture(tmp_path / "a.jpg", (50, 40))
+    for picture in (str(path), path.read_bytes()):
+        np.testing.assert_array_equal(images.load_image(picture, "crop", 14), images.load_image(path, "crop", 14))
+
+
+@pytest.mark.parametrize("mode", ["L", "LA", "RGBA", "P", "CMYK", "1"])
+def test_any_pixel_format_becomes_rgb(mode):
+    picture = noise(9, 7).convert(mode)
+    expected = np.asarray(picture.convert("RGB").crop((1, 0, 8, 7)))
+    np.testing.assert_array_equal(images.load_image(encoded(picture, "TIFF" if mode == "CMYK" else "PNG"), "crop", 7), expected)
+
+
+def test_cmyk_jpeg():
+    picture = encoded(Image.new("CMYK", (8, 8), (0, 255, 255, 0)), "JPEG", quality=95)
+    assert images.load_image(picture, "pad", 8)[4, 4].tolist() == pytest.approx([255, 0, 0], abs=3)
+
+
+@pytest.mark.parametrize(("kind", "format_"), [(np.uint16, "PNG"), (np.uint16, "TIFF"), (np.int32, "TIFF"), (np.float32, "TIFF")])
+def test_deep_grey_is_refused(kind, format_):
+    deep = encoded(Image.fromarray(np.full((6, 6), 1000, kind)), format_)
+    with pytest.raises(errors.UserError, match=r"^x: not a readable picture: more than 8 bits of grey \(.*\), .*; convert it to 8 bits$"):
+        images.load_image(deep, "pad", 6, name="x")
+
+
+def png_chunk(kind: bytes, content: bytes) -> bytes:
+    return len(content).to_bytes(4, "big") + kind + content + zlib.crc32(kind + content).to_bytes(4, "big")
+
+
+def png16(values: list[int]) -> bytes:
+    """A 1 x 1 PNG of 16-bit red, green and blue, which Pillow cannot write."""
+    header = (1).to_bytes(4, "big") * 2 + bytes([16, 2, 0, 0, 0])
+    pixels = zlib.compress(b"\0" + b"".join(v.to_bytes(2, "big") for v in values))
+    return b"\x89PNG\r\n\x1a\n" + png_chunk(b"IHDR", header) + png_chunk(b"IDAT", pixels) + png_chunk(b"IEND", b"")
+
+
+def test_16_bits_of_colour_keep_their_upper_8():
+    assert (images.load_image(png16([0x12FF, 0x8000, 0xFFFF]), "pad", 3) == [0x12, 0x80, 0xFF]).all()
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")  # pytest undoes the module's own filter
+def test_transparency_is_dropped():
+    rgba = np.full((6, 6, 4), [10, 20, 30, 0], np.uint8)
+    assert (images.load_image(encoded(Image.fromarray(rgba)), "pad", 6) == [10, 20, 30]).all()
+    palette = Image.new("P", (6, 6))
+    palette.putpalette([10, 20, 30, 40, 50, 60])
+    for transparency in (0, bytes([0, 128])):
+        found = images.load_image(encoded(palette, transparency=transparency), "pad", 6)
+        assert (found == [10, 20, 30]).all()
+
+
+@pytest.mark.parametrize("format_", ["GIF", "WEBP", "PNG", "TIFF"])
+def test_an_animation_gives_its_first_frame(format_):
+    frames = [Image.new("RGB", (8, 8), colour) for colour in ((255, 0, 0), (0, 255, 0))]
+    lossless = {"lossless": True} if format_ == "WEBP" else {}
+    animation = encoded(frames[0], format_, save_all=True, append_images=frames[1:], **lossless)
+    with Image.open(io.BytesIO(animation)) as file:
+        assert file.n_frames == 2
+    assert (images.load_image(animation, "pad", 8) == [255, 0, 0]).all()
+
+
+def test_exif_rotation_is_ignored():
+    exif = Image.Exif()
+    exif[0x0112] = 6  # turn by 90 degrees
+    picture = noise(20, 10)
+    turned, plain = (encoded(picture, "JPEG", **options) for options in ({"exif": exif}, {}))
+    assert turned != plain
+    np.testing.assert_array_equal(images.load_image(turned, "crop", 10), images.load_image(plain, "crop", 10))
+
+
+def bomb(width: int, height: int) -> bytes:
+    """A small file that says it is a picture of this size."""
+    header = width.to_bytes(4, "big") + height.to_bytes(4, "big") + bytes([8, 2, 0, 0, 0])
+    return b"\x89PNG\r\n\x1a\n" + png_chunk(b"IHDR", header) + png_chunk(b"IDAT", b"") + png_chunk(b"IEND", b"")
+
+
+@pytest.mark.parametrize(
+    ("size", "text"),
+    [
+        ((20_000, 20_000), r"more than 178,956,970 pixels; scale it down"),
+        ((40_000, 10), r"40000 x 10 pixels, more than 178,956,970 or a side above 32,768; scale it down"),
+        ((10, 40_000), r"10 x 40000 pixels, more than .*"),
+        ((0, 7), r".*"),
+    ],
+)
+def test_too_many_pixels(size, text):
+    with pytest.raises(errors.UserError, match=rf"^x: not a readable picture: {text}$"):
+        images.load_image(bomb(*size), "pad", 14, name="x")
+
+
+def test_long_and_narrow(monkeypatch):
+    """Computed up to the bound, refused above it, and padded in any case."""
+    monkeypatch.setattr(images, "MAX_SCALED", 14 * 14 * 200)
+    for width, height in ((200, 1), (1, 200)):
+        picture = noise(width, height)
+        np.testing.assert_array_equal(images.load_image(encoded(picture), "crop", 14), reference(picture, "crop", 14))
+    for width, height in ((201, 1), (1, 201)):
+        picture = noise(width, height)
+        with pytest.raises(
+            errors.UserError, match=rf"^x: .*: {width} x {height} pixels are too long and narrow to cut out the middle; crop it$"
+        ):
+            images.load_image(encoded(picture), "crop", 14, name="x")
+        np.testing.assert_array_equal(images.load_image(encoded(picture), "pad", 14), reference(picture, "pad", 14))
+
+
+@pytest.mark.parametrize("size", [(1, 2000), (2000, 1)])
+def test_a_thread_like_picture_takes_little_memory(size):
+    """0.9 GB in mode "crop" if it were scaled at once."""
+    script = (
+        "import io, resource, sys; from PIL import Image; from vlguard_jax import errors; from vlguard_jax.data import images\n"
+        f"out = io.BytesIO(); Image.new('RGB', {size}, (9, 8, 7)).save(out, 'PNG')\n"
+        "assert images.load_image(out.getvalue(), 'pad', 336).shape == (336, 336, 3)\n"
+        "assert (images.load_image(out.getvalue(), 'crop', 336) == [9, 8, 7]).all()\n"
+        "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)"
+    )
+    done = subprocess.run([sys.executable, "-c", script], cwd=source.ROOT, capture_output=True, text=True)
+    assert done.returncode == 0 and int(done.stdout) < 300, done.stdout + done.stderr
+
+
+def test_pillow_s_warnings_stay_away():
+    """Neither a large picture nor odd transparency or metadata prints Python's warnings, which name no file."""
+    script = (
+        "import io, sys; from PIL import Image; from vlguard_jax.data import images\n"
+        "Image.MAX_IMAGE_PIXELS = 50\n"
+        "p = Image.new('P', (8, 8)); out = io.BytesIO(); p.save(out, 'PNG', transparency=bytes([0, 9]))\n"
+        "print(images.load_image(out.getvalue(), 'pad', 4).shape)"
+    )
+    done = subprocess.run([sys.executable, "-W", "always", "-c", script], cwd=source.ROOT, capture_output=True, text=True)
+    assert (done.stdout, done.stderr) == ("(4, 4, 3)\n", "")
 
 
 def test_missing_picture(tmp_path):
@@ -37,26 +200,105 @@ def test_missing_picture(tmp_path):
         images.load_image(tmp_path / "no.png", "pad", 8, origin="f.json: record 3")
 
 
-@pytest.mark.parametrize("name", ["a.png", "a.jpg"])
+@pytest.mark.parametrize("name", ["a.png", "a.jpg", "a.gif", "a.webp", "a.bmp", "a.tiff"])
 def test_truncated_picture(tmp_path, name):
     path = stand.write_picture(tmp_path / name, (200, 200))
-    path.write_bytes(path.read_bytes()[:3000])
-    with pytest.raises(errors.UserError, match=r"^.*: not a readable picture: .*truncated.*; download it again$"):
-        images.load_image(path, "pad", 8)
+    whole = path.read_bytes()
+    for length in (3000, len(whole) // 2, len(whole) - 100):
+        path.write_bytes(whole[:length])
+        with pytest.raises(errors.UserError, match=r"^.*: not a readable picture: [^\n]+; download it again$"):
+            images.load_image(path, "pad", 8)
 
 
-@pytest.mark.parametrize("content", [b"", b"<html>not found</html>"])
-def test_non_image(tmp_path, content):
+@pytest.mark.parametrize(
+    ("content", "text"),
+    [
+        (b"", "the file is empty"),
+        (b"<html>not found</html>", "unknown format"),
+        (b"\xff\xd8\xff", "unknown format"),
+        (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\n", "unknown format"),
+    ],
+)
+def test_non_image(tmp_path, content, text):
     path = tmp_path / "a.jpg"
     path.write_bytes(content)
-    with pytest.raises(errors.UserError, match=r"^.*a\.jpg: not a readable picture: unknown format; download it again$"):
+    with pytest.raises(errors.UserError, match=rf"^.*a\.jpg: not a readable picture: {text}; download it again$"):
         images.load_image(path, "pad", 8)
+
+
+def test_unreadable_file(tmp_path):
+    with pytest.raises(errors.UserError, match=r": not a readable picture: Is a directory$"):
+        images.load_image(tmp_path, "pad", 8)
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")  # pytest undoes the module's own filter
+@pytest.mark.parametrize("format_", ["PNG", "JPEG", "GIF", "WEBP", "BMP", "TIFF"])
+def test_damaged_bytes_never_end_in_anything_but_a_user_error(format_):
+    whole = encoded(noise(40, 30), format_)
+    rng = np.random.default_rng(3)
+    for _ in range(150):
+        damaged = bytearray(whole)
+        for at in rng.integers(0, len(whole), 8):
+            damaged[at] = rng.integers(256)
+        try:
+            assert images.load_image(bytes(damaged), "pad", 8, name="x").shape == (8, 8, 3)
+        except errors.UserError as e:
+            assert str(e).startswith("x: not a readable picture: ") and "\n" not in str(e)
 
 
 def test_unknown_mode(tmp_path):
     path = stand.write_picture(tmp_path / "a.png")
     with pytest.raises(errors.UserError, match=r"^image mode 'crp' is unknown; did you mean 'crop'\?$"):
         images.load_image(path, "crp", 8)
+
+
+def fault(content: bytes, mode: str = "pad", size: int = 8, *, decode: bool = False) -> str:
+    return images.fault(io.BytesIO(content), mode, size, decode=decode)
+
+
+@pytest.mark.parametrize("format_", images.FORMATS)
+def test_a_good_picture_has_no_fault(format_):
+    content = encoded(noise(20, 10), format_)
+    assert images.load_image(content, "pad", 8).shape == (8, 8, 3)
+    assert fault(content) == fault(content, decode=True) == ""
+    assert fault(content + b"\0" * 500) == ""  # what a camera leaves behind the picture
+
+
+@pytest.mark.parametrize("format_", ["PNG", "JPEG", "GIF", "WEBP", "BMP", "TIFF"])
+def test_the_header_check_finds_a_cut_file(format_):
+    content = encoded(noise(200, 200), format_)
+    for length in (len(content) // 2, len(content) - 200):
+        assert fault(content[:length]).endswith("; download it again")
+
+
+def test_only_decoding_finds_damage_in_the_middle():
+    content = bytearray(encoded(noise(100, 100)))
+    content[len(content) // 2] ^= 255
+    assert fault(bytes(content)) == ""
+    assert fault(bytes(content), decode=True).endswith("; download it again")
+
+
+def test_the_header_check_knows_the_bounds(monkeypatch):
+    assert fault(b"") == "the file is empty; download it again"
+    assert "pixels" in fault(bomb(20_000, 20_000))
+    assert "8 bits" in fault(encoded(Image.fromarray(np.zeros((4, 4), np.uint16))))
+    monkeypatch.setattr(images, "MAX_SCALED", 1000)
+    assert "too long" in fault(encoded(noise(1, 99)), "crop") and not fault(encoded(noise(1, 99)), "pad")
+
+
+def test_the_check_reads_little_of_a_good_file(tmp_path: pathlib.Path):
+    path = stand.write_picture(tmp_path / "a.jpg", (900, 900))
+    read = 0
+
+    class Counting(io.BytesIO):
+        def read(self, n: int | None = -1) -> bytes:
+            nonlocal read
+            found = super().read(n)
+            read += len(found)
+            return found
+
+    assert images.fault(Counting(path.read_bytes()), "pad", 336, decode=False) == ""
+    assert 0 < read < 5000 < path.stat().st_size
 
 
 def test_normalize():

@@ -1,12 +1,20 @@
 """Pictures to square uint8 arrays, exactly as the reference's training and evaluation prepare them.
 
 Source: llava/train/train.py:702-718 (square padding), transformers 4.37.2 models/clip/image_processing_clip.py (resize and crop).
+The result is the reference's to the last bit. Pillow resizes in two passes, up to version 12 always along the rows first; from version
+13 on it takes the columns first if a picture gets much lower than narrower, which rounds otherwise. Here the passes are called one by
+one, so the result is that of the reference's time with any Pillow. It also saves work: rows of nothing but padding need no first pass,
+columns that the crop drops need no second one.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+import contextlib
+import functools
+import io
 import pathlib
+import warnings
 
 from jaxtyping import Float32, UInt8
 import numpy as np
@@ -17,36 +25,78 @@ from vlguard_jax.models import config as model_config
 
 MODES = ("pad", "crop")
 
+# What pictures come in. Pillow knows more, some of them risky in files from strangers (EPS starts Ghostscript).
+FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "JPEG2000", "PPM")
+MAX_PIXELS = 178_956_970  # of a picture: where Pillow itself stops, at 0.5 GB decoded
+MAX_SIDE = 32_768  # of a picture, so that no padded square has more than 2**30 pixels
+MAX_SCALED = 1 << 28  # pixels that mode "crop" may have to compute for a long narrow picture: a second or two
+STRIP = 1 << 24  # pixels held at a time on the way; the result does not depend on it
+
+File = io.BytesIO | io.BufferedReader
+
+_DEEP = ("I", "F", "I;16", "I;16L", "I;16B", "I;16N")
+
+# Pillow warns of odd metadata, of pictures above half of MAX_PIXELS and of transparency in palettes. None of it touches the pixels
+# used here, and the warnings would name no file. The filter is set once, since setting one around each call is not thread-safe.
+warnings.filterwarnings("ignore", module=r"PIL\.")
+
+
+class Fault(ValueError):
+    """Why a picture cannot be used and what to do about it; names no file."""
+
 
 def load_image(
-    path: str | pathlib.Path,
+    picture: str | pathlib.Path | bytes,
     mode: str,
     size: int,
     mean: Sequence[float] = model_config.CLIP_MEAN,
     *,
     origin: str = "",
+    name: str = "",
 ) -> UInt8[np.ndarray, "S S 3"]:
     """Read a picture and bring it to `size` x `size`; RGB, not normalised.
 
     "pad" centres it on a square of the mean colour first (LLaVA's training), "crop" cuts the middle (VLGuard's evaluation).
-    Transparency is dropped and an EXIF rotation ignored, as in the reference. `origin` names the record in error messages.
+    `picture` is a path, or the content of a file that messages call `name`; `origin` names the record in messages.
+
+    As in the reference: transparency is dropped, an EXIF rotation ignored, CMYK converted as Pillow does it, an animation gives its
+    first frame, 16 bits a colour channel are cut to their upper 8. A picture of one pixel, row or column is a picture.
+    Errors: truncated, empty and unknown files; more than MAX_PIXELS or MAX_SIDE; in mode "crop" a picture that would be scaled to
+    more than MAX_SCALED pixels (about 2,400 times as long as wide at 336); and single-channel pictures of more than 8 bits,
+    which Pillow, and so the reference, would turn white from 255 on.
 
     Raises:
-      UserError: the file is missing, truncated or not a picture.
+      UserError: the picture is missing, or one of the above.
     """
-    whose = f" (picture of {origin})" if origin else ""
-    try:
-        with Image.open(path) as file:
-            picture = file.convert("RGB")
-    except FileNotFoundError as e:
-        raise errors.UserError(f"{path}: no such picture{whose}; check the picture folder, or draw stand-ins with prepare") from e
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as e:
-        raise errors.UserError(f"{path}: not a readable picture{whose}: {_reason(e)}; download it again") from e
-    if mode == "pad":
-        picture = _pad_to_square(picture, mean)
-    elif mode != "crop":
+    if mode not in MODES:
         raise errors.UserError(f"image mode {mode!r} is unknown{errors.nearest(mode, MODES)}")
-    return np.asarray(_resize_and_crop(picture, size))
+    whose = f" (picture of {origin})" if origin else ""
+    label = name if isinstance(picture, bytes) else str(picture)
+    try:
+        content = picture if isinstance(picture, bytes) else pathlib.Path(picture).read_bytes()
+        rgb = _decode(io.BytesIO(content), mode, size)
+    except FileNotFoundError as e:
+        raise errors.UserError(f"{label}: no such picture{whose}; check the picture folder, or draw stand-ins with prepare") from e
+    except (OSError, ValueError) as e:
+        raise errors.UserError(f"{label}: not a readable picture{whose}: {_text(e)}") from e
+    return np.asarray(pad(rgb, size, mean) if mode == "pad" else crop(rgb, size))
+
+
+def fault(file: File, mode: str, size: int, *, decode: bool) -> str:
+    """Why `load_image` would refuse the picture, "" if it would not.
+
+    Without `decode` only the header and the last bytes are looked at, unless they leave doubt whether the file is whole: then, too,
+    the picture is decoded. What goes unseen is damage in the middle of a file.
+    """
+    try:
+        with _opened(file, mode, size) as picture:
+            whole = _ends_well(file, picture.format or "")
+        if decode or not whole:
+            file.seek(0)
+            _decode(file, mode, size)
+    except Fault as e:
+        return _text(e)
+    return ""
 
 
 def normalize(
@@ -59,27 +109,119 @@ def normalize(
     return (scaled - np.asarray(mean, np.float32)) / np.asarray(std, np.float32)
 
 
-def _reason(error: Exception) -> str:
-    text = str(error).strip().splitlines()
-    if isinstance(error, Image.UnidentifiedImageError):
-        return "unknown format"
-    return text[0] if text else type(error).__name__
-
-
-def _pad_to_square(picture: Image.Image, mean: Sequence[float]) -> Image.Image:
+def pad(picture: Image.Image, size: int, mean: Sequence[float] = model_config.CLIP_MEAN) -> Image.Image:
+    """An RGB picture in the middle of a square of the mean colour, resized to `size` x `size`."""
     width, height = picture.size
-    if width == height:
-        return picture
     side = max(width, height)
-    square = Image.new("RGB", (side, side), tuple(int(channel * 255) for channel in mean))
-    square.paste(picture, ((side - width) // 2, (side - height) // 2))
-    return square
+    colour = tuple(int(channel * 255) for channel in mean)
+    if width > height:
+        rows = _resize(picture, size, height)
+    elif width < height:
+        rows = Image.new("RGB", (size, side))
+        step = max(1, STRIP // side)
+        for top in range(0, side, step):
+            strip = Image.new("RGB", (side, min(step, side - top)), colour)
+            strip.paste(picture.crop((0, top, width, top + strip.height)), ((side - width) // 2, 0))
+            rows.paste(_resize(strip, size, strip.height), (0, top))
+    else:
+        return _resize(picture, size, size)
+    square = Image.new("RGB", (size, side), colour)
+    square.paste(rows, (0, (side - height) // 2))
+    return _resize(square, size, size)
 
 
-def _resize_and_crop(picture: Image.Image, size: int) -> Image.Image:
+def crop(picture: Image.Image, size: int) -> Image.Image:
+    """An RGB picture resized so that its shorter side is `size`, and cut to its middle `size` x `size`."""
     width, height = picture.size
-    short, long = sorted((width, height))
-    other = int(size * long / short)
-    picture = picture.resize((size, other) if width <= height else (other, size), Image.Resampling.BICUBIC)
-    left, top = (picture.width - size) // 2, (picture.height - size) // 2
-    return picture.crop((left, top, left + size, top + size))
+    if width > height:
+        long = _scaled(picture, size)
+        left = (long - size) // 2
+        return _resize(_resize(picture, long, height).crop((left, 0, left + size, height)), size, size)
+    long = _scaled(picture, size)
+    top = (long - size) // 2
+    rows = _resize(picture, size, height)
+    result = Image.new("RGB", (size, size))
+    step = max(1, STRIP // long)
+    for left in range(0, size, step):
+        strip = rows.crop((left, 0, min(left + step, size), height))
+        result.paste(_resize(strip, strip.width, long).crop((0, top, strip.width, top + size)), (left, 0))
+    return result
+
+
+def _resize(picture: Image.Image, width: int, height: int) -> Image.Image:
+    """Along the rows first, then along the columns."""
+    for size in ((width, picture.height), (width, height)):
+        if picture.size != size:
+            picture = picture.resize(size, Image.Resampling.BICUBIC)
+    return picture
+
+
+def _scaled(picture: Image.Image, size: int) -> int:
+    """The longer side in mode "crop", rounded as the reference rounds it."""
+    return int(size * max(picture.size) / min(picture.size))
+
+
+@contextlib.contextmanager
+def _opened(file: File, mode: str, size: int) -> Iterator[Image.Image]:
+    """The picture with its header read and found fit; Pillow's failures inside the block come out as a Fault."""
+    try:
+        with Image.open(file, formats=_formats()) as picture:
+            _check(picture, mode, size)
+            yield picture
+    except Image.UnidentifiedImageError as e:
+        empty = not file.seek(0, io.SEEK_END)
+        raise Fault("the file is empty; download it again" if empty else "unknown format; download it again") from e
+    except Image.DecompressionBombError as e:
+        raise Fault(f"more than {MAX_PIXELS:,} pixels; scale it down") from e
+    except (Fault, MemoryError):
+        raise
+    except Exception as e:  # a decoder fed with damaged bytes may raise anything
+        raise Fault(f"{_text(e)}; download it again") from e
+
+
+@functools.cache
+def _formats() -> tuple[str, ...]:
+    Image.init()
+    return tuple(format_ for format_ in FORMATS if format_ in Image.OPEN)  # AVIF is not in every build
+
+
+def _check(picture: Image.Image, mode: str, size: int) -> None:
+    width, height = picture.size
+    if not min(picture.size):
+        raise Fault(f"{width} x {height} pixels; download it again")
+    if width * height > MAX_PIXELS or max(picture.size) > MAX_SIDE:
+        raise Fault(f"{width} x {height} pixels, more than {MAX_PIXELS:,} or a side above {MAX_SIDE:,}; scale it down")
+    if mode == "crop" and size * _scaled(picture, size) > MAX_SCALED:
+        raise Fault(f"{width} x {height} pixels are too long and narrow to cut out the middle; crop it")
+    if picture.mode in _DEEP:
+        raise Fault(f"more than 8 bits of grey (Pillow's mode {picture.mode}), of which all above 255 would be white; convert it to 8 bits")
+
+
+def _decode(file: File, mode: str, size: int) -> Image.Image:
+    with _opened(file, mode, size) as picture:
+        picture.load()
+        return picture if picture.mode == "RGB" else picture.convert("RGB")
+
+
+def _ends_well(file: File, format_: str) -> bool:
+    """Whether the file has the end of its format. False where that cannot be told."""
+    length = file.seek(0, io.SEEK_END)
+    file.seek(max(0, length - 64))
+    tail = file.read()
+    if format_ in ("JPEG", "MPO"):
+        return b"\xff\xd9" in tail
+    if format_ == "PNG":
+        return b"IEND" in tail
+    if format_ == "GIF":
+        return tail.rstrip(b"\0").endswith(b";")
+    if format_ == "WEBP":
+        file.seek(4)
+        return int.from_bytes(file.read(4), "little") + 8 <= length
+    return False
+
+
+def _text(error: Exception) -> str:
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    text = str(error).strip().splitlines()
+    return text[0] if text else type(error).__name__
