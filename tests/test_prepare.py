@@ -117,13 +117,12 @@ def test_real_pictures_are_checked_and_linked(metadata, tmp_path):
     assert (out / "test").is_symlink() and not reader.open_prepared(out, "test").stand_in
 
 
-@pytest.mark.parametrize("prefix", ["{split}/", ""])
-def test_zipped_pictures_need_no_unpacking(metadata, tmp_path, prefix):
+def test_zipped_pictures_need_no_unpacking(metadata, tmp_path):
     for split in vlguard.SPLITS:
         with zipfile.ZipFile(metadata / f"{split}.zip", "w") as file:  # beside the JSON files, as they are downloaded
             file.mkdir(split)
             for item in vlguard.read_items(metadata, split):
-                name = prefix.format(split=split) + item.image
+                name = f"{split}/{item.image}"
                 if name not in file.namelist():
                     file.writestr(name, stand.write_picture(tmp_path / "drawn" / item.image, seed=len(split)).read_bytes())
             file.writestr("../outside.png", b"")
@@ -133,7 +132,7 @@ def test_zipped_pictures_need_no_unpacking(metadata, tmp_path, prefix):
     for split in vlguard.SPLITS:
         with zipfile.ZipFile(metadata / f"{split}.zip") as file:
             for item in vlguard.read_items(out, split):
-                content = file.read(prefix.format(split=split) + item.image)
+                content = file.read(f"{split}/{item.image}")
                 assert content == (out / split / item.image).read_bytes() == reader.open_prepared(out, split).read(item.image)
 
 
@@ -143,7 +142,7 @@ def test_zip_files_with_too_little_in_them(metadata, tmp_path):
     with pytest.raises(errors.UserError, match=r"metadata: 11 of 11 pictures are missing, first: test/set/0\.jpg"):
         vlguard_folder.prepare(metadata, tmp_path / "out", None, stand_in=False)
     (metadata / "test.zip").write_bytes(b"no zip file")
-    with pytest.raises(errors.UserError, match=r"test\.zip: not a readable zip file: .+; download it again$"):
+    with pytest.raises(errors.UserError, match=r"test\.zip: not a whole zip file \(.+\); download it again"):
         vlguard_folder.prepare(metadata, tmp_path / "out", None, stand_in=False)
     assert not (tmp_path / "out").exists()
 

@@ -15,9 +15,9 @@ import pathlib
 import shutil
 
 from vlguard_jax import errors
+from vlguard_jax.data import pictures
 from vlguard_jax.data import standin
 from vlguard_jax.data import vlguard
-from vlguard_jax.data import vlguard_pictures
 from vlguard_jax.data.tfds import reader
 
 SCHEMA = 1
@@ -71,17 +71,19 @@ def prepare(metadata: pathlib.Path, out: pathlib.Path, images: pathlib.Path | No
     if laid_out:  # by an earlier version, which wrote no records
         write_records(out)
         return Prepared(splits, out / RECORDS, False)
-    sources = None if stand_in else _find_pictures(items, (images or metadata).resolve())
+    source = None if stand_in else (images or metadata).resolve()
+    if source is not None:
+        _check_pictures(items, source)
     beside = out.with_name(f"{out.name}.partial")
     if beside.exists():
         shutil.rmtree(beside)  # left by a run that was stopped
     beside.mkdir(parents=True)
     for name in vlguard.SPLITS:
         shutil.copyfile(metadata / f"{name}.json", beside / f"{name}.json")
-        if sources is None:
+        if source is None:
             standin.write_all(items[name], beside / name)
         else:
-            sources[name].lay_out({item.image for item in items[name]}, beside / name)
+            _lay_out(items[name], source, beside / name)
     (beside / vlguard.NOTE_FILE).write_text(json.dumps(note, indent=1) + "\n")
     write_records(beside)
     beside.rename(out)
@@ -154,15 +156,24 @@ def write_records(folder: pathlib.Path) -> None:
     shutil.rmtree(beside)
 
 
-def _find_pictures(items: dict[str, list[vlguard.Item]], source: pathlib.Path) -> dict[str, vlguard_pictures.SplitPictures]:
+def _check_pictures(items: dict[str, list[vlguard.Item]], source: pathlib.Path) -> None:
     if vlguard.is_stand_in(source):
         raise errors.UserError(f"{source}: its pictures are drawn stand-ins, not VLGuard's; {ACCESS}, or rehearse with --stand_in_images")
-    found = {name: vlguard_pictures.open_split(source, name) for name in items}
-    wanted = {name: {item.image for item in items[name]} for name in items}
-    missing = [f"{name}/{picture}" for name in items for picture in found[name].missing(wanted[name])]
+    wanted = {f"{name}/{item.image}" for name in items for item in items[name]}
+    missing = pictures.open_store(str(source)).missing(sorted(wanted))
     if missing:
         raise errors.UserError(
-            f"{source}: {len(missing)} of {sum(map(len, wanted.values()))} pictures are missing, first: {', '.join(sorted(missing)[:3])};"
-            f" {ACCESS}, or rehearse with --stand_in_images"
+            f"{source}: {len(missing)} of {len(wanted)} pictures are missing, first: {', '.join(missing[:3])}; {ACCESS},"
+            " or rehearse with --stand_in_images"
         )
-    return found
+
+
+def _lay_out(items: list[vlguard.Item], source: pathlib.Path, folder: pathlib.Path) -> None:
+    """Make `folder` hold the pictures of a split: a link to where they lie as files, else unpacked, and nothing but them."""
+    if all((source / folder.name / item.image).is_file() for item in items):
+        folder.symlink_to(source / folder.name, target_is_directory=True)
+        return
+    store = pictures.open_store(str(source))
+    for item in items:
+        (folder / item.image).parent.mkdir(parents=True, exist_ok=True)
+        (folder / item.image).write_bytes(store.read(f"{folder.name}/{item.image}", origin=item.origin))

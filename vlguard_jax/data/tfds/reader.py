@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 import functools
+import hashlib
+import io
 import json
 import pathlib
 from typing import Any
@@ -23,10 +25,11 @@ class PreparedVLGuard:
     access to a record.
     """
 
-    def __init__(self, folder: pathlib.Path, split: str, metadata: dict[str, Any]):
-        self.folder, self.split = folder, split
+    def __init__(self, folder: pathlib.Path, split: str, metadata: dict[str, Any], stamp: str):
+        self.location, self.split = str(folder), split
         self.stand_in: bool = metadata["stand_in"]
         self.sha256: str = metadata["sha256"][split]  # of the JSON file that the split was made from
+        self._stamp = stamp
 
     def items(self) -> list[vlguard.Item]:
         """The records, equal to those of the JSON file but for `origin`. The first call reads the whole split, pictures and all.
@@ -34,37 +37,50 @@ class PreparedVLGuard:
         Raises:
           UserError: a file is damaged.
         """
-        return list(self._contents[0])
+        return list(self._items)
 
-    def read(self, name: str) -> bytes:
-        """The bytes of a picture, exactly as they were in the file `name`.
+    def read(self, name: str, *, origin: str = "") -> bytes:
+        """The bytes of a picture, exactly as they were in the file `name`. `origin` names the record in messages.
 
         Raises:
           UserError: the split has no such picture, or a file is damaged.
         """
-        if name not in self._contents[1]:
-            raise errors.UserError(f"{self.folder}: split {self.split!r} has no picture {name!r}; {AGAIN}")
-        return self._example(self._contents[1][name])["image"]
+        if name not in self._positions:
+            whose = f" (picture of {origin})" if origin else ""
+            raise errors.UserError(f"{self.location}: split {self.split!r} has no picture {name!r}{whose}; {AGAIN}")
+        return self._example(self._positions[name])["image"]
+
+    def open(self, name: str, *, origin: str = "") -> io.BufferedIOBase:
+        """As `read`, but a file at its beginning."""
+        return io.BytesIO(self.read(name, origin=origin))
 
     def missing(self, names: Sequence[str]) -> list[str]:
-        """Which of `names` the split does not hold, sorted, each once."""
-        return sorted(set(names) - self._contents[1].keys())
+        """Those of `names` that the split does not hold, each once, in the order given."""
+        return [name for name in dict.fromkeys(names) if name not in self._positions]
+
+    def stamps(self, names: Sequence[str]) -> dict[str, str]:
+        """For every name that is there a text that changes with the set."""
+        return {name: f"{self._stamp} {self._positions[name]}" for name in names if name in self._positions}
 
     def __getstate__(self) -> dict[str, Any]:
-        return {name: value for name, value in self.__dict__.items() if name != "_examples"}
+        positions = self._positions  # looked up once, not by every process
+        return {name: value for name, value in vars(self).items() if name not in ("_examples", "_items")} | {"_positions": positions}
 
     @functools.cached_property
     def _examples(self) -> Any:
         import tensorflow_datasets as tfds
 
-        builder = tfds.builder_from_directory(self.folder)
+        builder = tfds.builder_from_directory(self.location)
         return builder.as_data_source(self.split, decoders={"image": tfds.decode.SkipDecoding()})
 
     @functools.cached_property
-    def _contents(self) -> tuple[tuple[vlguard.Item, ...], dict[str, int]]:
-        """The records, and the position of each picture; of records that share one, the first holds it."""
-        items = tuple(self._item(i) for i in range(len(self._examples)))
-        return items, {item.image: i for i, item in reversed(list(enumerate(items)))}
+    def _items(self) -> tuple[vlguard.Item, ...]:
+        return tuple(self._item(i) for i in range(len(self._examples)))
+
+    @functools.cached_property
+    def _positions(self) -> dict[str, int]:
+        """The record of each picture; of records that share one, the first."""
+        return {item.image: i for i, item in reversed(list(enumerate(self._items)))}
 
     def _example(self, position: int) -> dict[str, Any]:
         try:
@@ -72,7 +88,7 @@ class PreparedVLGuard:
         except (OSError, RuntimeError, ValueError, IndexError) as e:
             reason = str(e).strip().splitlines()
             raise errors.UserError(
-                f"{self.folder}: record {position} of split {self.split!r} is unreadable ({reason[0] if reason else type(e).__name__});"
+                f"{self.location}: record {position} of split {self.split!r} is unreadable ({reason[0] if reason else type(e).__name__});"
                 f" remove the folder and {AGAIN}"
             ) from e
 
@@ -87,7 +103,7 @@ class PreparedVLGuard:
             pairs=tuple((kind.decode(), instruction.decode(), response.decode()) for kind, instruction, response in columns),
             category=None if safe else example["harmful_category"].decode(),
             subcategory=None if safe else example["harmful_subcategory"].decode(),
-            origin=f"{self.folder}: {self.split} record {position} (id {id_!r})",
+            origin=f"{self.location}: {self.split} record {position} (id {id_!r})",
         )
 
 
@@ -105,14 +121,15 @@ def open_prepared(folder: str | pathlib.Path, split: str) -> PreparedVLGuard:
     shards = {s["name"]: len(s["shardLengths"]) for s in info["splits"]}
     if split not in shards:
         raise errors.UserError(f"{place}: has no split {split!r}{errors.nearest(split, shards)}")
-    for i in range(shards[split]):
-        shard = place / f"{NAME}-{split}.array_record-{i:05d}-of-{shards[split]:05d}"
-        if not shard.is_file():
-            raise errors.UserError(f"{shard}: missing; remove {place} and {AGAIN}")
+    files = [place / f"{NAME}-{split}.array_record-{i:05d}-of-{shards[split]:05d}" for i in range(shards[split])]
+    for file in files:
+        if not file.is_file():
+            raise errors.UserError(f"{file}: missing; remove {place} and {AGAIN}")
     metadata = _read(place / "metadata.json")
     if not isinstance(metadata, dict) or not {"stand_in", "sha256"} <= metadata.keys():
         raise errors.UserError(f"{place}: metadata.json does not say what the set was made from; remove {place} and {AGAIN}")
-    return PreparedVLGuard(place, split, metadata)
+    stamp = " ".join(f"{file.stat().st_size} {file.stat().st_mtime_ns}" for file in files)
+    return PreparedVLGuard(place, split, metadata, hashlib.sha256(stamp.encode()).hexdigest()[:16])
 
 
 def _find(folder: pathlib.Path) -> tuple[pathlib.Path, dict[str, Any]]:

@@ -11,8 +11,8 @@ from etils import epath
 import numpy as np
 import tensorflow_datasets as tfds
 
+from vlguard_jax.data import pictures
 from vlguard_jax.data import vlguard
-from vlguard_jax.data import vlguard_pictures
 from vlguard_jax.data.tfds import reader
 
 KIND, INSTRUCTION, RESPONSE = "kind", "instruction", "response"
@@ -66,13 +66,13 @@ pictures to rehearse with.
         return {split: self._generate_examples(folder, split) for split in vlguard.SPLITS}
 
     def _generate_examples(self, folder: pathlib.Path, split: str) -> Iterator[tuple[int, dict[str, Any]]]:
-        pictures = vlguard_pictures.open_split(folder, split)
+        store = pictures.open_store(str(folder))
         for i, item in enumerate(vlguard.read_items(folder, split)):
             yield (
                 i,
                 {
                     "id": item.id,
-                    "image": pictures.read(item.image),
+                    "image": store.read(f"{split}/{item.image}", origin=item.origin),
                     "image/filename": item.image,
                     "safe": item.safe,
                     "harmful_category": item.category or "",
