@@ -62,7 +62,7 @@ class Store:
             file = self._files.open(f"{self._root}/{checked}")
             if file is not None:
                 return file
-        archive, member = self._member(checked, self._folder(folder)) or (None, "")
+        archive, member = self._member(checked, folder) or (None, "")
         if archive is not None:
             return io.BytesIO(archive.read(member))
         whose = f" (picture of {origin})" if origin else ""
@@ -84,20 +84,20 @@ class Store:
             wanted.setdefault(folder, []).append((name, last))
         paths = {} if self._is_zip else {folder: self._path(folder) for folder in wanted}
         listed = self._files.list(list(paths.values()), self._root, stamps=stamps)
-        found = {}
+        found: dict[str, str] = {}
         for folder, pairs in wanted.items():
             here = listed.get(paths.get(folder, ""), {})
-            for name, last in pairs:
-                if last in here:
-                    found[name] = here[last]
-                elif hit := self._member(f"{folder}/{last}" if folder else last, self._folder(folder)):
+            found |= {name: here[last] for name, last in pairs if last in here}
+            packed = [(name, f"{folder}/{last}" if folder else last) for name, last in pairs if last not in here]
+            for name, checked in packed:
+                if hit := self._member(checked, folder):
                     archive, member = hit
                     found[name] = archive.member(member).stamp if stamps else ""
         return found
 
-    def _member(self, name: str, folder: _Folder) -> tuple[zips.Archive, str] | None:
+    def _member(self, name: str, folder: str) -> tuple[zips.Archive, str] | None:
         """The archive that holds a picture, and the picture's name in there."""
-        hits = [(archive, name[cut:]) for archive, cut in folder.archives if name[cut:] in archive]
+        hits = [(archive, name[cut:]) for archive, cut in self._folder(folder).archives if name[cut:] in archive]
         for archive, member in hits[1:]:
             first, same = hits[0]
             if archive.member(member).stamp != first.member(same).stamp:
@@ -106,6 +106,8 @@ class Store:
 
     def _folder(self, folder: str) -> _Folder:
         folder = "" if self._is_zip else folder
+        if (known := self._folders.get(folder)) is not None:
+            return known
         with self._lock:
             if folder not in self._folders:
                 self._folders[folder] = self._look(folder)
