@@ -1,13 +1,15 @@
 """Which row of its step each sample lies in: all steps of a run are packed at once, into as few computed tokens as they allow.
 
 Arrays [s, n] hold one line per step and one entry per sample of it; a length of 0 means that there is no sample. A sample is never
-split. Nothing here is random.
+split. Nothing here is random but a few fixed draws.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 import dataclasses
 import heapq
+import itertools
 from typing import Any
 
 from jaxtyping import Bool, Int32, Int64, Integer
@@ -16,8 +18,11 @@ import numpy as np
 from vlguard_jax.data import order
 
 PROBES = 64  # the fullest steps, which are packed first: a shape that does not hold them holds no run
-CHUNK = 4096  # steps packed at once, for the sake of memory
+CHUNK = 4096  # packings made at once, for the sake of memory
 EXCHANGES = 1000  # per step; they end by themselves long before
+NOISE = 0.03  # by how much more, on a logarithmic scale, each order differs from longest first
+# How samples are put into rows at first, all of a tuple at once: (order, whether by best fit).
+STARTS = (((0, True),), ((0, False),), tuple(itertools.product(range(1, 8), (True, False))))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,19 +51,18 @@ def pack(
     at most `max_row_len` unless a sample is longer. Then rows are filled and numbered so that no shard has many more pictures than
     another, because every shard has room for the most that any of them gets.
     """
-    steps = _Steps(lengths.astype(np.int32), pictures.astype(np.int32))
-    rows, row_len, row = _search(steps, micro_rows or shards, multiple, max_row_len)
-    in_shard = (micro_rows or rows) // shards
-    row, room = spread(row, pictures, rows, in_shard)
-    least = int(-(-pictures.sum(1).max() * in_shard // rows))
-    if room > least:
-        for most in range(max(-(-least // in_shard), int(pictures.max())), room):
-            limited = _fit_all(steps, rows, row_len, most)
-            if limited is not None:
-                other, less = spread(limited, pictures, rows, in_shard)
-                row, room = (other, less) if less < room else (row, room)
-                break
-    return Packed(rows, row_len, row, room)
+    lengths, shown = lengths.astype(np.int32), pictures.astype(np.int32)  # half the memory to go through
+    fullest = np.argsort(-lengths.sum(1), kind="stable")
+    probes, everything = fullest[:PROBES], int(shown.sum(1).max())
+    for rows, row_len in _candidates(lengths, micro_rows or shards, multiple, max_row_len):
+        if not fit(lengths[probes], shown[probes], rows, row_len, everything)[1]:
+            continue
+        in_shard = (micro_rows or rows) // shards
+        for most in _limits(shown, rows) if in_shard < rows else [everything]:
+            row = _fit_all(lengths, shown, fullest, rows, row_len, most)
+            if row is not None:
+                return Packed(rows, row_len, *spread(row, pictures, rows, in_shard))
+    raise AssertionError("with a row for every sample, all of them fit")
 
 
 def pad(lengths: Int64[np.ndarray, "s n"], pictures: Int64[np.ndarray, "s n"], *, multiple: int, micro_rows: int, shards: int) -> Packed:
@@ -124,27 +128,58 @@ def bounds(lengths: Int64[np.ndarray, "s n"], *, multiple: int, max_row_len: int
 
 def fit(
     lengths: Int32[np.ndarray, "s n"], pictures: Int32[np.ndarray, "s n"], rows: int, row_len: int, most: int
-) -> tuple[Int32[np.ndarray, "s n"], Bool[np.ndarray, " s"]]:
-    """Find a row for every sample, of at most `row_len` tokens and `most` pictures; and which steps this was found for.
+) -> tuple[Int32[np.ndarray, "s n"], bool]:
+    """Find a row for every sample, of at most `row_len` tokens and `most` pictures; and whether that was found for all steps.
 
     Best fit, longest sample first; what no row holds makes the emptiest row too full, and exchanging samples between rows mends
-    that. Where it does not, the same once more from rows as even as can be: the first does better with a few samples to a row, the
-    second with many.
+    that. Where it does not, the same from rows as even as can be: the first does better with a few samples to a row, the second with
+    many. Then both again with the samples in slightly other orders.
     """
-    turns = np.argsort(-lengths, axis=1, kind="stable")
     row, fits = np.empty(lengths.shape, np.int32), np.zeros(len(lengths), bool)
-    for best_fit in (True, False):
+    for starts in STARTS:
         left = np.flatnonzero(~fits)
-        if len(left):
-            start = _place(lengths[left], pictures[left], turns[left], rows, row_len, most, best_fit)
-            row[left], fits[left] = _exchange(lengths[left], pictures[left], start, rows, row_len, most)
-    return row, fits
+        for at in range(0, len(left), step := CHUNK // len(starts)):
+            some = left[at : at + step]
+            row[some], fits[some] = _pack_from(starts, lengths[some], pictures[some], rows, row_len, most)
+            if starts is STARTS[-1] and not fits[some].all():
+                return row, False
+    return row, True
 
 
-@dataclasses.dataclass(frozen=True)
-class _Steps:
-    lengths: Int32[np.ndarray, "s n"]
-    pictures: Int32[np.ndarray, "s n"]
+def _fit_all(
+    lengths: Int32[np.ndarray, "s n"],
+    pictures: Int32[np.ndarray, "s n"],
+    fullest: Int64[np.ndarray, " s"],
+    rows: int,
+    row_len: int,
+    most: int,
+) -> Int32[np.ndarray, "s n"] | None:
+    """Rows of all samples, or None if a step does not fit; steps are tried in the order `fullest`."""
+    row = np.empty(lengths.shape, np.int32)
+    for part in (fullest[:PROBES], fullest[PROBES:]):
+        row[part], fits = fit(lengths[part], pictures[part], rows, row_len, most)
+        if not fits:
+            return None
+    return row
+
+
+def _pack_from(
+    starts: Sequence[tuple[int, bool]],
+    lengths: Int32[np.ndarray, "s n"],
+    pictures: Int32[np.ndarray, "s n"],
+    rows: int,
+    row_len: int,
+    most: int,
+) -> tuple[Int32[np.ndarray, "s n"], Bool[np.ndarray, " s"]]:
+    """Rows of every step by the first of `starts` that ends well, and for which steps one did."""
+    steps, count = lengths.shape
+    noise = np.stack([np.random.default_rng(turn).normal(0, NOISE * turn, count) for turn, _ in starts])
+    lengths, pictures = np.repeat(lengths, len(starts), 0), np.repeat(pictures, len(starts), 0)
+    turns = np.argsort(-lengths * np.tile(np.exp(noise), (steps, 1)), axis=1, kind="stable")
+    best_fit = np.tile([fit for _, fit in starts], steps)
+    row, fits = _exchange(lengths, pictures, _place(lengths, pictures, turns, rows, row_len, most, best_fit), rows, row_len, most)
+    chosen = np.arange(steps) * len(starts) + fits.reshape(steps, -1).argmax(1)
+    return row[chosen], fits[chosen]
 
 
 def _place(
@@ -154,7 +189,7 @@ def _place(
     rows: int,
     row_len: int,
     most: int,
-    best_fit: bool,
+    best_fit: Bool[np.ndarray, " s"],
 ) -> Int32[np.ndarray, "s n"]:
     """Row of every sample, taken in the order `turns`: the fullest that holds it, else (or without `best_fit`) the emptiest."""
     each, never = np.arange(len(lengths)), np.int32(2**30)
@@ -163,7 +198,7 @@ def _place(
     row = np.full(lengths.shape, -1, np.int32)
     for turn in turns.T:
         length, shown = lengths[each, turn], pictures[each, turn]
-        rank = np.where(room >= length[:, None], room, never // 2 - room) if best_fit else -room
+        rank = np.where(best_fit[:, None] & (room >= length[:, None]), room, never // 2 - room)
         rank = np.where(unseen >= shown[:, None], rank, never)
         chosen = rank.argmin(1)
         row[each, turn] = np.where((length > 0) & (rank[each, chosen] < never), chosen, -1)
@@ -247,33 +282,26 @@ def _row_counts(samples: int, unit: int) -> range:
     return range(unit, rounded_up(samples, unit) + 1, unit)
 
 
-def _search(steps: _Steps, unit: int, multiple: int, max_row_len: int) -> tuple[int, int, Int32[np.ndarray, "s n"]]:
-    """(rows, row length, row of each sample). Candidates come by rising computed tokens from what the fullest step needs at least, so
-    the first that holds every step is the one to take; of equals the one with the shorter rows, whose attention costs less."""
-    fullest, longest = int(steps.lengths.sum(1).max()), int(steps.lengths.max())
+def _candidates(lengths: Int32[np.ndarray, "s n"], unit: int, multiple: int, max_row_len: int) -> Iterator[tuple[int, int]]:
+    """(rows, row length) by rising computed tokens, from what the fullest step needs at least; so the first that holds every step is
+    the one to take. Of equals the shorter rows come first, as their attention costs less."""
+    fullest, longest = int(lengths.sum(1).max()), int(lengths.max())
     shortest = rounded_up(longest, multiple)
     longest_row = max(shortest, max_row_len // multiple * multiple)
-    candidates = []
-    for rows in _row_counts(steps.lengths.shape[1], unit):
+    found = []
+    for rows in _row_counts(lengths.shape[1], unit):
         row_len = max(shortest, rounded_up(-(-fullest // rows), multiple))
+        found.append((rows * row_len, row_len, rows))
+    heapq.heapify(found)
+    while found:
+        _, row_len, rows = heapq.heappop(found)
         if row_len <= longest_row:
-            candidates.append((rows * row_len, row_len, rows))
-    heapq.heapify(candidates)
-    while True:  # ends: with a row for every sample the shortest rows hold them
-        _, row_len, rows = heapq.heappop(candidates)
-        row = _fit_all(steps, rows, row_len, int(steps.pictures.sum(1).max()))
-        if row is not None:
-            return rows, row_len, row
-        if row_len < longest_row:
-            heapq.heappush(candidates, (rows * (row_len + multiple), row_len + multiple, rows))
+            yield rows, row_len
+            heapq.heappush(found, (rows * (row_len + multiple), row_len + multiple, rows))
 
 
-def _fit_all(steps: _Steps, rows: int, row_len: int, most: int) -> Int32[np.ndarray, "s n"] | None:
-    """Rows of all samples, or None if a step does not fit; the fullest are tried first."""
-    row = np.empty(steps.lengths.shape, np.int32)
-    fullest = np.argsort(-steps.lengths.sum(1), kind="stable")
-    for some in (fullest[:PROBES], *np.split(fullest[PROBES:], range(CHUNK, len(fullest), CHUNK))):
-        row[some], fits = fit(steps.lengths[some], steps.pictures[some], rows, row_len, most)
-        if not fits.all():
-            return None
-    return row
+def _limits(pictures: Int32[np.ndarray, "s n"], rows: int) -> list[int]:
+    """Pictures that a row may have, from what it must have to what sets no limit."""
+    most = int(pictures.sum(1).max())
+    least = max(-(-most // rows), int(pictures.max()))
+    return [least, *itertools.takewhile(lambda limit: limit < most, (least + 2**power for power in range(30))), most]
