@@ -72,12 +72,13 @@ def test_every_step_fits_its_rows(
     assert packed.rows * packed.row_len <= padded.rows * padded.row_len or padded.row_len > max_row_len
 
 
-def test_exchange_finds_a_fit_that_best_fit_misses() -> None:
-    """Best fit makes 6 + 3 and 5 + 2 + 2, and has no room for the last 2; 6 + 2 + 2 and 5 + 3 + 2 fill the rows."""
-    lengths = np.array([[6, 5, 3, 2, 2, 2]])
-    packed = packing.pack(lengths, np.zeros_like(lengths), multiple=1, max_row_len=10, micro_rows=0, shards=2)
-    assert (packed.rows, packed.row_len) == (2, 10)
-    assert loads(packed, lengths).tolist() == [[10, 10]]
+@pytest.mark.parametrize("lengths", [[6, 5, 3, 2, 2, 2], [12, 9, 9, 7, 5, 4, 2]])
+def test_two_full_rows_are_found(lengths: list[int]) -> None:
+    """Best fit alone finds neither: it makes 6 + 3 and 5 + 2 + 2, and has no room for the last 2. Exchanging mends that, as 6 + 2 + 2
+    and 5 + 3 + 2 fill the rows; the second step needs another order, too."""
+    packed = packing.pack(np.array([lengths]), np.zeros((1, len(lengths)), np.int64), multiple=1, max_row_len=24, micro_rows=0, shards=2)
+    assert (packed.rows, packed.row_len) == (2, sum(lengths) // 2)
+    assert loads(packed, np.array([lengths])).tolist() == [[packed.row_len] * 2]
 
 
 def smallest(lengths: list[int], unit: int, multiple: int, max_row_len: int) -> int:
