@@ -74,12 +74,23 @@ def load_image(
     label = name if isinstance(picture, bytes) else str(picture)
     try:
         content = picture if isinstance(picture, bytes) else pathlib.Path(picture).read_bytes()
-        rgb = _decode(io.BytesIO(content), mode, size)
+        rgb = to_rgb(io.BytesIO(content), mode, size)
     except FileNotFoundError as e:
         raise errors.UserError(f"{label}: no such picture{whose}; check the picture folder, or draw stand-ins with prepare") from e
     except (OSError, ValueError) as e:
         raise errors.UserError(f"{label}: not a readable picture{whose}: {_text(e)}") from e
     return np.asarray(pad(rgb, size, mean) if mode == "pad" else crop(rgb, size))
+
+
+def to_rgb(file: File, mode: str, size: int) -> Image.Image:
+    """A picture's first frame in RGB, checked as `load_image` does.
+
+    Raises:
+      Fault: it cannot be used in `mode` at `size`.
+    """
+    with _opened(file, mode, size) as picture:
+        picture.load()
+        return picture if picture.mode == "RGB" else picture.convert("RGB")
 
 
 def fault(file: File, mode: str, size: int, *, decode: bool) -> str:
@@ -93,7 +104,7 @@ def fault(file: File, mode: str, size: int, *, decode: bool) -> str:
             whole = _ends_well(file, picture.format or "")
         if decode or not whole:
             file.seek(0)
-            _decode(file, mode, size)
+            to_rgb(file, mode, size)
     except Fault as e:
         return _text(e)
     return ""
@@ -195,12 +206,6 @@ def _check(picture: Image.Image, mode: str, size: int) -> None:
         raise Fault(f"{width} x {height} pixels are too long and narrow to cut out the middle; crop it")
     if picture.mode in _DEEP:
         raise Fault(f"more than 8 bits of grey (Pillow's mode {picture.mode}), of which all above 255 would be white; convert it to 8 bits")
-
-
-def _decode(file: File, mode: str, size: int) -> Image.Image:
-    with _opened(file, mode, size) as picture:
-        picture.load()
-        return picture if picture.mode == "RGB" else picture.convert("RGB")
 
 
 def _ends_well(file: File, format_: str) -> bool:
