@@ -116,13 +116,13 @@ def levels(needs: Int64[np.ndarray, " s"], count: int) -> Int64[np.ndarray, " s"
 
 
 def bounds(lengths: Int64[np.ndarray, "s n"], *, multiple: int, max_row_len: int, micro_rows: int, shards: int) -> Int64[np.ndarray, " s"]:
-    """Least computed tokens that each step could need by itself."""
+    """Computed tokens that each step needs at least, in rows as long as any step may have."""
     totals, longest = lengths.sum(1), lengths.max(1)
+    longest_row = _longest_row(int(longest.max()), multiple, max_row_len)
     least = np.full(len(lengths), np.iinfo(np.int64).max)
     for rows in _row_counts(lengths.shape[1], micro_rows or shards):
         row_len = rounded_up(np.maximum(-(-totals // rows), longest), multiple)
-        allowed = (row_len <= max_row_len) | (row_len - longest < multiple)
-        least = np.where(allowed, np.minimum(least, rows * row_len), least)
+        least = np.where(row_len <= longest_row, np.minimum(least, rows * row_len), least)
     return least
 
 
@@ -278,6 +278,10 @@ def _most_in_shard(counts: Integer[np.ndarray, "s r"], in_shard: int) -> int:
     return int(counts.reshape(len(counts), -1, in_shard).sum(2).max(initial=0))
 
 
+def _longest_row(longest: int, multiple: int, max_row_len: int) -> int:
+    return max(rounded_up(longest, multiple), max_row_len // multiple * multiple)
+
+
 def _row_counts(samples: int, unit: int) -> range:
     return range(unit, rounded_up(samples, unit) + 1, unit)
 
@@ -287,7 +291,7 @@ def _candidates(lengths: Int32[np.ndarray, "s n"], unit: int, multiple: int, max
     the one to take. Of equals the shorter rows come first, as their attention costs less."""
     fullest, longest = int(lengths.sum(1).max()), int(lengths.max())
     shortest = rounded_up(longest, multiple)
-    longest_row = max(shortest, max_row_len // multiple * multiple)
+    longest_row = _longest_row(longest, multiple, max_row_len)
     found = []
     for rows in _row_counts(lengths.shape[1], unit):
         row_len = max(shortest, rounded_up(-(-fullest // rows), multiple))
