@@ -222,7 +222,7 @@ def test_truncated_picture(tmp_path, name):
 def test_non_image(tmp_path, content, text):
     path = tmp_path / "a.jpg"
     path.write_bytes(content)
-    with pytest.raises(errors.UserError, match=rf"^.*a\.jpg: not a readable picture: {text}; download it again$"):
+    with pytest.raises(errors.UserError, match=rf"^.*a\.jpg: not a readable picture: {text}; download it again[^\n]*$"):
         images.load_image(path, "pad", 8)
 
 
@@ -256,7 +256,7 @@ def fault(content: bytes, mode: str = "pad", size: int = 8, *, decode: bool = Fa
     return images.fault(io.BytesIO(content), mode, size, decode=decode)
 
 
-@pytest.mark.parametrize("format_", images.FORMATS)
+@pytest.mark.parametrize("format_", images._formats())  # Pillow knows AVIF from 11.3 on
 def test_a_good_picture_has_no_fault(format_):
     content = encoded(noise(20, 10), format_)
     assert images.load_image(content, "pad", 8).shape == (8, 8, 3)

@@ -181,7 +181,7 @@ def _opened(file: File, mode: str, size: int) -> Iterator[Image.Image]:
             yield picture
     except Image.UnidentifiedImageError as e:
         empty = not file.seek(0, io.SEEK_END)
-        raise Fault("the file is empty; download it again" if empty else "unknown format; download it again") from e
+        raise Fault("the file is empty; download it again" if empty else "unknown format; download it again, or convert it to JPEG") from e
     except Image.DecompressionBombError as e:
         raise Fault(f"more than {MAX_PIXELS:,} pixels; scale it down") from e
     except (Fault, MemoryError):
