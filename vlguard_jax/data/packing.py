@@ -17,7 +17,7 @@ import numpy as np
 
 from vlguard_jax.data import order
 
-PROBES = 64  # the fullest steps, which are packed first: a shape that does not hold them holds no run
+PROBES = 64  # steps that are packed first, the fullest and those that did not fit before: a shape must hold them
 CHUNK = 4096  # packings made at once, for the sake of memory
 EXCHANGES = 1000  # per step; they end by themselves long before
 NOISE = 0.03  # by how much more, on a logarithmic scale, each order differs from longest first
@@ -52,16 +52,17 @@ def pack(
     another, because every shard has room for the most that any of them gets.
     """
     lengths, shown = lengths.astype(np.int32), pictures.astype(np.int32)  # half the memory to go through
-    fullest = np.argsort(-lengths.sum(1), kind="stable")
-    probes, everything = fullest[:PROBES], int(shown.sum(1).max())
+    turns, everything = np.argsort(-lengths.sum(1), kind="stable"), int(shown.sum(1).max())
     for rows, row_len in _candidates(lengths, micro_rows or shards, multiple, max_row_len):
-        if not fit(lengths[probes], shown[probes], rows, row_len, everything)[1]:
-            continue
         in_shard = (micro_rows or rows) // shards
         for most in _limits(shown, rows) if in_shard < rows else [everything]:
-            row = _fit_all(lengths, shown, fullest, rows, row_len, most)
-            if row is not None:
+            probes = turns[:PROBES]
+            if len(fit(lengths[probes], shown[probes], rows, row_len, everything)[1]):
+                break
+            row, failed = _fit_all(lengths, shown, turns, rows, row_len, most)
+            if not len(failed):
                 return Packed(rows, row_len, *spread(row, pictures, rows, in_shard))
+            turns = np.concatenate([failed, turns[~np.isin(turns, failed)]])
     raise AssertionError("with a row for every sample, all of them fit")
 
 
@@ -128,39 +129,42 @@ def bounds(lengths: Int64[np.ndarray, "s n"], *, multiple: int, max_row_len: int
 
 def fit(
     lengths: Int32[np.ndarray, "s n"], pictures: Int32[np.ndarray, "s n"], rows: int, row_len: int, most: int
-) -> tuple[Int32[np.ndarray, "s n"], bool]:
-    """Find a row for every sample, of at most `row_len` tokens and `most` pictures; and whether that was found for all steps.
+) -> tuple[Int32[np.ndarray, "s n"], Int64[np.ndarray, " f"]]:
+    """Find a row for every sample, of at most `row_len` tokens and `most` pictures; and steps that this was not found for, the first
+    of them if there are many.
 
     Best fit, longest sample first; what no row holds makes the emptiest row too full, and exchanging samples between rows mends
     that. Where it does not, the same from rows as even as can be: the first does better with a few samples to a row, the second with
     many. Then both again with the samples in slightly other orders.
     """
-    row, fits = np.empty(lengths.shape, np.int32), np.zeros(len(lengths), bool)
+    row, left = np.empty(lengths.shape, np.int32), np.arange(len(lengths))
     for starts in STARTS:
-        left = np.flatnonzero(~fits)
+        failed = []
         for at in range(0, len(left), step := CHUNK // len(starts)):
             some = left[at : at + step]
-            row[some], fits[some] = _pack_from(starts, lengths[some], pictures[some], rows, row_len, most)
-            if starts is STARTS[-1] and not fits[some].all():
-                return row, False
-    return row, True
+            row[some], fits = _pack_from(starts, lengths[some], pictures[some], rows, row_len, most)
+            failed.append(some[~fits])
+            if starts is STARTS[-1] and len(failed[-1]):
+                return row, failed[-1]
+        left = np.concatenate([left[:0], *failed])
+    return row, left
 
 
 def _fit_all(
     lengths: Int32[np.ndarray, "s n"],
     pictures: Int32[np.ndarray, "s n"],
-    fullest: Int64[np.ndarray, " s"],
+    turns: Int64[np.ndarray, " s"],
     rows: int,
     row_len: int,
     most: int,
-) -> Int32[np.ndarray, "s n"] | None:
-    """Rows of all samples, or None if a step does not fit; steps are tried in the order `fullest`."""
+) -> tuple[Int32[np.ndarray, "s n"], Int64[np.ndarray, " f"]]:
+    """The same with the steps in the order `turns`, and giving up when the first `PROBES` do not all fit."""
     row = np.empty(lengths.shape, np.int32)
-    for part in (fullest[:PROBES], fullest[PROBES:]):
-        row[part], fits = fit(lengths[part], pictures[part], rows, row_len, most)
-        if not fits:
-            return None
-    return row
+    for part in (turns[:PROBES], turns[PROBES:]):
+        row[part], failed = fit(lengths[part], pictures[part], rows, row_len, most)
+        if len(failed):
+            return row, part[failed]
+    return row, failed
 
 
 def _pack_from(
