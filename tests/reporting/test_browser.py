@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+import contextlib
 import pathlib
 import shutil
 
@@ -63,21 +64,27 @@ def browser() -> Iterator:
         started.close()
 
 
-@pytest.fixture(params=SIZES)
-def view(request: pytest.FixtureRequest, browser, report) -> Iterator:
+@contextlib.contextmanager
+def opened(browser, path: pathlib.Path, width: int, height: int) -> Iterator:
     """The opened page; afterwards, nothing was asked for and nothing complained."""
-    width, height = SIZES[request.param]
     page = browser.new_page(viewport={"width": width, "height": height})
     asked: list[str] = []
     complaints: list[str] = []
     page.on("request", lambda r: asked.append(r.url))
     page.on("console", lambda m: complaints.append(m.text))
     page.on("pageerror", lambda e: complaints.append(str(e)))
-    page.goto(report.as_uri(), wait_until="networkidle")
+    page.goto(path.as_uri(), wait_until="networkidle")
     yield page
     page.close()
-    assert [url for url in asked if not url.startswith("data:")] == [report.as_uri()]
+    assert [url for url in asked if not url.startswith("data:")] == [path.as_uri()]
     assert not complaints
+
+
+@pytest.fixture(params=SIZES)
+def view(request: pytest.FixtureRequest, browser, report) -> Iterator:
+    width, height = SIZES[request.param]
+    with opened(browser, report, width, height) as page:
+        yield page
 
 
 def fits(view) -> None:

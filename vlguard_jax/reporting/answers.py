@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Iterable, Mapping, Sequence
 import dataclasses
 import hashlib
@@ -12,6 +11,7 @@ from pathlib import Path
 from PIL import Image
 
 from vlguard_jax import errors
+from vlguard_jax.reporting import embedded
 from vlguard_jax.reporting import grid as grid_lib
 from vlguard_jax.reporting import runs
 from vlguard_jax.safety import results
@@ -19,8 +19,6 @@ from vlguard_jax.safety.benchmarks import benchmark as benchmark_lib
 from vlguard_jax.safety.benchmarks import registry
 
 ITEMS = 3  # per subset
-SIDE = 360  # pixels of a picture's longer side in the page
-TINY = 96  # up to here a picture is shown with its pixels enlarged
 LETTERS = 1500  # of an answer
 
 
@@ -44,24 +42,13 @@ class Answer:
 
 
 @dataclasses.dataclass(frozen=True)
-class Picture:
-    """A picture for the page: a data URI and its size there, or why there is none (`trouble`)."""
-
-    uri: str = ""
-    width: int = 0
-    height: int = 0
-    tiny: bool = False
-    trouble: str = ""
-
-
-@dataclasses.dataclass(frozen=True)
 class Item:
     """One question with the answers of all models. `picture` is None for a question without one."""
 
     id: str
     category: str
     question: str
-    picture: Picture | None
+    picture: embedded.Picture | None
     answers: tuple[Answer, ...]
 
 
@@ -159,25 +146,15 @@ def _badge(verdict: results.VerdictLine, metric: str) -> Badge:
     return Badge(words.get(verdict.label, verdict.label), verdict.judge, tone)
 
 
-def _picture(path: Path | None, sha256: str) -> Picture:
+def _picture(path: Path | None, sha256: str) -> embedded.Picture:
     if path is None or not path.is_file():
-        return Picture(trouble="The picture is not at hand.")
+        return embedded.Picture(trouble="The picture is not at hand.")
     data = path.read_bytes()
     if results.sha256(data) != sha256:
-        return Picture(trouble="The picture's file has changed since the models saw it, so it is not shown.")
+        return embedded.Picture(trouble="The picture's file has changed since the models saw it, so it is not shown.")
     try:
         with Image.open(io.BytesIO(data)) as file:
             picture = file.convert("RGB")
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
-        return Picture(trouble="The picture cannot be read.")
-    tiny = max(picture.size) <= TINY
-    picture.thumbnail((SIDE, SIDE), Image.Resampling.LANCZOS)
-    scale = max(1, 192 // max(picture.size)) if tiny else 1
-    buffer = io.BytesIO()
-    if tiny:
-        picture.save(buffer, "PNG", optimize=True)
-    else:
-        picture.save(buffer, "JPEG", quality=82)
-    kind = "png" if tiny else "jpeg"
-    uri = f"data:image/{kind};base64,{base64.b64encode(buffer.getvalue()).decode('ascii')}"
-    return Picture(uri, picture.width * scale, picture.height * scale, tiny)
+        return embedded.Picture(trouble="The picture cannot be read.")
+    return embedded.embed(picture)

@@ -14,6 +14,7 @@ from vlguard_jax.reporting import charts
 from vlguard_jax.reporting import grid as grid_lib
 from vlguard_jax.reporting import provenance
 from vlguard_jax.reporting import runs as runs_lib
+from vlguard_jax.reporting import template
 from vlguard_jax.reporting import tradeoff
 
 TEMPLATE = "page.html"
@@ -72,20 +73,11 @@ def render(
     fold_unsafe: bool = True,
 ) -> str:
     """The page as text; see `write`."""
-    import jinja2  # late: `report --help` does without
-
     grid = grid_lib.arrange(found.evaluations)
     styles = styles_of(found, grid)
     balance = tradeoff.find(grid)
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters |= {"percent": grid_lib.percent}
-    return environment.get_template(TEMPLATE).render(
+    return template.render(
+        TEMPLATE,
         title=title,
         introduction=introduction or _introduction(found, grid),
         result=tradeoff.sentence(grid) if found.evaluations else "",

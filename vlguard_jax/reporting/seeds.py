@@ -9,7 +9,6 @@ from collections.abc import Mapping, Sequence
 import dataclasses
 import datetime
 import json
-from pathlib import Path
 from typing import Any
 
 from rich import console as rich_console
@@ -19,6 +18,7 @@ from vlguard_jax.reporting import charts
 from vlguard_jax.reporting import grid as grid_lib
 from vlguard_jax.reporting import provenance
 from vlguard_jax.reporting import tables
+from vlguard_jax.reporting import template
 
 TEMPLATE = "seeds.html"
 SIZES = ((760, 360), (350, 340))  # of the picture, wide and narrow
@@ -160,17 +160,8 @@ def chart(found: Row, size: tuple[int, int]) -> Sweep:
 
 def render(found: Row, *, title: str, introduction: str) -> str:
     """The page as text; one file that asks nothing of other files or of the network."""
-    import jinja2  # late, as in page.py
-
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters |= {"percent": grid_lib.percent}
-    return environment.get_template(TEMPLATE).render(
+    return template.render(
+        TEMPLATE,
         title=title,
         introduction=introduction,
         result=result(found),

@@ -1,0 +1,23 @@
+"""Pages out of this folder's templates; what is put in is escaped, and a name that is missing is an error."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from vlguard_jax.reporting import grid as grid_lib
+
+
+def render(name: str, **values: Any) -> str:
+    """The template `name` as text."""
+    import jinja2  # late: `report --help` does without
+
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {"percent": grid_lib.percent}
+    return environment.get_template(name).render(**values)
