@@ -2,20 +2,28 @@
 
 from __future__ import annotations
 
+import atexit
 from collections.abc import Iterator
 import os
 import pathlib
+import shutil
 import tempfile
 
 # Before anything imports jax.
 os.environ["JAX_PLATFORMS"] = "cpu"
-os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=8".strip()
+# Eight devices share few cores: on a busy machine one of them may be late at a collective, which XLA would end the process for.
+os.environ["XLA_FLAGS"] = (
+    f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=8 --xla_cpu_collective_call_terminate_timeout_seconds=600"
+).strip()
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(pathlib.Path(tempfile.gettempdir()) / f"vlguard_jax-test-programs-{os.getuid()}"))
+# The sample indices of the tests stay out of the user's own cache.
+os.environ["VLGUARD_CACHE"] = tempfile.mkdtemp(prefix="vlguard_jax-test-cache-")
 
 from jaxtyping import install_import_hook
 import pytest
 
 install_import_hook("vlguard_jax", "beartype.beartype")
+atexit.register(shutil.rmtree, os.environ["VLGUARD_CACHE"], ignore_errors=True)
 
 STRICT = ("tests/golden/", "tests/parity/", "tests/reporting/test_browser.py", "tests/benchmarks/")
 REQUIRE_ALL = os.environ.get("VLGUARD_REQUIRE_ALL", "") not in ("", "0")

@@ -45,12 +45,17 @@ class PrecisionSettings:
 class SourceSettings:
     """One source of conversations."""
 
-    format: str = "llava"  # "vlguard" (train.json records, converted with seed 0) or "llava"
-    path: str = ""  # JSON file; for "vlguard" also a folder that holds train.json
-    images: str = ""  # picture folder
+    format: str = "llava"  # "llava", "vlguard" (train.json, converted with seed 0), "alpaca" (text only) or "tfds" (VLGuard, prepared)
+    path: str = ""  # JSON or JSON-lines file; for "vlguard" also a folder that holds train.json; for "tfds" the prepared version's folder
+    images: str = ""  # picture folder or zip file; a zip file counts as unpacked where it lies
     count: int = 0  # a seeded sample of this many conversations; 0: all
     sample_seed: int = 0
-    exclude_ids: str = ""  # text file of record ids to leave out, one a line
+    weight: float = 1.0  # how often an epoch sees each conversation; 0.5: a seeded half of them
+    include_ids: str = ""  # text file of the sample ids to take, one a line
+    exclude_ids: str = ""  # text file of the sample ids to leave out, one a line
+    leave_out: tuple[str, ...] = ()  # categories or subcategories to leave out
+    leak_free: bool = False  # "vlguard" and "tfds": leave out records whose picture stands in test.json, too
+    expect: int = 0  # conversations that the file must hold; 0: any number
     stand_in: bool = False  # the pictures were drawn by `prepare --stand_in_images`
 
 
@@ -60,8 +65,11 @@ class DataSettings:
 
     sources: Mapping[str, SourceSettings] = dataclasses.field(default_factory=dict)
     max_len: int = 2048  # every conversation is cut here, before and after image expansion
-    length_multiple: int = 128  # mode "pad": row lengths are rounded up to a multiple of this
-    mode: str = "pad"
+    mode: str = "pad"  # "pad" (one conversation a row) or "pack" (several; the step, its loss and its gradients stay the same)
+    length_multiple: int = 128  # row lengths are multiples of this
+    max_row_len: int = 8192  # mode "pack": no row is longer, unless a conversation is
+    shapes: int = 0  # batch shapes of the run, each compiled once; 0: 4 in mode "pad", in "pack" 1, or 2 if the order groups modalities
+    deal_window: int = 0  # deal lengths evenly to the steps of a window of so many; changes the order of samples; 0: off
     order: str = "modality_length"  # "modality_length" (the reference's sampler), "shuffle", "sequential" or "replay"
     replay: str = ""  # JSON list of sample positions for order "replay"
     batch_size: int = 128  # conversations per optimizer step
@@ -69,8 +77,13 @@ class DataSettings:
     normalization: str = "micro_batch"  # "micro_batch", "tokens" or "sample"
     end_of_epoch: str = "reference"  # "reference" (refill from the start) or "short"
     on_mismatch: str = "error"  # "error", "ignore" (dropped, counted, listed) or "reference" (kept, no label)
+    on_bad_record: str = "error"  # malformed records and bad pictures: "error" or "skip" (dropped, counted, listed)
+    check_pictures: str = "header"  # before the first step: "exists", "header" (opened) or "decode" (read whole)
     on_empty_group: str = "error"  # "error" or "zero"
     read_threads: int = 4
+    read_workers: int = 0  # processes that read; 0: threads of this one
+    prefetch_mib: int = 1024  # memory for steps read ahead, at least one
+    cache: str = ""  # folder of the sample index; empty: $VLGUARD_CACHE, or ~/.cache/vlguard_jax
 
 
 @dataclasses.dataclass(frozen=True)
@@ -192,11 +205,13 @@ CHOICES = {
     "benchmark.pictures": ("real", "white", "black", "none"),
     "precision.params": ("fp32", "bf16"),
     "precision.frozen": ("fp32", "bf16", "fp16"),
-    "data.mode": ("pad",),
+    "data.mode": ("pad", "pack"),
     "data.order": ("modality_length", "shuffle", "sequential", "replay"),
     "data.normalization": ("micro_batch", "tokens", "sample"),
     "data.end_of_epoch": ("reference", "short"),
     "data.on_mismatch": ("error", "ignore", "reference"),
+    "data.on_bad_record": ("error", "skip"),
+    "data.check_pictures": ("exists", "header", "decode"),
     "data.on_empty_group": ("error", "zero"),
     "run.remat": ("full", "none"),
     "run.export": ("none", "llava", "hf", "peft"),

@@ -8,11 +8,16 @@ import hashlib
 import json
 import os
 from pathlib import Path
+import reprlib
 from typing import Any
 
 from vlguard_jax import errors
 
 CONFIG_FILE = "config.json"
+
+_SHORT = reprlib.Repr()  # of long lists and texts: the beginning
+_SHORT.maxlist = _SHORT.maxdict = 4
+_SHORT.maxstring = _SHORT.maxother = 200
 
 
 def plain(settings: Any) -> dict[str, Any]:
@@ -35,15 +40,17 @@ def write_text(path: Path, text: str) -> None:
 def check(folder: Path, settings: Any, *, free: tuple[str, ...] = ()) -> None:
     """Raise UserError if `folder` is the working directory of another configuration; the first difference is named.
 
-    `free` names settings (or sections) that may differ between the run and its resumption because they change no result.
+    `free` names settings (or sections) that may differ between the run and its resumption because they change no result. A setting
+    that did not exist yet when the directory was claimed counts as having its default.
     """
     path = folder / CONFIG_FILE
     if not path.exists():
         return
-    for key, ours, stored in _differences(plain(settings), json.loads(path.read_text(encoding="utf-8"))):
+    there = _completed(json.loads(path.read_text(encoding="utf-8")), settings)
+    for key, ours, stored in _differences(plain(settings), there):
         if not any(key == f or key.startswith(f + ".") for f in free):
             raise errors.UserError(
-                f"--workdir={folder} belongs to another run: config.{key} is {ours!r} here and {stored!r} there; "
+                f"--workdir={folder} belongs to another run: config.{key} is {_SHORT.repr(ours)} here and {_SHORT.repr(stored)} there; "
                 "choose another --workdir, or the same config to resume"
             )
 
@@ -60,6 +67,28 @@ def claim(folder: Path, settings: Any, *, free: tuple[str, ...] = ()) -> None:
         write_text(folder / CONFIG_FILE, json.dumps(plain(settings), indent=1, sort_keys=True) + "\n")
     except OSError as e:
         raise errors.UserError(f"--workdir={folder} cannot be written: {e}") from e
+
+
+def _completed(stored: Any, settings: Any) -> Any:
+    """`stored` with the defaults of what `settings` has and it lacks."""
+    if not isinstance(stored, Mapping):
+        return stored
+    if isinstance(settings, Mapping):
+        return {key: _completed(value, settings.get(key)) for key, value in stored.items()}
+    if not dataclasses.is_dataclass(settings):
+        return stored
+    known = {field.name: getattr(settings, field.name) for field in dataclasses.fields(settings)}
+    return _defaults(settings) | {key: _completed(value, known.get(key)) for key, value in stored.items()}
+
+
+def _defaults(settings: Any) -> dict[str, Any]:
+    result = {}
+    for field in dataclasses.fields(settings):
+        if field.default is not dataclasses.MISSING:
+            result[field.name] = field.default
+        elif field.default_factory is not dataclasses.MISSING:
+            result[field.name] = field.default_factory()
+    return json.loads(json.dumps(result, default=dataclasses.asdict))
 
 
 def _differences(a: Mapping[str, Any], b: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any, Any]]:

@@ -60,7 +60,7 @@ def test_picture_tag_moves_to_the_front(tokenizer):
 def test_tag_without_pictures_is_plain_text(tokenizer):
     tokens = conversations.tokenize(stand.record("What is <image>?", "no."), tokenizer, VICUNA, 2048)
     assert types.IMAGE_TOKEN not in tokens.ids
-    assert conversations.count_tags(stand.record("What is <image>?", "no.")) == 0
+    assert conversations.count_tags(stand.record("What is <image>?", "no.")) == 1
 
 
 def test_text_only_is_cut_here_and_pictures_are_not(tokenizer):

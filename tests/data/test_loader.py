@@ -8,14 +8,16 @@ import pytest
 from tests.data import stand
 from vlguard_jax import config
 from vlguard_jax import errors
+from vlguard_jax import types
 from vlguard_jax.data import loader
 from vlguard_jax.data import mixtures
+from vlguard_jax.data import pictures
 from vlguard_jax.data import plan as plan_lib
 from vlguard_jax.data import templates
 from vlguard_jax.models import config as model_config
 
 VISION = dataclasses.replace(model_config.CLIP_VIT_L_14_336, image_size=28)
-ROW = {"tokens", "targets", "loss_weight", "segment_ids", "positions", "image_slot"}
+ROW = {"tokens", "targets", "loss_weight", "segment_ids", "positions", "image_slot", "source"}
 
 
 @pytest.fixture(scope="module")
@@ -33,9 +35,9 @@ def mixture(tmp_path_factory):
     return mixtures.build(settings, tokenizer, templates.get_template("vicuna_v1"), VISION.num_patches)
 
 
-def make(mixture, vision=VISION, data=None, **settings) -> loader.Loader:
-    data = dict(order="shuffle", batch_size=4, group_size=2, length_multiple=16, read_threads=2) | (data or {})
-    plan = plan_lib.BatchPlan(mixture.index, config.DataSettings(**data), 5)
+def make(mixture, vision=VISION, data=None, rows=0, shards=1, **settings) -> loader.Loader:
+    data = dict(order="shuffle", batch_size=4, group_size=2, length_multiple=16, shapes=1, read_threads=2) | (data or {})
+    plan = plan_lib.BatchPlan(mixture.index, config.DataSettings(**data), 5, plan_lib.Layout(rows, shards), epochs=2.0)
     return loader.Loader(plan, mixture, vision, **(dict(image_mode="pad", stop_step=4) | settings))
 
 
@@ -62,7 +64,7 @@ def test_micro_batches_are_slices_of_the_step(mixture):
         assert whole.tokens.shape[:2] == (1, 4) and parts.tokens.shape[:2] == (2, 2)
         for name in ROW - {"image_slot"}:
             np.testing.assert_array_equal(getattr(parts, name).reshape(4, -1), getattr(whole, name)[0])
-        assert parts.images.shape == (2, 2, 28, 28, 3) and whole.images.shape == (1, 4, 28, 28, 3)
+        assert parts.images.shape == (2, 2, 28, 28, 3) and whole.images.shape == (1, 3, 28, 28, 3)
         assert patches_seen(parts) == patches_seen(whole)
 
 
@@ -78,7 +80,7 @@ def patches_seen(batch) -> list:
 
 def test_hosts_together_are_the_whole_batch(mixture):
     whole = list(make(mixture, rows=2))
-    hosts = [list(make(mixture, rows=2, host_index=h, host_count=2)) for h in range(2)]
+    hosts = [list(make(mixture, rows=2, shards=2, host_index=h, host_count=2)) for h in range(2)]
     for (_, expected), (_, first), (_, second) in zip(whole, *hosts, strict=True):
         joined = type(expected)(*(np.concatenate(pair, axis=1) for pair in zip(first, second, strict=True)))
         for name in ROW - {"image_slot"}:
@@ -99,21 +101,94 @@ def test_short_last_step_is_padded_with_empty_rows(mixture):
     assert batch.loss_weight.sum() == pytest.approx(1.0, rel=1e-6)
 
 
+def content(batch) -> list:
+    """Every conversation of a step as the device sees it, in whatever row: (tokens, targets, weights, positions, picture sums)."""
+    found = []
+    for micro in range(batch.tokens.shape[0]):
+        arrays = [getattr(batch, name)[micro] for name in ("tokens", "targets", "loss_weight", "positions", "image_slot")]
+        for row, segments in enumerate(batch.segment_ids[micro]):
+            for segment in range(1, segments.max(initial=0) + 1):
+                tokens, targets, weights, positions, slots = (array[row][segments == segment] for array in arrays)
+                used = sorted({int(slot) // VISION.num_patches for slot in slots[slots >= 0]})
+                sums = [int(batch.images[micro][n].astype(np.int64).sum()) for n in used]
+                patches = (np.where(slots >= 0, slots % VISION.num_patches, -1)).tolist()
+                found.append((tokens.tolist(), targets.tolist(), weights.tolist(), positions.tolist(), patches, sums))
+    return sorted(found)
+
+
+def joined(hosts) -> list:
+    """(step, content) of a run from the batches of all its hosts."""
+    steps = []
+    for of_hosts in zip(*hosts, strict=True):
+        steps.append(
+            (of_hosts[0][0], content(types.Batch(*(np.concatenate(x, axis=1) for x in zip(*(b for _, b in of_hosts), strict=True)))))
+        )
+    return steps
+
+
+@pytest.mark.parametrize("mode", ["pad", "pack"])
+def test_stream_is_the_same_on_any_number_of_hosts(mixture, mode):
+    """Sample by sample, also when the run goes on, at any step, on another number of hosts."""
+    data = {"mode": mode, "batch_size": 8, "normalization": "micro_batch"}
+
+    def run(hosts: int, start: int = 0) -> list:
+        layout = {"shards": 4, "start_step": start, "stop_step": 2, "data": data}
+        return joined([list(make(mixture, host_index=h, host_count=hosts, **layout)) for h in range(hosts)])
+
+    whole = run(1)
+    assert [step for step, _ in whole] == [0, 1]
+    for hosts in (2, 4):
+        assert run(hosts) == whole
+        for start in (0, 1):
+            assert run(hosts, start) == whole[start:]
+    unsharded = joined([list(make(mixture, data=data, stop_step=2))])
+    assert unsharded == whole
+
+
+def test_packed_rows_hold_the_same_conversations(mixture):
+    padded, packed = (joined([list(make(mixture, data={"mode": mode, "batch_size": 7}, stop_step=2))]) for mode in ("pad", "pack"))
+    assert padded == packed
+    (_, rows), _ = make(mixture, data={"mode": "pack", "batch_size": 7}, stop_step=2)
+    assert rows.segment_ids.max() > 1, "nothing was packed"
+
+
+@pytest.mark.parametrize("mode", ["pad", "pack"])
+def test_worker_processes_change_nothing(mixture, mode):
+    data = {"mode": mode}
+    whole = list(make(mixture, data=data))
+    for (step, batch), (expected_step, expected) in zip(make(mixture, data=data | {"read_workers": 2}), whole, strict=True):
+        assert step == expected_step
+        assert_same(batch, expected)
+
+
+def test_every_sample_once_an_epoch(mixture):
+    data = {"mode": "pack", "batch_size": 4, "end_of_epoch": "short"}
+    for epoch in range(2):
+        steps = joined([list(make(mixture, data=data, start_step=2 * epoch, stop_step=2 * epoch + 2))])
+        seen = sorted(tokens for _, step in steps for tokens, *_ in step)
+        assert seen == sorted(mixture.sample(i).tokens.tolist() for i in range(len(mixture.index)))
+
+
+def test_steps_read_ahead_fit_the_memory(mixture):
+    made = make(mixture)
+    ((_, first), *_) = made
+    assert made.source.step_bytes() >= sum(array.nbytes for array in first)
+    assert list(make(mixture, data={"prefetch_mib": 0}))[3][0] == 3  # one step at a time
+
+
 def test_unreadable_picture_ends_the_run_with_one_line(mixture, tmp_path):
     (tmp_path / "broken").mkdir()
     for i in range(7):
         (tmp_path / "broken" / f"{i}.png").write_bytes(b"no picture")
-    broken = dataclasses.replace(mixture, image_folders={"s": str(tmp_path / "broken")})
-    message = r"^[^\n]*\.png: not a readable picture \(picture of .*f\.json: record \d \(id '\d'\)\): unknown format"
+    store = pictures.open_store(str(tmp_path / "broken"))
+    broken = dataclasses.replace(mixture, sources=(dataclasses.replace(mixture.sources[0], store=store),))
     for threads in (0, 2):
-        with pytest.raises(errors.UserError, match=message):
+        with pytest.raises(errors.UserError, match=r"^[^\n]*\.png: [^\n]*record \d \(id '\d'\)"):
             list(make(broken, data={"read_threads": threads}))
 
 
 def test_what_cannot_be_divided(mixture):
-    with pytest.raises(errors.UserError, match=r"^config\.run\.rows=3 must divide config\.data\.batch_size=4"):
-        make(mixture, rows=3)
-    with pytest.raises(errors.UserError, match=r"be a multiple of the 3 hosts$"):
-        make(mixture, rows=2, host_count=3)
+    with pytest.raises(errors.UserError, match=r"^the 2 row shards of the mesh \(data x fsdp\) must be a multiple of the 3 hosts$"):
+        make(mixture, shards=2, host_count=3)
     with pytest.raises(errors.UserError, match=r"^the conversations have pictures, but the model has no vision tower$"):
         make(mixture, vision=None)

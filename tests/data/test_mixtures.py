@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import json
+import pathlib
+import pickle
 import re
 
 import pytest
@@ -22,6 +24,7 @@ def tokenizer(tmp_path):
 
 def llava(tmp_path, *records, **settings) -> config.SourceSettings:
     path = stand.write_records(tmp_path / f"{len(list(tmp_path.glob('*.json')))}.json", list(records))
+    (tmp_path / "pictures").mkdir(exist_ok=True)
     for record in records:
         for image in record.images:
             stand.write_picture(tmp_path / "pictures" / image)
@@ -32,28 +35,41 @@ def plain(n: int) -> list:
     return [stand.record("What is this?", "A flyer.", id=f"t{i}") for i in range(n)]
 
 
-def build(tokenizer, source, **settings) -> mixtures.Mixture:
-    return mixtures.build(config.DataSettings(sources={"mine": source}, **settings), tokenizer, VICUNA, PATCHES)
+def build(tokenizer, source, problems_file=None, **settings) -> mixtures.Mixture:
+    data = config.DataSettings(sources={"mine": source}, **settings)
+    return mixtures.build(data, tokenizer, VICUNA, PATCHES, problems_file=problems_file)
 
 
-def test_index_and_paths(tmp_path, tokenizer):
+def test_index_and_pictures(tmp_path, tokenizer):
     shown = stand.record("<image>\nWhat is this?", "A flyer.", images=("a/b.png",), id="p")
     made = build(tokenizer, llava(tmp_path, *plain(1), shown))
-    assert made.index.ids == ("t0", "p") and made.index.sources == ("mine", "mine") and len(made.index) == 2
+    assert made.index.ids == ("t0", "p") and made.index.source_names == ("mine",) and made.index.source.tolist() == [0, 0]
     assert made.index.pictures.tolist() == [0, 1]
     assert made.index.modality_length.tolist() == [-5, 6]
-    assert made.index.length.tolist() == [len(sample.tokens) for sample in made.samples]
-    assert made.index.supervised.tolist() == [sample.num_supervised for sample in made.samples]
+    assert made.index.length.tolist() == [len(made.sample(i).tokens) for i in range(2)]
+    assert made.index.supervised.tolist() == [made.sample(i).num_supervised for i in range(2)]
     assert 0 < made.index.supervised_share < 1
-    assert made.image_paths(1) == [tmp_path / "pictures" / "a/b.png"] and made.image_paths(0) == []
+    ((name, origin, content),) = made.read_pictures(1)
+    assert (name, content) == ("a/b.png", (tmp_path / "pictures/a/b.png").read_bytes()) and origin.endswith("record 1 (id 'p')")
+    assert list(made.read_pictures(0)) == []
     assert not made.stand_in
+
+
+def test_another_process_reads_the_same(tmp_path, tokenizer):
+    shown = stand.record("<image>\nWhat is this?", "A flyer.", images=("a/b.png",), id="p")
+    made = build(tokenizer, llava(tmp_path, *plain(1), shown))
+    made.sample(0)
+    copy = pickle.loads(pickle.dumps(made))
+    assert [copy.record(i) for i in range(2)] == [made.record(i) for i in range(2)]
+    assert copy.sample(1).tokens.tolist() == made.sample(1).tokens.tolist()
+    assert list(copy.read_pictures(1)) == list(made.read_pictures(1))
 
 
 def test_progress_reaches_the_end(tmp_path, tokenizer):
     seen = []
     data = config.DataSettings(sources={"mine": llava(tmp_path, *plain(3))})
     mixtures.build(data, tokenizer, VICUNA, PATCHES, progress=lambda done, total: seen.append((done, total)))
-    assert seen == [(1, 3), (2, 3), (3, 3)]
+    assert seen == [(3, 3)]
 
 
 def test_vlguard_source(tmp_path, tokenizer):
@@ -63,46 +79,65 @@ def test_vlguard_source(tmp_path, tokenizer):
         stand.write_picture(tmp_path / "train" / value["image"])
     (tmp_path / "vlguard.json").write_text('{"stand_in": true}')
     made = build(tokenizer, config.SourceSettings(format="vlguard", path=str(tmp_path), images=str(tmp_path / "train")))
-    assert [len(record.turns) for record in made.records] == [2, 4, 4]
+    assert [len(made.record(i).turns) for i in range(3)] == [2, 4, 4]
     assert made.stand_in
 
 
-def test_seeded_sample(tmp_path, tokenizer):
-    def chosen(**settings):
-        return mixtures.read_sources({"mine": llava(tmp_path, *plain(20), **settings)})
-
-    first = [record.id for record in chosen(count=5)]
-    assert first == [record.id for record in chosen(count=5)] != [record.id for record in chosen(count=5, sample_seed=1)]
-    assert len(set(first)) == 5 and len(chosen()) == 20
-    with pytest.raises(errors.UserError, match=r"^config\.data\.sources\.mine\.count=21, but the source has only 20 conversations$"):
-        chosen(count=21)
-
-
-def test_excluded_ids(tmp_path):
-    ids = tmp_path / "ids.txt"
-    ids.write_text("t1\n\nt3\n")
-    source = llava(tmp_path, *plain(4), exclude_ids=str(ids))
-    assert [record.id for record in mixtures.read_sources({"mine": source})] == ["t0", "t2"]
-    ids.write_text("t1\nt8\nt9\n")
-    with pytest.raises(errors.UserError, match=r"ids\.txt: 2 of 3 ids are not in source 'mine', the first is 't8'$"):
-        mixtures.read_sources({"mine": source})
+def test_alpaca_source_is_text_only(tmp_path, tokenizer):
+    values = [
+        {"instruction": "Name three fruits.", "input": "", "output": "apples"},
+        {"instruction": "fox", "input": "dog", "output": "no."},
+    ]
+    (tmp_path / "f.json").write_text(json.dumps(values))
+    made = build(tokenizer, config.SourceSettings(format="alpaca", path=str(tmp_path / "f.json")))
+    assert [[turn.text for turn in made.record(i).turns] for i in range(2)] == [["Name three fruits.", "apples"], ["fox\ndog", "no."]]
+    assert made.index.ids == ("0", "1") and made.index.pictures.tolist() == [0, 0] and made.index.supervised.min() > 0
+    (tmp_path / "g.json").write_text(json.dumps([{"instruction": "fox"}]))
+    with pytest.raises(errors.UserError, match=r"g\.json: record 0 \(id '0'\) has no 'output'; .*on_bad_record=\"skip\""):
+        build(tokenizer, config.SourceSettings(format="alpaca", path=str(tmp_path / "g.json")))
 
 
-def test_missing_pictures_are_counted_at_the_start(tmp_path):
-    shown = [stand.record("<image>", "no.", images=(f"{i}.png",)) for i in range(5)]
+def test_several_sources_in_the_order_of_the_config(tmp_path, tokenizer):
+    sources = {"b": llava(tmp_path, *plain(2)), "a": llava(tmp_path, *plain(3))}
+    made = mixtures.build(config.DataSettings(sources=sources), tokenizer, VICUNA, PATCHES)
+    assert made.index.source_names == ("b", "a") and made.index.source.tolist() == [0, 0, 1, 1, 1]
+    assert made.position.tolist() == [0, 1, 0, 1, 2] and [made.source(i).name for i in (0, 4)] == ["b", "a"]
+
+
+def test_weight_repeats_conversations_under_names_of_their_own(tmp_path, tokenizer):
+    made = build(tokenizer, llava(tmp_path, *plain(4), weight=2.5))
+    assert made.index.ids[:8] == ("t0", "t1", "t2", "t3", "t0*2", "t1*2", "t2*2", "t3*2")
+    assert len(made.index) == 10 and all(id_.endswith("*3") for id_ in made.index.ids[8:])
+    assert len(set(made.index.ids)) == 10
+    assert len(build(tokenizer, llava(tmp_path, *plain(4), weight=0.5)).index) == 2
+
+
+def test_missing_pictures_are_counted_and_listed_at_the_start(tmp_path, tokenizer):
+    shown = [stand.record("<image>", "no.", images=(f"{i}.png",), id=str(i)) for i in range(5)]
     source = llava(tmp_path, *shown)
     for i in (0, 1, 2, 4):
         (tmp_path / "pictures" / f"{i}.png").unlink()
-    with pytest.raises(errors.UserError, match=r"4 of 5 pictures of source 'mine' are missing, first: 0\.png, 1\.png, 2\.png; "):
-        mixtures.read_sources({"mine": source})
+    with pytest.raises(
+        errors.UserError,
+        match=r"4 of 5 pictures of source 'mine' are missing \(all of them: .*bad_pictures\.txt\), the first is 0\.png of record '0'; ",
+    ) as error:
+        build(tokenizer, source, problems_file=tmp_path / "run" / "bad_pictures.txt")
+    assert "\n" not in str(error.value)
+    assert [line.split("\t")[0] for line in (tmp_path / "run/bad_pictures.txt").read_text().splitlines()] == [
+        f"{i}.png" for i in (0, 1, 2, 4)
+    ]
+    made = build(tokenizer, source, on_bad_record="skip")
+    assert made.index.ids == ("3",) and [drop.id for drop in made.drops] == ["0", "1", "2", "4"]
+    assert made.drops[0].reason.startswith("picture 0.png: ")
     with pytest.raises(errors.UserError, match=r"^config\.data\.sources\.mine\.images is empty, but the source has pictures"):
-        mixtures.read_sources({"mine": config.SourceSettings(path=source.path)})
+        build(tokenizer, config.SourceSettings(path=source.path))
 
 
 ODD = [
     (stand.record("fox", "", id="odd"), r"WARNING: tokenization mismatch: 1 vs\. \d+\. \(ignored\)"),
     (stand.record("no tag", "no.", images=("a.png",), id="odd"), r"0 turns with a picture tag, 1 pictures"),
     (stand.record("<image>", "no.", images=("a.png", "b.png"), id="odd"), r"1 turns with a picture tag, 2 pictures"),
+    (stand.record("a literal <image>", "no.", id="odd"), r"1 turns with a picture tag, 0 pictures"),
 ]
 
 
@@ -112,7 +147,7 @@ def test_odd_records_are_an_error_or_a_listed_drop(tmp_path, tokenizer, odd, rea
     with pytest.raises(errors.UserError, match=r"record 1 \(id 'odd'\): " + reason + r'; correct .*config\.data\.on_mismatch="ignore"'):
         build(tokenizer, source)
     made = build(tokenizer, source, on_mismatch="ignore")
-    assert [record.id for record in made.records] == ["t0"] and len(made.index) == 1
+    assert made.index.ids == ("t0",)
     (drop,) = made.drops
     assert (drop.id, drop.source) == ("odd", "mine") and re.fullmatch(reason, drop.reason)
     mixtures.write_drops(made.drops, tmp_path / "skipped.jsonl")
@@ -121,16 +156,33 @@ def test_odd_records_are_an_error_or_a_listed_drop(tmp_path, tokenizer, odd, rea
 
 
 def test_reference_policy(tmp_path, tokenizer):
-    voided, untagged, several = (odd for odd, _ in ODD)
-    made = build(tokenizer, llava(tmp_path, voided, untagged), on_mismatch="reference")
-    assert made.index.supervised[0] == 0 < made.index.supervised[1]
-    assert made.index.pictures.tolist() == [0, 0] and made.index.modality_length[1] > 0
+    voided, untagged, several, literal = (odd for odd, _ in ODD)
+    made = build(tokenizer, llava(tmp_path, voided, untagged, literal), on_mismatch="reference")
+    assert made.index.supervised[0] == 0 < made.index.supervised[1:].min()
+    assert made.index.pictures.tolist() == [0, 0, 0] and made.index.modality_length[1] > 0 > made.index.modality_length[2]
     assert made.notes() == [
         "1 pictures are not used: cut off, or without a tag in the text",
-        "1 conversations have no supervised token and teach nothing, the first is 'odd'",
+        "1 conversations have no supervised token and teach nothing, the first is 'odd~1'",
+        "1 ids name more than one conversation; they are told apart as ID~1, ID~2, ...",
     ]
     with pytest.raises(errors.UserError, match=r"1 turns with a picture tag, 2 pictures; correct or remove the record$"):
         build(tokenizer, llava(tmp_path, several), on_mismatch="reference")
+
+
+def test_malformed_records_end_the_run_or_are_skipped(tmp_path, tokenizer):
+    source = llava(tmp_path, *plain(2))
+    values = json.loads(pathlib.Path(source.path).read_text())
+    values[1]["conversations"][1]["from"] = "human"
+    values += [{"id": "typed", "conversations": "none"}, {**values[0], "id": "far", "image": "../../etc/a.png"}]
+    (tmp_path / "bad.json").write_text(json.dumps(values))
+    source = config.SourceSettings(path=str(tmp_path / "bad.json"), images=source.images)
+    with pytest.raises(
+        errors.UserError, match=r"^[^\n]*bad\.json: record 1 \(id 't1'\): turn \d is from 'human', expected 'gpt'; .*\"skip\""
+    ):
+        build(tokenizer, source)
+    made = build(tokenizer, source, on_bad_record="skip")
+    assert made.index.ids == ("t0",)
+    assert [drop.source for drop in made.drops] == ["mine"] * 3 and "inside the picture folder" in made.drops[2].reason
 
 
 def test_cut_conversations_are_named(tmp_path, tokenizer):
@@ -139,10 +191,3 @@ def test_cut_conversations_are_named(tmp_path, tokenizer):
     made = build(tokenizer, source, max_len=100)
     assert made.index.length[1] == 100 > made.index.length[0]
     assert made.notes() == ["1 conversations reach max_len=100 and end there, the first is 'long'"]
-
-
-def test_unknown_format_and_empty_path():
-    with pytest.raises(errors.UserError, match=r"^config\.data\.sources\.mine\.format='llva' is unknown; did you mean 'llava'\?$"):
-        mixtures.read_sources({"mine": config.SourceSettings(format="llva", path="x")})
-    with pytest.raises(errors.UserError, match=r"^config\.data\.sources\.mine\.path is empty"):
-        mixtures.read_sources({"mine": config.SourceSettings()})

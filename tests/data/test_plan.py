@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import itertools
 import json
+import pickle
 
 import numpy as np
 import pytest
@@ -8,7 +10,6 @@ import pytest
 from vlguard_jax import config
 from vlguard_jax import errors
 from vlguard_jax.data import index as index_lib
-from vlguard_jax.data import order
 from vlguard_jax.data import plan
 
 
@@ -20,13 +21,14 @@ def make_index(supervised, length=None, words=None) -> index_lib.SampleIndex:
         supervised=np.asarray(supervised, np.int64),
         modality_length=np.asarray(words if words is not None else [5] * n, np.int64),
         ids=tuple(f"r{i}" for i in range(n)),
-        sources=("s",) * n,
+        source=np.zeros(n, np.int32),
+        source_names=("s",),
     )
 
 
-def make_plan(supervised, *, seed=0, length=None, words=None, **settings) -> plan.BatchPlan:
+def make_plan(supervised, *, seed=0, length=None, words=None, layout=None, epochs=1.0, **settings) -> plan.BatchPlan:
     defaults = dict(order="sequential", batch_size=4, group_size=2, length_multiple=8)
-    return plan.BatchPlan(make_index(supervised, length, words), config.DataSettings(**(defaults | settings)), seed)
+    return plan.BatchPlan(make_index(supervised, length, words), config.DataSettings(**(defaults | settings)), seed, layout, epochs)
 
 
 @pytest.mark.parametrize(
@@ -45,7 +47,8 @@ def test_weights(normalization, expected):
 
 def test_refilled_last_step():
     made = make_plan([1, 2, 3, 4, 5, 6])
-    assert (made.steps_per_epoch, made.total_steps(1.0), made.total_steps(1.3), made.total_steps(3)) == (2, 2, 3, 6)
+    assert (made.steps_per_epoch, made.total_steps) == (2, 2)
+    assert [make_plan([1, 2, 3, 4, 5, 6], epochs=epochs).total_steps for epochs in (0.4, 1.3, 3.0)] == [1, 3, 6]
     assert made[1].samples.tolist() == [4, 5, 0, 1]
     np.testing.assert_allclose(made[1].token_weight, [1 / 22, 1 / 22, 1 / 6, 1 / 6])
     assert make_plan([1, 2, 3])[0].samples.tolist() == [0, 1, 2, 0]
@@ -59,13 +62,27 @@ def test_short_last_step_has_its_own_divisor():
 
 
 def test_the_posthoc_recipe_has_55_steps_an_epoch():
-    made = make_plan(np.ones(7000, int), batch_size=128, group_size=16)
-    assert (made.steps_per_epoch, made.total_steps(3.0)) == (55, 165)
+    made = make_plan(np.ones(7000, int), batch_size=128, group_size=16, epochs=3.0)
+    assert (made.steps_per_epoch, made.total_steps) == (55, 165)
 
 
-def test_row_length_is_the_longest_rounded_up():
+def test_padded_rows():
     made = make_plan([1] * 8, length=[3, 8, 1, 1, 9, 1, 1, 1])
-    assert (made[0].row_len, made[1].row_len) == (8, 16)
+    assert made.shapes == (plan.Shape(4, 8, 4), plan.Shape(4, 16, 4))
+    assert (made[0].shape, made[1].shape) == made.shapes and made[1].row.tolist() == [0, 1, 2, 3]
+    assert made.computed_over_real == (4 * 8 + 4 * 16) / 25
+    assert make_plan([1] * 8, length=[3, 8, 1, 1, 9, 1, 1, 1], length_multiple=512).shapes == (plan.Shape(4, 512, 4),)
+    assert make_plan([1] * 3, layout=plan.Layout(0, 8)).shapes == (plan.Shape(8, 16, 1),)  # rows for eight devices
+    assert make_plan([1] * 3, layout=plan.Layout(2, 1)).shapes == (plan.Shape(4, 16, 2),)
+
+
+@pytest.mark.parametrize("shapes,expected", [(1, [5]), (2, [2, 5]), (3, [1, 2, 5]), (0, [1, 2, 4, 5])])
+def test_few_lengths_for_all_padded_steps(shapes, expected):
+    """Steps as long as 1, 1, 2, 2, 2, 4, 5, 5 times the multiple."""
+    longest = np.repeat([8 * n for n in (1, 1, 2, 2, 2, 4, 5, 5)], 4)
+    made = make_plan(np.ones(32, int), length=longest, shapes=shapes)
+    assert [shape.row_len // 8 for shape in made.shapes] == expected
+    assert all(made[step].shape.row_len >= longest[4 * step] for step in range(8))
 
 
 def test_group_without_supervised_token():
@@ -84,8 +101,8 @@ def test_group_without_supervised_token():
 def test_random_orders_are_pure_functions(kind):
     rng = np.random.default_rng(1)
     words = (rng.integers(1, 50, 40) * rng.choice([1, -1], 40)).tolist()
-    made = make_plan(np.ones(40, int), order=kind, words=words, seed=3)
-    again = make_plan(np.ones(40, int), order=kind, words=words, seed=3)
+    made = make_plan(np.ones(40, int), order=kind, words=words, seed=3, epochs=3.0)
+    again = make_plan(np.ones(40, int), order=kind, words=words, seed=3, epochs=3.0)
     other = make_plan(np.ones(40, int), order=kind, words=words, seed=4)
     steps = range(3 * made.steps_per_epoch)
     backwards = {step: again[step].samples.tolist() for step in reversed(steps)}
@@ -105,18 +122,13 @@ def test_modality_grouping_keeps_modalities_apart():
     assert all(len(kind) == 1 for kind in kinds[:6])
 
 
-def test_zero_words_cannot_be_grouped():
-    with pytest.raises(errors.UserError, match="sample 1 has no words"):
-        order.modality_grouped([3, 0], 1, 1, lambda n: list(range(n)))
-
-
 def test_replay(tmp_path):
     path = tmp_path / "order.json"
     path.write_text(json.dumps([3, 1, 0, 2]))
-    made = make_plan([1, 2, 3, 4], order="replay", replay=str(path), batch_size=2)
+    made = make_plan([1, 2, 3, 4], order="replay", replay=str(path), batch_size=2, epochs=2.0)
     assert [made[step].samples.tolist() for step in range(3)] == [[3, 1], [0, 2], [3, 1]]
     path.write_text(json.dumps([[3, 1], [0, 2]]))
-    made = make_plan([1, 2, 3, 4], order="replay", replay=str(path), batch_size=2)
+    made = make_plan([1, 2, 3, 4], order="replay", replay=str(path), batch_size=2, epochs=2.0)
     assert made.steps_per_epoch == 1 and made[1].samples.tolist() == [0, 2]
 
 
@@ -131,3 +143,142 @@ def test_bad_replay(tmp_path, value):
 def test_no_samples_at_all():
     with pytest.raises(errors.UserError, match=r"config\.data\.sources hold no conversation at all"):
         make_plan([])
+
+
+def random_plan(**settings) -> plan.BatchPlan:
+    """Steps of 8 in groups of 2 from 90 conversations, 10 of them without a picture."""
+    rng = np.random.default_rng(0)
+    words = rng.integers(1, 50, 90) * np.where(np.arange(90) % 9, 1, -1)
+    length = rng.integers(5, 60, 90) + 20 * (words > 0)
+    defaults = dict(order="shuffle", batch_size=8, seed=2, epochs=2.5, max_row_len=200)
+    return make_plan(rng.integers(1, 9, 90), length=length, words=words, **(defaults | settings))
+
+
+LAYOUTS = [plan.Layout(), plan.Layout(0, 4), plan.Layout(4, 2), plan.Layout(8, 8)]
+
+
+@pytest.mark.parametrize("order", ["shuffle", "modality_length"])
+@pytest.mark.parametrize("window", [0, 3])
+def test_rows_change_neither_samples_nor_weights(order, window):
+    made = random_plan(order=order, deal_window=window)
+    assert made.total_steps == 30
+    for mode in ("pad", "pack"):
+        for layout in LAYOUTS:
+            other = random_plan(order=order, deal_window=window, mode=mode, layout=layout)
+            for step in reversed(range(30)):
+                for name in ("samples", "groups", "token_weight"):
+                    np.testing.assert_array_equal(getattr(made[step], name), getattr(other[step], name))
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("settings", [{}, {"shapes": 3}, {"order": "modality_length"}, {"end_of_epoch": "short"}, {"mode": "pad"}])
+def test_steps_fit_their_shapes(layout, settings):
+    made = random_plan(layout=layout, **({"mode": "pack", "deal_window": 4} | settings))
+    assert {made[step].shape for step in range(30)} == set(made.shapes)
+    assert len(made.shapes) <= (settings.get("shapes") or {"pad": 4}.get(settings.get("mode"), 2 if "order" in settings else 1))
+    computed = real = 0
+    for step in range(30):
+        one, shape = made[step], made[step].shape
+        length, pictures = made.index.length[one.samples], made.index.pictures[one.samples]
+        assert shape.rows % (layout.rows or layout.shards) == 0 and shape.row_len % 8 == 0
+        assert len(one.row) == len(one.samples) and one.row.min() >= 0 and one.row.max() < shape.rows
+        assert np.bincount(one.row, weights=length).max() <= shape.row_len
+        shard = one.row // ((layout.rows or shape.rows) // layout.shards)
+        assert np.bincount(shard, weights=pictures).max() <= shape.pictures
+        computed, real = computed + shape.rows * shape.row_len, real + length.sum()
+    assert made.computed_over_real == computed / real
+
+
+@pytest.mark.parametrize("order", ["shuffle", "sequential", "modality_length"])
+def test_dealing_keeps_every_sample_once_an_epoch(order):
+    plain = random_plan(order=order, end_of_epoch="short", epochs=2.0)
+    made = random_plan(order=order, deal_window=4, end_of_epoch="short", epochs=2.0)
+    changed = 0
+    for epoch in range(2):
+        before = [plain.at(epoch, step).samples.tolist() for step in range(12)]
+        after = [made.at(epoch, step).samples.tolist() for step in range(12)]
+        assert sorted(itertools.chain(*after)) == list(range(90)) and after[11] == before[11]
+        for at in (0, 4, 8):
+            window = slice(at, min(at + 4, 11))
+            assert sorted(itertools.chain(*after[window])) == sorted(itertools.chain(*before[window]))
+        changed += before != after
+    assert changed == 2
+    for one, other in zip(random_plan(order=order, deal_window=1), random_plan(order=order), strict=True):
+        assert sorted(one.samples) == sorted(other.samples)
+
+
+def test_dealing_evens_out_tokens_and_keeps_groups_of_one_modality():
+    rng = np.random.default_rng(0)
+    words = rng.integers(1, 400, 1024) * np.repeat([1, -1], 512)
+    length = 10 + np.abs(words)
+    spread = {}
+    for window in (0, 8):
+        made = make_plan(
+            np.ones(1024, int), length=length, words=words, order="modality_length", batch_size=32, group_size=8, deal_window=window
+        )
+        steps = [made[step].samples for step in range(30)]  # the last two hold what is left over of either kind
+        assert all(len({words[i] > 0 for i in samples}) == 1 for samples in steps)
+        groups = np.array([length[samples].reshape(4, 8).sum(1) for samples in steps])
+        assert np.ptp(groups, axis=1).max() < 0.1 * groups.mean()
+        place = [(step // 8, words[samples[0]] > 0) for step, samples in enumerate(steps)]
+        spread[window] = [np.ptp([groups[i].sum() for i in range(30) if place[i] == here]) for here in set(place)]
+    assert max(spread[8]) < 0.05 * max(spread[0])
+
+
+def test_a_refilled_last_step_is_dealt_too():
+    made = make_plan(np.ones(6, int), length=[1, 2, 3, 40, 50, 60], deal_window=2)
+    assert sorted(np.concatenate([made[0].samples, made[1].samples]).tolist()) == [0, 0, 1, 1, 2, 3, 4, 5]
+    assert abs(int(made.index.length[made[0].samples].sum()) - int(made.index.length[made[1].samples].sum())) < 60
+
+
+def test_two_shapes_keep_texts_from_costing_what_pictures_cost():
+    words = np.repeat([5, -5], 32)
+    length = np.repeat([20, 60], 32)
+    one = make_plan(np.ones(64, int), length=length, words=words, order="modality_length", mode="pack", shapes=1)
+    two = make_plan(np.ones(64, int), length=length, words=words, order="modality_length", mode="pack")
+    assert len(one.shapes) == 1 and len(two.shapes) == 2 and two.computed_over_real < one.computed_over_real
+
+
+def test_notes():
+    (line,) = random_plan(mode="pack").notes()
+    assert line.startswith("packed rows: ") and "(30 steps); 1." in line
+    _, changed = random_plan(mode="pad", deal_window=7).notes()
+    assert changed.startswith("ORDER CHANGED (config.data.deal_window=7): in every 7 consecutive steps the conversations are dealt")
+    assert "conversations of one modality" in random_plan(order="modality_length", deal_window=7).notes()[1]
+
+
+def test_steps_outside_the_run():
+    made = random_plan()
+    assert len(list(made)) == 30
+    for step in (-1, 30):
+        with pytest.raises(IndexError, match="not in a run of 30 steps"):
+            made[step]
+
+
+def test_row_shards_must_divide_the_micro_batch():
+    with pytest.raises(errors.UserError, match=r"^config\.run\.rows=3 must be a multiple of the 2 row shards"):
+        random_plan(layout=plan.Layout(3, 2))
+
+
+@pytest.mark.parametrize("normalization", ["micro_batch", "tokens", "sample"])
+def test_check_finds_what_the_steps_find(normalization):
+    supervised = np.ones(30, int)
+    supervised[[3, 12, 13, *range(20, 24)]] = 0
+    made = make_plan(supervised, normalization=normalization, end_of_epoch="short", epochs=2.0)
+
+    def found(look) -> str:
+        try:
+            look()
+        except errors.UserError as e:
+            return str(e)
+        return ""
+
+    for steps in range(16):
+        assert found(lambda: made.check(steps)) == found(lambda: [made[step] for step in range(steps)])  # noqa: B023
+    assert found(lambda: made.check(16))
+
+
+def test_a_plan_can_be_sent_to_a_worker():
+    made = random_plan(mode="pack")
+    sent = pickle.loads(pickle.dumps(made))
+    assert sent[7].row.tolist() == made[7].row.tolist() and sent.shapes == made.shapes

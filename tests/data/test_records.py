@@ -34,7 +34,7 @@ def test_reading(tmp_path):
     ("value", "message"),
     [
         ('[{"id": 1},\n  {"id": }]', r"broken JSON at line 2, column 10: Expecting value$"),
-        ({}, r"must hold a JSON list of records, not an empty dict$"),
+        ({}, r"must hold a JSON list of records, not an object$"),
         ([3], r"record 0 must be an object, not a number$"),
         (one(conversations=...), r"record 0 \(id 'a1'\) has no turns: 'conversations' must be a non-empty list$"),
         (one(conversations=[]), r"record 0 \(id 'a1'\) has no turns: 'conversations' must be a non-empty list$"),

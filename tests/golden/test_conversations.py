@@ -44,7 +44,7 @@ def recorded(golden) -> dict:
 
 @pytest.fixture(scope="module")
 def by_name(recorded) -> dict[str, types.Record]:
-    return {item["name"]: records.parse(item, i, "conversations.json") for i, item in enumerate(recorded["items"])}
+    return {item["name"]: records.parse_llava(item, i, "conversations.json") for i, item in enumerate(recorded["items"])}
 
 
 def template_of(recorded: dict) -> templates.Template:
@@ -141,7 +141,7 @@ def test_supervised_tokens_of_training_runs(golden):
         max_len = arguments["model_max_length"]
         counts = {}
         for i, item in enumerate(run["items"]):
-            tokens = conversations.tokenize(records.parse(item, i, path.name), tokenizer, template, max_len)
+            tokens = conversations.tokenize(records.parse_llava(item, i, path.name), tokenizer, template, max_len)
             collated_only = batches.expand(
                 dataclasses.replace(tokens, ids=tokens.ids[:max_len], labels=tokens.labels[:max_len]), [1] * MANY, None, None
             )

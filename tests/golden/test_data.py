@@ -10,14 +10,16 @@ import random
 import numpy as np
 import pytest
 
+from vlguard_jax import config
 from vlguard_jax.data import conversations
+from vlguard_jax.data import file_index
 from vlguard_jax.data import images
-from vlguard_jax.data import index
 from vlguard_jax.data import order
 from vlguard_jax.data import records
 from vlguard_jax.data import templates
 from vlguard_jax.data import tokenizer as tokenizer_lib
 from vlguard_jax.data import vlguard
+from vlguard_jax.safety.benchmarks import vlguard as vlguard_benchmark
 
 MODES = {"pad": "pad", "plain": "crop"}  # the reference's name -> ours
 
@@ -64,6 +66,15 @@ def test_evaluation_subsets(golden, metadata):
     for item in recorded["items"]:
         found = subsets[item["subset"]][item["position_in_subset"]]
         assert (found.id, found.image, found.question) == (item["id"], item["image"], item["question"])
+
+
+def test_leak_free_view(metadata):
+    settings = config.BenchmarkSettings(path=str(metadata))
+    views = {subset: vlguard_benchmark.LEAK_FREE.load(settings, subset) for subset in vlguard_benchmark.LEAK_FREE.counts}
+    trained_on = {item.image for item in vlguard.read_items(metadata, "train")}
+    assert not trained_on.intersection(item.image for items in views.values() for item in items)
+    if sha256((metadata / "train.json").read_bytes()) == TRAIN_SHA256:
+        assert {subset: len(items) for subset, items in views.items()} == dict(vlguard_benchmark.LEAK_FREE.counts)
 
 
 def test_generation_prompts_and_texts(golden):
@@ -212,5 +223,6 @@ def test_sampler(golden):
 def test_modality_lengths(golden):
     recorded = read_json(golden / "sampler.json")["dataset_lengths"]
     items = {item["name"]: item for item in read_json(golden / "conversations.json")["items"]}
-    found = [index.modality_length(records.parse(items[name], i, "conversations.json")) for i, name in enumerate(recorded["names"])]
+    parsed = [records.parse_llava(items[name], i, "conversations.json") for i, name in enumerate(recorded["names"])]
+    found = [file_index.modality_length(record) for record in parsed]
     assert found == recorded["modality_lengths"]

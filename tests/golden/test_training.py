@@ -16,6 +16,7 @@ from vlguard_jax import types
 from vlguard_jax.checkpoints import load
 from vlguard_jax.checkpoints import torch_files
 from vlguard_jax.parallel import mesh as mesh_lib
+from vlguard_jax.training import feed
 from vlguard_jax.training import loop
 from vlguard_jax.training import losses
 from vlguard_jax.training import optimizer
@@ -94,7 +95,7 @@ def _updates(settings: config.TrainConfig) -> Iterator[tuple[setup.Program, step
     program = setup.build_program(settings, start, data.total_updates)
     state = program.state
     for _, batch in loop._batches(settings, data, program, 0):
-        placed = loop._to_device(batch, program.mesh)
+        placed = feed.to_device(batch, program.mesh)
         yield program, state, placed
         state, _ = program.step(state, program.frozen, program.reference, placed)
     yield program, state, None

@@ -13,6 +13,10 @@ from typing import Any
 
 import pytest
 
+from tests.data import stand as data_stand
+from vlguard_jax import config
+from vlguard_jax.data import mixtures
+from vlguard_jax.data import templates
 from vlguard_jax.quickstart import language as language_lib
 from vlguard_jax.quickstart import pictures
 from vlguard_jax.quickstart import world
@@ -26,6 +30,13 @@ PLACE = f"in the ({'|'.join(language_lib.PLACES)})"
 THINGS = (*language_lib.THINGS, *itertools.chain(*language_lib.FORBIDDEN.values()))
 SLOTS = rf"\b({'|'.join((*language_lib.VERBS, *THINGS, *language_lib.SHAPES, *language_lib.COLOURS))})\b"
 SHAPE_QUESTIONS = ("What colour is the {}?", "Which shape is {}?")
+
+
+def mixture(data: config.DataSettings, folder: Path) -> mixtures.Mixture:
+    """What a training run would read, tokenized by another small tokenizer, whose token counts are of no interest."""
+    tokenizer = data_stand.make_tokenizer(folder / "tokenizer", legacy=True)
+    data = dataclasses.replace(data, on_mismatch="reference")
+    return mixtures.build(data, tokenizer, templates.get_template("vicuna_v1"), 9, image_size=pictures.SIDE)
 
 
 def is_refusal(answer: str) -> bool:

@@ -9,7 +9,6 @@ import pytest
 
 from tests.quickstart import stand
 from vlguard_jax import config
-from vlguard_jax.data import mixtures
 from vlguard_jax.quickstart import arms
 from vlguard_jax.quickstart import world
 from vlguard_jax.safety import run
@@ -51,9 +50,9 @@ def test_training_reads_what_the_world_holds(arm: arms.Arm, folder: Path) -> Non
     """The readers of a real run take every source, pictures included."""
     found = settings(arm, folder)
     assert found.model.path == str(arms.model_folder(folder, arm.start))
-    records = mixtures.read_sources(found.data.sources)
-    assert {record.source for record in records} == set(arm.sources)
-    assert any(record.images for record in records) == arm.pictures
+    made = stand.mixture(found.data, folder)
+    assert set(made.index.source.tolist()) == set(range(len(arm.sources))) and set(made.index.source_names) == set(arm.sources)
+    assert made.index.pictures.any() == arm.pictures and not made.drops
     assert found.data.length_multiple == (arms.ROW if arm.pictures else arms.TEXT_ROW)
 
 
@@ -127,9 +126,8 @@ def test_posthoc_takes_two_and_a_half_helpful_conversations_per_safety_record() 
 @pytest.mark.parametrize(("name", "share"), [("posthoc_0", 0), ("posthoc_5", 0.05), ("posthoc_25", 0.25), ("posthoc", 1)])
 def test_sweep_varies_the_safety_set_alone(name: str, share: float, folder: Path) -> None:
     found = settings(by_name(name), folder)
-    records = mixtures.read_sources(found.data.sources)
-    assert sum(record.source == "train" for record in records) == round(share * sum(stand.SMALL.train))
-    helpful = [record.id for record in records if record.source == "helpful"]
-    whole = mixtures.read_sources(settings(by_name("posthoc"), folder).data.sources)
-    assert helpful == [record.id for record in whole if record.source == "helpful"]
-    assert len(helpful) == round(2.5 * sum(stand.SMALL.train))
+    made, whole = (stand.mixture(each.data, folder) for each in (found, settings(by_name("posthoc"), folder)))
+    names = made.index.source_names
+    assert sum(names[i] == "train" for i in made.index.source) == round(share * sum(stand.SMALL.train))
+    helpful, all_helpful = ([m.index.ids[i] for i in range(len(m.index)) if m.source(i).name == "helpful"] for m in (made, whole))
+    assert helpful == all_helpful and len(helpful) == round(2.5 * sum(stand.SMALL.train))

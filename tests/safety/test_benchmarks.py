@@ -53,6 +53,17 @@ def test_vlguard_has_the_published_counts(folder):
         benchmark.select(vlguard.BENCHMARK, settings(folder))
 
 
+def test_leak_free_view_leaves_out_what_was_trained_on(folder):
+    test = json.loads((folder / "test.json").read_text())
+    (folder / "train.json").write_text(json.dumps([test[0], test[4]]))
+    items = vlguard.LEAK_FREE.load(settings(folder), "unsafes") + vlguard.LEAK_FREE.load(settings(folder), "safe_safes")
+    assert [item.id for item in items] == ["v1", "v2", "v3", "v5", "v6"]
+    assert registry.get("vlguard_leak_free").counts == {"unsafes": 438, "safe_unsafes": 554, "safe_safes": 554}
+    (folder / "train.json").unlink()
+    with pytest.raises(errors.UserError, match=r"train\.json: no such file$"):
+        vlguard.LEAK_FREE.load(settings(folder), "unsafes")
+
+
 def test_limit_takes_the_first_of_each_subset(folder):
     items = benchmark.select(vlguard.BENCHMARK, settings(folder, limit=2, subsets=("safe_safes", "unsafes")))
     assert [(i.subset, i.id) for i in items] == [("safe_safes", "v3"), ("safe_safes", "v4"), ("unsafes", "v0"), ("unsafes", "v1")]

@@ -84,4 +84,4 @@ def use_devices(monkeypatch: pytest.MonkeyPatch, count: int) -> None:
 def metrics(workdir: pathlib.Path) -> list[dict[str, Any]]:
     """The lines of metrics.jsonl without what depends on the clock."""
     lines = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
-    return [{k: v for k, v in line.items() if k not in ("step_seconds", "tokens_per_second")} for line in lines]
+    return [{k: v for k, v in line.items() if k not in ("step_seconds", "tokens_per_second", "input_wait")} for line in lines]

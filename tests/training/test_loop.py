@@ -15,6 +15,7 @@ from vlguard_jax import config
 from vlguard_jax import errors
 from vlguard_jax import trees
 from vlguard_jax.checkpoints import load
+from vlguard_jax.training import feed
 from vlguard_jax.training import loop
 
 
@@ -32,15 +33,15 @@ def test_stopped_and_resumed_equals_uninterrupted(tmp_path: pathlib.Path, monkey
     run = {"export": "llava", "save_every": 2}
     whole = loop.train(stand.settings(lora=lora, run=run), tmp_path / "whole")
     assert whole.finished and whole.step == 6
-    count, steps = loop._count, []
+    to_device, steps = feed.to_device, []
 
-    def preempted(batch):
+    def preempted(batch, mesh):
         steps.append(1)
         if len(steps) == 3:
             os.kill(os.getpid(), signal.SIGTERM)
-        return count(batch)
+        return to_device(batch, mesh)
 
-    monkeypatch.setattr(loop, "_count", preempted)
+    monkeypatch.setattr(feed, "to_device", preempted)
     cut = loop.train(stand.settings(lora=lora, run=run), tmp_path / "cut")
     assert not cut.finished and cut.step == 3 and cut.model_path is None
     # A run that died later than its last save has written lines that the resumed run writes again.

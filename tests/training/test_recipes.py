@@ -58,10 +58,10 @@ def test_posthoc_is_165_updates() -> None:
     """2,000 + 5,000 conversations in batches of 128: 55 updates an epoch with the reference's refill, 165 in 3."""
     count = 7000
     ones = np.full(count, 9, np.int64)
-    index = index_lib.SampleIndex(ones, ones * 0 + 1, ones, ones, tuple(map(str, range(count))), ("x",) * count)
+    index = index_lib.SampleIndex(ones, ones * 0 + 1, ones, ones, tuple(map(str, range(count))), np.zeros(count, np.int32), ("x",))
     settings = _load(next(p for p in CONFIGS if p.stem == "llava_v15_7b_posthoc"))
-    plan = plan_lib.BatchPlan(index, settings.data, settings.seed)
-    assert (plan.steps_per_epoch, plan.total_steps(settings.optimizer.epochs)) == (55, 165)
+    plan = plan_lib.BatchPlan(index, settings.data, settings.seed, epochs=settings.optimizer.epochs)
+    assert (plan.steps_per_epoch, plan.total_steps) == (55, 165)
     assert len(plan[54].samples) == 128 and len(np.unique(plan[54].groups)) == 8
 
 

@@ -64,7 +64,7 @@ def tokenize_text(text: str, tokenizer: tokenizer_lib.Tokenizer) -> list[int]:
 
 def count_tags(record: types.Record) -> int:
     """Pictures that the text of `record` asks for, once its tags are in order (several in one turn count as one)."""
-    return sum(templates.IMAGE_TAG in text for text in _texts(record)) if record.images else 0
+    return sum(templates.IMAGE_TAG in text for text in _texts(record))
 
 
 def _texts(record: types.Record) -> list[str]:

@@ -1,14 +1,16 @@
 """From the plan to batches, step by step, on any number of hosts.
 
-One Grain element is one step's slice for one host, so the order depends neither on read threads nor on hosts, and a resumed run
-needs nothing but its step number.
+One Grain element is one step's slice for one host, so the order depends neither on threads nor on worker processes nor on hosts, and a
+resumed run needs nothing but its step number.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 import dataclasses
+import functools
 
+from absl import flags
 import grain
 import numpy as np
 
@@ -20,21 +22,22 @@ from vlguard_jax.data import mixtures
 from vlguard_jax.data import plan as plan_lib
 from vlguard_jax.models import config as model_config
 
+AHEAD = 16  # steps read ahead at most, however small they are
+
 
 @dataclasses.dataclass(frozen=True)
 class StepSource:
     """Random access to the batches of steps `start` .. `stop` - 1, for this host.
 
-    `rows` conversations make one micro-batch; the step's arrays have a leading axis of batch_size / rows micro-batches, and micro-batch
-    a holds samples [a * rows, (a + 1) * rows) of the step. Host h of H takes an equal run of each micro-batch's rows, and its
-    image slots count from h * N, N being the pictures of one host's slice: the hosts' arrays, put one after the other, are one batch.
+    The arrays have a leading axis of micro-batches; micro-batch a holds rows [a * r, (a + 1) * r) of the step. Its rows are spread over
+    `plan.layout.shards` shards, each with room for `shape.pictures` pictures; host h of H takes an equal run of shards. Image slots count
+    over the whole micro-batch, so the hosts' arrays, put one after the other, are one batch.
     """
 
     plan: plan_lib.BatchPlan
     mixture: mixtures.Mixture
     vision: model_config.VisionConfig | None
     image_mode: str
-    rows: int
     start: int
     stop: int
     host_index: int = 0
@@ -44,56 +47,67 @@ class StepSource:
         return self.stop - self.start
 
     @property
-    def num_images(self) -> int:
-        """N of this host's slice of a micro-batch: room for the most pictures any sample of the run has, in every row."""
-        return self.rows // self.host_count * int(self.mixture.index.pictures.max(initial=0))
+    def shards(self) -> range:
+        """The shards of this host."""
+        per_host = self.plan.layout.shards // self.host_count
+        return range(self.host_index * per_host, (self.host_index + 1) * per_host)
 
     def __getitem__(self, position: int) -> tuple[int, types.Batch]:
         step = self.start + int(position)
         step_plan = self.plan[step]
-        per_host = self.rows // self.host_count
+        rows: list[list[int]] = [[] for _ in range(step_plan.shape.rows)]
+        for place, row in enumerate(step_plan.row.tolist()):
+            rows[row].append(place)
+        per_micro_batch = self.plan.layout.rows or step_plan.shape.rows
+        per_shard = per_micro_batch // self.plan.layout.shards
         micro_batches = []
-        for first in range(0, self.plan.data.batch_size, self.rows):
-            begin = first + self.host_index * per_host
-            micro_batches.append(self._micro_batch(step_plan, range(begin, begin + per_host)))
+        for first in range(0, step_plan.shape.rows, per_micro_batch):
+            starts = [first + shard * per_shard for shard in self.shards]
+            parts = [self._shard(step_plan, rows[at : at + per_shard], shard) for at, shard in zip(starts, self.shards, strict=True)]
+            micro_batches.append(types.Batch(*(np.concatenate(arrays) for arrays in zip(*parts, strict=True))))
         return step, types.Batch(*(np.stack(arrays) for arrays in zip(*micro_batches, strict=True)))
 
-    def _micro_batch(self, step_plan: plan_lib.StepPlan, places: range) -> types.Batch:
-        present = [i for i in places if i < len(step_plan.samples)]
-        empty = len(places) - len(present)  # rows that a short last step leaves over
-        rows = [[self._sample(int(step_plan.samples[i]))] for i in present] + [[]] * empty
-        weights = [[float(step_plan.token_weight[i])] for i in present] + [[]] * empty
-        patches = self.vision.num_patches if self.vision else 0
+    def step_bytes(self) -> int:
+        """Memory of the largest step of this host."""
+        pixels = 3 * self.vision.image_size**2 if self.vision else 0
+        share = len(self.shards) / self.plan.layout.shards
+        sizes = []
+        for shape in self.plan.shapes:
+            micro_batches = shape.rows // (self.plan.layout.rows or shape.rows)
+            pictures = micro_batches * self.plan.layout.shards * shape.pictures
+            sizes.append(share * (len(types.Batch._fields) * 4 * shape.rows * shape.row_len + pictures * pixels))
+        return int(max(sizes))
+
+    def _shard(self, step_plan: plan_lib.StepPlan, rows: list[list[int]], shard: int) -> types.Batch:
+        room, patches = step_plan.shape.pictures, self.vision.num_patches if self.vision else 0
         batch = batches.collate(
-            rows,
-            weights,
-            row_len=step_plan.row_len,
-            num_images=self.num_images,
+            [[self._sample(int(step_plan.samples[place])) for place in row] for row in rows],
+            [[float(step_plan.token_weight[place]) for place in row] for row in rows],
+            [[int(self.mixture.index.source[step_plan.samples[place]]) for place in row] for row in rows],
+            row_len=step_plan.shape.row_len,
+            num_images=room,
             patches=patches,
             image_size=self.vision.image_size if self.vision else 0,
         )
-        shift = self.host_index * self.num_images * patches
-        return batch._replace(image_slot=np.where(batch.image_slot >= 0, batch.image_slot + np.int32(shift), np.int32(-1)))
+        return batch._replace(image_slot=np.where(batch.image_slot >= 0, batch.image_slot + np.int32(shard * room * patches), np.int32(-1)))
 
     def _sample(self, i: int) -> batches.Sample:
-        sample = self.mixture.samples[i]
-        if not sample.num_pictures or self.vision is None:
+        sample = self.mixture.sample(i)
+        if self.vision is None:
             return sample
-        origin = self.mixture.records[i].origin
-        loaded = (
-            images.load_image(path, self.image_mode, self.vision.image_size, self.vision.image_mean, origin=origin)
-            for path in self.mixture.image_paths(i)
-        )
+        load = functools.partial(images.load_image, mode=self.image_mode, size=self.vision.image_size, mean=self.vision.image_mean)
+        loaded = (load(content, origin=origin, name=name) for name, origin, content in self.mixture.read_pictures(i))
         return dataclasses.replace(sample, images=tuple(loaded))
 
 
 class Loader:
-    """Iterates over (step, Batch) from `start_step` up to `stop_step`, reading ahead in `read_threads` threads.
+    """Iterates over (step, Batch) from `start_step` up to `stop_step`; see `StepSource` for the layout.
 
-    Every array of the batch has the leading axis A, its rows are this host's. See `StepSource` for the layout.
+    Reads ahead in `data.read_threads` threads, in each of `data.read_workers` processes if there are any, as many steps as fit
+    `data.prefetch_mib`, at least one.
 
     Raises:
-      UserError: the rows cannot be divided, or the conversations have pictures and the model no vision tower.
+      UserError: the hosts cannot share the shards, or the conversations have pictures and the model no vision tower.
     """
 
     def __init__(
@@ -105,23 +119,28 @@ class Loader:
         image_mode: str,
         stop_step: int,
         start_step: int = 0,
-        rows: int = 0,
         host_index: int = 0,
         host_count: int = 1,
     ):
-        rows = rows or plan.data.batch_size
-        if plan.data.batch_size % rows or rows % host_count:
+        if plan.layout.shards % host_count:
             raise errors.UserError(
-                f"config.run.rows={rows} must divide config.data.batch_size={plan.data.batch_size}"
-                f" and be a multiple of the {host_count} hosts"
+                f"the {plan.layout.shards} row shards of the mesh (data x fsdp) must be a multiple of the {host_count} hosts"
             )
         if vision is None and mixture.index.pictures.any():
             raise errors.UserError("the conversations have pictures, but the model has no vision tower")
-        self.source = StepSource(plan, mixture, vision, image_mode, rows, start_step, stop_step, host_index, host_count)
+        self.source = StepSource(plan, mixture, vision, image_mode, start_step, stop_step, host_index, host_count)
 
     def __iter__(self) -> Iterator[tuple[int, types.Batch]]:
         if not len(self.source):
             return
-        threads = self.source.plan.data.read_threads
-        options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=threads)
-        yield from grain.MapDataset.source(self.source).to_iter_dataset(options)
+        data = self.source.plan.data
+        steps = max(1, min(AHEAD, data.prefetch_mib * 2**20 // max(1, self.source.step_bytes())))
+        threads = min(data.read_threads, steps)
+        options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=steps if threads else 0)
+        dataset = grain.MapDataset.source(self.source).to_iter_dataset(options)
+        if data.read_workers:
+            if not flags.FLAGS.is_parsed():
+                flags.FLAGS.mark_as_parsed()  # Grain reads its flags in a worker even when no program has parsed any
+            per_worker = max(1, steps // data.read_workers)
+            dataset = dataset.mp_prefetch(grain.MultiprocessingOptions(num_workers=data.read_workers, per_worker_buffer_size=per_worker))
+        yield from dataset

@@ -2,23 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 import dataclasses
 import json
-import os
 import pathlib
-import random
+from typing import Any
+
+from jaxtyping import Int32, Int64
+import numpy as np
 
 from vlguard_jax import config
 from vlguard_jax import errors
 from vlguard_jax import types
 from vlguard_jax.data import batches
-from vlguard_jax.data import conversations
+from vlguard_jax.data import file_index
 from vlguard_jax.data import index
-from vlguard_jax.data import records
+from vlguard_jax.data import picture_check
+from vlguard_jax.data import selection
+from vlguard_jax.data import sources
 from vlguard_jax.data import templates
+from vlguard_jax.data import tokenization as tokenization_lib
 from vlguard_jax.data import tokenizer as tokenizer_lib
-from vlguard_jax.data import vlguard
+
+RECENT = 8192  # samples kept in memory: small data sets are tokenized once
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,55 +37,82 @@ class Drop:
     reason: str
 
 
+class _Recent(dict[int, batches.Sample]):
+    """Samples seen lately. Another process starts with none."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _Recent, ()
+
+
 @dataclasses.dataclass(frozen=True)
 class Mixture:
-    """What a run trains on: `records[i]`, `samples[i]` (no pictures loaded) and the index's entry i belong together."""
+    """What a run trains on: entry i of the index is record `position[i]` of source `index.source[i]`.
 
-    records: tuple[types.Record, ...]
-    samples: tuple[batches.Sample, ...]
+    Holds no text and no pixels: both are read when a step needs them.
+    """
+
+    sources: tuple[sources.Source, ...]
+    position: Int64[np.ndarray, " n"]
     index: index.SampleIndex
-    image_folders: Mapping[str, str]  # by source
+    tokenization: tokenization_lib.Tokenization
     drops: tuple[Drop, ...]
-    stand_in: bool
-    max_len: int
+    named_pictures: int  # by the records, whether or not a text asks for them
+    repeated_ids: int
+    _recent: _Recent = dataclasses.field(default_factory=_Recent, repr=False, compare=False)
+
+    @property
+    def stand_in(self) -> bool:
+        """Whether any of the pictures were drawn."""
+        return any(source.stand_in for source in self.sources)
+
+    def record(self, i: int) -> types.Record:
+        """The conversation behind sample `i`."""
+        return self.source(i).records[int(self.position[i])]
+
+    def source(self, i: int) -> sources.Source:
+        """Where sample `i` comes from."""
+        return self.sources[int(self.index.source[i])]
+
+    def sample(self, i: int) -> batches.Sample:
+        """Tokens and labels of sample `i`, without pixels."""
+        if (known := self._recent.get(i)) is not None:
+            return known
+        sample = self.tokenization.sample(self.record(i))
+        if len(self._recent) < RECENT:
+            self._recent[i] = sample
+        return sample
+
+    def read_pictures(self, i: int) -> Iterator[tuple[str, str, bytes]]:
+        """(name, origin of the record, file content) of each picture of sample `i` that takes part in training.
+
+        Raises:
+          UserError: a picture is not there any more.
+        """
+        count = int(self.index.pictures[i])
+        if not count:
+            return
+        record, store = self.record(i), self.source(i).store
+        assert store is not None
+        for name in record.images[:count]:
+            yield name, record.origin, store.read(name)
 
     def notes(self) -> list[str]:
         """What does not take part in training although its record does, one line each."""
         lines = []
-        full = [id_ for id_, length in zip(self.index.ids, self.index.length, strict=True) if length >= self.max_len]
-        if full:
-            lines.append(f"{len(full):,} conversations reach max_len={self.max_len} and end there, the first is {full[0]!r}")
-        unused = sum(len(record.images) for record in self.records) - int(self.index.pictures.sum())
-        if unused:
+        max_len = self.tokenization.max_len
+        full = np.flatnonzero(self.index.length >= max_len)
+        if len(full):
+            lines.append(f"{len(full):,} conversations reach max_len={max_len} and end there, the first is {self.index.ids[full[0]]!r}")
+        if unused := self.named_pictures - int(self.index.pictures.sum()):
             lines.append(f"{unused:,} pictures are not used: cut off, or without a tag in the text")
-        silent = [id_ for id_, count in zip(self.index.ids, self.index.supervised, strict=True) if not count]
-        if silent:
-            lines.append(f"{len(silent):,} conversations have no supervised token and teach nothing, the first is {silent[0]!r}")
+        silent = np.flatnonzero(self.index.supervised == 0)
+        if len(silent):
+            lines.append(
+                f"{len(silent):,} conversations have no supervised token and teach nothing, the first is {self.index.ids[silent[0]]!r}"
+            )
+        if self.repeated_ids:
+            lines.append(f"{self.repeated_ids:,} ids name more than one conversation; they are told apart as ID~1, ID~2, ...")
         return lines
-
-    def image_paths(self, i: int) -> list[pathlib.Path]:
-        """Where the pictures of record `i` are that take part in training."""
-        record = self.records[i]
-        used = record.images[: self.samples[i].num_pictures]
-        return [pathlib.Path(self.image_folders[record.source]) / image for image in used]
-
-
-def read_sources(sources: Mapping[str, config.SourceSettings]) -> list[types.Record]:
-    """The conversations of all sources, in the order of the config and of their files.
-
-    Raises:
-      UserError: a file is missing or broken, an excluded id is not there, a sample is larger than its source, or pictures are missing.
-    """
-    found = []
-    for name, source in sources.items():
-        of_source = [dataclasses.replace(record, source=name) for record in _read(name, source)]
-        if source.exclude_ids:
-            of_source = _exclude(of_source, source.exclude_ids, name)
-        if source.count:
-            of_source = _sample(of_source, source, name)
-        _check_pictures(of_source, source.images, name)
-        found += of_source
-    return found
 
 
 def build(
@@ -88,39 +121,49 @@ def build(
     template: templates.Template,
     patches: int,
     progress: Callable[[int, int], None] | None = None,
+    problems_file: pathlib.Path | None = None,
+    image_mode: str = "pad",
+    image_size: int = 336,
 ) -> Mixture:
-    """Read, tokenize, expand and index everything that `data` names. `patches` is P, the slots a picture takes.
+    """Index everything that `data` names and choose from it. `patches` is P, the slots a picture takes.
 
-    `progress(done, total)` is called after each record.
+    `progress(done, total)` is called for each source anew. Pictures are checked for their use in `image_mode` at `image_size`; if any
+    is missing or bad, `problems_file` gets the list of all.
 
     Raises:
-      UserError: as `read_sources`, or the reference would void a record and `on_mismatch` is "error".
+      UserError: a file is missing or broken, a chosen record is malformed or has bad pictures and `on_bad_record` is "error", or the
+        reference would void it and `on_mismatch` is "error".
     """
-    kept, samples, drops = [], [], []
-    found = read_sources(data.sources)
-    for i, record in enumerate(found):
-        if progress is not None:
-            progress(i + 1, len(found))
-        tokens = conversations.tokenize(record, tokenizer, template, data.max_len)
-        problem = _mismatch(record, tokens, data.on_mismatch)
-        if problem and data.on_mismatch == "error":
-            raise errors.UserError(
-                f"{record.origin}: {problem}; correct or remove the record, or set config.data.on_mismatch"
-                '="ignore" to leave such records out'
-            )
-        if problem and data.on_mismatch == "ignore":
-            drops.append(Drop(record.id, record.source, record.origin, problem))
-            continue
-        kept.append(record)
-        samples.append(batches.expand(tokens, [patches] * len(record.images), data.max_len, tokenizer.pad_id))
+    tokenization = tokenization_lib.Tokenization(tokenizer, template, patches, data.max_len)
+    cache = sources.cache_folder(data.cache)
+    opened, chosen, indices = [], [], []
+    drops: list[Drop] = []
+    for name, settings in data.sources.items():
+        source = sources.open_source(name, settings, cache)
+        found = file_index.build_or_load(source.records, source.content, tokenization, cache, progress)
+        picked = selection.select(found, settings, name)
+        reasons = _problems(found, picked, data)
+        names = _named_pictures(source, found, picked)
+        bad = {}
+        if source.store is not None and names:
+            bad = picture_check.check(source.store, names, data.check_pictures, progress, mode=image_mode, size=image_size, cache=cache)
+        if bad and data.on_bad_record == "error":
+            raise errors.UserError(_picture_complaint(source, found, bad, len(names), problems_file))
+        for i in set(picked.tolist()) - set(reasons) if bad else ():
+            if name_of_bad := next((image for image in found.images[i] if image in bad), ""):
+                reasons[i] = f"picture {name_of_bad}: {bad[name_of_bad]}"
+        drops += [_drop(found, i, reason, source) for i, reason in sorted(reasons.items())]
+        opened.append(source)
+        indices.append(found)
+        chosen.append(picked[~np.isin(picked, list(reasons))])
     return Mixture(
-        records=tuple(kept),
-        samples=tuple(samples),
-        index=index.build_index(kept, samples),
-        image_folders={name: source.images for name, source in data.sources.items()},
+        sources=tuple(opened),
+        position=np.concatenate([np.zeros(0, np.int64), *chosen]),
+        index=_join(tuple(data.sources), indices, chosen),
+        tokenization=tokenization,
         drops=tuple(drops),
-        stand_in=any(source.stand_in or vlguard.is_stand_in(source.images) for source in data.sources.values() if source.images),
-        max_len=data.max_len,
+        named_pictures=sum(len(found.images[i]) for found, of in zip(indices, chosen, strict=True) for i in of),
+        repeated_ids=sum(len(found.repeated) for found in indices),
     )
 
 
@@ -132,54 +175,84 @@ def write_drops(drops: Sequence[Drop], path: str | pathlib.Path) -> None:
     beside.replace(path)
 
 
-def _read(name: str, source: config.SourceSettings) -> list[types.Record]:
-    where = f"config.data.sources.{name}"
-    if not source.path:
-        raise errors.UserError(f"{where}.path is empty: name the JSON file")
-    if source.format == "vlguard":
-        return vlguard.convert(vlguard.read_items(source.path, "train"), name)
-    if source.format == "llava":
-        return records.read_llava(source.path)
-    raise errors.UserError(f"{where}.format={source.format!r} is unknown{errors.nearest(source.format, ('vlguard', 'llava'))}")
+def _join(names: tuple[str, ...], indices: Sequence[file_index.FileIndex], chosen: Sequence[Int64[np.ndarray, " _"]]) -> index.SampleIndex:
+    def gather(field: str) -> Int64[np.ndarray, " n"]:
+        return np.concatenate([np.zeros(0, np.int64), *(getattr(found, field)[of] for found, of in zip(indices, chosen, strict=True))])
+
+    source: Int32[np.ndarray, " n"] = np.repeat(np.arange(len(names), dtype=np.int32), [len(of) for of in chosen])
+    copies = [selection.copy_names(found, of) for found, of in zip(indices, chosen, strict=True)]
+    return index.SampleIndex(
+        length=gather("length"),
+        pictures=gather("pictures"),
+        supervised=gather("supervised"),
+        modality_length=gather("modality_length"),
+        ids=tuple(id_ for of in copies for id_ in of),
+        source=source,
+        source_names=names,
+    )
 
 
-def _exclude(found: list[types.Record], path: str, name: str) -> list[types.Record]:
-    if not os.path.isfile(path):
-        raise errors.UserError(f"{path}: no such file (config.data.sources.{name}.exclude_ids)")
-    wanted = {line.strip() for line in pathlib.Path(path).read_text(encoding="utf-8").splitlines()} - {""}
-    absent = sorted(wanted - {record.id for record in found})
-    if absent:
-        raise errors.UserError(f"{path}: {len(absent)} of {len(wanted)} ids are not in source {name!r}, the first is {absent[0]!r}")
-    return [record for record in found if record.id not in wanted]
+def _drop(found: file_index.FileIndex, i: int, reason: str, source: sources.Source) -> Drop:
+    problem = found.problems.get(i)
+    origin = problem.origin if problem and problem.origin else f"record {i}"
+    return Drop(found.ids[i], source.name, origin, reason)
 
 
-def _sample(found: list[types.Record], source: config.SourceSettings, name: str) -> list[types.Record]:
-    if source.count > len(found):
-        raise errors.UserError(f"config.data.sources.{name}.count={source.count}, but the source has only {len(found)} conversations")
-    chosen = random.Random(source.sample_seed).sample(range(len(found)), source.count)
-    return [found[i] for i in sorted(chosen)]
+def _problems(found: file_index.FileIndex, picked: Int64[np.ndarray, " m"], data: config.DataSettings) -> dict[int, str]:
+    """Why each of the `picked` records that cannot be trained on is left out.
+
+    Raises:
+      UserError: one of them must not be.
+    """
+    wanted = set(picked.tolist())
+    reasons: dict[int, str] = {}
+    for i, problem in found.problems.items():
+        if i not in wanted:
+            continue
+        setting, allowed = ("on_bad_record", "skip") if problem.kind == "record" else ("on_mismatch", "ignore")
+        if getattr(data, setting) == "reference" and problem.kind in ("tag", "tokens"):
+            continue
+        if getattr(data, setting) != allowed:
+            raise errors.UserError(_complaint(problem, setting, allowed, data))
+        reasons[i] = problem.reason
+    return reasons
 
 
-def _check_pictures(found: Sequence[types.Record], folder: str, name: str) -> None:
-    paths = {image for record in found for image in record.images}
-    if paths and not folder:
-        raise errors.UserError(f"config.data.sources.{name}.images is empty, but the source has pictures: name their folder")
-    missing = sorted(path for path in paths if not os.path.isfile(os.path.join(folder, path)))
-    if missing:
-        shown = ", ".join(missing[:3])
-        raise errors.UserError(
-            f"{folder}: {len(missing)} of {len(paths)} pictures of source {name!r} are missing, first: {shown}; download them, or draw"
-            " stand-ins with `python -m vlguard_jax.prepare vlguard --stand_in_images`"
-        )
+def _complaint(problem: file_index.Problem, setting: str, allowed: str, data: config.DataSettings) -> str:
+    what = ": ".join(text for text in (problem.origin, problem.reason) if text)
+    if getattr(data, setting) == "reference":
+        return f"{what}; correct or remove the record"  # the reference would take the picture of the next sample in the batch
+    return f'{what}; correct or remove the record, or set config.data.{setting}="{allowed}" to leave such records out'
 
 
-def _mismatch(record: types.Record, tokens: types.Tokens, policy: str) -> str | None:
-    """Why the record cannot be trained on as it stands; None if it can."""
-    tags = conversations.count_tags(record)
-    if tags != len(record.images) and not (policy == "reference" and tags == 0):
-        problem = f"{tags} turns with a picture tag, {len(record.images)} pictures"
-        if policy == "reference":
-            # The reference would take the picture of the next sample in the batch.
-            raise errors.UserError(f"{record.origin}: {problem}; correct or remove the record")
-        return problem
-    return tokens.mismatch
+def _named_pictures(source: sources.Source, found: file_index.FileIndex, picked: Int64[np.ndarray, " m"]) -> list[str]:
+    """The pictures of the `picked` records.
+
+    Raises:
+      UserError: there are some, but the config names no place for them.
+    """
+    names = sorted({name for i in picked for name in found.images[i]})
+    if names and source.store is None:
+        raise errors.UserError(f"config.data.sources.{source.name}.images is empty, but the source has pictures: name their folder")
+    return names
+
+
+def _picture_complaint(
+    source: sources.Source, found: file_index.FileIndex, bad: Mapping[str, str], total: int, problems_file: pathlib.Path | None
+) -> str:
+    missing = [name for name, reason in bad.items() if reason == picture_check.MISSING]
+    what = "missing" if len(missing) == len(bad) else "missing or not readable"
+    first = min(bad)
+    whose = next(id_ for id_, names in zip(found.ids, found.images, strict=True) if first in names)
+    reason = "" if bad[first] == picture_check.MISSING else f": {bad[first]}"
+    listed = ""
+    if problems_file is not None:
+        problems_file.parent.mkdir(parents=True, exist_ok=True)
+        problems_file.write_text("".join(f"{name}\t{reason}\n" for name, reason in sorted(bad.items())))
+        listed = f" (all of them: {problems_file})"
+    place = source.store.location if source.store else ""
+    return (
+        f"{place}: {len(bad)} of {total} pictures of source {source.name!r} are {what}{listed}, the first is {first} of record {whose!r}"
+        f'{reason}; download them, leave their records out with config.data.on_bad_record="skip", or draw stand-ins with'
+        " `python -m vlguard_jax.prepare vlguard --stand_in_images`"
+    )

@@ -11,6 +11,7 @@ import pathlib
 from vlguard_jax import errors
 from vlguard_jax.data import images
 from vlguard_jax.data import pictures
+from vlguard_jax.data.tfds import reader
 
 LEVELS = ("exists", "header", "decode")
 MISSING = "no such picture; check the picture folder, or draw stand-ins with prepare"
@@ -21,7 +22,7 @@ _BLOCK = 64  # pictures a task
 
 
 def check(
-    store: pictures.Store,
+    store: pictures.Store | reader.PreparedVLGuard,
     names: Sequence[str],
     level: str,
     progress: Callable[[int, int], None] | None = None,
@@ -60,7 +61,7 @@ def check(
 
 
 def _faults(
-    store: pictures.Store,
+    store: pictures.Store | reader.PreparedVLGuard,
     names: list[str],
     decode: bool,
     mode: str,
@@ -87,7 +88,7 @@ def _faults(
     return found
 
 
-def _fault(store: pictures.Store, name: str, decode: bool, mode: str, size: int) -> str:
+def _fault(store: pictures.Store | reader.PreparedVLGuard, name: str, decode: bool, mode: str, size: int) -> str:
     try:
         with store.open(name) as file:
             return images.fault(file, mode, size, decode=decode)
@@ -102,7 +103,7 @@ def _blocks(names: list[str]) -> Iterator[list[str]]:
         yield names[first : first + _BLOCK]
 
 
-def _key(store: pictures.Store, level: str, mode: str, size: int) -> str:
+def _key(store: pictures.Store | reader.PreparedVLGuard, level: str, mode: str, size: int) -> str:
     place = store.location if "://" in store.location else os.path.abspath(store.location)
     return hashlib.sha256("\n".join((_FORMAT, place, level, mode, str(size))).encode()).hexdigest()[:32]
 

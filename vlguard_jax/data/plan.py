@@ -1,14 +1,14 @@
-"""Which samples a step holds and how much each of their tokens weighs: a pure function of (epoch, step).
+"""Which samples a step holds, in which rows, and how much each of their tokens weighs: a pure function of (epoch, step).
 
 The device computes sum(weight * cross-entropy); every way of averaging is a choice of weights here. `micro_batch` is the
-reference's (transformers 4.37.2 trainer.py:2746-2783): the mean over micro-batches of the mean over each one's tokens.
+reference's (transformers 4.37.2 trainer.py:2746-2783): the mean over micro-batches of the mean over each one's tokens. How samples
+are put into rows (data/packing.py) changes neither the samples of a step nor their weights.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 import dataclasses
-import functools
 import math
 
 from jaxtyping import Float64, Int32, Int64
@@ -18,34 +18,71 @@ from vlguard_jax import config
 from vlguard_jax import errors
 from vlguard_jax.data import index as index_lib
 from vlguard_jax.data import order
+from vlguard_jax.data import packing
 from vlguard_jax.data import records
 
 
 @dataclasses.dataclass(frozen=True)
+class Layout:
+    """How the devices divide a step. rows: rows of one device program (a micro-batch), 0: all rows of the step at once. shards: parts
+    that the rows of a micro-batch are spread over."""
+
+    rows: int = 0
+    shards: int = 1
+
+
+@dataclasses.dataclass(frozen=True)
+class Shape:
+    """What a step's arrays look like. rows: of the whole step. row_len: tokens of a row. pictures: room that every shard of a
+    micro-batch has."""
+
+    rows: int
+    row_len: int
+    pictures: int
+
+
+@dataclasses.dataclass(frozen=True)
 class StepPlan:
-    """samples: positions in the index. groups: which micro-batch of the recipe each belongs to. token_weight: loss weight of each
-    supervised token of that sample. row_len: tokens in a row, the longest sample rounded up."""
+    """One entry per sample of the step. samples: positions in the index. groups: which micro-batch of the recipe each belongs to.
+    token_weight: loss weight of each supervised token of that sample. row: where it lies; the samples of a row follow each other in
+    the order given here."""
 
     samples: Int64[np.ndarray, " n"]
     groups: Int32[np.ndarray, " n"]
     token_weight: Float64[np.ndarray, " n"]
-    row_len: int
+    row: Int32[np.ndarray, " n"]
+    shape: Shape
 
 
 class BatchPlan:
-    """`plan[step]` for any step of the run, in any order; `plan.at(epoch, step)` for a step within an epoch.
+    """`plan[step]` for any step of a run of `epochs` epochs, in any order; `plan.at(epoch, step)` for a step within an epoch.
 
-    Mode "pad": one conversation a row. Memory: the order of the last two epochs that were asked for.
+    Samples, groups and weights follow from (index, data, seed, epoch, step) alone, the rows also from `layout` and from how long the
+    run is, because its steps share their shapes. Memory: 12 bytes per sample and epoch.
+
+    Attributes: `layout`; `shapes`, those of the run; `total_steps`, updates of the run, rounded as the reference does.
+
+    Raises:
+      UserError: no sample, a replay file that does not fit, or `layout.rows` that the shards do not divide.
     """
 
-    def __init__(self, index: index_lib.SampleIndex, data: config.DataSettings, seed: int):
+    def __init__(
+        self, index: index_lib.SampleIndex, data: config.DataSettings, seed: int, layout: Layout | None = None, epochs: float = 1.0
+    ):
         if not len(index):
             raise errors.UserError("config.data.sources hold no conversation at all")
         self.index = index
         self.data = data
         self.seed = seed
+        self.layout = layout or Layout()
+        rows, shards = self.layout.rows, self.layout.shards
+        if rows % shards:
+            raise errors.UserError(f"config.run.rows={rows} must be a multiple of the {shards} row shards (config.mesh data x fsdp)")
         self._replay = _read_replay(data.replay, len(index)) if data.order == "replay" else None
-        self._order = functools.lru_cache(maxsize=2)(self._epoch_order)
+        self.total_steps = math.ceil(epochs * self.steps_per_epoch)
+        epochs_begun = range(-(-self.total_steps // self.steps_per_epoch))
+        self._samples = np.concatenate([self._epoch(epoch) for epoch in epochs_begun])[: self.total_steps]
+        self.shapes, self._shape, self._row = self._rows()
 
     @property
     def steps_per_epoch(self) -> int:
@@ -53,9 +90,25 @@ class BatchPlan:
         size = len(self._replay[0]) if self._replay is not None else len(self.index)
         return math.ceil(size / self.data.batch_size)
 
-    def total_steps(self, epochs: float | int) -> int:
-        """Updates in `epochs` epochs, as the reference rounds them."""
-        return math.ceil(epochs * self.steps_per_epoch)
+    @property
+    def computed_over_real(self) -> float:
+        """Tokens that the devices compute over tokens of conversations, in the whole run."""
+        computed = np.array([shape.rows * shape.row_len for shape in self.shapes])[self._shape].sum()
+        return float(computed / _of(self.index.length, self._samples).sum())
+
+    def notes(self) -> list[str]:
+        """What the steps look like, and how their order was changed, one line each."""
+        steps = np.bincount(self._shape, minlength=len(self.shapes))
+        shapes = [f"{shape.rows} x {shape.row_len:,} tokens ({n:,} steps)" for shape, n in zip(self.shapes, steps, strict=True)]
+        rows = "packed rows" if self.data.mode == "pack" else "rows"
+        lines = [f"{rows}: {', '.join(shapes)}; {self.computed_over_real:.3f} computed tokens per token of a conversation"]
+        if self.data.deal_window:
+            kind = " of one modality" if self.data.order == "modality_length" else ""
+            lines.append(
+                f"ORDER CHANGED (config.data.deal_window={self.data.deal_window}): in every {self.data.deal_window} consecutive steps the"
+                f" conversations{kind} are dealt to the steps{kind} anew, so that these have about the same number of tokens"
+            )
+        return lines
 
     def check(self, steps: int) -> None:
         """Look at the first `steps` steps of the run before anything is paid for.
@@ -63,8 +116,14 @@ class BatchPlan:
         Raises:
           UserError: one of them holds a group without a supervised token, unless `on_empty_group` allows it.
         """
-        for step in range(steps):
-            self[step]
+        if self.data.on_empty_group != "error":
+            return
+        size = {"micro_batch": self.data.group_size, "tokens": self.data.batch_size, "sample": 1}[self.data.normalization]
+        samples = self._samples[:steps].reshape(-1, self.data.batch_size // size, size)
+        tokens = np.where(samples < 0, 0, self.index.supervised[samples]).sum(2)
+        present = (samples >= 0).any(2)
+        for step in np.flatnonzero((present & (tokens == 0)).any(1)):
+            self[int(step)]
 
     def __getitem__(self, step: int) -> StepPlan:
         return self.at(*divmod(step, self.steps_per_epoch))
@@ -74,29 +133,75 @@ class BatchPlan:
 
         Raises:
           UserError: a group has no supervised token, unless `on_empty_group` allows it.
+          IndexError: the run has no such step.
         """
-        size = self.data.batch_size
-        order_ = self._order(epoch)
-        samples = order_[step * size : (step + 1) * size]
-        if self.data.end_of_epoch == "reference":
-            # accelerate 0.21 data_loader.py (even_batches): what is missing comes from the start of the epoch
-            samples = np.concatenate([samples, np.resize(order_, size - len(samples))])
+        position = epoch * self.steps_per_epoch + step
+        if not 0 <= position < self.total_steps:
+            raise IndexError(f"epoch {epoch}, step {step} is not in a run of {self.total_steps} steps")
+        samples = self._samples[position]
+        samples = samples[samples >= 0]
         groups = (np.arange(len(samples)) // self.data.group_size).astype(np.int32)
-        longest = int(self.index.length[samples].max())
-        multiple = self.data.length_multiple
         return StepPlan(
             samples=samples,
             groups=groups,
             token_weight=self._weights(samples, groups, f"epoch {epoch}, step {step}"),
-            row_len=math.ceil(longest / multiple) * multiple,
+            row=self._row[position, : len(samples)],
+            shape=self.shapes[self._shape[position]],
         )
 
-    def _epoch_order(self, epoch: int) -> Int64[np.ndarray, " m"]:
+    def _epoch(self, epoch: int) -> Int64[np.ndarray, "s b"]:
+        """The samples of every step of an epoch, -1 where a short last step has none."""
+        data, size = self.data, self.data.batch_size
+        samples = self._order(epoch)
+        missing = -len(samples) % size
+        # accelerate 0.21 data_loader.py (even_batches): what is missing comes from the start of the epoch
+        refill = np.resize(samples, missing) if data.end_of_epoch == "reference" else np.full(missing, -1)
+        steps = np.concatenate([samples, refill]).reshape(-1, size)
+        return self._dealt(steps) if data.deal_window else steps
+
+    def _order(self, epoch: int) -> Int64[np.ndarray, " m"]:
         data = self.data
         if self._replay is not None:
             return self._replay[epoch % len(self._replay)]
-        lengths = self.index.modality_length.tolist()
-        return order.epoch_order(data.order, lengths, data.batch_size, data.group_size, self.seed, epoch)
+        return order.epoch_order(data.order, self.index.modality_length, data.batch_size, data.group_size, self.seed, epoch)
+
+    def _dealt(self, steps: Int64[np.ndarray, "s b"]) -> Int64[np.ndarray, "s b"]:
+        """Even out the steps' tokens; a short step stays as it is. Steps of one modality get groups as the reference forms them."""
+        data = self.data
+        full = steps[(steps >= 0).all(1)]
+        words = self.index.modality_length
+        grouped = data.order == "modality_length"
+        kinds = order.step_kinds(full, words) if grouped else np.full(len(full), order.PICTURES, np.int64)
+        full = order.deal_windows(full, self.index.length, kinds, data.deal_window)
+        if grouped:
+            pure = kinds != order.MIXED
+            full[pure] = order.regroup(np.abs(words), full[pure], data.batch_size // data.group_size)
+        return np.concatenate([full, steps[len(full) :]])
+
+    def _rows(self) -> tuple[tuple[Shape, ...], Int32[np.ndarray, " s"], Int32[np.ndarray, "s b"]]:
+        """The shapes of the run, the one each step has, and the row of each sample."""
+        data, layout = self.data, self.layout
+        lengths, pictures = _of(self.index.length, self._samples), _of(self.index.pictures, self._samples)
+        sizes = {"multiple": data.length_multiple, "micro_rows": layout.rows, "shards": layout.shards}
+        pack: Callable[..., packing.Packed]
+        if data.mode == "pack":
+            sizes["max_row_len"] = data.max_row_len
+            pack, needs = packing.pack, packing.bounds(lengths, **sizes)
+            count = data.shapes or (2 if data.order == "modality_length" else 1)
+        else:
+            pack, needs = packing.pad, packing.rounded_up(lengths.max(1), data.length_multiple)
+            count = data.shapes or 4
+        levels = packing.levels(needs, count)
+        which, row = np.empty(len(lengths), np.int32), np.empty(lengths.shape, np.int32)
+        shapes: list[Shape] = []
+        for level in range(levels.max() + 1):
+            steps = np.flatnonzero(levels == level)
+            packed = pack(lengths[steps], pictures[steps], **sizes)
+            shape = Shape(packed.rows, packed.row_len, packed.pictures)
+            if shape not in shapes:
+                shapes.append(shape)
+            row[steps], which[steps] = packed.row, shapes.index(shape)
+        return tuple(shapes), which, row
 
     def _weights(self, samples: Int64[np.ndarray, " n"], groups: Int32[np.ndarray, " n"], where: str) -> Float64[np.ndarray, " n"]:
         divided_over = {"micro_batch": groups, "tokens": np.zeros_like(groups), "sample": np.arange(len(groups), dtype=np.int32)}
@@ -110,6 +215,11 @@ class BatchPlan:
                 ' config.data.on_empty_group="zero" to let it count as zero loss'
             )
         return 1.0 / (len(tokens) * np.where(tokens == 0, np.inf, tokens)[units])
+
+
+def _of(values: Int64[np.ndarray, " n"], samples: Int64[np.ndarray, "s b"]) -> Int64[np.ndarray, "s b"]:
+    """`values` of the samples, 0 where there is none."""
+    return np.where(samples < 0, 0, values[samples])
 
 
 def _first(names: Sequence[str], count: int = 4) -> str:

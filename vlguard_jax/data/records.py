@@ -1,4 +1,5 @@
-"""LLaVA-format JSON: a list of {"id", "image", "conversations": [{"from", "value"}, ...]}."""
+"""Conversations as JSON: LLaVA's format, {"id", "image", "conversations": [{"from", "value"}, ...]}, and Alpaca's, {"instruction",
+"input", "output"} (text only)."""
 
 from __future__ import annotations
 
@@ -9,6 +10,7 @@ from typing import Any
 from vlguard_jax import errors
 from vlguard_jax import types
 from vlguard_jax.data import conversations
+from vlguard_jax.data import json_records
 
 
 def read_json(path: str | pathlib.Path) -> Any:
@@ -49,13 +51,26 @@ def read_llava(path: str | pathlib.Path) -> list[types.Record]:
     Raises:
       UserError: missing file, broken JSON, or a record with a wrong or missing field; file and record are named.
     """
-    return [parse(value, i, str(path)) for i, value in enumerate(read_list(path))]
+    return list(json_records.read(path, parse_llava))
 
 
-def parse(value: dict[str, Any], position: int, path: str) -> types.Record:
+def parse_alpaca(value: Any, position: int, path: str) -> types.Record:
+    """One record of Alpaca's format, as a conversation without pictures: the input stands below the instruction.
+
+    Raises:
+      UserError: no object, or a field is missing or no text.
+    """
+    id_, origin = _name(value, position, path)
+    question = text_field(value, "instruction", origin)
+    if value.get("input"):
+        question += "\n" + text_field(value, "input", origin)
+    turns = (types.Turn(conversations.ROLES[0], question), types.Turn(conversations.ROLES[1], text_field(value, "output", origin)))
+    return types.Record(id=id_, turns=turns, category=_optional_text(value, "category", origin), origin=origin)
+
+
+def parse_llava(value: Any, position: int, path: str) -> types.Record:
     """Check one LLaVA-format record; see `read_llava`."""
-    id_ = str(value.get("id", position))
-    origin = f"{path}: record {position} (id {id_!r})"
+    id_, origin = _name(value, position, path)
     turns = value.get("conversations")
     if not isinstance(turns, list) or not turns:
         raise errors.UserError(f"{origin} has no turns: 'conversations' must be a non-empty list")
@@ -75,8 +90,8 @@ def check_picture_path(path: str, origin: str) -> str:
     Raises:
       UserError: empty, absolute or climbing out with "..".
     """
-    parts = pathlib.PurePosixPath(path).parts
-    if not parts or path.startswith("/") or ".." in parts:
+    parts = path.split("/")
+    if path.strip("/.") == "" or path.startswith("/") or ".." in parts or "\\" in path or "\0" in path:
         raise errors.UserError(f"{origin}: image {path!r} must be a path inside the picture folder")
     return path
 
@@ -92,6 +107,14 @@ def text_field(value: dict[str, Any], name: str, origin: str) -> str:
     if not isinstance(value[name], str):
         raise errors.UserError(f"{origin}: {name!r} must be a text, not {_kind(value[name])}")
     return value[name]
+
+
+def _name(value: Any, position: int, path: str) -> tuple[str, str]:
+    """Id of a record, and how messages call it."""
+    if not isinstance(value, dict):
+        raise errors.UserError(f"{path}: record {position} must be an object, not {_kind(value)}")
+    id_ = str(value.get("id", position))
+    return id_, f"{path}: record {position} (id {id_!r})"
 
 
 def _turn(turn: Any, position: int, origin: str) -> types.Turn:

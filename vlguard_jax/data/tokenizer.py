@@ -18,8 +18,7 @@ from typing import Any
 import sentencepiece
 
 from vlguard_jax import errors
-
-SPACE_PIECE = "\u2581"  # sentencepiece's visible space
+from vlguard_jax.data import words
 
 # A serialized protobuf may be followed by another one to be merged into it: normalizer_spec.add_dummy_prefix = false.
 _NO_DUMMY_PREFIX = b"\x1a\x02\x18\x00"
@@ -54,8 +53,8 @@ class Tokenizer:
     def __init__(self, folder: pathlib.Path, model: bytes, legacy: bool, special: Mapping[str, str], added: Iterable[AddedToken]):
         self.folder = folder
         self.legacy = legacy
-        self._pieces = sentencepiece.SentencePieceProcessor()
-        self._pieces.LoadFromSerializedProto(model if legacy else model + _NO_DUMMY_PREFIX)
+        self._pieces = _processor(model if legacy else model + _NO_DUMMY_PREFIX)
+        self._bare = _processor(model + _NO_DUMMY_PREFIX) if legacy else self._pieces
         self.vocab_size = int(self._pieces.GetPieceSize())
         beyond = {token.text: token for token in added}
         self.bos_id, self.eos_id, self.unk_id = (self._special_id(special[name], beyond) for name in ("bos", "eos", "unk"))
@@ -67,9 +66,13 @@ class Tokenizer:
         longest_first = sorted(self._added, key=len, reverse=True)
         self._split = re.compile("(" + "|".join(re.escape(text) for text in longest_first) + ")")
         self._unk_text = special["unk"]
-        self._unk_length = len(self._pieces.EncodeAsIds(self._unk_text))
+        self._unk_length = len(self._bare.EncodeAsIds(self._unk_text))
+        self._by_word = words.WordEncoder(self._encode_bare) if words.separable(model) else None
         decisive = [legacy, sorted(dataclasses.astuple(token) for token in self._added.values())]
         self.fingerprint = hashlib.sha256(model + json.dumps(decisive, ensure_ascii=True).encode()).hexdigest()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return load_tokenizer, (self.folder,)  # to another process
 
     @property
     def stop_ids(self) -> tuple[int, ...]:
@@ -86,8 +89,8 @@ class Tokenizer:
         ids = [self.bos_id] if add_bos else []
         if self.legacy or not text:
             return ids + self._encode_split(text)
-        body = self._encode_split(SPACE_PIECE + text.replace(SPACE_PIECE, " "))
-        lone_space = len(body) > 1 and body[0] == self._pieces.PieceToId(SPACE_PIECE) and self._is_special(body[1])
+        body = self._encode_split(words.SPACE_PIECE + text.replace(words.SPACE_PIECE, " "))
+        lone_space = len(body) > 1 and body[0] == self._pieces.PieceToId(words.SPACE_PIECE) and self._is_special(body[1])
         return ids + (body[1:] if lone_space else body)
 
     def decode(self, ids: Iterable[int], skip_special: bool = True) -> str:
@@ -128,15 +131,20 @@ class Tokenizer:
         return ids
 
     def _encode_plain(self, text: str) -> list[int]:
-        if self.legacy or not text.startswith((SPACE_PIECE, " ")):
-            return list(self._pieces.EncodeAsIds(text))
+        if self._by_word is not None:
+            return self._by_word(words.SPACE_PIECE + text if self.legacy else text)
+        return list(self._pieces.EncodeAsIds(text)) if self.legacy else self._encode_bare(text)
+
+    def _encode_bare(self, text: str) -> list[int]:
+        if not text.startswith((words.SPACE_PIECE, " ")):
+            return list(self._bare.EncodeAsIds(text))
         # Without the dummy prefix sentencepiece drops a leading space: let the unknown token's text stand in front, then cut it off.
-        return list(self._pieces.EncodeAsIds(self._unk_text + text))[self._unk_length :]
+        return list(self._bare.EncodeAsIds(self._unk_text + text))[self._unk_length :]
 
     def _join(self, pieces: list[str]) -> str:
         if not pieces:
             return ""
-        pieces = [pieces[0].removeprefix(SPACE_PIECE), *pieces[1:]]
+        pieces = [pieces[0].removeprefix(words.SPACE_PIECE), *pieces[1:]]
         text = ""
         run: list[str] = []
         after_special = False
@@ -150,6 +158,12 @@ class Tokenizer:
                 run.append(piece)
                 after_special = False
         return text + self._pieces.DecodePieces(run)
+
+
+def _processor(model: bytes) -> sentencepiece.SentencePieceProcessor:
+    processor = sentencepiece.SentencePieceProcessor()
+    processor.LoadFromSerializedProto(model)
+    return processor
 
 
 @functools.lru_cache(maxsize=8)

@@ -114,6 +114,7 @@ def train_config(arm: Arm, workdir: Path, seed: int, sizes: world.Sizes) -> conf
             length_multiple=ROW if arm.pictures else TEXT_ROW,
             batch_size=BATCH,
             group_size=BATCH // 2,
+            cache=str(workdir / "cache"),
         ),
         lora=lora,
         optimizer=config.OptimizerSettings(
@@ -131,7 +132,8 @@ def _source(folder: Path, name: str, arm: Arm, sizes: world.Sizes) -> config.Sou
         return config.SourceSettings(format="vlguard", path=str(folder / "train.json"), images=str(folder / "train"), count=count)
     file = "mix" if name == "helpful" else name
     count = round(HELPFUL_PER_SAFETY * sum(sizes.train)) if name == "helpful" else 0
-    return config.SourceSettings(format="llava", path=str(folder / f"{file}.json"), images=str(folder / file), count=count)
+    images = "" if name == "texts" else str(folder / file)
+    return config.SourceSettings(format="llava", path=str(folder / f"{file}.json"), images=images, count=count)
 
 
 def eval_configs(arm: Arm, workdir: Path) -> dict[str, config.EvalConfig]:

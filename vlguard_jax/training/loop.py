@@ -27,13 +27,24 @@ from vlguard_jax.data import loader
 from vlguard_jax.data import mixtures
 from vlguard_jax.models import llava
 from vlguard_jax.parallel import mesh as mesh_lib
+from vlguard_jax.training import feed
 from vlguard_jax.training import metrics
 from vlguard_jax.training import optimizer
 from vlguard_jax.training import setup
 from vlguard_jax.training import step as step_lib
 
 # What may differ when a run is resumed: nothing here changes what is computed beyond rounding.
-FREE_SETTINGS = ("mesh", "run", "optimizer.max_steps", "data.read_threads")
+FREE_SETTINGS = (
+    "mesh",
+    "run",
+    "optimizer.max_steps",
+    "data.read_threads",
+    "data.read_workers",
+    "data.prefetch_mib",
+    "data.cache",
+    "data.check_pictures",
+)
+PROBLEMS_FILE = "bad_pictures.txt"  # written in place of a run
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,10 +73,11 @@ def train(settings: config.TrainConfig, workdir: str | Path) -> Result:
     # 2. Model and data; every step of the run is looked at before anything is computed.
     start = setup.load_model(settings)
     with _reading_bar(console) as progress_of:
-        data = setup.load_data(settings, start, progress_of)
+        data = setup.load_data(settings, start, progress_of, workdir / PROBLEMS_FILE)
     program = setup.build_program(settings, start, data.total_updates)
     if main:
         workdir_lib.claim(workdir, settings, free=FREE_SETTINGS)
+        (workdir / PROBLEMS_FILE).unlink(missing_ok=True)
         if data.mixture.drops:
             mixtures.write_drops(data.mixture.drops, workdir / "skipped.jsonl")
     console.print(*_introduction(settings, start, data), sep="\n", markup=False)
@@ -98,7 +110,7 @@ def _introduction(settings: config.TrainConfig, start: checkpoint_lib.Checkpoint
         f"{kind} of {settings.model.path} ({start.layout}), {data.last_update} updates of {settings.data.batch_size} conversations, "
         f"{jax.device_count()} {jax.devices()[0].platform} device(s), {settings.precision.compute}",
     ]
-    lines += data.mixture.notes()
+    lines += data.mixture.notes() + data.plan.notes()
     if data.mixture.stand_in:
         lines.append("STAND-IN PICTURES: drawn by `prepare --stand_in_images`; this run is a rehearsal, not a result")
     return lines
@@ -162,9 +174,11 @@ class _StopSignal:
 class _Log:
     """Fetches metrics one update late, so that the device never waits for the host."""
 
-    def __init__(self, writer: metrics.Writer, every: int, last_update: int):
-        self._writer, self._every, self._last_update = writer, every, last_update
+    def __init__(self, writer: metrics.Writer, settings: config.TrainConfig, last_update: int):
+        self._writer, self._settings, self._last_update = writer, settings, last_update
         self._pending: tuple[int, step_lib.Metrics, dict[str, float]] | None = None
+        self._seconds = self._waited = 0.0  # of all updates but the first, which compiles
+        self._updates = 0
         self.last: dict[str, float] = {}
 
     def settle(self) -> None:
@@ -173,15 +187,29 @@ class _Log:
             return
         update, on_device, counted = self._pending
         self._pending = None
-        self.last = {name: float(value) for name, value in jax.device_get(on_device).items()} | counted
+        self.last = metrics.of_step(jax.device_get(on_device), counted, tuple(self._settings.data.sources))
         if self.last["skipped"]:
             self._writer.say(f"update {update}: loss or gradient is not finite; parameters left as they were")
-        if update % self._every == 0 or update == self._last_update:
+        if update % self._settings.run.log_every == 0 or update == self._last_update:
             self._writer.write(update, self.last)
 
-    def follow(self, update: int, on_device: step_lib.Metrics, counted: dict[str, float]) -> None:
-        """Note an update that was just started."""
-        self._pending = (update, on_device, counted)
+    def follow(self, update: int, on_device: step_lib.Metrics, counted: dict[str, float], seconds: float, waited: float) -> None:
+        """Note an update that was just started: `seconds` after the one before, `waited` of them for its batch."""
+        clock = {"step_seconds": seconds, "tokens_per_second": counted["tokens"] / seconds, "input_wait": waited / seconds}
+        self._pending = update, on_device, counted | clock
+        self._updates += 1
+        if self._updates > 1:
+            self._seconds, self._waited = self._seconds + seconds, self._waited + waited
+
+    def conclude(self) -> None:
+        """Settle, and say so if reading has held the devices up."""
+        self.settle()
+        if self._waited > metrics.SLOW_INPUT * self._seconds:
+            data = self._settings.data
+            self._writer.say(
+                f"the devices waited for their input {100 * self._waited / self._seconds:.0f} % of the time: raise"
+                f" config.data.read_threads (now {data.read_threads}) or config.data.read_workers (now {data.read_workers})"
+            )
 
 
 def _run(
@@ -195,35 +223,33 @@ def _run(
 ) -> tuple[step_lib.TrainState, dict[str, float]]:
     done = saved = int(state.step)
     factor = optimizer.cosine_factor(data.total_updates, settings.optimizer.warmup_ratio)
+    learning_rates = settings.optimizer.learning_rate * np.asarray(factor(np.arange(data.last_update)))
     main = jax.process_index() == 0
     writer = metrics.Writer(workdir, start_step=done, total_steps=data.last_update, tensorboard=settings.run.tensorboard, active=main)
-    with writer, _StopSignal() as stop:
-        log = _Log(writer, settings.run.log_every, data.last_update)
-        began = time.perf_counter()
-        for index, batch in _batches(settings, data, program, done):
-            counted = _count(batch) | {"learning_rate": settings.optimizer.learning_rate * float(factor(np.int32(index)))}
-            state, on_device = program.step(state, program.frozen, program.reference, _to_device(batch, program.mesh))
+    batches = feed.Feed(_batches(settings, data, program, done), program.mesh)
+    with writer, _StopSignal() as stop, batches:
+        log = _Log(writer, settings, data.last_update)
+        began, on_device = time.perf_counter(), None
+        while (found := batches.take(on_device)) is not None:
+            index, batch, waited = found
+            state, on_device = program.step(state, program.frozen, program.reference, batch)
             done = index + 1
             log.settle()
             seconds, began = time.perf_counter() - began, time.perf_counter()
-            log.follow(done, on_device, counted | {"step_seconds": seconds, "tokens_per_second": counted["tokens"] / seconds})
+            log.follow(done, on_device, _count(data, index) | {"learning_rate": float(learning_rates[index])}, seconds, waited)
             if stop.seen:
                 break
             if settings.run.save_every and done % settings.run.save_every == 0:
                 log.settle()
                 store.save(done, setup.to_tree(state), meta)
                 saved = done
-        log.settle()
+        log.conclude()
     if done > saved:
         store.save(done, setup.to_tree(state), meta)
     return state, log.last
 
 
 def _batches(settings: config.TrainConfig, data: setup.Data, program: setup.Program, first: int) -> Iterator[tuple[int, types.Batch]]:
-    shards = mesh_lib.row_shards(program.mesh)
-    rows = settings.run.rows or settings.data.batch_size
-    if rows % shards:
-        raise errors.UserError(f"config.run.rows={rows} must be a multiple of the {shards} row shards of the mesh (data x fsdp)")
     return iter(
         loader.Loader(
             data.plan,
@@ -232,25 +258,23 @@ def _batches(settings: config.TrainConfig, data: setup.Data, program: setup.Prog
             image_mode=settings.model.image_mode,
             start_step=first,
             stop_step=data.last_update,
-            rows=rows,
             host_index=jax.process_index(),
             host_count=jax.process_count(),
         )
     )
 
 
-def _count(batch: types.Batch) -> dict[str, float]:
-    tokens, supervised = int((batch.segment_ids > 0).sum()), int((batch.loss_weight > 0).sum())
+def _count(data: setup.Data, step: int) -> dict[str, float]:
+    """From the plan, so that it holds for the step on all hosts."""
+    plan, index = data.plan[step], data.mixture.index
+    tokens, supervised = int(index.length[plan.samples].sum()), index.supervised[plan.samples]
+    of_source = np.bincount(index.source[plan.samples], supervised, len(index.source_names))
     return {
-        "tokens": float(tokens * jax.process_count()),
-        "supervised_tokens": float(supervised * jax.process_count()),
-        "padding_share": 1.0 - tokens / batch.segment_ids.size,
+        "tokens": float(tokens),
+        "supervised_tokens": float(supervised.sum()),
+        "padding_share": 1.0 - tokens / (plan.shape.rows * plan.shape.row_len),
+        **{f"supervised_tokens/{name}": float(n) for name, n in zip(index.source_names, of_source, strict=True) if n},
     }
-
-
-def _to_device(batch: types.Batch, mesh: jax.sharding.Mesh) -> types.Batch:
-    sharding = mesh_lib.row_sharding(mesh, leading=1)
-    return types.Batch(*(jax.make_array_from_process_local_data(sharding, x) for x in batch))
 
 
 @contextlib.contextmanager

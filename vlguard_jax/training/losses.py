@@ -29,14 +29,18 @@ class Extras:
     """What a loss may read beside model and batch.
 
     args: `config.loss_args`. reference: the untouched parameters of the start of the run, or None if the loss did not ask for
-    them (attribute `needs_reference = True` on the function). chunk: positions per chunk of the head.
+    them (attribute `needs_reference = True` on the function). chunk: positions per chunk of the head. sources: how many sources of
+    conversations there are.
     """
 
     args: Mapping[str, float]
     reference: llava.Params | None = None
     dropout_key: llama.DropoutKey = None
     chunk: int = 256
+    sources: int = 1
 
+
+BY_SOURCE = "cross_entropy_by_source"  # among a loss's metrics: f32[sources], summed over supervised tokens
 
 Loss = Callable[[llava.Functional, llava.Params, types.Batch, Extras], tuple[Array, Metrics]]
 
@@ -65,12 +69,23 @@ def token_cross_entropy(
     return jnp.moveaxis(losses, 0, 1).reshape(targets.shape[0], -1)[:, : targets.shape[1]]
 
 
+def by_source(cross_entropies: Float32[Array, "B T"], batch: types.Batch, extras: Extras) -> Metrics:
+    """For the log only: a loss that puts this among its metrics has `loss/<source>`, the mean per supervised token of each source,
+    in metrics.jsonl."""
+    values = jax.lax.stop_gradient(cross_entropies)
+
+    def of_one(source: Array) -> Array:
+        return jnp.sum(jnp.where((batch.source == source) & (batch.loss_weight > 0), values, 0.0))
+
+    return {BY_SOURCE: jax.vmap(of_one)(jnp.arange(extras.sources))}
+
+
 def cross_entropy(model: llava.Functional, params: llava.Params, batch: types.Batch, extras: Extras) -> tuple[Array, Metrics]:
     """The recipe's loss: sum of loss_weight * cross-entropy."""
     with model.precision():
         hidden = model.hidden(params, batch, extras.dropout_key)
         losses = token_cross_entropy(hidden, model.head_kernel(params), batch.targets, extras.chunk)
-    return jnp.sum(batch.loss_weight * losses), {}
+    return jnp.sum(batch.loss_weight * losses), by_source(losses, batch, extras)
 
 
 def cross_entropy_with_kl(model: llava.Functional, params: llava.Params, batch: types.Batch, extras: Extras) -> tuple[Array, Metrics]:
@@ -91,7 +106,7 @@ def cross_entropy_with_kl(model: llava.Functional, params: llava.Params, batch: 
     picked = jnp.take_along_axis(ours, jnp.maximum(batch.targets, 0)[..., None], axis=-1)[..., 0]
     divergence = jnp.sum(jnp.exp(theirs) * (theirs - ours), axis=-1)
     ce, kl = jnp.sum(batch.loss_weight * -picked), jnp.sum(batch.loss_weight * divergence)
-    return ce + kl_weight * kl, {"cross_entropy": ce, "kl": kl}
+    return ce + kl_weight * kl, {"cross_entropy": ce, "kl": kl, **by_source(-picked, batch, extras)}
 
 
 cross_entropy_with_kl.needs_reference = True

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 import contextlib
 import json
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
 from rich import console as rich_console
 from rich import progress
 from rich import table
 
+from vlguard_jax.training import losses
+
 METRICS_FILE = "metrics.jsonl"
 SCHEMA = 1
+SLOW_INPUT = 0.05  # from this share of the time on, the user hears that the devices wait for their input
 
 
 def cut_back(path: Path, step: int) -> int:
@@ -33,6 +37,19 @@ def cut_back(path: Path, step: int) -> int:
     beside.write_text("".join(line + "\n" for line in kept), encoding="utf-8")
     beside.replace(path)
     return len(lines) - len(kept)
+
+
+def of_step(fetched: Mapping[str, Any], counted: Mapping[str, float], sources: Sequence[str]) -> dict[str, float]:
+    """The log's numbers of one step: what the devices computed and what the host `counted`.
+
+    A loss's sums by source become `loss/<source>`, the mean cross-entropy per supervised token; a source that the step does not see
+    has none.
+    """
+    values = {name: float(value) for name, value in fetched.items() if name != losses.BY_SOURCE}
+    for source, total in zip(sources, fetched.get(losses.BY_SOURCE, ()), strict=False):
+        if tokens := counted.get(f"supervised_tokens/{source}"):
+            values[f"loss/{source}"] = float(total) / tokens
+    return values | counted
 
 
 class Writer:
@@ -84,4 +101,7 @@ class Writer:
             for name, value in values.items():
                 self._board.add_scalar(name, value, step)
         note = f"loss {values['loss']:.4f} lr {values['learning_rate']:.1e} {values['step_seconds']:.2f} s/step"
-        self._bar.update(self._task, completed=step, note=note + f" {values['tokens_per_second']:,.0f} tok/s")
+        note += f" {values['tokens_per_second']:,.0f} tok/s"
+        if values["input_wait"] >= SLOW_INPUT:
+            note += f", {100 * values['input_wait']:.0f} % waiting for input"
+        self._bar.update(self._task, completed=step, note=note)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 import dataclasses
+from pathlib import Path
 from typing import Any
 import zlib
 
@@ -92,21 +93,29 @@ def _with_adapters(loaded: checkpoint_lib.Checkpoint, wanted: model_config.LoraC
     return trees.unflatten(flat)
 
 
-def load_data(settings: config.TrainConfig, start: checkpoint_lib.Checkpoint, progress: Callable[[int, int], None] | None = None) -> Data:
-    """Read, tokenize and plan every conversation; look at every step of the run before anything is computed.
+def load_data(
+    settings: config.TrainConfig,
+    start: checkpoint_lib.Checkpoint,
+    progress: Callable[[int, int], None] | None = None,
+    problems_file: Path | None = None,
+) -> Data:
+    """Index every conversation and plan every step of the run, for the devices it has, before anything is computed.
+
+    `progress` and `problems_file`: see data/mixtures.py.
 
     Raises:
-      UserError: see data/mixtures.py and data/plan.py.
+      UserError: see data/mixtures.py and data/plan.py; or the mesh does not fit the devices.
     """
+    layout = plan_lib.Layout(rows=settings.run.rows, shards=mesh_lib.row_shards(mesh_lib.build(settings.mesh)))
     words = tokenizer_lib.load_tokenizer(start.tokenizer_folder)
     template = templates.get_template(settings.model.template)
-    patches = start.config.vision.num_patches if start.config.vision else 0
-    mixture = mixtures.build(settings.data, words, template, patches, progress)
-    plan = plan_lib.BatchPlan(mixture.index, settings.data, settings.seed)
-    total = plan.total_steps(settings.optimizer.epochs)
-    last = min(total, settings.optimizer.max_steps or total)
+    vision = start.config.vision
+    patches, size = (vision.num_patches, vision.image_size) if vision else (0, 336)
+    mixture = mixtures.build(settings.data, words, template, patches, progress, problems_file, settings.model.image_mode, size)
+    plan = plan_lib.BatchPlan(mixture.index, settings.data, settings.seed, layout, settings.optimizer.epochs)
+    last = min(plan.total_steps, settings.optimizer.max_steps or plan.total_steps)
     plan.check(last)
-    return Data(mixture, plan, total, last)
+    return Data(mixture, plan, plan.total_steps, last)
 
 
 def build_program(settings: config.TrainConfig, start: checkpoint_lib.Checkpoint, total_updates: int) -> Program:
@@ -133,7 +142,15 @@ def build_program(settings: config.TrainConfig, start: checkpoint_lib.Checkpoint
     tx = optimizer.build(settings.optimizer, total_updates)
     shardings = state_shardings(trained, tx, mesh)
     state = jax.jit(lambda params: step_lib.init_state(params, tx), out_shardings=shardings)(trained)
-    function = step_lib.build(model, loss, tx, seed=settings.seed, loss_args=dict(settings.loss_args), loss_chunk=settings.run.loss_chunk)
+    function = step_lib.build(
+        model,
+        loss,
+        tx,
+        seed=settings.seed,
+        loss_args=dict(settings.loss_args),
+        loss_chunk=settings.run.loss_chunk,
+        sources=len(settings.data.sources),
+    )
     compiled = jax.jit(function, donate_argnums=0, out_shardings=(shardings, mesh_lib.replicated(mesh)))
     return Program(model, mesh, compiled, state, shardings, frozen, reference)
 

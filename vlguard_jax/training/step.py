@@ -61,6 +61,7 @@ def build(
     seed: int,
     loss_args: dict[str, float],
     loss_chunk: int,
+    sources: int = 1,
 ) -> Callable[[TrainState, llava.Params, llava.Params | None, types.Batch], tuple[TrainState, Metrics]]:
     """The step function (state, frozen, reference, batch) -> (state, metrics), to be jitted with `donate_argnums=0`.
 
@@ -71,7 +72,7 @@ def build(
     with_dropout = model.lora is not None and model.lora.dropout > 0
 
     def micro_loss(trained: Any, frozen: Any, reference: Any, micro: types.Batch, key: Array) -> tuple[Array, Metrics]:
-        extras = losses.Extras(loss_args, reference, key if with_dropout else None, loss_chunk)
+        extras = losses.Extras(loss_args, reference, key if with_dropout else None, loss_chunk, sources)
         return loss(model, join(trained, frozen), micro, extras)
 
     def train_step(state: TrainState, frozen: Any, reference: Any, batch: types.Batch) -> tuple[TrainState, Metrics]:

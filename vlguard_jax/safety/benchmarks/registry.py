@@ -7,7 +7,7 @@ from vlguard_jax.safety.benchmarks import benchmark as benchmark_lib
 from vlguard_jax.safety.benchmarks import prompts
 from vlguard_jax.safety.benchmarks import vlguard
 
-BENCHMARKS = {b.name: b for b in (vlguard.BENCHMARK, vlguard.LIKE_VLGUARD, prompts.BENCHMARK)}
+BENCHMARKS = {b.name: b for b in (vlguard.BENCHMARK, vlguard.LEAK_FREE, vlguard.LIKE_VLGUARD, prompts.BENCHMARK)}
 
 
 def get(name: str) -> benchmark_lib.Benchmark:

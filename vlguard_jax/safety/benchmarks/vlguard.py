@@ -37,6 +37,18 @@ def load(settings: settings_lib.BenchmarkSettings, subset: str) -> list[benchmar
     ]
 
 
+def load_leak_free(settings: settings_lib.BenchmarkSettings, subset: str) -> list[benchmark_lib.Item]:
+    """The questions about pictures that do not stand in train.json, too, which lies beside test.json.
+
+    Raises:
+      UserError: missing or broken test.json or train.json.
+    """
+    items = load(settings, subset)
+    path = pathlib.Path(settings.path)
+    trained_on = {item.image for item in vlguard.read_items(path if path.is_dir() else path.parent, "train")}
+    return [item for item in items if item.image not in trained_on]
+
+
 @functools.lru_cache(maxsize=1)
 def _read(file: pathlib.Path, changed_ns: int) -> tuple[vlguard.Item, ...]:
     """The records, read once for all subsets; `changed_ns` is when the file was last written."""
@@ -50,6 +62,10 @@ BENCHMARK = benchmark_lib.Benchmark(
     load=load,
     access=ACCESS,
     answerable=("safe_safes",),
+)
+# Eight test pictures stand in the training set, four of them unsafe.
+LEAK_FREE = dataclasses.replace(
+    BENCHMARK, name="vlguard_leak_free", counts={"unsafes": 438, "safe_unsafes": 554, "safe_safes": 554}, load=load_leak_free
 )
 # One's own records in VLGuard's file format: any number of them, and a name that no one takes for VLGuard.
 LIKE_VLGUARD = dataclasses.replace(

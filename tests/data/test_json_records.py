@@ -1,0 +1,89 @@
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from vlguard_jax import errors
+from vlguard_jax import types
+from vlguard_jax.data import json_records
+
+VALUES = [{"id": i, "text": 'é漢🙂 "quoted\\' * (i % 5), "more": [1.5, None, {"deep": []}]} for i in range(60)]
+
+
+def keep(value, number, path):
+    """A record that holds its number and the JSON value."""
+    return types.Record(id=str(number), turns=(), category=json.dumps(value))
+
+
+def told(found):
+    return [(int(record.id), json.loads(record.category)) for record in found]
+
+
+@pytest.fixture(params=[7, 1 << 12])
+def chunk(request, monkeypatch):
+    """Windows smaller and larger than a record."""
+    monkeypatch.setattr(json_records, "CHUNK", request.param)
+
+
+@pytest.mark.parametrize("form", [{}, {"ensure_ascii": False}, {"indent": 2, "ensure_ascii": False}, {"separators": (",", ":")}])
+def test_every_record_is_found_again(tmp_path, chunk, form):
+    (tmp_path / "f.json").write_bytes(json.dumps(VALUES, **form).encode())
+    found = json_records.read(tmp_path / "f.json", keep)
+    assert told(found[i] for i in range(len(found))) == list(enumerate(VALUES))
+    part = found.part(17, 20)
+    assert told(part[i] for i in range(len(part))) == [(i, VALUES[i]) for i in (17, 18, 19)]
+
+
+def test_byte_order_mark_and_white_space(tmp_path, chunk):
+    (tmp_path / "f.json").write_bytes(b"\xef\xbb\xbf \n[ {} , 12 ,\t3]\r\n ")
+    assert told(json_records.read(tmp_path / "f.json", keep)) == [(0, {}), (1, 12), (2, 3)]
+
+
+def test_one_record_a_line(tmp_path):
+    lines = [json.dumps(value, ensure_ascii=False) for value in VALUES]
+    (tmp_path / "f.jsonl").write_text("\n\n".join(lines))
+    found = json_records.read(tmp_path / "f.jsonl", keep)
+    assert told(found) == list(enumerate(VALUES))
+    (tmp_path / "f.jsonl").write_text('{"id": 1}\n{"id": \n')
+    broken = json_records.read(tmp_path / "f.jsonl", keep)
+    assert told([broken[0]]) == [(0, {"id": 1})]
+    with pytest.raises(errors.UserError, match=r"f\.jsonl: record 1 is broken JSON: [^\n]*$"):
+        broken[1]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "must hold a JSON list of records, not nothing"),
+        ("{}", "must hold a JSON list of records, not an object"),
+        ("[]", "must hold a JSON list of records, not an empty one"),
+        ('[{"a": 1}\n {"b": 2}]', "broken JSON at line 2, column 2: Expecting ',' delimiter"),
+        ('[{"a": 1},\n {"b" 2}]', "broken JSON at line 2, column 7: Expecting ':' delimiter"),
+        ('[{"a": 1},\n', "broken JSON at line 2, column 1: Expecting value"),
+        ('[{"a": "é"}, {"b', "broken JSON at line 1, column 15: Unterminated string starting at"),
+        ('[{"a": 1}] {', "broken JSON at line 1, column 12: Extra data"),
+        ("[" + "[" * 100_000, "nested too deeply"),
+    ],
+)
+def test_broken_files(tmp_path, chunk, text, message):
+    (tmp_path / "f.json").write_text(text)
+    with pytest.raises(errors.UserError) as error:
+        json_records.scan(tmp_path / "f.json")
+    assert "f.json: " in str(error.value) and message in str(error.value) and "\n" not in str(error.value)
+
+
+def test_file_that_is_no_text(tmp_path, chunk):
+    (tmp_path / "f.json").write_bytes(b'["' + b"a" * 5000 + b'\xff"]')
+    with pytest.raises(errors.UserError, match=r"f\.json: not UTF-8 text at byte 5002$"):
+        json_records.scan(tmp_path / "f.json")
+    with pytest.raises(errors.UserError, match=r"no\.json: no such file$"):
+        json_records.scan(tmp_path / "no.json")
+
+
+def test_a_record_beyond_all_measure_ends_the_scan(tmp_path, monkeypatch):
+    monkeypatch.setattr(json_records, "CHUNK", 64)
+    monkeypatch.setattr(json_records, "LARGEST", 1000)
+    (tmp_path / "f.json").write_text('[{"a": "' + "x" * 100_000)
+    with pytest.raises(errors.UserError, match="line 1, column 8: Unterminated string"):
+        json_records.scan(tmp_path / "f.json")

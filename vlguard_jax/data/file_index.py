@@ -1,0 +1,242 @@
+"""Everything there is to know about a file of conversations before any picture is read: counted once, in parallel, and kept.
+
+The counts of a file depend on its content and on how text becomes tokens, so they are stored under a hash of both and found again by
+any run, whatever it selects from the file.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from concurrent import futures
+import dataclasses
+import functools
+import hashlib
+import io
+import itertools
+import json
+import multiprocessing
+import os
+import pathlib
+from typing import Any, NamedTuple, Protocol, runtime_checkable
+import zipfile
+
+from jaxtyping import Int64
+import numpy as np
+
+from vlguard_jax import errors
+from vlguard_jax import types
+from vlguard_jax.data import conversations
+from vlguard_jax.data import tokenization as tokenization_lib
+
+VERSION = 1  # of the counts and of the stored file; a change of either makes old files unread
+PART = 2000  # records that a process counts at a time
+PARALLEL_FROM = 4 * PART  # fewer records are counted in this process
+MOST_PROCESSES = 16
+
+Progress = Callable[[int, int], None]
+
+
+@runtime_checkable
+class Records(Protocol):
+    """Conversations by number."""
+
+    def __len__(self) -> int: ...
+    def __getitem__(self, i: int, /) -> types.Record: ...
+    def part(self, start: int, stop: int, /) -> Records:
+        """Records `start` .. `stop` - 1, to be sent to another process."""
+        ...
+
+
+class Problem(NamedTuple):
+    """What is wrong with a record.
+
+    kind: "record" (malformed); "tag" (pictures without a tag in the text, or a tag without any picture, which the reference trains on
+    as they stand); "pictures" (their number and that of the tags differ); "tokens" (the reference voids its labels). The `reason` of a
+    malformed record names the file; the others stand behind `origin`.
+    """
+
+    kind: str
+    origin: str
+    reason: str
+
+
+@dataclasses.dataclass(frozen=True)
+class FileIndex:
+    """One entry per record of a file. length .. modality_length as in `index.SampleIndex`, 0 for a malformed record.
+
+    ids: unique; a repeated id `x` becomes `x~1`, `x~2`, ... images: the pictures that the record names. categories: its category and
+    subcategory, empty where it gives none.
+    """
+
+    length: Int64[np.ndarray, " n"]
+    pictures: Int64[np.ndarray, " n"]
+    supervised: Int64[np.ndarray, " n"]
+    modality_length: Int64[np.ndarray, " n"]
+    ids: tuple[str, ...]
+    images: tuple[tuple[str, ...], ...]
+    categories: tuple[tuple[str, str], ...]
+    problems: Mapping[int, Problem]
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    @functools.cached_property
+    def repeated(self) -> frozenset[str]:
+        """Ids that the file gives to several records."""
+        first = [id_.removesuffix("~1") for id_ in self.ids if id_.endswith("~1")]
+        second = {id_.removesuffix("~2") for id_ in self.ids if id_.endswith("~2")} if first else set()
+        return frozenset(second.intersection(first))
+
+
+_COUNTS = ("length", "pictures", "supervised", "modality_length")
+
+
+def build(records: Records, tokenization: tokenization_lib.Tokenization, progress: Progress | None = None) -> FileIndex:
+    """Count every record; big files in several processes. `progress(done, total)` is called now and then."""
+    counted: list[dict[str, Any]] = []
+    total = len(records)
+    starts = range(0, total, PART)
+    parts = [records.part(start, min(start + PART, total)) for start in starts]
+    for start, part in zip(starts, _in_order(parts, tokenization, parallel=total >= PARALLEL_FROM), strict=True):
+        problems = {start + i: problem for i, problem in part["problems"].items()}
+        counted.append(part | {"problems": problems})
+        if progress is not None:
+            progress(min(start + PART, total), total)
+    return FileIndex(
+        **{name: np.concatenate([part["counts"][:, i] for part in counted]) for i, name in enumerate(_COUNTS)},
+        ids=unique([id_ for part in counted for id_ in part["ids"]]),
+        images=tuple(names for part in counted for names in part["images"]),
+        categories=tuple(pair for part in counted for pair in part["categories"]),
+        problems={i: problem for part in counted for i, problem in part["problems"].items()},
+    )
+
+
+def build_or_load(
+    records: Records,
+    content: str,
+    tokenization: tokenization_lib.Tokenization,
+    cache: pathlib.Path,
+    progress: Progress | None = None,
+) -> FileIndex:
+    """The index of a file whose content has the hash `content`, from `cache` if it was counted before."""
+    key = hashlib.sha256(json.dumps([VERSION, content, tokenization.fingerprint]).encode()).hexdigest()
+    path = cache / "index" / f"{key}.npz"
+    if (stored := _load(path)) is not None:
+        return stored
+    built = build(records, tokenization, progress)
+    _save(built, path)
+    return built
+
+
+def modality_length(record: types.Record) -> int:
+    """Whitespace-separated words of all turns, negative for a record without a picture (llava/train/train.py:675-690)."""
+    words = sum(len(turn.text.split()) for turn in record.turns)
+    return words if record.images else -words
+
+
+def unique(ids: list[str]) -> tuple[str, ...]:
+    """Ids that name one record each: `x`, `x` becomes `x~1`, `x~2`."""
+    repeated = {id_ for id_, count in Counter(ids).items() if count > 1}
+    seen: Counter[str] = Counter()
+    names = []
+    for id_ in ids:
+        seen[id_] += 1
+        names.append(f"{id_}~{seen[id_]}" if id_ in repeated else id_)
+    return tuple(names)
+
+
+def content_hash(path: pathlib.Path, cache: pathlib.Path) -> str:
+    """sha256 of a file, remembered in `cache` as long as its size and time of change stay."""
+    status = path.stat()
+    stamp = [str(path.resolve()), status.st_size, status.st_mtime_ns]
+    note = cache / "content" / hashlib.sha256(json.dumps(stamp).encode()).hexdigest()
+    if note.is_file() and len(found := note.read_text()) == 64:
+        return found
+    with open(path, "rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    write_beside(note, digest.encode())
+    return digest
+
+
+def _in_order(parts: list[Records], tokenization: tokenization_lib.Tokenization, *, parallel: bool) -> Iterator[dict[str, Any]]:
+    count = functools.partial(_count, tokenization=tokenization)
+    if not parallel:
+        yield from map(count, parts)
+        return
+    processes = min(MOST_PROCESSES, os.cpu_count() or 1)
+    # Not forked: the parent may hold the threads of jax.
+    with futures.ProcessPoolExecutor(processes, mp_context=multiprocessing.get_context("spawn")) as pool:
+        yield from pool.map(count, parts)
+
+
+def _count(records: Records, tokenization: tokenization_lib.Tokenization) -> dict[str, Any]:
+    counts = np.zeros((len(records), len(_COUNTS)), np.int64)
+    part: dict[str, Any] = {"counts": counts, "ids": [], "images": [], "categories": [], "problems": {}}
+    for i in range(len(records)):
+        id_, category = "", ("", "")
+        images: tuple[str, ...] = ()
+        try:
+            record = records[i]
+            id_, images, category = record.id, record.images, (record.category or "", record.subcategory or "")
+            tokens = tokenization.tokens(record)
+        except errors.UserError as e:
+            part["problems"][i] = Problem("record", "", str(e))
+        else:
+            tags = conversations.count_tags(record)
+            if not images or tags <= len(images):
+                sample = tokenization.sample(record, tokens)
+                counts[i] = len(sample.tokens), sample.num_pictures, sample.num_supervised, modality_length(record)
+            if tags != len(images):
+                kind = "pictures" if tags and images else "tag"
+                part["problems"][i] = Problem(kind, record.origin, f"{tags} turns with a picture tag, {len(images)} pictures")
+            elif tokens.mismatch is not None:
+                part["problems"][i] = Problem("tokens", record.origin, tokens.mismatch)
+        part["ids"].append(id_)
+        part["images"].append(images)
+        part["categories"].append(category)
+    return part
+
+
+def _save(index: FileIndex, path: pathlib.Path) -> None:
+    flat = {
+        "ids": index.ids,
+        "images": [name for names in index.images for name in names],
+        "categories": {i: pair for i, pair in enumerate(index.categories) if any(pair)},
+        "problems": list(index.problems.items()),
+    }
+    arrays = {name: getattr(index, name) for name in _COUNTS} | {"named": np.asarray([len(names) for names in index.images], np.int64)}
+    buffer = io.BytesIO()
+    np.savez(buffer, text=np.frombuffer(json.dumps(flat).encode(), np.uint8), **arrays)
+    write_beside(path, buffer.getvalue())
+
+
+def _load(path: pathlib.Path) -> FileIndex | None:
+    try:
+        with np.load(path) as arrays:
+            flat = json.loads(arrays["text"].tobytes())
+            counts = {name: arrays[name] for name in _COUNTS}
+            named = arrays["named"].tolist()
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, KeyError, zipfile.BadZipFile):
+        return None  # not whole: it is built again
+    names = iter(flat["images"])
+    categories = [("", "")] * len(named)
+    for i, pair in flat["categories"].items():
+        categories[int(i)] = tuple(pair)
+    return FileIndex(
+        **counts,
+        ids=tuple(flat["ids"]),
+        images=tuple(tuple(itertools.islice(names, count)) for count in named),
+        categories=tuple(categories),
+        problems={i: Problem(*problem) for i, problem in flat["problems"]},
+    )
+
+
+def write_beside(path: pathlib.Path, data: bytes) -> None:
+    """Write a file of the cache, whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    beside = path.with_name(f"{path.name}.{os.getpid()}.partial")
+    beside.write_bytes(data)
+    beside.replace(path)

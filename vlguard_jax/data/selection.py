@@ -1,0 +1,105 @@
+"""Which records of a file take part: by id, category, leak, count and weight. Draws are seeded and depend on nothing else."""
+
+from __future__ import annotations
+
+from collections import Counter
+import os
+import pathlib
+import random
+
+from jaxtyping import Int64
+import numpy as np
+
+from vlguard_jax import config
+from vlguard_jax import errors
+from vlguard_jax.data import file_index
+from vlguard_jax.data import vlguard
+from vlguard_jax.data.tfds import reader
+
+
+def select(found: file_index.FileIndex, settings: config.SourceSettings, name: str) -> Int64[np.ndarray, " m"]:
+    """Record numbers in file order; with a weight above 1 the whole list again and again behind it.
+
+    Raises:
+      UserError: an unexpected number of records, an id or category that is not there, or a sample larger than the source.
+    """
+    where = f"config.data.sources.{name}"
+    if settings.expect and len(found) != settings.expect:
+        raise errors.UserError(f"{settings.path}: {len(found):,} conversations, {where}.expect={settings.expect:,}: download it again")
+    keep = np.ones(len(found), bool)
+    if settings.include_ids:
+        keep &= _named(found, settings.include_ids, f"{where}.include_ids", name)
+    if settings.exclude_ids:
+        keep &= ~_named(found, settings.exclude_ids, f"{where}.exclude_ids", name)
+    if settings.leave_out:
+        keep &= ~_in_categories(found, settings.leave_out, f"{where}.leave_out")
+    if settings.leak_free:
+        keep &= ~_leaked(found, settings, where)
+    chosen = np.flatnonzero(keep)
+    if settings.count:
+        chosen = _sample(chosen, settings.count, settings.sample_seed, f"{where}.count")
+    return _weighted(chosen, settings, where)
+
+
+def copy_names(found: file_index.FileIndex, chosen: Int64[np.ndarray, " m"]) -> list[str]:
+    """Sample ids of `chosen`: the record's, and `ID*2`, `ID*3` for its further copies."""
+    seen: Counter[int] = Counter()
+    names = []
+    for i in chosen.tolist():
+        seen[i] += 1
+        names.append(found.ids[i] if seen[i] == 1 else f"{found.ids[i]}*{seen[i]}")
+    return names
+
+
+def read_ids(path: str, setting: str) -> set[str]:
+    """The ids in a text file, one a line.
+
+    Raises:
+      UserError: no such file.
+    """
+    if not os.path.isfile(path):
+        raise errors.UserError(f"{path}: no such file ({setting})")
+    return {line.strip() for line in pathlib.Path(path).read_text(encoding="utf-8").splitlines()} - {""}
+
+
+def _named(found: file_index.FileIndex, path: str, setting: str, name: str) -> np.ndarray:
+    wanted = read_ids(path, setting)
+    absent = sorted(wanted.difference(found.ids))
+    if absent:
+        shared = f" ({absent[0]!r} names several conversations: write {absent[0]}~1, ...)" if absent[0] in found.repeated else ""
+        raise errors.UserError(f"{path}: {len(absent)} of {len(wanted)} ids are not in source {name!r}, the first is {absent[0]!r}{shared}")
+    return np.asarray([id_ in wanted for id_ in found.ids])
+
+
+def _in_categories(found: file_index.FileIndex, names: tuple[str, ...], setting: str) -> np.ndarray:
+    known = {part for pair in found.categories for part in pair} - {""}
+    for name in names:
+        if name not in known:
+            raise errors.UserError(f"{setting}: no record is of category {name!r}{errors.nearest(name, sorted(known))}")
+    return np.asarray([bool(set(pair) & set(names)) for pair in found.categories])
+
+
+def _leaked(found: file_index.FileIndex, settings: config.SourceSettings, where: str) -> np.ndarray:
+    folder = pathlib.Path(settings.path)
+    if settings.format == "vlguard":
+        test = vlguard.read_items(folder if folder.is_dir() else folder.parent, "test")
+    elif settings.format == "tfds":
+        test = reader.open_prepared(folder, "test").items()
+    else:
+        raise errors.UserError(f'{where}.leak_free is for the formats "vlguard" and "tfds"')
+    held_out = {item.image for item in test}
+    return np.asarray([bool(held_out.intersection(names)) for names in found.images])
+
+
+def _sample(chosen: Int64[np.ndarray, " m"], count: int, seed: int, setting: str) -> Int64[np.ndarray, " k"]:
+    if count > len(chosen):
+        raise errors.UserError(f"{setting}={count}, but the source has only {len(chosen)} conversations")
+    return chosen[sorted(random.Random(seed).sample(range(len(chosen)), count))]
+
+
+def _weighted(chosen: Int64[np.ndarray, " m"], settings: config.SourceSettings, where: str) -> Int64[np.ndarray, " k"]:
+    if settings.weight <= 0:
+        raise errors.UserError(f"{where}.weight={settings.weight} must be positive")
+    whole, part = divmod(settings.weight, 1.0)
+    rest = _sample(chosen, round(part * len(chosen)), settings.sample_seed, f"{where}.weight")
+    return np.concatenate([chosen] * int(whole) + [rest])

@@ -1,0 +1,151 @@
+"""Where conversations come from: a file of records, the pictures that belong to them, and a hash of what it all says."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+import dataclasses
+import hashlib
+import io
+import os
+import pathlib
+import shutil
+
+import numpy as np
+
+from vlguard_jax import config
+from vlguard_jax import errors
+from vlguard_jax import types
+from vlguard_jax.data import file_index
+from vlguard_jax.data import json_records
+from vlguard_jax.data import pictures
+from vlguard_jax.data import records
+from vlguard_jax.data import vlguard
+from vlguard_jax.data.tfds import reader
+
+CACHE_VARIABLE = "VLGUARD_CACHE"
+
+
+@dataclasses.dataclass(frozen=True)
+class ListRecords:
+    """Records in memory, for files that are small or whose order decides their content."""
+
+    records: Sequence[types.Record]
+
+    def __len__(self) -> int:
+        return len(self.records)
+
+    def __getitem__(self, i: int) -> types.Record:
+        return self.records[i]
+
+    def part(self, start: int, stop: int) -> ListRecords:
+        """Records `start` .. `stop` - 1."""
+        return ListRecords(self.records[start:stop])
+
+
+@dataclasses.dataclass(frozen=True)
+class Source:
+    """One named source. content: hash of its records. store: its pictures, None if no place is named for them."""
+
+    name: str
+    records: file_index.Records
+    content: str
+    store: pictures.Store | reader.PreparedVLGuard | None
+    stand_in: bool
+
+
+def cache_folder(named: str) -> pathlib.Path:
+    """Where indices are kept: the folder that the config names, $VLGUARD_CACHE, or ~/.cache/vlguard_jax."""
+    return pathlib.Path(named or os.environ.get(CACHE_VARIABLE, "") or "~/.cache/vlguard_jax").expanduser()
+
+
+def open_source(name: str, settings: config.SourceSettings, cache: pathlib.Path) -> Source:
+    """Open one entry of `config.data.sources`; no record is looked at that needs not be.
+
+    Raises:
+      UserError: no path, unknown format, or the file or the pictures' place is missing or broken.
+    """
+    where = f"config.data.sources.{name}"
+    if settings.format not in _OPEN:
+        raise errors.UserError(f"{where}.format={settings.format!r} is unknown{errors.nearest(settings.format, _OPEN)}")
+    if not settings.path:
+        raise errors.UserError(f"{where}.path is empty: name the {'folder' if settings.format == 'tfds' else 'JSON file'}")
+    return _OPEN[settings.format](name, settings, cache)
+
+
+def local_copy(path: str, cache: pathlib.Path) -> pathlib.Path:
+    """`path` itself, or for an address like gs://bucket/file.json a copy in `cache`, made again when the original has changed.
+
+    Raises:
+      UserError: it cannot be read.
+    """
+    if "://" not in path:
+        return pathlib.Path(path)
+    import fsspec  # late: most runs read local files
+
+    try:
+        system, inside = fsspec.core.url_to_fs(path)
+        version = str(system.ukey(inside))
+        copy = cache / "remote" / hashlib.sha256(f"{path}\n{version}".encode()).hexdigest() / pathlib.PurePosixPath(inside).name
+        if not copy.is_file():
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            beside = copy.with_name(f"{copy.name}.{os.getpid()}.partial")
+            with system.open(inside, "rb") as remote, open(beside, "wb") as file:
+                shutil.copyfileobj(remote, file, 1 << 22)
+            beside.replace(copy)
+    except (OSError, ImportError, ValueError) as e:
+        raise errors.UserError(f"{path}: cannot be read: {e}") from e
+    return copy
+
+
+def _open_json(parse: json_records.Parse) -> Callable[[str, config.SourceSettings, pathlib.Path], Source]:
+    def open_(name: str, settings: config.SourceSettings, cache: pathlib.Path) -> Source:
+        path = local_copy(settings.path, cache)
+        if not path.is_file():
+            raise errors.UserError(f"{path}: no such file (config.data.sources.{name}.path)")
+        content = file_index.content_hash(path, cache)
+        found = json_records.JsonRecords(str(path), parse, _spans(path, content, cache))
+        return _with_pictures(name, settings, found, f"{settings.format} {content}")
+
+    return open_
+
+
+def _open_vlguard(name: str, settings: config.SourceSettings, cache: pathlib.Path) -> Source:
+    path = local_copy(settings.path, cache)
+    converted = vlguard.convert(vlguard.read_items(path, "train"), name)
+    file = path / "train.json" if path.is_dir() else path
+    return _with_pictures(name, settings, ListRecords(converted), f"vlguard {file_index.content_hash(file, cache)}")
+
+
+def _open_prepared(name: str, settings: config.SourceSettings, cache: pathlib.Path) -> Source:
+    prepared = reader.open_prepared(settings.path, "train")
+    converted = ListRecords(vlguard.convert(prepared.items(), name))
+    return Source(name, converted, f"tfds {prepared.sha256}", prepared, settings.stand_in or prepared.stand_in)
+
+
+def _with_pictures(name: str, settings: config.SourceSettings, found: file_index.Records, content: str) -> Source:
+    store = pictures.open_store(settings.images) if settings.images else None
+    drawn = settings.stand_in or bool(settings.images and vlguard.is_stand_in(settings.images))
+    return Source(name, found, content, store, drawn)
+
+
+def _spans(path: pathlib.Path, content: str, cache: pathlib.Path) -> json_records.Spans:
+    """Where the records of a file stand; remembered under its content and kind."""
+    note = cache / "spans" / f"{content}{path.suffix}.npy"
+    if note.is_file():
+        try:
+            return json_records.Spans(*np.load(note))
+        except (OSError, ValueError, EOFError):
+            pass  # not whole: it is scanned again
+    spans = json_records.scan(path)
+    buffer = io.BytesIO()
+    np.save(buffer, np.stack([spans.offset, spans.size]))
+    file_index.write_beside(note, buffer.getvalue())
+    return spans
+
+
+_OPEN: dict[str, Callable[[str, config.SourceSettings, pathlib.Path], Source]] = {
+    "llava": _open_json(records.parse_llava),
+    "alpaca": _open_json(records.parse_alpaca),
+    "vlguard": _open_vlguard,
+    "tfds": _open_prepared,
+}

@@ -1,0 +1,49 @@
+"""Sentencepiece word by word, with a memory: the same ids as for the whole text, several times as fast.
+
+In a BPE model no piece of which holds a space behind another character, no merge can cross the place where a space begins, so each run
+of spaces with the word behind it is tokenized by itself; and words repeat. `separable` says whether a model is like that (Llama's is).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+import re
+
+from sentencepiece import sentencepiece_model_pb2
+
+SPACE_PIECE = "\u2581"  # sentencepiece's visible space
+REMEMBERED = 1 << 17  # words; then all are forgotten, which bounds the memory
+
+_WORD = re.compile(f"[ {SPACE_PIECE}]*[^ {SPACE_PIECE}]+|[ {SPACE_PIECE}]+")
+
+
+def separable(model: bytes) -> bool:
+    """Whether `model`, a serialized sentencepiece model, tokenizes words independently of each other."""
+    spec = sentencepiece_model_pb2.ModelProto.FromString(model)  # type: ignore[attr-defined]
+    normal, trained = spec.normalizer_spec, spec.trainer_spec
+    plain = not normal.precompiled_charsmap and not normal.remove_extra_whitespaces and normal.escape_whitespaces
+    words = trained.model_type == trained.BPE and not trained.treat_whitespace_as_suffix
+    pieces = {piece.piece for piece in spec.pieces}
+    inside = any(SPACE_PIECE in piece.lstrip(SPACE_PIECE) or " " in piece for piece in pieces)
+    return plain and words and not inside and SPACE_PIECE in pieces
+
+
+class WordEncoder:
+    """`encode` is applied to each word of a text once."""
+
+    def __init__(self, encode: Callable[[str], list[int]]):
+        self._encode = encode
+        self._known: dict[str, list[int]] = {}
+
+    def __call__(self, text: str) -> list[int]:
+        """Ids of `text`: those of its words, one after the other."""
+        known = self._known
+        ids: list[int] = []
+        for word in _WORD.findall(text):
+            found = known.get(word)
+            if found is None:
+                if len(known) >= REMEMBERED:
+                    known.clear()
+                found = known[word] = self._encode(word)
+            ids += found
+        return ids

@@ -1,0 +1,59 @@
+"""The next batch on its way to the devices while they work on the one before, and how long they had to wait for it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from concurrent import futures
+import time
+from types import TracebackType
+from typing import Any
+
+import jax
+
+from vlguard_jax import types
+from vlguard_jax.parallel import mesh as mesh_lib
+
+
+def to_device(batch: types.Batch, mesh: jax.sharding.Mesh) -> types.Batch:
+    """This process's part of a batch, as part of the global arrays: rows and pictures spread over the data and fsdp axes."""
+    sharding = mesh_lib.row_sharding(mesh, leading=1)
+    return types.Batch(*(jax.make_array_from_process_local_data(sharding, x) for x in batch))
+
+
+class Feed:
+    """Hands out the batches of `source` on the devices of `mesh`; a context manager.
+
+    A loop that starts a step with one batch, sees the step before it finished and takes the next batch then has exactly one batch
+    on the devices ahead of the step that runs. Nothing is read from `source` before it is asked for.
+    """
+
+    def __init__(self, source: Iterator[tuple[int, types.Batch]], mesh: jax.sharding.Mesh):
+        self._source, self._mesh = source, mesh
+        self._watcher = futures.ThreadPoolExecutor(1, thread_name_prefix="feed")
+
+    def __enter__(self) -> Feed:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None) -> None:
+        self._watcher.shutdown(wait=False, cancel_futures=True)
+
+    def take(self, running: Any = None) -> tuple[int, types.Batch, float] | None:
+        """(step, batch, seconds the devices stood still for it), or None behind the last one.
+
+        `running` is what the step under way will give: the wait counts from when that is there. Time in which the devices still
+        compute costs nothing. Without it (before the first step) every second counts.
+        """
+        began = time.perf_counter()
+        finished = self._watcher.submit(_finished, running)
+        found = next(self._source, None)
+        if found is None:
+            return None
+        step, batch = found
+        placed = to_device(batch, self._mesh)
+        now = time.perf_counter()
+        return step, placed, now - max(began, finished.result()) if finished.done() else 0.0
+
+
+def _finished(running: Any) -> float:
+    jax.block_until_ready(running)
+    return time.perf_counter()
