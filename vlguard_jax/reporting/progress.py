@@ -5,8 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 import contextlib
 
+from rich import console as rich_console
 from rich import progress as rich_progress
 from rich import text
+
+Tell = Callable[[int, int], None]
 
 
 class _Speed(rich_progress.ProgressColumn):
@@ -30,3 +33,11 @@ def answers(done: int, total: int) -> Iterator[Callable[[int], None]]:
     with rich_progress.Progress(*columns) as bar:
         task = bar.add_task("answers", total=total, completed=done)
         yield lambda count: bar.advance(task, count)
+
+
+@contextlib.contextmanager
+def reading(console: rich_console.Console) -> Iterator[Tell]:
+    """A bar that is gone at the end; yields a function that is told (conversations read, of how many)."""
+    with rich_progress.Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
+        task = bar.add_task("reading conversations", total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total)

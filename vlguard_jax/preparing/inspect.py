@@ -1,0 +1,46 @@
+"""`prepare inspect`: one batch as training would get it, for people to read."""
+
+from __future__ import annotations
+
+import pathlib
+
+from vlguard_jax import config
+from vlguard_jax import errors
+from vlguard_jax.data import loader
+from vlguard_jax.preparing import index
+from vlguard_jax.preparing import opened
+from vlguard_jax.reporting import batch_page
+from vlguard_jax.reporting import batch_rows
+from vlguard_jax.reporting import batch_text
+from vlguard_jax.reporting import page
+
+
+def run(
+    settings: config.TrainConfig, *, step: int = 0, rows: int = 4, shards: int = 1, out: str = "", harmless: bool = False
+) -> batch_rows.Step:
+    """Print step `step` of the run, from 0, as one host that holds all `shards` row shards loads it. Returns what is in it.
+
+    Args:
+      rows: the first so many rows in full, 0 for all.
+      out: write a page with the pictures to this file, too.
+      harmless: the sources are known to hold nothing harmful: fold and blur nothing in the page.
+
+    Raises:
+      UserError: as `opened.open_mixture` and `opened.plan`, there is no such step, or the page cannot be written.
+    """
+    console = index.terminal()
+    found = opened.open_mixture(settings, console)
+    plan = opened.plan(settings, found.mixture, shards)
+    steps = opened.steps(settings, plan)
+    if not 0 <= step < steps:
+        raise errors.UserError(f"--step={step}: the run has {steps:,} steps, 0 to {steps - 1:,}")
+    batches = loader.Loader(plan, found.mixture, found.vision, image_mode=settings.model.image_mode, start_step=step, stop_step=step + 1)
+    _, batch = next(iter(batches))
+    patches = found.vision.num_patches if found.vision else 0
+    shown = batch_rows.read(batch, step, steps, plan, found.mixture, patches)
+    words = found.mixture.tokenization.tokenizer
+    batch_text.show(shown, rows, words, console)
+    if out:
+        page.save(pathlib.Path(out), batch_page.render(shown, rows, words, title=f"Step {step} of {steps:,}", fold=not harmless))
+        console.print(f"\nwrote {out}", markup=False)
+    return shown

@@ -1,0 +1,87 @@
+"""What a training config would train on, found out without reading a weight."""
+
+from __future__ import annotations
+
+import dataclasses
+import pathlib
+import time
+
+from rich import console as rich_console
+
+from vlguard_jax import config
+from vlguard_jax import errors
+from vlguard_jax.checkpoints import export
+from vlguard_jax.checkpoints import hub
+from vlguard_jax.checkpoints import sources as checkpoint_sources
+from vlguard_jax.data import mixtures
+from vlguard_jax.data import plan as plan_lib
+from vlguard_jax.data import sources
+from vlguard_jax.data import templates
+from vlguard_jax.data import tokenizer as tokenizer_lib
+from vlguard_jax.models import config as model_config
+from vlguard_jax.reporting import progress
+
+
+@dataclasses.dataclass(frozen=True)
+class Opened:
+    """The mixture of a config. vision: None for a model without a tower. seconds: for all of it; counted: files whose records were
+    counted now, the others' counts were in `cache`."""
+
+    mixture: mixtures.Mixture
+    vision: model_config.VisionConfig | None
+    seconds: float
+    counted: int
+    cache: pathlib.Path
+
+
+def open_mixture(settings: config.TrainConfig, console: rich_console.Console) -> Opened:
+    """Index everything that `settings` names, or find the index in the cache. Shows a bar on `console` meanwhile.
+
+    Raises:
+      UserError: no model is named or it lacks config or tokenizer, or as `mixtures.build`.
+    """
+    began = time.perf_counter()
+    model, folder = _model(settings.model)
+    words = tokenizer_lib.load_tokenizer(folder)
+    template = templates.get_template(settings.model.template)
+    patches = model.vision.num_patches if model.vision else 0
+    side = model.vision.image_size if model.vision else 336
+    cache = sources.cache_folder(settings.data.cache)
+    known = _indices(cache)
+    with progress.reading(console) as tell:
+        mixture = mixtures.build(settings.data, words, template, patches, tell, image_mode=settings.model.image_mode, image_size=side)
+    return Opened(mixture, model.vision, time.perf_counter() - began, len(_indices(cache) - known), cache)
+
+
+def plan(settings: config.TrainConfig, mixture: mixtures.Mixture, shards: int) -> plan_lib.BatchPlan:
+    """The steps of the run on `shards` row shards (config.mesh data x fsdp), every one of them checked.
+
+    Raises:
+      UserError: as `plan.BatchPlan` and its `check`.
+    """
+    layout = plan_lib.Layout(rows=settings.run.rows, shards=shards)
+    made = plan_lib.BatchPlan(mixture.index, settings.data, settings.seed, layout, settings.optimizer.epochs)
+    made.check(steps(settings, made))
+    return made
+
+
+def steps(settings: config.TrainConfig, made: plan_lib.BatchPlan) -> int:
+    """How many steps the run makes."""
+    return min(made.total_steps, settings.optimizer.max_steps or made.total_steps)
+
+
+def _indices(cache: pathlib.Path) -> set[str]:
+    """Names of the indices that lie in the cache; one for each file that was counted."""
+    return {path.name for path in (cache / "index").glob("*.npz")}
+
+
+def _model(model: config.ModelSettings) -> tuple[model_config.LlavaConfig, pathlib.Path]:
+    """(sizes, folder of the tokenizer) of a checkpoint of any layout."""
+    if not model.path:
+        raise errors.UserError("config.model.path is empty: name a checkpoint folder or hub id, e.g. --config.model.path=FOLDER")
+    folder = hub.resolve(model.path)
+    if export.is_export(folder):
+        checkpoint_sources.refuse(folder, base=model.base, vision_tower=model.vision_tower, projector=model.projector)
+        return export.sizes(export.read_record(folder))[0], folder
+    found = checkpoint_sources.make_plan(folder, base=model.base, vision_tower=model.vision_tower, projector=model.projector)
+    return found.config, found.tokenizer_folder

@@ -1,0 +1,226 @@
+"""What the arrays of one step hold, conversation by conversation, for people to read."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+import dataclasses
+import functools
+
+from jaxtyping import Bool, Int32, UInt8
+import numpy as np
+
+from vlguard_jax import types
+from vlguard_jax.data import mixtures
+from vlguard_jax.data import plan as plan_lib
+from vlguard_jax.data import tokenizer as tokenizer_lib
+
+READ, LEARNED, PICTURE = "read", "learned", "picture"
+_LONGEST = 4  # bytes of a letter in UTF-8
+_BEFORE = "a"  # any text
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """Tokens that follow each other and are alike: given to the model (READ), asked of it by the loss (LEARNED), or the slots of
+    picture `picture` of the conversation (PICTURE). `start` counts from the conversation's first token."""
+
+    kind: str
+    start: int
+    count: int
+    picture: int = -1
+
+    @property
+    def stop(self) -> int:
+        return self.start + self.count
+
+
+@dataclasses.dataclass(frozen=True)
+class Picture:
+    """A picture as the model gets it, before normalisation."""
+
+    name: str
+    pixels: UInt8[np.ndarray, "S S 3"]
+    slots: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Conversation:
+    """One conversation in a row, as the arrays have it.
+
+    segment: its number in the row, from 1. start: the column of its first token. last_position: rotary position of its last token.
+    token_weight: loss weight of each learned token, 0.0 without one. share: what it adds to the weights of the whole step, which
+    sum to 1 over the recipe's groups. group: the micro-batch of the recipe that it belongs to.
+    """
+
+    id: str
+    source: str
+    group: int
+    segment: int
+    start: int
+    last_position: int
+    tokens: Int32[np.ndarray, " n"]
+    runs: tuple[Run, ...]
+    pictures: tuple[Picture, ...]
+    token_weight: float
+    share: float
+
+    def count(self, kind: str) -> int:
+        """Tokens of that kind."""
+        return sum(run.count for run in self.runs if run.kind == kind)
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+    """A row of the step."""
+
+    number: int
+    conversations: tuple[Conversation, ...]
+
+    @property
+    def used(self) -> int:
+        """Tokens that are no padding."""
+        return sum(len(c.tokens) for c in self.conversations)
+
+
+@dataclasses.dataclass(frozen=True)
+class Step:
+    """All rows of a step. number: from 0; of: steps of the run. micro_batches: programs that the devices run one after the other."""
+
+    number: int
+    of: int
+    epoch: int
+    row_len: int
+    micro_batches: int
+    shards: int
+    room: int  # for pictures
+    rows: tuple[Row, ...]
+
+    @property
+    def conversations(self) -> list[Conversation]:
+        """Those of all rows, in order."""
+        return [c for row in self.rows for c in row.conversations]
+
+    def count(self, kind: str) -> int:
+        """Tokens of that kind."""
+        return sum(c.count(kind) for c in self.conversations)
+
+    @property
+    def tokens(self) -> int:
+        """Tokens that the devices compute, padding included."""
+        return len(self.rows) * self.row_len
+
+    @property
+    def padding(self) -> int:
+        return self.tokens - sum(row.used for row in self.rows)
+
+    @property
+    def pictures(self) -> int:
+        return sum(len(c.pictures) for c in self.conversations)
+
+    @property
+    def weight(self) -> float:
+        """Sum of the loss weights of all tokens."""
+        return sum(c.share for c in self.conversations)
+
+
+def read(batch: types.Batch, number: int, steps: int, plan: plan_lib.BatchPlan, mixture: mixtures.Mixture, patches: int) -> Step:
+    """Take the batch of step `number` apart. `patches` is P, the slots a picture takes; the batch is the one of all hosts.
+
+    Everything but names and groups is read from the arrays. Shapes: [A, B, T] and [A, N, S, S, 3].
+
+    Raises:
+      ValueError: the arrays do not hold the conversations that the plan names.
+    """
+    step_plan = plan[number]
+    held: list[list[int]] = [[] for _ in range(step_plan.shape.rows)]
+    for place, row in enumerate(step_plan.row.tolist()):
+        held[row].append(place)
+    micro_batches, per_micro_batch, row_len = batch.tokens.shape
+    rows = []
+    for a in range(micro_batches):
+        for b in range(per_micro_batch):
+            number_of_row = a * per_micro_batch + b
+            places = held[number_of_row]
+            if int(batch.segment_ids[a, b].max()) != len(places):
+                raise ValueError(f"row {number_of_row} holds {int(batch.segment_ids[a, b].max())} conversations, not {len(places)}")
+            found = [
+                _conversation(batch, (a, b), segment, int(step_plan.samples[place]), int(step_plan.groups[place]), mixture, patches)
+                for segment, place in enumerate(places, start=1)
+            ]
+            rows.append(Row(number_of_row, tuple(found)))
+    return Step(
+        number=number,
+        of=steps,
+        epoch=number // plan.steps_per_epoch,
+        row_len=row_len,
+        micro_batches=micro_batches,
+        shards=plan.layout.shards,
+        room=batch.images.shape[0] * batch.images.shape[1],
+        rows=tuple(rows),
+    )
+
+
+def texts(tokenizer: tokenizer_lib.Tokenizer, ids: Iterable[int]) -> list[str]:
+    """The text of each token. A letter that several tokens spell byte by byte stands at the last one; the others are empty."""
+    single = functools.cache(lambda id_: _text(tokenizer, (id_,)))
+    found: list[str] = []
+    pending: list[int] = []
+    for id_ in ids:
+        pending.append(id_)
+        text = single(id_) if len(pending) == 1 else _text(tokenizer, tuple(pending))
+        whole = not text.endswith("\ufffd") or len(pending) == _LONGEST
+        found.append(text if whole else "")
+        if whole:
+            pending = []
+    if pending:
+        found[-1] = _text(tokenizer, tuple(pending))
+    return found
+
+
+def visible(text: str) -> str:
+    """`text` with a sign for line breaks and the code of every other character that cannot be seen or would steer a terminal."""
+    return "".join(c if c.isprintable() else "\u23ce\n" if c == "\n" else f"\\u{{{ord(c):x}}}" for c in text)
+
+
+def _text(tokenizer: tokenizer_lib.Tokenizer, ids: Sequence[int]) -> str:
+    if not tokenizer.decode(ids) and (special := tokenizer.decode(ids, skip_special=False)):
+        return special
+    before = tokenizer.encode(_BEFORE, add_bos=False)  # decoding drops spaces at the beginning
+    return tokenizer.decode([*before, *ids], skip_special=False)[len(tokenizer.decode(before, skip_special=False)) :]
+
+
+def _conversation(
+    batch: types.Batch, row: tuple[int, int], segment: int, sample: int, group: int, mixture: mixtures.Mixture, patches: int
+) -> Conversation:
+    columns = np.flatnonzero(batch.segment_ids[row] == segment)
+    slots, weights = batch.image_slot[row][columns], batch.loss_weight[row][columns]
+    # A token is learned where the position in front of it has it as target.
+    learned = np.append(False, batch.targets[row][columns][:-1] != types.IGNORE_LABEL)
+    shown = np.where(slots >= 0, slots // max(1, patches), -1)
+    numbers = list(dict.fromkeys(shown[shown >= 0].tolist()))
+    names = mixture.record(sample).images[: len(numbers)] if numbers else ()
+    pictures = [Picture(name, batch.images[row[0], n], int((shown == n).sum())) for name, n in zip(names, numbers, strict=True)]
+    return Conversation(
+        id=mixture.index.ids[sample],
+        source=mixture.index.source_names[int(batch.source[row][columns[0]])],
+        group=group,
+        segment=segment,
+        start=int(columns[0]),
+        last_position=int(batch.positions[row][columns[-1]]),
+        tokens=batch.tokens[row][columns],
+        runs=tuple(_runs(learned, shown, numbers)),
+        pictures=tuple(pictures),
+        token_weight=float(weights.max()),
+        share=float(weights.sum(dtype=np.float64)),
+    )
+
+
+def _runs(learned: Bool[np.ndarray, " n"], shown: Int32[np.ndarray, " n"], numbers: list[int]) -> list[Run]:
+    key = np.where(shown >= 0, shown + 2, learned)
+    starts = np.flatnonzero(np.append(True, key[1:] != key[:-1])).tolist()
+    found = []
+    for start, stop in zip(starts, [*starts[1:], len(key)], strict=True):
+        kind = PICTURE if shown[start] >= 0 else LEARNED if learned[start] else READ
+        picture = numbers.index(int(shown[start])) if kind == PICTURE else -1
+        found.append(Run(kind, start, stop - start, picture))
+    return found
