@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import io
 import json
 
@@ -82,6 +83,13 @@ def test_plan(tmp_path):
     assert sum(s.steps for s in plan.shapes) == 5 and plan.computed_over_real == made.computed_over_real > 1
     for shape in plan.shapes:
         assert shape.steps == sum((made[i].shape.rows, made[i].shape.row_len) == (shape.rows, shape.row_len) for i in range(5))
+
+
+def test_stand_in_pictures_are_named(report):
+    for stand_in in (False, True):
+        out = io.StringIO()
+        lengths.show(dataclasses.replace(report, stand_in=stand_in), rich_console.Console(file=out, width=100))
+        assert ("STAND-IN PICTURES" in out.getvalue()) is stand_in
 
 
 @pytest.mark.parametrize("width", [60, 132])

@@ -39,8 +39,9 @@ def run(
     patches = found.vision.num_patches if found.vision else 0
     shown = batch_rows.read(batch, step, steps, plan, found.mixture, patches)
     words = found.mixture.tokenization.tokenizer
+    if out:  # first, so that it is there even if nobody reads the text to its end
+        page.save(pathlib.Path(out), batch_page.render(shown, rows, words, title=f"Step {step} of {steps:,}", fold=not harmless))
     batch_text.show(shown, rows, words, console)
     if out:
-        page.save(pathlib.Path(out), batch_page.render(shown, rows, words, title=f"Step {step} of {steps:,}", fold=not harmless))
         console.print(f"\nwrote {out}", markup=False)
     return shown

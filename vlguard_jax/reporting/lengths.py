@@ -19,6 +19,7 @@ from vlguard_jax.data import plan as plan_lib
 BINS = 16  # of a histogram, at most
 BAR = 40  # letters of its longest bar
 TOTAL = "all sources"
+STAND_IN = "STAND-IN PICTURES: drawn by `prepare --stand_in_images`"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -163,7 +164,7 @@ def show(report: Report, console: rich_console.Console) -> None:
         if s.left_out and s.name != TOTAL:
             reasons = ", ".join(f"{count:,} {text}" for text, count in s.left_out.items())
             console.print(f"{s.name}: left out {sum(s.left_out.values()):,}: {reasons}", markup=False)
-    for note in report.notes:
+    for note in (*report.notes, *[STAND_IN] * report.stand_in):
         console.print(note, markup=False)
 
 
