@@ -65,5 +65,6 @@ def test_what_can_be_separated(options, expected):
 def test_memory_is_bounded(monkeypatch):
     monkeypatch.setattr(words, "REMEMBERED", 3)
     encoder = words.WordEncoder(lambda word: [len(word)])
+    assert encoder("a bb ccc dddd eeeee a") == [1, 3, 4, 5, 6, 2]
     assert encoder("a bb ccc dddd  eeeee a") == [1, 3, 4, 5, 7, 2]
-    assert len(encoder._known) <= 3
+    assert len(encoder._any) <= 3 and len(encoder._behind_a_space) <= 3

@@ -89,7 +89,7 @@ class Tokenizer:
         ids = [self.bos_id] if add_bos else []
         if self.legacy or not text:
             return ids + self._encode_split(text)
-        body = self._encode_split(words.SPACE_PIECE + text.replace(words.SPACE_PIECE, " "))
+        body = self._encode_split(" " + text.replace(words.SPACE_PIECE, " "))
         lone_space = len(body) > 1 and body[0] == self._pieces.PieceToId(words.SPACE_PIECE) and self._is_special(body[1])
         return ids + (body[1:] if lone_space else body)
 
@@ -132,7 +132,7 @@ class Tokenizer:
 
     def _encode_plain(self, text: str) -> list[int]:
         if self._by_word is not None:
-            return self._by_word(words.SPACE_PIECE + text if self.legacy else text)
+            return self._by_word(f" {text}" if self.legacy else text)
         return list(self._pieces.EncodeAsIds(text)) if self.legacy else self._encode_bare(text)
 
     def _encode_bare(self, text: str) -> list[int]:

@@ -7,6 +7,7 @@ of spaces with the word behind it is tokenized by itself; and words repeat. `sep
 from __future__ import annotations
 
 from collections.abc import Callable
+import itertools
 import re
 
 from sentencepiece import sentencepiece_model_pb2
@@ -28,22 +29,32 @@ def separable(model: bytes) -> bool:
     return plain and words and not inside and SPACE_PIECE in pieces
 
 
+class _Memory(dict[str, list[int]]):
+    """The ids of every word that was asked for."""
+
+    def __init__(self, encode: Callable[[str], list[int]]):
+        super().__init__()
+        self._encode = encode
+
+    def __missing__(self, word: str) -> list[int]:
+        if len(self) >= REMEMBERED:
+            self.clear()
+        ids = self[word] = self._encode(word)
+        return ids
+
+
 class WordEncoder:
     """`encode` is applied to each word of a text once."""
 
     def __init__(self, encode: Callable[[str], list[int]]):
-        self._encode = encode
-        self._known: dict[str, list[int]] = {}
+        self._any = _Memory(encode)
+        self._behind_a_space = _Memory(lambda word: encode(f" {word}"))
 
     def __call__(self, text: str) -> list[int]:
         """Ids of `text`: those of its words, one after the other."""
-        known = self._known
-        ids: list[int] = []
-        for word in _WORD.findall(text):
-            found = known.get(word)
-            if found is None:
-                if len(known) >= REMEMBERED:
-                    known.clear()
-                found = known[word] = self._encode(word)
-            ids += found
-        return ids
+        if SPACE_PIECE in text or "  " in text:
+            return list(itertools.chain.from_iterable(map(self._any.__getitem__, _WORD.findall(text))))
+        first, *rest = text.removesuffix(" ").split(" ")  # the quick way for single spaces
+        ids = [*self._any[first]] if first else []
+        ids += itertools.chain.from_iterable(map(self._behind_a_space.__getitem__, rest))
+        return ids + self._any[" "] if text.endswith(" ") else ids

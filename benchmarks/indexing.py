@@ -1,0 +1,230 @@
+"""How long a run on the full mixture takes before its first step: indexing, planning, and going on at step 4,000.
+
+  python benchmarks/indexing.py
+
+Writes as many conversations as the mixture and VLGuard have, with the lengths of packing.py's model and English words, and a zip file of
+pictures; indexes them in all cores, then starts two new processes: one that finds the index in the cache, plans the epoch and makes the
+first batch, and one that goes on at step 4,000. Also: the memory that a JSON file of 2 GB takes. Needs 4 GB of disk (--folder) and about
+five minutes. Prints one table, or with --json one JSON object.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+import io
+import json
+import pathlib
+import pydoc_data.topics
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from typing import Any
+import zipfile
+
+from absl import flags
+import numpy as np
+from PIL import Image
+import sentencepiece
+
+from vlguard_jax import cli
+from vlguard_jax import config
+from vlguard_jax import errors
+from vlguard_jax.data import file_index
+from vlguard_jax.data import json_records
+from vlguard_jax.data import mixtures
+from vlguard_jax.data import plan as plan_lib
+from vlguard_jax.data import sources
+from vlguard_jax.data import templates
+from vlguard_jax.data import tokenization as tokenization_lib
+from vlguard_jax.data import tokenizer as tokenizer_lib
+from vlguard_jax.models import config as model_config
+
+_JSON = flags.DEFINE_boolean("json", False, "print one JSON object in place of the table")
+_COUNT = flags.DEFINE_integer("count", 667_298, "conversations")
+_BIG = flags.DEFINE_integer("big", 2000, "megabytes of the file that is scanned for its memory; 0: none")
+_FOLDER = flags.DEFINE_string("folder", "", "where to write; a temporary folder that is removed again if not given")
+_START = flags.DEFINE_integer("start", -1, "(what a new process is asked to do) the step to start at")
+
+STEP = 4000
+PICTURES = 100_000  # distinct ones
+TEXT_ONLY = 0.061
+BARS = {"conversations_per_second": 5000, "plan_seconds": 60, "resume_seconds": 5, "big_gib": 3}
+
+
+def main(positional: list[str]) -> int:
+    """Write, index, start again; or be one of the new processes."""
+    if positional:
+        raise errors.UserError("indexing.py takes --json, --count, --big and --folder; see --help")
+    if _START.value >= 0:
+        print(json.dumps(start(pathlib.Path(_FOLDER.value), _START.value)))
+        return errors.EXIT_OK
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = pathlib.Path(_FOLDER.value or temporary)
+        figures = measure(folder)
+    print(json.dumps(figures)) if _JSON.value else show(figures)
+    return errors.EXIT_OK
+
+
+def settings(folder: pathlib.Path) -> config.DataSettings:
+    """Of a packed run on what was written."""
+    source = config.SourceSettings(path=str(folder / "mix.json"), images=str(folder / "pictures.zip"))
+    return config.DataSettings(
+        sources={"mix": source}, mode="pack", order="modality_length", check_pictures="exists", cache=str(folder / "c")
+    )
+
+
+def measure(folder: pathlib.Path) -> dict[str, Any]:
+    """All figures."""
+    texts = english()
+    train_tokenizer(folder, texts)
+    write_mix(folder / "mix.json", texts, _COUNT.value)
+    write_pictures(folder / "pictures.zip")
+    began = time.perf_counter()
+    spans = json_records.scan(folder / "mix.json")
+    figures: dict[str, Any] = {"scan_seconds": time.perf_counter() - began, "megabytes": (folder / "mix.json").stat().st_size / 1e6}
+    source = sources.open_source("mix", settings(folder).sources["mix"], folder / "c")
+    began = time.perf_counter()
+    index = file_index.build_or_load(source.records, source.content, tokenization(folder), folder / "c")
+    figures["index_seconds"] = time.perf_counter() - began
+    figures["conversations_per_second"] = len(index) / (figures["index_seconds"] + figures["scan_seconds"])
+    figures["mean_length"] = float(index.length.mean())
+    assert len(spans.offset) == len(index) == _COUNT.value and not index.problems
+    begins = {"start": 0, "resume": min(STEP, len(index) // settings(folder).batch_size - 1)}
+    for name, step in begins.items():
+        figures |= {f"{name}_{key}": value for key, value in in_new_process(folder, step).items()}
+    figures["plan_seconds"] = figures["start_plan_seconds"]
+    figures["resume_seconds"] = figures["resume_process_seconds"]
+    if _BIG.value:
+        figures["big_gib"] = scan_big(folder / "mix.json")
+    return figures
+
+
+def start(folder: pathlib.Path, step: int) -> dict[str, float]:
+    """What a run does before its first step, in this process: seconds of each part."""
+    marks = [time.perf_counter()]
+    data = settings(folder)
+    spec = tokenization(folder)
+    mixture = mixtures.build(data, spec.tokenizer, spec.template, spec.patches)
+    marks.append(time.perf_counter())
+    plan = plan_lib.BatchPlan(mixture.index, data, 42, plan_lib.Layout(shards=8))
+    plan.check(plan.total_steps)
+    marks.append(time.perf_counter())
+    from vlguard_jax.data import loader  # late: it loads jax, as a run has already
+
+    marks.append(time.perf_counter())
+    made = loader.Loader(plan, mixture, model_config.CLIP_VIT_L_14_336, image_mode="pad", start_step=step, stop_step=plan.total_steps)
+    found, _ = next(iter(made))
+    assert found == step
+    marks.append(time.perf_counter())
+    parts = ("find_index_seconds", "plan_seconds", "import_seconds", "first_batch_seconds")
+    gib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    return dict(zip(parts, np.diff(marks).tolist(), strict=True)) | {"gib": gib}
+
+
+def in_new_process(folder: pathlib.Path, step: int) -> dict[str, float]:
+    """`start` in a process of its own, and how long that took as a whole."""
+    began = time.perf_counter()
+    command = [sys.executable, __file__, f"--folder={folder}", f"--start={step}"]
+    ended = subprocess.run(command, check=True, capture_output=True, text=True)
+    return json.loads(ended.stdout.splitlines()[-1]) | {"process_seconds": time.perf_counter() - began}
+
+
+def tokenization(folder: pathlib.Path) -> tokenization_lib.Tokenization:
+    """LLaVA-1.5's, with the tokenizer that was written."""
+    template = templates.get_template("vicuna_v1")
+    return tokenization_lib.Tokenization(tokenizer_lib.load_tokenizer(folder), template, model_config.CLIP_VIT_L_14_336.num_patches, 2048)
+
+
+def english() -> list[str]:
+    """Words in their order, from the texts of Python's own help."""
+    return " ".join(pydoc_data.topics.topics.values()).split()
+
+
+def train_tokenizer(folder: pathlib.Path, words: list[str]) -> None:
+    """A tokenizer of Llama's kind, with fewer pieces."""
+    model = io.BytesIO()
+    lines = (" ".join(words[i : i + 20]) for i in range(0, len(words), 20))
+    # As in Llama's, "USER" is one piece: the reference's counting of labels rests on it.
+    options: dict[str, Any] = {
+        "byte_fallback": True,
+        "split_digits": True,
+        "user_defined_symbols": ["USER"],
+        "remove_extra_whitespaces": False,
+        "normalization_rule_name": "identity",
+    }
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=lines, model_writer=model, model_type="bpe", vocab_size=8000, hard_vocab_limit=False, minloglevel=2, **options
+    )
+    (folder / "tokenizer.model").write_bytes(model.getvalue())
+    (folder / "tokenizer_config.json").write_text('{"legacy": false}')
+
+
+def conversations(words: list[str], count: int) -> Iterator[dict[str, Any]]:
+    """With a picture: one to five short rounds, 130 words in the mean; without: four long ones, 600 words."""
+    rng = np.random.default_rng(0)
+    for i in range(count):
+        shown = rng.random() >= TEXT_ONLY
+        rounds = int(rng.integers(1, 6)) if shown else 4
+        length = rng.lognormal(np.log(119 if shown else 550), 0.42) / rounds
+        turns = []
+        for turn in range(rounds):
+            at = int(rng.integers(len(words) - 4000))
+            asked = max(3, int(length / 4))
+            question = " ".join(words[at : at + asked])
+            turns.append({"from": "human", "value": f"<image>\n{question}" if shown and not turn else question})
+            turns.append({"from": "gpt", "value": " ".join(words[at + asked : at + asked + max(1, int(length * 3 / 4))])})
+        picture = {"image": f"coco/train2017/{i % PICTURES:012d}.jpg"} if shown else {}
+        yield {"id": f"{i:012d}", **picture, "conversations": turns}
+
+
+def write_mix(path: pathlib.Path, words: list[str], count: int) -> None:
+    """A JSON list."""
+    with open(path, "w") as file:
+        for i, value in enumerate(conversations(words, count)):
+            file.write(("[" if not i else ",\n") + json.dumps(value))
+        file.write("]")
+
+
+def write_pictures(path: pathlib.Path) -> None:
+    """A zip file with one small JPEG under many names."""
+    picture = io.BytesIO()
+    Image.effect_noise((336, 252), 40).convert("RGB").save(picture, "JPEG", quality=30)
+    with zipfile.ZipFile(path, "w") as archive:
+        for i in range(PICTURES):
+            archive.writestr(f"coco/train2017/{i:012d}.jpg", picture.getvalue())
+
+
+def scan_big(path: pathlib.Path) -> float:
+    """Memory in GiB of a process that scans a file of --big megabytes, made of copies of `path`."""
+    big = path.with_name("big.json")
+    copies = -(-_BIG.value * 10**6 // path.stat().st_size)
+    with open(big, "wb") as file:
+        inner = path.read_bytes()[1:-1]
+        file.write(b"[")
+        for i in range(copies):
+            file.write(b"," * bool(i) + inner)
+        file.write(b"]")
+    code = (
+        "import resource, sys; from vlguard_jax.data import json_records; json_records.scan(sys.argv[1]);"
+        "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20)"
+    )
+    ended = subprocess.run([sys.executable, "-c", code, str(big)], check=True, capture_output=True, text=True)
+    big.unlink()
+    return float(ended.stdout)
+
+
+def show(figures: dict[str, Any]) -> None:
+    """One table."""
+    from rich import console
+    from rich import table
+
+    shown = table.Table("what", "measured", "bar", title=f"{_COUNT.value:,} conversations, {figures['megabytes']:,.0f} MB of JSON")
+    for name, value in figures.items():
+        shown.add_row(name.replace("_", " "), f"{value:,.2f}", f"{BARS[name]:,}" if name in BARS else "")
+    console.Console().print(shown)
+
+
+if __name__ == "__main__":
+    cli.run(main, doc=__doc__)
