@@ -29,12 +29,13 @@ RECENT = 8192  # samples kept in memory: small data sets are tokenized once
 
 @dataclasses.dataclass(frozen=True)
 class Drop:
-    """A record that was left out, and why."""
+    """A record that was left out, and why. kind: as that of a `file_index.Problem`, or "picture" (one cannot be read)."""
 
     id: str
     source: str
     origin: str
     reason: str
+    kind: str
 
 
 class _Recent(dict[int, batches.Sample]):
@@ -195,7 +196,7 @@ def _join(names: tuple[str, ...], indices: Sequence[file_index.FileIndex], chose
 def _drop(found: file_index.FileIndex, i: int, reason: str, source: sources.Source) -> Drop:
     problem = found.problems.get(i)
     origin = problem.origin if problem and problem.origin else f"record {i}"
-    return Drop(found.ids[i], source.name, origin, reason)
+    return Drop(found.ids[i], source.name, origin, reason, problem.kind if problem and problem.reason == reason else "picture")
 
 
 def _problems(found: file_index.FileIndex, picked: Int64[np.ndarray, " m"], data: config.DataSettings) -> dict[int, str]:

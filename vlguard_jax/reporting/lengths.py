@@ -110,13 +110,13 @@ def bin_width(longest: int) -> int:
     return width
 
 
-def reason(text: str) -> str:
-    """A drop's reason without what is particular to its record."""
-    if text.startswith("picture "):
-        return "picture missing or not readable"
-    if "turns with a picture tag" in text:
-        return "pictures and picture tags do not match"
-    return "mismatch of text and tokens" if "mismatch" in text else "malformed record"
+REASONS = {
+    "picture": "picture missing or not readable",
+    "pictures": "pictures and picture tags do not match",
+    "tag": "pictures and picture tags do not match",
+    "tokens": "mismatch of text and tokens",
+    "record": "malformed record",
+}
 
 
 def _source(
@@ -139,7 +139,7 @@ def _source(
         supervised_share=float(supervised.sum() / max(1, tokens)),
         cut=int((length >= mixture.tokenization.max_len).sum()),
         silent=int((supervised == 0).sum()),
-        left_out=dict(Counter(reason(drop.reason) for drop in drops).most_common()),
+        left_out=dict(Counter(REASONS[drop.kind] for drop in drops).most_common()),
         histogram=tuple(np.bincount(np.maximum(length - 1, 0) // width, minlength=bins).tolist()),
     )
 

@@ -1,0 +1,74 @@
+"""The sub-commands of `prepare`: which flags each takes and needs, and what it calls."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+import dataclasses
+from typing import Any
+
+from vlguard_jax import config
+from vlguard_jax import errors
+
+
+@dataclasses.dataclass(frozen=True)
+class Command:
+    """Names of flags."""
+
+    takes: tuple[str, ...]
+    needs: tuple[str, ...]
+
+
+_PLANNED = ("config", "shards")
+COMMANDS = {
+    "vlguard": Command(("metadata", "out", "images", "stand_in_images"), ("metadata", "out")),
+    "llava_mix": Command(("mix", "out", "count", "seed", "images", "any_size"), ("mix", "out")),
+    "clean": Command(("mix", "cleaned", "out", "any_size"), ("mix", "cleaned", "out")),
+    "index": Command((*_PLANNED, "json", "list_bad"), ("config",)),
+    "inspect": Command((*_PLANNED, "out", "step", "rows", "harmless"), ("config",)),
+}
+FLAGS = sorted({flag for command in COMMANDS.values() for flag in command.takes})
+
+
+def check(arguments: list[str], given: Collection[str], values: Mapping[str, Any]) -> str:
+    """The sub-command that the first argument names. given: the flags on the command line; values: of all FLAGS.
+
+    Raises:
+      UserError: there is no such command, a flag that it needs is missing, or one that it does not take was given.
+    """
+    name, *rest = arguments
+    if name not in COMMANDS:
+        raise errors.UserError(f"prepare cannot do {name!r}{errors.nearest(name, COMMANDS)}")
+    if rest:
+        raise errors.UserError(f"prepare {name} takes no further argument, but got {rest[0]!r}")
+    command = COMMANDS[name]
+    for flag in command.needs:
+        if flag not in given or not values[flag]:
+            raise errors.UserError(f"prepare {name} needs --{flag}")
+    for flag in sorted(set(given).difference(command.takes)):
+        raise errors.UserError(f"prepare {name} takes no --{flag}; it takes --{', --'.join(command.takes)}")
+    return name
+
+
+def run(name: str, values: Mapping[str, Any]) -> None:
+    """Do it. Raises what the command raises."""
+    v = values
+    if name == "vlguard":
+        from vlguard_jax.preparing import vlguard  # late, as below: --help needs none of it
+
+        vlguard.run(v["metadata"], v["out"], v["images"], v["stand_in_images"])
+    elif name in ("llava_mix", "clean"):
+        from vlguard_jax.preparing import llava_mix
+
+        if name == "clean":
+            llava_mix.clean(v["mix"], v["cleaned"], v["out"], v["any_size"])
+        else:
+            llava_mix.draw(v["mix"], v["out"], v["images"], v["count"], v["seed"], v["any_size"])
+    elif name == "index":
+        from vlguard_jax.preparing import index
+
+        index.run(config.resolve(v["config"], config.TrainConfig), shards=v["shards"], json_file=v["json"], bad_file=v["list_bad"])
+    else:
+        from vlguard_jax.preparing import inspect
+
+        shown = {flag: v[flag] for flag in ("step", "rows", "shards", "out", "harmless")}
+        inspect.run(config.resolve(v["config"], config.TrainConfig), **shown)
