@@ -59,7 +59,8 @@ def test_waiting_while_the_devices_compute_is_free(mesh: jax.sharding.Mesh) -> N
         yield 0, STEP
 
     with feed.Feed(slow(), mesh) as batches:
-        found = batches.take(running)
+        batches.watch(running)
+        found = batches.take()
         running.done.set()
     assert found[2] == 0.0
 
@@ -75,7 +76,8 @@ def test_only_the_time_behind_the_computation_counts(mesh: jax.sharding.Mesh) ->
 
     began = time.perf_counter()
     with feed.Feed(slow(), mesh) as batches:
-        _, _, waited = batches.take(running)
+        batches.watch(running)
+        _, _, waited = batches.take()
     assert 0.5 * PAUSE < waited <= time.perf_counter() - began - PAUSE
 
 

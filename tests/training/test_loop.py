@@ -116,8 +116,9 @@ def test_a_longer_run_may_go_on(tmp_path: pathlib.Path) -> None:
 
 def test_first_line_states_the_supervised_share(tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]) -> None:
     loop.train(stand.settings(optimizer={"max_steps": 1}), tmp_path)
-    first = next(line for line in capsys.readouterr().out.splitlines() if line.strip())
-    assert first.startswith("supervised tokens ") and "24 conversations, 18 pictures" in first
+    said = [line for line in capsys.readouterr().out.splitlines() if line.strip()]
+    assert said[0].startswith("supervised tokens ") and "24 conversations, 18 pictures" in said[0]
+    assert any(line.startswith("rows: 8 x 160 tokens (6 steps)") for line in said)
 
 
 def test_config_of_the_run_is_stored(tmp_path: pathlib.Path) -> None:

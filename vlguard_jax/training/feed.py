@@ -13,6 +13,8 @@ import jax
 from vlguard_jax import types
 from vlguard_jax.parallel import mesh as mesh_lib
 
+Moment = futures.Future[float]  # of time.perf_counter
+
 
 def to_device(batch: types.Batch, mesh: jax.sharding.Mesh) -> types.Batch:
     """This process's part of a batch, as part of the global arrays: rows and pictures spread over the data and fsdp axes."""
@@ -30,6 +32,7 @@ class Feed:
     def __init__(self, source: Iterator[tuple[int, types.Batch]], mesh: jax.sharding.Mesh):
         self._source, self._mesh = source, mesh
         self._watcher = futures.ThreadPoolExecutor(1, thread_name_prefix="feed")
+        self._finished: Moment | None = None
 
     def __enter__(self) -> Feed:
         return self
@@ -37,21 +40,27 @@ class Feed:
     def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None) -> None:
         self._watcher.shutdown(wait=False, cancel_futures=True)
 
-    def take(self, running: Any = None) -> tuple[int, types.Batch, float] | None:
+    def take(self) -> tuple[int, types.Batch, float] | None:
         """(step, batch, seconds the devices stood still for it), or None behind the last one.
 
-        `running` is what the step under way will give: the wait counts from when that is there. Time in which the devices still
-        compute costs nothing. Without it (before the first step) every second counts.
+        The wait counts from when the last watched step is finished: time in which the devices still compute costs nothing. Before the
+        first step every second counts.
         """
         began = time.perf_counter()
-        finished = self._watcher.submit(_finished, running)
         found = next(self._source, None)
         if found is None:
             return None
         step, batch = found
         placed = to_device(batch, self._mesh)
         now = time.perf_counter()
-        return step, placed, now - max(began, finished.result()) if finished.done() else 0.0
+        if self._finished is None:
+            return step, placed, now - began
+        return step, placed, now - max(began, self._finished.result()) if self._finished.done() else 0.0
+
+    def watch(self, running: Any) -> Moment:
+        """When the step under way, which gives `running`, is finished."""
+        self._finished = self._watcher.submit(_finished, running)
+        return self._finished
 
 
 def _finished(running: Any) -> float:

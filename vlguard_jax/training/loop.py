@@ -176,30 +176,32 @@ class _Log:
 
     def __init__(self, writer: metrics.Writer, settings: config.TrainConfig, last_update: int):
         self._writer, self._settings, self._last_update = writer, settings, last_update
-        self._pending: tuple[int, step_lib.Metrics, dict[str, float]] | None = None
+        self._pending: tuple[int, step_lib.Metrics, feed.Moment, dict[str, float], float] | None = None
+        self._before = time.perf_counter()  # when the update before was finished
         self._seconds = self._waited = 0.0  # of all updates but the first, which compiles
-        self._updates = 0
+        self._compiled = False
         self.last: dict[str, float] = {}
 
     def settle(self) -> None:
         """Wait for the update that is under way and write its metrics."""
         if self._pending is None:
             return
-        update, on_device, counted = self._pending
+        update, on_device, finished, counted, waited = self._pending
         self._pending = None
-        self.last = metrics.of_step(jax.device_get(on_device), counted, tuple(self._settings.data.sources))
+        seconds, self._before = finished.result() - self._before, finished.result()
+        if self._compiled:
+            self._seconds, self._waited = self._seconds + seconds, self._waited + waited
+        self._compiled = True
+        clock = {"step_seconds": seconds, "tokens_per_second": counted["tokens"] / seconds, "input_wait": waited / seconds}
+        self.last = metrics.of_step(jax.device_get(on_device), counted | clock, tuple(self._settings.data.sources))
         if self.last["skipped"]:
             self._writer.say(f"update {update}: loss or gradient is not finite; parameters left as they were")
         if update % self._settings.run.log_every == 0 or update == self._last_update:
             self._writer.write(update, self.last)
 
-    def follow(self, update: int, on_device: step_lib.Metrics, counted: dict[str, float], seconds: float, waited: float) -> None:
-        """Note an update that was just started: `seconds` after the one before, `waited` of them for its batch."""
-        clock = {"step_seconds": seconds, "tokens_per_second": counted["tokens"] / seconds, "input_wait": waited / seconds}
-        self._pending = update, on_device, counted | clock
-        self._updates += 1
-        if self._updates > 1:
-            self._seconds, self._waited = self._seconds + seconds, self._waited + waited
+    def follow(self, update: int, on_device: step_lib.Metrics, finished: feed.Moment, counted: dict[str, float], waited: float) -> None:
+        """Note an update that was just started; the devices had `waited` so many seconds for its batch."""
+        self._pending = update, on_device, finished, counted, waited
 
     def conclude(self) -> None:
         """Settle, and say so if reading has held the devices up."""
@@ -229,14 +231,13 @@ def _run(
     batches = feed.Feed(_batches(settings, data, program, done), program.mesh)
     with writer, _StopSignal() as stop, batches:
         log = _Log(writer, settings, data.last_update)
-        began, on_device = time.perf_counter(), None
-        while (found := batches.take(on_device)) is not None:
+        while (found := batches.take()) is not None:
             index, batch, waited = found
             state, on_device = program.step(state, program.frozen, program.reference, batch)
-            done = index + 1
+            finished, done = batches.watch(on_device), index + 1
+            counted = _count(data, index) | {"learning_rate": float(learning_rates[index])}
             log.settle()
-            seconds, began = time.perf_counter() - began, time.perf_counter()
-            log.follow(done, on_device, _count(data, index) | {"learning_rate": float(learning_rates[index])}, seconds, waited)
+            log.follow(done, on_device, finished, counted, waited)
             if stop.seen:
                 break
             if settings.run.save_every and done % settings.run.save_every == 0:
