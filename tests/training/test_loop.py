@@ -115,7 +115,9 @@ def test_a_longer_run_may_go_on(tmp_path: pathlib.Path) -> None:
 
 
 def test_first_line_states_the_supervised_share(tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]) -> None:
-    loop.train(stand.settings(optimizer={"max_steps": 1}), tmp_path)
+    settings = stand.settings(optimizer={"max_steps": 1})
+    capsys.readouterr()
+    loop.train(settings, tmp_path)
     said = [line for line in capsys.readouterr().out.splitlines() if line.strip()]
     assert said[0].startswith("supervised tokens ") and "24 conversations, 18 pictures" in said[0]
     assert any(line.startswith("rows: 8 x 160 tokens (6 steps)") for line in said)

@@ -49,7 +49,7 @@ def of_step(fetched: Mapping[str, Any], counted: Mapping[str, float], sources: S
     for source, total in zip(sources, fetched.get(losses.BY_SOURCE, ()), strict=False):
         if tokens := counted.get(f"supervised_tokens/{source}"):
             values[f"loss/{source}"] = float(total) / tokens
-    return values | counted
+    return {**values, **counted}
 
 
 class Writer:
