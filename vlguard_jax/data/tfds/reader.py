@@ -50,7 +50,7 @@ class PreparedVLGuard:
             raise errors.UserError(f"{self.location}: split {self.split!r} has no picture {name!r}{whose}; {AGAIN}")
         return self._example(self._positions[name])["image"]
 
-    def open(self, name: str, *, origin: str = "") -> io.BufferedIOBase:
+    def open(self, name: str, *, origin: str = "") -> io.BytesIO | io.BufferedReader:
         """As `read`, but a file at its beginning."""
         return io.BytesIO(self.read(name, origin=origin))
 
