@@ -11,6 +11,7 @@ from tests import source
 
 # A module may import what stands in its own line or below.
 ORDER = (
+    ("planning",),
     ("training", "preparing"),
     ("reporting",),
     ("safety",),

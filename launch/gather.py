@@ -1,0 +1,159 @@
+"""Puts the results of a sweep into one table: a line per arm, every rate the mean of the seeds that have finished.
+
+  python launch/gather.py --root results --out sweep.html --markdown sweep.md JOB=LABEL [JOB=LABEL ...]
+
+render.py writes this command into gather.sh. A job's folder below --root holds what train and evaluate wrote; jobs with the same LABEL are
+seeds of one arm. What has not finished is named and left out, so the table can be made at any time. --out is the report of all runs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+import pathlib
+import sys
+from typing import TYPE_CHECKING, Any
+
+from absl import flags
+
+if __name__ == "__main__":
+    sys.path[0] = str(pathlib.Path(__file__).resolve().parent.parent)  # the package that this program stands in
+
+if TYPE_CHECKING:
+    from vlguard_jax.reporting import runs as runs_lib
+
+_ROOT = flags.DEFINE_string("root", "results", "folder with one folder a job")
+_OUT = flags.DEFINE_string("out", "", "also write the report of all runs to this page")
+_MARKDOWN = flags.DEFINE_string("markdown", "", "also write the table to this file")
+
+CAPTION = (
+    "Percent: mean of the seeds, with its 95 % interval over seeds and items in brackets, never narrower than one seed's; "
+    "↓ lower is better, ↑ higher is better."
+)
+
+Row = dict[str, Any]
+
+
+def cells(texts: Sequence[str]) -> dict[str, str]:
+    """JOB=LABEL arguments as job -> label.
+
+    Raises:
+      UserError: none, one without "=", or a job twice.
+    """
+    from vlguard_jax import errors
+
+    found: dict[str, str] = {}
+    for text in texts:
+        job, equals, label = text.partition("=")
+        if not (job and equals and label) or job in found:
+            raise errors.UserError(f"{text!r}: give every job once, as JOB=LABEL; gather.sh has them")
+        found[job] = label
+    if not found:
+        raise errors.UserError("name the jobs as JOB=LABEL; gather.sh, which render.py writes for a sweep, has them")
+    return found
+
+
+def read(root: pathlib.Path, jobs: Mapping[str, str]) -> tuple[dict[str, runs_lib.Runs], list[str]]:
+    """(what the jobs with a finished evaluation wrote, by job; names of the others)."""
+    from vlguard_jax import errors
+    from vlguard_jax.reporting import runs as runs_lib
+
+    found: dict[str, runs_lib.Runs] = {}
+    for job in jobs:
+        if not (root / job).is_dir() or not any((root / job).rglob("summary.json")):
+            continue
+        found[job] = runs_lib.find([root / job])
+    if not found:
+        raise errors.UserError(f"{root}: none of the {len(jobs)} jobs has a finished evaluation; is --root the folder above theirs?")
+    return found, [job for job in jobs if job not in found]
+
+
+def table(found: Mapping[str, runs_lib.Runs], jobs: Mapping[str, str]) -> tuple[list[str], list[list[str]]]:
+    """(headings, lines) as texts.
+
+    Raises:
+      UserError: a job has two evaluations of the same questions, or two seeds asked different numbers of them.
+    """
+    from vlguard_jax.reporting import grid as grid_lib
+    from vlguard_jax.reporting import seeds as seeds_lib
+
+    by_label: dict[str, dict[tuple[str, ...], list[Row]]] = {}
+    for job, runs in found.items():
+        for key, row in _rows(job, runs).items():
+            by_label.setdefault(jobs[job], {}).setdefault(key, []).append(row)
+    keys = list(dict.fromkeys(key for measures in by_label.values() for key in measures))
+    names, pictures = {}, {}
+    for benchmark, subset, _, judge, shown in keys:
+        several = [part for part, i in ((benchmark, 0), (f"judge {judge}", 3)) if len({k[i] for k in keys if k[1] == subset}) > 1]
+        name = "/".join((benchmark, subset, judge, shown))
+        names[name] = ", ".join([grid_lib.SUBSETS.get(subset, subset), *several])
+        pictures[name] = shown
+    rates: dict[str, dict[str, dict[str, Row]]] = {}
+    for label, measures in by_label.items():
+        finished = len({job for job in found if jobs[job] == label})
+        line = f"{label} ({finished} of {sum(other == label for other in jobs.values())} seeds)"
+        for (benchmark, subset, metric, judge, shown), rows in measures.items():
+            rates.setdefault(line, {}).setdefault("/".join((benchmark, subset, judge, shown)), {})[metric] = _mean(label, subset, rows)
+    return grid_lib.texts(seeds_lib.arrange(rates, names, pictures))
+
+
+def _rows(job: str, runs: runs_lib.Runs) -> dict[tuple[str, ...], Row]:
+    """A job's result rows by (benchmark, subset, metric, judge, pictures)."""
+    from vlguard_jax import errors
+
+    rows: dict[tuple[str, ...], Row] = {}
+    for evaluation in runs.evaluations:
+        for row in evaluation.rows:
+            key = tuple(str(row[name]) for name in ("benchmark", "subset", "metric", "judge", "pictures"))
+            if key in rows:
+                raise errors.UserError(f"{job} has two evaluations of {row['subset']} by {row['judge']}; give one of them another job")
+            rows[key] = row
+    return rows
+
+
+def _mean(label: str, subset: str, rows: Sequence[Row]) -> Row:
+    """The mean over seeds with its interval. All seeds answer the same items, so it is no surer about items than one seed."""
+    from vlguard_jax import errors
+    from vlguard_jax.safety import statistics
+
+    sizes = [row["n"] for row in rows]
+    if len(set(sizes)) > 1:
+        raise errors.UserError(f"the seeds of {label!r} asked different numbers of {subset} ({sizes}); evaluate them alike")
+    mean, low, high = statistics.over_seeds([row["count"] for row in rows], sizes)
+    least, most = statistics.wilson(round(mean * sizes[0]), sizes[0])
+    marked = {name: any(row.get(name) for row in rows) for name in ("stand_in",)}
+    first = {"first_n": max(row.get("first_n") or 0 for row in rows), "n_invalid": sum(row.get("n_invalid") or 0 for row in rows)}
+    return {"mean": mean, "ci_low": min(low, least), "ci_high": max(high, most), "n": sizes[0], **marked, **first}
+
+
+def markdown(headings: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
+    """The table as Markdown, with its caption."""
+    body = [headings, ["---", *["---:"] * (len(headings) - 1)], *lines]
+    return "".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |\n" for line in body) + f"\n{CAPTION}\n"
+
+
+def main(positional: list[str]) -> int:
+    """Print the table, and write what the flags ask for."""
+    from vlguard_jax import errors
+    from vlguard_jax.reporting import page
+    from vlguard_jax.reporting import runs as runs_lib
+
+    jobs = cells(positional)
+    root = pathlib.Path(_ROOT.value)
+    found, missing = read(root, jobs)
+    text = markdown(*table(found, jobs))
+    print(text)
+    print(f"{len(found)} of {len(jobs)} jobs have finished" + (f"; not yet: {', '.join(missing)}" if missing else ""))
+    if _MARKDOWN.value:
+        page.save(pathlib.Path(_MARKDOWN.value), text)
+        print(f"wrote {_MARKDOWN.value}")
+    if _OUT.value:
+        everything = runs_lib.find([root / job for job in found])
+        page.save(pathlib.Path(_OUT.value), page.render(everything, title=f"Sweep of {len(jobs)} jobs", fold_unsafe=True))
+        print(f"wrote {_OUT.value}")
+    return errors.EXIT_OK
+
+
+if __name__ == "__main__":
+    from vlguard_jax import cli
+
+    cli.run(main, doc=__doc__)

@@ -1,0 +1,99 @@
+"""All jobs of a launch file for one target: checked, rendered, written."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+import dataclasses
+import pathlib
+import shlex
+
+from launch import configs
+from launch import schema
+from launch import spec as spec_lib
+from launch import targets
+from vlguard_jax import errors
+from vlguard_jax import workdir
+
+
+@dataclasses.dataclass(frozen=True)
+class Launch:
+    """What a launch file becomes: its jobs and every file by name."""
+
+    target: str
+    jobs: tuple[spec_lib.Job, ...]
+    files: dict[str, str]
+    start: tuple[str, ...]
+
+
+def prepare(path: pathlib.Path, target: str) -> Launch:
+    """Read, check and render a launch file.
+
+    Raises:
+      UserError: anything wrong with the file, the configs it names, or the target for it.
+    """
+    targets.find(target)
+    spec = spec_lib.read(path)
+    jobs = spec_lib.jobs(spec)
+    files: dict[str, str] = {}
+    start: list[str] = []
+    for job in jobs:
+        targets.check(target, job)
+        configs.check(job)
+        rendered = targets.TARGETS[target].files(job)
+        files |= rendered.files
+        start += rendered.start
+    for name, text in files.items():
+        schema.check(target, name, text)
+    files["start.sh"] = _start(target, start)
+    if spec.sweep:
+        files["gather.sh"] = _gather(spec, jobs)
+    return Launch(target, tuple(jobs), files, tuple(start))
+
+
+def _start(target: str, commands: list[str]) -> str:
+    # The launchers of tpu-vm and gce stay with their job until it has ended; of a sweep they run beside each other.
+    beside = target in ("tpu-vm", "gce") and len(commands) > 1
+    lines = [f"{command} >{command.split()[-1]}.log 2>&1 &" if beside else command for command in commands]
+    return "\n".join(["#!/usr/bin/env bash", "set -eu", 'cd "$(dirname "$0")"', *lines, *(["wait"] if beside else []), ""])
+
+
+def _gather(spec: spec_lib.Spec, jobs: list[spec_lib.Job]) -> str:
+    local = spec.bucket.startswith("gs://")
+    root = "results" if local else f"{spec.bucket.rstrip('/')}/runs" if spec.bucket else "runs"
+    axes = [axis for axis in spec.sweep if axis != "seed"]
+    lines = ["#!/usr/bin/env bash", "# The results of all cells in one table; run it in the checkout, as often as you like.", "set -eu"]
+    if local:
+        # Checkpoints, models and event files stay where they are.
+        url = shlex.quote(f"{spec.bucket.rstrip('/')}/runs")
+        lines += [f"mkdir -p {root}", f"gcloud storage rsync --recursive --exclude='.*/(checkpoints|model|tensorboard)/.*' {url} {root}"]
+    cells = [f"{job.name}={'/'.join(str(job.cell[axis]) for axis in axes) or spec.name}" for job in jobs]
+    command = ["python", "launch/gather.py", f"--root={root}", f"--out={spec.name}.html", f"--markdown={spec.name}.md", *cells]
+    return "\n".join([*lines, shlex.join(command), ""])
+
+
+def write(launch: Launch, folder: pathlib.Path) -> Iterator[pathlib.Path]:
+    """Write all files below `folder`; yields their paths.
+
+    Raises:
+      UserError: the folder cannot be written.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, text in launch.files.items():
+            workdir.write_text(folder / name, text)
+            yield folder / name
+    except OSError as e:
+        raise errors.UserError(f"--out={folder} cannot be written: {e}") from e
+
+
+def shown(launch: Launch) -> str:
+    """What would be written and started, as text."""
+    lines = [f"{len(launch.jobs)} job(s) for {launch.target} ({targets.TARGETS[launch.target].what})"]
+    for job in launch.jobs:
+        slices = f" x {job.spec.slices} slices" if job.spec.slices > 1 else ""
+        spot = ", spot" if job.spec.spot else ""
+        chips = job.accelerator.chips * job.spec.slices
+        lines.append(f"  {job.name}: {job.accelerator.name}{slices} ({chips} chips{spot}), results in {job.folder}")
+    for name, text in launch.files.items():
+        lines += [f"--- {name}", text.rstrip("\n")]
+    return "\n".join(lines)

@@ -1,0 +1,47 @@
+"""Turns one launch file into what a cloud or a cluster takes: manifests, commands, batch scripts.
+
+  python launch/render.py --target gke launch/examples/posthoc_7b.toml --out launched
+  python launch/render.py --target slurm launch/examples/sweep.toml --dry_run
+
+Targets: gke (JobSet), xpk, gce (Compute Engine groups), tpu-vm (Cloud TPU API, legacy), skypilot, slurm. A launch file with a sweep gives
+one job per cell, start.sh that starts them all, and gather.sh that puts their results into one table. Nothing is started here.
+"""
+
+from __future__ import annotations
+
+import pathlib
+import sys
+
+from absl import flags
+
+if __name__ == "__main__":
+    sys.path[0] = str(pathlib.Path(__file__).resolve().parent.parent)  # the package that this program stands in
+
+_TARGET = flags.DEFINE_string("target", None, "gke, xpk, gce, tpu-vm, skypilot or slurm")
+_OUT = flags.DEFINE_string("out", "", "folder to write to, for example launched")
+_DRY_RUN = flags.DEFINE_boolean("dry_run", False, "check everything and print what would be written; write nothing")
+
+
+def main(positional: list[str]) -> int:
+    """Check the launch file and write, or print, the files of its jobs."""
+    from launch import jobs
+    from vlguard_jax import errors
+
+    if len(positional) != 1 or not _TARGET.value:
+        raise errors.UserError("name a target and one launch file: python launch/render.py --target gke FILE.toml --out DIR")
+    if not (_OUT.value or _DRY_RUN.value):
+        raise errors.UserError("give --out DIR to write to, or --dry_run to look only")
+    launch = jobs.prepare(pathlib.Path(positional[0]), _TARGET.value)
+    if _DRY_RUN.value:
+        print(jobs.shown(launch))
+        return errors.EXIT_OK
+    for path in jobs.write(launch, pathlib.Path(_OUT.value)):
+        print(f"wrote {path}")
+    print(f"start with: cd {_OUT.value} && bash start.sh")
+    return errors.EXIT_OK
+
+
+if __name__ == "__main__":
+    from vlguard_jax import cli
+
+    cli.run(main, doc=__doc__)

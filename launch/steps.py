@@ -1,0 +1,59 @@
+"""Runs the commands of a job one after the other, as one process that a scheduler can stop and start again.
+
+  python launch/steps.py train --config=FILE --workdir=DIR --then evaluate --config=FILE --workdir=DIR
+
+Each part between --then is `python -m vlguard_jax.PART`. The first that fails ends the job with its exit code: 75 means "saved, start me
+again", and every command goes on where it stopped. SIGTERM and SIGINT are passed on to the command that runs; none is started after them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+import signal
+import subprocess
+import sys
+from types import FrameType
+
+THEN = "--then"
+EXIT_RESTART = 75  # vlguard_jax.errors; not imported, so that a wrong installation is reported by the command itself
+
+
+def split(arguments: Sequence[str]) -> list[list[str]]:
+    """The commands between the `--then`s; empty ones are left out."""
+    commands: list[list[str]] = [[]]
+    for argument in arguments:
+        if argument == THEN:
+            commands.append([])
+        else:
+            commands[-1].append(argument)
+    return [command for command in commands if command]
+
+
+def run(commands: Sequence[Sequence[str]]) -> int:
+    """Start each as a module of vlguard_jax; returns the first exit code that is not 0, 128 + N for a command that died of signal N."""
+    running: list[subprocess.Popen[bytes]] = []
+    received: list[int] = []
+
+    def stop(number: int, _: FrameType | None) -> None:
+        received.append(number)
+        if running:
+            running[-1].send_signal(number)
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, stop)
+    for name, *arguments in commands:
+        if received:
+            return EXIT_RESTART
+        process = subprocess.Popen([sys.executable, "-m", f"vlguard_jax.{name}", *arguments])
+        early = bool(received)  # while it started, when there was nothing to pass the signal on to
+        running.append(process)
+        if early:
+            process.terminate()
+        code = process.wait()
+        if code:
+            return code if code > 0 else 128 - code
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(run(split(sys.argv[1:])))

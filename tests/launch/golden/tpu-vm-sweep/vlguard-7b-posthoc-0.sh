@@ -1,0 +1,61 @@
+#!/usr/bin/env bash
+# vlguard-7b-posthoc-0: v5e:4x4 as a queued resource of the Cloud TPU API, which Google calls legacy.
+# Keeps running until the job has ended (in tmux, say); started again it finds its machines. They are deleted at the end.
+set -uo pipefail
+cd "$(dirname "$0")" || exit 1
+POLL_SECONDS=${POLL_SECONDS:-60}
+WHERE=(--project=MY-PROJECT --zone=us-west4-a)
+
+# Empty: there is no such request. A question that failed proves nothing about the machines.
+state() {
+  gcloud compute tpus queued-resources list "${WHERE[@]}" --filter='name~(^|/)vlguard-7b-posthoc-0$' --format='value(state.state)' || echo UNKNOWN
+}
+
+healthy() {
+  case "$(state)" in ACCEPTED | PROVISIONING | ACTIVE | WAITING_FOR_RESOURCES | CREATING | UNKNOWN) true ;; *) false ;; esac
+}
+
+remove() {
+  [ -z "$(state)" ] || gcloud compute tpus queued-resources delete vlguard-7b-posthoc-0 "${WHERE[@]}" --force --quiet
+}
+
+create() {
+  gcloud compute tpus queued-resources create vlguard-7b-posthoc-0 "${WHERE[@]}" \
+    --accelerator-type=v5litepod-16 \
+    --runtime-version=v2-alpha-tpuv5-lite \
+    --node-id=vlguard-7b-posthoc-0 \
+    --spot \
+    --metadata-from-file=startup-script=vlguard-7b-posthoc-0-host.sh
+}
+
+created=-1  # how often the machines had to be made again
+while :; do
+  if ! healthy; then
+    created=$((created + 1))
+    if [ "$created" -gt 10 ]; then
+      echo "vlguard-7b-posthoc-0: machines lost 11 times, given up" >&2
+      remove
+      exit 1
+    fi
+    remove
+    gcloud storage rm --recursive --quiet gs://MY-BUCKET/runs/vlguard-7b-posthoc-0/exit_codes >/dev/null 2>&1
+    echo "$(date -u +%FT%TZ) vlguard-7b-posthoc-0: creating machines"
+    if ! create; then
+      sleep "$POLL_SECONDS"
+      continue
+    fi
+  fi
+  codes=$(gcloud storage cat 'gs://MY-BUCKET/runs/vlguard-7b-posthoc-0/exit_codes/*' 2>/dev/null)
+  bad=$(printf '%s\n' "$codes" | grep -v '^0*$' | head -n1)
+  if [ -n "$bad" ]; then
+    echo "vlguard-7b-posthoc-0: ended with exit code $bad" >&2
+    remove
+    exit "$bad"
+  fi
+  if [ "$(printf '%s' "$codes" | grep -c .)" -ge 4 ]; then
+    echo "$(date -u +%FT%TZ) vlguard-7b-posthoc-0: finished"
+    remove
+    exit 0
+  fi
+  sleep "$POLL_SECONDS"
+done
