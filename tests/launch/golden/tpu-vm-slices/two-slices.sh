@@ -8,7 +8,9 @@ WHERE=(--project=MY-PROJECT --zone=us-east5-b)
 
 # Empty: there is no such request. A question that failed proves nothing about the machines.
 state() {
-  gcloud compute tpus queued-resources list "${WHERE[@]}" --filter='name~(^|/)two-slices$' --format='value(state.state)' || echo UNKNOWN
+  local found
+  found=$(gcloud compute tpus queued-resources list "${WHERE[@]}" --filter='name~(^|/)two-slices$' --format='value(state.state)') || found=UNKNOWN
+  echo "$found"
 }
 
 healthy() {

@@ -1,0 +1,99 @@
+"""One table out of a sweep's folders: means over seeds, what is missing, and the page."""
+
+from __future__ import annotations
+
+import json
+import pathlib
+import re
+import subprocess
+import sys
+
+import pytest
+
+from launch import gather
+from launch import jobs
+from tests import source
+from tests.launch import stand as launch_stand
+from tests.reporting import stand
+from vlguard_jax import errors
+from vlguard_jax.safety import statistics
+
+JOBS = {"s-a-0": "a", "s-a-1": "a", "s-b-0": "b", "s-b-1": "b"}
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory) -> pathlib.Path:
+    """Two finished seeds of arm a, one answering all and one refusing all; one finished seed of b; the last not begun."""
+    folder = tmp_path_factory.mktemp("sweep")
+    benchmark = stand.write_benchmark(folder / "world", records=4)
+    for name, rule in (("s-a-0", stand.answers_all), ("s-a-1", stand.refuses_all), ("s-b-0", stand.answers_all)):
+        stand.train(folder / "runs" / name / "train")
+        stand.evaluate(folder / "runs" / name / "evaluate", benchmark, name, rule)
+    return folder / "runs"
+
+
+def test_means_over_the_seeds(root):
+    found, missing = gather.read(root, JOBS)
+    assert missing == ["s-b-1"]
+    headings, lines = gather.table(found, JOBS)
+    by_label = {line[0]: dict(zip(headings, line, strict=True)) for line in lines}
+    assert set(by_label) == {"a (2 of 2 seeds)", "b (1 of 2 seeds)"}
+    column = next(heading for heading in headings if "unsafe picture" in heading)
+    assert by_label["a (2 of 2 seeds)"][column].startswith("50.0 [") and by_label["b (1 of 2 seeds)"][column].startswith("100.0 [")
+    assert "(n = 4)" in column
+
+
+def test_an_interval_is_never_narrower_than_one_seed_s():
+    """All seeds answer the same items: three of them do not make more items."""
+    rows = [{"n": 40, "count": 20}] * 3
+    found = gather._mean("arm", "unsafes", rows)
+    low, high = statistics.wilson(20, 40)
+    assert found["mean"] == 0.5 and found["ci_low"] <= low and found["ci_high"] >= high
+    pooled = statistics.over_seeds([20] * 3, [40] * 3)
+    assert pooled[1] > low  # so the line above does something
+
+
+def test_the_program_prints_and_writes(root, tmp_path):
+    command = [sys.executable, "launch/gather.py", f"--root={root}", f"--out={tmp_path}/p.html", f"--markdown={tmp_path}/t.md"]
+    done = subprocess.run([*command, *(f"{j}={label}" for j, label in JOBS.items())], cwd=source.ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "3 of 4 jobs have finished; not yet: s-b-1" in done.stdout
+    text = (tmp_path / "t.md").read_text()
+    assert text in done.stdout and text.count("\n|") == 3 and gather.CAPTION in text
+    assert "Sweep of 4 jobs" in (tmp_path / "p.html").read_text()
+
+
+def test_gather_sh_names_every_cell(tmp_path):
+    """What render.py writes is what gather.py reads."""
+    launch = jobs.prepare(launch_stand.EXAMPLES / "sweep.toml", "gke")
+    command = launch.files["gather.sh"].splitlines()[-1]
+    cells = gather.cells(re.findall(r"(?<= )[a-z0-9-]+=\S+", command.split(".md", 1)[1]))
+    assert set(cells) == {job.name for job in launch.jobs}
+    assert set(cells.values()) == {"7b/posthoc", "7b/posthoc_lora", "13b/posthoc", "13b/posthoc_lora"}
+    assert list(cells.values()).count("7b/posthoc") == 3
+
+
+def test_what_cannot_be_gathered_is_named(root, tmp_path):
+    with pytest.raises(errors.UserError, match="none of the 4 jobs has a finished evaluation"):
+        gather.read(tmp_path, JOBS)
+    for texts in ([], ["a"], ["a=b", "a=c"], ["=b"]):
+        with pytest.raises(errors.UserError, match="JOB=LABEL"):
+            gather.cells(texts)
+    rows = [{"n": 40, "count": 20}, {"n": 41, "count": 20}]
+    with pytest.raises(errors.UserError, match="different numbers of unsafes"):
+        gather._mean("arm", "unsafes", rows)
+
+
+def test_two_evaluations_of_the_same_questions(root, tmp_path):
+    benchmark = stand.write_benchmark(tmp_path / "world", records=2)
+    for name in ("one", "two"):
+        stand.evaluate(tmp_path / "runs" / "job" / name, benchmark, name, stand.answers_all)
+    found, _ = gather.read(tmp_path / "runs", {"job": "x"})
+    with pytest.raises(errors.UserError, match="job has two evaluations of unsafes"):
+        gather.table(found, {"job": "x"})
+
+
+def test_summary_has_what_is_averaged(root):
+    """`count` and `n` of a row are what the mean is made of."""
+    rows = json.loads(next((root / "s-a-0").rglob("summary.json")).read_text())
+    assert all(row["rate"] == pytest.approx(row["count"] / row["n"]) for row in rows)

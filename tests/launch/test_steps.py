@@ -1,0 +1,77 @@
+"""The runner of a job's commands: order, exit codes, signals."""
+
+from __future__ import annotations
+
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from launch import steps
+from tests import source
+from vlguard_jax import errors
+
+COMMAND = """
+import pathlib, signal, sys, time
+log = pathlib.Path(LOG)
+with log.open("a") as file: file.write(NAME + " " + " ".join(sys.argv[1:]) + "\\n")
+if sys.argv[1:] == ["wait"]:
+    def stop(*_):
+        sys.exit(75)
+    signal.signal(signal.SIGTERM, stop)
+    with log.open("a") as file: file.write("ready\\n")
+    time.sleep(60)
+if sys.argv[1:] == ["die"]:
+    import os; os.kill(os.getpid(), signal.SIGKILL)
+sys.exit(int(sys.argv[1]) if sys.argv[1:] and sys.argv[1].isdigit() else 0)
+"""
+
+
+@pytest.fixture
+def package(tmp_path: pathlib.Path) -> pathlib.Path:
+    """A package called vlguard_jax whose commands note that they ran; returns the log."""
+    folder = tmp_path / "vlguard_jax"
+    folder.mkdir()
+    (folder / "__init__.py").write_text("")
+    for name in ("train", "evaluate"):
+        (folder / f"{name}.py").write_text(COMMAND.replace("LOG", repr(str(tmp_path / "log"))).replace("NAME", repr(name)))
+    return tmp_path / "log"
+
+
+def start(package: pathlib.Path, *arguments: str) -> subprocess.Popen[str]:
+    environment = {**os.environ, "PYTHONPATH": str(package.parent)}
+    command = [sys.executable, str(source.ROOT / "launch" / "steps.py"), *arguments]
+    return subprocess.Popen(command, env=environment, cwd=package.parent, text=True)
+
+
+def test_split():
+    assert steps.split(["train", "--a=1", "--then", "evaluate", "--then"]) == [["train", "--a=1"], ["evaluate"]]
+    assert steps.split([]) == []
+    assert steps.EXIT_RESTART == errors.EXIT_RESTART
+
+
+def test_commands_run_in_order(package):
+    assert start(package, "train", "x", "--then", "evaluate", "y").wait(30) == 0
+    assert package.read_text() == "train x\nevaluate y\n"
+
+
+@pytest.mark.parametrize(("what", "code"), [("75", 75), ("2", 2), ("die", 137)])
+def test_the_first_failure_ends_the_job(package, what, code):
+    assert start(package, "train", what, "--then", "evaluate").wait(30) == code
+    assert package.read_text() == f"train {what}\n"
+
+
+def test_sigterm_reaches_the_command(package):
+    """It saves and ends with 75, and so does the job; the next command is not started."""
+    process = start(package, "train", "wait", "--then", "evaluate")
+    deadline = time.monotonic() + 30
+    while not (package.exists() and "ready" in package.read_text()):
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(30) == 75
+    assert "evaluate" not in package.read_text()
