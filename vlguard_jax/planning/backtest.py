@@ -1,0 +1,164 @@
+"""The predictor against published runs (published.toml): fit of its constants, and its error on each run that was left out of the fit."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+import dataclasses
+import functools
+import itertools
+import math
+import pathlib
+import statistics
+import tomllib
+
+from vlguard_jax.models import config as model_config
+from vlguard_jax.planning import chips
+from vlguard_jax.planning import flops
+from vlguard_jax.planning import roofline
+from vlguard_jax.planning import traffic
+
+TABLE = pathlib.Path(__file__).with_name("published.toml")
+# Tried in the fit. Links and HBM are assumed: no published run depends on them enough to tell.
+ATTENTION = tuple(round(0.2 + 0.05 * i, 2) for i in range(17))
+NETWORK = tuple(round(0.2 + 0.1 * i, 2) for i in range(9))
+LINKS, HBM = 0.8, 0.8
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """A published run; seconds of a step, as published or from the rate that was."""
+
+    name: str
+    topology: chips.Topology
+    work: flops.Flops
+    model_flops: float
+    moved: traffic.Traffic
+    seconds: float
+    fitted: bool
+    source: str
+
+    @property
+    def mfu(self) -> float:
+        """By our count of operations (causal attention, nothing recomputed)."""
+        return self.model_flops / (self.seconds * self.topology.chips * self.topology.chip.flops)
+
+
+@dataclasses.dataclass(frozen=True)
+class Result:
+    """Prediction of a run: with the constants as they are, and with those of a fit without it. Errors are fractions of `measured`."""
+
+    run: Run
+    predicted: float
+    left_out: float
+
+    @property
+    def error(self) -> float:
+        """Of the prediction in use."""
+        return self.predicted / self.run.seconds - 1
+
+    @property
+    def left_out_error(self) -> float:
+        """Of the prediction that did not know the run."""
+        return self.left_out / self.run.seconds - 1
+
+
+@functools.cache
+def runs() -> tuple[Run, ...]:
+    """All published runs."""
+    with TABLE.open("rb") as file:
+        table = tomllib.load(file)
+    return tuple(_run(entry, table["models"][entry["model"]]) for entry in table["run"])
+
+
+def _run(entry: dict, size: dict) -> Run:
+    text = model_config.TextConfig(
+        vocab_size=size["vocab"],
+        width=size["width"],
+        num_layers=size["layers"],
+        num_heads=size["heads"],
+        num_kv_heads=size["kv_heads"],
+        head_width=size["head_width"],
+        mlp_width=size["mlp_width"],
+        norm_eps=1e-5,
+        rope_theta=1e4,
+    )
+    model = model_config.LlavaConfig(text, None, None)
+    rank = entry.get("lora_rank", 0)
+    lora = model_config.LoraConfig(rank, 2.0 * rank, 0.0) if rank else None
+    topology = chips.parse(entry["topology"])
+    if "network_gbps" in entry:
+        topology = dataclasses.replace(topology, chip=dataclasses.replace(topology.chip, dcn_gbps=entry["network_gbps"]))
+    data, tensor = entry.get("data", 1), entry.get("tensor", 1)
+    shape = traffic.Mesh(data, topology.devices // data // tensor, tensor)
+    sequences = entry["rows"] * topology.chips
+    tokens, squares = float(sequences * entry["length"]), float(sequences * entry["length"] ** 2)
+    remat = flops.policy(entry["remat"])
+    needed = flops.training(model, lora, tokens, squares, 0)
+    sizes = flops.sizes(model, lora)
+    load = traffic.Load(sizes, rank > 0, tokens / shape.row_shards, entry.get("micro", 1), 2, 4, 2)
+    return Run(
+        name=entry["name"],
+        topology=topology,
+        work=needed + flops.recomputed(model, lora, remat, tokens, squares),
+        model_flops=needed.total,
+        moved=traffic.training(text, load, shape, topology, remat),
+        seconds=_seconds(entry, text, sizes, tokens, topology.chips),
+        fitted=entry.get("fitted", True),
+        source=entry["source"],
+    )
+
+
+def _seconds(entry: dict, text: model_config.TextConfig, sizes: flops.Sizes, tokens: float, count: int) -> float:
+    if "seconds" in entry:
+        return float(entry["seconds"])
+    if "tokens" in entry:
+        return tokens / count / entry["tokens"]
+    whole_attention = 12.0 * entry["length"] * text.num_heads * text.head_width * text.num_layers
+    counted = tokens * (6.0 * (sizes.layer * sizes.layers + sizes.head) + whole_attention)
+    return counted / count / (entry["tflops"] * 1e12)
+
+
+def fit(known: Sequence[Run]) -> roofline.Constants:
+    """The constants with the least mean error (of logarithms) over `known`."""
+    found = []
+    for attention, network in itertools.product(ATTENTION, NETWORK):
+        matmul: dict[str, float] = {}
+        for name in sorted({run.topology.chip.name for run in known}):
+            shares = [_share(run, attention, network) for run in known if run.topology.chip.name == name]
+            matmul[name] = math.exp(statistics.fmean(map(math.log, shares)))
+        constants = roofline.Constants(matmul, attention, network, LINKS, HBM)
+        found.append((statistics.fmean(math.log(predict(run, constants) / run.seconds) ** 2 for run in known), constants))
+    return min(found, key=lambda pair: pair[0])[1]
+
+
+def _share(run: Run, attention: float, network: float) -> float:
+    """The share of the data sheet at which the run's products would take exactly the time that it took; the rest is fixed."""
+    name = run.topology.chip.name
+    ideal = roofline.Constants({name: 1.0}, attention, network, LINKS, HBM)
+    at_peak = roofline.seconds(run.work, run.moved, run.topology, ideal)
+    products = at_peak.compute + run.work.attention / (run.topology.chips * run.topology.chip.flops) * (1 / attention - 1)
+    fixed = at_peak.update + at_peak.network / network
+    return min(1.0, products / max(run.seconds - fixed, products))
+
+
+def predict(run: Run, constants: roofline.Constants | None = None) -> float:
+    """Seconds of a step."""
+    return roofline.seconds(run.work, run.moved, run.topology, constants).expected
+
+
+def results() -> list[Result]:
+    """Every run predicted with and without knowing it."""
+    fitted = [run for run in runs() if run.fitted]
+    found = []
+    for run in runs():
+        others = fit([other for other in fitted if other is not run])
+        found.append(Result(run, predict(run), predict(run, others)))
+    return found
+
+
+def mfu_range(chip: str) -> tuple[float, float, list[str]] | None:
+    """(least, most, sources) of the published runs on a chip, by our count; None where there is none."""
+    same = [run for run in runs() if run.topology.chip.name == ("h100" if chip == "h200" else chip)]
+    if not same:
+        return None
+    return min(run.mfu for run in same), max(run.mfu for run in same), sorted({run.source.split(";")[0] for run in same})

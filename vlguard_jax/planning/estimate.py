@@ -1,0 +1,304 @@
+"""Does it fit, how long does it take, what does it cost: by formula, in well under a second.
+
+`train` and `evaluate` put operations, bytes and the time model together. What the compiler says of the same program replaces bytes and
+collectives through `Measured`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+import dataclasses
+from typing import Any
+
+from vlguard_jax import config
+from vlguard_jax.models import config as model_config
+from vlguard_jax.planning import backtest
+from vlguard_jax.planning import chips
+from vlguard_jax.planning import flops
+from vlguard_jax.planning import memory
+from vlguard_jax.planning import prices
+from vlguard_jax.planning import roofline
+from vlguard_jax.planning import traffic
+from vlguard_jax.planning import work as work_lib
+
+LENGTH_MULTIPLE = 64  # generation/engine.py rounds prompts up to it
+
+
+@dataclasses.dataclass(frozen=True)
+class Measured:
+    """What a compiled program says in place of the formulas, of one chip. kinds: bytes by kind, with "peak"; links, network: bytes that its
+    collectives receive over links and over the network, loop bodies multiplied; compile_seconds: on this machine."""
+
+    kinds: Mapping[str, float]
+    links: float
+    network: float
+    compile_seconds: float
+    source: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Estimate:
+    """A plan for one config on one topology. per_chip: GiB by kind. flops_per_step: model FLOPs, all chips. step_seconds: by what bounds
+    them. hours: of the whole run by phase, with "total". dollars: None without a price. stops: why more chips would not help, or ""."""
+
+    kind: str
+    model: str
+    topology: chips.Topology
+    mesh: traffic.Mesh
+    per_chip: Mapping[str, float]
+    fits: bool
+    flops_per_step: float
+    flops: Mapping[str, float]
+    step_seconds: Mapping[str, float]
+    bytes_per_step: Mapping[str, float]
+    mfu: Mapping[str, float]
+    steps: int
+    hours: Mapping[str, float]
+    dollars: float | None
+    price: prices.Price | None
+    step: Mapping[str, float]
+    stops: str
+    notes: tuple[str, ...]
+
+    def as_json(self) -> dict[str, Any]:
+        """What `--json` writes."""
+        return {
+            "topology": self.topology.name,
+            "chips": self.topology.chips,
+            "fits": self.fits,
+            "per_chip": {"usable_gib": self.topology.chip.usable_gib, **self.per_chip},
+            "flops_per_step": self.flops_per_step,
+            "step_seconds": dict(self.step_seconds),
+            "hours": self.hours["total"],
+            "dollars": self.dollars,
+            "kind": self.kind,
+            "model": self.model,
+            "mesh": dataclasses.asdict(self.mesh),
+            "steps": self.steps,
+            "step": dict(self.step),
+            "flops": dict(self.flops),
+            "bytes_per_step": dict(self.bytes_per_step),
+            "mfu": dict(self.mfu),
+            "hours_by_phase": {name: value for name, value in self.hours.items() if name != "total"},
+            "price": dataclasses.asdict(self.price) if self.price else None,
+            "stops_scaling": self.stops,
+            "notes": list(self.notes),
+        }
+
+
+def lora_of(settings: config.TrainConfig) -> model_config.LoraConfig | None:
+    """The adapters of a training."""
+    lora = settings.lora
+    return model_config.LoraConfig(lora.rank, lora.alpha, lora.dropout) if lora.rank else None
+
+
+def train(
+    settings: config.TrainConfig,
+    model: model_config.LlavaConfig,
+    topology: chips.Topology,
+    work: work_lib.Work,
+    *,
+    name: str = "",
+    price: float | None = None,
+    measured: Measured | None = None,
+) -> Estimate:
+    """Plan a training. work: of this config on the row shards that `traffic.mesh` gives.
+
+    Raises:
+      UserError: the mesh does not fit the topology, or the rematerialisation policy is unknown.
+    """
+    shape, lora, remat = traffic.mesh(settings.mesh, topology), lora_of(settings), flops.policy(settings.run.remat)
+    size = traffic.BYTES
+    formats = memory.Formats(size[settings.precision.compute], size[settings.precision.params], size[settings.precision.frozen])
+    needed = flops.training(model, lora, work.tokens, work.squares, work.pictures)
+    done = flops.training(model, lora, work.computed, work.computed_squares, work.picture_room)
+    done += flops.recomputed(model, lora, remat, work.computed, work.computed_squares)
+    own = work.computed / shape.row_shards
+    load = traffic.Load(flops.sizes(model, lora), lora is not None, own, work.micro, formats.compute, formats.params, formats.frozen)
+    moved = traffic.training(model.text, load, shape, topology, remat)
+    buffers = memory.training(
+        model,
+        lora,
+        shape,
+        formats,
+        remat,
+        rows=work.rows,
+        row_len=work.row_len,
+        pictures=work.shard_pictures,
+        micro=work.micro,
+        chunk=settings.run.loss_chunk,
+    ).times(topology.chip.devices)
+    per_chip, notes = buffers.gib(), (*work.assumed,)
+    if measured is not None:
+        per_chip = {f"{kind}_gib": count / memory.GIB for kind, count in measured.kinds.items()}
+        moved = dataclasses.replace(moved, links=measured.links, network=measured.network)
+        notes = (*notes, measured.source)
+    time = roofline.seconds(done, moved, topology)
+    trained = flops.sizes(model, lora)
+    stored = 3.0 * formats.params * (trained.projector + (trained.adapters if lora else trained.text))
+    compiling = measured.compile_seconds if measured else work_lib.assumptions()["time"]["compile_seconds"]
+    hours = _hours(settings, model, topology, work, time.expected, stored, compiling)
+    cost = prices.get(topology.chip.name, price)
+    return Estimate(
+        kind="train",
+        model=name,
+        topology=topology,
+        mesh=shape,
+        per_chip=per_chip,
+        fits=per_chip["peak_gib"] <= topology.chip.usable_gib,
+        flops_per_step=needed.total,
+        flops={**dataclasses.asdict(needed), "computed": done.total},
+        step_seconds={**dataclasses.asdict(time), **_range(time.expected, topology.chip, pictures=work.pictures > 0)},
+        bytes_per_step=dataclasses.asdict(moved),
+        mfu=_mfu(needed.total, time.expected, topology, pictures=work.pictures > 0),
+        steps=work.steps,
+        hours=hours,
+        dollars=None if cost is None else cost.dollars * topology.chips * hours["total"],
+        price=cost,
+        step=_step(work),
+        stops=_stops(work, shape, time),
+        notes=notes,
+    )
+
+
+def _step(work: work_lib.Work) -> dict[str, float]:
+    return {
+        "conversations": work.conversations,
+        "tokens": work.tokens,
+        "computed_tokens": work.computed,
+        "pictures": work.pictures,
+        "rows": work.rows * work.micro,
+        "row_len": work.row_len,
+        "micro_batches": work.micro,
+    }
+
+
+def _range(expected: float, chip: chips.Chip, *, pictures: bool) -> dict[str, float]:
+    """Seconds at the ends of what the back-test, and published runs with pictures, leave room for."""
+    wide = 1 + roofline.error(chip)
+    return {"low": expected / wide, "high": expected * wide / (work_lib.assumptions()["pictures"]["share"] if pictures else 1.0)}
+
+
+def _mfu(needed: float, expected: float, topology: chips.Topology, *, pictures: bool) -> dict[str, float]:
+    share = needed / (topology.chips * topology.chip.flops)
+    ends = _range(expected, topology.chip, pictures=pictures)
+    found = {"expected": share / expected, "low": share / ends["high"], "high": share / ends["low"]}
+    published = backtest.mfu_range(topology.chip.name)
+    return found | ({} if published is None else {"published_low": published[0], "published_high": published[1]})
+
+
+def _hours(
+    settings: config.TrainConfig,
+    model: model_config.LlavaConfig,
+    topology: chips.Topology,
+    work: work_lib.Work,
+    step: float,
+    stored: float,
+    compiling: float,
+) -> dict[str, float]:
+    """By phase. stored: bytes of a checkpoint; compiling: seconds a shape."""
+    known = work_lib.assumptions()["time"]
+    sizes = flops.sizes(model)
+    whole = 2.0 * (sizes.text + sizes.tower + sizes.projector)  # as bf16 files
+    saves = 1 + (work.steps // settings.run.save_every if settings.run.save_every else 0)
+    exported = whole if settings.run.export != "none" else 0.0
+    seconds = {
+        "start": known["start_seconds"],
+        "load": whole / (known["read_gbps"] * 1e9),
+        "compile": compiling * work.shapes,
+        "steps": step * work.steps,
+        "save": (saves * stored / topology.hosts + exported) / (known["write_gbps"] * 1e9),
+    }
+    return {name: value / 3600 for name, value in seconds.items()} | {"total": sum(seconds.values()) / 3600}
+
+
+def _stops(work: work_lib.Work, shape: traffic.Mesh, time: roofline.Seconds) -> str:
+    """Why this is more than the recipe's global batch fills."""
+    if work.conversations < shape.row_shards:
+        return f"{work.conversations} conversations a step are fewer than {shape.row_shards} row shards: the others compute padding"
+    products = time.expected - time.update - time.exposed
+    if time.exposed > 0.1 * products:
+        return f"collectives take {time.exposed:.2f} s a step beyond the {products:.2f} s of products that could hide them"
+    return ""
+
+
+def evaluate(
+    settings: config.EvalConfig, model: model_config.LlavaConfig, topology: chips.Topology, *, name: str = "", price: float | None = None
+) -> Estimate:
+    """Plan an evaluation: prompts read and answers written in batches of one shape, every answer as long as allowed.
+
+    Raises:
+      UserError: the mesh does not fit the topology.
+    """
+    known, shape = work_lib.assumptions(), traffic.mesh(settings.mesh, topology)
+    b = traffic.BYTES[config.on_backend(settings.precision, topology.chip.kind).compute]
+    rows = -(-settings.decode.batch_size // shape.row_shards) * shape.row_shards
+    shows = settings.benchmark.name != "prompts" and model.vision is not None and settings.benchmark.pictures != "none"
+    asked = known["evaluation"]["picture_prompt" if shows else "text_prompt"]
+    prompt = -(-asked // LENGTH_MULTIPLE) * LENGTH_MULTIPLE
+    new = settings.decode.max_new_tokens
+    prompts = known["evaluation"]["prompts"]["prompts" if settings.benchmark.name == "prompts" else "vlguard"]
+    prompts = min(prompts, settings.benchmark.limit * 3) if settings.benchmark.limit else prompts
+    pictures = rows if shows else 0
+    reading, writing = memory.evaluation(model, shape, b, rows=rows, prompt=prompt, new=new, pictures=pictures)
+    largest = max(reading, writing, key=lambda m: m.peak).times(topology.chip.devices)
+    read = flops.forward(model, rows * prompt, rows * float(prompt) ** 2, pictures)
+    read = dataclasses.replace(read, head=read.head / prompt)  # of the last position alone
+    first, each = _generation(model, shape, topology, read, b, rows, prompt, new)
+    batches = -(-prompts // rows)
+    time = known["time"]
+    weights = flops.sizes(model)
+    seconds = {
+        "start": time["start_seconds"],
+        "load": 2.0 * (weights.text + weights.tower + weights.projector) / (time["read_gbps"] * 1e9),
+        "compile": time["compile_seconds"] / 2,  # no backward pass
+        "steps": batches * (first.expected + new * each.expected),
+    }
+    hours = {phase: value / 3600 for phase, value in seconds.items()} | {"total": sum(seconds.values()) / 3600}
+    cost = prices.get(topology.chip.name, price)
+    return Estimate(
+        kind="evaluate",
+        model=name,
+        topology=topology,
+        mesh=shape,
+        per_chip=largest.gib(),
+        fits=largest.peak / memory.GIB <= topology.chip.usable_gib,
+        flops_per_step=read.total,
+        flops=dataclasses.asdict(read),
+        step_seconds={"prefill": first.expected, "decode": each.expected, "prefill_compute": first.compute, "decode_hbm": each.hbm},
+        bytes_per_step={"decode_hbm": each.hbm * topology.chip.hbm_gbps * 1e9},
+        mfu={"prefill": read.total / (topology.chips * topology.chip.flops * first.expected)},
+        steps=batches,
+        hours=hours,
+        dollars=None if cost is None else cost.dollars * topology.chips * hours["total"],
+        price=cost,
+        step={"prompts": prompts, "rows": rows, "prompt": prompt, "new": new},
+        stops="" if prompts >= rows else f"{prompts} prompts are fewer than the {rows} rows of a batch",
+        notes=(f"{prompts:,} prompts of {prompt} tokens, each answered with {new} tokens, which is the longest allowed",),
+    )
+
+
+def _generation(
+    model: model_config.LlavaConfig,
+    shape: traffic.Mesh,
+    topology: chips.Topology,
+    read: flops.Flops,
+    b: int,
+    rows: int,
+    prompt: int,
+    new: int,
+) -> tuple[roofline.Seconds, roofline.Seconds]:
+    """Times of reading a batch of prompts and of one new token for each of its rows, at the middle of the answers."""
+    s, text = flops.sizes(model), model.text
+    per_chip, own = topology.chip.devices, rows / shape.row_shards
+    weights = (s.text + s.projector) * b / shape.tensor * per_chip
+    gathered = weights * (shape.fsdp - 1) / shape.fsdp
+    crosses = topology.domains > 1 and shape.data % topology.domains != 0
+    network = gathered / topology.chips * topology.domains if crosses else 0.0
+    known = dataclasses.replace(roofline.constants(), hbm=work_lib.assumptions()["evaluation"]["stream"])
+    sums = 2 * text.num_layers * text.width * b * 2 * (shape.tensor - 1) / shape.tensor * own * per_chip
+    cached = 2 * text.num_kv_heads * text.head_width * text.num_layers * b / shape.tensor * own * (prompt + new / 2) * per_chip
+    decoded = flops.forward(model, rows, rows * float(prompt + new / 2), 0)
+    first = traffic.Traffic(gathered + sums * prompt, network, 0.0, weights + cached)
+    each = traffic.Traffic(gathered + sums, network, 0.0, weights + cached)
+    return roofline.seconds(read, first, topology, known), roofline.seconds(decoded, each, topology, known)

@@ -1,0 +1,146 @@
+"""HBM by kind: what lies there for the whole run, and what a step needs beside it.
+
+The compiler decides the second part; these formulas name its large buffers. The tower and the decoder are never at their peak together.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+from vlguard_jax.models import config as model_config
+from vlguard_jax.planning import flops
+from vlguard_jax.planning import traffic
+
+GIB = 2.0**30
+GATHERED = 2  # layers whose whole matrices are there at a time: the one at work and the next
+SLACK = 0.05  # of what a step needs: fragments, and small buffers that no formula names
+
+
+@dataclasses.dataclass(frozen=True)
+class Memory:
+    """Bytes on one chip, by kind.
+
+    weights: trained parameters; frozen: the others, the tower included. gathered: what is there whole for a moment, two layers or embedding
+    and head, with their gradients. activations: kept for the backward pass, and those of the layer at work. logits: one chunk. pictures:
+    the tower at work, which counts where it exceeds the rest of the step. cache: keys and values.
+    """
+
+    weights: float = 0.0
+    moments: float = 0.0
+    gradients: float = 0.0
+    frozen: float = 0.0
+    gathered: float = 0.0
+    activations: float = 0.0
+    logits: float = 0.0
+    pictures: float = 0.0
+    batch: float = 0.0
+    cache: float = 0.0
+
+    @property
+    def states(self) -> float:
+        """What lies there between steps, and the gradients."""
+        return self.weights + self.moments + self.gradients + self.frozen
+
+    @property
+    def slack(self) -> float:
+        """Of the step's own buffers."""
+        return SLACK * (self._step + self.batch)
+
+    @property
+    def _step(self) -> float:
+        return max(self.gathered + self.activations + self.logits, self.pictures)
+
+    @property
+    def peak(self) -> float:
+        """The most that is there at a time."""
+        return self.states + self.cache + self.batch + self._step + self.slack
+
+    def gib(self) -> dict[str, float]:
+        """By kind, in GiB, for people and files; only what there is."""
+        kinds = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)} | {"slack": self.slack}
+        return {"peak_gib": self.peak / GIB} | {f"{name}_gib": size / GIB for name, size in kinds.items() if size}
+
+    def times(self, count: int) -> Memory:
+        """Of several devices that are one chip."""
+        return Memory(*(size * count for size in dataclasses.astuple(self)))
+
+
+@dataclasses.dataclass(frozen=True)
+class Formats:
+    """Bytes a number."""
+
+    compute: int
+    params: int
+    frozen: int
+
+
+def training(
+    model: model_config.LlavaConfig,
+    lora: model_config.LoraConfig | None,
+    shape: traffic.Mesh,
+    formats: Formats,
+    remat: flops.Remat,
+    *,
+    rows: int,
+    row_len: int,
+    pictures: int,
+    micro: int,
+    chunk: int,
+) -> Memory:
+    """A training step on one device. rows: of a micro-batch, all devices together; pictures: in one row shard."""
+    s, text = flops.sizes(model, lora), model.text
+    shards, b = shape.fsdp * shape.tensor, formats.compute
+    trained = s.projector + (s.adapters if lora else s.text)
+    own = max(1.0, rows / shape.row_shards) * row_len
+    at_work = 1.5 * flops.per_token(text, flops.POLICIES["none"].kept)  # and gradients of about half of it at a time
+    kept = flops.per_token(text, remat.kept) * s.layers
+    layer_gradient = s.layer if not lora else lora.rank * sum(map(sum, flops.linears(text).values()))
+    edges = s.embed + s.head if lora else max(2 * s.embed, 3 * s.head)  # with their gradients, the head's in fp32; not beside the layers
+    return Memory(
+        weights=trained * formats.params / shards,
+        moments=2 * trained * formats.params / shards,
+        gradients=trained * formats.params / shards * (2 if micro > 1 else 1),
+        frozen=(s.text * formats.frozen / shards if lora else 0.0) + s.tower * formats.frozen,
+        gathered=max(GATHERED * s.layer + layer_gradient, edges) * b / shape.tensor,
+        activations=own * (kept + at_work / shape.tensor) * b,
+        logits=3 * own / row_len * min(chunk, row_len) * text.vocab_size * 4 / shape.tensor,
+        pictures=_tower(model.vision, pictures, b),
+        batch=own * 5 * 4 + _pixels(model, pictures, b),
+    )
+
+
+def _tower(v: model_config.VisionConfig | None, pictures: float, b: int) -> float:
+    """Buffers of one tower layer: scores and weights in fp32, projections and the MLP's inside."""
+    if v is None:
+        return 0.0
+    seen = v.num_patches + 1
+    return pictures * (v.num_heads * seen**2 * (4 + b) + seen * (6 * v.width + 2 * v.mlp_width) * b)
+
+
+def _pixels(model: model_config.LlavaConfig, pictures: float, b: int) -> float:
+    """Pictures as bytes and as numbers, and their features in the decoder's width, with a gradient."""
+    if model.vision is None:
+        return 0.0
+    return pictures * (3 * model.vision.image_size**2 * (1 + b) + 2 * model.vision.num_patches * model.text.width * b)
+
+
+def evaluation(
+    model: model_config.LlavaConfig, shape: traffic.Mesh, compute: int, *, rows: int, prompt: int, new: int, pictures: int
+) -> tuple[Memory, Memory]:
+    """(reading prompts, writing answers) on one device, for a batch of `rows` over all devices; cache of prompt + new slots."""
+    s, text = flops.sizes(model), model.text
+    shards, own = shape.fsdp * shape.tensor, max(1.0, rows / shape.row_shards)
+    cached = 2 * text.num_kv_heads * text.head_width * text.num_layers * compute / shape.tensor
+    gathered = (GATHERED * s.layer + s.head) * compute / shape.tensor if shape.fsdp > 1 else 0.0
+    weights = ((s.text + s.projector) / shards + s.tower) * compute
+    both = {"weights": weights, "gathered": gathered, "cache": own * (prompt + new) * cached}
+    at_work = flops.per_token(text, flops.POLICIES["none"].kept) * compute / shape.tensor
+    reading = Memory(
+        **both,
+        activations=own * prompt * (at_work + cached),  # keys and values once more before they lie in the cache
+        logits=own * text.vocab_size * 4,
+        pictures=_tower(model.vision, own if pictures else 0, compute),
+        batch=_pixels(model, own if pictures else 0, compute),
+    )
+    scores = text.num_heads * (prompt + new) * 6 / shape.tensor
+    return reading, Memory(**both, activations=own * (at_work + scores), logits=2 * own * text.vocab_size * 4)

@@ -1,0 +1,38 @@
+"""What a chip costs: prices.toml, dated, or what the user says."""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime
+import functools
+import pathlib
+import tomllib
+from typing import Any
+
+TABLE = pathlib.Path(__file__).with_name("prices.toml")
+
+
+@dataclasses.dataclass(frozen=True)
+class Price:
+    """US dollars per chip and hour, and where the number is from."""
+
+    dollars: float
+    source: str
+
+
+@functools.cache
+def _table() -> dict[str, Any]:
+    with TABLE.open("rb") as file:
+        return tomllib.load(file)
+
+
+def get(chip: str, override: float | None = None) -> Price | None:
+    """The price of a chip on demand; None where the table has none and the user gave none."""
+    if override is not None:
+        return Price(override, "--price")
+    entry = _table().get(chip)
+    if entry is None:
+        return None
+    as_of = entry["as_of"]
+    day = as_of.isoformat() if isinstance(as_of, datetime.date) else str(as_of)
+    return Price(entry["on_demand"], f"{entry['source']}, {day}")

@@ -1,0 +1,90 @@
+"""From operations and bytes to seconds: one model with few constants, efficiency.toml, for every chip and every kind of run.
+
+  step = products + attention + update + what of the collectives cannot hide behind them + exchange between slices or nodes
+
+Products run at a share of the data sheet that is a constant of the chip's generation, attention at a share of that which is the same
+on all chips. Collectives over links run beside the products; those over the network do not (the published runs on several nodes show
+it). The constants are fitted on the runs of backtest.py, which also says how well each run is predicted when it is left out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+import dataclasses
+import functools
+import pathlib
+import tomllib
+from typing import Any
+
+from vlguard_jax.planning import chips
+from vlguard_jax.planning import flops
+from vlguard_jax.planning import traffic
+
+TABLE = pathlib.Path(__file__).with_name("efficiency.toml")
+
+
+@dataclasses.dataclass(frozen=True)
+class Constants:
+    """matmul: share of the data sheet, by chip; attention: share of that; network, links, hbm: shares of the data sheet's bandwidth."""
+
+    matmul: Mapping[str, float]
+    attention: float
+    network: float
+    links: float
+    hbm: float
+
+    def of(self, chip: chips.Chip) -> float:
+        """The share of a chip; for one without a published run the mean of its kind (h200 counts as h100, the same processor)."""
+        name = "h100" if chip.name == "h200" else chip.name
+        if name in self.matmul:
+            return self.matmul[name]
+        same = [value for other, value in self.matmul.items() if chips.known()[other].kind == chip.kind]
+        values = same or list(self.matmul.values())
+        return sum(values) / len(values)
+
+
+@functools.cache
+def _table() -> dict[str, Any]:
+    with TABLE.open("rb") as file:
+        return tomllib.load(file)
+
+
+def constants() -> Constants:
+    """What efficiency.toml says."""
+    table = _table()
+    return Constants(table["matmul"], table["attention"], table["network"], table["links"], table["hbm"])
+
+
+def error(chip: chips.Chip) -> float:
+    """Mean error, as a fraction, of the prediction of a run that the constants were not fitted on; larger for a chip without any run."""
+    known = "h100" if chip.name == "h200" else chip.name
+    return float(_table()["left_out_error" if known in _table()["matmul"] else "new_chip_error"])
+
+
+@dataclasses.dataclass(frozen=True)
+class Seconds:
+    """Of one step. compute, hbm, interconnect, network: each alone at the data sheet's rate. expected: all together as they really run;
+    update and exposed are the parts of it that are no products."""
+
+    compute: float
+    hbm: float
+    interconnect: float
+    network: float
+    expected: float
+    update: float
+    exposed: float
+
+
+def seconds(work: flops.Flops, moved: traffic.Traffic, topology: chips.Topology, known: Constants | None = None) -> Seconds:
+    """Time of a step. work: of all chips together, recomputation and padding included; moved: of one chip."""
+    k = known or constants()
+    chip = topology.chip
+    rate = topology.chips * chip.flops
+    products = (work.total - work.attention) / (rate * k.of(chip)) + work.attention / (rate * k.of(chip) * k.attention)
+    hbm = moved.hbm / (chip.hbm_gbps * 1e9)
+    busy = max(products, (moved.hbm - moved.update) / (chip.hbm_gbps * 1e9 * k.hbm))
+    update = moved.update / (chip.hbm_gbps * 1e9 * k.hbm)
+    links = moved.links / (topology.link_gbps * 1e9) if moved.links else 0.0
+    network = moved.network / (chip.dcn_gbps * 1e9)
+    exposed = max(0.0, links / k.links - busy) + network / k.network
+    return Seconds(work.total / rate, hbm, links, network, busy + update + exposed, update, exposed)

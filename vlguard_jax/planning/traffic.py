@@ -1,0 +1,105 @@
+"""Bytes that a step moves: over the links between the chips of a slice or node, over the network between these, and in HBM."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from vlguard_jax import config
+from vlguard_jax import errors
+from vlguard_jax.models import config as model_config
+from vlguard_jax.planning import chips
+from vlguard_jax.planning import flops
+
+BYTES = {"fp32": 4, "bf16": 2, "fp16": 2}
+UPDATE_BYTES = 28  # AdamW in fp32: parameter, gradient and two moments read, parameter and moments written
+
+
+@dataclasses.dataclass(frozen=True)
+class Mesh:
+    """Devices along each axis, as parallel/mesh.py builds them."""
+
+    data: int
+    fsdp: int
+    tensor: int
+
+    @property
+    def row_shards(self) -> int:
+        """Parts that the rows of a batch are split into."""
+        return self.data * self.fsdp
+
+
+def mesh(settings: config.MeshSettings, topology: chips.Topology) -> Mesh:
+    """The mesh of a config on a topology, without devices. Slices are joined along `data`: where the config leaves that at 1 (or -1),
+    it becomes their number.
+
+    Raises:
+      UserError: the sizes do not multiply to the number of devices, or slices do not divide `data`.
+    """
+    sizes = {"data": settings.data, "fsdp": settings.fsdp, "tensor": settings.tensor}
+    if topology.slices > 1 and topology.chip.kind == "tpu" and sizes["data"] == 1:
+        sizes["data"] = topology.slices
+    free = [axis for axis, size in sizes.items() if size == -1]
+    given = 1
+    for size in sizes.values():
+        given *= 1 if size == -1 else size
+    if len(free) > 1 or given < 1:
+        raise errors.UserError(f"config.mesh={sizes}: sizes are positive, and at most one is -1")
+    if free and topology.devices % given == 0:
+        sizes[free[0]] = topology.devices // given
+        given = topology.devices
+    if given != topology.devices:
+        raise errors.UserError(
+            f"config.mesh={sizes} does not multiply to the {topology.devices} devices of {topology.name}; set one size to -1"
+        )
+    if topology.chip.kind == "tpu" and sizes["data"] % topology.slices:
+        raise errors.UserError(f"config.mesh.data={sizes['data']} must be a multiple of the {topology.slices} slices of {topology.name}")
+    return Mesh(**sizes)
+
+
+@dataclasses.dataclass(frozen=True)
+class Traffic:
+    """Bytes of a step for one chip. links: received over the links of its slice or node. network: its share of what its slice or node
+    exchanges with others. update: HBM traffic of the optimizer. hbm: HBM traffic of everything, update included."""
+
+    links: float
+    network: float
+    update: float
+    hbm: float
+
+
+@dataclasses.dataclass(frozen=True)
+class Load:
+    """What decides the bytes of a training step. tokens: computed by one row shard in a step; micro: micro-batches."""
+
+    sizes: flops.Sizes
+    lora: bool
+    tokens: float
+    micro: int
+    compute_bytes: int
+    params_bytes: int
+    frozen_bytes: int
+
+
+def training(text: model_config.TextConfig, load: Load, shape: Mesh, topology: chips.Topology, remat: flops.Remat) -> Traffic:
+    """A training step: parameters gathered for forward and backward, gradients scattered, summed over `data`, activations over `tensor`."""
+    s, b = load.sizes, load.compute_bytes
+    whole = (s.text + s.projector + s.adapters) / shape.tensor
+    trained = (s.projector + (s.adapters if load.lora else s.text)) / shape.tensor
+    moved = (2 * whole + trained) * b * load.micro  # gathered twice, scattered once; each device receives all but its own part
+    kept_inside = shape.data % topology.domains == 0
+    links, network = moved * (shape.fsdp - 1) / shape.fsdp, 0.0
+    if not kept_inside and topology.domains > 1:
+        network += moved * (topology.domains - 1) / topology.domains / (topology.devices / topology.domains)
+    shard = trained * b / shape.fsdp
+    across = topology.domains if kept_inside else 1
+    inside = shape.data // across
+    links += 2 * shard * (inside - 1) / inside
+    network += 2 * shard / inside * (across - 1) / across
+    sums = 4 + (2 if remat.again else 0)  # all-reduces of a layer's activations
+    links += sums * s.layers * load.tokens * text.width * b * 2 * (shape.tensor - 1) / shape.tensor
+    update = trained * UPDATE_BYTES / 4 * load.params_bytes / shape.fsdp
+    weights = (3 * whole + 2 * trained) * b * load.micro
+    seen = flops.per_token(text, flops.POLICIES["none"].kept) / shape.tensor
+    activations = load.tokens * s.layers * seen * b * (6 + (2 if remat.again else 0))  # written and read, forward and twice backward
+    per_chip = topology.chip.devices
+    return Traffic(links * per_chip, network * per_chip, update * per_chip, (update + weights + activations) * per_chip)
