@@ -58,11 +58,11 @@ def _start(target: str, commands: list[str]) -> str:
 
 
 def _gather(spec: spec_lib.Spec, jobs: list[spec_lib.Job]) -> str:
-    local = spec.bucket.startswith("gs://")
-    root = "results" if local else f"{spec.bucket.rstrip('/')}/runs" if spec.bucket else "runs"
+    remote = spec.bucket.startswith("gs://")
+    root = "results" if remote else f"{spec_lib.seen(spec)}/runs"
     axes = [axis for axis in spec.sweep if axis != "seed"]
     lines = ["#!/usr/bin/env bash", "# The results of all cells in one table; run it in the checkout, as often as you like.", "set -eu"]
-    if local:
+    if remote:
         # Checkpoints, models and event files stay where they are.
         url = shlex.quote(f"{spec.bucket.rstrip('/')}/runs")
         lines += [f"mkdir -p {root}", f"gcloud storage rsync --recursive --exclude='.*/(checkpoints|model|tensorboard)/.*' {url} {root}"]

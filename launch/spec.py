@@ -52,8 +52,8 @@ class Spec:
 
     name: str
     accelerator: str
+    bucket: str  # gs://NAME, or a folder that all machines share
     steps: tuple[Step, ...]
-    bucket: str = ""  # gs://NAME, or a folder that all machines share
     slices: int = 1
     spot: bool = False
     image: str = ""
@@ -145,7 +145,7 @@ def _check(spec: Spec, path: pathlib.Path) -> None:
         raise errors.UserError(f"{path}: name {spec.name!r} must be lower-case letters, digits and dashes, a letter first")
     if not spec.steps:
         raise errors.UserError(f"{path}: steps is empty; give at least one [[steps]]")
-    if spec.bucket and not spec.bucket.startswith(("gs://", "/")):
+    if not spec.bucket.startswith(("gs://", "/")):
         raise errors.UserError(f"{path}: bucket {spec.bucket!r} must be gs://NAME or a folder that all machines share, from /")
     if re.fullmatch(r"gs://[^/]+/.+", spec.bucket):
         raise errors.UserError(f"{path}: bucket {spec.bucket!r} must be a whole bucket, {'/'.join(spec.bucket.split('/')[:3])}")
@@ -200,6 +200,11 @@ def jobs(spec: Spec) -> list[Job]:
     return found
 
 
+def seen(spec: Spec) -> str:
+    """The bucket as the program sees it."""
+    return MOUNT if spec.bucket.startswith("gs://") else spec.bucket.rstrip("/")
+
+
 def _changed(spec: Spec, cell: Mapping[str, Value]) -> Spec:
     for rule in spec.when:
         if all(cell[key] == value for key, value in rule.items() if key in cell):
@@ -217,9 +222,8 @@ def _job(spec: Spec, cell: Mapping[str, Value]) -> Job:
         raise errors.UserError(
             f"the job name {name!r} has {len(name)} characters; at most {LONGEST_NAME}: shorten name or the values of the sweep"
         )
-    bucket = MOUNT if spec.bucket.startswith("gs://") else spec.bucket.rstrip("/")
-    folder = f"{bucket}/runs/{name}" if bucket else f"runs/{name}"
-    known: dict[str, Value] = {"bucket": bucket, "job": folder, "name": name, **cell}
+    folder = f"{seen(spec)}/runs/{name}"
+    known: dict[str, Value] = {"bucket": seen(spec), "job": folder, "name": name, **cell}
     filled = _filled(spec, known)
     commands = tuple(_command(step, folder) for step in filled.steps)
     return Job(name, cell, filled, machines.parse(filled.accelerator), folder, commands)

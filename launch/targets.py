@@ -78,8 +78,8 @@ def arguments(job: spec_lib.Job) -> list[str]:
 
 def variables(job: spec_lib.Job) -> dict[str, str]:
     """The job's environment: flags of the chip, the cache of compiled programs, then what the spec says (which wins)."""
-    bucket = spec_lib.MOUNT if job.spec.bucket.startswith("gs://") else job.spec.bucket.rstrip("/")
-    cache = {"JAX_COMPILATION_CACHE_DIR": f"{bucket}/compiled", "VLGUARD_CACHE": f"{bucket}/index"} if bucket else {}
+    bucket = spec_lib.seen(job.spec)
+    cache = {"JAX_COMPILATION_CACHE_DIR": f"{bucket}/compiled", "VLGUARD_CACHE": f"{bucket}/index"}
     chip = flags.environment(job.accelerator.chip, slices=job.spec.slices, offload=job.spec.offload)
     return {**chip, **cache, **{name: str(value) for name, value in job.spec.env.items()}}
 
