@@ -10,6 +10,7 @@ import math
 import pathlib
 import statistics
 import tomllib
+from typing import Any
 
 from vlguard_jax.models import config as model_config
 from vlguard_jax.planning import chips
@@ -22,6 +23,7 @@ TABLE = pathlib.Path(__file__).with_name("published.toml")
 ATTENTION = tuple(round(0.2 + 0.05 * i, 2) for i in range(17))
 NETWORK = tuple(round(0.2 + 0.1 * i, 2) for i in range(9))
 LINKS, HBM = 0.8, 0.8
+WITHIN = 0.25
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,11 +47,13 @@ class Run:
 
 @dataclasses.dataclass(frozen=True)
 class Result:
-    """Prediction of a run: with the constants as they are, and with those of a fit without it. Errors are fractions of `measured`."""
+    """Prediction of a run: with the constants as they are, with those of a fit without it, and without any run on its chip. Errors are
+    fractions of what was published."""
 
     run: Run
     predicted: float
     left_out: float
+    new_chip: float
 
     @property
     def error(self) -> float:
@@ -60,6 +64,11 @@ class Result:
     def left_out_error(self) -> float:
         """Of the prediction that did not know the run."""
         return self.left_out / self.run.seconds - 1
+
+    @property
+    def new_chip_error(self) -> float:
+        """Of the prediction that did not know the chip."""
+        return self.new_chip / self.run.seconds - 1
 
 
 @functools.cache
@@ -149,16 +158,52 @@ def predict(run: Run, constants: roofline.Constants | None = None) -> float:
 def results() -> list[Result]:
     """Every run predicted with and without knowing it."""
     fitted = [run for run in runs() if run.fitted]
+    without = {name: fit([run for run in fitted if run.topology.chip.name != name]) for name in {run.topology.chip.name for run in runs()}}
     found = []
     for run in runs():
         others = fit([other for other in fitted if other is not run])
-        found.append(Result(run, predict(run), predict(run, others)))
+        found.append(Result(run, predict(run), predict(run, others), predict(run, without[run.topology.chip.name])))
     return found
+
+
+def summary(found: Sequence[Result]) -> list[str]:
+    """The errors of all runs in words; those marked * are told apart."""
+    fitted = [line for line in found if line.run.fitted]
+    errors = {
+        "fitted on all": [abs(line.error) for line in fitted],
+        "the run left out of the fit": [abs(line.left_out_error) for line in fitted],
+        "every run on its chip left out": [abs(line.new_chip_error) for line in fitted],
+    }
+    lines = [
+        f"{name}: mean error {statistics.fmean(values):.1%}, largest {max(values):.1%}, {sum(e <= WITHIN for e in values)} of {len(values)}"
+        f" within {WITHIN:.0%}"
+        for name, values in errors.items()
+    ]
+    return [*lines, "*: not in the fit; a part of unknown peak"]
+
+
+def as_json(found: Sequence[Result]) -> dict[str, Any]:
+    """What `--json` writes."""
+    lines = [
+        {
+            "run": line.run.name,
+            "topology": line.run.topology.name,
+            "published_seconds": line.run.seconds,
+            "predicted_seconds": line.predicted,
+            "error": line.error,
+            "left_out_error": line.left_out_error,
+            "new_chip_error": line.new_chip_error,
+            "fitted": line.run.fitted,
+            "source": line.run.source,
+        }
+        for line in found
+    ]
+    return {"runs": lines, "summary": summary(found)}
 
 
 def mfu_range(chip: str) -> tuple[float, float, list[str]] | None:
     """(least, most, sources) of the published runs on a chip, by our count; None where there is none."""
-    same = [run for run in runs() if run.topology.chip.name == ("h100" if chip == "h200" else chip)]
+    same = [run for run in runs() if run.fitted and run.topology.chip.name == ("h100" if chip == "h200" else chip)]
     if not same:
         return None
     return min(run.mfu for run in same), max(run.mfu for run in same), sorted({run.source.split(";")[0] for run in same})

@@ -1,0 +1,74 @@
+"""What a run would need and cost, before anything is rented: does it fit, how long does it take, what does it cost.
+
+  python -m vlguard_jax.plan --config configs/train/llava_v15_7b_posthoc.py --topology v5e:4x4 --estimate [--json FILE]
+  python -m vlguard_jax.plan --config configs/train/llava_v15_7b_posthoc.py --sweep --deadline 2
+  python -m vlguard_jax.plan --backtest
+
+--topology: v4, v5e, v5p, v6e, tpu7x of any shape (v5e:4x4, v5e-16), h100:N, h200:N, a100:N, several slices 2xv5e:4x4.
+--estimate computes everything by formula, without a compiler and without weights. Where the config's model is not on this machine its
+size is taken from its name, or from --model; where its data is not, lengths are assumed, and the output says so.
+--sweep looks at all usual slices and names the cheapest that is done within --deadline hours. --backtest shows how well the same
+formulas predict published runs.
+"""
+
+from __future__ import annotations
+
+from absl import flags
+from ml_collections import config_flags
+
+from vlguard_jax import cli
+from vlguard_jax import errors
+
+CONFIG = config_flags.DEFINE_config_file("config", help_string="config file of a training or an evaluation, FILE or FILE:argument")
+TOPOLOGY = flags.DEFINE_string("topology", "", "the slice to plan for; with --sweep the chips to look at, comma-separated")
+ESTIMATE = flags.DEFINE_boolean("estimate", False, "by formula, without the compiler")
+MODEL = flags.DEFINE_string("model", "", "7b or 13b: sizes to take in place of config.model's")
+PRICE = flags.DEFINE_float("price", None, "US dollars per chip and hour, in place of the table's")
+JSON = flags.DEFINE_string("json", "", "write the figures to this file")
+SWEEP = flags.DEFINE_boolean("sweep", False, "plan all usual slices by formula and name the cheapest")
+DEADLINE = flags.DEFINE_float("deadline", 0.0, "--sweep: hours within which the run must be done; 0: any")
+BACKTEST = flags.DEFINE_boolean("backtest", False, "predict published runs")
+
+
+def main(positional: list[str]) -> int:
+    """Plan what the flags describe."""
+    if positional:
+        raise errors.UserError(f"unexpected argument {positional[0]!r}; settings are given as --config.name=value")
+    from vlguard_jax.planning import advice  # late: --help needs none of it
+    from vlguard_jax.planning import backtest
+    from vlguard_jax.planning import run
+    from vlguard_jax.planning import show
+
+    console = show.terminal()
+    if BACKTEST.value:
+        found = backtest.results()
+        show.backtests(found, console)
+        content = backtest.as_json(found)
+    elif CONFIG.value is None:
+        raise errors.UserError("--config FILE is needed, or --backtest; see --help")
+    elif SWEEP.value:
+        settings, deadline = run.settings_of(CONFIG.value), run.deadline_of(DEADLINE.value)
+        planner = run.planner(settings, MODEL.value, PRICE.value)
+        swept = advice.sweep(settings, planner, run.chip_names(TOPOLOGY.value))
+        show.sweep(swept, deadline, console)
+        content = swept.as_json(deadline)
+    elif not ESTIMATE.value:
+        raise errors.UserError("add --estimate (by formula) or --sweep; see --help")
+    else:
+        settings, topology = run.settings_of(CONFIG.value), run.topology_of(TOPOLOGY.value)
+        planner = run.planner(settings, MODEL.value, PRICE.value)
+        made = planner(settings, topology)
+        show.plan(made, console)
+        content = made.as_json()
+        if not made.fits:
+            changes = advice.options(settings, topology, planner)
+            show.options(changes, console)
+            content["changes"] = [change.as_json() for change in changes]
+    if JSON.value:
+        run.write(JSON.value, content)
+        console.print(f"wrote {JSON.value}", markup=False)
+    return errors.EXIT_OK
+
+
+if __name__ == "__main__":
+    cli.run(main)

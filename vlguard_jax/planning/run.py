@@ -1,0 +1,143 @@
+"""What `plan` does, from resolved settings to figures."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+import dataclasses
+import functools
+import json
+import math
+import os
+import pathlib
+from typing import Any
+
+from vlguard_jax import config
+from vlguard_jax import errors
+from vlguard_jax.planning import advice
+from vlguard_jax.planning import chips
+from vlguard_jax.planning import estimate
+from vlguard_jax.planning import models
+from vlguard_jax.planning import traffic
+from vlguard_jax.planning import work
+
+
+def settings_of(values: Mapping[str, Any]) -> advice.Settings:
+    """A training or an evaluation, whichever the config is.
+
+    Raises:
+      UserError: as `config.resolve`; or data sources are missing.
+    """
+    try:
+        kind: type[config.TrainConfig | config.EvalConfig] = config.EvalConfig if "decode" in values else config.TrainConfig
+    except OSError:  # the file is read when it is first looked at; `resolve` says what is wrong with it
+        kind = config.TrainConfig
+    return config.resolve(values, kind)
+
+
+def planner(settings: advice.Settings, preset: str = "", price: float | None = None) -> advice.Planner:
+    """A function (settings, topology) -> Estimate for variants of `settings`; reads sizes and data once.
+
+    Raises:
+      UserError: the model's sizes or the index cannot be had.
+    """
+    if price is not None and not price >= 0:
+        raise errors.UserError(f"--price={price} must be dollars per chip and hour, at least 0")
+    named = models.resolve(settings.model, preset)
+    if isinstance(settings, config.EvalConfig):
+        return functools.partial(_evaluation, named, price)
+    works = _works(settings, named)
+
+    def made(changed: advice.Settings, topology: chips.Topology) -> estimate.Estimate:
+        assert isinstance(changed, config.TrainConfig)
+        shards = traffic.mesh(changed.mesh, topology).row_shards
+        found = works(changed, shards)
+        found = dataclasses.replace(found, assumed=(named.note, *found.assumed))
+        return estimate.train(changed, named.config, topology, found, name=named.name, price=price)
+
+    return made
+
+
+def _evaluation(named: models.Named, price: float | None, settings: advice.Settings, topology: chips.Topology) -> estimate.Estimate:
+    assert isinstance(settings, config.EvalConfig)
+    found = estimate.evaluate(settings, named.config, topology, name=named.name, price=price)
+    return dataclasses.replace(found, notes=(named.note, *found.notes))
+
+
+def _works(settings: config.TrainConfig, named: models.Named) -> Callable[[config.TrainConfig, int], work.Work]:
+    """Steps by (settings, row shards): of the real data where model and data are on this machine, else of assumed lengths."""
+    patches = named.config.vision.num_patches if named.config.vision else 0
+    missing = [name for name, source in settings.data.sources.items() if not source.path or not pathlib.Path(source.path).exists()]
+    if missing or named.folder is None:
+        why = f"no data named or found for {', '.join(missing)}" if missing else "the model's tokenizer is not here"
+
+        known: dict[tuple[str, int], work.Work] = {}
+
+        def of_assumed(changed: config.TrainConfig, shards: int) -> work.Work:
+            key = repr((changed.data, changed.optimizer, changed.run.rows, changed.seed)), shards
+            if key not in known:
+                found = work.from_assumption(changed, patches, shards)
+                known[key] = dataclasses.replace(found, assumed=(f"no real lengths: {why}", *found.assumed))
+            return known[key]
+
+        return of_assumed
+    from vlguard_jax.planning import show
+    from vlguard_jax.preparing import opened
+
+    mixture = opened.open_mixture(settings, show.terminal()).mixture
+
+    def of_real(changed: config.TrainConfig, shards: int) -> work.Work:
+        made = opened.plan(changed, mixture, shards)
+        return work.from_plan(made, opened.steps(changed, made), ("lengths: counted in the data",))
+
+    return of_real
+
+
+def topology_of(name: str) -> chips.Topology:
+    """The slice of --topology.
+
+    Raises:
+      UserError: none named, or see `chips.parse`.
+    """
+    if not name:
+        raise errors.UserError(f"--topology is needed: the slice to plan for, for instance {chips.EXAMPLES}; or --sweep")
+    return chips.parse(name)
+
+
+def chip_names(names: str) -> list[str]:
+    """The chips that a sweep is limited to, all where none is named.
+
+    Raises:
+      UserError: there is no such chip.
+    """
+    found = [name.strip().lower() for name in names.split(",") if name.strip()]
+    for name in found:
+        if name not in chips.known():
+            raise errors.UserError(f"--topology={names}: with --sweep, names of chips{errors.nearest(name, chips.known())}")
+    return found
+
+
+def write(path: str, content: Mapping[str, Any]) -> None:
+    """Write figures as JSON, beside and renamed.
+
+    Raises:
+      UserError: the file cannot be written.
+    """
+    target = pathlib.Path(path)
+    beside = target.with_name(f".{target.name}.{os.getpid()}")
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        beside.write_text(json.dumps(content, indent=1, allow_nan=False) + "\n")
+        beside.replace(target)
+    except OSError as e:
+        raise errors.UserError(f"--json={path} cannot be written: {e.strerror}; choose another file") from e
+
+
+def deadline_of(hours: float) -> float:
+    """The deadline of a sweep; none where none was given.
+
+    Raises:
+      UserError: it is not positive.
+    """
+    if hours < 0 or math.isnan(hours):
+        raise errors.UserError(f"--deadline={hours} must be a positive number of hours")
+    return hours or math.inf

@@ -1,0 +1,143 @@
+"""Plans for the terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from rich import console as rich_console
+from rich import table as rich_table
+
+from vlguard_jax.planning import advice
+from vlguard_jax.planning import backtest
+from vlguard_jax.planning import estimate
+
+WIDTH = 132  # letters of a line where the output is no terminal
+SHOWN = 16  # slices of a sweep
+
+
+def terminal() -> rich_console.Console:
+    """Where the output goes; wide lines where that is no terminal."""
+    console = rich_console.Console(highlight=False)
+    return console if console.is_terminal else rich_console.Console(highlight=False, width=WIDTH)
+
+
+def plan(found: estimate.Estimate, console: rich_console.Console) -> None:
+    """One plan: memory, operations, time, price, and what was assumed."""
+    chip = found.topology.chip
+    verdict = "fits" if found.fits else "DOES NOT FIT"
+    table = rich_table.Table(title=f"{found.kind} {found.model} on {found.topology.name}: {verdict}", show_header=False)
+    table.add_column(justify="right")
+    table.add_column(justify="left", overflow="fold")
+    for name, text in (*_memory(found), *(_training(found) if found.kind == "train" else _evaluation(found)), *_bill(found)):
+        table.add_row(name, text)
+    console.print(table)
+    if found.stops:
+        console.print(f"more chips would not help: {found.stops}", markup=False)
+    for note in (f"{chip.name}: {chip.source}", *found.notes, *_assumed(found)):
+        console.print(f"- {note}", markup=False)
+
+
+def _memory(found: estimate.Estimate) -> list[tuple[str, str]]:
+    kinds = ", ".join(
+        f"{name.removesuffix('_gib')} {size:.2f}" for name, size in found.per_chip.items() if name != "peak_gib" and size >= 0.005
+    )
+    return [
+        ("chips", f"{found.topology.chips}; mesh data {found.mesh.data}, fsdp {found.mesh.fsdp}, tensor {found.mesh.tensor}"),
+        ("GiB a chip", f"{found.per_chip['peak_gib']:.2f} of {found.topology.chip.usable_gib:g}"),
+        ("of these", kinds),
+    ]
+
+
+def _training(found: estimate.Estimate) -> list[tuple[str, str]]:
+    step, time, mfu = found.step, found.step_seconds, found.mfu
+    shape = f"{step['rows']:.0f} rows of up to {step['row_len']:,.0f} tokens in {step['micro_batches']:.0f} micro-batches"
+    published = f"; published on this chip {mfu['published_low']:.0%} to {mfu['published_high']:.0%}" if "published_low" in mfu else ""
+    return [
+        (
+            "a step",
+            f"{step['conversations']:.0f} conversations, {step['tokens']:,.0f} tokens, {step['computed_tokens']:,.0f} computed; {shape}",
+        ),
+        ("model FLOPs a step", f"{found.flops_per_step:.3e}; computed, with padding and recomputation, {found.flops['computed']:.3e}"),
+        (
+            "seconds a step",
+            f"{time['expected']:.2f} ({time['low']:.2f} to {time['high']:.2f}); at the data sheet's rates compute {time['compute']:.2f},"
+            f" HBM {time['hbm']:.2f}, links {time['interconnect']:.2f}, network {time['network']:.2f}",
+        ),
+        ("MFU", f"{mfu['expected']:.0%} ({mfu['low']:.0%} to {mfu['high']:.0%}){published}"),
+    ]
+
+
+def _evaluation(found: estimate.Estimate) -> list[tuple[str, str]]:
+    step, time = found.step, found.step_seconds
+    return [
+        ("a batch", f"{step['rows']} prompts of {step['prompt']} tokens, {step['new']} new ones each; {found.steps:,} batches"),
+        ("seconds", f"{time['prefill']:.2f} to read a batch, {time['decode'] * 1000:.1f} ms for a token of each answer"),
+    ]
+
+
+def _bill(found: estimate.Estimate) -> list[tuple[str, str]]:
+    phases = ", ".join(f"{name} {60 * value:.1f}" for name, value in found.hours.items() if name != "total")
+    cost = f"${found.dollars:,.2f}" if found.dollars is not None else "no price known; --price=DOLLARS_PER_CHIP_HOUR"
+    source = f" at ${found.price.dollars:g} a chip-hour ({found.price.source})" if found.price else ""
+    return [
+        ("hours", f"{found.hours['total']:.2f} for {found.steps:,} {'steps' if found.kind == 'train' else 'batches'}; minutes: {phases}"),
+        ("cost", cost + source),
+    ]
+
+
+def _assumed(found: estimate.Estimate) -> list[str]:
+    lines = ["start-up, loading, compiling and saving take what planning/assumptions.toml says; waiting for the machines is not counted"]
+    if found.kind == "train":
+        lines.append("expected seconds: constants fitted on published runs of text models (--backtest); the high end allows for pictures")
+    return lines
+
+
+def options(found: Sequence[advice.Option], console: rich_console.Console) -> None:
+    """What could be changed, in the order given."""
+    table = rich_table.Table(title="What to change")
+    for heading in ("fits", "GiB a chip", "hours", "$", "change"):
+        table.add_column(heading, justify="left" if heading in ("fits", "change") else "right", overflow="fold")
+    for option in found:
+        made = option.plan
+        cost = f"{made.dollars:,.2f}" if made.dollars is not None else "-"
+        table.add_row("yes" if made.fits else "no", f"{made.per_chip['peak_gib']:.1f}", f"{made.hours['total']:.2f}", cost, option.change)
+    console.print(table)
+    if not any(option.plan.fits for option in found):
+        console.print("none of these fits; see --sweep for other chips")
+
+
+def sweep(found: advice.Sweep, deadline: float, console: rich_console.Console) -> None:
+    """The cheapest slices that fit, the one for the deadline, and where each chip stops helping."""
+    fitting = [made for made in found.plans if made.fits]
+    table = rich_table.Table(title=f"{len(fitting)} of {len(found.plans)} slices fit; the cheapest")
+    for heading in ("slice", "GiB a chip", "hours", "$", "MFU"):
+        table.add_column(heading, justify="left" if heading == "slice" else "right")
+    for made in fitting[:SHOWN]:
+        cost = f"{made.dollars:,.2f}" if made.dollars is not None else "no price"
+        mfu = f"{made.mfu['expected']:.0%}" if "expected" in made.mfu else "-"
+        table.add_row(made.topology.name, f"{made.per_chip['peak_gib']:.1f}", f"{made.hours['total']:.2f}", cost, mfu)
+    console.print(table)
+    best = found.cheapest(deadline)
+    if best is None:
+        fastest = min(fitting, key=lambda made: made.hours["total"], default=None)
+        also = f"; the fastest is {fastest.topology.name} with {fastest.hours['total']:.2f}" if fastest else ""
+        console.print(f"no slice with a price is done within {deadline:g} hours{also}", markup=False)
+    else:
+        text = f"cheapest within {deadline:g} hours: {best.topology.name}, {best.hours['total']:.2f} hours, ${best.dollars:,.2f}"
+        console.print(text, markup=False)
+    for name, why in found.stops.values():
+        console.print(f"stops scaling at {name}: {why}", markup=False)
+
+
+def backtests(found: Sequence[backtest.Result], console: rich_console.Console) -> None:
+    """Every published run with its prediction, and a line about all of them."""
+    table = rich_table.Table(title="Predicted against published step times")
+    for heading in ("run", "published s", "predicted s", "error", "not fitted on it", "chip unknown"):
+        table.add_column(heading, justify="left" if heading == "run" else "right")
+    for line in found:
+        name = line.run.name if line.run.fitted else f"{line.run.name} *"
+        cells = (f"{line.error:+.1%}", f"{line.left_out_error:+.1%}", f"{line.new_chip_error:+.1%}")
+        table.add_row(name, f"{line.run.seconds:.3f}", f"{line.predicted:.3f}", *cells)
+    console.print(table)
+    for text in backtest.summary(found):
+        console.print(text, markup=False)
