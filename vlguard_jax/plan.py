@@ -13,6 +13,8 @@ formulas predict published runs.
 
 from __future__ import annotations
 
+import json
+
 from absl import flags
 from ml_collections import config_flags
 
@@ -28,6 +30,7 @@ JSON = flags.DEFINE_string("json", "", "write the figures to this file")
 SWEEP = flags.DEFINE_boolean("sweep", False, "plan all usual slices by formula and name the cheapest")
 DEADLINE = flags.DEFINE_float("deadline", 0.0, "--sweep: hours within which the run must be done; 0: any")
 BACKTEST = flags.DEFINE_boolean("backtest", False, "predict published runs")
+MARKDOWN = flags.DEFINE_string("markdown", "", "--backtest: write the table to this file")
 
 
 def main(positional: list[str]) -> int:
@@ -43,6 +46,8 @@ def main(positional: list[str]) -> int:
     if BACKTEST.value:
         found = backtest.results()
         show.backtests(found, console)
+        if MARKDOWN.value:
+            run.write(MARKDOWN.value, backtest.markdown(found), "--markdown")
         content = backtest.as_json(found)
     elif CONFIG.value is None:
         raise errors.UserError("--config FILE is needed, or --backtest; see --help")
@@ -65,7 +70,7 @@ def main(positional: list[str]) -> int:
             show.options(changes, console)
             content["changes"] = [change.as_json() for change in changes]
     if JSON.value:
-        run.write(JSON.value, content)
+        run.write(JSON.value, json.dumps(content, indent=1, allow_nan=False) + "\n", "--json")
         console.print(f"wrote {JSON.value}", markup=False)
     return errors.EXIT_OK
 

@@ -20,8 +20,8 @@ from vlguard_jax.planning import traffic
 
 TABLE = pathlib.Path(__file__).with_name("published.toml")
 # Tried in the fit. Links and HBM are assumed: no published run depends on them enough to tell.
-ATTENTION = tuple(round(0.2 + 0.05 * i, 2) for i in range(17))
-NETWORK = tuple(round(0.2 + 0.1 * i, 2) for i in range(9))
+ATTENTION = tuple(round(0.2 + 0.1 * i, 1) for i in range(9))
+NETWORK = ATTENTION
 LINKS, HBM = 0.8, 0.8
 WITHIN = 0.25
 
@@ -179,7 +179,27 @@ def summary(found: Sequence[Result]) -> list[str]:
         f" within {WITHIN:.0%}"
         for name, values in errors.items()
     ]
-    return [*lines, "*: not in the fit; a part of unknown peak"]
+    return [*lines, "torchtitan's runs are not in the fit: a part with a power limit, so of unknown peak"]
+
+
+def markdown(found: Sequence[Result]) -> str:
+    """A page about all runs, for docs/backtest.md."""
+    lines = [
+        "# How well `plan --estimate` predicts published training runs",
+        "",
+        "Written by `python -m vlguard_jax.plan --backtest --markdown docs/backtest.md`. The constants (one share of the data sheet for",
+        "each chip generation, one for attention, one for the network between hosts: `planning/efficiency.toml`) are fitted on these runs;",
+        "*left out* is the error on a run when the fit does not see it, *new chip* when it sees no run on that generation.",
+        "",
+        "| run | MFU | published s | predicted s | error | left out | new chip | source |",
+        "| --- | ---: | ---: | ---: | ---: | ---: | ---: | --- |",
+    ]
+    for line in found:
+        run = line.run
+        name = run.name if run.fitted else f"{run.name} (not fitted)"
+        errors = " | ".join(f"{value:+.1%}" for value in (line.error, line.left_out_error, line.new_chip_error))
+        lines.append(f"| {name} | {run.mfu:.0%} | {run.seconds:.3f} | {line.predicted:.3f} | {errors} | {run.source} |")
+    return "\n".join([*lines, "", *(f"- {text}" for text in summary(found))]) + "\n"
 
 
 def as_json(found: Sequence[Result]) -> dict[str, Any]:

@@ -106,7 +106,8 @@ def shapes(chip: Chip) -> list[tuple[int, ...]]:
     """Usual shapes of a slice, by size."""
     if chip.kind == "gpu":
         return [(2**power,) for power in range(9)]
-    return [tuple(map(int, shape.split("x"))) for shape in _table()["shapes"][str(chip.dims)]]
+    every = [tuple(map(int, shape.split("x"))) for shape in _table()["shapes"][str(chip.dims)]]
+    return [shape for shape in every if math.prod(shape) <= chip.largest]
 
 
 def parse(name: str) -> Topology:

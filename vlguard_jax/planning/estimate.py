@@ -1,7 +1,7 @@
 """Does it fit, how long does it take, what does it cost: by formula, in well under a second.
 
-`train` and `evaluate` put operations, bytes and the time model together. What the compiler says of the same program replaces bytes and
-collectives through `Measured`.
+`train` puts operations, bytes and the time model together; evaluation.py does for an evaluation. What the compiler says of the same
+program replaces bytes and collectives through `Measured`.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from vlguard_jax.planning import roofline
 from vlguard_jax.planning import traffic
 from vlguard_jax.planning import work as work_lib
 
-LENGTH_MULTIPLE = 64  # generation/engine.py rounds prompts up to it
+HOST_SHARE = 0.5  # of the host's memory that activations may take: the rest is the program's, the reader's and the system's
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,10 +29,10 @@ class Measured:
     """What a compiled program says in place of the formulas, of one chip. kinds: bytes by kind, with "peak"; links, network: bytes that its
     collectives receive over links and over the network, loop bodies multiplied; compile_seconds: on this machine."""
 
-    kinds: Mapping[str, float]
-    links: float
-    network: float
-    compile_seconds: float
+    kinds: Mapping[str, flops.Number]
+    links: flops.Number
+    network: flops.Number
+    compile_seconds: flops.Number
     source: str
 
 
@@ -45,18 +45,18 @@ class Estimate:
     model: str
     topology: chips.Topology
     mesh: traffic.Mesh
-    per_chip: Mapping[str, float]
+    per_chip: Mapping[str, flops.Number]
     fits: bool
-    flops_per_step: float
-    flops: Mapping[str, float]
-    step_seconds: Mapping[str, float]
-    bytes_per_step: Mapping[str, float]
-    mfu: Mapping[str, float]
+    flops_per_step: flops.Number
+    flops: Mapping[str, flops.Number]
+    step_seconds: Mapping[str, flops.Number]
+    bytes_per_step: Mapping[str, flops.Number]
+    mfu: Mapping[str, flops.Number]
     steps: int
-    hours: Mapping[str, float]
+    hours: Mapping[str, flops.Number]
     dollars: float | None
     price: prices.Price | None
-    step: Mapping[str, float]
+    step: Mapping[str, flops.Number]
     stops: str
     notes: tuple[str, ...]
 
@@ -99,7 +99,7 @@ def train(
     work: work_lib.Work,
     *,
     name: str = "",
-    price: float | None = None,
+    price: flops.Number | None = None,
     measured: Measured | None = None,
 ) -> Estimate:
     """Plan a training. work: of this config on the row shards that `traffic.mesh` gives.
@@ -116,23 +116,14 @@ def train(
     own = work.computed / shape.row_shards
     load = traffic.Load(flops.sizes(model, lora), lora is not None, own, work.micro, formats.compute, formats.params, formats.frozen)
     moved = traffic.training(model.text, load, shape, topology, remat)
-    buffers = memory.training(
-        model,
-        lora,
-        shape,
-        formats,
-        remat,
-        rows=work.rows,
-        row_len=work.row_len,
-        pictures=work.shard_pictures,
-        micro=work.micro,
-        chunk=settings.run.loss_chunk,
-    ).times(topology.chip.devices)
-    per_chip, notes = buffers.gib(), (*work.assumed,)
+    per_chip, notes = _buffers(settings, model, topology, shape, formats, work).gib(), work.assumed
     if measured is not None:
         per_chip = {f"{kind}_gib": count / memory.GIB for kind, count in measured.kinds.items()}
         moved = dataclasses.replace(moved, links=measured.links, network=measured.network)
         notes = (*notes, measured.source)
+    host = _on_host(model, remat, work, shape, formats) * topology.chip.devices / memory.GIB
+    if host:
+        per_chip = {**per_chip, "host_gib": host}
     time = roofline.seconds(done, moved, topology)
     trained = flops.sizes(model, lora)
     stored = 3.0 * formats.params * (trained.projector + (trained.adapters if lora else trained.text))
@@ -145,7 +136,7 @@ def train(
         topology=topology,
         mesh=shape,
         per_chip=per_chip,
-        fits=per_chip["peak_gib"] <= topology.chip.usable_gib,
+        fits=per_chip["peak_gib"] <= topology.chip.usable_gib and host <= HOST_SHARE * topology.chip.host_gib,
         flops_per_step=needed.total,
         flops={**dataclasses.asdict(needed), "computed": done.total},
         step_seconds={**dataclasses.asdict(time), **_range(time.expected, topology.chip, pictures=work.pictures > 0)},
@@ -161,7 +152,38 @@ def train(
     )
 
 
-def _step(work: work_lib.Work) -> dict[str, float]:
+def _buffers(
+    settings: config.TrainConfig,
+    model: model_config.LlavaConfig,
+    topology: chips.Topology,
+    shape: traffic.Mesh,
+    formats: memory.Formats,
+    work: work_lib.Work,
+) -> memory.Memory:
+    one = memory.training(
+        model,
+        lora_of(settings),
+        shape,
+        formats,
+        flops.policy(settings.run.remat),
+        rows=work.rows,
+        row_len=work.row_len,
+        pictures=work.shard_pictures,
+        micro=work.micro,
+        chunk=settings.run.loss_chunk,
+    )
+    return one.times(topology.chip.devices)
+
+
+def _on_host(
+    model: model_config.LlavaConfig, remat: flops.Remat, work: work_lib.Work, shape: traffic.Mesh, formats: memory.Formats
+) -> flops.Number:
+    """Bytes that a device keeps in its host's memory."""
+    tokens = work.rows * work.row_len / shape.row_shards
+    return tokens * model.text.num_layers * flops.per_token(model.text, remat.away) * formats.compute / shape.tensor
+
+
+def _step(work: work_lib.Work) -> dict[str, flops.Number]:
     return {
         "conversations": work.conversations,
         "tokens": work.tokens,
@@ -173,13 +195,13 @@ def _step(work: work_lib.Work) -> dict[str, float]:
     }
 
 
-def _range(expected: float, chip: chips.Chip, *, pictures: bool) -> dict[str, float]:
+def _range(expected: flops.Number, chip: chips.Chip, *, pictures: bool) -> dict[str, flops.Number]:
     """Seconds at the ends of what the back-test, and published runs with pictures, leave room for."""
     wide = 1 + roofline.error(chip)
     return {"low": expected / wide, "high": expected * wide / (work_lib.assumptions()["pictures"]["share"] if pictures else 1.0)}
 
 
-def _mfu(needed: float, expected: float, topology: chips.Topology, *, pictures: bool) -> dict[str, float]:
+def _mfu(needed: flops.Number, expected: flops.Number, topology: chips.Topology, *, pictures: bool) -> dict[str, flops.Number]:
     share = needed / (topology.chips * topology.chip.flops)
     ends = _range(expected, topology.chip, pictures=pictures)
     found = {"expected": share / expected, "low": share / ends["high"], "high": share / ends["low"]}
@@ -192,10 +214,10 @@ def _hours(
     model: model_config.LlavaConfig,
     topology: chips.Topology,
     work: work_lib.Work,
-    step: float,
-    stored: float,
-    compiling: float,
-) -> dict[str, float]:
+    step: flops.Number,
+    stored: flops.Number,
+    compiling: flops.Number,
+) -> dict[str, flops.Number]:
     """By phase. stored: bytes of a checkpoint; compiling: seconds a shape."""
     known = work_lib.assumptions()["time"]
     sizes = flops.sizes(model)
@@ -220,85 +242,3 @@ def _stops(work: work_lib.Work, shape: traffic.Mesh, time: roofline.Seconds) -> 
     if time.exposed > 0.1 * products:
         return f"collectives take {time.exposed:.2f} s a step beyond the {products:.2f} s of products that could hide them"
     return ""
-
-
-def evaluate(
-    settings: config.EvalConfig, model: model_config.LlavaConfig, topology: chips.Topology, *, name: str = "", price: float | None = None
-) -> Estimate:
-    """Plan an evaluation: prompts read and answers written in batches of one shape, every answer as long as allowed.
-
-    Raises:
-      UserError: the mesh does not fit the topology.
-    """
-    known, shape = work_lib.assumptions(), traffic.mesh(settings.mesh, topology)
-    b = traffic.BYTES[config.on_backend(settings.precision, topology.chip.kind).compute]
-    rows = -(-settings.decode.batch_size // shape.row_shards) * shape.row_shards
-    shows = settings.benchmark.name != "prompts" and model.vision is not None and settings.benchmark.pictures != "none"
-    asked = known["evaluation"]["picture_prompt" if shows else "text_prompt"]
-    prompt = -(-asked // LENGTH_MULTIPLE) * LENGTH_MULTIPLE
-    new = settings.decode.max_new_tokens
-    prompts = known["evaluation"]["prompts"]["prompts" if settings.benchmark.name == "prompts" else "vlguard"]
-    prompts = min(prompts, settings.benchmark.limit * 3) if settings.benchmark.limit else prompts
-    pictures = rows if shows else 0
-    reading, writing = memory.evaluation(model, shape, b, rows=rows, prompt=prompt, new=new, pictures=pictures)
-    largest = max(reading, writing, key=lambda m: m.peak).times(topology.chip.devices)
-    read = flops.forward(model, rows * prompt, rows * float(prompt) ** 2, pictures)
-    read = dataclasses.replace(read, head=read.head / prompt)  # of the last position alone
-    first, each = _generation(model, shape, topology, read, b, rows, prompt, new)
-    batches = -(-prompts // rows)
-    time = known["time"]
-    weights = flops.sizes(model)
-    seconds = {
-        "start": time["start_seconds"],
-        "load": 2.0 * (weights.text + weights.tower + weights.projector) / (time["read_gbps"] * 1e9),
-        "compile": time["compile_seconds"] / 2,  # no backward pass
-        "steps": batches * (first.expected + new * each.expected),
-    }
-    hours = {phase: value / 3600 for phase, value in seconds.items()} | {"total": sum(seconds.values()) / 3600}
-    cost = prices.get(topology.chip.name, price)
-    return Estimate(
-        kind="evaluate",
-        model=name,
-        topology=topology,
-        mesh=shape,
-        per_chip=largest.gib(),
-        fits=largest.peak / memory.GIB <= topology.chip.usable_gib,
-        flops_per_step=read.total,
-        flops=dataclasses.asdict(read),
-        step_seconds={"prefill": first.expected, "decode": each.expected, "prefill_compute": first.compute, "decode_hbm": each.hbm},
-        bytes_per_step={"decode_hbm": each.hbm * topology.chip.hbm_gbps * 1e9},
-        mfu={"prefill": read.total / (topology.chips * topology.chip.flops * first.expected)},
-        steps=batches,
-        hours=hours,
-        dollars=None if cost is None else cost.dollars * topology.chips * hours["total"],
-        price=cost,
-        step={"prompts": prompts, "rows": rows, "prompt": prompt, "new": new},
-        stops="" if prompts >= rows else f"{prompts} prompts are fewer than the {rows} rows of a batch",
-        notes=(f"{prompts:,} prompts of {prompt} tokens, each answered with {new} tokens, which is the longest allowed",),
-    )
-
-
-def _generation(
-    model: model_config.LlavaConfig,
-    shape: traffic.Mesh,
-    topology: chips.Topology,
-    read: flops.Flops,
-    b: int,
-    rows: int,
-    prompt: int,
-    new: int,
-) -> tuple[roofline.Seconds, roofline.Seconds]:
-    """Times of reading a batch of prompts and of one new token for each of its rows, at the middle of the answers."""
-    s, text = flops.sizes(model), model.text
-    per_chip, own = topology.chip.devices, rows / shape.row_shards
-    weights = (s.text + s.projector) * b / shape.tensor * per_chip
-    gathered = weights * (shape.fsdp - 1) / shape.fsdp
-    crosses = topology.domains > 1 and shape.data % topology.domains != 0
-    network = gathered / topology.chips * topology.domains if crosses else 0.0
-    known = dataclasses.replace(roofline.constants(), hbm=work_lib.assumptions()["evaluation"]["stream"])
-    sums = 2 * text.num_layers * text.width * b * 2 * (shape.tensor - 1) / shape.tensor * own * per_chip
-    cached = 2 * text.num_kv_heads * text.head_width * text.num_layers * b / shape.tensor * own * (prompt + new / 2) * per_chip
-    decoded = flops.forward(model, rows, rows * float(prompt + new / 2), 0)
-    first = traffic.Traffic(gathered + sums * prompt, network, 0.0, weights + cached)
-    each = traffic.Traffic(gathered + sums, network, 0.0, weights + cached)
-    return roofline.seconds(read, first, topology, known), roofline.seconds(decoded, each, topology, known)

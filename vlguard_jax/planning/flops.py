@@ -12,6 +12,8 @@ import dataclasses
 from vlguard_jax import errors
 from vlguard_jax.models import config as model_config
 
+Number = int | float
+
 
 @dataclasses.dataclass(frozen=True)
 class Sizes:
@@ -70,22 +72,22 @@ def _tower(v: model_config.VisionConfig) -> int:
 class Flops:
     """Operations by the kind of kernel that does them."""
 
-    linear: float = 0.0
-    attention: float = 0.0
-    head: float = 0.0
-    projector: float = 0.0
-    tower: float = 0.0
+    linear: Number = 0.0
+    attention: Number = 0.0
+    head: Number = 0.0
+    projector: Number = 0.0
+    tower: Number = 0.0
 
     @property
     def total(self) -> float:
         """All of them."""
-        return sum(dataclasses.astuple(self))
+        return float(sum(dataclasses.astuple(self)))
 
     def __add__(self, other: Flops) -> Flops:
         return Flops(*(a + b for a, b in zip(dataclasses.astuple(self), dataclasses.astuple(other), strict=True)))
 
 
-def forward(model: model_config.LlavaConfig, tokens: float, squares: float, pictures: float) -> Flops:
+def forward(model: model_config.LlavaConfig, tokens: Number, squares: Number, pictures: Number) -> Flops:
     """One forward pass. squares: sum of the squared lengths of the sequences that make up `tokens`."""
     t = model.text
     return Flops(
@@ -114,7 +116,7 @@ def tower_forward(v: model_config.VisionConfig) -> float:
 
 
 def training(
-    model: model_config.LlavaConfig, lora: model_config.LoraConfig | None, tokens: float, squares: float, pictures: float
+    model: model_config.LlavaConfig, lora: model_config.LoraConfig | None, tokens: Number, squares: Number, pictures: Number
 ) -> Flops:
     """Forward and backward, without recomputation: the model FLOPs that MFU counts."""
     once = forward(model, tokens, squares, pictures)
@@ -136,8 +138,8 @@ class Remat:
 
     again: tuple[str, ...]
     attention: bool
-    kept: tuple[float, float, float, float]
-    away: tuple[float, float, float, float] = (0.0, 0.0, 0.0, 0.0)
+    kept: tuple[int, int, int, int]
+    away: tuple[int, int, int, int] = (0, 0, 0, 0)
 
 
 # The last product of a layer is never computed again: nothing in the layer's own backward pass needs it.
@@ -161,13 +163,15 @@ def policy(name: str) -> Remat:
     return POLICIES[name]
 
 
-def per_token(text: model_config.TextConfig, multiples: tuple[float, float, float, float]) -> float:
+def per_token(text: model_config.TextConfig, multiples: tuple[int, int, int, int]) -> int:
     """Numbers that a token keeps in a layer, from multiples of (width, heads, kv heads, mlp width)."""
     each = (text.width, text.num_heads * text.head_width, text.num_kv_heads * text.head_width, text.mlp_width)
     return sum(count * size for count, size in zip(multiples, each, strict=True))
 
 
-def recomputed(model: model_config.LlavaConfig, lora: model_config.LoraConfig | None, remat: Remat, tokens: float, squares: float) -> Flops:
+def recomputed(
+    model: model_config.LlavaConfig, lora: model_config.LoraConfig | None, remat: Remat, tokens: Number, squares: Number
+) -> Flops:
     """What the backward pass computes again."""
     matrices = linears(model.text)
     weights = sum(matrices[name][0] * matrices[name][1] for name in remat.again)

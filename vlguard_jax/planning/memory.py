@@ -25,37 +25,37 @@ class Memory:
     the tower at work, which counts where it exceeds the rest of the step. cache: keys and values.
     """
 
-    weights: float = 0.0
-    moments: float = 0.0
-    gradients: float = 0.0
-    frozen: float = 0.0
-    gathered: float = 0.0
-    activations: float = 0.0
-    logits: float = 0.0
-    pictures: float = 0.0
-    batch: float = 0.0
-    cache: float = 0.0
+    weights: flops.Number = 0.0
+    moments: flops.Number = 0.0
+    gradients: flops.Number = 0.0
+    frozen: flops.Number = 0.0
+    gathered: flops.Number = 0.0
+    activations: flops.Number = 0.0
+    logits: flops.Number = 0.0
+    pictures: flops.Number = 0.0
+    batch: flops.Number = 0.0
+    cache: flops.Number = 0.0
 
     @property
-    def states(self) -> float:
+    def states(self) -> flops.Number:
         """What lies there between steps, and the gradients."""
         return self.weights + self.moments + self.gradients + self.frozen
 
     @property
-    def slack(self) -> float:
+    def slack(self) -> flops.Number:
         """Of the step's own buffers."""
         return SLACK * (self._step + self.batch)
 
     @property
-    def _step(self) -> float:
+    def _step(self) -> flops.Number:
         return max(self.gathered + self.activations + self.logits, self.pictures)
 
     @property
-    def peak(self) -> float:
+    def peak(self) -> flops.Number:
         """The most that is there at a time."""
         return self.states + self.cache + self.batch + self._step + self.slack
 
-    def gib(self) -> dict[str, float]:
+    def gib(self) -> dict[str, flops.Number]:
         """By kind, in GiB, for people and files; only what there is."""
         kinds = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)} | {"slack": self.slack}
         return {"peak_gib": self.peak / GIB} | {f"{name}_gib": size / GIB for name, size in kinds.items() if size}
@@ -109,7 +109,7 @@ def training(
     )
 
 
-def _tower(v: model_config.VisionConfig | None, pictures: float, b: int) -> float:
+def _tower(v: model_config.VisionConfig | None, pictures: flops.Number, b: int) -> flops.Number:
     """Buffers of one tower layer: scores and weights in fp32, projections and the MLP's inside."""
     if v is None:
         return 0.0
@@ -117,7 +117,7 @@ def _tower(v: model_config.VisionConfig | None, pictures: float, b: int) -> floa
     return pictures * (v.num_heads * seen**2 * (4 + b) + seen * (6 * v.width + 2 * v.mlp_width) * b)
 
 
-def _pixels(model: model_config.LlavaConfig, pictures: float, b: int) -> float:
+def _pixels(model: model_config.LlavaConfig, pictures: flops.Number, b: int) -> flops.Number:
     """Pictures as bytes and as numbers, and their features in the decoder's width, with a gradient."""
     if model.vision is None:
         return 0.0

@@ -66,13 +66,13 @@ class Seconds:
     """Of one step. compute, hbm, interconnect, network: each alone at the data sheet's rate. expected: all together as they really run;
     update and exposed are the parts of it that are no products."""
 
-    compute: float
-    hbm: float
-    interconnect: float
-    network: float
-    expected: float
-    update: float
-    exposed: float
+    compute: flops.Number
+    hbm: flops.Number
+    interconnect: flops.Number
+    network: flops.Number
+    expected: flops.Number
+    update: flops.Number
+    exposed: flops.Number
 
 
 def seconds(work: flops.Flops, moved: traffic.Traffic, topology: chips.Topology, known: Constants | None = None) -> Seconds:

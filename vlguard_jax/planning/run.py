@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 import dataclasses
 import functools
-import json
 import math
 import os
 import pathlib
@@ -16,6 +15,7 @@ from vlguard_jax import errors
 from vlguard_jax.planning import advice
 from vlguard_jax.planning import chips
 from vlguard_jax.planning import estimate
+from vlguard_jax.planning import evaluation
 from vlguard_jax.planning import models
 from vlguard_jax.planning import traffic
 from vlguard_jax.planning import work
@@ -59,7 +59,7 @@ def planner(settings: advice.Settings, preset: str = "", price: float | None = N
 
 def _evaluation(named: models.Named, price: float | None, settings: advice.Settings, topology: chips.Topology) -> estimate.Estimate:
     assert isinstance(settings, config.EvalConfig)
-    found = estimate.evaluate(settings, named.config, topology, name=named.name, price=price)
+    found = evaluation.evaluate(settings, named.config, topology, name=named.name, price=price)
     return dataclasses.replace(found, notes=(named.note, *found.notes))
 
 
@@ -116,8 +116,8 @@ def chip_names(names: str) -> list[str]:
     return found
 
 
-def write(path: str, content: Mapping[str, Any]) -> None:
-    """Write figures as JSON, beside and renamed.
+def write(path: str, text: str, flag: str) -> None:
+    """Write a file that a flag names, beside and renamed.
 
     Raises:
       UserError: the file cannot be written.
@@ -126,10 +126,10 @@ def write(path: str, content: Mapping[str, Any]) -> None:
     beside = target.with_name(f".{target.name}.{os.getpid()}")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        beside.write_text(json.dumps(content, indent=1, allow_nan=False) + "\n")
+        beside.write_text(text)
         beside.replace(target)
     except OSError as e:
-        raise errors.UserError(f"--json={path} cannot be written: {e.strerror}; choose another file") from e
+        raise errors.UserError(f"{flag}={path} cannot be written: {e.strerror}; choose another file") from e
 
 
 def deadline_of(hours: float) -> float:

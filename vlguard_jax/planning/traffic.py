@@ -61,10 +61,10 @@ class Traffic:
     """Bytes of a step for one chip. links: received over the links of its slice or node. network: its share of what its slice or node
     exchanges with others. update: HBM traffic of the optimizer. hbm: HBM traffic of everything, update included."""
 
-    links: float
-    network: float
-    update: float
-    hbm: float
+    links: flops.Number
+    network: flops.Number
+    update: flops.Number
+    hbm: flops.Number
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,7 +73,7 @@ class Load:
 
     sizes: flops.Sizes
     lora: bool
-    tokens: float
+    tokens: flops.Number
     micro: int
     compute_bytes: int
     params_bytes: int

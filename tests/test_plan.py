@@ -1,0 +1,104 @@
+"""The command `plan`: its output, its file, its mistakes, and real data."""
+
+from __future__ import annotations
+
+import json
+import os
+import pathlib
+import shutil
+import subprocess
+import sys
+
+import pytest
+
+from tests import source
+from tests.training import stand
+
+POSTHOC = "--config=configs/train/llava_v15_7b_posthoc.py"
+
+
+def run(*arguments: str, cwd: pathlib.Path = source.ROOT, code: int = 0) -> str:
+    env = {**os.environ, "PYTHONPATH": str(source.ROOT)}
+    done = subprocess.run([sys.executable, "-m", "vlguard_jax.plan", *arguments], cwd=cwd, env=env, capture_output=True, text=True)
+    assert done.returncode == code, done.stderr
+    return done.stdout if code == 0 else done.stderr
+
+
+def test_estimate(tmp_path):
+    file = tmp_path / "new" / "plan.json"
+    shown = run(POSTHOC, "--config.data.mode=pack", "--topology=v5e:4x4", "--estimate", f"--json={file}")
+    found = json.loads(file.read_text())
+    assert [path.name for path in file.parent.iterdir()] == ["plan.json"]
+    assert found["fits"] and found["steps"] == 165 and "changes" not in found
+    assert f"{found['per_chip']['peak_gib']:.2f} of 15.75" in shown and f"${found['dollars']:,.2f}" in shown
+    assert "on v5e:4x4: fits" in shown and "nothing was downloaded" in shown and "no real lengths" in shown
+
+
+def test_what_to_change(tmp_path):
+    file = tmp_path / "plan.json"
+    shown = run(POSTHOC, "--topology=v5e:2x4", "--model=13b", "--estimate", f"--json={file}")
+    changes = json.loads(file.read_text())["changes"]
+    assert "DOES NOT FIT" in shown and "What to change" in shown
+    assert changes[0]["fits"] and changes[0]["change"] == "--topology=v5e:4x8"
+    assert {"change", "same_result", "fits", "peak_gib", "hours", "dollars"} <= set(changes[0])
+
+
+def test_sweep(tmp_path):
+    file = tmp_path / "sweep.json"
+    shown = run(POSTHOC, "--config.data.mode=pack", "--sweep", "--deadline=1", "--topology=v6e", "--price=1", f"--json={file}")
+    found = json.loads(file.read_text())
+    assert found["cheapest"]["hours"] <= 1 and f"cheapest within 1 hours: {found['cheapest']['topology']}," in shown
+    assert "stops scaling at v6e:" in shown and len(found["plans"]) == 8
+
+
+def test_evaluation():
+    shown = run("--config=configs/released/llava_v15_7b_posthoc.py", "--topology=v6e:1x1", "--estimate")
+    assert "evaluate llava-v1.5-7b-Posthoc on v6e:1x1: fits" in shown and "ms for a token" in shown
+
+
+@pytest.fixture
+def bare(tmp_path) -> pathlib.Path:
+    """A model folder without weights, and its conversations."""
+    shutil.copytree(stand.folder() / "init", tmp_path / "model", ignore=shutil.ignore_patterns("*.safetensors", "*.bin", "*.index.json"))
+    shutil.copytree(stand.folder() / "pictures", tmp_path / "pictures")
+    shutil.copy(stand.folder() / "chats.json", tmp_path / "chats.json")
+    (tmp_path / "config.py").write_text(
+        "from vlguard_jax import config\n\n\ndef get_config():\n    c = config.base_train_config()\n"
+        "    c.model.path = 'model'\n    c.data.cache = 'cache'\n    c.data.batch_size = 8\n    c.data.group_size = 4\n"
+        "    c.data.max_len = 160\n    c.data.length_multiple = 16\n    c.optimizer.epochs = 2.0\n"
+        "    c.data.sources = {'chats': config.source(path='chats.json', images='pictures')}\n    return c\n"
+    )
+    return tmp_path
+
+
+def test_real_data(bare):
+    """Lengths and steps are those of the data; nothing is assumed of them."""
+    shown = run("--config=config.py", "--topology=v5e:2x2", "--estimate", "--json=plan.json", cwd=bare)
+    found = json.loads((bare / "plan.json").read_text())
+    chats = json.loads((bare / "chats.json").read_text())
+    assert found["steps"] == 2 * -(-len(chats) // 8) and found["step"]["row_len"] <= 160
+    assert "lengths: counted in the data" in shown and "no real lengths" not in shown
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((), "--config FILE is needed"),
+        ((POSTHOC, "--estimate"), "--topology is needed"),
+        ((POSTHOC, "--topology=v5e:4x4"), "--estimate"),
+        ((POSTHOC, "--topology=v7e:4x4", "--estimate"), "chip 'v7e' is unknown; did you mean"),
+        ((POSTHOC, "--topology=v5e:4x4", "--estimate", "--model=8b"), "--model=8b is unknown"),
+        ((POSTHOC, "--topology=v5e:4x4", "--estimate", "--price=-1"), "--price=-1.0 must be"),
+        ((POSTHOC, "--topology=v5e:4x4", "--estimate", "--config.mesh.fsdp=5"), "config.mesh="),
+        ((POSTHOC, "--topology=v5e:4x4", "--estimate", "--config.run.rows=8"), "config.run.rows=8 must be a multiple of the 16 row shards"),
+        ((POSTHOC, "--topology=v5e:4x4", "--estimate", "--config.run.remat=sometimes"), "config.run.remat='sometimes' is unknown"),
+        ((POSTHOC, "--sweep", "--deadline=-2"), "--deadline=-2.0 must be"),
+        ((POSTHOC, "--sweep", "--topology=v5e,h300"), "with --sweep, names of chips; did you mean"),
+        ((POSTHOC, "--topology=v5e:4x4", "--estimate", "--json=/dev/null/x"), "--json=/dev/null/x cannot be written"),
+        (("--config=nowhere.py", "--topology=v5e:4x4", "--estimate"), "--config:"),
+        (("v5e:4x4",), "unexpected argument 'v5e:4x4'"),
+    ],
+)
+def test_mistakes(arguments, message):
+    said = run(*arguments, code=2)
+    assert said.startswith("error: ") and message in said and said.count("\n") == 1

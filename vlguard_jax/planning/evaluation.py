@@ -1,0 +1,112 @@
+"""The plan of an evaluation: prompts read in batches, answers written a token at a time."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from vlguard_jax import config
+from vlguard_jax.models import config as model_config
+from vlguard_jax.planning import chips
+from vlguard_jax.planning import estimate
+from vlguard_jax.planning import flops
+from vlguard_jax.planning import memory
+from vlguard_jax.planning import prices
+from vlguard_jax.planning import roofline
+from vlguard_jax.planning import traffic
+from vlguard_jax.planning import work as work_lib
+
+LENGTH_MULTIPLE = 64  # generation/engine.py rounds prompts up to it
+
+
+def evaluate(
+    settings: config.EvalConfig,
+    model: model_config.LlavaConfig,
+    topology: chips.Topology,
+    *,
+    name: str = "",
+    price: flops.Number | None = None,
+) -> estimate.Estimate:
+    """Plan an evaluation: prompts read and answers written in batches of one shape, every answer as long as allowed.
+
+    Raises:
+      UserError: the mesh does not fit the topology.
+    """
+    shape = traffic.mesh(settings.mesh, topology)
+    b = traffic.BYTES[config.on_backend(settings.precision, topology.chip.kind).compute]
+    rows = -(-settings.decode.batch_size // shape.row_shards) * shape.row_shards
+    prompts, prompt, shows = _asked(settings, model)
+    new = settings.decode.max_new_tokens
+    pictures = rows if shows else 0
+    reading, writing = memory.evaluation(model, shape, b, rows=rows, prompt=prompt, new=new, pictures=pictures)
+    largest = max(reading, writing, key=lambda m: m.peak).times(topology.chip.devices)
+    read = flops.forward(model, rows * prompt, rows * float(prompt) ** 2, pictures)
+    read = dataclasses.replace(read, head=read.head / prompt)  # of the last position alone
+    first, each = _generation(model, shape, topology, read, b, rows, prompt, new)
+    batches = -(-prompts // rows)
+    time = work_lib.assumptions()["time"]
+    weights = flops.sizes(model)
+    seconds = {
+        "start": time["start_seconds"],
+        "load": 2.0 * (weights.text + weights.tower + weights.projector) / (time["read_gbps"] * 1e9),
+        "compile": time["compile_seconds"] / 2,  # no backward pass
+        "steps": batches * (first.expected + new * each.expected),
+    }
+    hours = {phase: value / 3600 for phase, value in seconds.items()} | {"total": sum(seconds.values()) / 3600}
+    cost = prices.get(topology.chip.name, price)
+    return estimate.Estimate(
+        kind="evaluate",
+        model=name,
+        topology=topology,
+        mesh=shape,
+        per_chip=largest.gib(),
+        fits=largest.peak / memory.GIB <= topology.chip.usable_gib,
+        flops_per_step=read.total,
+        flops=dataclasses.asdict(read),
+        step_seconds={"prefill": first.expected, "decode": each.expected, "prefill_compute": first.compute, "decode_hbm": each.hbm},
+        bytes_per_step={"decode_hbm": each.hbm * topology.chip.hbm_gbps * 1e9},
+        mfu={"prefill": read.total / (topology.chips * topology.chip.flops * first.expected)},
+        steps=batches,
+        hours=hours,
+        dollars=None if cost is None else cost.dollars * topology.chips * hours["total"],
+        price=cost,
+        step={"prompts": prompts, "rows": rows, "prompt": prompt, "new": new},
+        stops="" if prompts >= rows else f"{prompts} prompts are fewer than the {rows} rows of a batch",
+        notes=(f"{prompts:,} prompts of {prompt} tokens, each answered with {new} tokens, which is the longest allowed",),
+    )
+
+
+def _asked(settings: config.EvalConfig, model: model_config.LlavaConfig) -> tuple[int, int, bool]:
+    """(prompts, tokens of each as the engine pads them, whether with pictures)."""
+    known, benchmark = work_lib.assumptions()["evaluation"], settings.benchmark
+    shows = benchmark.name != "prompts" and model.vision is not None and benchmark.pictures != "none"
+    tokens = known["picture_prompt" if shows else "text_prompt"]
+    count = known["prompts"]["prompts" if benchmark.name == "prompts" else "vlguard"]
+    if benchmark.limit:
+        count = min(count, benchmark.limit * (1 if benchmark.name == "prompts" else 3))  # of each of VLGuard's three subsets
+    return count, -(-tokens // LENGTH_MULTIPLE) * LENGTH_MULTIPLE, shows
+
+
+def _generation(
+    model: model_config.LlavaConfig,
+    shape: traffic.Mesh,
+    topology: chips.Topology,
+    read: flops.Flops,
+    b: int,
+    rows: int,
+    prompt: int,
+    new: int,
+) -> tuple[roofline.Seconds, roofline.Seconds]:
+    """Times of reading a batch of prompts and of one new token for each of its rows, at the middle of the answers."""
+    s, text = flops.sizes(model), model.text
+    per_chip, own = topology.chip.devices, rows / shape.row_shards
+    weights = (s.text + s.projector) * b / shape.tensor * per_chip
+    gathered = weights * (shape.fsdp - 1) / shape.fsdp
+    crosses = topology.domains > 1 and shape.data % topology.domains != 0
+    network = gathered / topology.chips * topology.domains if crosses else 0.0
+    known = dataclasses.replace(roofline.constants(), hbm=work_lib.assumptions()["evaluation"]["stream"])
+    sums = 2 * text.num_layers * text.width * b * 2 * (shape.tensor - 1) / shape.tensor * own * per_chip
+    cached = 2 * text.num_kv_heads * text.head_width * text.num_layers * b / shape.tensor * own * (prompt + new / 2) * per_chip
+    decoded = flops.forward(model, rows, rows * float(prompt + new / 2), 0)
+    first = traffic.Traffic(gathered + sums * prompt, network, 0.0, weights + cached)
+    each = traffic.Traffic(gathered + sums, network, 0.0, weights + cached)
+    return roofline.seconds(read, first, topology, known), roofline.seconds(decoded, each, topology, known)
