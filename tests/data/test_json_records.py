@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 
 import pytest
 
@@ -87,3 +89,20 @@ def test_a_record_beyond_all_measure_ends_the_scan(tmp_path, monkeypatch):
     (tmp_path / "f.json").write_text('[{"a": "' + "x" * 100_000)
     with pytest.raises(errors.UserError, match="line 1, column 8: Unterminated string"):
         json_records.scan(tmp_path / "f.json")
+
+
+def test_a_big_file_takes_little_memory(tmp_path):
+    """Scanning 200 MB needs a few windows, not the file."""
+    record = json.dumps({"id": "x", "text": "fox " * 5000})
+    with open(tmp_path / "f.json", "w") as file:
+        file.write("[" + record)
+        for _ in range(10_000):
+            file.write("," + record)
+        file.write("]")
+    code = (
+        "import resource, sys; from vlguard_jax.data import json_records; peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss;"
+        "before = peak(); found = len(json_records.scan(sys.argv[1]).offset); print(found, (peak() - before) // 1024)"
+    )
+    done = subprocess.run([sys.executable, "-c", code, str(tmp_path / "f.json")], capture_output=True, text=True, check=True)
+    records, mebibytes = map(int, done.stdout.split())
+    assert records == 10_001 and mebibytes < 80
