@@ -100,8 +100,10 @@ def test_a_big_file_takes_little_memory(tmp_path):
             file.write("," + record)
         file.write("]")
     code = (
-        "import resource, sys; from vlguard_jax.data import json_records; peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss;"
-        "before = peak(); found = len(json_records.scan(sys.argv[1]).offset); print(found, (peak() - before) // 1024)"
+        "import resource, sys; from vlguard_jax.data import json_records\n"
+        "peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
+        "before = peak(); found = len(json_records.scan(sys.argv[1]).offset)\n"
+        "print(found, (peak() - before) // 1024)"
     )
     done = subprocess.run([sys.executable, "-c", code, str(tmp_path / "f.json")], capture_output=True, text=True, check=True)
     records, mebibytes = map(int, done.stdout.split())
