@@ -45,6 +45,7 @@ _COUNT = flags.DEFINE_integer("count", 667_298, "conversations")
 _BIG = flags.DEFINE_integer("big", 2000, "megabytes of the file that is scanned for its memory; 0: none")
 _FOLDER = flags.DEFINE_string("folder", "", "where to write; a temporary folder that is removed again if not given")
 _START = flags.DEFINE_integer("start", -1, "(what a new process is asked to do) the step to start at")
+_BEGAN = flags.DEFINE_float("began", 0.0, "(likewise) when that process was started, in seconds since 1970")
 
 STEP = 4000
 PICTURES = 100_000  # distinct ones
@@ -118,7 +119,7 @@ def start(folder: pathlib.Path, step: int) -> dict[str, float]:
     assert found == step
     marks.append(time.perf_counter())
     parts = ("find_index_seconds", "plan_seconds", "import_seconds", "first_batch_seconds")
-    return dict(zip(parts, np.diff(marks).tolist(), strict=True)) | {"gib": peak_gib()}
+    return dict(zip(parts, np.diff(marks).tolist(), strict=True)) | {"process_seconds": time.time() - _BEGAN.value, "gib": peak_gib()}
 
 
 def peak_gib() -> float:
@@ -128,11 +129,10 @@ def peak_gib() -> float:
 
 
 def in_new_process(folder: pathlib.Path, step: int) -> dict[str, float]:
-    """`start` in a process of its own, and how long that took as a whole."""
-    began = time.perf_counter()
-    command = [sys.executable, __file__, f"--folder={folder}", f"--start={step}"]
+    """`start` in a process of its own, and how long that took from its very beginning to the first batch."""
+    command = [sys.executable, __file__, f"--folder={folder}", f"--start={step}", f"--began={time.time()}"]
     ended = subprocess.run(command, check=True, capture_output=True, text=True)
-    return json.loads(ended.stdout.splitlines()[-1]) | {"process_seconds": time.perf_counter() - began}
+    return json.loads(ended.stdout.splitlines()[-1])
 
 
 def tokenization(folder: pathlib.Path) -> tokenization_lib.Tokenization:
