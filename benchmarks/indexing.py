@@ -40,7 +40,7 @@ from vlguard_jax.data import tokenization as tokenization_lib
 from vlguard_jax.data import tokenizer as tokenizer_lib
 from vlguard_jax.models import config as model_config
 
-_JSON = flags.DEFINE_boolean("json", False, "print one JSON object in place of the table")
+_JSON = flags.DEFINE_boolean("json", False, "print one JSON object in place of the table", allow_override=True)
 _COUNT = flags.DEFINE_integer("count", 667_298, "conversations")
 _BIG = flags.DEFINE_integer("big", 2000, "megabytes of the file that is scanned for its memory; 0: none")
 _FOLDER = flags.DEFINE_string("folder", "", "where to write; a temporary folder that is removed again if not given")
