@@ -15,7 +15,6 @@ import io
 import json
 import pathlib
 import pydoc_data.topics
-import resource
 import subprocess
 import sys
 import tempfile
@@ -41,11 +40,12 @@ from vlguard_jax.data import tokenization as tokenization_lib
 from vlguard_jax.data import tokenizer as tokenizer_lib
 from vlguard_jax.models import config as model_config
 
-_JSON = flags.DEFINE_boolean("json", False, "print one JSON object in place of the table")
+_JSON = flags.DEFINE_boolean("json", False, "print one JSON object in place of the table", allow_override=True)
 _COUNT = flags.DEFINE_integer("count", 667_298, "conversations")
 _BIG = flags.DEFINE_integer("big", 2000, "megabytes of the file that is scanned for its memory; 0: none")
 _FOLDER = flags.DEFINE_string("folder", "", "where to write; a temporary folder that is removed again if not given")
 _START = flags.DEFINE_integer("start", -1, "(what a new process is asked to do) the step to start at")
+_BEGAN = flags.DEFINE_float("began", 0.0, "(likewise) when that process was started, in seconds since 1970")
 
 STEP = 4000
 PICTURES = 100_000  # distinct ones
@@ -80,7 +80,7 @@ def measure(folder: pathlib.Path) -> dict[str, Any]:
     texts = english()
     train_tokenizer(folder, texts)
     write_mix(folder / "mix.json", texts, _COUNT.value)
-    write_pictures(folder / "pictures.zip")
+    write_pictures(folder / "pictures.zip", min(PICTURES, _COUNT.value))
     began = time.perf_counter()
     spans = json_records.scan(folder / "mix.json")
     figures: dict[str, Any] = {"scan_seconds": time.perf_counter() - began, "megabytes": (folder / "mix.json").stat().st_size / 1e6}
@@ -108,7 +108,7 @@ def start(folder: pathlib.Path, step: int) -> dict[str, float]:
     spec = tokenization(folder)
     mixture = mixtures.build(data, spec.tokenizer, spec.template, spec.patches)
     marks.append(time.perf_counter())
-    plan = plan_lib.BatchPlan(mixture.index, data, 42, plan_lib.Layout(shards=8))
+    plan = plan_lib.BatchPlan(mixture.index, data, 42, plan_lib.Layout(shards=8), cache=folder / "c")
     plan.check(plan.total_steps)
     marks.append(time.perf_counter())
     from vlguard_jax.data import loader  # late: it loads jax, as a run has already
@@ -119,16 +119,20 @@ def start(folder: pathlib.Path, step: int) -> dict[str, float]:
     assert found == step
     marks.append(time.perf_counter())
     parts = ("find_index_seconds", "plan_seconds", "import_seconds", "first_batch_seconds")
-    gib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
-    return dict(zip(parts, np.diff(marks).tolist(), strict=True)) | {"gib": gib}
+    return dict(zip(parts, np.diff(marks).tolist(), strict=True)) | {"process_seconds": time.time() - _BEGAN.value, "gib": peak_gib()}
+
+
+def peak_gib() -> float:
+    """The most memory this process ever had. (getrusage would give that of the process that started it, if it had more.)"""
+    status = pathlib.Path("/proc/self/status").read_text()
+    return int(next(line for line in status.splitlines() if line.startswith("VmHWM")).split()[1]) / 2**20
 
 
 def in_new_process(folder: pathlib.Path, step: int) -> dict[str, float]:
-    """`start` in a process of its own, and how long that took as a whole."""
-    began = time.perf_counter()
-    command = [sys.executable, __file__, f"--folder={folder}", f"--start={step}"]
+    """`start` in a process of its own, and how long that took from its very beginning to the first batch."""
+    command = [sys.executable, __file__, f"--folder={folder}", f"--start={step}", f"--began={time.time()}"]
     ended = subprocess.run(command, check=True, capture_output=True, text=True)
-    return json.loads(ended.stdout.splitlines()[-1]) | {"process_seconds": time.perf_counter() - began}
+    return json.loads(ended.stdout.splitlines()[-1])
 
 
 def tokenization(folder: pathlib.Path) -> tokenization_lib.Tokenization:
@@ -187,12 +191,12 @@ def write_mix(path: pathlib.Path, words: list[str], count: int) -> None:
         file.write("]")
 
 
-def write_pictures(path: pathlib.Path) -> None:
+def write_pictures(path: pathlib.Path, count: int) -> None:
     """A zip file with one small JPEG under many names."""
     picture = io.BytesIO()
     Image.effect_noise((336, 252), 40).convert("RGB").save(picture, "JPEG", quality=30)
     with zipfile.ZipFile(path, "w") as archive:
-        for i in range(PICTURES):
+        for i in range(count):
             archive.writestr(f"coco/train2017/{i:012d}.jpg", picture.getvalue())
 
 
@@ -207,10 +211,11 @@ def scan_big(path: pathlib.Path) -> float:
             file.write(b"," * bool(i) + inner)
         file.write(b"]")
     code = (
-        "import resource, sys; from vlguard_jax.data import json_records; json_records.scan(sys.argv[1]);"
-        "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20)"
+        "import sys; from benchmarks import indexing; from vlguard_jax.data import json_records;"
+        "json_records.scan(sys.argv[1]); print(indexing.peak_gib())"
     )
-    ended = subprocess.run([sys.executable, "-c", code, str(big)], check=True, capture_output=True, text=True)
+    root = pathlib.Path(__file__).parents[1]
+    ended = subprocess.run([sys.executable, "-c", code, str(big.resolve())], check=True, capture_output=True, text=True, cwd=root)
     big.unlink()
     return float(ended.stdout)
 

@@ -25,7 +25,7 @@ from vlguard_jax import cli
 from vlguard_jax import config
 from vlguard_jax import errors
 
-_JSON = flags.DEFINE_boolean("json", False, "print one JSON object in place of the table")
+_JSON = flags.DEFINE_boolean("json", False, "print one JSON object in place of the table", allow_override=True)
 _STEPS = flags.DEFINE_integer("steps", 4, "updates, of which the first does not count", lower_bound=2)
 _BATCH = flags.DEFINE_integer("batch", 8, "conversations a step", lower_bound=1)
 _LAYERS = flags.DEFINE_integer("layers", 12, "layers of the decoder", lower_bound=1)

@@ -28,7 +28,7 @@ from vlguard_jax.data import index as index_lib
 from vlguard_jax.data import order
 from vlguard_jax.data import plan as plan_lib
 
-_JSON = flags.DEFINE_boolean("json", False, "print one JSON object in place of the table")
+_JSON = flags.DEFINE_boolean("json", False, "print one JSON object in place of the table", allow_override=True)
 _LIMIT = flags.DEFINE_integer("limit", 0, "plan about so many conversations only, each source by its share; 0: all")
 _SEED = flags.DEFINE_integer("seed", 0, "of the lengths and of the order")
 

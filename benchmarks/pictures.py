@@ -30,7 +30,7 @@ from vlguard_jax import errors
 from vlguard_jax.data import images
 from vlguard_jax.data import pictures
 
-_JSON = flags.DEFINE_boolean("json", False, "print one JSON object in place of the table")
+_JSON = flags.DEFINE_boolean("json", False, "print one JSON object in place of the table", allow_override=True)
 _SIZE = flags.DEFINE_integer("size", 336, "side of the model's pictures", lower_bound=1)
 _MODE = flags.DEFINE_enum("mode", "pad", images.MODES, "how pictures are made square")
 _COUNT = flags.DEFINE_integer("count", 60, "different pictures of each kind", lower_bound=1)

@@ -26,7 +26,7 @@ from vlguard_jax import evaluate as _evaluate  # noqa: F401 -- it defines --work
 flags.declare_key_flag("workdir", flags.FLAGS)
 _SEEDS = flags.DEFINE_list("seeds", ["3", "4", "5"], "seeds to run, below 1000")
 _SWEEP = flags.DEFINE_boolean("sweep", True, "also train with 0, 5 and 25 % of the safety set")
-_JSON = flags.DEFINE_boolean("json", False, "print one JSON object in place of the table")
+_JSON = flags.DEFINE_boolean("json", False, "print one JSON object in place of the table", allow_override=True)
 
 DEFAULT = "runs/quickstart_seeds"
 TUNING = 1000  # seeds from here on are for choosing settings

@@ -15,7 +15,7 @@ os.environ["JAX_PLATFORMS"] = "cpu"
 os.environ["XLA_FLAGS"] = (
     f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=8 --xla_cpu_collective_call_terminate_timeout_seconds=600"
 ).strip()
-os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(pathlib.Path(tempfile.gettempdir()) / f"vlguard_jax-test-programs-{os.getuid()}"))
+os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(pathlib.Path(tempfile.gettempdir()) / f"vlguard_jax-test-programs-1-{os.getuid()}"))
 # The sample indices of the tests stay out of the user's own cache.
 os.environ["VLGUARD_CACHE"] = tempfile.mkdtemp(prefix="vlguard_jax-test-cache-")
 

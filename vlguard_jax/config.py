@@ -124,7 +124,7 @@ class MeshSettings:
 class RunSettings:
     """How the program runs; nothing here changes what is computed beyond rounding."""
 
-    rows: int = 0  # rows per device program, 0: all rows of the step at once; batch_size must divide into them
+    rows: int = 0  # rows per device program, 0: all rows of the step at once; the last program of a step may have empty ones
     remat: str = "full"  # "full" or "none"
     unroll: int = 1  # layers per iteration of the scan over layers
     loss_chunk: int = 256  # positions of each row per chunk of the cross-entropy
@@ -326,8 +326,14 @@ def _check_train(c: TrainConfig) -> None:
         raise errors.UserError("config.data.sources is empty: name at least one source of conversations")
     if d.batch_size < 1 or d.group_size < 1 or d.batch_size % d.group_size:
         raise errors.UserError(f"config.data.batch_size={d.batch_size} must be a multiple of config.data.group_size={d.group_size}")
-    if c.run.rows and d.batch_size % c.run.rows:
-        raise errors.UserError(f"config.data.batch_size={d.batch_size} must be a multiple of config.run.rows={c.run.rows}")
+    if c.run.rows < 0:
+        raise errors.UserError(f"config.run.rows={c.run.rows} must be positive, or 0 for all rows of a step at once")
+    for name in ("length_multiple", "max_row_len", "max_len"):
+        if getattr(d, name) < 1:
+            raise errors.UserError(f"config.data.{name}={getattr(d, name)} must be positive")
+    for name in ("shapes", "deal_window", "read_threads", "read_workers", "prefetch_mib"):
+        if getattr(d, name) < 0:
+            raise errors.UserError(f"config.data.{name}={getattr(d, name)} must not be negative")
     if d.order == "replay" and not d.replay:
         raise errors.UserError('config.data.order="replay" needs config.data.replay (a JSON list of sample positions)')
     if c.lora.rank < 0 or not 0.0 <= c.lora.dropout < 1.0:

@@ -4,6 +4,13 @@ r"""Post-hoc: a finished LLaVA-v1.5-7B repaired with VLGuard and 5,000 helpful c
       --config.data.sources.vlguard.path=VLGUARD_DIR --config.data.sources.vlguard.images=VLGUARD_DIR/train \
       --config.data.sources.llava_mix.path=llava_v1_5_mix665k.json --config.data.sources.llava_mix.images=LLAVA_IMAGES
 
+The 5,000 conversations need 5,000 pictures at most, not all: `python -m vlguard_jax.prepare llava_mix` draws the same ones and
+lists the pictures to fetch; zip files need not be unpacked. What a run would read: `prepare index`, `prepare inspect` with this --config.
+
+The paper's ablations: fewer safety pictures (Fig. 4) --config.data.sources.vlguard.count=500; a category left out (Fig. 5)
+--config.data.sources.vlguard.leave_out="('privacy',)"; without the pictures that stand in the test set, too
+--config.data.sources.vlguard.leak_free=True; 10,000 helpful conversations --config.data.sources.llava_mix.count=10000.
+
 The paper's hyperparameters: learning rate 1e-5, 3 epochs of 7,000 conversations, batch 128: 165 updates. Fewer conversations at
 a time on each device: --config.run.rows=N (a divisor of 128); the result is the same.
 """

@@ -11,4 +11,4 @@ from vlguard_jax.training import recipes
 
 
 def get_config():
-    return recipes.posthoc("liuhaotian/llava-v1.5-7b", lora=False, helpful=False)
+    return recipes.posthoc("liuhaotian/llava-v1.5-7b", lora=False, helpful="")

@@ -10,4 +10,4 @@ from vlguard_jax.training import recipes
 
 
 def get_config():
-    return recipes.posthoc("liuhaotian/llava-v1.5-7b", lora=True, helpful=False)
+    return recipes.posthoc("liuhaotian/llava-v1.5-7b", lora=True, helpful="")

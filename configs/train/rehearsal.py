@@ -15,7 +15,7 @@ from vlguard_jax.training import recipes
 def get_config(kind="full"):
     if kind not in ("full", "lora"):
         raise errors.UserError(f"configs/train/rehearsal.py:{kind} is unknown{errors.nearest(kind, ('full', 'lora'))}")
-    config = recipes.posthoc("", lora=kind == "lora", helpful=False)
+    config = recipes.posthoc("", lora=kind == "lora", helpful="")
     config.precision.compute = config.precision.params = config.precision.frozen = "fp32"
     config.data.sources.vlguard.path = "data/vlguard"
     config.data.sources.vlguard.images = "data/vlguard/train"

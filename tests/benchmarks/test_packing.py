@@ -5,8 +5,6 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
-from pathlib import Path
-import subprocess
 import sys
 import time
 
@@ -14,6 +12,7 @@ import numpy as np
 import pytest
 
 from benchmarks import packing
+from tests import memory
 from tests import source
 from vlguard_jax.data import order
 
@@ -29,22 +28,17 @@ class Run:
     memory: float
 
 
-def run(folder: Path, *arguments: str, code: int = 0) -> Run:
+def run(*arguments: str, code: int = 0) -> Run:
     began = time.perf_counter()
-    with (folder / "out").open("w") as out, (folder / "err").open("w") as err:
-        environment = {**os.environ, "PYTHONPATH": str(source.ROOT)}
-        command = [sys.executable, "benchmarks/packing.py", *arguments]
-        process = subprocess.Popen(command, cwd=source.ROOT, stdout=out, stderr=err, env=environment)
-        _, status, used = os.wait4(process.pid, 0)
-        process.returncode = os.waitstatus_to_exitcode(status)
-    printed, failed = ((folder / name).read_text() for name in ("out", "err"))
-    assert process.returncode == code, failed
-    return Run(printed or failed, time.perf_counter() - began, used.ru_maxrss * (1 if sys.platform == "darwin" else 2**10))
+    environment = {**os.environ, "PYTHONPATH": str(source.ROOT)}
+    done, peak = memory.run([sys.executable, "benchmarks/packing.py", *arguments], cwd=source.ROOT, env=environment)
+    assert done.returncode == code, done.stderr
+    return Run(done.stdout or done.stderr, time.perf_counter() - began, peak)
 
 
 @pytest.fixture(scope="module")
-def full(tmp_path_factory: pytest.TempPathFactory) -> Run:
-    return run(tmp_path_factory.mktemp("full"), "--json")
+def full() -> Run:
+    return run("--json")
 
 
 def test_length_model() -> None:
@@ -107,8 +101,8 @@ def test_figures(full: Run) -> None:
     assert found["reference_sampler"] == packing.reference_sampler(index, 0)
 
 
-def test_table(tmp_path: Path) -> None:
-    lines = run(tmp_path, f"--limit={LIMIT}", "--seed=4").out.splitlines()
+def test_table() -> None:
+    lines = run(f"--limit={LIMIT}", "--seed=4").out.splitlines()
     assert lines[0].strip().startswith(f"{len(packing.mixture(LIMIT, 4)):,} conversations, 128 a step, mean 8")
     rows = [[cell.strip() for cell in line.split("│")[1:-1]] for line in lines if line.startswith("│")]
     assert [row[0] for row in rows] == ["1", "1", "8", "8", "16", "16", "32", "32", "64", "64", "-", "-"]
@@ -119,6 +113,6 @@ def test_table(tmp_path: Path) -> None:
     assert lines[-1].startswith("peak memory ") and lines[-1].endswith("seed 4")
 
 
-def test_too_few_conversations(tmp_path: Path) -> None:
-    failed = run(tmp_path, "--limit=100", code=2).out
-    assert failed.startswith("error: --limit=100: ") and failed.count("\n") == 1
+def test_too_few_conversations() -> None:
+    failed = run("--limit=100", code=2).out
+    assert failed.startswith("error: --limit=100: ") and "\n" not in failed

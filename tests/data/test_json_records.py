@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import tracemalloc
 
 import pytest
 
@@ -87,3 +88,18 @@ def test_a_record_beyond_all_measure_ends_the_scan(tmp_path, monkeypatch):
     (tmp_path / "f.json").write_text('[{"a": "' + "x" * 100_000)
     with pytest.raises(errors.UserError, match="line 1, column 8: Unterminated string"):
         json_records.scan(tmp_path / "f.json")
+
+
+def test_a_big_file_takes_little_memory(tmp_path):
+    """Scanning 200 MB needs a few windows, not the file."""
+    record = json.dumps({"id": "x", "text": "fox " * 5000})
+    with open(tmp_path / "f.json", "w") as file:
+        file.write("[" + record)
+        for _ in range(10_000):
+            file.write("," + record)
+        file.write("]")
+    tracemalloc.start()
+    found = len(json_records.scan(tmp_path / "f.json").offset)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert found == 10_001 and peak < 80 * 2**20 < (tmp_path / "f.json").stat().st_size / 2

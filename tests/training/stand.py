@@ -77,7 +77,11 @@ def settings(**changes: Any) -> config.TrainConfig:
 
 
 def use_devices(monkeypatch: pytest.MonkeyPatch, count: int) -> None:
-    """Train on the first `count` devices only."""
+    """Train on the first `count` devices only.
+
+    Programs of several CPU devices are not kept: read back from the compilation cache, some stood still in a collective.
+    """
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 1.0 if count == 1 else 1e9)
     monkeypatch.setattr(mesh_lib, "build", lambda given: _BUILD(given, jax.devices()[:count]))
 
 

@@ -54,6 +54,16 @@ def test_papers_hyperparameters(size: str, regime: str, lora: bool) -> None:
     assert size in settings.model.path and bool(settings.model.projector) == (regime == "mixed")
 
 
+def test_ablations_of_the_paper() -> None:
+    """Tables 3 and 4: other helpful data, other safety data."""
+    found = {path.stem: _load(path).data.sources for path in CONFIGS if path.stem.startswith("llava_v15_7b_posthoc_")}
+    alpaca, text = found["llava_v15_7b_posthoc_alpaca"], found["llava_v15_7b_posthoc_text_safety"]
+    assert {name: (s.format, s.count) for name, s in alpaca.items()} == {"vlguard": ("vlguard", 0), "alpaca": ("alpaca", 5000)}
+    assert {name: (s.format, s.count) for name, s in text.items()} == {"text_safety": ("alpaca", 0), "llava_mix": ("llava", 5000)}
+    clean = _load(next(p for p in CONFIGS if p.stem == "llava_v15_7b_clean"))
+    assert clean.data.sources["llava_mix"].expect == 665_298
+
+
 def test_posthoc_is_165_updates() -> None:
     """2,000 + 5,000 conversations in batches of 128: 55 updates an epoch with the reference's refill, 165 in 3."""
     count = 7000

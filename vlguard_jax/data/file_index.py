@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Mapping
 from concurrent import futures
 import dataclasses
 import functools
+import gc
 import hashlib
 import io
 import itertools
@@ -43,6 +44,10 @@ class Records(Protocol):
 
     def __len__(self) -> int: ...
     def __getitem__(self, i: int, /) -> types.Record: ...
+    def each(self) -> Iterator[Callable[[], types.Record]]:
+        """All of them in order; a call reads one, and raises UserError if it is malformed."""
+        ...
+
     def part(self, start: int, stop: int, /) -> Records:
         """Records `start` .. `stop` - 1, to be sent to another process."""
         ...
@@ -165,19 +170,19 @@ def _in_order(parts: list[Records], tokenization: tokenization_lib.Tokenization,
         yield from map(count, parts)
         return
     processes = min(MOST_PROCESSES, os.cpu_count() or 1)
-    # Not forked: the parent may hold the threads of jax.
-    with futures.ProcessPoolExecutor(processes, mp_context=multiprocessing.get_context("spawn")) as pool:
+    # Not forked: the parent may hold the threads of jax. Nothing that is made here needs the garbage collector.
+    with futures.ProcessPoolExecutor(processes, mp_context=multiprocessing.get_context("spawn"), initializer=gc.disable) as pool:
         yield from pool.map(count, parts)
 
 
 def _count(records: Records, tokenization: tokenization_lib.Tokenization) -> dict[str, Any]:
     counts = np.zeros((len(records), len(_COUNTS)), np.int64)
     part: dict[str, Any] = {"counts": counts, "ids": [], "images": [], "categories": [], "problems": {}}
-    for i in range(len(records)):
+    for i, read in enumerate(records.each()):
         id_, category = "", ("", "")
         images: tuple[str, ...] = ()
         try:
-            record = records[i]
+            record = read()
             id_, images, category = record.id, record.images, (record.category or "", record.subcategory or "")
             tokens = tokenization.tokens(record)
         except errors.UserError as e:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import codecs
 from collections.abc import Callable, Iterator
 import dataclasses
+import functools
 import json
 import os
 import pathlib
@@ -51,7 +52,11 @@ class JsonRecords:
         return self._record(i, self.raw(i))
 
     def __iter__(self) -> Iterator[types.Record]:
-        return (self._record(i, raw) for i, raw in enumerate(self.all_raw()))
+        return (read() for read in self.each())
+
+    def each(self) -> Iterator[Callable[[], types.Record]]:
+        """One after the other, each to be parsed by a call, which raises if it is malformed."""
+        return (functools.partial(self._record, i, raw) for i, raw in enumerate(self.all_raw()))
 
     def raw(self, i: int) -> bytes:
         """The JSON text of a record."""

@@ -7,6 +7,7 @@ resumed run needs nothing but its step number.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from concurrent import futures
 import dataclasses
 import functools
 
@@ -80,8 +81,11 @@ class StepSource:
 
     def _shard(self, step_plan: plan_lib.StepPlan, rows: list[list[int]], shard: int) -> types.Batch:
         room, patches = step_plan.shape.pictures, self.vision.num_patches if self.vision else 0
+        needed = [int(step_plan.samples[place]) for row in rows for place in row]
+        threads = self.plan.data.read_threads
+        read = iter(_pool(threads).map(self._sample, needed) if threads else map(self._sample, needed))
         batch = batches.collate(
-            [[self._sample(int(step_plan.samples[place])) for place in row] for row in rows],
+            [[next(read) for _ in row] for row in rows],
             [[float(step_plan.token_weight[place]) for place in row] for row in rows],
             [[int(self.mixture.index.source[step_plan.samples[place]]) for place in row] for row in rows],
             row_len=step_plan.shape.row_len,
@@ -100,11 +104,17 @@ class StepSource:
         return dataclasses.replace(sample, images=tuple(loaded))
 
 
+@functools.cache
+def _pool(threads: int) -> futures.ThreadPoolExecutor:
+    """One for all loaders of a process."""
+    return futures.ThreadPoolExecutor(threads, thread_name_prefix="read")
+
+
 class Loader:
     """Iterates over (step, Batch) from `start_step` up to `stop_step`; see `StepSource` for the layout.
 
-    Reads ahead in `data.read_threads` threads, in each of `data.read_workers` processes if there are any, as many steps as fit
-    `data.prefetch_mib`, at least one.
+    The conversations of a step are read in `data.read_threads` threads, in each of `data.read_workers` processes if there are any, and
+    steps ahead of the run as many as fit `data.prefetch_mib`, at least one.
 
     Raises:
       UserError: the hosts cannot share the shards, or the conversations have pictures and the model no vision tower.
@@ -135,8 +145,8 @@ class Loader:
             return
         data = self.source.plan.data
         steps = max(1, min(AHEAD, data.prefetch_mib * 2**20 // max(1, self.source.step_bytes())))
-        threads = min(data.read_threads, steps)
-        options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=steps if threads else 0)
+        ahead = 1 if data.read_threads else 0  # one thread goes from step to step, those of the pool share each
+        options = grain.ReadOptions(num_threads=ahead, prefetch_buffer_size=steps * ahead)
         dataset = grain.MapDataset.source(self.source).to_iter_dataset(options)
         if data.read_workers:
             if not flags.FLAGS.is_parsed():

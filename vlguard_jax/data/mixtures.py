@@ -163,7 +163,7 @@ def build(
         index=_join(tuple(data.sources), indices, chosen),
         tokenization=tokenization,
         drops=tuple(drops),
-        named_pictures=sum(len(found.images[i]) for found, of in zip(indices, chosen, strict=True) for i in of),
+        named_pictures=sum(len(found.images[i]) for found, of in zip(indices, chosen, strict=True) for i in of.tolist()),
         repeated_ids=sum(len(found.repeated) for found in indices),
     )
 
@@ -232,7 +232,7 @@ def _named_pictures(source: sources.Source, found: file_index.FileIndex, picked:
     Raises:
       UserError: there are some, but the config names no place for them.
     """
-    names = sorted({name for i in picked for name in found.images[i]})
+    names = sorted({name for i in picked.tolist() for name in found.images[i]})
     if names and source.store is None:
         raise errors.UserError(f"config.data.sources.{source.name}.images is empty, but the source has pictures: name their folder")
     return names

@@ -10,6 +10,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 import dataclasses
 import math
+import pathlib
+import time
 
 from jaxtyping import Float64, Int32, Int64
 import numpy as np
@@ -19,7 +21,10 @@ from vlguard_jax import errors
 from vlguard_jax.data import index as index_lib
 from vlguard_jax.data import order
 from vlguard_jax.data import packing
+from vlguard_jax.data import plan_cache
 from vlguard_jax.data import records
+
+KEEP_AFTER = 1.0  # seconds
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,6 +65,8 @@ class BatchPlan:
     Samples, groups and weights follow from (index, data, seed, epoch, step) alone, the rows also from `layout` and from how long the
     run is, because its steps share their shapes. Memory: 12 bytes per sample and epoch.
 
+    With `cache`, a plan that took longer than a second is kept in that folder and found again there.
+
     Attributes: `layout`; `shapes`, those of the run; `total_steps`, updates of the run, rounded as the reference does.
 
     Raises:
@@ -67,7 +74,13 @@ class BatchPlan:
     """
 
     def __init__(
-        self, index: index_lib.SampleIndex, data: config.DataSettings, seed: int, layout: Layout | None = None, epochs: float = 1.0
+        self,
+        index: index_lib.SampleIndex,
+        data: config.DataSettings,
+        seed: int,
+        layout: Layout | None = None,
+        epochs: float = 1.0,
+        cache: pathlib.Path | None = None,
     ):
         if not len(index):
             raise errors.UserError("config.data.sources hold no conversation at all")
@@ -80,9 +93,9 @@ class BatchPlan:
             raise errors.UserError(f"config.run.rows={rows} must be a multiple of the {shards} row shards (config.mesh data x fsdp)")
         self._replay = _read_replay(data.replay, len(index)) if data.order == "replay" else None
         self.total_steps = math.ceil(epochs * self.steps_per_epoch)
-        epochs_begun = range(-(-self.total_steps // self.steps_per_epoch))
-        self._samples = np.concatenate([self._epoch(epoch) for epoch in epochs_begun])[: self.total_steps]
-        self.shapes, self._shape, self._row = self._rows()
+        kept = self._made() if cache is None else self._kept(cache)
+        self._samples, self._row, self._shape = kept.samples, kept.row, kept.which
+        self.shapes = tuple(Shape(*map(int, shape)) for shape in kept.shapes)
 
     @property
     def steps_per_epoch(self) -> int:
@@ -149,6 +162,23 @@ class BatchPlan:
             shape=self.shapes[self._shape[position]],
         )
 
+    def _made(self) -> plan_cache.Kept:
+        epochs_begun = range(-(-self.total_steps // self.steps_per_epoch))
+        samples = np.concatenate([self._epoch(epoch) for epoch in epochs_begun])[: self.total_steps]
+        shapes, which, row = self._rows(samples)
+        return plan_cache.Kept(samples, row, which, np.asarray([dataclasses.astuple(shape) for shape in shapes], np.int64))
+
+    def _kept(self, cache: pathlib.Path) -> plan_cache.Kept:
+        replay = None if self._replay is None else [order_.tolist() for order_ in self._replay]
+        key = plan_cache.key(self.index, self.data, self.seed, dataclasses.astuple(self.layout), self.total_steps, replay)
+        if (known := plan_cache.load(cache, key)) is not None:
+            return known
+        began = time.perf_counter()
+        made = self._made()
+        if time.perf_counter() - began > KEEP_AFTER:
+            plan_cache.save(cache, key, made)
+        return made
+
     def _epoch(self, epoch: int) -> Int64[np.ndarray, "s b"]:
         """The samples of every step of an epoch, -1 where a short last step has none."""
         data, size = self.data, self.data.batch_size
@@ -178,10 +208,10 @@ class BatchPlan:
             full[pure] = order.regroup(np.abs(words), full[pure], data.batch_size // data.group_size)
         return np.concatenate([full, steps[len(full) :]])
 
-    def _rows(self) -> tuple[tuple[Shape, ...], Int32[np.ndarray, " s"], Int32[np.ndarray, "s b"]]:
+    def _rows(self, samples: Int64[np.ndarray, "s b"]) -> tuple[tuple[Shape, ...], Int32[np.ndarray, " s"], Int32[np.ndarray, "s b"]]:
         """The shapes of the run, the one each step has, and the row of each sample."""
         data, layout = self.data, self.layout
-        lengths, pictures = _of(self.index.length, self._samples), _of(self.index.pictures, self._samples)
+        lengths, pictures = _of(self.index.length, samples), _of(self.index.pictures, samples)
         sizes = {"multiple": data.length_multiple, "micro_rows": layout.rows, "shards": layout.shards}
         pack: Callable[..., packing.Packed]
         if data.mode == "pack":

@@ -43,6 +43,8 @@ def select(found: file_index.FileIndex, settings: config.SourceSettings, name: s
 
 def copy_names(found: file_index.FileIndex, chosen: Int64[np.ndarray, " m"]) -> list[str]:
     """Sample ids of `chosen`: the record's, and `ID*2`, `ID*3` for its further copies."""
+    if (np.diff(chosen) > 0).all():  # nothing twice
+        return [found.ids[i] for i in chosen.tolist()]
     seen: Counter[int] = Counter()
     names = []
     for i in chosen.tolist():

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 import dataclasses
+import functools
 import hashlib
 import io
 import os
@@ -36,6 +37,10 @@ class ListRecords:
 
     def __getitem__(self, i: int) -> types.Record:
         return self.records[i]
+
+    def each(self) -> Iterator[Callable[[], types.Record]]:
+        """One after the other, as `json_records.JsonRecords.each`."""
+        return (functools.partial(self.records.__getitem__, i) for i in range(len(self.records)))
 
     def part(self, start: int, stop: int) -> ListRecords:
         """Records `start` .. `stop` - 1."""

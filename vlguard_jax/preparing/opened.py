@@ -60,7 +60,8 @@ def plan(settings: config.TrainConfig, mixture: mixtures.Mixture, shards: int) -
       UserError: as `plan.BatchPlan` and its `check`.
     """
     layout = plan_lib.Layout(rows=settings.run.rows, shards=shards)
-    made = plan_lib.BatchPlan(mixture.index, settings.data, settings.seed, layout, settings.optimizer.epochs)
+    cache = sources.cache_folder(settings.data.cache)
+    made = plan_lib.BatchPlan(mixture.index, settings.data, settings.seed, layout, settings.optimizer.epochs, cache)
     made.check(steps(settings, made))
     return made
 

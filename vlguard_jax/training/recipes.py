@@ -11,6 +11,7 @@ from ml_collections import config_dict
 
 from vlguard_jax import config as settings_lib
 
+MIX_COUNT = 665_298  # conversations of llava_v1_5_mix665k.json
 HELPFUL_COUNT = 5000  # conversations of the visual-instruction mixture beside VLGuard, post-hoc
 
 
@@ -27,17 +28,18 @@ def _base(*, lora: bool, learning_rate: float, epochs: float) -> config_dict.Con
     return config
 
 
-def posthoc(model: str, *, lora: bool, helpful: bool = True) -> config_dict.ConfigDict:
-    """Repair a finished model: VLGuard and 5,000 helpful conversations, 3 epochs (165 updates); without `helpful` VLGuard alone.
+def posthoc(model: str, *, lora: bool, helpful: str = "llava_mix", safety: str = "vlguard") -> config_dict.ConfigDict:
+    """Repair a finished model: safety data and 5,000 helpful conversations, 3 epochs (165 updates with VLGuard).
 
-    Learning rate 1e-5 (full) or 2e-4 (LoRA), paper Table 7. The helpful sample is drawn with a fixed seed; the authors' list was
-    never published.
+    `helpful`: "llava_mix", "alpaca" (text only, paper Table 3) or "" (none). `safety`: "vlguard" or "text_safety" (text only, paper
+    Table 4). Learning rate 1e-5 (full) or 2e-4 (LoRA), paper Table 7. The helpful sample is drawn with a fixed seed; the authors' list
+    was never published.
     """
     config = _base(lora=lora, learning_rate=2e-4 if lora else 1e-5, epochs=3.0)
     config.model.path = model
-    config.data.sources = {"vlguard": settings_lib.source(format="vlguard")}
+    config.data.sources = {safety: settings_lib.source(format="vlguard" if safety == "vlguard" else "alpaca")}
     if helpful:
-        config.data.sources["llava_mix"] = settings_lib.source(format="llava", count=HELPFUL_COUNT)
+        config.data.sources[helpful] = settings_lib.source(format="llava" if helpful == "llava_mix" else "alpaca", count=HELPFUL_COUNT)
     return config
 
 
@@ -50,7 +52,7 @@ def instruction_tuning(vicuna: str, projector: str, *, lora: bool, vlguard: bool
     config.model.path = vicuna
     config.model.projector = projector
     config.model.vision_tower = "openai/clip-vit-large-patch14-336"
-    config.data.sources = {"llava_mix": settings_lib.source(format="llava")}
+    config.data.sources = {"llava_mix": settings_lib.source(format="llava", expect=MIX_COUNT)}
     config.data.on_mismatch = "ignore"
     config.run.save_every = 500
     if vlguard:
