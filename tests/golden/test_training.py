@@ -20,6 +20,7 @@ from vlguard_jax.training import feed
 from vlguard_jax.training import loop
 from vlguard_jax.training import losses
 from vlguard_jax.training import optimizer
+from vlguard_jax.training import program as program_lib
 from vlguard_jax.training import setup
 from vlguard_jax.training import step as step_lib
 
@@ -88,7 +89,7 @@ def _start(golden: pathlib.Path, recorded: pathlib.Path, run: dict[str, Any], fo
     return adapter
 
 
-def _updates(settings: config.TrainConfig) -> Iterator[tuple[setup.Program, step_lib.TrainState, types.Batch]]:
+def _updates(settings: config.TrainConfig) -> Iterator[tuple[program_lib.Program, step_lib.TrainState, types.Batch]]:
     """(program, state, batch) before each update, and after the last one with an empty batch."""
     start = setup.load_model(settings)
     data = setup.load_data(settings, start)

@@ -30,6 +30,7 @@ from vlguard_jax.parallel import mesh as mesh_lib
 from vlguard_jax.training import feed
 from vlguard_jax.training import metrics
 from vlguard_jax.training import optimizer
+from vlguard_jax.training import program as program_lib
 from vlguard_jax.training import setup
 from vlguard_jax.training import step as step_lib
 
@@ -137,7 +138,7 @@ def _with_provenance(
 
 
 def _restore(
-    program: setup.Program, store: store_lib.Store, start: checkpoint_lib.Checkpoint, console: rich_console.Console
+    program: program_lib.Program, store: store_lib.Store, start: checkpoint_lib.Checkpoint, console: rich_console.Console
 ) -> step_lib.TrainState:
     latest = store.latest_step()
     if latest is None:
@@ -217,7 +218,7 @@ class _Log:
 def _run(
     settings: config.TrainConfig,
     data: setup.Data,
-    program: setup.Program,
+    program: program_lib.Program,
     state: step_lib.TrainState,
     store: store_lib.Store,
     workdir: Path,
@@ -250,7 +251,7 @@ def _run(
     return state, log.last
 
 
-def _batches(settings: config.TrainConfig, data: setup.Data, program: setup.Program, first: int) -> Iterator[tuple[int, types.Batch]]:
+def _batches(settings: config.TrainConfig, data: setup.Data, program: program_lib.Program, first: int) -> Iterator[tuple[int, types.Batch]]:
     return iter(
         loader.Loader(
             data.plan,
@@ -288,7 +289,7 @@ def _reading_bar(console: rich_console.Console) -> Iterator[Any]:
 def _export(
     settings: config.TrainConfig,
     start: checkpoint_lib.Checkpoint,
-    program: setup.Program,
+    program: program_lib.Program,
     state: step_lib.TrainState,
     path: Path,
     console: rich_console.Console,

@@ -11,7 +11,6 @@ import zlib
 from flax import serialization
 import jax
 import numpy as np
-import optax
 
 from vlguard_jax import config
 from vlguard_jax import errors
@@ -24,13 +23,11 @@ from vlguard_jax.data import sources
 from vlguard_jax.data import templates
 from vlguard_jax.data import tokenizer as tokenizer_lib
 from vlguard_jax.models import config as model_config
-from vlguard_jax.models import llama
 from vlguard_jax.models import llava
 from vlguard_jax.models import lora
 from vlguard_jax.parallel import mesh as mesh_lib
 from vlguard_jax.parallel import rules
-from vlguard_jax.training import losses
-from vlguard_jax.training import optimizer
+from vlguard_jax.training import program as program_lib
 from vlguard_jax.training import step as step_lib
 
 
@@ -42,19 +39,6 @@ class Data:
     plan: plan_lib.BatchPlan
     total_updates: int
     last_update: int
-
-
-@dataclasses.dataclass(frozen=True)
-class Program:
-    """The jitted step and what it works on. `reference` is None unless the loss asks for it."""
-
-    model: llava.Functional
-    mesh: jax.sharding.Mesh
-    step: Callable[..., tuple[step_lib.TrainState, step_lib.Metrics]]
-    state: step_lib.TrainState
-    state_shardings: step_lib.TrainState
-    frozen: llava.Params
-    reference: llava.Params | None
 
 
 def load_model(settings: config.TrainConfig) -> checkpoint_lib.Checkpoint:
@@ -120,50 +104,21 @@ def load_data(
     return Data(mixture, plan, plan.total_steps, last)
 
 
-def build_program(settings: config.TrainConfig, start: checkpoint_lib.Checkpoint, total_updates: int) -> Program:
-    """Put the parameters on the mesh and compile nothing yet.
+def build_program(settings: config.TrainConfig, start: checkpoint_lib.Checkpoint, total_updates: int) -> program_lib.Program:
+    """The program with the parameters on the mesh in place of their shapes; compiles nothing yet.
 
     Raises:
       UserError: the mesh does not fit the devices or the model, or there is no such loss.
     """
-    mesh = mesh_lib.build(settings.mesh)
-    text = start.config.text
-    if text.num_heads % mesh.shape["tensor"] or text.num_kv_heads % mesh.shape["tensor"]:
-        raise errors.UserError(
-            f"config.mesh.tensor={mesh.shape['tensor']} must divide {text.num_heads} heads and {text.num_kv_heads} kv heads"
-        )
-    execution = llama.Execution(remat=settings.run.remat == "full", unroll=settings.run.unroll)
-    model = llava.Functional(start.config, settings.precision.compute, start.lora, execution)
-    loss = losses.get(settings.loss)
+    program = program_lib.build(settings, start.config, start.lora, mesh_lib.build(settings.mesh), total_updates)
     trained, frozen = step_lib.split(start.params, with_lora=start.lora is not None)
-    trained = rules.place(trained, mesh, llava.DTYPES[settings.precision.params])
-    frozen = rules.place(frozen, mesh, llava.DTYPES[settings.precision.frozen])
+    trained = rules.place(trained, program.mesh, llava.DTYPES[settings.precision.params])
+    frozen = rules.place(frozen, program.mesh, llava.DTYPES[settings.precision.frozen])
     reference = None
-    if getattr(loss, "needs_reference", False):
-        reference = step_lib.join(rules.place(trained, mesh, llava.DTYPES[settings.precision.compute]), frozen)
-    tx = optimizer.build(settings.optimizer, total_updates)
-    shardings = state_shardings(trained, tx, mesh)
-    state = jax.jit(lambda params: step_lib.init_state(params, tx), out_shardings=shardings)(trained)
-    function = step_lib.build(
-        model,
-        loss,
-        tx,
-        seed=settings.seed,
-        loss_args=dict(settings.loss_args),
-        loss_chunk=settings.run.loss_chunk,
-        sources=len(settings.data.sources),
-    )
-    compiled = jax.jit(function, donate_argnums=0, out_shardings=(shardings, mesh_lib.replicated(mesh)))
-    return Program(model, mesh, compiled, state, shardings, frozen, reference)
-
-
-def state_shardings(trained: llava.Params, tx: optax.GradientTransformation, mesh: jax.sharding.Mesh) -> step_lib.TrainState:
-    """Shardings of the whole state: moments lie where their parameters lie."""
-    shapes = jax.eval_shape(lambda params: step_lib.init_state(params, tx), trained)
-    placed = rules.shardings(trained, mesh)
-    whole = mesh_lib.replicated(mesh)
-    moments = optax.tree_map_params(tx, lambda _, s: s, shapes.opt_state, placed, transform_non_params=lambda _: whole)
-    return step_lib.TrainState(whole, placed, moments)
+    if program.reference is not None:
+        reference = step_lib.join(rules.place(trained, program.mesh, llava.DTYPES[settings.precision.compute]), frozen)
+    init = jax.jit(lambda params: step_lib.init_state(params, program.optimizer), out_shardings=program.state_shardings)
+    return dataclasses.replace(program, state=init(trained), frozen=frozen, reference=reference)
 
 
 def to_tree(state: step_lib.TrainState) -> dict[str, Any]:
