@@ -125,7 +125,8 @@ class RunSettings:
     """How the program runs; nothing here changes what is computed beyond rounding."""
 
     rows: int = 0  # rows per device program, 0: all rows of the step at once; the last program of a step may have empty ones
-    remat: str = "full"  # "full" or "none"
+    remat: str = "full"  # what the backward pass keeps of a layer: "full" (its input), "offload" (that, on the host), "minimal" or "none"
+    attention: str = "auto"  # "xla", "splash" (TPU) or "cudnn" (NVIDIA); "auto": the platform's, and xla on CPU and in fp32
     unroll: int = 1  # layers per iteration of the scan over layers
     loss_chunk: int = 256  # positions of each row per chunk of the cross-entropy
     log_every: int = 1
@@ -213,7 +214,8 @@ CHOICES = {
     "data.on_bad_record": ("error", "skip"),
     "data.check_pictures": ("exists", "header", "decode"),
     "data.on_empty_group": ("error", "zero"),
-    "run.remat": ("full", "none"),
+    "run.remat": ("full", "offload", "minimal", "none"),
+    "run.attention": ("auto", "xla", "splash", "cudnn"),
     "run.export": ("none", "llava", "hf", "peft"),
 }
 

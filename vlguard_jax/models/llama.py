@@ -5,6 +5,7 @@ RMSNorm, rotary embedding (half-split), grouped-query attention, SwiGLU, no bias
 
 from __future__ import annotations
 
+from collections.abc import Callable
 import dataclasses
 import math
 from typing import NamedTuple
@@ -12,6 +13,7 @@ from typing import NamedTuple
 from flax import nnx
 import jax
 from jax import Array
+from jax import ad_checkpoint
 import jax.numpy as jnp
 from jaxtyping import Float, Float32, Int, Key
 
@@ -20,6 +22,23 @@ from vlguard_jax.models import config as model_config
 from vlguard_jax.models import layers
 
 DropoutKey = Key[Array, ""] | None
+Constraint = Callable[[Array], Array]
+LAYER_INPUT = "layer_input"
+
+
+def _as_is(x: Array) -> Array:
+    return x
+
+
+# What is kept of a layer for the backward pass; the rest is computed again. full: its input. offload: its input, in the host's memory.
+# minimal: its input and the outputs of its matrix products (not the attention's). Beside these, "none": everything.
+REMAT = {
+    "full": jax.checkpoint_policies.nothing_saveable,
+    "offload": jax.checkpoint_policies.save_and_offload_only_these_names(
+        names_which_can_be_saved=[], names_which_can_be_offloaded=[LAYER_INPUT], offload_src="device", offload_dst="pinned_host"
+    ),
+    "minimal": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,8 +46,9 @@ class Execution:
     """How the layers run; changes nothing but rounding, speed and memory."""
 
     self_attention: attention.SelfAttention = attention.causal_xla
-    remat: bool = False
+    remat: str = "none"  # what the backward pass keeps of a layer: a name in REMAT
     unroll: int = 1
+    rows: Constraint = _as_is  # puts [B, ...] where the rows of a batch lie
 
 
 class Cache(NamedTuple):
@@ -191,11 +211,12 @@ class Decoder(nnx.Module):
         def body(h, scanned):
             index, weights = scanned
             key = _layer_key(dropout_key, index)
+            h = ad_checkpoint.checkpoint_name(execution.rows(h), LAYER_INPUT)
             h, kv = nnx.merge(graph, weights)(h, positions, segment_ids, execution.self_attention, key)
             return h, kv if keep_cache else None
 
-        if execution.remat:
-            body = jax.checkpoint(body, prevent_cse=False)
+        if execution.remat != "none":
+            body = jax.checkpoint(body, prevent_cse=False, policy=REMAT[execution.remat])
         x, kv = jax.lax.scan(body, x, (jnp.arange(self.config.num_layers), stacked), unroll=execution.unroll)
         return self.norm(x), Cache(*kv) if keep_cache else None
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+import functools
 import math
 
 import jax
+from jax import Array
 from jax.sharding import AxisType
 from jax.sharding import Mesh
 from jax.sharding import NamedSharding
@@ -45,6 +48,11 @@ def replicated(mesh: Mesh) -> NamedSharding:
 def row_sharding(mesh: Mesh, *, leading: int = 0) -> NamedSharding:
     """Rows spread over the data and fsdp axes, after `leading` axes that are not split."""
     return NamedSharding(mesh, PartitionSpec(*(None,) * leading, ROW_AXES))
+
+
+def constrain_rows(mesh: Mesh) -> Callable[[Array], Array]:
+    """A function for the inside of a program: its argument [B, ...] lies with its rows over the data and fsdp axes."""
+    return functools.partial(jax.lax.with_sharding_constraint, shardings=row_sharding(mesh))
 
 
 def row_shards(mesh: Mesh) -> int:

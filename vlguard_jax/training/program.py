@@ -18,6 +18,7 @@ from vlguard_jax import types
 from vlguard_jax.models import config as model_config
 from vlguard_jax.models import llama
 from vlguard_jax.models import llava
+from vlguard_jax.parallel import attention
 from vlguard_jax.parallel import mesh as mesh_lib
 from vlguard_jax.parallel import rules
 from vlguard_jax.training import losses
@@ -57,7 +58,12 @@ def build(
       UserError: the mesh does not fit the model, or there is no such loss.
     """
     check_heads(model.text, mesh)
-    execution = llama.Execution(remat=settings.run.remat == "full", unroll=settings.run.unroll)
+    execution = llama.Execution(
+        self_attention=attention.choose(settings.run.attention, mesh, settings.precision.compute),
+        remat=settings.run.remat,
+        unroll=settings.run.unroll,
+        rows=mesh_lib.constrain_rows(mesh),
+    )
     functional = llava.Functional(model, settings.precision.compute, lora, execution)
     loss = losses.get(settings.loss)
     trained, frozen = step_lib.split(functional.shapes(), with_lora=lora is not None)
