@@ -65,6 +65,15 @@ def test_splash_equals_reference(case):
         np.testing.assert_allclose(ours, theirs, atol=2e-5, rtol=1e-4, err_msg=name)
 
 
+def test_blocks_divide_every_length_and_each_other():
+    for length in {attention.padded_length(n) for n in range(1, 8193, 61)}:
+        sizes = attention._blocks(length)
+        for of_length in (sizes.block_q, sizes.block_kv, sizes.block_q_dkv, sizes.block_kv_dkv):
+            assert length % of_length == 0 and of_length % attention.LANES == 0, length
+        assert sizes.block_kv % sizes.block_kv_compute == 0, length
+        assert sizes.block_kv_dkv % sizes.block_kv_dkv_compute == 0, length
+
+
 def test_splash_on_a_mesh_equals_reference():
     mesh = mesh_lib.build(config.MeshSettings(data=1, fsdp=2, tensor=2), jax.devices()[:4])
     rows = _rows(128, 4, 2, 64, "packed")

@@ -68,19 +68,20 @@ def on_mesh(local: attention.SelfAttention, mesh: Mesh) -> attention.SelfAttenti
 
 @functools.lru_cache(maxsize=16)
 def _blocks(length: int) -> splash_kernel.BlockSizes:
-    """Largest blocks up to the recipe's that divide a length which is a multiple of LANES."""
+    """Blocks for a length which is a multiple of LANES: as large as the limits allow, dividing it and each other as the kernel asks. The
+    backward kernel holds more at once, hence its smaller ones."""
 
-    def largest(limit: int) -> int:
-        return max(size for size in range(LANES, min(limit, length) + 1, LANES) if length % size == 0)
+    def largest(limit: int, unit: int) -> int:
+        return max(size for size in range(unit, min(limit, length) + 1, unit) if length % size == 0)
 
-    q, kv = largest(Q_BLOCK), largest(KV_BLOCK)
+    q = largest(Q_BLOCK, LANES)
     return splash_kernel.BlockSizes(
         block_q=q,
-        block_kv=kv,
-        block_kv_compute=largest(Q_BLOCK),
+        block_kv=largest(KV_BLOCK, q),
+        block_kv_compute=q,
         block_q_dkv=q,
-        block_kv_dkv=kv,
-        block_kv_dkv_compute=largest(Q_BLOCK),
+        block_kv_dkv=q,
+        block_kv_dkv_compute=q,
         use_fused_bwd_kernel=True,
     )
 
