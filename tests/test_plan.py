@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import pathlib
-import shutil
 import subprocess
 import sys
 
@@ -58,17 +57,7 @@ def test_evaluation():
 
 @pytest.fixture
 def bare(tmp_path) -> pathlib.Path:
-    """A model folder without weights, and its conversations."""
-    shutil.copytree(stand.folder() / "init", tmp_path / "model", ignore=shutil.ignore_patterns("*.safetensors", "*.bin", "*.index.json"))
-    shutil.copytree(stand.folder() / "pictures", tmp_path / "pictures")
-    shutil.copy(stand.folder() / "chats.json", tmp_path / "chats.json")
-    (tmp_path / "config.py").write_text(
-        "from vlguard_jax import config\n\n\ndef get_config():\n    c = config.base_train_config()\n"
-        "    c.model.path = 'model'\n    c.data.cache = 'cache'\n    c.data.batch_size = 8\n    c.data.group_size = 4\n"
-        "    c.data.max_len = 160\n    c.data.length_multiple = 16\n    c.optimizer.epochs = 2.0\n"
-        "    c.data.sources = {'chats': config.source(path='chats.json', images='pictures')}\n    return c\n"
-    )
-    return tmp_path
+    return stand.bare(tmp_path)
 
 
 def test_real_data(bare):

@@ -1,6 +1,5 @@
 """What the backward pass keeps changes no gradient."""
 
-import dataclasses
 import functools
 
 import jax
@@ -44,4 +43,3 @@ def test_each_policy_is_a_program_of_its_own():
 
 def test_every_choice_of_the_config_is_known():
     assert set(config.CHOICES["run.remat"]) == {"none", *llama.REMAT}
-    assert dataclasses.replace(llama.Execution(), remat="full").remat in llama.REMAT

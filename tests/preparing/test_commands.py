@@ -20,32 +20,11 @@ from vlguard_jax.preparing import index
 from vlguard_jax.preparing import inspect
 
 ROOT = pathlib.Path(__file__).parents[2]
-WEIGHTS = (".safetensors", ".bin", ".index.json")
-
-
-def strip(folder: pathlib.Path) -> None:
-    """Delete every weight."""
-    removed = [path for path in folder.rglob("*") if path.name.endswith(WEIGHTS)]
-    assert removed
-    for path in removed:
-        path.unlink()
 
 
 @pytest.fixture(scope="module")
 def bare(tmp_path_factory) -> pathlib.Path:
-    """A folder with model/ (no weights), chats.json, pictures/, config.py and an empty cache/."""
-    folder = tmp_path_factory.mktemp("bare")
-    shutil.copytree(stand.folder() / "init", folder / "model")
-    strip(folder / "model")
-    shutil.copytree(stand.folder() / "pictures", folder / "pictures")
-    shutil.copy(stand.folder() / "chats.json", folder / "chats.json")
-    (folder / "config.py").write_text(
-        "from vlguard_jax import config\n\n\ndef get_config():\n    c = config.base_train_config()\n"
-        "    c.model.path = 'model'\n    c.data.cache = 'cache'\n    c.data.batch_size = 8\n    c.data.group_size = 4\n"
-        "    c.data.max_len = 160\n    c.data.length_multiple = 16\n    c.optimizer.epochs = 2.0\n"
-        "    c.data.sources = {'chats': config.source(path='chats.json', images='pictures')}\n    return c\n"
-    )
-    return folder
+    return stand.bare(tmp_path_factory.mktemp("bare"))
 
 
 def run(folder: pathlib.Path, *arguments: str) -> subprocess.CompletedProcess[str]:

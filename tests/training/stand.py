@@ -4,6 +4,7 @@ import dataclasses
 import functools
 import json
 import pathlib
+import shutil
 import tempfile
 from typing import Any
 from unittest import mock
@@ -50,6 +51,25 @@ def folder() -> pathlib.Path:
         record["conversations"] = [{"from": "human", "value": question}, {"from": "gpt", "value": answer}]
         records.append(record)
     (root / "chats.json").write_text(json.dumps(records))
+    return root
+
+
+def bare(root: pathlib.Path) -> pathlib.Path:
+    """Write model/ (no weights), chats.json, pictures/ and config.py, which names them, into `root`: enough to plan and to count."""
+    weights = (".safetensors", ".bin", ".index.json")
+    shutil.copytree(folder() / "init", root / "model")
+    removed = [path for path in (root / "model").rglob("*") if path.name.endswith(weights)]
+    assert removed
+    for path in removed:
+        path.unlink()
+    shutil.copytree(folder() / "pictures", root / "pictures")
+    shutil.copy(folder() / "chats.json", root / "chats.json")
+    (root / "config.py").write_text(
+        "from vlguard_jax import config\n\n\ndef get_config():\n    c = config.base_train_config()\n"
+        "    c.model.path = 'model'\n    c.data.cache = 'cache'\n    c.data.batch_size = 8\n    c.data.group_size = 4\n"
+        "    c.data.max_len = 160\n    c.data.length_multiple = 16\n    c.optimizer.epochs = 2.0\n"
+        "    c.data.sources = {'chats': config.source(path='chats.json', images='pictures')}\n    return c\n"
+    )
     return root
 
 

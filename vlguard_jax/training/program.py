@@ -91,8 +91,10 @@ def build(
 
 
 def check_heads(text: model_config.TextConfig, mesh: Mesh) -> None:
-    """Raises:
-    UserError: the heads cannot be dealt evenly to the tensor axis.
+    """Refuse heads that cannot be dealt evenly to the tensor axis.
+
+    Raises:
+      UserError: the axis does not divide them.
     """
     tensor = mesh.shape["tensor"]
     if text.num_heads % tensor or text.num_kv_heads % tensor:
