@@ -113,11 +113,12 @@ class OptimizerSettings:
 
 @dataclasses.dataclass(frozen=True)
 class MeshSettings:
-    """Devices along each axis; one of them may be -1 (what is left)."""
+    """Devices along each axis; one of them may be -1 (what is left). Several TPU slices are joined by the data axis."""
 
-    data: int = 1
+    data: int = 1  # on several slices 1 means their number
     fsdp: int = -1
     tensor: int = 1
+    slices: int = 0  # TPU slices that must be there; 0: any number
 
 
 @dataclasses.dataclass(frozen=True)
@@ -345,6 +346,8 @@ def _check_train(c: TrainConfig) -> None:
     for name in ("learning_rate", "epochs"):
         if getattr(c.optimizer, name) <= 0:
             raise errors.UserError(f"config.optimizer.{name}={getattr(c.optimizer, name)} must be positive")
+    if c.mesh.slices < 0:
+        raise errors.UserError(f"config.mesh.slices={c.mesh.slices} must not be negative")
     for name in ("log_every", "unroll", "loss_chunk", "keep"):
         if getattr(c.run, name) < 1:
             raise errors.UserError(f"config.run.{name}={getattr(c.run, name)} must be at least 1")

@@ -11,6 +11,7 @@ from vlguard_jax import config
 from vlguard_jax import errors
 from vlguard_jax import types
 from vlguard_jax.generation import engine
+from vlguard_jax.generation import program
 from vlguard_jax.models import llava
 
 MODEL = llava.Functional(tiny.CONFIG, "fp32")
@@ -116,7 +117,7 @@ def test_engines_that_differ_in_weights_share_a_program(monkeypatch) -> None:
     traced = []
     greedy = engine.sampler.greedy
     monkeypatch.setattr(engine.sampler, "greedy", lambda *args, **limits: traced.append(limits["max_new"]) or greedy(*args, **limits))
-    engine._program.cache_clear()
+    program.build.cache_clear()
     prompts = [p for p in _prompts(6) if len(p.images) == 1]
     answers = []
     for weights in (PARAMS, tiny.random_params(MODEL, seed=1), PARAMS):
@@ -137,7 +138,7 @@ def test_engines_that_differ_in_weights_share_a_program(monkeypatch) -> None:
     _answer(prompts, batch=2, max_new=3)
     _answer(prompts, batch=2, max_new=5, stop=(3,))
     assert traced == [5, 3, 5]
-    engine._program.cache_clear()
+    program.build.cache_clear()
 
 
 def test_answers_are_handed_out_while_the_next_batch_runs() -> None:

@@ -23,20 +23,32 @@ def test_sizes_that_do_not_multiply_to_the_devices_are_refused(sizes):
         mesh.build(config.MeshSettings(*sizes), jax.devices()[:8])
 
 
-def _slices(count: int, size: int) -> list[types.SimpleNamespace]:
-    """Devices of several slices, dealt out like cards."""
-    return [types.SimpleNamespace(slice_index=i % count, id=i, platform="gpu") for i in range(count * size)]
+def _devices(count: int, size: int, platform: str = "tpu") -> list[types.SimpleNamespace]:
+    """Devices of several slices, two a chip, dealt out like cards."""
+    return [types.SimpleNamespace(slice_index=i % count, id=i, platform=platform, core_on_chip=i // count % 2) for i in range(count * size)]
 
 
 def test_only_the_data_axis_crosses_slices():
-    placed = mesh._arranged(_slices(2, 4), [4, 2, 1])
+    placed = mesh._arranged(_devices(2, 4), [4, 2, 1])
     assert [{device.slice_index for device in part.flat} for part in placed] == [{0}, {0}, {1}, {1}]
     assert len({device.id for device in placed.flat}) == 8
 
 
 def test_an_axis_other_than_data_must_not_cross_slices():
     with pytest.raises(errors.UserError, match=r"multiple of the 2 slices here.*--config\.mesh\.data=2"):
-        mesh._arranged(_slices(2, 4), [1, 8, 1])
+        mesh._arranged(_devices(2, 6), [3, 4, 1])
+
+
+def test_the_data_axis_joins_the_slices_by_itself():
+    assert mesh._sizes(config.MeshSettings(), _devices(2, 4)) == [2, 4, 1]
+    assert mesh._sizes(config.MeshSettings(slices=2), _devices(2, 4)) == [2, 4, 1]
+    assert mesh._sizes(config.MeshSettings(), _devices(2, 4, "gpu")) == [1, 8, 1]  # any axis may cross nodes of GPUs
+
+
+@pytest.mark.parametrize(("asked", "there"), [(3, 2), (2, 1)])
+def test_slices_that_are_missing_are_noticed(asked, there):
+    with pytest.raises(errors.UserError, match=f"config.mesh.slices={asked}, but the devices here are of {there}"):
+        mesh._sizes(config.MeshSettings(slices=asked), _devices(there, 4))
 
 
 def test_pictures_of_a_shard_are_put_into_its_rows():

@@ -1,4 +1,4 @@
-"""The step: devices, accumulation, normalizations, precision, a user's loss, and what is skipped."""
+"""The step: accumulation, normalizations, precision, a user's loss, and what is skipped."""
 
 import pathlib
 
@@ -28,13 +28,11 @@ def _losses(workdir: pathlib.Path) -> list[float]:
 
 
 @pytest.mark.parametrize("lora", [{}, {"rank": 4}], ids=["full", "lora"])
-def test_devices_and_accumulation_change_nothing(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch, lora: dict) -> None:
+def test_accumulation_changes_nothing(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch, lora: dict) -> None:
     run = {"export": "llava"}
     loop.train(stand.settings(lora=lora, run=run), tmp_path / "one")
     variants = {
         "accumulated": (1, {}, {"rows": 2}),
-        "fsdp8": (8, {"fsdp": 8}, {}),
-        "fsdp4_tensor2": (8, {"fsdp": 4, "tensor": 2}, {}),
         "data2_fsdp2_tensor2": (8, {"data": 2, "fsdp": 2, "tensor": 2}, {"rows": 4}),
     }
     for name, (devices, mesh, rows) in variants.items():

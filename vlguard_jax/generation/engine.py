@@ -6,19 +6,18 @@ padding is never attended to.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
-import functools
+from collections.abc import Iterable, Iterator, Sequence
 import itertools
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from vlguard_jax import config as settings_lib
 from vlguard_jax import errors
 from vlguard_jax import types
 from vlguard_jax.data import batches
+from vlguard_jax.generation import program
 from vlguard_jax.generation import sampler
 from vlguard_jax.models import config as model_config
 from vlguard_jax.models import llava
@@ -60,10 +59,17 @@ class Engine:
         self._mesh = _mesh(mesh)
         shards = mesh_lib.row_shards(self._mesh)
         self._rows = -(-settings.batch_size // shards) * shards
-        model = llava.Functional(config, precision.compute, lora)
-        self._params = rules.place(params, self._mesh, model.dtype)
-        limits = settings.max_new_tokens, settings.min_new_tokens
-        self._answer = _program(model, *limits, tuple(stop_ids), pad_id, self._mesh)
+        self._answer = program.build(
+            config,
+            lora,
+            precision.compute,
+            self._mesh,
+            max_new=settings.max_new_tokens,
+            min_new=settings.min_new_tokens,
+            stop_ids=tuple(stop_ids),
+            pad_id=pad_id,
+        ).answer
+        self._params = rules.place(params, self._mesh, llava.DTYPES[precision.compute])
 
     def generate(self, prompts: Iterable[types.Prompt]) -> Iterator[types.Generation]:
         """Answer every prompt once, in an order of the engine's choosing; reads `prompts` a window at a time.
@@ -125,19 +131,6 @@ def _generations(names: list[str], answers: sampler.Answers) -> Iterator[types.G
     ids, length, stopped = jax.device_get(answers)
     for i, name in enumerate(names):
         yield types.Generation(name, np.asarray(ids[i, : length[i]], np.int32), "stop" if stopped[i] else "length")
-
-
-@functools.lru_cache(maxsize=8)
-def _program(
-    model: llava.Functional, max_new: int, min_new: int, stop_ids: tuple[int, ...], pad_id: int, mesh: jax.sharding.Mesh
-) -> Callable[[llava.Params, types.Batch, jax.Array], sampler.Answers]:
-    """The compiled answer program, shared by all engines in the process that differ in nothing but their weights."""
-
-    def answer(weights: llava.Params, batch: types.Batch, last: jax.Array) -> sampler.Answers:
-        stop = jnp.asarray(stop_ids, jnp.int32)
-        return sampler.greedy(model, weights, batch, last, stop, max_new=max_new, min_new=min_new, pad_id=pad_id)
-
-    return jax.jit(answer, out_shardings=mesh_lib.replicated(mesh))
 
 
 def _mesh(settings: settings_lib.MeshSettings | None) -> jax.sharding.Mesh:

@@ -30,13 +30,23 @@ ROW_AXES = ("data", "fsdp")  # rows of a batch are spread over both
 
 
 def build(settings: config.MeshSettings, devices: list[jax.Device] | None = None) -> Mesh:
-    """Mesh with axes `data`, `fsdp`, `tensor` over all devices; one size may be -1 (what is left).
+    """Mesh with axes `data`, `fsdp`, `tensor` over all devices; one size may be -1 (what is left), and data=1 means the number of slices.
 
     Raises:
-      UserError: more than one -1, or sizes that do not multiply to the device count.
+      UserError: more than one -1, sizes that do not multiply to the device count, slices that the data axis cannot join, or a number of
+        slices other than the config's.
     """
     devices = jax.devices() if devices is None else devices
+    return Mesh(_arranged(devices, _sizes(settings, devices)), AXES, axis_types=(AxisType.Auto,) * len(AXES))
+
+
+def _sizes(settings: config.MeshSettings, devices: list[Any]) -> list[int]:
+    slices = _slices(devices)
+    if settings.slices not in (0, slices):
+        raise errors.UserError(f"config.mesh.slices={settings.slices}, but the devices here are of {slices}; 0 takes what is there")
     sizes = [getattr(settings, axis) for axis in AXES]
+    if sizes[0] == 1:
+        sizes[0] = slices
     given = math.prod(s for s in sizes if s != -1)
     if sizes.count(-1) > 1 or any(s < 1 and s != -1 for s in sizes):
         raise errors.UserError(f"config.mesh={dict(zip(AXES, sizes, strict=True))}: sizes are positive, and at most one is -1")
@@ -45,21 +55,26 @@ def build(settings: config.MeshSettings, devices: list[jax.Device] | None = None
     if math.prod(sizes) != len(devices):
         shape = dict(zip(AXES, sizes, strict=True))
         raise errors.UserError(f"config.mesh={shape} does not multiply to the {len(devices)} devices here; set one size to -1")
-    return Mesh(_arranged(devices, sizes), AXES, axis_types=(AxisType.Auto,) * len(AXES))
+    return sizes
+
+
+def _slices(devices: list[Any]) -> int:
+    """How many TPU slices the devices are of. Nodes of GPUs, which JAX also numbers so, may be joined by any axis."""
+    return len({getattr(device, "slice_index", 0) for device in devices}) if devices[0].platform == "tpu" else 1
 
 
 def _arranged(devices: list[Any], sizes: list[int]) -> np.ndarray:
-    slices = len({getattr(device, "slice_index", 0) for device in devices})
-    if slices > 1:
-        if sizes[0] % slices:
-            raise errors.UserError(
-                f"config.mesh.data={sizes[0]} must be a multiple of the {slices} slices here, which only the data axis may join; "
-                f"set --config.mesh.data={slices}"
-            )
-        size, sizes = len(devices) // slices, [sizes[0] // slices, *sizes[1:]]
-        of_slice = sorted(devices, key=lambda device: device.slice_index)
-        return np.concatenate([_in_slice(of_slice[i : i + size], sizes) for i in range(0, len(devices), size)])
-    return _in_slice(devices, sizes)
+    slices = _slices(devices)
+    if slices == 1:
+        return _in_slice(devices, sizes)
+    if sizes[0] % slices:
+        raise errors.UserError(
+            f"config.mesh.data={sizes[0]} must be a multiple of the {slices} slices here, which only the data axis may join; "
+            f"set --config.mesh.data={slices}"
+        )
+    size, sizes = len(devices) // slices, [sizes[0] // slices, *sizes[1:]]
+    of_slice = sorted(devices, key=lambda device: device.slice_index)
+    return np.concatenate([_in_slice(of_slice[i : i + size], sizes) for i in range(0, len(devices), size)])
 
 
 def _in_slice(devices: list[Any], sizes: list[int]) -> np.ndarray:

@@ -18,6 +18,7 @@ import numpy as np
 
 from vlguard_jax import errors
 from vlguard_jax import trees
+from vlguard_jax.models import config as model_config
 
 # Dotted path (regular expression, whole match) -> axes. Kernels are [in, out] after the layer axis: what comes from the residual
 # stream is split by `fsdp` on its input and `tensor` on its output, what goes back the other way round. The frozen tower is small
@@ -69,6 +70,25 @@ def shardings(params: dict[str, Any], mesh: Mesh) -> dict[str, Any]:
                 )
         result[path] = NamedSharding(mesh, axes)
     return trees.unflatten(result)
+
+
+def check_heads(text: model_config.TextConfig, mesh: Mesh) -> None:
+    """Raises:
+    UserError: the heads cannot be dealt evenly to the tensor axis.
+    """
+    tensor = mesh.shape["tensor"]
+    if text.num_heads % tensor or text.num_kv_heads % tensor:
+        raise errors.UserError(f"config.mesh.tensor={tensor} must divide {text.num_heads} heads and {text.num_kv_heads} kv heads")
+
+
+def abstract(params: dict[str, Any], mesh: Mesh, dtype: jnp.dtype) -> dict[str, Any]:
+    """The tree as ShapeDtypeStructs of `dtype`, each with its place on the mesh.
+
+    Raises:
+      UserError: see `shardings`.
+    """
+    placed = shardings(params, mesh)
+    return jax.tree.map(lambda x, s: jax.ShapeDtypeStruct(x.shape, dtype, sharding=s), params, placed)
 
 
 def place(params: dict[str, Any], mesh: Mesh, dtype: np.dtype) -> dict[str, Any]:

@@ -13,7 +13,6 @@ from jax.sharding import NamedSharding
 import optax
 
 from vlguard_jax import config
-from vlguard_jax import errors
 from vlguard_jax import types
 from vlguard_jax.models import config as model_config
 from vlguard_jax.models import llama
@@ -57,7 +56,7 @@ def build(
     Raises:
       UserError: the mesh does not fit the model, or there is no such loss.
     """
-    check_heads(model.text, mesh)
+    rules.check_heads(model.text, mesh)
     execution = llama.Execution(
         self_attention=attention.choose(settings.run.attention, mesh, settings.precision.compute),
         remat=settings.run.remat,
@@ -69,11 +68,11 @@ def build(
     functional = llava.Functional(model, settings.precision.compute, lora, execution)
     loss = losses.get(settings.loss)
     trained, frozen = step_lib.split(functional.shapes(), with_lora=lora is not None)
-    trained = abstract(trained, mesh, llava.DTYPES[settings.precision.params])
-    frozen = abstract(frozen, mesh, llava.DTYPES[settings.precision.frozen])
+    trained = rules.abstract(trained, mesh, llava.DTYPES[settings.precision.params])
+    frozen = rules.abstract(frozen, mesh, llava.DTYPES[settings.precision.frozen])
     reference = None
     if getattr(loss, "needs_reference", False):
-        reference = step_lib.join(abstract(trained, mesh, llava.DTYPES[settings.precision.compute]), frozen)
+        reference = step_lib.join(rules.abstract(trained, mesh, llava.DTYPES[settings.precision.compute]), frozen)
     tx = optimizer.build(settings.optimizer, total_updates)
     state = _state(trained, tx, mesh)
     function = step_lib.build(
@@ -88,27 +87,6 @@ def build(
     outputs = (jax.tree.map(lambda x: x.sharding, state), mesh_lib.replicated(mesh))
     step = jax.jit(function, donate_argnums=0, out_shardings=outputs)
     return Program(functional, mesh, tx, step, state, frozen, reference)
-
-
-def check_heads(text: model_config.TextConfig, mesh: Mesh) -> None:
-    """Refuse heads that cannot be dealt evenly to the tensor axis.
-
-    Raises:
-      UserError: the axis does not divide them.
-    """
-    tensor = mesh.shape["tensor"]
-    if text.num_heads % tensor or text.num_kv_heads % tensor:
-        raise errors.UserError(f"config.mesh.tensor={tensor} must divide {text.num_heads} heads and {text.num_kv_heads} kv heads")
-
-
-def abstract(params: llava.Params, mesh: Mesh, dtype: jnp.dtype) -> llava.Params:
-    """The tree as ShapeDtypeStructs of `dtype`, each with its place on the mesh.
-
-    Raises:
-      UserError: see `rules.shardings`.
-    """
-    placed = rules.shardings(params, mesh)
-    return jax.tree.map(lambda x, s: jax.ShapeDtypeStruct(x.shape, dtype, sharding=s), params, placed)
 
 
 def _state(trained: llava.Params, tx: optax.GradientTransformation, mesh: Mesh) -> step_lib.TrainState:

@@ -1,0 +1,47 @@
+"""The abstract programs are those that the engine runs: they compile from shapes alone, and prefill and decode give its answers."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from tests.models import tiny
+from vlguard_jax import config
+from vlguard_jax import errors
+from vlguard_jax.generation import program
+from vlguard_jax.models import llava
+from vlguard_jax.parallel import mesh as mesh_lib
+from vlguard_jax.parallel import rules
+
+SIZES = dict(max_new=4, min_new=4, stop_ids=(2,), pad_id=0)
+
+
+def _built(data: int, fsdp: int, tensor: int) -> program.Program:
+    sizes = config.MeshSettings(data, fsdp, tensor)
+    return program.build(tiny.CONFIG, None, "fp32", mesh_lib.build(sizes, jax.devices()[: data * fsdp * tensor]), **SIZES)
+
+
+@pytest.mark.parametrize("sizes", [(1, 1, 1), (2, 2, 2)], ids=str)
+def test_prefill_and_decode_give_the_answers_from_shapes_alone(sizes) -> None:
+    built = _built(*sizes)
+    shapes = program.prompt_shapes(built, rows=4, prompt=20, pictures=4)
+    answer, prefill = (f.lower(built.params, *shapes).compile() for f in (built.answer, built.prefill))
+    decode = built.decode.lower(built.params, *program.decode_shapes(built, rows=4, prompt=20)).compile()
+
+    params = rules.place(tiny.random_params(llava.Functional(tiny.CONFIG, "fp32")), built.mesh, np.dtype(np.float32))
+    batch = tiny.batch(tiny.CONFIG, rows=4)
+    last = jnp.asarray([19 - row for row in range(4)], jnp.int32)
+    batch, last = jax.device_put((batch, last), mesh_lib.row_sharding(built.mesh))
+    ids = np.asarray(answer(params, batch, last).ids)
+
+    logits, cache = prefill(params, batch, last)
+    for i in range(SIZES["max_new"]):
+        token = logits.at[:, 2].set(-jnp.inf).argmax(-1).astype(jnp.int32)
+        np.testing.assert_array_equal(np.asarray(token), ids[:, i])
+        token, position = jax.device_put((token, last + 1 + i), mesh_lib.row_sharding(built.mesh))
+        logits, cache = decode(params, token, position, cache)
+
+
+def test_heads_that_cannot_be_dealt_to_the_tensor_axis_are_refused() -> None:
+    with pytest.raises(errors.UserError, match=r"config\.mesh\.tensor=8 must divide 4 heads and 2 kv heads"):
+        _built(1, 1, 8)
