@@ -103,7 +103,7 @@ def _check_row(npz: np.lib.npyio.NpzFile, name: str, row: int, sample: batches.S
     return worst
 
 
-@pytest.mark.parametrize("execution", [llama.Execution(), llama.Execution(remat=True, unroll=2)], ids=["scan", "remat-unroll"])
+@pytest.mark.parametrize("execution", [llama.Execution(), llama.Execution(remat="full", unroll=2)], ids=["scan", "remat-unroll"])
 def test_logits_labels_and_losses(golden: pathlib.Path, execution: llama.Execution) -> None:
     worst = []
     for variant in reference.variants(golden):
@@ -113,7 +113,7 @@ def test_logits_labels_and_losses(golden: pathlib.Path, execution: llama.Executi
 
         def run(params: llava.Params, batch: types.Batch, model: llava.Functional = model) -> tuple[jax.Array, ...]:
             with model.precision():
-                embeds = model._model(params).embed(batch.tokens, batch.images, batch.image_slot, model.dtype)
+                embeds = model._model(params).embed(batch.tokens, batch.images, batch.image_slot, model.dtype, model.execution)
             return model.logits(params, batch), embeds, losses.cross_entropy(model, params, batch, losses.Extras({}, chunk=100))[0]
 
         infos = reference.read(golden / f"logits-{variant}.json")["batches"]

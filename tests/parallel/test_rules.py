@@ -1,5 +1,8 @@
 """The sharding table names every parameter exactly once, has no dead rule, and refuses what it cannot divide."""
 
+import json
+import os
+import pathlib
 import re
 
 import jax
@@ -13,6 +16,8 @@ from vlguard_jax.models import config as model_config
 from vlguard_jax.models import llava
 from vlguard_jax.parallel import mesh as mesh_lib
 from vlguard_jax.parallel import rules
+from vlguard_jax.training import program
+from vlguard_jax.training import setup as training_setup
 
 LORA = model_config.LoraConfig(128, 256.0, 0.05)
 
@@ -55,3 +60,26 @@ def test_mesh_sizes() -> None:
     for bad in ({"data": 3}, {"data": -1, "fsdp": -1}, {"data": 0}, {"data": 16, "fsdp": 1}):
         with pytest.raises(errors.UserError, match=r"config\.mesh="):
             mesh_lib.build(config.MeshSettings(**bad), devices)
+
+
+def _placed(name: str, lora: model_config.LoraConfig | None) -> dict[str, str]:
+    """Of every array of a training's state and of the frozen parameters: its shape, and the axes it lies on."""
+    settings = config.TrainConfig(
+        data=config.DataSettings(sources={"some": config.SourceSettings()}), precision=config.PrecisionSettings("bf16", "fp32", "bf16")
+    )
+    mesh = mesh_lib.build(config.MeshSettings(data=2, fsdp=2, tensor=2), jax.devices()[:8])
+    built = program.build(settings, model_config.PRESETS[name], lora, mesh, 165)
+    parts = {"state": training_setup.to_tree(built.state), "frozen": built.frozen}
+    return {path: f"{x.dtype}{list(x.shape)} {tuple(x.sharding.spec)}" for path, x in trees.flatten(parts).items()}
+
+
+@pytest.mark.parametrize("lora", [None, LORA], ids=["full", "lora"])
+@pytest.mark.parametrize("name", ["llava-v1.5-7b", "llava-v1.5-13b"])
+def test_places_are_the_stored_ones(name: str, lora: model_config.LoraConfig | None) -> None:
+    """Rewrite with VLGUARD_REWRITE=1 after a change that is meant."""
+    stored = pathlib.Path(__file__).parent / "places" / f"{name}{'_lora' if lora else ''}.json"
+    found = _placed(name, lora)
+    if os.environ.get("VLGUARD_REWRITE"):
+        stored.parent.mkdir(exist_ok=True)
+        stored.write_text(json.dumps(found, indent=0) + "\n")
+    assert found == json.loads(stored.read_text())

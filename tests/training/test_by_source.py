@@ -43,7 +43,7 @@ def plain(model: llava.Functional, params: llava.Params, batch: types.Batch, ext
     """A user's loss that keeps no account by source."""
     with model.precision():
         hidden = model.hidden(params, batch, extras.dropout_key)
-        each = losses.token_cross_entropy(hidden, model.head_kernel(params), batch.targets, extras.chunk)
+        each = losses.token_cross_entropy(hidden, model.head_kernel(params), batch.targets, extras.chunk, model.execution.by_rows)
     return jnp.sum(batch.loss_weight * each), {}
 
 

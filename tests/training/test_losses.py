@@ -37,6 +37,19 @@ def test_whole_logits_never_stand_in_memory() -> None:
     rows, length, width, vocabulary, chunk = 2, 64, 8, 300, 16
     shapes = [jax.ShapeDtypeStruct(s, d) for s, d in (((rows, length, width), "f4"), ((width, vocabulary), "f4"), ((rows, length), "i4"))]
     text = jax.jit(jax.grad(lambda h, w, t: losses.token_cross_entropy(h, w, t, chunk).sum(), (0, 1))).lower(*shapes).as_text()
-    assert f"tensor<{rows}x{chunk}x{vocabulary}xf32>" in text
+    assert f"tensor<{rows * chunk}x{vocabulary}xf32>" in text
     assert f"x{length}x{vocabulary}xf32" not in text
-    assert f"tensor<{length // chunk}x{rows}x{chunk}x{vocabulary}" not in text
+    assert f"tensor<{rows * length}x{vocabulary}xf32" not in text
+    assert f"tensor<{length // chunk}x{rows * chunk}x{vocabulary}" not in text
+    assert f"tensor<{length // chunk}x{width}x{vocabulary}" not in text, "the head is kept once for every chunk"
+
+
+def test_chunks_without_a_supervised_position_are_left_out() -> None:
+    """Values there are 0 even where a computed one would not be finite."""
+    hidden, head = jnp.full((2, 8, 4), jnp.inf), jnp.ones((4, 5))
+    targets = jnp.full((2, 8), -100).at[1, 6].set(3)
+    values = np.asarray(losses.token_cross_entropy(hidden.at[1, 6].set(1.0), head, targets, 1))
+    np.testing.assert_allclose(values[1, 6], np.log(5), rtol=1e-6)
+    assert not values[0].any()
+    assert not values[1, :6].any()
+    assert not values[1, 7]

@@ -34,6 +34,7 @@ def test_devices_and_accumulation_change_nothing(tmp_path: pathlib.Path, monkeyp
     variants = {
         "accumulated": (1, {}, {"rows": 2}),
         "fsdp8": (8, {"fsdp": 8}, {}),
+        "fsdp4_tensor2": (8, {"fsdp": 4, "tensor": 2}, {}),
         "data2_fsdp2_tensor2": (8, {"data": 2, "fsdp": 2, "tensor": 2}, {"rows": 4}),
     }
     for name, (devices, mesh, rows) in variants.items():
@@ -75,7 +76,9 @@ def test_normalization_is_what_it_says(tmp_path: pathlib.Path, normalization: st
     one = jax.tree.map(lambda x: x[0], batch)
 
     def per_token(params, batch):
-        return losses.token_cross_entropy(program.model.hidden(params, batch), program.model.head_kernel(params), batch.targets, 64)
+        return losses.token_cross_entropy(
+            program.model.hidden(params, batch), program.model.head_kernel(params), batch.targets, 64, program.model.execution.by_rows
+        )
 
     ce = np.asarray(jax.jit(per_token)(start.params, one))
     seen = one.loss_weight > 0

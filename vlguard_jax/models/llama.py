@@ -23,11 +23,24 @@ from vlguard_jax.models import layers
 
 DropoutKey = Key[Array, ""] | None
 Constraint = Callable[[Array], Array]
+ByRows = Callable[..., Array]
+PutPictures = Callable[[Array, Array, Array], Array]
 LAYER_INPUT = "layer_input"
 
 
 def _as_is(x: Array) -> Array:
     return x
+
+
+def directly(function: Callable[..., Array], shared: Array, *rows: Array) -> Array:
+    """What `Execution.by_rows` is on one device."""
+    return function(shared, *rows)
+
+
+def put_pictures(features: Float[Array, "N P D"], image_slot: Int[Array, "B T"], x: Float[Array, "B T D"]) -> Float[Array, "B T D"]:
+    """x with patch features where image_slot >= 0."""
+    flat = features.reshape(-1, features.shape[-1])
+    return jnp.where((image_slot >= 0)[..., None], flat[jnp.maximum(image_slot, 0)], x)
 
 
 # What is kept of a layer for the backward pass; the rest is computed again. full: its input. offload: its input, in the host's memory.
@@ -49,6 +62,8 @@ class Execution:
     remat: str = "none"  # what the backward pass keeps of a layer: a name in REMAT
     unroll: int = 1
     rows: Constraint = _as_is  # puts [B, ...] where the rows of a batch lie
+    by_rows: ByRows = directly  # (function, shared, *arrays [B, ...]) -> function(shared, *arrays) for each device's rows
+    put_pictures: PutPictures = put_pictures  # (features [N, P, D], image_slot [B, T], x [B, T, D]) -> [B, T, D]
 
 
 class Cache(NamedTuple):

@@ -46,14 +46,13 @@ class Llava(nnx.Module):
         images: UInt8[Array, "N S S 3"],
         image_slot: Int[Array, "B T"],
         dtype: jnp.dtype,
+        execution: llama.Execution,
     ) -> Float[Array, "B T D"]:
         """Token embeddings with patch features where image_slot >= 0. N may be 0: then no tower runs."""
         x = self.text.embed_tokens(tokens, dtype)
         if self.vision is None or images.shape[0] == 0:
             return x
-        features = self.encode_images(images, dtype)
-        flat = features.reshape(-1, features.shape[-1])
-        return jnp.where((image_slot >= 0)[..., None], flat[jnp.maximum(image_slot, 0)], x)
+        return execution.put_pictures(self.encode_images(images, dtype), image_slot, x)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -101,7 +100,7 @@ class Functional:
         """Hidden states after the last norm, for a loss that applies the head in chunks."""
         with self.precision():
             model = self._model(params)
-            x = model.embed(batch.tokens, batch.images, batch.image_slot, self.dtype)
+            x = model.embed(batch.tokens, batch.images, batch.image_slot, self.dtype, self.execution)
             positions, segments = batch.positions, batch.segment_ids
             return model.text(x, positions, segments, execution=self.execution, dropout_key=dropout_key)[0]
 
@@ -120,7 +119,7 @@ class Functional:
         """Read right-padded prompts: logits at each row's position `last`, and a cache of `cache_len` slots."""
         with self.precision():
             model = self._model(params)
-            x = model.embed(batch.tokens, batch.images, batch.image_slot, self.dtype)
+            x = model.embed(batch.tokens, batch.images, batch.image_slot, self.dtype, self.execution)
             positions, segments = batch.positions, batch.segment_ids
             hidden, cache = model.text(x, positions, segments, execution=self.execution, keep_cache=True)
             room = [(0, 0), (0, 0), (0, cache_len - x.shape[1]), (0, 0), (0, 0)]

@@ -1,13 +1,20 @@
-"""The device mesh from configuration."""
+"""The device mesh from configuration.
+
+On TPUs neighbours along an axis are neighbours in the slice. Several slices are joined by the data axis, whose gradients are summed once a
+step over the slow network between them; nothing else crosses it.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 import functools
 import math
+from typing import Any
 
 import jax
 from jax import Array
+from jax.experimental import mesh_utils
+import jax.numpy as jnp
 from jax.sharding import AxisType
 from jax.sharding import Mesh
 from jax.sharding import NamedSharding
@@ -16,6 +23,7 @@ import numpy as np
 
 from vlguard_jax import config
 from vlguard_jax import errors
+from vlguard_jax.models import llama
 
 AXES = ("data", "fsdp", "tensor")
 ROW_AXES = ("data", "fsdp")  # rows of a batch are spread over both
@@ -37,7 +45,28 @@ def build(settings: config.MeshSettings, devices: list[jax.Device] | None = None
     if math.prod(sizes) != len(devices):
         shape = dict(zip(AXES, sizes, strict=True))
         raise errors.UserError(f"config.mesh={shape} does not multiply to the {len(devices)} devices here; set one size to -1")
-    return Mesh(np.asarray(devices).reshape(sizes), AXES, axis_types=(AxisType.Auto,) * len(AXES))
+    return Mesh(_arranged(devices, sizes), AXES, axis_types=(AxisType.Auto,) * len(AXES))
+
+
+def _arranged(devices: list[Any], sizes: list[int]) -> np.ndarray:
+    slices = len({getattr(device, "slice_index", 0) for device in devices})
+    if slices > 1:
+        if sizes[0] % slices:
+            raise errors.UserError(
+                f"config.mesh.data={sizes[0]} must be a multiple of the {slices} slices here, which only the data axis may join; "
+                f"set --config.mesh.data={slices}"
+            )
+        size, sizes = len(devices) // slices, [sizes[0] // slices, *sizes[1:]]
+        of_slice = sorted(devices, key=lambda device: device.slice_index)
+        return np.concatenate([_in_slice(of_slice[i : i + size], sizes) for i in range(0, len(devices), size)])
+    return _in_slice(devices, sizes)
+
+
+def _in_slice(devices: list[Any], sizes: list[int]) -> np.ndarray:
+    one_per_chip = all(getattr(device, "core_on_chip", 0) == 0 for device in devices)
+    if devices[0].platform == "tpu" and one_per_chip:  # where a chip is two devices, JAX's order keeps them together
+        return mesh_utils.create_device_mesh(sizes, devices)
+    return np.asarray(devices).reshape(sizes)
 
 
 def replicated(mesh: Mesh) -> NamedSharding:
@@ -53,6 +82,32 @@ def row_sharding(mesh: Mesh, *, leading: int = 0) -> NamedSharding:
 def constrain_rows(mesh: Mesh) -> Callable[[Array], Array]:
     """A function for the inside of a program: its argument [B, ...] lies with its rows over the data and fsdp axes."""
     return functools.partial(jax.lax.with_sharding_constraint, shardings=row_sharding(mesh))
+
+
+def by_rows(mesh: Mesh) -> Callable[..., Array]:
+    """`apply(function, shared, *arrays)`: function(shared, *arrays) on each device's own rows of the arrays [B, ...], with `shared` whole
+    over the data and fsdp axes. The gradient of `shared` is summed over devices once, behind whatever loops `function` has; XLA by
+    itself would do so in each of their turns. The tensor axis stays XLA's own matter."""
+
+    def apply(function: Callable[..., Array], shared: Array, *arrays: Array) -> Array:
+        rows = PartitionSpec(ROW_AXES)
+        specs = (PartitionSpec(), *(rows for _ in arrays))
+        mapped = jax.shard_map(function, mesh=mesh, in_specs=specs, out_specs=rows, axis_names=set(ROW_AXES), check_vma=False)
+        return mapped(shared, *arrays)
+
+    return apply
+
+
+def put_own_pictures(mesh: Mesh) -> llama.PutPictures:
+    """`llama.put_pictures` on a mesh for batches in which every shard of the rows has its own pictures (data/batches.py): each device
+    looks at its own features only."""
+
+    def of_shard(features: Array, image_slot: Array, x: Array) -> Array:
+        first = jax.lax.axis_index(ROW_AXES) * features.shape[0] * features.shape[1]
+        return llama.put_pictures(features, jnp.where(image_slot >= 0, image_slot - first, -1), x)
+
+    rows = PartitionSpec(ROW_AXES)
+    return jax.shard_map(of_shard, mesh=mesh, in_specs=(rows, rows, rows), out_specs=rows, check_vma=False)
 
 
 def row_shards(mesh: Mesh) -> int:

@@ -45,28 +45,38 @@ BY_SOURCE = "cross_entropy_by_source"  # among a loss's metrics: f32[sources], s
 Loss = Callable[[llava.Functional, llava.Params, types.Batch, Extras], tuple[Array, Metrics]]
 
 
-def _chunks(x: Array, chunk: int) -> Array:
-    """[B, T, ...] -> [T / chunk, B, chunk, ...], padded with zeros to whole chunks."""
-    room = -x.shape[1] % chunk
-    x = jnp.pad(x, [(0, 0), (0, room)] + [(0, 0)] * (x.ndim - 2))
-    return jnp.moveaxis(x.reshape(x.shape[0], -1, chunk, *x.shape[2:]), 1, 0)
-
-
 def token_cross_entropy(
-    hidden: Float[Array, "B T D"], head: Float[Array, "D V"], targets: Int[Array, "B T"], chunk: int
+    hidden: Float[Array, "B T D"], head: Float[Array, "D V"], targets: Int[Array, "B T"], chunk: int, by_rows: llama.ByRows = llama.directly
 ) -> Float32[Array, "B T"]:
-    """Cross-entropy of every position in fp32, the head applied to `chunk` positions at a time and recomputed in the backward
-    pass, so that logits of a whole row never stand in memory. Targets below 0 count as id 0; their weight must be 0."""
+    """Cross-entropy of every supervised position (target >= 0) in fp32, and 0 elsewhere.
 
-    def of_chunk(inputs: tuple[Array, Array]) -> Array:
-        h, target = inputs
-        logits = jnp.matmul(h, head, preferred_element_type=jnp.float32)
-        picked = jnp.take_along_axis(logits, jnp.maximum(target, 0)[..., None], axis=-1)[..., 0]
-        return jax.nn.logsumexp(logits, axis=-1) - picked
+    On each device the supervised positions of its rows are put first and the head is applied to as many at a time as `chunk` positions of
+    every row make up, and recomputed in the backward pass: logits of whole rows never stand in memory, and chunks without a supervised
+    position cost nothing.
+    """
 
-    chunk = min(chunk, targets.shape[1])
-    losses = jax.lax.map(jax.checkpoint(of_chunk), (_chunks(hidden, chunk), _chunks(targets, chunk)))
-    return jnp.moveaxis(losses, 0, 1).reshape(targets.shape[0], -1)[:, : targets.shape[1]]
+    def of_rows(head: Array, hidden: Array, targets: Array) -> Array:
+        flat = targets.reshape(-1)
+        size = min(chunk, targets.shape[1]) * targets.shape[0]
+        count = -(-flat.size // size)
+        first = jnp.argsort(flat < 0, stable=True)  # supervised ones first, each kind in its order
+        room = (0, count * size - flat.size)
+        states = jnp.pad(hidden.reshape(flat.size, -1)[first], (room, (0, 0)))
+        wanted = jnp.pad(flat[first], room, constant_values=-1)
+        losses = jax.lax.map(lambda x: _chunk(head, *x), (states.reshape(count, size, -1), wanted.reshape(count, size)))
+        return jnp.zeros(flat.size, jnp.float32).at[first].set(losses.reshape(-1)[: flat.size]).reshape(targets.shape)
+
+    return by_rows(of_rows, head, hidden, targets)
+
+
+@jax.checkpoint
+def _chunk(head: Float[Array, "D V"], hidden: Float[Array, "C D"], targets: Int[Array, " C"]) -> Float32[Array, " C"]:
+    def computed(head: Array, hidden: Array) -> Array:
+        logits = jnp.matmul(hidden, head, preferred_element_type=jnp.float32)
+        picked = jnp.take_along_axis(logits, jnp.maximum(targets, 0)[..., None], axis=-1)[..., 0]
+        return jnp.where(targets >= 0, jax.nn.logsumexp(logits, axis=-1) - picked, 0.0)
+
+    return jax.lax.cond(targets[0] >= 0, computed, lambda head, hidden: jnp.zeros(targets.shape, jnp.float32), head, hidden)
 
 
 def by_source(cross_entropies: Float32[Array, "B T"], batch: types.Batch, extras: Extras) -> Metrics:
@@ -84,7 +94,7 @@ def cross_entropy(model: llava.Functional, params: llava.Params, batch: types.Ba
     """The recipe's loss: sum of loss_weight * cross-entropy."""
     with model.precision():
         hidden = model.hidden(params, batch, extras.dropout_key)
-        losses = token_cross_entropy(hidden, model.head_kernel(params), batch.targets, extras.chunk)
+        losses = token_cross_entropy(hidden, model.head_kernel(params), batch.targets, extras.chunk, model.execution.by_rows)
     return jnp.sum(batch.loss_weight * losses), by_source(losses, batch, extras)
 
 

@@ -63,6 +63,8 @@ def build(
         remat=settings.run.remat,
         unroll=settings.run.unroll,
         rows=mesh_lib.constrain_rows(mesh),
+        by_rows=mesh_lib.by_rows(mesh),
+        put_pictures=mesh_lib.put_own_pictures(mesh),
     )
     functional = llava.Functional(model, settings.precision.compute, lora, execution)
     loss = losses.get(settings.loss)
