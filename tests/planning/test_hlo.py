@@ -37,7 +37,7 @@ TEXT = """HloModule step, is_scheduled=true
   %j = s32[]{:T(128)} add(%i.2, %one)
   %k = s32[]{:T(128)} add(%one, %j)
   %fused = bf16[4,64]{1,0} fusion(%x), kind=kCustom, calls=%inside
-  %moved = (bf16[4,8]{1,0:S(1)}, bf16[4,8]{1,0}, u32[]{:S(2)}, u32[]{:S(2)}) collective-permute-start(%x), channel_id=8, source_target_pairs={{0,1},{1,0}}
+  %moved = (bf16[4,8]{1,0:S(1)}, bf16[4,8]{1,0}, u32[], u32[]) collective-permute-start(%x), channel_id=8, source_target_pairs={}
   %arrived = bf16[4,8]{1,0} collective-permute-done(%moved)
   ROOT %next = (s32[]{:T(128)}, bf16[4,8]{1,0}) tuple(%k, /*index=1*/%arrived)
 }
