@@ -104,7 +104,7 @@ def test_the_size_is_read_from_the_message(monkeypatch, message, gib):
 def test_another_refusal_is_the_users_to_know(monkeypatch, first):
     with pytest.raises(errors.UserError) as caught:
         measure(monkeypatch, f"{first}\nthat")
-    assert str(caught.value) == f"v5e:2x2: the compiler refuses the step: {first}; add --estimate"
+    assert str(caught.value) == f"v5e:2x2: the compiler refuses the step: {first} that; add --estimate"
 
 
 def test_the_suggestion_is_compiled():

@@ -23,6 +23,7 @@ from vlguard_jax.planning import traffic
 from vlguard_jax.planning import work as work_lib
 from vlguard_jax.training import program as program_lib
 
+SAID = 200  # letters of the compiler's message that are shown; it goes on for pages
 _NEEDED = re.compile(r"(?:Used |\()([\d.]+)([KMGT])\b")
 _OF_HBM = re.compile(r"\bhbm\b", re.IGNORECASE)
 _UNITS = {unit: 2.0 ** (10 * i) for i, unit in enumerate("KMGT", 1)}
@@ -110,7 +111,7 @@ def _refused(topology: chips.Topology, kinds: dict[str, float], message: str, se
     Raises:
       UserError: that is not what the compiler says.
     """
-    first = next(iter(message.splitlines()), "")
+    first = " ".join(message.split())[:SAID]
     if "RESOURCE_EXHAUSTED" not in message or not _OF_HBM.search(message):  # a kernel can be too large for VMEM, too
         raise errors.UserError(f"{topology.name}: the compiler refuses the step: {first}; add --estimate")
     said = _NEEDED.search(message)

@@ -37,6 +37,15 @@ class Measured:
     source: str
     fits: bool = True
 
+    def gib(self) -> dict[str, flops.Number]:
+        """As `memory.Memory.gib`."""
+        return {f"{kind}_gib": count / memory.GIB for kind, count in self.kinds.items()}
+
+    def moved(self, formula: traffic.Traffic) -> traffic.Traffic:
+        """The formula's traffic, but for what was counted."""
+        counted = {"links": self.links, "network": self.network}
+        return dataclasses.replace(formula, **{name: count for name, count in counted.items() if count is not None})
+
 
 @dataclasses.dataclass(frozen=True)
 class Estimate:
@@ -120,10 +129,7 @@ def train(
     moved = traffic.training(model.text, load, shape, topology, remat)
     per_chip, notes = _buffers(settings, model, topology, shape, formats, work).gib(), work.assumed
     if measured is not None:
-        per_chip = {f"{kind}_gib": count / memory.GIB for kind, count in measured.kinds.items()}
-        counted = {"links": measured.links, "network": measured.network}
-        moved = dataclasses.replace(moved, **{name: count for name, count in counted.items() if count is not None})
-        notes = (*notes, measured.source)
+        per_chip, moved, notes = measured.gib(), measured.moved(moved), (*notes, measured.source)
     compiles = measured is None or measured.fits
     host = _on_host(model, remat, work, shape, formats) * topology.chip.devices / memory.GIB
     if host:
