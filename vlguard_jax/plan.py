@@ -1,12 +1,15 @@
 """What a run would need and cost, before anything is rented: does it fit, how long does it take, what does it cost.
 
-  python -m vlguard_jax.plan --config configs/train/llava_v15_7b_posthoc.py --topology v5e:4x4 --estimate [--json FILE]
+  python -m vlguard_jax.plan --config configs/train/llava_v15_7b_posthoc.py --topology v5e:4x4 [--json FILE]
+  python -m vlguard_jax.plan --config configs/train/llava_v15_7b_posthoc.py --topology v5e:4x4 --estimate
   python -m vlguard_jax.plan --config configs/train/llava_v15_7b_posthoc.py --sweep --deadline 2
   python -m vlguard_jax.plan --backtest
 
 --topology: v4, v5e, v5p, v6e, tpu7x of any shape (v5e:4x4, v5e-16), h100:N, h200:N, a100:N, several slices 2xv5e:4x4.
---estimate computes everything by formula, without a compiler and without weights. Where the config's model is not on this machine its
-size is taken from its name, or from --model; where its data is not, lengths are assumed, and the output says so.
+The step of a training is compiled for the slice by the TPU compiler, which needs no TPU (pip install "vlguard_jax[tpu]"; minutes for 7B).
+--estimate computes everything by formula instead, in seconds; evaluations and GPUs are planned so. Neither reads weights. Where the
+config's model is not on this machine its size is taken from its name, or from --model; where its data is not, lengths are assumed, and
+the output says so.
 --sweep looks at all usual slices and names the cheapest that is done within --deadline hours. --backtest shows how well the same
 formulas predict published runs.
 """
@@ -57,16 +60,17 @@ def main(positional: list[str]) -> int:
         swept = advice.sweep(settings, planner, run.chip_names(TOPOLOGY.value))
         show.sweep(swept, deadline, console)
         content = swept.as_json(deadline)
-    elif not ESTIMATE.value:
-        raise errors.UserError("add --estimate (by formula) or --sweep; see --help")
     else:
         settings, topology = run.settings_of(CONFIG.value), run.topology_of(TOPOLOGY.value)
-        planner = run.planner(settings, MODEL.value, PRICE.value)
+        formula = planner = run.planner(settings, MODEL.value, PRICE.value)
+        if not ESTIMATE.value:
+            planner = run.planner(settings, MODEL.value, PRICE.value, run.compiling(console.print))
         made = planner(settings, topology)
         show.plan(made, console)
         content = made.as_json()
         if not made.fits:
-            changes = advice.options(settings, topology, planner)
+            changes = advice.options(settings, topology, formula)
+            changes = changes if ESTIMATE.value else advice.confirmed(changes, planner)
             show.options(changes, console)
             content["changes"] = [change.as_json() for change in changes]
     if JSON.value:

@@ -56,6 +56,18 @@ def options(settings: Settings, topology: chips.Topology, planner: Planner) -> l
     return sorted(found, key=lambda option: (not option.plan.fits, not option.same, _cost(option.plan)))
 
 
+def confirmed(found: list[Option], planner: Planner, most: int = 2) -> list[Option]:
+    """`found` (by formula) with the first of those that fit planned again by a planner that compiles, until one does fit; `most` tries."""
+    checked = list(found)
+    for i, option in enumerate(found[:most]):
+        if not option.plan.fits:
+            break
+        checked[i] = dataclasses.replace(option, plan=planner(option.settings, option.plan.topology))
+        if checked[i].plan.fits:
+            break
+    return sorted(checked, key=lambda option: (not option.plan.fits, not option.same))
+
+
 def _cost(plan: estimate.Estimate) -> float:
     return plan.dollars if plan.dollars is not None else plan.hours["total"] * plan.topology.chips
 

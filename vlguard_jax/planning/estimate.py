@@ -27,13 +27,24 @@ HOST_SHARE = 0.5  # of the host's memory that activations may take: the rest is 
 @dataclasses.dataclass(frozen=True)
 class Measured:
     """What a compiled program says in place of the formulas, of one chip. kinds: bytes by kind, with "peak"; links, network: bytes that its
-    collectives receive over links and over the network, loop bodies multiplied; compile_seconds: on this machine."""
+    collectives receive over links and over the network, loop bodies multiplied, None for the formulas'; compile_seconds: on this machine;
+    fits: whether the compiler made it."""
 
     kinds: Mapping[str, flops.Number]
-    links: flops.Number
-    network: flops.Number
+    links: flops.Number | None
+    network: flops.Number | None
     compile_seconds: flops.Number
     source: str
+    fits: bool = True
+
+    def gib(self) -> dict[str, flops.Number]:
+        """As `memory.Memory.gib`."""
+        return {f"{kind}_gib": count / memory.GIB for kind, count in self.kinds.items()}
+
+    def moved(self, formula: traffic.Traffic) -> traffic.Traffic:
+        """The formula's traffic, but for what was counted."""
+        counted = {"links": self.links, "network": self.network}
+        return dataclasses.replace(formula, **{name: count for name, count in counted.items() if count is not None})
 
 
 @dataclasses.dataclass(frozen=True)
@@ -118,9 +129,8 @@ def train(
     moved = traffic.training(model.text, load, shape, topology, remat)
     per_chip, notes = _buffers(settings, model, topology, shape, formats, work).gib(), work.assumed
     if measured is not None:
-        per_chip = {f"{kind}_gib": count / memory.GIB for kind, count in measured.kinds.items()}
-        moved = dataclasses.replace(moved, links=measured.links, network=measured.network)
-        notes = (*notes, measured.source)
+        per_chip, moved, notes = measured.gib(), measured.moved(moved), (*notes, measured.source)
+    compiles = measured is None or measured.fits
     host = _on_host(model, remat, work, shape, formats) * topology.chip.devices / memory.GIB
     if host:
         per_chip = {**per_chip, "host_gib": host}
@@ -136,7 +146,7 @@ def train(
         topology=topology,
         mesh=shape,
         per_chip=per_chip,
-        fits=per_chip["peak_gib"] <= topology.chip.usable_gib and host <= HOST_SHARE * topology.chip.host_gib,
+        fits=compiles and per_chip["peak_gib"] <= topology.chip.usable_gib and host <= HOST_SHARE * topology.chip.host_gib,
         flops_per_step=needed.total,
         flops={**dataclasses.asdict(needed), "computed": done.total},
         step_seconds={**dataclasses.asdict(time), **_range(time.expected, topology.chip, pictures=work.pictures > 0)},

@@ -12,6 +12,7 @@ from typing import Any
 
 from vlguard_jax import config
 from vlguard_jax import errors
+from vlguard_jax.models import config as model_config
 from vlguard_jax.planning import advice
 from vlguard_jax.planning import chips
 from vlguard_jax.planning import estimate
@@ -19,6 +20,18 @@ from vlguard_jax.planning import evaluation
 from vlguard_jax.planning import models
 from vlguard_jax.planning import traffic
 from vlguard_jax.planning import work
+
+Measure = Callable[[config.TrainConfig, model_config.LlavaConfig, chips.Topology, work.Work], estimate.Measured]
+
+
+def compiling(say: Callable[[str], None]) -> Measure:
+    """Compiles steps on the CPU; takes no accelerator from whoever uses it here. say: told before each wait."""
+    import jax
+
+    jax.config.update("jax_platforms", "cpu")
+    from vlguard_jax.planning import compiled
+
+    return functools.partial(compiled.train, say=say)
 
 
 def settings_of(values: Mapping[str, Any]) -> advice.Settings:
@@ -34,16 +47,19 @@ def settings_of(values: Mapping[str, Any]) -> advice.Settings:
     return config.resolve(values, kind)
 
 
-def planner(settings: advice.Settings, preset: str = "", price: float | None = None) -> advice.Planner:
-    """A function (settings, topology) -> Estimate for variants of `settings`; reads sizes and data once.
+def planner(settings: advice.Settings, preset: str = "", price: float | None = None, measure: Measure | None = None) -> advice.Planner:
+    """A function (settings, topology) -> Estimate for variants of `settings`; reads sizes and data once. measure: compiles each training,
+    as `compiling` does; without it everything is by formula.
 
     Raises:
-      UserError: the model's sizes or the index cannot be had.
+      UserError: the model's sizes or the index cannot be had; or an evaluation is to be compiled.
     """
     if price is not None and not price >= 0:
         raise errors.UserError(f"--price={price} must be dollars per chip and hour, at least 0")
     named = models.resolve(settings.model, preset)
     if isinstance(settings, config.EvalConfig):
+        if measure is not None:
+            raise errors.UserError("plan compiles trainings; an evaluation is planned by formula: add --estimate")
         return functools.partial(_evaluation, named, price)
     works = _works(settings, named)
 
@@ -52,7 +68,8 @@ def planner(settings: advice.Settings, preset: str = "", price: float | None = N
         shards = traffic.mesh(changed.mesh, topology).row_shards
         found = works(changed, shards)
         found = dataclasses.replace(found, assumed=(named.note, *found.assumed))
-        return estimate.train(changed, named.config, topology, found, name=named.name, price=price)
+        measured = measure(changed, named.config, topology, found) if measure else None
+        return estimate.train(changed, named.config, topology, found, name=named.name, price=price, measured=measured)
 
     return made
 

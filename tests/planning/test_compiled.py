@@ -1,0 +1,127 @@
+"""The compiler's word on a small step, for slices that are not here."""
+
+import dataclasses
+import importlib.util
+
+import jax
+import pytest
+
+from vlguard_jax import config
+from vlguard_jax import errors
+from vlguard_jax.models import config as model_config
+from vlguard_jax.planning import advice
+from vlguard_jax.planning import chips
+from vlguard_jax.planning import compiled
+from vlguard_jax.planning import estimate
+from vlguard_jax.planning import memory
+from vlguard_jax.planning import run
+from vlguard_jax.planning import work as work_lib
+
+needs_libtpu = pytest.mark.skipif(importlib.util.find_spec("libtpu") is None, reason="libtpu is not installed")
+FULL = model_config.PRESETS["llava-v1.5-7b"]
+MODEL = dataclasses.replace(
+    FULL,
+    text=dataclasses.replace(FULL.text, width=256, num_layers=3, num_heads=2, num_kv_heads=2, mlp_width=512, vocab_size=1024),
+    vision=dataclasses.replace(FULL.vision, image_size=28, width=64, num_layers=2, num_heads=2, mlp_width=128),
+)
+SETTINGS = config.TrainConfig(data=config.DataSettings(sources={"a": config.SourceSettings()}, batch_size=4))
+WORK = work_lib.Work(
+    steps=10,
+    shapes=1,
+    conversations=4,
+    tokens=2000.0,
+    squares=1e6,
+    computed=4 * 512.0,
+    computed_squares=4 * 512.0**2,
+    pictures=4.0,
+    picture_room=4.0,
+    rows=4,
+    row_len=512,
+    shard_pictures=1,
+    micro=1,
+    assumed=(),
+)
+V5E = chips.parse("v5e:2x2")
+
+
+@needs_libtpu
+def test_a_step_is_compiled_and_measured():
+    said = []
+    found = compiled.train(SETTINGS, MODEL, V5E, WORK, said.append)
+    assert len(said) == 1 and "v5e:2x2" in said[0] and found.fits
+    sizes = {kind: found.kinds[kind] for kind in ("weights", "moments", "frozen", "batch", "temporaries")}
+    trained = estimate.flops.sizes(MODEL)
+    assert sizes["weights"] == pytest.approx(4 * (trained.text + trained.projector) / 4, rel=0.05)
+    assert sizes["moments"] == pytest.approx(2 * sizes["weights"], rel=0.01)
+    assert sizes["weights"] + sizes["moments"] < found.kinds["peak"] <= 1.05 * sum(found.kinds.values())
+    # in bf16 every matrix is gathered at least twice and its gradient scattered once, three parts of four each time
+    assert found.links is not None and found.links > 3 * 0.75 * 2 * trained.layer * trained.layers and found.network is None
+    plan = estimate.train(SETTINGS, MODEL, V5E, WORK, measured=found)
+    assert plan.per_chip["peak_gib"] == pytest.approx(found.kinds["peak"] / memory.GIB) and plan.fits
+    assert plan.bytes_per_step["links"] == found.links
+
+
+@needs_libtpu
+def test_what_is_too_large_does_not_fit():
+    large = dataclasses.replace(WORK, rows=4096, row_len=8192, shard_pictures=16)
+    found = compiled.train(SETTINGS, MODEL, V5E, large)
+    assert not found.fits and found.kinds["peak"] > V5E.chip.usable_gib * memory.GIB and "RESOURCE_EXHAUSTED" in found.source
+    plan = estimate.train(SETTINGS, MODEL, V5E, large, measured=found)
+    assert not plan.fits and plan.per_chip["peak_gib"] > V5E.chip.usable_gib
+
+
+class Refusing:
+    """A lowered step that the compiler refuses."""
+
+    def __init__(self, message: str) -> None:
+        self.message = message
+
+    def compile(self) -> None:
+        raise jax.errors.JaxRuntimeError(self.message)
+
+
+def measure(monkeypatch, message: str) -> estimate.Measured:
+    monkeypatch.setattr(compiled, "lower", lambda *_: (None, None, Refusing(message)))
+    monkeypatch.setattr(compiled, "_arguments", lambda *_: {"weights": 2.0 * memory.GIB})
+    return compiled.train(SETTINGS, MODEL, V5E, WORK)
+
+
+@pytest.mark.parametrize(
+    ("message", "gib"),
+    [
+        ("RESOURCE_EXHAUSTED: ... required for HLO temporaries (30.30G) exceeds available HBM (15.75G).", 30.3),
+        ("RESOURCE_EXHAUSTED: XLA:TPU compile permanent error. Ran out of memory in memory space hbm. Used 20.50G of 15.75G hbm.", 20.5),
+        ("RESOURCE_EXHAUSTED: no number for HBM\nsecond line", 15.75),
+    ],
+)
+def test_the_size_is_read_from_the_message(monkeypatch, message, gib):
+    found = measure(monkeypatch, message)
+    assert not found.fits and found.kinds == {"peak": pytest.approx(gib * memory.GIB), "weights": 2 * memory.GIB}
+    assert not estimate.train(SETTINGS, MODEL, V5E, WORK, measured=found).fits and "\n" not in found.source
+
+
+@pytest.mark.parametrize("first", ["UNIMPLEMENTED: this", "RESOURCE_EXHAUSTED: E1001: CompileTimeScopedVmemOom:"])
+def test_another_refusal_is_the_users_to_know(monkeypatch, first):
+    with pytest.raises(errors.UserError) as caught:
+        measure(monkeypatch, f"{first}\nthat")
+    assert str(caught.value) == f"v5e:2x2: the compiler refuses the step: {first} that; add --estimate"
+
+
+def test_the_suggestion_is_compiled():
+    """Of what fits by formula, one after the other is compiled until one does fit; the failed one moves behind."""
+    fits = estimate.train(SETTINGS, MODEL, V5E, WORK)
+    options = [advice.Option(str(i), True, dataclasses.replace(SETTINGS, seed=i), fits) for i in range(3)]
+    asked = []
+
+    def planner(settings, topology):
+        asked.append(settings.seed)
+        return dataclasses.replace(fits, fits=settings.seed == 1)
+
+    found = advice.confirmed(options, planner)
+    assert asked == [0, 1] and [option.change for option in found] == ["1", "2", "0"]
+
+
+def test_evaluations_are_planned_by_formula():
+    settings = config.EvalConfig(model=config.ModelSettings(path="ys-zong/llava-v1.5-7b-Posthoc"))
+    with pytest.raises(errors.UserError, match=r"--estimate"):
+        run.planner(settings, measure=lambda *_: pytest.fail("asked"))

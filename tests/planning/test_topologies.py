@@ -1,0 +1,54 @@
+"""Devices by libtpu's description, where it is installed."""
+
+import importlib.util
+
+import pytest
+
+from vlguard_jax import config
+from vlguard_jax import errors
+from vlguard_jax.parallel import mesh as mesh_lib
+from vlguard_jax.planning import chips
+from vlguard_jax.planning import topologies
+
+needs_libtpu = pytest.mark.skipif(importlib.util.find_spec("libtpu") is None, reason="libtpu is not installed")
+NAMES = ["v4:2x2x1", "v4:2x2x2", "v5e:1x1", "v5e:4x4", "v5p:2x2x2", "v6e:1x1", "v6e:4x4", "tpu7x:2x2x1", "2xv5e:2x2"]
+
+
+@needs_libtpu
+@pytest.mark.parametrize("name", NAMES)
+def test_devices_are_those_of_the_slice(name):
+    topology = chips.parse(name)
+    found = topologies.devices(topology)
+    assert len(found) == topology.devices
+    assert {device.platform for device in found} == {"tpu"}
+    mesh = mesh_lib.build(config.MeshSettings(data=topology.slices, fsdp=-1, tensor=1), found)
+    assert mesh.shape["fsdp"] == topology.devices // topology.slices
+
+
+@needs_libtpu
+def test_a_shape_that_libtpu_refuses_is_said():
+    with pytest.raises(errors.UserError, match=r"v5e:3x5"):
+        topologies.devices(chips.parse("v5e:3x5"))
+
+
+@needs_libtpu
+@pytest.mark.parametrize(("raised", "said"), [("ABORTED: libtpu multi-process lockfile", "holds libtpu"), ("no such\nthing", "no such;")])
+def test_what_libtpu_says_becomes_one_line(monkeypatch, raised, said):
+    def refuse(**_):
+        raise RuntimeError(raised)
+
+    monkeypatch.setattr(topologies.topologies, "get_topology_desc", refuse)
+    with pytest.raises(errors.UserError, match=said) as caught:
+        topologies.devices(chips.parse("v5e:4x4"))
+    assert "\n" not in str(caught.value) and "--estimate" in str(caught.value)
+
+
+def test_gpus_are_planned_by_formula():
+    with pytest.raises(errors.UserError, match=r"h100:8.*--estimate"):
+        topologies.devices(chips.parse("h100:8"))
+
+
+def test_without_libtpu_the_extra_is_named(monkeypatch):
+    monkeypatch.setattr(topologies.importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(errors.UserError, match=r"vlguard_jax\[tpu\]"):
+        topologies.devices(chips.parse("v5e:4x4"))
