@@ -1,0 +1,112 @@
+"""How a training scales over chips, by plan's formulas: 8 to 256 chips of one kind.
+
+  python benchmarks/scaling.py --config configs/train/llava_v15_7b_posthoc.py --chips v5e
+
+One line per usual slice: seconds a step, speed-up over the smallest slice that fits and how much of it is lost, MFU, hours, dollars, and
+where the recipe's global batch stops filling the chips. These are estimates, no measurements; how good the formulas are says
+`python -m vlguard_jax.plan --backtest`. Prints one table per kind of chip, or with --json one JSON object.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import math
+import sys
+from typing import Any
+
+from absl import flags
+from ml_collections import config_flags
+
+from vlguard_jax import cli
+from vlguard_jax import errors
+
+_CONFIG = config_flags.DEFINE_config_file("config", "configs/train/llava_v15_7b_posthoc.py", help_string="config file of a training")
+_CHIPS = flags.DEFINE_list("chips", ["v5e", "v5p", "v6e", "h100"], "kinds of chips, comma-separated")
+_FROM = flags.DEFINE_integer("smallest", 8, "fewest chips", lower_bound=1)
+_TO = flags.DEFINE_integer("largest", 256, "most chips", lower_bound=1)
+_MODEL = flags.DEFINE_string("model", "", "7b or 13b: sizes to take in place of config.model's")
+_JSON = flags.DEFINE_boolean("json", False, "print one JSON object in place of the table", allow_override=True)
+
+Figures = dict[str, Any]
+
+
+def main(positional: list[str]) -> int:
+    """Plan every slice, print."""
+    if positional:
+        raise errors.UserError("scaling.py takes --config, --chips, --smallest, --largest, --model and --json; see --help")
+    from vlguard_jax.planning import run
+
+    with contextlib.redirect_stdout(sys.stderr):
+        settings = run.settings_of(_CONFIG.value)
+        planner = run.planner(settings, _MODEL.value)
+        found = {name: of_chip(settings, planner, name) for name in run.chip_names(",".join(_CHIPS.value))}
+    print(json.dumps({"chips": found}, allow_nan=False) if _JSON.value else "\n".join(table(name, lines) for name, lines in found.items()))
+    return errors.EXIT_OK
+
+
+def of_chip(settings: Any, planner: Any, name: str) -> Figures:
+    """Every usual slice of a chip, and the number of chips from which more do not help (None: it goes on)."""
+    from vlguard_jax.planning import chips
+
+    chip = chips.known()[name]
+    lines = []
+    for shape in chips.shapes(chip):
+        if _FROM.value <= math.prod(shape) <= _TO.value:
+            lines.append(line_of(planner(settings, chips.Topology(chip, shape))))
+    if not lines:
+        raise errors.UserError(f"--smallest={_FROM.value} --largest={_TO.value}: {name} has no usual slice in between")
+    base = next((line for line in lines if line["fits"]), lines[0])
+    for line in lines:
+        line["speedup"] = base["step_seconds"] / line["step_seconds"]
+        line["efficiency"] = line["speedup"] * base["chips"] / line["chips"]
+    return {"slices": lines, "base": base["topology"], "stops_at": next((line["chips"] for line in lines if line["stops"]), None)}
+
+
+def line_of(made: Any) -> Figures:
+    """What is shown of a plan."""
+    return {
+        "topology": made.topology.name,
+        "chips": made.topology.chips,
+        "fits": made.fits,
+        "peak_gib": made.per_chip["peak_gib"],
+        "step_seconds": made.step_seconds["expected"],
+        "samples_per_second": made.step["conversations"] / made.step_seconds["expected"],
+        "mfu": made.mfu["expected"],
+        "hours": made.hours["total"],
+        "dollars": made.dollars,
+        "stops": made.stops,
+    }
+
+
+def table(name: str, found: Figures) -> str:
+    """The figures of one chip as text."""
+    from rich import console as rich_console
+    from rich import table as rich_table
+
+    shown = rich_table.Table(title=f"{name}: estimated; speed-up over {found['base']}")
+    for heading in ("slice", "fits", "GiB a chip", "s a step", "samples/s", "speed-up", "efficiency", "MFU", "hours", "$"):
+        shown.add_column(heading, justify="left" if heading in ("slice", "fits") else "right")
+    for line in found["slices"]:
+        shown.add_row(
+            line["topology"],
+            "yes" if line["fits"] else "no",
+            f"{line['peak_gib']:.1f}",
+            f"{line['step_seconds']:.2f}",
+            f"{line['samples_per_second']:.1f}",
+            f"{line['speedup']:.2f}",
+            f"{line['efficiency']:.0%}",
+            f"{line['mfu']:.0%}",
+            f"{line['hours']:.2f}",
+            "-" if line["dollars"] is None else f"{line['dollars']:,.2f}",
+        )
+    console = rich_console.Console(width=132)
+    with console.capture() as captured:
+        console.print(shown)
+    stop = next((line for line in found["slices"] if line["stops"]), None)
+    text = f"the global batch stops scaling at {stop['chips']} chips: {stop['stops']}" if stop else "the global batch still scales here"
+    return captured.get() + text
+
+
+if __name__ == "__main__":
+    cli.run(main, doc=__doc__)

@@ -1,0 +1,183 @@
+"""What train_step.py trains on: sizes, a random model in both layouts, and the same conversations padded or packed."""
+
+from __future__ import annotations
+
+import dataclasses
+import pathlib
+import tempfile
+
+import numpy as np
+
+from vlguard_jax import config
+from vlguard_jax import trees
+from vlguard_jax import types
+from vlguard_jax.checkpoints import checkpoint as checkpoint_lib
+from vlguard_jax.checkpoints import layouts
+from vlguard_jax.checkpoints import save
+from vlguard_jax.data import batches
+from vlguard_jax.data import index as index_lib
+from vlguard_jax.data import plan as plan_lib
+from vlguard_jax.models import config as model_config
+from vlguard_jax.quickstart import model as quickstart_model
+
+
+@dataclasses.dataclass(frozen=True)
+class Size:
+    """A model and how much of it is trained on in a step. batch, length: of the padded case; packed, group: conversations of a step and of
+    the reference's micro-batch in the packed case; median: tokens of a conversation's text there; row_len: of our longest packed row."""
+
+    model: model_config.LlavaConfig
+    batch: int
+    length: int
+    packed: int
+    group: int
+    median: int
+    row_len: int
+
+
+def _small(width: int, layers: int, vocab: int, side: int) -> model_config.LlavaConfig:
+    """A Llama of heads of 64 behind a tower that is kept small: most of a step is the decoder, as with the real sizes."""
+    vision = model_config.VisionConfig(
+        image_size=side, patch_size=14, width=64, num_layers=2, num_heads=2, mlp_width=128, norm_eps=1e-5, activation="quick_gelu"
+    )
+    heads = max(1, width // 64)
+    text = model_config.TextConfig(
+        vocab_size=vocab,
+        width=width,
+        num_layers=layers,
+        num_heads=heads,
+        num_kv_heads=heads,
+        head_width=64,
+        mlp_width=width * 8 // 3,
+        norm_eps=1e-5,
+        rope_theta=10000.0,
+    )
+    return model_config.LlavaConfig(text=text, vision=vision, projector="mlp2x_gelu")
+
+
+SIZES = {
+    "tiny": Size(_small(96, 2, 640, 28), batch=4, length=64, packed=8, group=4, median=32, row_len=256),
+    "110m": Size(_small(768, 12, 16_000, 112), batch=8, length=256, packed=16, group=4, median=130, row_len=1024),
+    "7b": Size(model_config.PRESETS["llava-v1.5-7b"], batch=8, length=1024, packed=32, group=16, median=180, row_len=4096),
+    "13b": Size(model_config.PRESETS["llava-v1.5-13b"], batch=4, length=1024, packed=32, group=16, median=180, row_len=4096),
+}
+TEXT_ONLY = 0.125  # of the conversations of the packed case
+
+
+def write_model(size: Size, folder: pathlib.Path) -> None:
+    """A random model as a llava-hf folder, which both sides load."""
+    rng = np.random.default_rng(0)
+    flat = {}
+    for path, shape in layouts.tree_shapes(size.model).items():
+        values = rng.standard_normal(shape, np.float32) * np.float32(0.02)
+        flat[path] = values + np.float32(1.0) if path.endswith("scale") else values
+    params = trees.unflatten(flat)
+    with tempfile.TemporaryDirectory() as tokenizer:
+        quickstart_model.train_tokenizer(pathlib.Path(tokenizer), [" ".join(rng.permutation(list("abcdefghijklmnop"))) for _ in range(200)])
+        made = checkpoint_lib.Checkpoint(size.model, params, tokenizer_folder=pathlib.Path(tokenizer), weights_sha256="0" * 64)
+        save.save_hf(made, folder)
+
+
+@dataclasses.dataclass(frozen=True)
+class Step:
+    """The conversations of one step, laid out for each side. ours: with a leading axis of micro-batches; reference: its micro-batches, one
+    conversation a row; tokens: real ones; squares: sum of squared lengths."""
+
+    ours: types.Batch
+    reference: tuple[types.Batch, ...]
+    conversations: int
+    tokens: int
+    squares: int
+    pictures: int
+    computed_ours: int
+    computed_reference: int
+
+
+def conversation(size: Size, text: int, shown: bool, rng: np.random.Generator) -> batches.Sample:
+    """`text` random tokens, of which the last 60 % are learnt, behind a picture if `shown`."""
+    vision = size.model.vision
+    assert vision is not None
+    patches = vision.num_patches if shown else 0
+    tokens = np.concatenate([np.zeros(patches, np.int32), rng.integers(3, size.model.text.vocab_size - 1, text).astype(np.int32)])
+    tokens = np.roll(tokens, 1)  # the picture stands behind the first token
+    labels = np.where(np.arange(len(tokens)) >= len(tokens) - max(1, int(0.6 * text)), tokens, types.IGNORE_LABEL).astype(np.int32)
+    patch = np.zeros(len(tokens), np.int32)
+    patch[1 : patches + 1] = np.arange(patches)
+    picture = np.full(len(tokens), -1, np.int32)
+    picture[1 : patches + 1] = 0
+    side = vision.image_size
+    images = (rng.integers(0, 256, (side, side, 3), dtype=np.uint8),) if shown else ()
+    return batches.Sample(tokens, labels, picture, patch, images)
+
+
+def padded(size: Size, steps: int) -> list[Step]:
+    """Equal batches, padded alike: one micro-batch, every row as long as on the other side."""
+    rng = np.random.default_rng(1)
+    assert size.model.vision is not None
+    room = size.length - size.model.vision.num_patches
+    made = []
+    for _ in range(steps):
+        texts = rng.integers(max(4, int(0.7 * room)), room + 1, size.batch)
+        samples = [conversation(size, int(text), True, rng) for text in texts]
+        one = _collate(size, [[sample] for sample in samples], samples, size.length)
+        made.append(_step(types.Batch(*(x[None] for x in one)), (one,), samples))
+    return made
+
+
+def packed(size: Size, steps: int, data: config.DataSettings, rows: int) -> list[Step]:
+    """The order of the reference's sampler: its groups padded to their longest for the reference, packed rows for us."""
+    rng = np.random.default_rng(2)
+    count = steps * size.packed
+    shown = rng.random(count) >= TEXT_ONLY
+    texts = np.clip(rng.lognormal(np.log(size.median), 0.6, count) * np.where(shown, 1, 2), 8, size.row_len // 2).astype(int)
+    samples = [conversation(size, int(text), bool(show), rng) for text, show in zip(texts, shown, strict=True)]
+    index = index_lib.SampleIndex(
+        length=np.array([len(s.tokens) for s in samples], np.int64),
+        pictures=shown.astype(np.int64),
+        supervised=np.array([s.num_supervised for s in samples], np.int64),
+        modality_length=np.where(shown, texts, -texts).astype(np.int64),
+        ids=tuple(map(str, range(count))),
+        source=np.zeros(count, np.int32),
+        source_names=("random",),
+    )
+    plan = plan_lib.BatchPlan(index, data, 0, plan_lib.Layout(rows=rows))
+    return [_planned(size, plan[step], samples, rows) for step in range(steps)]
+
+
+def _planned(size: Size, plan: plan_lib.StepPlan, samples: list[batches.Sample], micro: int) -> Step:
+    chosen = [samples[i] for i in plan.samples]
+    rows: list[list[batches.Sample]] = [[] for _ in range(plan.shape.rows)]
+    for sample, row in zip(chosen, plan.row.tolist(), strict=True):
+        rows[row].append(sample)
+    micro = micro or len(rows)
+    parts = [rows[at : at + micro] for at in range(0, len(rows), micro)]
+    ours = [_collate(size, part, chosen, plan.shape.row_len, plan.shape.pictures) for part in parts]
+    groups = [[s for s, g in zip(chosen, plan.groups, strict=True) if g == group] for group in range(plan.groups.max() + 1)]
+    reference = tuple(_collate(size, [[s] for s in group], chosen, max(len(s.tokens) for s in group)) for group in groups)
+    return _step(types.Batch(*(np.stack(x) for x in zip(*ours, strict=True))), reference, chosen)
+
+
+def _collate(
+    size: Size, rows: list[list[batches.Sample]], all_of_step: list[batches.Sample], row_len: int, room: int | None = None
+) -> types.Batch:
+    """Every supervised token of the step weighs the same."""
+    vision = size.model.vision
+    assert vision is not None
+    weight = 1 / sum(s.num_supervised for s in all_of_step)
+    room = sum(s.num_pictures for row in rows for s in row) if room is None else room
+    weights = [[weight] * len(row) for row in rows]
+    return batches.collate(rows, weights, row_len=row_len, num_images=room, patches=vision.num_patches, image_size=vision.image_size)
+
+
+def _step(ours: types.Batch, reference: tuple[types.Batch, ...], samples: list[batches.Sample]) -> Step:
+    lengths = [len(s.tokens) for s in samples]
+    return Step(
+        ours,
+        reference,
+        len(samples),
+        sum(lengths),
+        sum(n * n for n in lengths),
+        sum(s.num_pictures for s in samples),
+        ours.tokens.size,
+        sum(batch.tokens.size for batch in reference),
+    )
