@@ -27,6 +27,10 @@ def test_two_processes_equal_one_device(tmp_path: pathlib.Path, monkeypatch: pyt
     stand.use_devices(monkeypatch, 1)
     loop.train(_settings(kind), tmp_path / "one")
     assert hosts.finish(running) == [0, 0], hosts.output(tmp_path / "two", 0) + hosts.output(tmp_path / "two", 1)
+    logs = [(tmp_path / "two" / "logs" / f"process-{i}.log").read_text() for i in (0, 1)]
+    assert all("5 updates of" in log for log in logs)
+    assert "5 updates of" in hosts.output(tmp_path / "two", 0)
+    assert "5 updates of" not in hosts.output(tmp_path / "two", 1)
     losses = [[line["loss"] for line in stand.metrics(tmp_path / name)] for name in ("two", "one")]
     assert len(losses[0]) == 5
     np.testing.assert_allclose(*losses, rtol=1e-5)

@@ -5,15 +5,20 @@
 - Plain hosts: JAX_COORDINATOR_ADDRESS=HOST:PORT of process 0, JAX_NUM_PROCESSES and JAX_PROCESS_ID in every process.
 - Anything else is one process, and nothing is started.
 
+Each process notes in WORKDIR/logs/process-I.log what process 0 shows, and its own warnings; process 0 alone uses the terminal.
+
 Who is missing at the start is said after VLGUARD_START_TIMEOUT seconds (default 300) in place of waiting for ever.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+import contextlib
 import dataclasses
 import json
+import logging
 import os
+from pathlib import Path
 import sys
 import threading
 from typing import Any
@@ -113,6 +118,30 @@ def _missing(found: Start, seconds: int) -> str:
         "plain": f"check that JAX_COORDINATOR_ADDRESS={found.address} can be reached and that all {found.count} were started",
     }
     return f"not all of {found.count} processes came within {seconds} s; {ways[found.kind]}"
+
+
+@contextlib.contextmanager
+def log_file(workdir: Path) -> Iterator[None]:
+    """While it is open, this process's log records are added to WORKDIR/logs/process-I.log; an exception that ends it is as well."""
+    folder = workdir / "logs"
+    folder.mkdir(parents=True, exist_ok=True)
+    handler = logging.FileHandler(folder / f"process-{jax.process_index()}.log", encoding="utf-8")
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    ours = logging.getLogger("vlguard_jax")
+    ours.propagate = False  # what it says is on the terminal already
+    ours.setLevel(logging.INFO)
+    loggers = (ours, logging.getLogger())
+    for logger in loggers:
+        logger.addHandler(handler)
+    try:
+        yield
+    except Exception:
+        ours.exception("stopped by an error")
+        raise
+    finally:
+        for logger in loggers:
+            logger.removeHandler(handler)
+        handler.close()
 
 
 def agree(settings: Mapping[str, Any]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 import contextlib
 import dataclasses
+import logging
 from pathlib import Path
 import signal
 import time
@@ -84,24 +85,32 @@ def train(settings: config.TrainConfig, workdir: str | Path) -> Result:
         (workdir / PROBLEMS_FILE).unlink(missing_ok=True)
         if data.mixture.drops:
             mixtures.write_drops(data.mixture.drops, workdir / "skipped.jsonl")
-    console.print(*_introduction(settings, start, data), sep="\n", markup=False)
     # 3. The state, fresh or restored: a step number is all there is to know about the data.
-    start = dataclasses.replace(start, params=_untrained(start))
-    with contextlib.closing(store_lib.Store(workdir / "checkpoints", keep=settings.run.keep)) as store:
-        state = _restore(program, store, start, console)
-        # 4. The steps.
-        meta = {
-            "config": workdir_lib.plain(settings),
-            "config_hash": workdir_lib.config_hash(settings),
-            "base_sha256": start.weights_sha256,
-            "stand_in": data.mixture.stand_in,
-        }
-        state, last = _run(settings, data, program, state, store, workdir, meta)
-    finished = int(state.step) >= data.last_update
-    # 5. The tuned model in a layout that others read.
-    start = _with_provenance(settings, start, data, int(state.step))
-    path = _export(settings, start, program, state, workdir / "model", console) if finished else None
+    with processes.log_file(workdir):
+        _say(console, *_introduction(settings, start, data))
+        start = dataclasses.replace(start, params=_untrained(start))
+        with contextlib.closing(store_lib.Store(workdir / "checkpoints", keep=settings.run.keep)) as store:
+            state = _restore(program, store, start, console)
+            # 4. The steps.
+            meta = {
+                "config": workdir_lib.plain(settings),
+                "config_hash": workdir_lib.config_hash(settings),
+                "base_sha256": start.weights_sha256,
+                "stand_in": data.mixture.stand_in,
+            }
+            state, last = _run(settings, data, program, state, store, workdir, meta)
+        finished = int(state.step) >= data.last_update
+        # 5. The tuned model in a layout that others read.
+        start = _with_provenance(settings, start, data, int(state.step))
+        path = _export(settings, start, program, state, workdir / "model", console) if finished else None
     return Result(int(state.step), finished, last, path)
+
+
+def _say(console: rich_console.Console, *lines: str) -> None:
+    """On the terminal of process 0, and in the log of every process."""
+    console.print(*lines, sep="\n", markup=False)
+    for line in lines:
+        logging.getLogger(__name__).info(line)
 
 
 def _introduction(settings: config.TrainConfig, start: checkpoint_lib.Checkpoint, data: setup.Data) -> list[str]:
@@ -151,7 +160,7 @@ def _restore(
         raise errors.UserError(f"{source}: its weights are not those this run started from ({saved[:12]}); put the old ones back to resume")
     shapes = jax.tree.map(lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), program.state, program.state_shardings)
     restored = setup.from_tree(program.state, store.restore(latest, setup.to_tree(shapes)))
-    console.print(f"resumed after update {latest}")
+    _say(console, f"resumed after update {latest}")
     return restored
 
 
@@ -316,5 +325,5 @@ def _export(
     writers = {"llava": save.save_llava, "hf": save.save_hf, "peft": save.save_peft}
     writers[kind](tuned if kind == "peft" else lora.merge(tuned), path, dtype, overwrite=True)
     merged = ", adapters merged" if tuned.lora and kind != "peft" else ""
-    console.print(f"wrote {path} ({kind} layout{merged}); measure it: python -m vlguard_jax.evaluate --config.model.path={path} ...")
+    _say(console, f"wrote {path} ({kind} layout{merged}); measure it: python -m vlguard_jax.evaluate --config.model.path={path} ...")
     return path

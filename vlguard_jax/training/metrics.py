@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 import contextlib
 import json
+import logging
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -87,8 +88,10 @@ class Writer:
         self._stack.close()
 
     def say(self, text: str) -> None:
-        """One line on the terminal, above the bar."""
-        self._bar.console.print(text, highlight=False, markup=False, soft_wrap=True)
+        """One line in this process's log, and on the terminal, above the bar, where the writer is active."""
+        logging.getLogger(__name__).info(text)
+        if self._active:
+            self._bar.console.print(text, highlight=False, markup=False, soft_wrap=True)
 
     def write(self, step: int, values: Mapping[str, float]) -> None:
         """Store the metrics of update `step` (from 1) and advance the bar."""
