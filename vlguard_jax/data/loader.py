@@ -6,7 +6,7 @@ resumed run needs nothing but its step number.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent import futures
 import dataclasses
 import functools
@@ -31,8 +31,8 @@ class StepSource:
     """Random access to the batches of steps `start` .. `stop` - 1, for this host.
 
     The arrays have a leading axis of micro-batches; micro-batch a holds rows [a * r, (a + 1) * r) of the step. Its rows are spread over
-    `plan.layout.shards` shards, each with room for `shape.pictures` pictures; host h of H takes an equal run of shards. Image slots count
-    over the whole micro-batch, so the hosts' arrays, put one after the other, are one batch.
+    `plan.layout.shards` shards, each with room for `shape.pictures` pictures; `shards` are those of this host. Image slots count over the
+    whole micro-batch, so the shards' arrays, put one after the other, are one batch.
     """
 
     plan: plan_lib.BatchPlan
@@ -41,17 +41,10 @@ class StepSource:
     image_mode: str
     start: int
     stop: int
-    host_index: int = 0
-    host_count: int = 1
+    shards: tuple[int, ...]
 
     def __len__(self) -> int:
         return self.stop - self.start
-
-    @property
-    def shards(self) -> range:
-        """The shards of this host."""
-        per_host = self.plan.layout.shards // self.host_count
-        return range(self.host_index * per_host, (self.host_index + 1) * per_host)
 
     def __getitem__(self, position: int) -> tuple[int, types.Batch]:
         step = self.start + int(position)
@@ -114,10 +107,10 @@ class Loader:
     """Iterates over (step, Batch) from `start_step` up to `stop_step`; see `StepSource` for the layout.
 
     The conversations of a step are read in `data.read_threads` threads, in each of `data.read_workers` processes if there are any, and
-    steps ahead of the run as many as fit `data.prefetch_mib`, at least one.
+    steps ahead of the run as many as fit `data.prefetch_mib`, at least one. `shards`: those of this host; None: all.
 
     Raises:
-      UserError: the hosts cannot share the shards, or the conversations have pictures and the model no vision tower.
+      UserError: the conversations have pictures and the model no vision tower.
     """
 
     def __init__(
@@ -129,16 +122,12 @@ class Loader:
         image_mode: str,
         stop_step: int,
         start_step: int = 0,
-        host_index: int = 0,
-        host_count: int = 1,
+        shards: Sequence[int] | None = None,
     ):
-        if plan.layout.shards % host_count:
-            raise errors.UserError(
-                f"the {plan.layout.shards} row shards of the mesh (data x fsdp) must be a multiple of the {host_count} hosts"
-            )
         if vision is None and mixture.index.pictures.any():
             raise errors.UserError("the conversations have pictures, but the model has no vision tower")
-        self.source = StepSource(plan, mixture, vision, image_mode, start_step, stop_step, host_index, host_count)
+        own = tuple(range(plan.layout.shards) if shards is None else shards)
+        self.source = StepSource(plan, mixture, vision, image_mode, start_step, stop_step, own)
 
     def __iter__(self) -> Iterator[tuple[int, types.Batch]]:
         if not len(self.source):

@@ -113,3 +113,10 @@ def put_own_pictures(mesh: Mesh) -> llama.PutPictures:
 def row_shards(mesh: Mesh) -> int:
     """How many parts the rows of a batch are split into."""
     return math.prod(mesh.shape[axis] for axis in ROW_AXES)
+
+
+def own_row_shards(mesh: Mesh) -> tuple[int, ...]:
+    """Which of these parts lie on devices of this process, in their order; on a slice they need not be neighbours."""
+    by_shard = mesh.devices.reshape(row_shards(mesh), -1)
+    here = jax.process_index()
+    return tuple(i for i, devices in enumerate(by_shard) if any(device.process_index == here for device in devices))

@@ -9,6 +9,7 @@ from types import TracebackType
 from typing import Any
 
 import jax
+import numpy as np
 
 from vlguard_jax import types
 from vlguard_jax.parallel import mesh as mesh_lib
@@ -17,9 +18,21 @@ Moment = futures.Future[float]  # of time.perf_counter
 
 
 def to_device(batch: types.Batch, mesh: jax.sharding.Mesh) -> types.Batch:
-    """This process's part of a batch, as part of the global arrays: rows and pictures spread over the data and fsdp axes."""
-    sharding = mesh_lib.row_sharding(mesh, leading=1)
-    return types.Batch(*(jax.make_array_from_process_local_data(sharding, x) for x in batch))
+    """This process's part of a batch, the rows and pictures of its row shards one after the other, as part of the global arrays: spread
+    over the data and fsdp axes."""
+    sharding, shards = mesh_lib.row_sharding(mesh, leading=1), mesh_lib.row_shards(mesh)
+    position = {shard: i for i, shard in enumerate(mesh_lib.own_row_shards(mesh))}
+
+    def placed(x: np.ndarray) -> jax.Array:
+        each = x.shape[1] // len(position)
+
+        def part(index: tuple[slice, ...]) -> np.ndarray:
+            first = position[(index[1].start or 0) // each] * each if each else 0
+            return x[:, first : first + each]
+
+        return jax.make_array_from_callback((x.shape[0], each * shards, *x.shape[2:]), sharding, part)
+
+    return types.Batch(*map(placed, batch))
 
 
 class Feed:

@@ -11,6 +11,7 @@ import time
 from typing import Any
 
 import jax
+from jax.experimental import multihost_utils
 import numpy as np
 from rich import console as rich_console
 from rich import progress
@@ -27,6 +28,7 @@ from vlguard_jax.data import loader
 from vlguard_jax.data import mixtures
 from vlguard_jax.models import llava
 from vlguard_jax.parallel import mesh as mesh_lib
+from vlguard_jax.parallel import processes
 from vlguard_jax.training import feed
 from vlguard_jax.training import metrics
 from vlguard_jax.training import optimizer
@@ -68,6 +70,7 @@ def train(settings: config.TrainConfig, workdir: str | Path) -> Result:
     """
     # 1. The directory belongs to one configuration. Nothing is written before the input has proved good.
     workdir = Path(workdir)
+    processes.agree(workdir_lib.plain(settings))
     workdir_lib.check(workdir, settings, free=FREE_SETTINGS)
     main = jax.process_index() == 0
     console = rich_console.Console(quiet=not main, soft_wrap=True, highlight=False)
@@ -153,13 +156,21 @@ def _restore(
 
 
 class _StopSignal:
-    """Turns SIGTERM (preemption, a scheduler's time limit) into "save and leave" at the next step."""
+    """Turns SIGTERM (preemption, a scheduler's time limit) into "save and leave" at the next step, with several processes at the next
+    one that none of them has begun."""
 
     def __init__(self) -> None:
-        self.seen = False
+        self._seen = False
+        self._alone = jax.process_count() == 1
         self._before: Any = None
 
+    def seen(self, done: int) -> bool:
+        """Whether to leave behind update `done`; every process has to ask behind every update."""
+        return self._seen if self._alone else multihost_utils.reached_preemption_sync_point(done)
+
     def __enter__(self) -> _StopSignal:
+        if not self._alone:  # JAX's own handler tells the other processes
+            return self
         with contextlib.suppress(ValueError):  # not in the main thread: the host program handles its signals
             self._before = signal.signal(signal.SIGTERM, self._note)
         return self
@@ -169,7 +180,7 @@ class _StopSignal:
             signal.signal(signal.SIGTERM, self._before)
 
     def _note(self, *_: object) -> None:
-        self.seen = True
+        self._seen = True
 
 
 class _Log:
@@ -239,7 +250,7 @@ def _run(
             counted = _count(data, index) | {"learning_rate": float(learning_rates[index])}
             log.settle()
             log.follow(done, on_device, finished, counted, waited)
-            if stop.seen:
+            if stop.seen(done):
                 break
             if settings.run.save_every and done % settings.run.save_every == 0:
                 log.settle()
@@ -260,8 +271,7 @@ def _batches(settings: config.TrainConfig, data: setup.Data, program: program_li
             image_mode=settings.model.image_mode,
             start_step=first,
             stop_step=data.last_update,
-            host_index=jax.process_index(),
-            host_count=jax.process_count(),
+            shards=mesh_lib.own_row_shards(program.mesh),
         )
     )
 
