@@ -2,6 +2,7 @@
 
 import dataclasses
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -47,8 +48,6 @@ def _answer(prompts, *, batch: int, stop=(2,), max_new=6, min_new=0, mesh=None) 
 @pytest.fixture(scope="module", autouse=True)
 def whole_on_each_device():
     """One row shard: the tensor axis divides nothing here, so keep every parameter whole on a mesh of one device."""
-    import jax
-
     from vlguard_jax.parallel import mesh as mesh_lib
 
     patch = pytest.MonkeyPatch()
@@ -60,22 +59,25 @@ def whole_on_each_device():
 
 
 def _by_hand(prompt: types.Prompt, max_new: int, stop: int) -> list[int]:
-    """Greedy decoding without cache, padding or batch: the whole row again for every token."""
+    """Greedy decoding without cache, padding or batch: the whole row again for every token.
+
+    One program does for all steps: the places that are still to come hold some other id, which causal attention must not see.
+    """
     from vlguard_jax.data import batches
 
     tokens = types.Tokens(prompt.ids, np.full(len(prompt.ids), types.IGNORE_LABEL, np.int32))
     vision = tiny.CONFIG.vision
     sample = batches.expand(tokens, [vision.num_patches] * len(prompt.images), None, None)
-    ids = list(sample.tokens)
-    slots = list(np.where(sample.picture >= 0, sample.picture * vision.num_patches + sample.patch, -1))
+    slots = np.where(sample.picture >= 0, sample.picture * vision.num_patches + sample.patch, -1)
+    slot = jnp.asarray([[*slots, *[-1] * max_new]], jnp.int32)
     images = jnp.asarray(np.stack(prompt.images)) if prompt.images else jnp.zeros((0, 1, 1, 3), jnp.uint8)
+    ones = jnp.ones_like(slot)
+    logits = jax.jit(MODEL.logits)
     new: list[int] = []
     while len(new) < max_new and (not new or new[-1] != stop):
-        row = jnp.asarray([ids + new], jnp.int32)
-        slot = jnp.asarray([slots + [-1] * len(new)], jnp.int32)
-        ones = jnp.ones_like(row)
+        row = jnp.asarray([[*sample.tokens, *new, *[7] * (max_new - len(new))]], jnp.int32)
         batch = types.Batch(row, row, ones.astype(jnp.float32), ones, jnp.arange(row.shape[1])[None], images, slot, ones - 1)
-        new.append(int(np.asarray(MODEL.logits(PARAMS, batch))[0, -1].argmax()))
+        new.append(int(np.asarray(logits(PARAMS, batch))[0, len(sample.tokens) + len(new) - 1].argmax()))
     return new
 
 
@@ -103,13 +105,16 @@ def test_batch_order_and_mesh_change_nothing() -> None:
 def test_stop_ids_and_limits() -> None:
     prompts = _prompts(3)
     free = _answer(prompts, batch=2, stop=(49,), max_new=6)
+    # Call the natural first tokens stop ids: they end the answers at once, unless a minimum bans them.
+    first = {prompt.id: int(free[prompt.id].ids[0]) for prompt in prompts}
+    stop = (*sorted(set(first.values())), 49)
+    stopped = _answer(prompts, batch=2, stop=stop, max_new=6)
+    banned = _answer(prompts, batch=2, stop=stop, max_new=6, min_new=3)
     for prompt in prompts:
-        natural = free[prompt.id].ids.tolist()
-        # Call the natural first token a stop id: it ends the answer at once, unless a minimum bans it.
-        stopped = _answer([prompt], batch=2, stop=(natural[0], 49), max_new=6)[prompt.id]
-        assert stopped.ids.tolist() == natural[:1] and stopped.finish_reason == "stop"
-        banned = _answer([prompt], batch=2, stop=(natural[0], 49), max_new=6, min_new=3)[prompt.id]
-        assert natural[0] not in banned.ids[:3].tolist() and len(banned.ids) >= 3
+        answer = stopped[prompt.id]
+        assert answer.ids.tolist() == [first[prompt.id]] and answer.finish_reason == "stop"
+        late = banned[prompt.id].ids.tolist()
+        assert not set(stop) & set(late[:3]) and len(late) >= 3
     assert all(len(g.ids) == 6 for g in free.values() if g.finish_reason == "length")
 
 
