@@ -5,6 +5,8 @@ r"""Asks a model a benchmark's questions, judges the answers and prints a table;
 
 Presets of configs/eval/vlguard.py: `released` (as VLGuard's script asks) and `llava` (as LLaVA trains). One published checkpoint each,
 with the paper's row: configs/released/*.py. Results: generations.jsonl, verdicts.jsonl and summary.json in --workdir.
+
+Several hosts: start the same command on each; see vlguard_jax/parallel/processes.py. Process 0 keeps the files.
 """
 
 from __future__ import annotations
@@ -64,22 +66,35 @@ def as_model(checkpoint: checkpoint_lib.Checkpoint, config: settings_lib.EvalCon
 
 
 def run(config: settings_lib.EvalConfig, folder: pathlib.Path, *, grid: bool = False, quiet: bool = False) -> list[asr.Row]:
-    """Load the model, evaluate it into `folder` and return the rows of summary.json; `quiet` leaves out the progress bar."""
+    """Load the model, evaluate it into `folder` and return the rows of summary.json; `quiet` leaves out the progress bar.
+
+    Where several processes were joined (parallel/processes.py), each of them has to come here.
+    """
+    from vlguard_jax import workdir
     from vlguard_jax.checkpoints import load
+    from vlguard_jax.parallel import processes
     from vlguard_jax.reporting import progress
     from vlguard_jax.safety import run as run_lib
 
-    run_lib.check(config)
-    m = config.model
-    loaded = load.load(m.path, base=m.base, vision_tower=m.vision_tower, projector=m.projector)
+    team = processes.Team()
+    say = print if team.first else _nothing
+    processes.agree(workdir.plain(config))
+    with processes.together():
+        run_lib.check(config)
+        m = config.model
+        loaded = load.load(m.path, base=m.base, vision_tower=m.vision_tower, projector=m.projector)
     if loaded.extras.get("provenance", {}).get("stand_in"):
-        print("this model was trained on stand-in pictures: everything here is marked so")
+        say("this model was trained on stand-in pictures: everything here is marked so")
         config = dataclasses.replace(config, benchmark=dataclasses.replace(config.benchmark, stand_in=True))
     model = as_model(loaded, config)
     if config.precision.compute != model.dtype:
-        print(f"config.precision.compute={config.precision.compute}: computing in {model.dtype} on this machine")
+        say(f"config.precision.compute={config.precision.compute}: computing in {model.dtype} on this machine")
     how = run_lib.evaluate_grid if grid else run_lib.evaluate
-    return how(config, folder, model, progress=run_lib.silent if quiet else progress.answers)
+    return how(config, folder, model, say=say, progress=run_lib.silent if quiet else progress.answers, team=team)
+
+
+def _nothing(_: str) -> None:
+    """In place of `print` in all processes but the first."""
 
 
 def main(positional: list[str]) -> int:
@@ -88,10 +103,14 @@ def main(positional: list[str]) -> int:
         raise errors.UserError(f"{positional[0]!r} is not understood: evaluate takes flags only, see --help")
     if _CONFIG.value is None or not _WORKDIR.value:
         raise errors.UserError("give --config FILE (see configs/eval and configs/released) and --workdir DIR")
+    from vlguard_jax.parallel import processes
     from vlguard_jax.reporting import tables
 
     config = settings_lib.resolve(_CONFIG.value, settings_lib.EvalConfig)
-    tables.show(run(config, pathlib.Path(_WORKDIR.value), grid=_GRID.value))
+    processes.start()
+    rows = run(config, pathlib.Path(_WORKDIR.value), grid=_GRID.value)
+    if processes.Team().first:
+        tables.show(rows)
     return 0
 
 

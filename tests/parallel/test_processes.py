@@ -1,5 +1,14 @@
 """How a process learns that there are others."""
 
+import http.server
+import os
+import socket
+import subprocess
+import sys
+import threading
+from typing import ClassVar
+
+import jax
 import pytest
 
 from vlguard_jax import errors
@@ -22,7 +31,7 @@ PLAIN = {"JAX_COORDINATOR_ADDRESS": "10.0.0.1:1234", "JAX_NUM_PROCESSES": "4", "
     ],
 )
 def test_detected(environment, expected):
-    assert processes.detect(environment) == expected
+    assert processes.detect({"TPU_SKIP_MDS_QUERY": "1"} | environment) == expected
 
 
 @pytest.mark.parametrize(
@@ -31,6 +40,8 @@ def test_detected(environment, expected):
         ({"JAX_PROCESS_ID": ""}, "JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES set, but not JAX_PROCESS_ID"),
         ({"JAX_PROCESS_ID": "4"}, "JAX_PROCESS_ID=4 must be from 0 to JAX_NUM_PROCESSES - 1 = 3"),
         ({"JAX_NUM_PROCESSES": "four"}, "JAX_NUM_PROCESSES='four' must be a whole number"),
+        ({"JAX_PROCESS_ID": "-1"}, "JAX_PROCESS_ID='-1' must be a whole number"),
+        ({"JAX_NUM_PROCESSES": "0"}, "JAX_NUM_PROCESSES='0' must be a whole number, at least 1"),
     ],
 )
 def test_what_is_refused(change, message):
@@ -38,6 +49,106 @@ def test_what_is_refused(change, message):
         processes.detect(PLAIN | change)
 
 
-def test_first_difference_is_named():
-    ours, theirs = {"a": 1, "b": {"c": 2, "d": 3}}, {"a": 1, "b": {"c": 2, "d": 4}}
-    assert processes._first_difference(ours, theirs) == ("b.d", 3, 4)
+@pytest.mark.parametrize(
+    ("environment", "name"),
+    [
+        ({"TPU_WORKER_HOSTNAMES": "a,b", "MEGASCALE_NUM_SLICES": "two"}, "MEGASCALE_NUM_SLICES='two'"),
+        ({"SLURM_NTASKS": "8(x2)", "SLURM_STEP_NODELIST": "n[1-2]"}, r"SLURM_NTASKS='8\(x2\)'"),
+        (PLAIN | {"VLGUARD_START_TIMEOUT": "1m"}, "VLGUARD_START_TIMEOUT='1m'"),
+        (PLAIN | {"VLGUARD_START_TIMEOUT": "0"}, "VLGUARD_START_TIMEOUT='0'"),
+    ],
+)
+def test_a_bad_number_is_named(environment, name):
+    with pytest.raises(errors.UserError, match=f"^{name} must be a whole number, at least 1$"):
+        processes.start(environment)
+
+
+class _Metadata(http.server.BaseHTTPRequestHandler):
+    """Compute Engine's metadata server, as on the machines of a TPU slice."""
+
+    attributes: ClassVar[dict[str, str]] = {}
+
+    def do_GET(self):
+        value = self.attributes.get(self.path.removeprefix("/computeMetadata/v1/instance/attributes/"))
+        assert self.headers["Metadata-Flavor"] == "Google"
+        self.send_response(404 if value is None else 200)
+        self.end_headers()
+        self.wfile.write((value or "").encode())
+
+    def log_message(self, *_):
+        """Say nothing."""
+
+
+@pytest.fixture
+def metadata_server():
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), _Metadata) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield {"GCE_METADATA_IP": f"127.0.0.1:{server.server_address[1]}"}
+        server.shutdown()
+
+
+@pytest.mark.parametrize(
+    ("attributes", "expected"),
+    [
+        ({}, processes.Start("one", 1)),  # a machine without a TPU
+        ({"worker-network-endpoints": "unknown:unknown:10.0.0.2"}, processes.Start("one", 1)),
+        ({"worker-network-endpoints": "a:1:10.0.0.2,b:2:10.0.0.3", "tpu-env": "ZONE: 'z'\n"}, processes.Start("tpu", 2)),
+        ({"worker-network-endpoints": "h0,h1", "tpu-env": "ZONE: 'z'\nMEGASCALE_NUM_SLICES: '2'\n"}, processes.Start("tpu", 4)),
+    ],
+)
+def test_a_slice_of_compute_engine_is_noticed(monkeypatch, metadata_server, attributes, expected):
+    monkeypatch.setattr(_Metadata, "attributes", attributes)
+    assert processes.detect(metadata_server) == expected
+    assert processes.detect(metadata_server | {"TPU_SKIP_MDS_QUERY": "1"}) == processes.Start("one", 1)
+
+
+def test_no_metadata_server_is_one_process():
+    assert processes.detect({"GCE_METADATA_IP": "127.0.0.1:9"}) == processes.Start("one", 1)
+
+
+def test_one_host_of_a_slice_is_told_so():
+    """A host of a slice, alone: its neighbour is only named. JAX itself would wait for ever."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        slice_of_two = {"TPU_WORKER_HOSTNAMES": "127.0.0.1,127.0.0.2", "TPU_WORKER_ID": "0", "VLGUARD_START_TIMEOUT": "3"}
+        port = {"JAX_COORDINATOR_PORT": str(taken.getsockname()[1])}
+    code = "from vlguard_jax import cli; from vlguard_jax.parallel import processes; cli.run(lambda _: processes.start())"
+    # As on a TPU machine, which this is not.
+    code = f"from jax._src.clusters import cloud_tpu_cluster as c; c.running_in_cloud_tpu_vm = True; {code}"
+    done = subprocess.run([sys.executable, "-c", code], env=os.environ | slice_of_two | port, capture_output=True, text=True, timeout=100)
+    assert done.returncode == 2, done.stderr
+    said = "error: not all of 2 processes came within 3 s; this is one host of a slice of 2; start the same command on every host"
+    assert done.stderr.startswith(said) and done.stderr.count("\n") == 1, done.stderr
+
+
+FACTS = {"config": {"seed": 1, "data": {"c": 2}}, "versions": {"jax": "0.1"}, "devices": {"count": 4, "kind": "cpu"}}
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({}, ""),
+        ({"config": {"seed": 1, "data": {"c": 3}}}, "process 5 has config.data.c=3, process 0 has 2; start all with the same command"),
+        ({"versions": {"jax": "0.2"}}, "process 5 has versions.jax='0.2', process 0 has '0.1'; install the same packages and"),
+        ({"devices": {"count": 2, "kind": "cpu"}}, "process 5 has devices.count=2, process 0 has 4; start every process on as many"),
+    ],
+)
+def test_the_first_difference_is_named(change, message):
+    said = processes._difference(5, FACTS | change, FACTS)
+    assert said.startswith(message) and bool(said) == bool(message)
+
+
+def test_versions_tell_one_source_from_another(monkeypatch, tmp_path):
+    before = processes._versions()
+    assert before == processes._versions() and before["jax"] == jax.__version__
+    (tmp_path / "__init__.py").write_text("")
+    monkeypatch.setattr(processes.vlguard_jax, "__file__", str(tmp_path / "__init__.py"))
+    assert before["source of vlguard_jax"] != processes._versions()["source of vlguard_jax"]
+
+
+def test_alone_there_is_nobody_to_ask():
+    processes.agree({"a": 1})
+    processes.agree_on_files({"a": "b"})
+    assert processes.from_first(lambda: 7) == 7 and processes.Team().first
+    with pytest.raises(errors.UserError, match=r"^mine$"), processes.together():
+        raise errors.UserError("mine")

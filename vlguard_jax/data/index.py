@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 
 from jaxtyping import Int32, Int64
 import numpy as np
@@ -27,6 +28,13 @@ class SampleIndex:
 
     def __len__(self) -> int:
         return len(self.ids)
+
+    def digest(self) -> str:
+        """sha256 over all of it."""
+        digest = hashlib.sha256("\n".join((*self.source_names, *self.ids)).encode("utf-8", "surrogatepass"))
+        for counts in (self.length, self.pictures, self.supervised, self.modality_length, self.source):
+            digest.update(np.ascontiguousarray(counts).tobytes())
+        return digest.hexdigest()
 
     @property
     def supervised_share(self) -> float:

@@ -2,6 +2,8 @@
 
 The answer to a prompt does not depend on the batch it falls into: rows are right-padded, every row has its own positions, and
 padding is never attended to.
+
+With several processes all ask the same prompts in the same order; each sends its devices their rows, and each is handed all answers.
 """
 
 from __future__ import annotations
@@ -123,7 +125,8 @@ class Engine:
             image_size=vision.image_size if vision else 1,
         )
         last = np.asarray([len(s.tokens) - 1 for s in samples] + [-1] * (self._rows - len(samples)), np.int32)
-        placed = jax.device_put((batch, last), mesh_lib.row_sharding(self._mesh))
+        place = mesh_lib.row_sharding(self._mesh)
+        placed = jax.tree.map(lambda x: mesh_lib.put(x, place), (batch, last))
         return self._answer(self._params, *placed)
 
 

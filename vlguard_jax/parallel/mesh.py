@@ -94,6 +94,14 @@ def row_sharding(mesh: Mesh, *, leading: int = 0) -> NamedSharding:
     return NamedSharding(mesh, PartitionSpec(*(None,) * leading, ROW_AXES))
 
 
+def put(x: np.ndarray, sharding: NamedSharding) -> Array:
+    """A host array on its devices. With several processes all have the same one, and each sends its own devices their parts.
+
+    (jax.device_put would first send all of it from process 0 to a device of every other, to compare.)
+    """
+    return jax.make_array_from_callback(x.shape, sharding, lambda index: x[index])
+
+
 def constrain_rows(mesh: Mesh) -> Callable[[Array], Array]:
     """A function for the inside of a program: its argument [B, ...] lies with its rows over the data and fsdp axes."""
     return functools.partial(jax.lax.with_sharding_constraint, shardings=row_sharding(mesh))

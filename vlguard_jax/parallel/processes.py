@@ -1,6 +1,7 @@
 """Several processes that run one program: how they find each other, and what they agree on before anything is computed.
 
-- TPU pod or slice of several hosts: start the same command on every host; JAX finds the others by the slice's own metadata.
+- TPU pod or slice of several hosts: start the same command on every host; JAX finds the others by GKE's variables or by the metadata that
+  Compute Engine serves to its TPU machines.
 - SLURM: `srun` starts one process per task; JAX reads SLURM's variables.
 - Plain hosts: JAX_COORDINATOR_ADDRESS=HOST:PORT of process 0, JAX_NUM_PROCESSES and JAX_PROCESS_ID in every process.
 - Anything else is one process, and nothing is started.
@@ -12,27 +13,43 @@ Who is missing at the start is said after VLGUARD_START_TIMEOUT seconds (default
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 import contextlib
 import dataclasses
+import hashlib
+from importlib import metadata
 import json
 import logging
 import os
 from pathlib import Path
+import platform
 import sys
 import threading
-from typing import Any
+from typing import Any, TypeVar
+import urllib.error
+import urllib.request
 
 import jax
 from jax.experimental import multihost_utils
 import numpy as np
 
+import vlguard_jax
 from vlguard_jax import errors
 
 TIMEOUT = 300  # seconds
 GRACE = 60  # seconds that JAX waits longer than we do
 OURS = ("JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID")
-LONGEST = 1 << 20  # bytes of settings that processes show each other
+PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy", "pillow", "sentencepiece")
+PROBLEM = 1000  # bytes of a process's problem that the others are told
+# Way out where processes differ in: what was asked for, what is installed, what they run on, what they read.
+WAYS = {
+    "config": "start all with the same command",
+    "versions": "install the same packages and the same checkout on every host",
+    "devices": "start every process on as many devices of one kind",
+    "files": "give every process the same files",
+}
+
+T = TypeVar("T")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,31 +66,55 @@ def detect(environment: Mapping[str, str]) -> Start:
     """How a process with these environment variables is to start.
 
     Raises:
-      UserError: of the three variables for plain hosts some are missing or not numbers.
+      UserError: of the three variables for plain hosts some are missing, or a variable that has to be a number is none.
     """
     given = [name for name in OURS if environment.get(name)]
     if given:
         missing = [name for name in OURS if name not in given]
         if missing:
             raise errors.UserError(f"{', '.join(given)} set, but not {', '.join(missing)}; set all three in every process, or none")
-        count, index = (_number(environment, name) for name in OURS[1:])
-        if not 0 <= index < count:
+        count, index = _number(environment, OURS[1], 1), _number(environment, OURS[2], 0)
+        if index >= count:
             raise errors.UserError(f"JAX_PROCESS_ID={index} must be from 0 to JAX_NUM_PROCESSES - 1 = {count - 1}")
         return Start("plain", count, index, environment[OURS[0]])
-    hosts = [name for name in environment.get("TPU_WORKER_HOSTNAMES", "").split(",") if name]
-    slices = int(environment.get("MEGASCALE_NUM_SLICES") or 1)
-    if len(hosts) * slices > 1:
-        return Start("tpu", len(hosts) * slices)
-    if int(environment.get("SLURM_NTASKS") or 1) > 1 and "SLURM_STEP_NODELIST" in environment:
-        return Start("slurm", int(environment["SLURM_NTASKS"]))
+    workers, slices = environment.get("TPU_PROCESS_ADDRESSES") or environment.get("TPU_WORKER_HOSTNAMES"), "MEGASCALE_NUM_SLICES"
+    if not workers:
+        workers, environment = _compute_engine(environment)
+    hosts = len([name for name in workers.split(",") if name]) * _number(environment, slices, 1)
+    if hosts > 1:
+        return Start("tpu", hosts)
+    if "SLURM_STEP_NODELIST" in environment and (tasks := _number(environment, "SLURM_NTASKS", 1)) > 1:
+        return Start("slurm", tasks)
     return Start("one", 1)
 
 
-def _number(environment: Mapping[str, str], name: str) -> int:
+def _compute_engine(environment: Mapping[str, str]) -> tuple[str, Mapping[str, str]]:
+    """Workers of the slice, and the environment with its count of slices, as a TPU machine of Compute Engine is told them; else ""."""
+    if environment.get("TPU_SKIP_MDS_QUERY") or environment.get("JAX_PLATFORMS", "").startswith("cpu"):
+        return "", environment  # JAX sets the former where there is no TPU
+    workers = _metadata(environment, "worker-network-endpoints")
+    pairs = (line.partition(":")[::2] for line in _metadata(environment, "tpu-env").splitlines()) if workers else ()
+    told = {name.strip(): value.strip(" '\"") for name, value in pairs}
+    return workers, {**{name: value for name, value in told.items() if name.startswith("MEGASCALE_")}, **environment}
+
+
+def _metadata(environment: Mapping[str, str], key: str) -> str:
+    """An attribute of this machine from Compute Engine's metadata server; "" where there is none, or no server."""
+    host = environment.get("GCE_METADATA_IP", "metadata.google.internal")
+    asked = urllib.request.Request(f"http://{host}/computeMetadata/v1/instance/attributes/{key}", headers={"Metadata-Flavor": "Google"})
     try:
-        return int(environment[name])
-    except ValueError:
-        raise errors.UserError(f"{name}={environment[name]!r} must be a whole number") from None
+        with urllib.request.urlopen(asked, timeout=10) as answer:
+            return answer.read().decode()
+    except (urllib.error.URLError, TimeoutError):
+        return ""
+
+
+def _number(environment: Mapping[str, str], name: str, default: int) -> int:
+    """A whole number from 1 (from 0 where the default is 0)."""
+    given = environment.get(name) or str(default)
+    if not (given.isascii() and given.isdigit()) or (default and not int(given)):
+        raise errors.UserError(f"{name}={given!r} must be a whole number{', at least 1' if default else ''}")
+    return int(given)
 
 
 def start(environment: Mapping[str, str] | None = None) -> None:
@@ -86,7 +127,7 @@ def start(environment: Mapping[str, str] | None = None) -> None:
     found = detect(environment)
     if found.kind == "one":
         return
-    seconds = int(environment.get("VLGUARD_START_TIMEOUT") or TIMEOUT)
+    seconds = _number(environment, "VLGUARD_START_TIMEOUT", TIMEOUT)
     print(f"waiting for {found.count} processes ({found.kind}), at most {seconds} s", flush=True)
     given = (found.address, found.count, found.index) if found.kind == "plain" else (None, None, None)
     watch = threading.Timer(seconds, _give_up, (_missing(found, seconds),))
@@ -145,34 +186,121 @@ def log_file(workdir: Path) -> Iterator[None]:
 
 
 def agree(settings: Mapping[str, Any]) -> None:
-    """Compare the settings of all processes; every one of them has to call it.
+    """Compare the settings of all processes, their packages and their devices; every one of them has to call it.
 
     Raises:
-      UserError: process 0 has another setting; the first is named. Raised in every process.
+      UserError: a process differs from process 0; the first difference is named. Raised in every process.
+    """
+    if jax.process_count() > 1:
+        here = jax.local_devices()
+        _compare({"config": settings, "versions": _versions(), "devices": {"count": len(here), "kind": here[0].device_kind}})
+
+
+def agree_on_files(digests: Mapping[str, str]) -> None:
+    """Compare what the processes read, by digests under names for the user; every process has to call it.
+
+    Raises:
+      UserError: as `agree`.
+    """
+    if jax.process_count() > 1:
+        _compare({"files": digests})
+
+
+@contextlib.contextmanager
+def together() -> Iterator[None]:
+    """A UserError in the body ends all processes, each with that one line. Every process has to come here; the body of one may be empty,
+    and must not wait for another."""
+    if jax.process_count() == 1:
+        yield
+        return
+    try:
+        yield
+    except errors.UserError as e:
+        _tell_problem(f"process {jax.process_index()}: {e}")
+    else:
+        _tell_problem("")
+
+
+def from_first(make: Callable[[], T]) -> T:
+    """What process 0 makes, JSON values, in every process; the others do not call `make`, but all have to come here.
+
+    Raises:
+      UserError: `make` did, in process 0. Raised in every process.
     """
     if jax.process_count() == 1:
-        return
-    own = json.dumps(settings, sort_keys=True).encode()
-    if len(own) > LONGEST:
-        raise errors.UserError(f"the config takes {len(own)} bytes as JSON; processes compare at most {LONGEST}")
-    room = np.zeros(LONGEST, np.uint8)
-    room[: len(own)] = np.frombuffer(own, np.uint8)
-    first = bytes(multihost_utils.broadcast_one_to_all(room)).rstrip(b"\0")
-    differ = multihost_utils.process_allgather(np.asarray(first != own))
-    if not differ.any():
-        return
-    others = [int(i) for i in np.flatnonzero(differ)]
-    if first == own:
-        raise errors.UserError(f"process {others[0]} was started with another config than process 0; start all with the same command")
-    name, ours, theirs = _first_difference(json.loads(own), json.loads(first))
-    raise errors.UserError(
-        f"process {jax.process_index()} has config.{name}={ours!r}, process 0 has {theirs!r}; start all with the same command"
-    )
+        return make()
+    made = []
+    with together():
+        if jax.process_index() == 0:
+            made.append(make())
+    return json.loads(_from_first(json.dumps(made).encode()))[0]
 
 
-def _first_difference(ours: Any, theirs: Any, where: str = "") -> tuple[str, Any, Any]:
+class Team:
+    """All processes, in the form that safety/run.py, which knows no JAX, asks for."""
+
+    def __init__(self) -> None:
+        self.first = jax.process_index() == 0
+
+    def from_first(self, make: Callable[[], T]) -> T:
+        """See the function of that name."""
+        return from_first(make)
+
+    def agree(self, digests: Mapping[str, str]) -> None:
+        """See `agree_on_files`."""
+        agree_on_files(digests)
+
+
+def _from_first(data: bytes) -> bytes:
+    """The bytes that process 0 has."""
+    room = np.zeros(int(multihost_utils.broadcast_one_to_all(np.int32(len(data)))), np.uint8)
+    if jax.process_index() == 0:
+        room[:] = np.frombuffer(data, np.uint8)
+    return np.asarray(multihost_utils.broadcast_one_to_all(room), np.uint8).tobytes()
+
+
+def _tell_problem(problem: str) -> None:
+    """Raises UserError in all processes if one has a problem: that of the first who has."""
+    data = problem.encode()[:PROBLEM]
+    own = np.frombuffer(data.ljust(PROBLEM, b"\0"), np.uint8)
+    for row in np.asarray(multihost_utils.process_allgather(own), np.uint8):
+        if told := row.tobytes().rstrip(b"\0").decode(errors="ignore"):
+            raise errors.UserError(told)
+
+
+def _compare(facts: Mapping[str, Any]) -> None:
+    own = json.dumps(facts, sort_keys=True).encode()
+    first = _from_first(own)
+    _tell_problem(_difference(jax.process_index(), json.loads(own), json.loads(first)))
+
+
+def _difference(index: int, ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> str:
+    """The first difference to process 0 in a sentence, "" without one."""
+    for section, way in WAYS.items():
+        if ours.get(section) != theirs.get(section):
+            name, own, first = _first_difference(ours[section], theirs[section], section)
+            return f"process {index} has {name}={_short(own)}, process 0 has {_short(first)}; {way}"
+    return ""
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 200 else f"{text[:197]}..."
+
+
+def _first_difference(ours: Any, theirs: Any, where: str) -> tuple[str, Any, Any]:
     if isinstance(ours, dict) and isinstance(theirs, dict):
         for key in sorted(ours.keys() | theirs.keys()):
             if ours.get(key) != theirs.get(key):
-                return _first_difference(ours.get(key), theirs.get(key), f"{where}.{key}" if where else key)
+                return _first_difference(ours.get(key), theirs.get(key), f"{where}.{key}")
     return where, ours, theirs
+
+
+def _versions() -> dict[str, str]:
+    """Of everything that may change a program or its result, this package's source included."""
+    source = hashlib.sha256()
+    root = Path(vlguard_jax.__file__).parent
+    for path in sorted(root.rglob("*.py")):
+        source.update(f"{path.relative_to(root)}\n".encode() + path.read_bytes())
+    own = {"python": platform.python_version(), "source of vlguard_jax": source.hexdigest()[:12]}
+    return own | {name: metadata.version(name) for name in PACKAGES}

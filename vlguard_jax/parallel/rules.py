@@ -19,6 +19,7 @@ import numpy as np
 from vlguard_jax import errors
 from vlguard_jax import trees
 from vlguard_jax.models import config as model_config
+from vlguard_jax.parallel import mesh as mesh_lib
 
 # Dotted path (regular expression, whole match) -> axes. Kernels are [in, out] after the layer axis: what comes from the residual
 # stream is split by `fsdp` on its input and `tensor` on its output, what goes back the other way round. The frozen tower is small
@@ -99,7 +100,8 @@ def place(params: dict[str, Any], mesh: Mesh, dtype: np.dtype) -> dict[str, Any]
     """
 
     def put(x: Any, sharding: NamedSharding) -> jax.Array:
-        cast = x.astype(dtype, copy=False) if isinstance(x, np.ndarray) else jnp.asarray(x, dtype)
-        return jax.device_put(cast, sharding)
+        if isinstance(x, np.ndarray):
+            return mesh_lib.put(x.astype(dtype, copy=False), sharding)
+        return jax.device_put(jnp.asarray(x, dtype), sharding)
 
     return jax.tree.map(put, params, shardings(params, mesh))

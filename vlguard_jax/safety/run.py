@@ -8,7 +8,7 @@ import dataclasses
 import itertools
 import json
 import pathlib
-from typing import Any
+from typing import Any, Protocol
 
 from vlguard_jax import config as settings_lib
 from vlguard_jax import errors
@@ -33,6 +33,36 @@ FREE = ("judges", "paper_row", "baseline", "mesh", "decode.batch_size", "benchma
 
 # (answers that exist, answers wanted) -> context around the work; it yields a function that is told of new answers.
 Progress = Callable[[int, int], contextlib.AbstractContextManager[Callable[[int], None]]]
+
+
+class Team(Protocol):
+    """The processes that evaluate together. All of them ask the same questions in the same order; the first alone keeps the files."""
+
+    @property
+    def first(self) -> bool:
+        """Whether this is the process that writes."""
+        ...
+
+    def from_first(self, make: Callable[[], Any]) -> Any:
+        """The JSON values that `make` gives in the first process, or its UserError, in all of them; `make` runs in the first alone."""
+        ...
+
+    def agree(self, digests: Mapping[str, str]) -> None:
+        """Raises UserError, in all of them, unless all give the same digests of what they have read."""
+        ...
+
+
+class Alone:
+    """A team of one process."""
+
+    first = True
+
+    def from_first(self, make: Callable[[], Any]) -> Any:
+        """What `make` gives."""
+        return make()
+
+    def agree(self, digests: Mapping[str, str]) -> None:
+        """There is nobody to differ from."""
 
 
 @contextlib.contextmanager
@@ -73,6 +103,7 @@ def evaluate(
     *,
     say: Callable[[str], None] = print,
     progress: Progress = silent,
+    team: Team | None = None,
 ) -> list[asr.Row]:
     """Answer what is not answered yet, judge what is not judged yet, write the result files of design 2.3.
 
@@ -81,28 +112,54 @@ def evaluate(
       folder: working directory. A run that was stopped goes on where it was; judges can be added later.
       model: whom to ask.
       say: receives notices for the user.
-      progress: see `Progress`.
+      progress: see `Progress`; of the first process of a team.
+      team: the processes that do this together; None: this one alone.
 
     Returns:
-      the rows of summary.json: one per judge and subset.
+      the rows of summary.json, one per judge and subset; in every process of a team.
 
     Raises:
       UserError: see `check`, `questions.ask`, `store.Store` and `workdir.claim`.
     """
+    team = team or Alone()
     items = check(config)
     questions = questions_lib.ask(config, model, items)
-    workdir_lib.claim(folder, config, free=FREE)
-    store = store_lib.Store(folder, config, model)
-    for notice in store.notices:
-        say(notice)
+    team.agree({"weights": model.weights_sha256, "questions and pictures": results.sha256("".join(q.key for q in questions))})
     benchmark = benchmarks.get(config.benchmark.name)
     judging = [(judge, asr.metrics(judge, benchmark, items)) for judge in judges.get(config.judges)]
-    missing = store.unanswered(questions)
+    kept: list[store_lib.Store] = []  # of the first process
+
+    def open_store() -> list[str]:
+        workdir_lib.claim(folder, config, free=FREE)
+        kept.append(store_lib.Store(folder, config, model))
+        for notice in kept[0].notices:
+            say(notice)
+        return [q.key for q in kept[0].unanswered(questions)]
+
+    def judge_all() -> list[asr.Row]:
+        return _judged(config, folder, model, kept[0], judging, questions)
+
+    by_key = {q.key: q for q in questions}
+    missing = [by_key[key] for key in team.from_first(open_store)]
     if missing:
-        with progress(len(questions) - len(missing), len(questions)) as advance:
+        shown = progress if team.first else silent
+        with shown(len(questions) - len(missing), len(questions)) as advance:
             for batch in _in_batches(_answers(config, model, missing), config.decode.batch_size):
-                store.add(batch, judging)
+                for store in kept:
+                    store.add(batch, judging)
                 advance(len(batch))
+    return team.from_first(judge_all)
+
+
+def _judged(
+    config: settings_lib.EvalConfig,
+    folder: pathlib.Path,
+    model: model_lib.Model,
+    store: store_lib.Store,
+    judging: Sequence[tuple[judge_lib.Judge, Mapping[str, str]]],
+    questions: Sequence[questions_lib.Question],
+) -> list[asr.Row]:
+    """Judge what is not judged yet and write summary.json."""
     baseline = baseline_lib.Baseline(pathlib.Path(config.baseline)) if config.baseline else None
     rows: list[asr.Row] = []
     for judge, measured in judging:
@@ -119,6 +176,7 @@ def evaluate_grid(
     *,
     say: Callable[[str], None] = print,
     progress: Progress = silent,
+    team: Team | None = None,
 ) -> list[asr.Row]:
     """`evaluate` for every template with every image mode, each in its own folder below `folder`; `folder` gets all rows.
 
@@ -128,8 +186,9 @@ def evaluate_grid(
     for template, mode in itertools.product(templates.TEMPLATES, images.MODES):
         asked = dataclasses.replace(config.model, template=template, image_mode=mode)
         part = dataclasses.replace(config, model=asked, preset=f"{template}+{mode}")
-        rows += evaluate(part, folder / f"{template}-{mode}", model, say=say, progress=progress)
-    workdir_lib.write_text(folder / results.SUMMARY, json.dumps(rows, indent=1) + "\n")
+        rows += evaluate(part, folder / f"{template}-{mode}", model, say=say, progress=progress, team=team)
+    if team is None or team.first:
+        workdir_lib.write_text(folder / results.SUMMARY, json.dumps(rows, indent=1) + "\n")
     return rows
 
 

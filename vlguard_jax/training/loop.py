@@ -72,19 +72,21 @@ def train(settings: config.TrainConfig, workdir: str | Path) -> Result:
     # 1. The directory belongs to one configuration. Nothing is written before the input has proved good.
     workdir = Path(workdir)
     processes.agree(workdir_lib.plain(settings))
-    workdir_lib.check(workdir, settings, free=FREE_SETTINGS)
     main = jax.process_index() == 0
     console = rich_console.Console(quiet=not main, soft_wrap=True, highlight=False)
     # 2. Model and data; every step of the run is looked at before anything is computed.
-    start = setup.load_model(settings)
-    with _reading_bar(console) as progress_of:
+    with processes.together(), _reading_bar(console) as progress_of:
+        workdir_lib.check(workdir, settings, free=FREE_SETTINGS)
+        start = setup.load_model(settings)
         data = setup.load_data(settings, start, progress_of, workdir / PROBLEMS_FILE)
+    processes.agree_on_files({"weights": start.weights_sha256, "conversations": data.mixture.index.digest()})
     program = setup.build_program(settings, start, data.total_updates)
-    if main:
-        workdir_lib.claim(workdir, settings, free=FREE_SETTINGS)
-        (workdir / PROBLEMS_FILE).unlink(missing_ok=True)
-        if data.mixture.drops:
-            mixtures.write_drops(data.mixture.drops, workdir / "skipped.jsonl")
+    with processes.together():
+        if main:
+            workdir_lib.claim(workdir, settings, free=FREE_SETTINGS)
+            (workdir / PROBLEMS_FILE).unlink(missing_ok=True)
+            if data.mixture.drops:
+                mixtures.write_drops(data.mixture.drops, workdir / "skipped.jsonl")
     # 3. The state, fresh or restored: a step number is all there is to know about the data.
     with processes.log_file(workdir):
         _say(console, *_introduction(settings, start, data))
