@@ -1,8 +1,11 @@
-"""Several real processes on this machine, each with a few fake CPU devices, that train together.
+"""Several real processes on this machine, each with a few fake CPU devices, that do one job after the other together.
 
-As a program: `python -m tests.multiprocess.hosts SETTINGS.json WORKDIR` is one of them.
+As a program: `python -m tests.multiprocess.hosts JOBS.json` is one of them. Programs are compiled once for all jobs of one kind of run.
 """
 
+from __future__ import annotations
+
+import contextlib
 import dataclasses
 import json
 import os
@@ -10,31 +13,58 @@ import pathlib
 import socket
 import subprocess
 import sys
+import time
+from typing import Any
+from unittest import mock
 
 from vlguard_jax import config
+from vlguard_jax import errors
 
-SECONDS = 240
+SECONDS = 400
+COLLECTIVES = "--xla_cpu_collective_call_terminate_timeout_seconds=600"  # see tests/conftest.py
 
 
-def start(folder: pathlib.Path, settings: list[config.TrainConfig], devices: int, count: int | None = None, **environment: str) -> list:
-    """One process for each of `settings`, told to expect `count` of them (default: as many as there are)."""
+@dataclasses.dataclass(frozen=True)
+class Job:
+    """What every process is to do: train or evaluate by `settings` in `workdir`, begun when the file `after` is there.
+
+    changes: of single processes, as a mistake: {process: settings}. versions: each process says it has a jax of its own.
+    refused: a user's mistake that this process alone comes upon.
+    """
+
+    workdir: pathlib.Path
+    settings: config.TrainConfig | config.EvalConfig
+    after: pathlib.Path | None = None
+    changes: dict[int, config.TrainConfig] = dataclasses.field(default_factory=dict)
+    versions: bool = False
+    refused: int = -1
+
+    def of(self, process: int) -> dict[str, Any]:
+        """For one process, as JSON."""
+        plain = dataclasses.asdict(self) | {"settings": dataclasses.asdict(self.changes.get(process, self.settings)), "changes": None}
+        return {**plain, "evaluate": isinstance(self.settings, config.EvalConfig)}
+
+
+def start(folder: pathlib.Path, jobs: list[Job], devices: tuple[int, ...], count: int | None = None, **environment: str) -> list:
+    """One process for each number of `devices`, told to expect `count` of them (default: as many as there are)."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     folder.mkdir(parents=True, exist_ok=True)
     running = []
-    for i, of_process in enumerate(settings):
-        file = folder / f"settings-{i}.json"
-        file.write_text(json.dumps(dataclasses.asdict(of_process)))
+    for i, own_devices in enumerate(devices):
+        file = folder / f"jobs-{i}.json"
+        file.write_text(json.dumps([job.of(i) for job in jobs], default=str))
         own = {
             "JAX_COORDINATOR_ADDRESS": f"127.0.0.1:{port}",
-            "JAX_NUM_PROCESSES": str(count or len(settings)),
+            "JAX_NUM_PROCESSES": str(count or len(devices)),
             "JAX_PROCESS_ID": str(i),
             "JAX_PLATFORMS": "cpu",
-            "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}",
+            "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "1e9",  # see stand.use_devices
+            "XLA_FLAGS": f"--xla_force_host_platform_device_count={own_devices} {COLLECTIVES}",
             **environment,
         }
-        command = [sys.executable, "-m", "tests.multiprocess.hosts", str(file), str(folder)]
+        command = [sys.executable, "-m", "tests.multiprocess.hosts", str(file)]
         out = (folder / f"output-{i}.txt").open("w")
         running.append(subprocess.Popen(command, env=os.environ | own, stdout=out, stderr=subprocess.STDOUT))
     return running
@@ -54,14 +84,67 @@ def output(folder: pathlib.Path, i: int) -> str:
     return (folder / f"output-{i}.txt").read_text()
 
 
-def main(_: list[str]) -> int:
+def programs() -> Any:
+    """Context in which runs that differ in their length alone share one train step, as plain JAX users would; yields all steps."""
+    from vlguard_jax.training import program
+
+    build, made = program.build, {}
+
+    def once(settings: config.TrainConfig, model: Any, lora: Any, mesh: Any, total_updates: int) -> program.Program:
+        same = dataclasses.replace(settings, optimizer=dataclasses.replace(settings.optimizer, max_steps=0), run=config.RunSettings())
+        key = json.dumps([dataclasses.asdict(same), dict(mesh.shape), total_updates])
+        if key not in made:
+            made[key] = build(settings, model, lora, mesh, total_updates)
+        return made[key]
+
+    @contextlib.contextmanager
+    def patched() -> Any:
+        with mock.patch.object(program, "build", once):
+            yield made
+
+    return patched()
+
+
+def _do(job: dict[str, Any]) -> int:
+    import jax
+
+    from vlguard_jax import evaluate
     from vlguard_jax.parallel import processes
     from vlguard_jax.training import loop
 
-    settings, workdir = sys.argv[1:]
+    while job["after"] and not pathlib.Path(job["after"]).exists():
+        time.sleep(0.1)
+    refused = job["refused"] == jax.process_index()
+    mistake = mock.Mock(side_effect=errors.UserError("chats.json: no such file"))
+    versions = {"jax": f"0.{jax.process_index()}"}
+    with (
+        mock.patch.object(loop.setup, "load_data", mistake) if refused else contextlib.nullcontext(),
+        mock.patch.object(processes, "_versions", lambda: versions) if job["versions"] else contextlib.nullcontext(),
+    ):
+        if job["evaluate"]:
+            evaluate.run(config.resolve(job["settings"], config.EvalConfig), pathlib.Path(job["workdir"]), quiet=True)
+            return 0
+        result = loop.train(config.resolve(job["settings"], config.TrainConfig), job["workdir"])
+        return 0 if result.finished else 75
+
+
+def main(_: list[str]) -> int:
+    """Every job; a user's mistake ends the job, not the process."""
+    from vlguard_jax.parallel import processes
+
+    jobs = json.loads(pathlib.Path(sys.argv[1]).read_text())
     processes.start()
-    result = loop.train(config.resolve(json.loads(pathlib.Path(settings).read_text()), config.TrainConfig), workdir)
-    return 0 if result.finished else 75
+    code = 0
+    with programs() as made:
+        for job in jobs:
+            try:
+                code = max(code, _do(job))
+            except errors.UserError as e:
+                if len(jobs) == 1:
+                    raise
+                print(f"error: {e}", flush=True)
+    print("compilations:", [program.step._cache_size() for program in made.values()])
+    return code
 
 
 if __name__ == "__main__":

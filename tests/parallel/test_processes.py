@@ -112,10 +112,12 @@ def test_one_host_of_a_slice_is_told_so():
         taken.bind(("127.0.0.1", 0))
         slice_of_two = {"TPU_WORKER_HOSTNAMES": "127.0.0.1,127.0.0.2", "TPU_WORKER_ID": "0", "VLGUARD_START_TIMEOUT": "3"}
         port = {"JAX_COORDINATOR_PORT": str(taken.getsockname()[1])}
+    megascale = {"MEGASCALE_COORDINATOR_ADDRESS": "127.0.0.1", "MEGASCALE_NUM_SLICES": "1", "MEGASCALE_SLICE_ID": "0"}
+    environment = os.environ | slice_of_two | port | megascale
     code = "from vlguard_jax import cli; from vlguard_jax.parallel import processes; cli.run(lambda _: processes.start())"
     # As on a TPU machine, which this is not.
     code = f"from jax._src.clusters import cloud_tpu_cluster as c; c.running_in_cloud_tpu_vm = True; {code}"
-    done = subprocess.run([sys.executable, "-c", code], env=os.environ | slice_of_two | port, capture_output=True, text=True, timeout=100)
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=100)
     assert done.returncode == 2, done.stderr
     said = "error: not all of 2 processes came within 3 s; this is one host of a slice of 2; start the same command on every host"
     assert done.stderr.startswith(said) and done.stderr.count("\n") == 1, done.stderr

@@ -130,13 +130,15 @@ def start(environment: Mapping[str, str] | None = None) -> None:
     seconds = _number(environment, "VLGUARD_START_TIMEOUT", TIMEOUT)
     print(f"waiting for {found.count} processes ({found.kind}), at most {seconds} s", flush=True)
     given = (found.address, found.count, found.index) if found.kind == "plain" else (None, None, None)
-    watch = threading.Timer(seconds, _give_up, (_missing(found, seconds),))
+    late = f"not all of {found.count} processes came within {seconds} s; {_way(found)}"
+    watch = threading.Timer(seconds, _give_up, (late,))
     watch.daemon = True
     watch.start()
     try:
         jax.distributed.initialize(*given, initialization_timeout=seconds + GRACE)
     except Exception as e:  # jax raises what its transport raises
-        raise errors.UserError(f"{_missing(found, seconds)} ({(str(e).splitlines() or [type(e).__name__])[0][:200]})") from e
+        reason = (str(e).splitlines() or [type(e).__name__])[0][:200]
+        raise errors.UserError(f"{found.count} processes could not be joined: {reason}; {_way(found)}") from e
     finally:
         watch.cancel()
     if found.kind == "tpu" and jax.process_count() < (found.count or 1):
@@ -152,13 +154,13 @@ def _give_up(message: str) -> None:
     os._exit(errors.EXIT_USER_ERROR)
 
 
-def _missing(found: Start, seconds: int) -> str:
+def _way(found: Start) -> str:
     ways = {
         "tpu": f"this is one host of a slice of {found.count}; start the same command on every host (launch/ does)",
         "slurm": "start it with srun, one process for each task",
         "plain": f"check that JAX_COORDINATOR_ADDRESS={found.address} can be reached and that all {found.count} were started",
     }
-    return f"not all of {found.count} processes came within {seconds} s; {ways[found.kind]}"
+    return ways[found.kind]
 
 
 @contextlib.contextmanager

@@ -8,7 +8,7 @@ import dataclasses
 import itertools
 import json
 import pathlib
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from vlguard_jax import config as settings_lib
 from vlguard_jax import errors
@@ -35,6 +35,7 @@ FREE = ("judges", "paper_row", "baseline", "mesh", "decode.batch_size", "benchma
 Progress = Callable[[int, int], contextlib.AbstractContextManager[Callable[[int], None]]]
 
 
+@runtime_checkable
 class Team(Protocol):
     """The processes that evaluate together. All of them ask the same questions in the same order; the first alone keeps the files."""
 
