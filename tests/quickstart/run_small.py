@@ -90,6 +90,7 @@ def arm_trap(moment: Moment) -> None:
 def main() -> None:
     """Run to the end, through all moments."""
     folder, *names = sys.argv[1:]
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
     make_small()
     for moment in [*(MOMENTS[name] for name in names), None]:
         sys.stdout.flush()

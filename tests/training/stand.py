@@ -9,14 +9,17 @@ import tempfile
 from typing import Any
 from unittest import mock
 
+from flax import nnx
 import jax
 import numpy as np
 from PIL import Image
 import pytest
 
 from vlguard_jax import config
+from vlguard_jax.models import clip
+from vlguard_jax.models import config as model_config
 from vlguard_jax.parallel import mesh as mesh_lib
-from vlguard_jax.quickstart import language
+from vlguard_jax.quickstart import language as language_lib
 from vlguard_jax.quickstart import model as quickstart_model
 from vlguard_jax.quickstart import pictures
 from vlguard_jax.quickstart import tower
@@ -26,11 +29,23 @@ _BUILD = mesh_lib.build
 
 
 def write_model(folder: pathlib.Path, seed: int) -> None:
-    """Write the quickstart's model, its tower hardly warmed up, as a LLaVA folder."""
-    short = functools.partial(tower.warm_up, count=100, updates=2)
+    """Write the quickstart's model, its tower random, as a LLaVA folder."""
     # With the added token 384 rows, which a mesh can divide.
-    with mock.patch.object(tower, "warm_up", short), mock.patch.object(quickstart_model, "VOCABULARY", 383):
-        quickstart_model.write(folder, language.language(seed, len(pictures.symbols())))
+    with mock.patch.object(tower, "warm_up", _random_tower), mock.patch.object(quickstart_model, "VOCABULARY", 383):
+        quickstart_model.write(folder, language_lib.language(seed, len(pictures.symbols())))
+
+
+def _random_tower(vision: model_config.VisionConfig, language: language_lib.Language, seed: int) -> tuple[dict[str, Any], float]:
+    """What tower.warm_up returns, without the seconds that its training takes: norms 1, the rest small."""
+    rng = np.random.default_rng(seed)
+    shapes = nnx.to_pure_dict(nnx.eval_shape(lambda: nnx.state(clip.Tower(vision, nnx.Rngs(0)))))
+
+    def draw(path: tuple[Any, ...], leaf: jax.ShapeDtypeStruct) -> np.ndarray:
+        if path[-1].key == "scale":
+            return np.ones(leaf.shape, np.float32)
+        return (0.1 * rng.standard_normal(leaf.shape)).astype(np.float32)
+
+    return jax.tree_util.tree_map_with_path(draw, shapes), 0.0
 
 
 @functools.cache
