@@ -1,6 +1,10 @@
-"""Two processes with four devices each do what one device does."""
+"""Two processes with four devices each do what one does: train, stop and go on, evaluate; and what they say where they cannot."""
 
+from __future__ import annotations
+
+from collections.abc import Iterator
 import dataclasses
+import json
 import pathlib
 import signal
 import time
@@ -9,58 +13,155 @@ import numpy as np
 import pytest
 
 from tests.multiprocess import hosts
+from tests.safety import stand as safety_stand
 from tests.training import stand
+from vlguard_jax import config
+from vlguard_jax import evaluate
 from vlguard_jax import trees
 from vlguard_jax.checkpoints import load
 from vlguard_jax.training import loop
 
+UPDATES, STOP = 5, 3
 MESHES = {"full": {"data": 2, "fsdp": 4}, "lora": {"fsdp": 4, "tensor": 2}}
 
 
-def _settings(kind: str, **changes):
-    return stand.settings(lora={"rank": 4} if kind == "lora" else {}, run={"export": "llava"}, optimizer={"max_steps": 5}, **changes)
+def _settings(kind: str, updates: int = UPDATES, **changes) -> config.TrainConfig:
+    lora = {"rank": 4} if kind == "lora" else {}
+    settings = stand.settings(lora=lora, run={"export": "llava"}, optimizer={"max_steps": updates})
+    mesh = config.MeshSettings(**changes.pop("mesh", {}))
+    return dataclasses.replace(settings, mesh=mesh, **changes)
 
 
-@pytest.mark.parametrize("kind", MESHES)
-def test_two_processes_equal_one_device(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
-    running = hosts.start(tmp_path / "two", [_settings(kind, mesh=MESHES[kind])] * 2, devices=4)
-    stand.use_devices(monkeypatch, 1)
-    loop.train(_settings(kind), tmp_path / "one")
-    assert hosts.finish(running) == [0, 0], hosts.output(tmp_path / "two", 0) + hosts.output(tmp_path / "two", 1)
-    logs = [(tmp_path / "two" / "logs" / f"process-{i}.log").read_text() for i in (0, 1)]
-    assert all("5 updates of" in log for log in logs)
-    assert "5 updates of" in hosts.output(tmp_path / "two", 0)
-    assert "5 updates of" not in hosts.output(tmp_path / "two", 1)
-    losses = [[line["loss"] for line in stand.metrics(tmp_path / name)] for name in ("two", "one")]
-    assert len(losses[0]) == 5
+def _evaluation(root: pathlib.Path, limit: int = 0) -> config.EvalConfig:
+    return config.EvalConfig(
+        model=config.ModelSettings(str(stand.folder() / "init")),
+        precision=config.EvalPrecisionSettings("fp32"),
+        benchmark=config.BenchmarkSettings("vlguard_like", str(root / "benchmark"), limit=limit),
+        decode=config.DecodeSettings(max_new_tokens=6, batch_size=8),
+        mesh=config.MeshSettings(data=-1, fsdp=1),
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class Ran:
+    """Where each run of the two processes is, and what they printed."""
+
+    root: pathlib.Path
+    outputs: tuple[str, str]
+
+
+@pytest.fixture(scope="module")
+def ran(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ran]:
+    """All jobs in one pair of processes; meanwhile the same runs on one device, and the halves on eight devices, here."""
+    root = tmp_path_factory.mktemp("hosts")
+    safety_stand.write_benchmark(root / "benchmark")
+    two = _settings("full", mesh=MESHES["full"])
+    jobs = [
+        hosts.Job(root / "full", two),
+        hosts.Job(root / "lora", _settings("lora", mesh=MESHES["lora"])),
+        hosts.Job(root / "two-then-one", _settings("full", STOP, mesh=MESHES["full"])),
+        hosts.Job(root / "answers", _evaluation(root, limit=1)),
+        hosts.Job(root / "answers", _evaluation(root)),
+        hosts.Job(root / "other-settings", two, changes={1: dataclasses.replace(two, seed=7)}),
+        hosts.Job(root / "other-versions", two, versions=True),
+        hosts.Job(root / "refused", two, refused=1),
+        hosts.Job(root / "one-then-two", two, after=root / "stopped"),
+    ]
+    running = hosts.start(root, jobs, devices=(4, 4))
+    with pytest.MonkeyPatch.context() as patch, hosts.programs() as made:
+        stand.use_devices(patch, 8)
+        loop.train(_settings("full", STOP), root / "one-then-two")
+        (root / "stopped").touch()
+        evaluate.run(_evaluation(root), root / "answers-of-one", quiet=True)
+        assert hosts.finish(running) == [0, 0], hosts.output(root, 0) + hosts.output(root, 1)
+        loop.train(_settings("full"), root / "two-then-one")
+        stand.use_devices(patch, 1)
+        for kind in MESHES:
+            loop.train(_settings(kind), root / f"{kind}-of-one")
+        assert [program.step._cache_size() for program in made.values()] == [1, 1, 1]
+    yield Ran(root, (hosts.output(root, 0), hosts.output(root, 1)))
+
+
+def _equal(ran: Ran, name: str, expected: str) -> None:
+    """Losses of all updates and final parameters of two runs to 1e-5."""
+    losses = [[line["loss"] for line in stand.metrics(ran.root / run)] for run in (name, expected)]
+    assert len(losses[0]) == UPDATES
     np.testing.assert_allclose(*losses, rtol=1e-5)
-    ours, theirs = (trees.flatten(load.load(tmp_path / name / "model").params) for name in ("two", "one"))
+    ours, theirs = (trees.flatten(load.load(ran.root / run / "model").params) for run in (name, expected))
+    assert ours.keys() == theirs.keys()
     for path, value in ours.items():
         off = np.linalg.norm(value - theirs[path]) / max(np.linalg.norm(theirs[path]), 1e-12)
         assert off < 1e-5, f"{path}: {off}"
 
 
-def test_other_settings_in_another_process_are_named(tmp_path: pathlib.Path) -> None:
-    one, other = _settings("full"), _settings("full", seed=7)
-    assert hosts.finish(hosts.start(tmp_path, [one, other], devices=1)) == [2, 2]
-    assert "process 1 was started with another config than process 0" in hosts.output(tmp_path, 0)
-    assert f"process 1 has config.seed=7, process 0 has {one.seed}" in hosts.output(tmp_path, 1)
-    assert not (tmp_path / "config.json").exists()
+@pytest.mark.parametrize("kind", MESHES)
+def test_two_processes_equal_one_device(ran: Ran, kind: str) -> None:
+    _equal(ran, kind, f"{kind}-of-one")
+
+
+@pytest.mark.parametrize("name", ["two-then-one", "one-then-two"])
+def test_a_run_goes_on_with_another_number_of_processes(ran: Ran, name: str) -> None:
+    _equal(ran, name, "full-of-one")
+
+
+def test_each_step_is_compiled_once(ran: Ran) -> None:
+    """Full and LoRA, in four runs."""
+    assert all("compilations: [1, 1]" in output for output in ran.outputs)
+
+
+def test_each_process_keeps_a_log_and_the_first_speaks(ran: Ran) -> None:
+    logs = [(ran.root / "full" / "logs" / f"process-{i}.log").read_text() for i in (0, 1)]
+    assert all("5 updates of" in log for log in logs)
+    assert "5 updates of" in ran.outputs[0] and "5 updates of" not in ran.outputs[1]
+    went_on = [(ran.root / "one-then-two" / "logs" / f"process-{i}.log").read_text() for i in (0, 1)]
+    assert all(f"resumed after update {STOP}" in log for log in went_on)
+
+
+def test_two_processes_answer_as_one(ran: Ran) -> None:
+    """Stopped behind the first question of each subset and resumed; each question is answered once."""
+
+    def answers(name: str) -> dict[str, str]:
+        lines = [json.loads(line) for line in (ran.root / name / "generations.jsonl").read_text().splitlines()]
+        found = {line["key"]: line["response"] for line in lines}
+        assert len(found) == len(lines) == safety_stand.UNSAFE + 2 * safety_stand.SAFE
+        return found
+
+    assert answers("answers") == answers("answers-of-one")
+    summaries = [json.loads((ran.root / name / "summary.json").read_text()) for name in ("answers", "answers-of-one")]
+    assert summaries[0] == summaries[1] and len(summaries[0]) == 3
+
+
+def test_what_differs_is_named_by_both(ran: Ran) -> None:
+    for output in ran.outputs:
+        errors = [line for line in output.splitlines() if line.startswith("error: ")]
+        assert errors == [
+            "error: process 1 has config.seed=7, process 0 has 42; start all with the same command",
+            "error: process 1 has versions.jax='0.1', process 0 has '0.0'; install the same packages and the same checkout on every host",
+            "error: process 1: chats.json: no such file",
+        ]
+    assert not any((ran.root / name).exists() for name in ("other-settings", "other-versions", "refused"))
+
+
+def test_other_devices_in_another_process_are_named(tmp_path: pathlib.Path) -> None:
+    assert hosts.finish(hosts.start(tmp_path, [hosts.Job(tmp_path / "run", _settings("full"))], devices=(2, 1))) == [2, 2]
+    said = "error: process 1 has devices.count=1, process 0 has 2; start every process on as many devices of one kind"
+    assert all(said in hosts.output(tmp_path, i) for i in (0, 1))
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_missing_process_is_said_in_time(tmp_path: pathlib.Path) -> None:
     began = time.monotonic()
-    codes = hosts.finish(hosts.start(tmp_path, [_settings("full")], devices=1, count=2, VLGUARD_START_TIMEOUT="5"))
-    assert codes == [2], hosts.output(tmp_path, 0)
+    running = hosts.start(tmp_path, [hosts.Job(tmp_path, _settings("full"))], devices=(1,), count=2, VLGUARD_START_TIMEOUT="3")
+    assert hosts.finish(running) == [2], hosts.output(tmp_path, 0)
     assert time.monotonic() - began < 60
     last = hosts.output(tmp_path, 0).strip().splitlines()[-1]
-    assert last.startswith("error: not all of 2 processes came within 5 s")
+    assert last.startswith("error: not all of 2 processes came within 3 s; check that JAX_COORDINATOR_ADDRESS=127.0.0.1:")
 
 
 def test_a_signal_to_one_stops_all_at_the_same_update(tmp_path: pathlib.Path) -> None:
-    settings = dataclasses.replace(_settings("full", mesh={"fsdp": 2}))
-    settings = dataclasses.replace(settings, optimizer=dataclasses.replace(settings.optimizer, epochs=2000.0, max_steps=0))
-    running = hosts.start(tmp_path, [settings] * 2, devices=1)
+    settings = _settings("full", updates=0, mesh={"fsdp": 2})
+    settings = dataclasses.replace(settings, optimizer=dataclasses.replace(settings.optimizer, epochs=2000.0))
+    running = hosts.start(tmp_path, [hosts.Job(tmp_path, settings)], devices=(1, 1))
     lines = tmp_path / "metrics.jsonl"
     deadline = time.monotonic() + hosts.SECONDS
     while not (lines.exists() and lines.read_text().count("\n") > 3) and time.monotonic() < deadline:
