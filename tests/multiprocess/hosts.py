@@ -10,6 +10,7 @@ import dataclasses
 import json
 import os
 import pathlib
+import signal
 import socket
 import subprocess
 import sys
@@ -29,7 +30,8 @@ class Job:
     """What every process is to do: train or evaluate by `settings` in `workdir`, begun when the file `after` is there.
 
     changes: of single processes, as a mistake: {process: settings}. versions: each process says it has a jax of its own.
-    refused: a user's mistake that this process alone comes upon.
+    refused: a user's mistake that this process alone comes upon. signal: process 1 is told to stop behind its first update; nothing
+    can follow, as JAX remembers it.
     """
 
     workdir: pathlib.Path
@@ -38,6 +40,7 @@ class Job:
     changes: dict[int, config.TrainConfig] = dataclasses.field(default_factory=dict)
     versions: bool = False
     refused: int = -1
+    signal: bool = False
 
     def of(self, process: int) -> dict[str, Any]:
         """For one process, as JSON."""
@@ -105,13 +108,28 @@ def programs() -> Any:
     return patched()
 
 
+def _stopped_soon(batch: Any, mesh: Any) -> Any:
+    """In place of feed.to_device: so slowly that a signal to process 1 arrives within the run."""
+    import jax
+
+    time.sleep(2)
+    if jax.process_index() == 1:
+        signal.raise_signal(signal.SIGTERM)
+    return TO_DEVICE[0](batch, mesh)
+
+
+TO_DEVICE: list[Any] = []
+
+
 def _do(job: dict[str, Any]) -> int:
     import jax
 
     from vlguard_jax import evaluate
     from vlguard_jax.parallel import processes
+    from vlguard_jax.training import feed
     from vlguard_jax.training import loop
 
+    TO_DEVICE[:] = [feed.to_device]
     while job["after"] and not pathlib.Path(job["after"]).exists():
         time.sleep(0.1)
     refused = job["refused"] == jax.process_index()
@@ -120,6 +138,7 @@ def _do(job: dict[str, Any]) -> int:
     with (
         mock.patch.object(loop.setup, "load_data", mistake) if refused else contextlib.nullcontext(),
         mock.patch.object(processes, "_versions", lambda: versions) if job["versions"] else contextlib.nullcontext(),
+        mock.patch.object(feed, "to_device", _stopped_soon) if job["signal"] else contextlib.nullcontext(),
     ):
         if job["evaluate"]:
             evaluate.run(config.resolve(job["settings"], config.EvalConfig), pathlib.Path(job["workdir"]), quiet=True)

@@ -6,7 +6,6 @@ from collections.abc import Iterator
 import dataclasses
 import json
 import pathlib
-import signal
 import time
 
 import numpy as np
@@ -66,6 +65,7 @@ def ran(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ran]:
         hosts.Job(root / "other-versions", two, versions=True),
         hosts.Job(root / "refused", two, refused=1),
         hosts.Job(root / "one-then-two", two, after=root / "stopped"),
+        hosts.Job(root / "signal", _settings("full", 0, mesh=MESHES["full"]), signal=True),
     ]
     running = hosts.start(root, jobs, devices=(4, 4))
     with pytest.MonkeyPatch.context() as patch, hosts.programs() as made:
@@ -73,7 +73,7 @@ def ran(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ran]:
         loop.train(_settings("full", STOP), root / "one-then-two")
         (root / "stopped").touch()
         evaluate.run(_evaluation(root), root / "answers-of-one", quiet=True)
-        assert hosts.finish(running) == [0, 0], hosts.output(root, 0) + hosts.output(root, 1)
+        assert hosts.finish(running) == [75, 75], hosts.output(root, 0) + hosts.output(root, 1)
         loop.train(_settings("full"), root / "two-then-one")
         stand.use_devices(patch, 1)
         for kind in MESHES:
@@ -144,7 +144,7 @@ def test_what_differs_is_named_by_both(ran: Ran) -> None:
 
 def test_other_devices_in_another_process_are_named(tmp_path: pathlib.Path) -> None:
     assert hosts.finish(hosts.start(tmp_path, [hosts.Job(tmp_path / "run", _settings("full"))], devices=(2, 1))) == [2, 2]
-    said = "error: process 1 has devices.count=1, process 0 has 2; start every process on as many devices of one kind"
+    said = "error: process 1 has 1 x cpu, process 0 has 2 x cpu; start every process on as many devices of one kind"
     assert all(said in hosts.output(tmp_path, i) for i in (0, 1))
     assert not (tmp_path / "run").exists()
 
@@ -158,15 +158,6 @@ def test_a_missing_process_is_said_in_time(tmp_path: pathlib.Path) -> None:
     assert last.startswith("error: not all of 2 processes came within 3 s; check that JAX_COORDINATOR_ADDRESS=127.0.0.1:")
 
 
-def test_a_signal_to_one_stops_all_at_the_same_update(tmp_path: pathlib.Path) -> None:
-    settings = _settings("full", updates=0, mesh={"fsdp": 2})
-    settings = dataclasses.replace(settings, optimizer=dataclasses.replace(settings.optimizer, epochs=2000.0))
-    running = hosts.start(tmp_path, [hosts.Job(tmp_path, settings)], devices=(1, 1))
-    lines = tmp_path / "metrics.jsonl"
-    deadline = time.monotonic() + hosts.SECONDS
-    while not (lines.exists() and lines.read_text().count("\n") > 3) and time.monotonic() < deadline:
-        time.sleep(0.2)
-    running[1].send_signal(signal.SIGTERM)
-    assert hosts.finish(running) == [75, 75], hosts.output(tmp_path, 0) + hosts.output(tmp_path, 1)
-    (saved,) = (int(path.name) for path in (tmp_path / "checkpoints").iterdir() if path.name.isdigit())
-    assert stand.metrics(tmp_path)[-1]["step"] == saved
+def test_a_signal_to_one_stops_all_at_the_same_update(ran: Ran) -> None:
+    (saved,) = (int(path.name) for path in (ran.root / "signal" / "checkpoints").iterdir() if path.name.isdigit())
+    assert stand.metrics(ran.root / "signal")[-1]["step"] == saved < 6

@@ -123,7 +123,7 @@ def test_one_host_of_a_slice_is_told_so():
     assert done.stderr.startswith(said) and done.stderr.count("\n") == 1, done.stderr
 
 
-FACTS = {"config": {"seed": 1, "data": {"c": 2}}, "versions": {"jax": "0.1"}, "devices": {"count": 4, "kind": "cpu"}}
+FACTS = {"config": {"seed": 1, "data": {"c": 2}}, "versions": {"jax": "0.1"}}
 
 
 @pytest.mark.parametrize(
@@ -132,11 +132,23 @@ FACTS = {"config": {"seed": 1, "data": {"c": 2}}, "versions": {"jax": "0.1"}, "d
         ({}, ""),
         ({"config": {"seed": 1, "data": {"c": 3}}}, "process 5 has config.data.c=3, process 0 has 2; start all with the same command"),
         ({"versions": {"jax": "0.2"}}, "process 5 has versions.jax='0.2', process 0 has '0.1'; install the same packages and"),
-        ({"devices": {"count": 2, "kind": "cpu"}}, "process 5 has devices.count=2, process 0 has 4; start every process on as many"),
     ],
 )
 def test_the_first_difference_is_named(change, message):
     said = processes._difference(5, FACTS | change, FACTS)
+    assert said.startswith(message) and bool(said) == bool(message)
+
+
+@pytest.mark.parametrize(
+    ("devices", "message"),
+    [
+        ([(0, "v4"), (1, "v4"), (0, "v4"), (1, "v4")], ""),
+        ([(0, "v4"), (0, "v4"), (1, "v4"), (1, "v4"), (2, "v4")], "process 2 has 1 x v4, process 0 has 2 x v4; start every process on"),
+        ([(0, "a"), (0, "a"), (1, "a"), (1, "b")], "process 1 has 1 x a and 1 x b, process 0 has 2 x a; start every process on"),
+    ],
+)
+def test_other_devices_are_named(devices, message):
+    said = processes._uneven(devices)
     assert said.startswith(message) and bool(said) == bool(message)
 
 

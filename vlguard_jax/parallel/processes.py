@@ -13,6 +13,7 @@ Who is missing at the start is said after VLGUARD_START_TIMEOUT seconds (default
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 import contextlib
 import dataclasses
@@ -41,11 +42,10 @@ GRACE = 60  # seconds that JAX waits longer than we do
 OURS = ("JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID")
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy", "pillow", "sentencepiece")
 PROBLEM = 1000  # bytes of a process's problem that the others are told
-# Way out where processes differ in: what was asked for, what is installed, what they run on, what they read.
+# Way out where processes differ in: what was asked for, what is installed, what they read.
 WAYS = {
     "config": "start all with the same command",
     "versions": "install the same packages and the same checkout on every host",
-    "devices": "start every process on as many devices of one kind",
     "files": "give every process the same files",
 }
 
@@ -194,8 +194,9 @@ def agree(settings: Mapping[str, Any]) -> None:
       UserError: a process differs from process 0; the first difference is named. Raised in every process.
     """
     if jax.process_count() > 1:
-        here = jax.local_devices()
-        _compare({"config": settings, "versions": _versions(), "devices": {"count": len(here), "kind": here[0].device_kind}})
+        if uneven := _uneven([(device.process_index, device.device_kind) for device in jax.devices()]):
+            raise errors.UserError(uneven)
+        _compare({"config": settings, "versions": _versions()})
 
 
 def agree_on_files(digests: Mapping[str, str]) -> None:
@@ -283,6 +284,19 @@ def _difference(index: int, ours: Mapping[str, Any], theirs: Mapping[str, Any]) 
             name, own, first = _first_difference(ours[section], theirs[section], section)
             return f"process {index} has {name}={_short(own)}, process 0 has {_short(first)}; {way}"
     return ""
+
+
+def _uneven(devices: list[tuple[int, str]]) -> str:
+    """In a sentence, which process has other devices than process 0, "" if none; from the process and the kind of every device.
+
+    Every process knows them all. Collectives on hosts, by which we compare the rest, need as many in each.
+    """
+    of: dict[int, list[str]] = {}
+    for process, kind in devices:
+        of.setdefault(process, []).append(kind)
+    say = {process: " and ".join(f"{n} x {kind}" for kind, n in sorted(Counter(kinds).items())) for process, kinds in of.items()}
+    other = next((process for process in sorted(say) if say[process] != say[0]), None)
+    return f"process {other} has {say[other]}, process 0 has {say[0]}; start every process on as many devices of one kind" if other else ""
 
 
 def _short(value: Any) -> str:
