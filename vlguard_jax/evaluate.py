@@ -5,8 +5,7 @@ r"""Asks a model a benchmark's questions, judges the answers and prints a table;
 
 Presets of configs/eval/vlguard.py: `released` (as VLGuard's script asks) and `llava` (as LLaVA trains). One published checkpoint each,
 with the paper's row: configs/released/*.py. Results: generations.jsonl, verdicts.jsonl and summary.json in --workdir.
-
-Several hosts: start the same command on each; see vlguard_jax/parallel/processes.py. Process 0 keeps the files.
+Several hosts: the same command on each, see vlguard_jax/parallel/processes.py; process 0 keeps the files.
 """
 
 from __future__ import annotations
@@ -43,17 +42,7 @@ def as_model(checkpoint: checkpoint_lib.Checkpoint, config: settings_lib.EvalCon
 
     precision = settings_lib.on_backend(config.precision, jax.default_backend())
     tokenizer = tokenizer_lib.load_tokenizer(checkpoint.tokenizer_folder)
-    build = functools.partial(
-        engine.Engine,
-        checkpoint.config,
-        checkpoint.params,
-        settings=config.decode,
-        precision=precision,
-        stop_ids=tokenizer.stop_ids,
-        pad_id=tokenizer.pad_id,
-        lora=checkpoint.lora,
-        mesh=config.mesh,
-    )
+    build = functools.partial(engine.of_checkpoint, checkpoint, tokenizer, config, precision.compute)
     return model_lib.Model(
         name=config.model_name or pathlib.PurePath(config.model.path).name,
         weights_sha256=checkpoint.weights_sha256,
@@ -66,10 +55,7 @@ def as_model(checkpoint: checkpoint_lib.Checkpoint, config: settings_lib.EvalCon
 
 
 def run(config: settings_lib.EvalConfig, folder: pathlib.Path, *, grid: bool = False, quiet: bool = False) -> list[asr.Row]:
-    """Load the model, evaluate it into `folder` and return the rows of summary.json; `quiet` leaves out the progress bar.
-
-    Where several processes were joined (parallel/processes.py), each of them has to come here.
-    """
+    """Load the model, evaluate it into `folder` and return the rows of summary.json, in every process; `quiet`: no progress bar."""
     from vlguard_jax import workdir
     from vlguard_jax.checkpoints import load
     from vlguard_jax.parallel import processes
@@ -77,24 +63,19 @@ def run(config: settings_lib.EvalConfig, folder: pathlib.Path, *, grid: bool = F
     from vlguard_jax.safety import run as run_lib
 
     team = processes.Team()
-    say = print if team.first else _nothing
     processes.agree(workdir.plain(config))
     with processes.together():
         run_lib.check(config)
         m = config.model
         loaded = load.load(m.path, base=m.base, vision_tower=m.vision_tower, projector=m.projector)
     if loaded.extras.get("provenance", {}).get("stand_in"):
-        say("this model was trained on stand-in pictures: everything here is marked so")
+        team.say("this model was trained on stand-in pictures: everything here is marked so")
         config = dataclasses.replace(config, benchmark=dataclasses.replace(config.benchmark, stand_in=True))
     model = as_model(loaded, config)
     if config.precision.compute != model.dtype:
-        say(f"config.precision.compute={config.precision.compute}: computing in {model.dtype} on this machine")
+        team.say(f"config.precision.compute={config.precision.compute}: computing in {model.dtype} on this machine")
     how = run_lib.evaluate_grid if grid else run_lib.evaluate
-    return how(config, folder, model, say=say, progress=run_lib.silent if quiet else progress.answers, team=team)
-
-
-def _nothing(_: str) -> None:
-    """In place of `print` in all processes but the first."""
+    return how(config, folder, model, say=team.say, progress=run_lib.silent if quiet else progress.answers, team=team)
 
 
 def main(positional: list[str]) -> int:
@@ -111,7 +92,7 @@ def main(positional: list[str]) -> int:
     rows = run(config, pathlib.Path(_WORKDIR.value), grid=_GRID.value)
     if processes.Team().first:
         tables.show(rows)
-    return 0
+    return errors.EXIT_OK
 
 
 if __name__ == "__main__":

@@ -18,7 +18,9 @@ import numpy as np
 from vlguard_jax import config as settings_lib
 from vlguard_jax import errors
 from vlguard_jax import types
+from vlguard_jax.checkpoints import checkpoint as checkpoint_lib
 from vlguard_jax.data import batches
+from vlguard_jax.data import tokenizer as tokenizer_lib
 from vlguard_jax.generation import program
 from vlguard_jax.generation import sampler
 from vlguard_jax.models import config as model_config
@@ -128,6 +130,22 @@ class Engine:
         place = mesh_lib.row_sharding(self._mesh)
         placed = jax.tree.map(lambda x: mesh_lib.put(x, place), (batch, last))
         return self._answer(self._params, *placed)
+
+
+def of_checkpoint(
+    checkpoint: checkpoint_lib.Checkpoint, tokenizer: tokenizer_lib.Tokenizer, config: settings_lib.EvalConfig, compute: str
+) -> Engine:
+    """The engine that an evaluation asks; `compute`: its number format on this machine."""
+    return Engine(
+        checkpoint.config,
+        checkpoint.params,
+        settings=config.decode,
+        precision=settings_lib.PrecisionSettings(compute=compute),
+        stop_ids=tokenizer.stop_ids,
+        pad_id=tokenizer.pad_id,
+        lora=checkpoint.lora,
+        mesh=config.mesh,
+    )
 
 
 def _generations(names: list[str], answers: sampler.Answers) -> Iterator[types.Generation]:

@@ -249,6 +249,11 @@ class Team:
         """See the function of that name."""
         return from_first(make)
 
+    def say(self, notice: str) -> None:
+        """Print, in the first process."""
+        if self.first:
+            print(notice)
+
     def agree(self, digests: Mapping[str, str]) -> None:
         """See `agree_on_files`."""
         agree_on_files(digests)
