@@ -27,6 +27,7 @@ class Case:
     prepare: Callable[[pathlib.Path], None] = lambda folder: None
     extra: tuple[str, ...] = ()
     command: str = "train"
+    devices: int = 1  # fake ones
 
 
 def _config(folder: pathlib.Path) -> None:
@@ -123,6 +124,10 @@ CASES = {
         ("chat-", "no supervised token", "on_empty_group"), _chats(_silent), ("--config.data.on_mismatch=reference",)
     ),
     "workdir of another run": Case(("--workdir=run", "config."), _other_run),
+    "mesh of other devices": Case(("config.mesh", "8 devices", "-1"), extra=("--config.mesh.fsdp=3",), devices=8),
+    "indivisible heads": Case(("config.mesh.tensor=3", "must divide", "heads"), extra=("--config.mesh.tensor=3",), devices=3),
+    "indivisible parameter": Case(("parameter", "not divisible by mesh axis fsdp=7", "config.mesh.fsdp"), devices=7),
+    "indivisible rows": Case(("config.run.rows=2", "multiple of the 4 row shards"), extra=("--config.run.rows=2",), devices=4),
     "no such hub": Case(("nobody/nothing",), extra=("--config.model.path=nobody/nothing",)),
     "evaluate without benchmark": Case(
         ("config.benchmark.path",), extra=("--workdir=run", f"--config.model.path={ROOT}"), command="evaluate"
@@ -144,6 +149,7 @@ def _outcomes(folder: pathlib.Path) -> dict[str, subprocess.CompletedProcess[str
         configs = {"train": ["--config=config.py", "--workdir=run"], "evaluate": [f"--config={ROOT / 'configs/eval/vlguard.py'}"]}
         command = [sys.executable, "-m", f"vlguard_jax.{case.command}", *configs.get(case.command, []), *case.extra]
         env = {"PATH": "/usr/bin:/bin", "HOME": str(here), "PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu", "HF_HUB_OFFLINE": "1"}
+        env["XLA_FLAGS"] = f"--xla_force_host_platform_device_count={case.devices}"
         return subprocess.run(command, cwd=here, env=env, capture_output=True, text=True, timeout=300)
 
     with concurrent.futures.ThreadPoolExecutor(2) as pool:
