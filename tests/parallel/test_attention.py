@@ -99,6 +99,7 @@ def test_cudnn_is_never_replaced_by_another_kernel():
         ("splash", "gpu", "bf16", "does not run on gpu"),
         ("cudnn", "tpu", "bf16", "does not run on tpu"),
         ("cudnn", "gpu", "fp32", "precision.compute='bf16'"),
+        ("splash", "tpu", "fp16", "precision.compute='bf16'"),
     ],
 )
 def test_a_backend_of_another_platform_or_dtype_is_refused(name, platform, compute, message):
@@ -110,4 +111,5 @@ def test_a_backend_of_another_platform_or_dtype_is_refused(name, platform, compu
 def test_auto_takes_the_kernel_of_the_platform(platform, kernel):
     assert attention.backend("auto", platform, "bf16") == kernel
     assert attention.backend("auto", platform, "fp32") == "xla"
+    assert attention.backend("auto", platform, "fp16") == ("xla" if platform == "tpu" else kernel)
     assert attention.backend("xla", platform, "bf16") == "xla"

@@ -32,18 +32,20 @@ Q_BLOCK, KV_BLOCK = 1024, 2048  # the largest; MaxText's recipes for v5e, v5p an
 
 def backend(name: str, platform: str, compute: str) -> str:
     """What `config.run.attention` means on a platform ("cpu", "gpu", "cuda" or "tpu"): "auto" takes its kernel where the compute dtype is
-    bf16 or fp16, else `xla`.
+    one that it has, else `xla`: Mosaic, which compiles `splash`, loads no fp16.
 
     Raises:
       UserError: the backend does not run there or in this dtype.
     """
     kernel = {"tpu": "splash", "gpu": "cudnn", "cuda": "cudnn"}.get(platform, "xla")
     if name == "auto":
-        return "xla" if compute == "fp32" else kernel
+        return "xla" if compute == "fp32" or (kernel, compute) == ("splash", "fp16") else kernel
     if name not in ("xla", kernel):
         raise errors.UserError(f"config.run.attention={name!r} does not run on {platform}; take 'auto' or 'xla'")
     if name == "cudnn" and compute == "fp32":
         raise errors.UserError("config.run.attention='cudnn' needs config.precision.compute='bf16'; take 'xla' for fp32")
+    if (name, compute) == ("splash", "fp16"):
+        raise errors.UserError("config.run.attention='splash' needs config.precision.compute='bf16'; take 'xla' for fp16")
     return name
 
 
