@@ -151,7 +151,9 @@ def _links(text: str, topology: chips.Topology) -> tuple[float | None, str]:
     except hlo.UnreadableError as e:
         return None, f"collectives: by formula, as {e}"
     kinds = ", ".join(f"{kind} {count / 1e9:.2f}" for kind, count in found.items())
-    return sum(found.values()) * topology.chip.devices, f"collectives: the compiled module's, GB a device receives: {kinds or 'none'}"
+    return float(
+        sum(found.values())
+    ) * topology.chip.devices, f"collectives: the compiled module's, GB a device receives: {kinds or 'none'}"
 
 
 def _arguments(made: program_lib.Program, batch: Any) -> dict[str, float]:
