@@ -9,6 +9,7 @@ import re
 import jax
 
 from vlguard_jax.models import config as model_config
+from vlguard_jax.planning import flops
 from vlguard_jax.planning import hlo
 
 WHOLE = r"\['vision'\]"  # the frozen tower, 0.6 GiB, lies on every device by design (parallel/rules.py)
@@ -44,14 +45,17 @@ def _at(tree: object, path: tuple) -> jax.sharding.Sharding | None:
     return tree
 
 
-def stacks(text: str, layers: int, width: int) -> list[str]:
-    """All-gathers whose result is matrices of all layers, or larger than any matrix of one layer or of the vocabulary can be."""
+def stacks(text: str, model: model_config.TextConfig) -> list[str]:
+    """All-gathers of more than the largest matrix there is, of one layer or of the vocabulary: a stack of layers, or several at once.
+
+    Dimensions alone do not tell: 7B has as many heads as layers.
+    """
+    largest = max(model.vocab_size * model.width, *(i * o for i, o in flops.linears(model).values()))
     found = []
     for line in _lines(text):
         if line.opcode.removesuffix("-start") == "all-gather":
-            for dims in _dims(line.shape):
-                if layers in dims[:2] and math.prod(dims) > 4 * layers * width:  # norms and biases are less
-                    found.append(f"%{line.name} gathers {list(dims)}, all {layers} layers")
+            large = [list(dims) for dims in _dims(line.shape) if math.prod(dims) > largest]
+            found += [f"%{line.name} gathers {dims}, more than a matrix of one layer" for dims in large]
     return found
 
 

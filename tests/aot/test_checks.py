@@ -56,10 +56,11 @@ def test_a_gather_of_all_layers_is_found(mesh):
     x, kernels = array(mesh, (8, WIDTH), "fsdp"), array(mesh, (LAYERS, WIDTH, WIDTH), None, "fsdp")
     whole, here = NamedSharding(mesh, PartitionSpec()), jax.lax.with_sharding_constraint
     before = build(mesh, lambda x, k: scan(lambda one: one)(x, here(k, whole)), x, kernels, out=("fsdp",)).as_text()
-    (found,) = checks.stacks(before, LAYERS, WIDTH)
-    assert "all 6 layers" in found
+    text = dataclasses.replace(TEXT, mlp_width=WIDTH, vocab_size=WIDTH, num_heads=1, num_kv_heads=1, head_width=WIDTH)
+    (found,) = checks.stacks(before, text)
+    assert "gathers [6, 64, 64]" in found
     inside = build(mesh, scan(lambda one: here(one, whole)), x, kernels, out=("fsdp",)).as_text()
-    assert "all-gather" in inside and checks.stacks(inside, LAYERS, WIDTH) == []
+    assert "all-gather" in inside and checks.stacks(inside, text) == []
 
 
 @pytest.mark.parametrize("chunk", [1, 8])

@@ -79,7 +79,7 @@ def faults(case: Case, measured: estimate.Measured, done: jax.stages.Compiled, t
     """All that is wrong with a module. tokens: positions of a batch, all devices together."""
     text, mesh, llm = done.as_text() or "", traffic.mesh(case.settings.mesh, case.topology), case.model.text
     found = checks.replicated(done)
-    found += checks.stacks(text, llm.num_layers, llm.width)
+    found += checks.stacks(text, llm)
     found += checks.logits(text, (tokens // mesh.row_shards, tokens), llm, mesh.tensor)
     room = case.topology.chip.usable_gib - measured.kinds["peak"] / memory.GIB
     return [*found, f"only {room:.2f} GiB are free"] if room < ROOM else found

@@ -70,7 +70,7 @@ def test_what_is_too_large_does_not_fit():
     assert not plan.fits and plan.per_chip["peak_gib"] > V5E.chip.usable_gib
 
 
-class Refusing:
+class Refusing(jax.stages.Lowered):
     """A lowered step that the compiler refuses."""
 
     def __init__(self, message: str) -> None:

@@ -25,7 +25,7 @@ def test_devices_are_those_of_the_slice(name):
 
 @needs_libtpu
 def test_a_shape_that_libtpu_refuses_is_said():
-    with pytest.raises(errors.UserError, match=r"v5e:3x5"):
+    with pytest.raises(errors.UserError, match=r"v5e:3x5.*; the nearest usual slice is v5e:4x4"):
         topologies.devices(chips.parse("v5e:3x5"))
 
 

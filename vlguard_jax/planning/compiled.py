@@ -100,11 +100,12 @@ def build(
     seconds = time.monotonic() - started
     found = done.memory_analysis()
     assert found is not None  # every compiler of a TPU has it
+    unread = max(0.0, sum(job.arguments.values()) - found.argument_size_in_bytes)  # of the tower in decode: it lies there all the same
     kinds["temporaries"] = found.temp_size_in_bytes * per_chip
     kinds["program"] = found.generated_code_size_in_bytes * per_chip
     links, counted = _links(done.as_text() or "", topology)
     source = f"memory: the compiler's, for a {job.name} of {job.shape}; {counted}; compiled here in {seconds:.0f} s"
-    return estimate.Measured({"peak": found.peak_memory_in_bytes * per_chip, **kinds}, links, None, seconds, source), done
+    return estimate.Measured({"peak": (found.peak_memory_in_bytes + unread) * per_chip, **kinds}, links, None, seconds, source), done
 
 
 def train(
@@ -151,7 +152,9 @@ def _links(text: str, topology: chips.Topology) -> tuple[float | None, str]:
     except hlo.UnreadableError as e:
         return None, f"collectives: by formula, as {e}"
     kinds = ", ".join(f"{kind} {count / 1e9:.2f}" for kind, count in found.items())
-    return sum(found.values()) * topology.chip.devices, f"collectives: the compiled module's, GB a device receives: {kinds or 'none'}"
+    return float(
+        sum(found.values())
+    ) * topology.chip.devices, f"collectives: the compiled module's, GB a device receives: {kinds or 'none'}"
 
 
 def _arguments(made: program_lib.Program, batch: Any) -> dict[str, float]:
