@@ -3,7 +3,7 @@
 All backends compute what `models.attention.causal_xla` does wherever a position belongs to a conversation (segment > 0). What stands at
 padding differs between them and is read by nobody: its loss weight is 0 and no conversation sees it.
 
-- `xla`: the reference; [T, T] scores of every head stand in memory.
+- `xla`: the reference; [T, T] scores of every head stand in memory. On a CPU in blocks of queries, without the scores above the diagonal.
 - `splash`: Pallas kernel for TPUs, forward and backward, no scores in memory. Blocks above the diagonal are skipped; blocks that lie
   wholly in other segments are computed and masked, as the kernel decides by shape and not by content.
 - `cudnn`: cuDNN's fused kernel for NVIDIA GPUs, bf16 and fp16, with the segments as a boolean mask [B, 1, T, T]; it skips nothing.
@@ -55,9 +55,10 @@ def choose(name: str, mesh: Mesh, compute: str) -> attention.SelfAttention:
     Raises:
       UserError: see `backend`.
     """
-    found = backend(name, mesh.devices.flat[0].platform, compute)
+    platform = mesh.devices.flat[0].platform
+    found = backend(name, platform, compute)
     if found == "xla":
-        return attention.causal_xla
+        return attention.causal_blocks if platform == "cpu" else attention.causal_xla
     return on_mesh(causal_splash if found == "splash" else causal_cudnn, mesh)
 
 
