@@ -7,7 +7,7 @@ LOCKED := 3.11 3.12 3.13
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help quickstart test lint format lock clean
+.PHONY: help quickstart test aot lint format lock clean
 
 help:  ## show what can be made
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 20
@@ -17,6 +17,11 @@ quickstart: $(VENV)/.core  ## the whole story in miniature, without downloads: t
 
 test: $(VENV)/.core $(VENV)/.torch  ## the test suite; more with VLGUARD_GOLDEN and VLGUARD_METADATA set (BUILD.md)
 	$(RUN) pytest $(PYTEST_ARGS)
+
+# A description of a slice takes no chip: two processes compile at a time, and other users of libtpu here are not in the way.
+aot: $(VENV)/.core $(VENV)/.libtpu  ## every 7B and 13B config through the TPU compiler, without a TPU (about a quarter of an hour)
+	JAX_PLATFORMS=cpu TPU_SKIP_MDS_QUERY=1 ALLOW_MULTIPLE_LIBTPU_LOAD=1 \
+	  $(RUN) pytest -m aot --dist worksteal tests/aot tests/planning $(PYTEST_ARGS)
 
 lint: $(VENV)/.core  ## format and lint check, type check
 	$(RUN) ruff format --check .
@@ -54,4 +59,10 @@ $(VENV)/.core: $(VENV)/.python pyproject.toml $(LOCKED:%=requirements/py%.txt)
 $(VENV)/.torch: $(VENV)/.core requirements/torch.txt
 	@echo "installing requirements/torch.txt (the tests' oracle) into $(VENV)"
 	@$(RUN) pip install --quiet --disable-pip-version-check -r requirements/torch.txt
+	@touch $@
+
+# The compiler of TPU programs, for whoever has none: jax takes it for an accelerator only where there is one.
+$(VENV)/.libtpu: $(VENV)/.core requirements/libtpu.txt
+	@echo "installing requirements/libtpu.txt (the TPU compiler) into $(VENV)"
+	@$(RUN) pip install --quiet --disable-pip-version-check -r requirements/libtpu.txt
 	@touch $@

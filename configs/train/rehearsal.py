@@ -19,7 +19,7 @@ def get_config(kind="full"):
     config.precision.compute = config.precision.params = config.precision.frozen = "fp32"
     config.data.sources.vlguard.path = "data/vlguard"
     config.data.sources.vlguard.images = "data/vlguard/train"
-    config.data.length_multiple = 64
+    config.data.mode, config.data.length_multiple = "pad", 64
     config.optimizer.learning_rate = 1e-3
     config.optimizer.projector_learning_rate = 1e-4 if kind == "lora" else 0.0
     config.run.rows = 16

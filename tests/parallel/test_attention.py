@@ -65,6 +65,20 @@ def test_splash_equals_reference(case):
         np.testing.assert_allclose(ours, theirs, atol=2e-5, rtol=1e-4, err_msg=name)
 
 
+@pytest.mark.parametrize("case", [*CASES, "many blocks"])
+def test_blocks_of_queries_equal_reference(case):
+    rows = _rows(*(CASES | {"many blocks": (1100, 2, 1, 64, "packed")})[case])
+    with jax.default_matmul_precision("highest"):
+        expected, found = _outcome(reference.causal_xla, *rows), _outcome(reference.causal_blocks, *rows)
+    for name, ours, theirs in zip(("output", "dq", "dk", "dv"), found, expected, strict=True):
+        np.testing.assert_allclose(ours, theirs, atol=2e-5, rtol=1e-4, err_msg=name)
+
+
+def test_a_cpu_computes_in_blocks():
+    mesh = mesh_lib.build(config.MeshSettings(data=1, fsdp=1, tensor=1), jax.devices()[:1])
+    assert attention.choose("auto", mesh, "fp32") is attention.choose("xla", mesh, "bf16") is reference.causal_blocks
+
+
 def test_blocks_divide_every_length_and_each_other():
     for length in {attention.padded_length(n) for n in range(1, 8193, 61)}:
         sizes = attention._blocks(length)
@@ -99,6 +113,7 @@ def test_cudnn_is_never_replaced_by_another_kernel():
         ("splash", "gpu", "bf16", "does not run on gpu"),
         ("cudnn", "tpu", "bf16", "does not run on tpu"),
         ("cudnn", "gpu", "fp32", "precision.compute='bf16'"),
+        ("splash", "tpu", "fp16", "precision.compute='bf16'"),
     ],
 )
 def test_a_backend_of_another_platform_or_dtype_is_refused(name, platform, compute, message):
@@ -110,4 +125,5 @@ def test_a_backend_of_another_platform_or_dtype_is_refused(name, platform, compu
 def test_auto_takes_the_kernel_of_the_platform(platform, kernel):
     assert attention.backend("auto", platform, "bf16") == kernel
     assert attention.backend("auto", platform, "fp32") == "xla"
+    assert attention.backend("auto", platform, "fp16") == ("xla" if platform == "tpu" else kernel)
     assert attention.backend("xla", platform, "bf16") == "xla"

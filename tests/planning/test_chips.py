@@ -85,3 +85,8 @@ def test_prices():
     assert found is not None and found.dollars == 1.20 and found.source.endswith("2025-02-01")
     assert prices.get("tpu7x") is None
     assert prices.get("tpu7x", 9.5) == prices.Price(9.5, "--price")
+
+
+@pytest.mark.parametrize(("name", "near"), [("v5e:3x5", "v5e:4x4"), ("v5p:2x2x3", "v5p:2x2x2"), ("2xv6e:1x5", "2xv6e:2x2")])
+def test_the_nearest_usual_slice(name, near):
+    assert chips.nearest(chips.parse(name)).name == near

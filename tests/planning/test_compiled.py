@@ -1,7 +1,6 @@
 """The compiler's word on a small step, for slices that are not here."""
 
 import dataclasses
-import importlib.util
 
 import jax
 import pytest
@@ -13,11 +12,12 @@ from vlguard_jax.planning import advice
 from vlguard_jax.planning import chips
 from vlguard_jax.planning import compiled
 from vlguard_jax.planning import estimate
+from vlguard_jax.planning import evaluation
 from vlguard_jax.planning import memory
 from vlguard_jax.planning import run
 from vlguard_jax.planning import work as work_lib
 
-needs_libtpu = pytest.mark.skipif(importlib.util.find_spec("libtpu") is None, reason="libtpu is not installed")
+needs_libtpu = pytest.mark.aot  # `make aot` installs it
 FULL = model_config.PRESETS["llava-v1.5-7b"]
 MODEL = dataclasses.replace(
     FULL,
@@ -70,7 +70,7 @@ def test_what_is_too_large_does_not_fit():
     assert not plan.fits and plan.per_chip["peak_gib"] > V5E.chip.usable_gib
 
 
-class Refusing:
+class Refusing(jax.stages.Lowered):
     """A lowered step that the compiler refuses."""
 
     def __init__(self, message: str) -> None:
@@ -81,8 +81,8 @@ class Refusing:
 
 
 def measure(monkeypatch, message: str) -> estimate.Measured:
-    monkeypatch.setattr(compiled, "lower", lambda *_: (None, None, Refusing(message)))
-    monkeypatch.setattr(compiled, "_arguments", lambda *_: {"weights": 2.0 * memory.GIB})
+    job = compiled.Job("step", "few rows", {"weights": 2.0 * memory.GIB}, Refusing(message))
+    monkeypatch.setattr(compiled, "step", lambda *_: job)
     return compiled.train(SETTINGS, MODEL, V5E, WORK)
 
 
@@ -121,7 +121,37 @@ def test_the_suggestion_is_compiled():
     assert asked == [0, 1] and [option.change for option in found] == ["1", "2", "0"]
 
 
-def test_evaluations_are_planned_by_formula():
-    settings = config.EvalConfig(model=config.ModelSettings(path="ys-zong/llava-v1.5-7b-Posthoc"))
-    with pytest.raises(errors.UserError, match=r"--estimate"):
-        run.planner(settings, measure=lambda *_: pytest.fail("asked"))
+ANSWERING = config.EvalConfig(model=config.ModelSettings(path="ys-zong/llava-v1.5-7b-Posthoc"), decode=config.DecodeSettings(batch_size=8))
+
+
+@needs_libtpu
+def test_prefill_and_decode_are_compiled_and_measured():
+    said = []
+    reading, writing = compiled.answers(ANSWERING, MODEL, V5E, said.append)
+    assert len(said) == 2 and "prefill" in said[0] and "decode" in said[1] and reading.fits and writing.fits
+    asked, text = evaluation.asked(ANSWERING, MODEL, V5E), MODEL.text
+    assert asked.rows == 8 and 0 < asked.pictures <= 8
+    sizes = estimate.flops.sizes(MODEL)
+    weights = 2 * ((sizes.text + sizes.projector) / 4 + sizes.tower)
+    assert reading.kinds["weights"] == writing.kinds["weights"] == pytest.approx(weights, rel=0.05)
+    slots = asked.prompt + ANSWERING.decode.max_new_tokens
+    assert writing.kinds["cache"] == 2 * 2 * text.num_layers * asked.rows / 4 * slots * text.num_kv_heads * text.head_width
+    assert writing.links > 2 * 0.75 * (sizes.layer * sizes.layers)  # what lies on the others comes over once a token
+    plan = evaluation.evaluate(ANSWERING, MODEL, V5E, measured=(reading, writing))
+    larger = max(reading, writing, key=lambda one: one.kinds["peak"])
+    assert plan.fits and plan.per_chip["peak_gib"] == pytest.approx(larger.kinds["peak"] / memory.GIB)
+    assert {reading.source, writing.source} <= set(plan.notes)
+    assert plan.hours["compile"] * 3600 == pytest.approx(reading.compile_seconds + writing.compile_seconds)
+
+
+def test_an_evaluation_that_was_refused_does_not_fit():
+    good = estimate.Measured({"peak": 1.0}, None, None, 1.0, "compiled")
+    found = evaluation.evaluate(ANSWERING, MODEL, V5E, measured=(good, dataclasses.replace(good, fits=False)))
+    assert not found.fits and evaluation.evaluate(ANSWERING, MODEL, V5E, measured=(good, good)).fits
+
+
+def test_evaluations_are_compiled_too():
+    """`plan` asks for the two programs of an evaluation, and shows what comes of it."""
+    good = estimate.Measured({"peak": 3.0 * memory.GIB}, None, None, 1.0, "compiled")
+    measure = run.Measure(train=lambda *_: pytest.fail("a training"), answers=lambda *_: (good, good))
+    assert run.planner(ANSWERING, measure=measure)(ANSWERING, V5E).per_chip["peak_gib"] == 3.0

@@ -3,7 +3,7 @@
 All backends compute what `models.attention.causal_xla` does wherever a position belongs to a conversation (segment > 0). What stands at
 padding differs between them and is read by nobody: its loss weight is 0 and no conversation sees it.
 
-- `xla`: the reference; [T, T] scores of every head stand in memory.
+- `xla`: the reference; [T, T] scores of every head stand in memory. On a CPU in blocks of queries, without the scores above the diagonal.
 - `splash`: Pallas kernel for TPUs, forward and backward, no scores in memory. Blocks above the diagonal are skipped; blocks that lie
   wholly in other segments are computed and masked, as the kernel decides by shape and not by content.
 - `cudnn`: cuDNN's fused kernel for NVIDIA GPUs, bf16 and fp16, with the segments as a boolean mask [B, 1, T, T]; it skips nothing.
@@ -32,18 +32,20 @@ Q_BLOCK, KV_BLOCK = 1024, 2048  # the largest; MaxText's recipes for v5e, v5p an
 
 def backend(name: str, platform: str, compute: str) -> str:
     """What `config.run.attention` means on a platform ("cpu", "gpu", "cuda" or "tpu"): "auto" takes its kernel where the compute dtype is
-    bf16 or fp16, else `xla`.
+    one that it has, else `xla`: Mosaic, which compiles `splash`, loads no fp16.
 
     Raises:
       UserError: the backend does not run there or in this dtype.
     """
     kernel = {"tpu": "splash", "gpu": "cudnn", "cuda": "cudnn"}.get(platform, "xla")
     if name == "auto":
-        return "xla" if compute == "fp32" else kernel
+        return "xla" if compute == "fp32" or (kernel, compute) == ("splash", "fp16") else kernel
     if name not in ("xla", kernel):
         raise errors.UserError(f"config.run.attention={name!r} does not run on {platform}; take 'auto' or 'xla'")
     if name == "cudnn" and compute == "fp32":
         raise errors.UserError("config.run.attention='cudnn' needs config.precision.compute='bf16'; take 'xla' for fp32")
+    if (name, compute) == ("splash", "fp16"):
+        raise errors.UserError("config.run.attention='splash' needs config.precision.compute='bf16'; take 'xla' for fp16")
     return name
 
 
@@ -53,9 +55,10 @@ def choose(name: str, mesh: Mesh, compute: str) -> attention.SelfAttention:
     Raises:
       UserError: see `backend`.
     """
-    found = backend(name, mesh.devices.flat[0].platform, compute)
+    platform = mesh.devices.flat[0].platform
+    found = backend(name, platform, compute)
     if found == "xla":
-        return attention.causal_xla
+        return attention.causal_blocks if platform == "cpu" else attention.causal_xla
     return on_mesh(causal_splash if found == "splash" else causal_cudnn, mesh)
 
 

@@ -110,6 +110,12 @@ def shapes(chip: Chip) -> list[tuple[int, ...]]:
     return [shape for shape in every if math.prod(shape) <= chip.largest]
 
 
+def nearest(topology: Topology) -> Topology:
+    """The usual slice of the same chip that is nearest in size."""
+    found = min(shapes(topology.chip), key=lambda shape: abs(math.prod(shape) - math.prod(topology.shape)))
+    return dataclasses.replace(topology, shape=found)
+
+
 def parse(name: str) -> Topology:
     """The slice that a name means: CHIP:SHAPE, CHIP-N as the chip's maker counts N, NxCHIP:SHAPE for several slices.
 

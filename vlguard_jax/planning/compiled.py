@@ -1,8 +1,9 @@
-"""What the TPU compiler says of the very train step that a run makes: it fits or not, and what lies in HBM."""
+"""What the TPU compiler says of the very programs that a run makes, the train step or prefill and decode: fits or not, what lies in HBM."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+import dataclasses
 import math
 import re
 import time
@@ -12,10 +13,12 @@ import jax
 
 from vlguard_jax import config
 from vlguard_jax import errors
+from vlguard_jax.generation import program as generation_program
 from vlguard_jax.models import config as model_config
 from vlguard_jax.parallel import mesh as mesh_lib
 from vlguard_jax.planning import chips
 from vlguard_jax.planning import estimate
+from vlguard_jax.planning import evaluation
 from vlguard_jax.planning import hlo
 from vlguard_jax.planning import memory
 from vlguard_jax.planning import topologies
@@ -29,20 +32,80 @@ _OF_HBM = re.compile(r"\bhbm\b", re.IGNORECASE)
 _UNITS = {unit: 2.0 ** (10 * i) for i, unit in enumerate("KMGT", 1)}
 
 
-def lower(
-    settings: config.TrainConfig, model: model_config.LlavaConfig, topology: chips.Topology, work: work_lib.Work
-) -> tuple[program_lib.Program, Any, jax.stages.Lowered]:
-    """(program, batch, lowered step) of the largest step of `work` on the topology's devices.
+@dataclasses.dataclass(frozen=True)
+class Job:
+    """A program for the compiler. shape: of what it reads, in words; arguments: bytes on one device, by kind."""
+
+    name: str
+    shape: str
+    arguments: Mapping[str, float]
+    lowered: jax.stages.Lowered
+
+
+def step(settings: config.TrainConfig, model: model_config.LlavaConfig, topology: chips.Topology, work: work_lib.Work) -> Job:
+    """The largest step of `work` on the topology's devices.
 
     Raises:
       UserError: see `topologies.devices`, `traffic.mesh` and `program.build`.
     """
     shape = traffic.mesh(settings.mesh, topology)
-    mesh = mesh_lib.build(config.MeshSettings(data=shape.data, fsdp=shape.fsdp, tensor=shape.tensor), topologies.devices(topology))
+    mesh = _mesh(shape, topology)
     made = program_lib.build(settings, model, estimate.lora_of(settings), mesh, work.steps)
-    size = model.vision.image_size if model.vision else 1
-    batch = program_lib.batch_shapes(mesh, work.micro, work.rows, work.row_len, work.shard_pictures * shape.row_shards, size)
-    return made, batch, made.step.lower(made.state, made.frozen, made.reference, batch)  # type: ignore[attr-defined]
+    pictures = work.shard_pictures * shape.row_shards
+    batch = program_lib.batch_shapes(mesh, work.micro, work.rows, work.row_len, pictures, _side(model))
+    words = f"{work.rows} rows of {work.row_len:,} tokens, {pictures} pictures, {work.micro} micro-batches"
+    lowered = made.step.lower(made.state, made.frozen, made.reference, batch)  # type: ignore[attr-defined]
+    return Job("step", words, _arguments(made, batch), lowered)
+
+
+def generation(settings: config.EvalConfig, model: model_config.LlavaConfig, topology: chips.Topology) -> tuple[Job, Job]:
+    """(reading a batch of prompts, writing a token for each) on the topology's devices.
+
+    Raises:
+      UserError: see `topologies.devices`, `traffic.mesh` and `generation.program.build`.
+    """
+    shape, asked = traffic.mesh(settings.mesh, topology), evaluation.asked(settings, model, topology)
+    compute = config.on_backend(settings.precision, topology.chip.kind).compute
+    decode, mesh = settings.decode, _mesh(shape, topology)
+    limits = {"max_new": decode.max_new_tokens, "min_new": decode.min_new_tokens}
+    made = generation_program.build(model, None, compute, mesh, **limits, stop_ids=(0,), pad_id=0)  # ids are no shapes
+    batch, last = generation_program.prompt_shapes(made, asked.rows, asked.prompt, asked.pictures)
+    token, position, cache = generation_program.decode_shapes(made, asked.rows, asked.prompt)
+    weights, kept = _bytes(made.params), _bytes(cache)
+    reading = made.prefill.lower(made.params, batch, last)  # type: ignore[attr-defined]
+    writing = made.decode.lower(made.params, token, position, cache)  # type: ignore[attr-defined]
+    prompts = f"{asked.rows} rows of {asked.prompt} tokens"
+    return (
+        Job("prefill", f"{prompts}, {asked.pictures} pictures", {"weights": weights, "batch": _bytes(batch)}, reading),
+        Job("decode", f"{prompts} and {made.max_new} new ones", {"weights": weights, "cache": kept}, writing),
+    )
+
+
+def build(
+    job: Job, topology: chips.Topology, say: Callable[[str], None] = lambda _: None
+) -> tuple[estimate.Measured, jax.stages.Compiled | None]:
+    """Compile, and read what the compiler reserved; no program where it is too large. say: told before the wait.
+
+    Raises:
+      UserError: the compiler refuses the program for another reason than its size.
+    """
+    say(f"compiling the {job.name} for {topology.name} ({job.shape}); a 7B model takes one to five minutes")
+    started = time.monotonic()
+    per_chip = topology.chip.devices
+    kinds = {name: size * per_chip for name, size in job.arguments.items()}
+    try:
+        done = job.lowered.compile()
+    except jax.errors.JaxRuntimeError as e:
+        return _refused(job, topology, kinds, str(e), time.monotonic() - started), None
+    seconds = time.monotonic() - started
+    found = done.memory_analysis()
+    assert found is not None  # every compiler of a TPU has it
+    unread = max(0.0, sum(job.arguments.values()) - found.argument_size_in_bytes)  # of the tower in decode: it lies there all the same
+    kinds["temporaries"] = found.temp_size_in_bytes * per_chip
+    kinds["program"] = found.generated_code_size_in_bytes * per_chip
+    links, counted = _links(done.as_text() or "", topology)
+    source = f"memory: the compiler's, for a {job.name} of {job.shape}; {counted}; compiled here in {seconds:.0f} s"
+    return estimate.Measured({"peak": (found.peak_memory_in_bytes + unread) * per_chip, **kinds}, links, None, seconds, source), done
 
 
 def train(
@@ -52,31 +115,32 @@ def train(
     work: work_lib.Work,
     say: Callable[[str], None] = lambda _: None,
 ) -> estimate.Measured:
-    """Compile the largest step and read what the compiler reserved. say: told before the wait.
+    """What the compiler says of the largest step.
 
     Raises:
-      UserError: as `lower`; or the compiler refuses the program for another reason than its size.
+      UserError: as `step` and `build`.
     """
-    shape = (
-        f"{work.rows} rows of {work.row_len:,} tokens, {work.shard_pictures * traffic.mesh(settings.mesh, topology).row_shards} pictures"
-    )
-    say(f"compiling the step for {topology.name} ({shape}, {work.micro} micro-batches); a 7B model takes one to five minutes")
-    started = time.monotonic()
-    made, batch, lowered = lower(settings, model, topology, work)
-    per_chip = topology.chip.devices
-    kinds = {name: size * per_chip for name, size in _arguments(made, batch).items()}
-    try:
-        done = lowered.compile()
-    except jax.errors.JaxRuntimeError as e:
-        return _refused(topology, kinds, str(e), time.monotonic() - started)
-    seconds = time.monotonic() - started
-    found = done.memory_analysis()
-    assert found is not None  # every compiler of a TPU has it
-    kinds["temporaries"] = found.temp_size_in_bytes * per_chip
-    kinds["program"] = found.generated_code_size_in_bytes * per_chip
-    links, counted = _links(done.as_text() or "", topology)
-    source = f"memory: the compiler's, for {shape}; {counted}; compiled here in {seconds:.0f} s"
-    return estimate.Measured({"peak": found.peak_memory_in_bytes * per_chip, **kinds}, links, None, seconds, source)
+    return build(step(settings, model, topology, work), topology, say)[0]
+
+
+def answers(
+    settings: config.EvalConfig, model: model_config.LlavaConfig, topology: chips.Topology, say: Callable[[str], None] = lambda _: None
+) -> tuple[estimate.Measured, estimate.Measured]:
+    """What the compiler says of (prefill, decode).
+
+    Raises:
+      UserError: as `generation` and `build`.
+    """
+    reading, writing = (build(job, topology, say)[0] for job in generation(settings, model, topology))
+    return reading, writing
+
+
+def _mesh(shape: traffic.Mesh, topology: chips.Topology) -> jax.sharding.Mesh:
+    return mesh_lib.build(config.MeshSettings(data=shape.data, fsdp=shape.fsdp, tensor=shape.tensor), topologies.devices(topology))
+
+
+def _side(model: model_config.LlavaConfig) -> int:
+    return model.vision.image_size if model.vision else 1
 
 
 def _links(text: str, topology: chips.Topology) -> tuple[float | None, str]:
@@ -88,7 +152,9 @@ def _links(text: str, topology: chips.Topology) -> tuple[float | None, str]:
     except hlo.UnreadableError as e:
         return None, f"collectives: by formula, as {e}"
     kinds = ", ".join(f"{kind} {count / 1e9:.2f}" for kind, count in found.items())
-    return sum(found.values()) * topology.chip.devices, f"collectives: the compiled module's, GB a device receives: {kinds or 'none'}"
+    return float(
+        sum(found.values())
+    ) * topology.chip.devices, f"collectives: the compiled module's, GB a device receives: {kinds or 'none'}"
 
 
 def _arguments(made: program_lib.Program, batch: Any) -> dict[str, float]:
@@ -97,7 +163,12 @@ def _arguments(made: program_lib.Program, batch: Any) -> dict[str, float]:
     if made.reference is not None:
         own = {id(leaf) for leaf in jax.tree.leaves(made.frozen)}
         trees["reference"] = [leaf for leaf in jax.tree.leaves(made.reference) if id(leaf) not in own]
-    return {name: float(sum(map(_own, jax.tree.leaves(tree)))) for name, tree in trees.items()}
+    return {name: _bytes(tree) for name, tree in trees.items()}
+
+
+def _bytes(tree: Any) -> float:
+    """On one device."""
+    return float(sum(map(_own, jax.tree.leaves(tree))))
 
 
 def _own(leaf: jax.ShapeDtypeStruct) -> int:
@@ -105,7 +176,7 @@ def _own(leaf: jax.ShapeDtypeStruct) -> int:
     return math.prod(leaf.sharding.shard_shape(leaf.shape)) * leaf.dtype.itemsize
 
 
-def _refused(topology: chips.Topology, kinds: dict[str, float], message: str, seconds: float) -> estimate.Measured:
+def _refused(job: Job, topology: chips.Topology, kinds: dict[str, float], message: str, seconds: float) -> estimate.Measured:
     """A program that is too large has a peak, too.
 
     Raises:
@@ -113,7 +184,7 @@ def _refused(topology: chips.Topology, kinds: dict[str, float], message: str, se
     """
     first = " ".join(message.split())[:SAID]
     if "RESOURCE_EXHAUSTED" not in message or not _OF_HBM.search(message):  # a kernel can be too large for VMEM, too
-        raise errors.UserError(f"{topology.name}: the compiler refuses the step: {first}; add --estimate")
+        raise errors.UserError(f"{topology.name}: the compiler refuses the {job.name}: {first}; add --estimate")
     said = _NEEDED.search(message)
     stated = float(said[1]) * _UNITS[said[2]] * topology.chip.devices if said else 0.0
     peak = max(stated, topology.chip.usable_gib * memory.GIB, sum(kinds.values()))

@@ -18,6 +18,33 @@ from vlguard_jax.planning import work as work_lib
 LENGTH_MULTIPLE = 64  # generation/engine.py rounds prompts up to it
 
 
+@dataclasses.dataclass(frozen=True)
+class Asked:
+    """prompts: in all; of a batch: rows of `prompt` tokens as the engine pads them, and pictures."""
+
+    prompts: int
+    prompt: int
+    rows: int
+    pictures: int
+
+
+def asked(settings: config.EvalConfig, model: model_config.LlavaConfig, topology: chips.Topology) -> Asked:
+    """What the benchmark asks, in batches for the topology.
+
+    Raises:
+      UserError: the mesh does not fit the topology.
+    """
+    known, benchmark = work_lib.assumptions()["evaluation"], settings.benchmark
+    shows = benchmark.name != "prompts" and model.vision is not None and benchmark.pictures != "none"
+    tokens = known["picture_prompt" if shows else "text_prompt"]
+    count = known["prompts"]["prompts" if benchmark.name == "prompts" else "vlguard"]
+    if benchmark.limit:
+        count = min(count, benchmark.limit * (1 if benchmark.name == "prompts" else 3))  # of each of VLGuard's three subsets
+    shards = traffic.mesh(settings.mesh, topology).row_shards
+    rows = -(-settings.decode.batch_size // shards) * shards
+    return Asked(count, -(-tokens // LENGTH_MULTIPLE) * LENGTH_MULTIPLE, rows, rows if shows else 0)
+
+
 def evaluate(
     settings: config.EvalConfig,
     model: model_config.LlavaConfig,
@@ -25,30 +52,29 @@ def evaluate(
     *,
     name: str = "",
     price: flops.Number | None = None,
+    measured: tuple[estimate.Measured, estimate.Measured] | None = None,
 ) -> estimate.Estimate:
-    """Plan an evaluation: prompts read and answers written in batches of one shape, every answer as long as allowed.
+    """Plan an evaluation: prompts read and answers written in batches of one shape, every answer as long as allowed. measured: what the
+    compiler says of (prefill, decode).
 
     Raises:
       UserError: the mesh does not fit the topology.
     """
-    shape = traffic.mesh(settings.mesh, topology)
-    b = traffic.BYTES[config.on_backend(settings.precision, topology.chip.kind).compute]
-    rows = -(-settings.decode.batch_size // shape.row_shards) * shape.row_shards
-    prompts, prompt, shows = _asked(settings, model)
-    new = settings.decode.max_new_tokens
-    pictures = rows if shows else 0
-    reading, writing = memory.evaluation(model, shape, b, rows=rows, prompt=prompt, new=new, pictures=pictures)
-    largest = max(reading, writing, key=lambda m: m.peak).times(topology.chip.devices)
+    shape, b = traffic.mesh(settings.mesh, topology), _width(settings, topology)
+    of, new = asked(settings, model, topology), settings.decode.max_new_tokens
+    prompts, prompt, rows, pictures = of.prompts, of.prompt, of.rows, of.pictures
+    both = measured or memories(settings, model, topology)
+    per_chip = max((one.gib() for one in both), key=lambda kinds: kinds["peak_gib"])
     read = flops.forward(model, rows * prompt, rows * float(prompt) ** 2, pictures)
     read = dataclasses.replace(read, head=read.head / prompt)  # of the last position alone
-    first, each = _generation(model, shape, topology, read, b, rows, prompt, new)
+    first, each = _generation(model, shape, topology, read, b, rows, prompt, new, measured)
     batches = -(-prompts // rows)
     time = work_lib.assumptions()["time"]
     weights = flops.sizes(model)
     seconds = {
         "start": time["start_seconds"],
         "load": 2.0 * (weights.text + weights.tower + weights.projector) / (time["read_gbps"] * 1e9),
-        "compile": time["compile_seconds"] / 2,  # no backward pass
+        "compile": sum(one.compile_seconds for one in measured) if measured else time["compile_seconds"] / 2,  # no backward pass
         "steps": batches * (first.expected + new * each.expected),
     }
     hours = {phase: value / 3600 for phase, value in seconds.items()} | {"total": sum(seconds.values()) / 3600}
@@ -58,8 +84,8 @@ def evaluate(
         model=name,
         topology=topology,
         mesh=shape,
-        per_chip=largest.gib(),
-        fits=largest.peak / memory.GIB <= topology.chip.usable_gib,
+        per_chip=per_chip,
+        fits=per_chip["peak_gib"] <= topology.chip.usable_gib and all(one.fits for one in measured or ()),
         flops_per_step=read.total,
         flops=dataclasses.asdict(read),
         step_seconds={"prefill": first.expected, "decode": each.expected, "prefill_compute": first.compute, "decode_hbm": each.hbm},
@@ -71,19 +97,28 @@ def evaluate(
         price=cost,
         step={"prompts": prompts, "rows": rows, "prompt": prompt, "new": new},
         stops="" if prompts >= rows else f"{prompts} prompts are fewer than the {rows} rows of a batch",
-        notes=(f"{prompts:,} prompts of {prompt} tokens, each answered with {new} tokens, which is the longest allowed",),
+        notes=(
+            f"{prompts:,} prompts of {prompt} tokens, each answered with {new} tokens, which is the longest allowed",
+            *(one.source for one in measured or ()),
+        ),
     )
 
 
-def _asked(settings: config.EvalConfig, model: model_config.LlavaConfig) -> tuple[int, int, bool]:
-    """(prompts, tokens of each as the engine pads them, whether with pictures)."""
-    known, benchmark = work_lib.assumptions()["evaluation"], settings.benchmark
-    shows = benchmark.name != "prompts" and model.vision is not None and benchmark.pictures != "none"
-    tokens = known["picture_prompt" if shows else "text_prompt"]
-    count = known["prompts"]["prompts" if benchmark.name == "prompts" else "vlguard"]
-    if benchmark.limit:
-        count = min(count, benchmark.limit * (1 if benchmark.name == "prompts" else 3))  # of each of VLGuard's three subsets
-    return count, -(-tokens // LENGTH_MULTIPLE) * LENGTH_MULTIPLE, shows
+def memories(settings: config.EvalConfig, model: model_config.LlavaConfig, topology: chips.Topology) -> tuple[memory.Memory, memory.Memory]:
+    """(reading prompts, writing answers) on one chip, by formula.
+
+    Raises:
+      UserError: the mesh does not fit the topology.
+    """
+    of, shape = asked(settings, model, topology), traffic.mesh(settings.mesh, topology)
+    new, b = settings.decode.max_new_tokens, _width(settings, topology)
+    reading, writing = memory.evaluation(model, shape, b, rows=of.rows, prompt=of.prompt, new=new, pictures=of.pictures)
+    return reading.times(topology.chip.devices), writing.times(topology.chip.devices)
+
+
+def _width(settings: config.EvalConfig, topology: chips.Topology) -> int:
+    """Bytes of a number."""
+    return traffic.BYTES[config.on_backend(settings.precision, topology.chip.kind).compute]
 
 
 def _generation(
@@ -95,6 +130,7 @@ def _generation(
     rows: int,
     prompt: int,
     new: int,
+    measured: tuple[estimate.Measured, estimate.Measured] | None,
 ) -> tuple[roofline.Seconds, roofline.Seconds]:
     """Times of reading a batch of prompts and of one new token for each of its rows, at the middle of the answers."""
     s, text = flops.sizes(model), model.text
@@ -109,4 +145,6 @@ def _generation(
     decoded = flops.forward(model, rows, rows * float(prompt + new / 2), 0)
     first = traffic.Traffic(gathered + sums * prompt, network, 0.0, weights + cached)
     each = traffic.Traffic(gathered + sums, network, 0.0, weights + cached)
+    if measured is not None:
+        first, each = measured[0].moved(first), measured[1].moved(each)
     return roofline.seconds(read, first, topology, known), roofline.seconds(decoded, each, topology, known)

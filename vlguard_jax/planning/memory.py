@@ -131,16 +131,18 @@ def evaluation(
     s, text = flops.sizes(model), model.text
     shards, own = shape.fsdp * shape.tensor, max(1.0, rows / shape.row_shards)
     cached = 2 * text.num_kv_heads * text.head_width * text.num_layers * compute / shape.tensor
-    gathered = (GATHERED * s.layer + s.head) * compute / shape.tensor if shape.fsdp > 1 else 0.0
+    whole = compute / shape.tensor if shape.fsdp > 1 else 0.0
     weights = ((s.text + s.projector) / shards + s.tower) * compute
-    both = {"weights": weights, "gathered": gathered, "cache": own * (prompt + new) * cached}
+    both = {"weights": weights, "cache": own * (prompt + new) * cached}
     at_work = flops.per_token(text, flops.POLICIES["none"].kept) * compute / shape.tensor
     reading = Memory(
         **both,
-        activations=own * prompt * (at_work + cached),  # keys and values once more before they lie in the cache
+        gathered=(GATHERED * s.layer + s.head) * whole,
+        activations=own * prompt * at_work,
         logits=own * text.vocab_size * 4,
         pictures=_tower(model.vision, own if pictures else 0, compute),
         batch=_pixels(model, own if pictures else 0, compute),
     )
     scores = text.num_heads * (prompt + new) * 6 / shape.tensor
-    return reading, Memory(**both, activations=own * (at_work + scores), logits=2 * own * text.vocab_size * 4)
+    edge = max(s.head, *(i * o for i, o in flops.linears(text).values())) * whole  # a matrix at a time
+    return reading, Memory(**both, gathered=edge, activations=own * (at_work + scores), logits=2 * own * text.vocab_size * 4)

@@ -10,6 +10,8 @@ import os
 import pathlib
 from typing import Any
 
+from ml_collections import config_dict
+
 from vlguard_jax import config
 from vlguard_jax import errors
 from vlguard_jax.models import config as model_config
@@ -21,20 +23,26 @@ from vlguard_jax.planning import models
 from vlguard_jax.planning import traffic
 from vlguard_jax.planning import work
 
-Measure = Callable[[config.TrainConfig, model_config.LlavaConfig, chips.Topology, work.Work], estimate.Measured]
+
+@dataclasses.dataclass(frozen=True)
+class Measure:
+    """Functions of compiled.py: `train` (settings, model, topology, work), `answers` (settings, model, topology)."""
+
+    train: Callable[[config.TrainConfig, model_config.LlavaConfig, chips.Topology, work.Work], estimate.Measured]
+    answers: Callable[[config.EvalConfig, model_config.LlavaConfig, chips.Topology], tuple[estimate.Measured, estimate.Measured]]
 
 
 def compiling(say: Callable[[str], None]) -> Measure:
-    """Compiles steps on the CPU; takes no accelerator from whoever uses it here. say: told before each wait."""
+    """Compiles on the CPU; takes no accelerator from whoever uses it here. say: told before each wait."""
     import jax
 
     jax.config.update("jax_platforms", "cpu")
     from vlguard_jax.planning import compiled
 
-    return functools.partial(compiled.train, say=say)
+    return Measure(functools.partial(compiled.train, say=say), functools.partial(compiled.answers, say=say))
 
 
-def settings_of(values: Mapping[str, Any]) -> advice.Settings:
+def settings_of(values: config_dict.ConfigDict | Mapping[str, Any]) -> advice.Settings:
     """A training or an evaluation, whichever the config is.
 
     Raises:
@@ -48,19 +56,17 @@ def settings_of(values: Mapping[str, Any]) -> advice.Settings:
 
 
 def planner(settings: advice.Settings, preset: str = "", price: float | None = None, measure: Measure | None = None) -> advice.Planner:
-    """A function (settings, topology) -> Estimate for variants of `settings`; reads sizes and data once. measure: compiles each training,
-    as `compiling` does; without it everything is by formula.
+    """A function (settings, topology) -> Estimate for variants of `settings`; reads sizes and data once. measure: compiles each plan's
+    programs, as `compiling` does; without it everything is by formula.
 
     Raises:
-      UserError: the model's sizes or the index cannot be had; or an evaluation is to be compiled.
+      UserError: the model's sizes or the index cannot be had.
     """
     if price is not None and not price >= 0:
         raise errors.UserError(f"--price={price} must be dollars per chip and hour, at least 0")
     named = models.resolve(settings.model, preset)
     if isinstance(settings, config.EvalConfig):
-        if measure is not None:
-            raise errors.UserError("plan compiles trainings; an evaluation is planned by formula: add --estimate")
-        return functools.partial(_evaluation, named, price)
+        return functools.partial(_evaluation, named, price, measure)
     works = _works(settings, named)
 
     def made(changed: advice.Settings, topology: chips.Topology) -> estimate.Estimate:
@@ -68,15 +74,18 @@ def planner(settings: advice.Settings, preset: str = "", price: float | None = N
         shards = traffic.mesh(changed.mesh, topology).row_shards
         found = works(changed, shards)
         found = dataclasses.replace(found, assumed=(named.note, *found.assumed))
-        measured = measure(changed, named.config, topology, found) if measure else None
+        measured = measure.train(changed, named.config, topology, found) if measure else None
         return estimate.train(changed, named.config, topology, found, name=named.name, price=price, measured=measured)
 
     return made
 
 
-def _evaluation(named: models.Named, price: float | None, settings: advice.Settings, topology: chips.Topology) -> estimate.Estimate:
+def _evaluation(
+    named: models.Named, price: float | None, measure: Measure | None, settings: advice.Settings, topology: chips.Topology
+) -> estimate.Estimate:
     assert isinstance(settings, config.EvalConfig)
-    found = evaluation.evaluate(settings, named.config, topology, name=named.name, price=price)
+    measured = measure.answers(settings, named.config, topology) if measure else None
+    found = evaluation.evaluate(settings, named.config, topology, name=named.name, price=price, measured=measured)
     return dataclasses.replace(found, notes=(named.note, *found.notes))
 
 

@@ -62,4 +62,6 @@ def _refused(topology: chips.Topology, message: str) -> str:
             "another process on this machine holds libtpu, and ALLOW_MULTIPLE_LIBTPU_LOAD is off; unset it, wait for the process, or add "
             "--estimate"
         )
-    return f"libtpu does not know {topology.name}: {(message.splitlines() or [''])[0]}; try --estimate"
+    first, near = (message.splitlines() or [""])[0], chips.nearest(topology).name
+    other = f"the nearest usual slice is {near}" if near != topology.name else "try --estimate"
+    return f"libtpu does not know {topology.name}: {first}; {other}"

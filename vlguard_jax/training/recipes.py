@@ -20,6 +20,7 @@ def _base(*, lora: bool, learning_rate: float, epochs: float) -> config_dict.Con
     config.data.batch_size, config.data.group_size = 128, 16
     config.data.normalization, config.data.order = "micro_batch", "modality_length"
     config.data.max_len = 2048
+    config.data.mode = "pack"  # the steps, loss and gradients of padded rows, with less to compute and to keep
     config.optimizer.epochs, config.optimizer.warmup_ratio = epochs, 0.03
     config.optimizer.learning_rate = learning_rate
     if lora:

@@ -1,0 +1,135 @@
+"""Every shipped 7B and 13B config, compiled by the TPU compiler for a slice it is meant for; nothing runs, no chip is needed.
+
+`make aot`. Each program is compiled once, and all is asserted of that one module.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib.util
+import pathlib
+
+import jax
+import pytest
+
+from tests import source
+from tests.aot import checks
+from vlguard_jax import config
+from vlguard_jax.models import config as model_config
+from vlguard_jax.planning import chips
+from vlguard_jax.planning import compiled
+from vlguard_jax.planning import estimate
+from vlguard_jax.planning import evaluation
+from vlguard_jax.planning import memory
+from vlguard_jax.planning import models
+from vlguard_jax.planning import run
+from vlguard_jax.planning import traffic
+from vlguard_jax.planning import work as work_lib
+
+pytestmark = pytest.mark.aot
+
+TRAIN = [
+    ("train/llava_v15_7b_mixed", "v5e:4x4"),
+    ("train/llava_v15_7b_mixed", "v5p:2x2x2"),
+    ("train/llava_v15_7b_mixed", "v6e:4x4"),
+    ("train/llava_v15_13b_mixed", "v6e:4x4"),
+    ("train/llava_v15_13b_mixed", "v5e:4x8"),
+    ("train/llava_v15_7b_mixed_lora", "v5e:2x4"),
+    ("train/llava_v15_13b_mixed_lora", "v5e:4x4"),
+]
+ANSWER = [("released/llava_v15_7b_mixed", "v5e:2x2"), ("released/llava_v15_7b_mixed", "v6e:1x1")]
+ROOM = 0.75  # GiB that stay free for what the compiler does not see: 15 of a v5e's 15.75
+
+
+def load(path: str) -> config.TrainConfig | config.EvalConfig:
+    file = source.ROOT / "configs" / f"{path}.py"
+    spec = importlib.util.spec_from_file_location(file.stem, file)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return run.settings_of(module.get_config())
+
+
+@dataclasses.dataclass(frozen=True)
+class Case:
+    path: str
+    settings: config.TrainConfig | config.EvalConfig
+    model: model_config.LlavaConfig
+    topology: chips.Topology
+
+
+def case_of(path: str, name: str) -> Case:
+    settings = load(path)
+    return Case(path, settings, models.resolve(settings.model).config, chips.parse(name))
+
+
+def build(case: Case, job: compiled.Job, formula: float, record) -> tuple[estimate.Measured, jax.stages.Compiled]:
+    """Compile, and record the line of the table."""
+    measured, done = compiled.build(job, case.topology)
+    peak, usable = measured.kinds["peak"] / memory.GIB, case.topology.chip.usable_gib
+    counted = measured.source.split("receives: ")[-1].split(";")[0]
+    name = pathlib.Path(case.path).name
+    figures = f"{peak:8.2f} {usable - peak:6.2f} {formula:8.2f} {measured.compile_seconds:9.0f}"
+    record("aot", f"{name:32} {case.topology.name:10} {job.name:8} {figures}  {counted}")
+    assert done is not None, measured.source
+    return measured, done
+
+
+def faults(case: Case, measured: estimate.Measured, done: jax.stages.Compiled, tokens: int) -> list[str]:
+    """All that is wrong with a module. tokens: positions of a batch, all devices together."""
+    text, mesh, llm = done.as_text() or "", traffic.mesh(case.settings.mesh, case.topology), case.model.text
+    found = checks.replicated(done)
+    found += checks.stacks(text, llm)
+    found += checks.logits(text, (tokens // mesh.row_shards, tokens), llm, mesh.tensor)
+    room = case.topology.chip.usable_gib - measured.kinds["peak"] / memory.GIB
+    return [*found, f"only {room:.2f} GiB are free"] if room < ROOM else found
+
+
+@pytest.mark.parametrize(("path", "name"), TRAIN, ids=lambda value: value.split("/")[-1])
+def test_training(path: str, name: str, record_property) -> None:
+    case = case_of(path, name)
+    settings, model, topology = case.settings, case.model, case.topology
+    assert isinstance(settings, config.TrainConfig) and model.vision is not None
+    work = work_lib.from_assumption(settings, model.vision.num_patches, traffic.mesh(settings.mesh, topology).row_shards)
+    formula = estimate.train(settings, model, topology, work).per_chip["peak_gib"]
+    measured, done = build(case, compiled.step(settings, model, topology, work), formula, record_property)
+    assert faults(case, measured, done, work.rows * work.row_len) == []
+
+
+@pytest.mark.parametrize(("path", "name"), ANSWER, ids=lambda value: value.split("/")[-1])
+def test_answering(path: str, name: str, record_property) -> None:
+    case = case_of(path, name)
+    settings, model, topology = case.settings, case.model, case.topology
+    assert isinstance(settings, config.EvalConfig)
+    asked = evaluation.asked(settings, model, topology)
+    found = []
+    for job, formula in zip(compiled.generation(settings, model, topology), evaluation.memories(settings, model, topology), strict=True):
+        measured, done = build(case, job, formula.peak / memory.GIB, record_property)
+        found += faults(case, measured, done, asked.rows * asked.prompt)
+    assert found == []
+
+
+SMALL = {"width": 256, "num_layers": 2, "num_heads": 2, "num_kv_heads": 2, "mlp_width": 512, "vocab_size": 1024}
+
+
+def small(model: model_config.LlavaConfig) -> model_config.LlavaConfig:
+    assert model.vision is not None
+    vision = dataclasses.replace(model.vision, image_size=28, width=64, num_layers=2, num_heads=2, mlp_width=128)
+    return dataclasses.replace(model, text=dataclasses.replace(model.text, **SMALL), vision=vision)
+
+
+def test_fp32_is_computed_at_highest_precision() -> None:
+    """Of a small model, as the question is what the programs ask for: a TPU takes a plain fp32 product for one of bf16."""
+    case, topology = case_of("train/llava_v15_7b_posthoc", "v5e:2x2"), chips.parse("v5e:2x2")
+    assert isinstance(case.settings, config.TrainConfig)
+    settings = dataclasses.replace(case.settings, precision=config.PrecisionSettings("fp32", "fp32", "fp32"))
+    model = small(case.model)
+    assert model.vision is not None
+    work = work_lib.from_assumption(settings, model.vision.num_patches, 4)
+    answering = load("released/llava_v15_7b_posthoc")
+    assert isinstance(answering, config.EvalConfig)
+    answering = dataclasses.replace(answering, precision=config.EvalPrecisionSettings("fp32"))
+    for job in (compiled.step(settings, model, topology, work), *compiled.generation(answering, model, topology)):
+        assert (job.name, checks.precision(job.lowered.as_text())) == (job.name, [])
+        _, done = compiled.build(job, topology)
+        assert done is not None
