@@ -20,7 +20,7 @@ test: $(VENV)/.core $(VENV)/.torch  ## the test suite; more with VLGUARD_GOLDEN 
 
 # A description of a slice takes no chip: two processes compile at a time, and other users of libtpu here are not in the way.
 aot: $(VENV)/.core $(VENV)/.libtpu  ## every 7B and 13B config through the TPU compiler, without a TPU (about a quarter of an hour)
-	JAX_PLATFORMS=cpu TPU_SKIP_MDS_QUERY=1 ALLOW_MULTIPLE_LIBTPU_LOAD=1 \
+	JAX_PLATFORMS=cpu JAX_ENABLE_COMPILATION_CACHE=false TPU_SKIP_MDS_QUERY=1 ALLOW_MULTIPLE_LIBTPU_LOAD=1 \
 	  $(RUN) pytest -m aot --dist worksteal tests/aot tests/planning $(PYTEST_ARGS)
 
 lint: $(VENV)/.core  ## format and lint check, type check

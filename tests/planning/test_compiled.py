@@ -62,6 +62,19 @@ def test_a_step_is_compiled_and_measured():
 
 
 @needs_libtpu
+def test_bytes_between_slices_are_counted():
+    """Joined by `data`, two slices sum the gradients of what each device holds, and nothing else of size."""
+    pair = chips.parse("2xv5e:2x2")
+    found = compiled.train(SETTINGS, MODEL, pair, dataclasses.replace(WORK, rows=8))
+    sizes = estimate.flops.sizes(MODEL)
+    assert found.network == pytest.approx(2 * (sizes.text + sizes.projector) / 4, rel=0.15)
+    alone = compiled.train(SETTINGS, MODEL, V5E, WORK)
+    assert found.links == pytest.approx(alone.links, rel=0.25) and alone.network is None
+    plan = estimate.train(SETTINGS, MODEL, pair, WORK, measured=found)
+    assert plan.bytes_per_step["network"] == found.network
+
+
+@needs_libtpu
 def test_what_is_too_large_does_not_fit():
     large = dataclasses.replace(WORK, rows=4096, row_len=8192, shard_pictures=16)
     found = compiled.train(SETTINGS, MODEL, V5E, large)

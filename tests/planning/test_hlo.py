@@ -110,3 +110,23 @@ def test_a_scan_over_sharded_layers():
     found = hlo.received(hlo.collectives(text, len(devices)))
     others = (len(devices) - 1) / len(devices)
     assert found.get("all-gather", 0.0) == pytest.approx(5 * 64 * 64 * 4 * others)
+
+
+MEGASCALE = 'frontend_attributes={_xla_host_transfer_handler_name="xla_megascale_runtime",_xla_megascale_transfer_type="ALL_REDUCE"}'
+RECEIVED = f"""HloModule step
+
+ENTRY %main (p: bf16[4,8]) -> bf16[4,8] {{
+  %p = bf16[4,8]{{1,0}} parameter(0)
+  %after = token[] after-all()
+  %recv.1 = (bf16[4,8]{{1,0}}, u32[], token[]) recv(%after), channel_id=1, {MEGASCALE}
+  %recv.2 = (bf16[4,8]{{1,0}}, u32[], token[]) recv(%after), channel_id=2, is_host_transfer=true
+  ROOT %done = bf16[4,8]{{1,0}} recv-done(%recv.1)
+}}
+"""
+
+
+def test_what_comes_from_other_slices():
+    """Twice all but one's own part of the sum; what the host itself sends is nobody's network."""
+    assert hlo.network(RECEIVED, 2) == 64 and hlo.network(RECEIVED, 4) == 96
+    with pytest.raises(hlo.UnreadableError, match=r"recv\.1 between slices is of the kind ALL_GATHER"):
+        hlo.network(RECEIVED.replace("ALL_REDUCE", "ALL_GATHER"), 2)

@@ -103,9 +103,9 @@ def build(
     unread = max(0.0, sum(job.arguments.values()) - found.argument_size_in_bytes)  # of the tower in decode: it lies there all the same
     kinds["temporaries"] = found.temp_size_in_bytes * per_chip
     kinds["program"] = found.generated_code_size_in_bytes * per_chip
-    links, counted = _links(done.as_text() or "", topology)
+    links, network, counted = _moved(done.as_text() or "", topology)
     source = f"memory: the compiler's, for a {job.name} of {job.shape}; {counted}; compiled here in {seconds:.0f} s"
-    return estimate.Measured({"peak": (found.peak_memory_in_bytes + unread) * per_chip, **kinds}, links, None, seconds, source), done
+    return estimate.Measured({"peak": (found.peak_memory_in_bytes + unread) * per_chip, **kinds}, links, network, seconds, source), done
 
 
 def train(
@@ -143,18 +143,18 @@ def _side(model: model_config.LlavaConfig) -> int:
     return model.vision.image_size if model.vision else 1
 
 
-def _links(text: str, topology: chips.Topology) -> tuple[float | None, str]:
-    """(bytes that a chip receives over links in a step, what they are), None where they are left to the formula."""
-    if topology.slices > 1:
-        return None, "collectives: by formula, as the module does not tell links from the network"
+def _moved(text: str, topology: chips.Topology) -> tuple[float | None, float | None, str]:
+    """(bytes that a chip receives over links in a step, over the network, what they are), None where they are left to the formula."""
     try:
-        found = hlo.received(hlo.collectives(text, topology.devices))
+        found = hlo.received(hlo.collectives(text, topology.devices // topology.slices))
+        across = hlo.network(text, topology.slices) if topology.slices > 1 else None
     except hlo.UnreadableError as e:
-        return None, f"collectives: by formula, as {e}"
-    kinds = ", ".join(f"{kind} {count / 1e9:.2f}" for kind, count in found.items())
-    return float(
-        sum(found.values())
-    ) * topology.chip.devices, f"collectives: the compiled module's, GB a device receives: {kinds or 'none'}"
+        return None, None, f"collectives: by formula, as {e}"
+    kinds = [f"{kind} {count / 1e9:.2f}" for kind, count in found.items()]
+    kinds += [] if across is None else [f"from other slices {across / 1e9:.2f}"]
+    said = f"collectives: the compiled module's, GB a device receives: {', '.join(kinds) or 'none'}"
+    per_chip = topology.chip.devices
+    return float(sum(found.values())) * per_chip, None if across is None else across * per_chip, said
 
 
 def _arguments(made: program_lib.Program, batch: Any) -> dict[str, float]:

@@ -117,6 +117,25 @@ def received(found: list[Collective]) -> dict[str, float]:
     return {kind: total for kind in KINDS if (total := sum(c.received * c.times for c in found if c.kind == kind))}
 
 
+def network(text: str, slices: int) -> float:
+    """Bytes that a device receives from other slices in one run. A module for several slices has collectives of its own slice alone; what
+    goes over the data-centre network is sent and received through the host.
+
+    Raises:
+      UnreadableError: a transfer is no sum over the slices, or a loop's turns are not found.
+    """
+    computations, entry = parse(text)
+    times, total = _times(computations, entry), 0.0
+    for name, computation in computations.items():
+        for line in computation.values():
+            if line.opcode == "recv" and "xla_megascale" in line.rest:
+                kind = re.search(r'_xla_megascale_transfer_type="(\w+)"', line.rest)
+                if not kind or kind[1] != "ALL_REDUCE":
+                    raise UnreadableError(f"{line.name} between slices is of the kind {kind[1] if kind else 'unknown'}")
+                total += _received("all-reduce", size(line.shape) - BYTES["u32"], slices) * times.get(name, 0)  # a context comes with it
+    return total
+
+
 def _result(line: Instruction, kind: str) -> str:
     """What an asynchronous start returns begins with its operands."""
     if line.opcode == kind:

@@ -37,6 +37,7 @@ def compiling(say: Callable[[str], None]) -> Measure:
     import jax
 
     jax.config.update("jax_platforms", "cpu")
+    jax.config.update("jax_enable_compilation_cache", False)  # what no chip here made cannot be read back
     from vlguard_jax.planning import compiled
 
     return Measure(functools.partial(compiled.train, say=say), functools.partial(compiled.answers, say=say))
