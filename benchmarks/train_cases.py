@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 import dataclasses
 import pathlib
 import tempfile
@@ -64,16 +65,17 @@ SIZES = {
 TEXT_ONLY = 0.125  # of the conversations of the packed case
 
 
-def write_model(size: Size, folder: pathlib.Path) -> None:
-    """A random model as a llava-hf folder, which both sides load."""
+def write_model(size: Size, folder: pathlib.Path, sentences: Sequence[str] = ()) -> None:
+    """A random model as a llava-hf folder, which both sides load; its tokenizer knows the words of `sentences`."""
     rng = np.random.default_rng(0)
+    sentences = sentences or [" ".join(rng.permutation(list("abcdefghijklmnop"))) for _ in range(200)]
     flat = {}
     for path, shape in layouts.tree_shapes(size.model).items():
         values = rng.standard_normal(shape, np.float32) * np.float32(0.02)
         flat[path] = values + np.float32(1.0) if path.endswith("scale") else values
     params = trees.unflatten(flat)
     with tempfile.TemporaryDirectory() as tokenizer:
-        quickstart_model.train_tokenizer(pathlib.Path(tokenizer), [" ".join(rng.permutation(list("abcdefghijklmnop"))) for _ in range(200)])
+        quickstart_model.train_tokenizer(pathlib.Path(tokenizer), list(sentences))
         made = checkpoint_lib.Checkpoint(size.model, params, tokenizer_folder=pathlib.Path(tokenizer), weights_sha256="0" * 64)
         save.save_hf(made, folder)
 

@@ -1,0 +1,67 @@
+import importlib
+import json
+import pathlib
+import threading
+import time
+
+import pytest
+
+from benchmarks import phases
+from benchmarks import time_to_result
+from vlguard_jax import errors
+
+
+@pytest.mark.parametrize(("module", "path"), [(m, p) for timed in phases.TIMED.values() for m, p, _ in timed])
+def test_what_is_timed_exists(module: str, path: str) -> None:
+    found = importlib.import_module(module)
+    for part in path.split("."):
+        found = getattr(found, part)
+    assert callable(found)
+
+
+def test_every_phase_has_a_column() -> None:
+    assert {phase for timed in phases.TIMED.values() for *_, phase in timed} <= set(time_to_result.PHASES)
+
+
+def test_a_phase_holds_its_own_time_alone() -> None:
+    began = time.time()
+    clock = phases.Clock(began)
+    with clock.phase("steps"):
+        time.sleep(0.03)
+        clock.timed(time.sleep, "save")(0.05)
+    whole = time.time() - began
+    assert clock.seconds["save"] >= 0.05
+    assert 0.03 <= clock.seconds["steps"] <= whole - clock.seconds["save"] + 1e-6
+    assert sum(clock.seconds.values()) == pytest.approx(whole, abs=0.02)
+
+
+def test_other_threads_are_left_alone() -> None:
+    clock = phases.Clock(time.time())
+    called = threading.Thread(target=clock.timed(time.sleep, "save"), args=(0.0,))
+    called.start()
+    called.join()
+    assert "save" not in clock.seconds
+
+
+def test_compiling_is_taken_from_the_phase_it_happens_in() -> None:
+    clock = phases.Clock(time.time() - 10.0)
+    clock.compiled(phases.COMPILING[1], 4.0)
+    clock.compiled("/jax/something/else", 3.0)
+    assert clock.seconds["compile"] == 4.0 and clock.seconds["start"] == pytest.approx(6.0, abs=0.5)
+    assert clock.programs == 1
+
+
+def test_a_stage_and_its_table(tmp_path: pathlib.Path) -> None:
+    task = time_to_result.stand_in(tmp_path / "stand_in", (), ())
+    arguments = [f"--src={task.model}", f"--dst={tmp_path / 'model'}", "--to=llava"]
+    found = time_to_result.stage("convert", arguments, tmp_path, tmp_path / "programs")
+    assert (tmp_path / "model/config.json").exists()
+    assert {"start", "load", "save", "exit"} <= set(found["phases"])
+    assert sum(found["phases"].values()) == pytest.approx(found["seconds"], rel=0.05)
+    shown = time_to_result.table("cold", {"seconds": found["seconds"], "stages": {"convert": found}})
+    assert f"{found['seconds']:.2f}" in shown and json.loads((tmp_path / "convert.json").read_text())["programs"] == found["programs"]
+
+
+def test_a_stage_that_fails_says_its_last_line(tmp_path: pathlib.Path) -> None:
+    with pytest.raises(errors.UserError, match=r"convert ended with exit code 2: .*missing"):
+        time_to_result.stage("convert", ["--src=missing", f"--dst={tmp_path / 'model'}", "--to=llava"], tmp_path, tmp_path / "programs")
