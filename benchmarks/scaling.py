@@ -1,10 +1,12 @@
 """How a training scales over chips, by plan's formulas: 8 to 256 chips of one kind.
 
   python benchmarks/scaling.py --config configs/train/llava_v15_7b_posthoc.py --chips v5e
+  python benchmarks/scaling.py --config configs/train/llava_v15_13b_posthoc_lora.py --chips v5e --largest 64 --compile
 
 One line per usual slice: seconds a step, speed-up over the smallest slice that fits and how much of it is lost, MFU, hours, dollars, and
 where the recipe's global batch stops filling the chips. These are estimates, no measurements; how good the formulas are says
-`python -m vlguard_jax.plan --backtest`. Prints one table per kind of chip, or with --json one JSON object.
+`python -m vlguard_jax.plan --backtest`. With --compile memory and traffic are those of the programs that the TPU compiler makes, one to
+five minutes for each slice. Prints one table per kind of chip, or with --json one JSON object.
 """
 
 from __future__ import annotations
@@ -26,6 +28,7 @@ _CHIPS = flags.DEFINE_list("chips", ["v5e", "v5p", "v6e", "h100"], "kinds of chi
 _FROM = flags.DEFINE_integer("smallest", 8, "fewest chips", lower_bound=1)
 _TO = flags.DEFINE_integer("largest", 256, "most chips", lower_bound=1)
 _MODEL = flags.DEFINE_string("model", "", "7b or 13b: sizes to take in place of config.model's")
+_COMPILE = flags.DEFINE_boolean("compile", False, "compile every slice's step (TPU chips; needs libtpu, no chip)", allow_override=True)
 _JSON = flags.DEFINE_boolean("json", False, "print one JSON object in place of the table", allow_override=True)
 
 Figures = dict[str, Any]
@@ -34,14 +37,17 @@ Figures = dict[str, Any]
 def main(positional: list[str]) -> int:
     """Plan every slice, print."""
     if positional:
-        raise errors.UserError("scaling.py takes --config, --chips, --smallest, --largest, --model and --json; see --help")
+        raise errors.UserError("scaling.py takes --config, --chips, --smallest, --largest, --model, --compile and --json; see --help")
     from vlguard_jax.planning import run
 
     with contextlib.redirect_stdout(sys.stderr):
         settings = run.settings_of(_CONFIG.value)
-        planner = run.planner(settings, _MODEL.value)
+        measure = run.compiling(print) if _COMPILE.value else None
+        planner = run.planner(settings, _MODEL.value, measure=measure)
         found = {name: of_chip(settings, planner, name) for name in run.chip_names(",".join(_CHIPS.value))}
-    print(json.dumps({"chips": found}, allow_nan=False) if _JSON.value else "\n".join(table(name, lines) for name, lines in found.items()))
+    source = "compiled memory and traffic, estimated times" if _COMPILE.value else "estimated"
+    told = "\n".join(table(name, lines, source) for name, lines in found.items())
+    print(json.dumps({"source": source, "chips": found}, allow_nan=False) if _JSON.value else told)
     return errors.EXIT_OK
 
 
@@ -79,12 +85,12 @@ def line_of(made: Any) -> Figures:
     }
 
 
-def table(name: str, found: Figures) -> str:
-    """The figures of one chip as text."""
+def table(name: str, found: Figures, source: str) -> str:
+    """The figures of one chip as text. source: what kind of figures they are."""
     from rich import console as rich_console
     from rich import table as rich_table
 
-    shown = rich_table.Table(title=f"{name}: estimated; speed-up over {found['base']}")
+    shown = rich_table.Table(title=f"{name}: {source}; speed-up over {found['base']}")
     for heading in ("slice", "fits", "GiB a chip", "s a step", "samples/s", "speed-up", "efficiency", "MFU", "hours", "$"):
         shown.add_column(heading, justify="left" if heading in ("slice", "fits") else "right")
     for line in found["slices"]:

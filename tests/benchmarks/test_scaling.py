@@ -37,3 +37,8 @@ def test_table_and_bad_arguments() -> None:
     assert done.returncode == 0 and "h100:16" in done.stdout and "speed-up" in done.stdout, done.stderr
     done = script("--chips=h101")
     assert done.returncode == 2 and "h101" in done.stderr
+
+
+def test_what_cannot_be_compiled_here_is_said() -> None:
+    done = script("--chips=h100", "--largest=8", "--compile")
+    assert done.returncode == 2 and "h100" in done.stderr and "traceback" not in done.stderr.lower(), done.stderr
