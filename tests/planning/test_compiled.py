@@ -149,7 +149,8 @@ def test_prefill_and_decode_are_compiled_and_measured():
     assert reading.kinds["weights"] == writing.kinds["weights"] == pytest.approx(weights, rel=0.05)
     slots = asked.prompt + ANSWERING.decode.max_new_tokens
     assert writing.kinds["cache"] == 2 * 2 * text.num_layers * asked.rows / 4 * slots * text.num_kv_heads * text.head_width
-    assert writing.links > 2 * 0.75 * (sizes.layer * sizes.layers)  # what lies on the others comes over once a token
+    # Most of what lies on the others comes over for each token.
+    assert 0.5 < writing.links / (2 * 0.75 * sizes.layer * sizes.layers) < 1.5
     plan = evaluation.evaluate(ANSWERING, MODEL, V5E, measured=(reading, writing))
     larger = max(reading, writing, key=lambda one: one.kinds["peak"])
     assert plan.fits and plan.per_chip["peak_gib"] == pytest.approx(larger.kinds["peak"] / memory.GIB)
