@@ -6,6 +6,7 @@ error (tests/parallel also reject rules that name nothing). Optimizer state foll
 
 from __future__ import annotations
 
+import math
 import re
 from typing import Any
 
@@ -22,8 +23,9 @@ from vlguard_jax.models import config as model_config
 from vlguard_jax.parallel import mesh as mesh_lib
 
 # Dotted path (regular expression, whole match) -> axes. Kernels are [in, out] after the layer axis: what comes from the residual
-# stream is split by `fsdp` on its input and `tensor` on its output, what goes back the other way round. The frozen tower is small
-# and stays whole on every device, as do norms and biases.
+# stream is split by `fsdp` on its input and `tensor` on its output, what goes back the other way round. An adapter's long side is split
+# by all that its kernel's is and `fsdp`, as its rank is too short for an axis. The frozen tower is small and stays whole on every
+# device, as do norms and biases.
 RULES: tuple[tuple[str, PartitionSpec], ...] = (
     (r"vision\..*", PartitionSpec()),
     (r"projector\.fc1\.kernel", PartitionSpec("fsdp", "tensor")),
@@ -34,8 +36,8 @@ RULES: tuple[tuple[str, PartitionSpec], ...] = (
     (r"text\.layers\.(attention\.[qkv]|mlp\.(gate|up))\.kernel", PartitionSpec(None, "fsdp", "tensor")),
     (r"text\.layers\.(attention\.o|mlp\.down)\.kernel", PartitionSpec(None, "tensor", "fsdp")),
     (r"text\.layers\.(attention\.[qkv]|mlp\.(gate|up))\.lora_a", PartitionSpec(None, "fsdp", None)),
-    (r"text\.layers\.(attention\.[qkv]|mlp\.(gate|up))\.lora_b", PartitionSpec(None, None, "tensor")),
-    (r"text\.layers\.(attention\.o|mlp\.down)\.lora_a", PartitionSpec(None, "tensor", None)),
+    (r"text\.layers\.(attention\.[qkv]|mlp\.(gate|up))\.lora_b", PartitionSpec(None, None, ("tensor", "fsdp"))),
+    (r"text\.layers\.(attention\.o|mlp\.down)\.lora_a", PartitionSpec(None, ("tensor", "fsdp"), None)),
     (r"text\.layers\.(attention\.o|mlp\.down)\.lora_b", PartitionSpec(None, None, "fsdp")),
     (r"text\.(layers\.(attention|mlp)_norm|norm)\.scale", PartitionSpec()),
 )
@@ -64,10 +66,12 @@ def shardings(params: dict[str, Any], mesh: Mesh) -> dict[str, Any]:
     for path, leaf in flat.items():
         axes = spec(path)
         for size, axis in zip(leaf.shape, axes, strict=False):
-            if axis is not None and size % mesh.shape[axis]:
+            names = () if axis is None else (axis,) if isinstance(axis, str) else axis
+            if size % math.prod(mesh.shape[name] for name in names):
+                said = " and ".join(f"{name}={mesh.shape[name]}" for name in names)
                 raise errors.UserError(
-                    f"parameter {path} {tuple(leaf.shape)}: {size} is not divisible by mesh axis {axis}={mesh.shape[axis]}; "
-                    f"choose another config.mesh.{axis}"
+                    f"parameter {path} {tuple(leaf.shape)}: {size} is not divisible by mesh axis {said}; "
+                    f"choose another config.mesh.{names[-1]}"
                 )
         result[path] = NamedSharding(mesh, axes)
     return trees.unflatten(result)

@@ -25,6 +25,7 @@ def _base(*, lora: bool, learning_rate: float, epochs: float) -> config_dict.Con
     config.optimizer.learning_rate = learning_rate
     if lora:
         config.lora.rank, config.lora.alpha, config.lora.dropout = 128, 256.0, 0.05
+        config.run.rows = 16  # adapters are trained on few chips, which hold no whole step of 128 conversations
         config.optimizer.projector_learning_rate = 2e-5
     return config
 
