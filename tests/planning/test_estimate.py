@@ -158,11 +158,12 @@ def test_options_are_ordered_and_true():
 
 
 def test_options_of_an_evaluation():
-    settings = dataclasses.replace(EVALUATION, mesh=config.MeshSettings(data=-1, fsdp=1, tensor=1))
+    decode = dataclasses.replace(EVALUATION.decode, batch_size=64)
+    settings = dataclasses.replace(EVALUATION, mesh=config.MeshSettings(data=-1, fsdp=1, tensor=1), decode=decode)
     topology, planner = chips.parse("v5e:2x2"), run.planner(settings)
     assert not planner(settings, topology).fits
     changes = {option.change: option.plan.fits for option in advice.options(settings, topology, planner)}
-    assert changes["--config.mesh.data=1 --config.mesh.tensor=4"] and "--config.decode.batch_size=8" in changes
+    assert changes["--config.mesh.data=1 --config.mesh.tensor=4"] and "--config.decode.batch_size=32" in changes
 
 
 def test_sweep():

@@ -123,10 +123,10 @@ def test_a_slow_disk_is_named(tmp_path: pathlib.Path, monkeypatch: pytest.Monkey
         time.sleep(1.0)
         return read(source, position)
 
-    quick = loop.train(stand.settings(optimizer={"max_steps": 3}), tmp_path / "quick")
+    quick = loop.train(stand.settings(optimizer={"max_steps": 9}), tmp_path / "quick")
     assert "waited for their input" not in capsys.readouterr().out
     monkeypatch.setattr(loader.StepSource, "__getitem__", slow)
-    result = loop.train(stand.settings(optimizer={"max_steps": 3}, data={"read_threads": 1}), tmp_path / "slow")
+    result = loop.train(stand.settings(optimizer={"max_steps": 9}, data={"read_threads": 1}), tmp_path / "slow")
     said = capsys.readouterr().out
     assert "the devices waited for their input" in said and "raise config.data.read_threads (now 1)" in said
     assert quick.metrics["input_wait"] < 0.5 < result.metrics["input_wait"] <= 1.0
