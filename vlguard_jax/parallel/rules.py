@@ -66,7 +66,7 @@ def shardings(params: dict[str, Any], mesh: Mesh) -> dict[str, Any]:
     for path, leaf in flat.items():
         axes = spec(path)
         for size, axis in zip(leaf.shape, axes, strict=False):
-            names = () if axis is None else (axis,) if isinstance(axis, str) else axis
+            names: tuple[str, ...] = () if axis is None else (axis,) if isinstance(axis, str) else axis
             if size % math.prod(mesh.shape[name] for name in names):
                 said = " and ".join(f"{name}={mesh.shape[name]}" for name in names)
                 raise errors.UserError(
