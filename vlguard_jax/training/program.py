@@ -83,6 +83,7 @@ def build(
         loss_args=dict(settings.loss_args),
         loss_chunk=settings.run.loss_chunk,
         sources=len(settings.data.sources),
+        places=jax.tree.map(lambda x: x.sharding, state.params),
     )
     outputs = (jax.tree.map(lambda x: x.sharding, state), mesh_lib.replicated(mesh))
     step = jax.jit(function, donate_argnums=0, out_shardings=outputs)

@@ -62,12 +62,13 @@ def build(
     loss_args: dict[str, float],
     loss_chunk: int,
     sources: int = 1,
+    places: Any = None,
 ) -> Callable[[TrainState, llava.Params, llava.Params | None, types.Batch], tuple[TrainState, Metrics]]:
     """The step function (state, frozen, reference, batch) -> (state, metrics), to be jitted with `donate_argnums=0`.
 
     `batch` arrays have a leading axis A of micro-batches, whose losses and gradients are summed: loss_weight already holds the
     normalisation over the whole step. Dropout keys are fold_in(seed, step, micro-batch, layer). A loss or gradient that is not
-    finite leaves parameters and moments as they are and is counted in metrics["skipped"].
+    finite leaves parameters and moments as they are and is counted in metrics["skipped"]. places: shardings of the gradients.
     """
     with_dropout = model.lora is not None and model.lora.dropout > 0
 
@@ -77,19 +78,21 @@ def build(
 
     def train_step(state: TrainState, frozen: Any, reference: Any, batch: types.Batch) -> tuple[TrainState, Metrics]:
         step_key = jax.random.fold_in(jax.random.key(seed), state.step)
-        gradient = jax.value_and_grad(micro_loss, has_aux=True)
+
+        def gradient(index: Array, micro: types.Batch) -> Any:
+            key = jax.random.fold_in(step_key, index)
+            result, grads = jax.value_and_grad(micro_loss, has_aux=True)(state.params, frozen, reference, micro, key)
+            return result, grads if places is None else jax.lax.with_sharding_constraint(grads, places)
 
         def micro_step(total: Any, scanned: tuple[Array, types.Batch]) -> tuple[Any, None]:
-            index, micro = scanned
-            result = gradient(state.params, frozen, reference, micro, jax.random.fold_in(step_key, index))
-            return jax.tree.map(jnp.add, total, result), None
+            return jax.tree.map(jnp.add, total, gradient(*scanned)), None
 
-        count = batch.tokens.shape[0]
-        first = types.Batch(*(x[0] for x in batch))
-        total = gradient(state.params, frozen, reference, first, jax.random.fold_in(step_key, 0))
-        if count > 1:
-            rest = types.Batch(*(x[1:] for x in batch))
-            total, _ = jax.lax.scan(micro_step, total, (jnp.arange(1, count), rest))
+        indices, first = jnp.arange(batch.tokens.shape[0]), types.Batch(*(x[0] for x in batch))
+        if len(indices) == 1:
+            total = gradient(indices[0], first)
+        else:  # the model stands in the program once
+            zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(gradient, indices[0], first))
+            total, _ = jax.lax.scan(micro_step, zeros, (indices, batch))
         (value, aux), grads = total
         return _apply(state, optimizer, value, aux, grads)
 
