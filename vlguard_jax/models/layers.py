@@ -36,12 +36,13 @@ class Linear(nnx.Module):
 
     def __call__(self, x: Float[Array, "*rows i"], dropout_key: Key[Array, ""] | None = None) -> Float[Array, "*rows o"]:
         """[..., in] -> [..., out]. `dropout_key` switches the adapter's dropout on."""
-        y = x @ self.kernel.astype(x.dtype)
+        flat = x.reshape(-1, x.shape[-1])  # with one dimension of rows, XLA's CPU compiler makes no transposed copies for W's gradient
+        y = flat @ self.kernel.astype(x.dtype)
         if self.adapter is not None:
-            y = y + lora.delta(x, self.lora_a[...], self.lora_b[...], self.adapter, dropout_key)
+            y = y + lora.delta(flat, self.lora_a[...], self.lora_b[...], self.adapter, dropout_key)
         if self.bias is not None:
             y = y + self.bias.astype(x.dtype)
-        return y
+        return y.reshape(*x.shape[:-1], y.shape[-1])
 
 
 class RMSNorm(nnx.Module):
