@@ -3,11 +3,12 @@
   python benchmarks/train_step.py --size 110m --steps 3
 
 The reference is transformers' LlavaForConditionalGeneration with the weights of our llava-hf folder. Steps of both sides take turns, so
-that a machine whose speed drifts is fair to both, and medians over the pairs count. Cases: `padded` (equal batches, equal lengths, with
-gradient checkpointing in both), `padded_kept` (the same without), `packed` (each at its best on the same conversations: ours in packed
-rows, the reference in its sampler's order, micro-batches padded to their longest; nothing is recomputed). fp32 on CPU, elsewhere bf16.
-Every step's loss must agree, otherwise the exit code is 1. Prints one table, or with --json one JSON object. Needs
-`pip install torch transformers`.
+that a machine whose speed drifts is fair to both, and medians over the pairs count. Cases: `padded` (equal batches, equal lengths; the
+reference with gradient checkpointing, as its scripts train), `padded_kept` (the same without), `packed` (the same conversations: ours in
+packed rows, the reference in its sampler's order, micro-batches padded to their longest, without gradient checkpointing). Our side keeps
+what `--remat` says, by default the outputs of matrix products at the small sizes and layer inputs at 7b and 13b. fp32 on CPU, else bf16.
+Every step's loss must agree, otherwise the exit code is 1. Prints one table, or with --json one JSON object. Needs `pip install torch
+transformers`.
 """
 
 from __future__ import annotations
@@ -39,6 +40,7 @@ _BOUND = flags.DEFINE_float("loss_bound", None, "largest relative difference of 
 _ROWS = flags.DEFINE_integer("rows", 0, "config.run.rows of the packed case", lower_bound=0)
 _ROW_LEN = flags.DEFINE_integer("row_len", 0, "config.data.max_row_len of the packed case; 0: the size's", lower_bound=0)
 _UNROLL = flags.DEFINE_integer("unroll", 1, "config.run.unroll", lower_bound=1)
+_REMAT = flags.DEFINE_enum("remat", "", ["", "full", "offload", "minimal", "none"], "config.run.remat; empty: the size's")
 _CHUNK = flags.DEFINE_integer("loss_chunk", 256, "config.run.loss_chunk", lower_bound=1)
 
 BARS = {"padded": 1.2, "packed": 1.15}  # at 110m, fp32, two idle CPU cores
@@ -169,7 +171,8 @@ def measure_case(size: Any, case: str, folder: pathlib.Path, device: str) -> Fig
     return {
         "ratio": statistics.median(ratios),
         "ratios": ratios,
-        "recomputes": case == "padded",
+        "reference_recomputes": case == "padded",
+        "remat": wanted.run.remat,
         "loss_difference": max(abs(t["ours"]["loss"] - t["torch"]["loss"]) / abs(t["torch"]["loss"]) for t in compared),
         "losses": [[t["ours"]["loss"], t["torch"]["loss"]] for t in turns],
         "computed_over_real": {
@@ -215,7 +218,7 @@ def settings(size: Any, case: str, device: str, folder: pathlib.Path) -> config.
         optimizer=config.OptimizerSettings(learning_rate=RATE),
         run=config.RunSettings(
             rows=_ROWS.value if case == "packed" else 0,
-            remat="full" if case == "padded" else "none",
+            remat=_REMAT.value or size.remat,
             unroll=_UNROLL.value,
             loss_chunk=_CHUNK.value,
         ),
@@ -287,6 +290,7 @@ def table(found: Figures) -> str:
         "size",
         "case",
         "side",
+        "remat",
         "s a step",
         "samples/s",
         "tokens/s",
@@ -296,15 +300,15 @@ def table(found: Figures) -> str:
         "GiB",
         "x",
     ):
-        shown.add_column(heading, justify="left" if heading in ("size", "case", "side") else "right")
+        shown.add_column(heading, justify="left" if heading in ("size", "case", "side", "remat") else "right")
     for line in found["cases"]:
-        case = line["case"] + (", recomputing" if line["recomputes"] else "")
         for side in ("ours", "torch"):
             f = line[side]
             sheet = "-" if f["mfu_data_sheet"] is None else f"{f['mfu_data_sheet']:.1%}"
             figures = [f"{f['seconds']:.2f}", f"{f['samples_per_second']:.2f}", f"{f['tokens_per_second']:,.0f}", f"{f['tflops']:.3f}"]
             figures += [f"{f['mfu_measured_peak']:.1%}", sheet, f"{f['gib']:.2f}", f"{line['ratio']:.2f}" if side == "ours" else ""]
-            shown.add_row(line["size"], case, side, *figures)
+            keeps = line["remat"] if side == "ours" else "full" if line["reference_recomputes"] else "none"
+            shown.add_row(line["size"], line["case"], side, keeps, *figures)
     console = rich_console.Console(width=150)
     with console.capture() as captured:
         console.print(shown)
