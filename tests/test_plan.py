@@ -74,7 +74,7 @@ def test_real_data(bare):
     [
         ((), "--config FILE is needed"),
         ((POSTHOC, "--estimate"), "--topology is needed"),
-        ((POSTHOC, "--topology=h100:8"), "plan compiles for TPUs; add --estimate"),
+        ((POSTHOC, "--topology=a100:8"), "plan compiles for TPUs, h100 and h200; add --estimate"),
         ((POSTHOC, "--topology=v7e:4x4", "--estimate"), "chip 'v7e' is unknown; did you mean"),
         ((POSTHOC, "--topology=v5e:4x4", "--estimate", "--model=8b"), "--model=8b is unknown"),
         ((POSTHOC, "--topology=v5e:4x4", "--estimate", "--price=-1"), "--price=-1.0 must be"),

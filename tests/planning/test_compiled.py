@@ -1,6 +1,7 @@
 """The compiler's word on a small step, for slices that are not here."""
 
 import dataclasses
+import importlib.util
 
 import jax
 import pytest
@@ -15,9 +16,13 @@ from vlguard_jax.planning import estimate
 from vlguard_jax.planning import evaluation
 from vlguard_jax.planning import memory
 from vlguard_jax.planning import run
+from vlguard_jax.planning import topologies
 from vlguard_jax.planning import work as work_lib
 
 needs_libtpu = pytest.mark.aot  # `make aot` installs it
+needs_cuda = pytest.mark.skipif(
+    not any(map(importlib.util.find_spec, topologies.CUDA_PLUGINS)), reason='needs the CUDA compiler: pip install "vlguard_jax[cuda]"'
+)
 FULL = model_config.PRESETS["llava-v1.5-7b"]
 MODEL = dataclasses.replace(
     FULL,
@@ -59,6 +64,16 @@ def test_a_step_is_compiled_and_measured():
     plan = estimate.train(SETTINGS, MODEL, V5E, WORK, measured=found)
     assert plan.per_chip["peak_gib"] == pytest.approx(found.kinds["peak"] / memory.GIB) and plan.fits
     assert plan.bytes_per_step["links"] == found.links
+
+
+@needs_cuda
+def test_a_step_for_gpus_is_within_the_estimate():
+    gpus = chips.parse("h200:4")
+    found = compiled.train(SETTINGS, MODEL, gpus, WORK)
+    sizes = estimate.flops.sizes(MODEL)
+    assert found.kinds["weights"] == pytest.approx((sizes.text + sizes.projector) * 4 / 4, rel=0.05)
+    assert found.kinds["weights"] + found.kinds["moments"] < found.kinds["peak"] <= 1.05 * sum(found.kinds.values())
+    assert found.links is not None and found.links > 3 * 0.75 * 2 * sizes.layer * sizes.layers and found.network is None
 
 
 @needs_libtpu

@@ -1,4 +1,6 @@
-"""Devices by libtpu's description, where it is installed."""
+"""Devices by libtpu's description, and by ours of a GPU, where the compilers are installed."""
+
+import importlib.util
 
 import pytest
 
@@ -9,6 +11,9 @@ from vlguard_jax.planning import chips
 from vlguard_jax.planning import topologies
 
 needs_libtpu = pytest.mark.aot  # `make aot` installs it
+needs_cuda = pytest.mark.skipif(
+    not any(map(importlib.util.find_spec, topologies.CUDA_PLUGINS)), reason='needs the CUDA compiler: pip install "vlguard_jax[cuda]"'
+)
 NAMES = ["v4:2x2x1", "v4:2x2x2", "v5e:1x1", "v5e:4x4", "v5p:2x2x2", "v6e:1x1", "v6e:4x4", "tpu7x:2x2x1", "2xv5e:2x2"]
 
 
@@ -41,8 +46,28 @@ def test_what_libtpu_says_becomes_one_line(monkeypatch, raised, said):
     assert "\n" not in str(caught.value) and "--estimate" in str(caught.value)
 
 
-def test_gpus_are_planned_by_formula():
-    with pytest.raises(errors.UserError, match=r"h100:8.*--estimate"):
+@needs_cuda
+@pytest.mark.parametrize("name", ["h100:1", "h100:8", "h200:16"])
+def test_gpus_are_described(name):
+    topology = chips.parse(name)
+    found = topologies.devices(topology)
+    assert len(found) == topology.devices == len({device.id for device in found})
+    assert {device.device_kind for device in found} == {f"NVIDIA {topology.chip.name.upper()}"}
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [("a100:8", r"a100:8: .*h100 and h200; add --estimate for a100"), ("h100:11", r"h100:11: .*equally many GPUs.*--estimate")],
+)
+def test_gpus_without_a_description_are_planned_by_formula(monkeypatch, name, said):
+    monkeypatch.setattr(topologies.importlib.util, "find_spec", lambda name: object())
+    with pytest.raises(errors.UserError, match=said):
+        topologies.devices(chips.parse(name))
+
+
+def test_without_a_cuda_plugin_the_extra_is_named(monkeypatch):
+    monkeypatch.setattr(topologies.importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(errors.UserError, match=r"vlguard_jax\[cuda\]"):
         topologies.devices(chips.parse("h100:8"))
 
 

@@ -90,7 +90,8 @@ class BatchPlan:
         self.layout = layout or Layout()
         rows, shards = self.layout.rows, self.layout.shards
         if rows % shards:
-            raise errors.UserError(f"config.run.rows={rows} must be a multiple of the {shards} row shards (config.mesh data x fsdp)")
+            wrong = f"config.run.rows={rows} must be a multiple of the {shards} row shards (config.mesh data x fsdp)"
+            raise errors.UserError(f"{wrong}: take {-(-rows // shards) * shards}, or 0 for all rows at once")
         self._replay = _read_replay(data.replay, len(index)) if data.order == "replay" else None
         self.total_steps = math.ceil(epochs * self.steps_per_epoch)
         kept = self._made() if cache is None else self._kept(cache)

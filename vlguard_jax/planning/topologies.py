@@ -1,9 +1,12 @@
-"""Devices of a slice that is not here, for the compiler: libtpu describes and compiles for every TPU on a machine that has none."""
+"""Devices of a slice that is not here, for the compiler: libtpu describes and compiles for every TPU on a machine that has none, JAX's CUDA
+plugin for the GPUs that it is told of."""
 
 from __future__ import annotations
 
 import importlib.util
 import os
+import pathlib
+import string
 from typing import Any
 
 import jax
@@ -22,29 +25,64 @@ ENVIRONMENT = {
 }
 
 
+CUDA_PLUGINS = ("jax_cuda13_plugin", "jax_cuda12_plugin")
+CUDA_ENVIRONMENT = {
+    "JAX_SKIP_CUDA_CONSTRAINTS_CHECK": "1",  # there is no driver to ask for its version
+    "TF_CPP_MIN_LOG_LEVEL": "3",
+}
+CUDA_FLAGS = "--xla_gpu_autotune_level=0 --xla_gpu_enable_triton_gemm=false"  # there is no GPU to try kernels on
+CUDA_TARGET = pathlib.Path(__file__).with_name("hopper.txtpb")
+HOPPER = ("h100", "h200")
+
+
+def _prepare(chip: chips.Chip) -> None:
+    """Set the environment that the chip's compiler reads as it is loaded. What the user set stays."""
+    for name, value in (ENVIRONMENT if chip.kind == "tpu" else CUDA_ENVIRONMENT).items():
+        os.environ.setdefault(name, value)
+    given = os.environ.get("XLA_FLAGS", "")
+    if chip.kind == "gpu" and "xla_gpu_autotune_level" not in given:
+        os.environ["XLA_FLAGS"] = f"{given} {CUDA_FLAGS}".strip()
+
+
 def devices(topology: chips.Topology) -> list[jax.Device]:
-    """The devices of a TPU topology, slice after slice, to build a mesh on and to compile for.
+    """The devices of a topology, slice after slice, to build a mesh on and to compile for.
 
     Raises:
-      UserError: libtpu is missing, held by another process, or does not know the slice or not as JAX has it; or the slice is of GPUs,
-        whose compiler wants a description of the device.
+      UserError: the compiler is missing, held by another process, or does not know the slice or not as JAX has it; or it has no
+        description of the GPU.
     """
-    if topology.chip.kind != "tpu":
-        raise errors.UserError(f"{topology.name}: plan compiles for TPUs; add --estimate for {topology.chip.name}")
-    if importlib.util.find_spec("libtpu") is None:
-        raise errors.UserError('the TPU compiler (libtpu) is not installed: pip install "vlguard_jax[tpu]", or add --estimate')
-    for name, value in ENVIRONMENT.items():
-        os.environ.setdefault(name, value)
-    size = "x".join(map(str, topology.shape))
+    _prepare(topology.chip)
     try:
-        found = topologies.get_topology_desc(topology_name=f"{topology.chip.name}:{size}", platform="tpu", **_options(topology))
+        found = _tpus(topology) if topology.chip.kind == "tpu" else _gpus(topology)
     except (RuntimeError, ValueError) as e:  # XlaRuntimeError is a RuntimeError
         raise errors.UserError(_refused(topology, str(e))) from e
-    if len(found.devices) != topology.devices:
+    if len(found) != topology.devices:
         raise errors.UserError(
-            f"libtpu describes {topology.name} by {len(found.devices)} devices, JAX has {topology.devices}; try --estimate"
+            f"the compiler describes {topology.name} by {len(found)} devices, JAX has {topology.devices}; try --estimate"
         )
-    return list(found.devices)
+    return found
+
+
+def _tpus(topology: chips.Topology) -> list[jax.Device]:
+    if importlib.util.find_spec("libtpu") is None:
+        raise errors.UserError('the TPU compiler (libtpu) is not installed: pip install "vlguard_jax[tpu]", or add --estimate')
+    size = "x".join(map(str, topology.shape))
+    return topologies.get_topology_desc(topology_name=f"{topology.chip.name}:{size}", platform="tpu", **_options(topology)).devices
+
+
+def _gpus(topology: chips.Topology) -> list[jax.Device]:
+    """GPUs by a description of the chip (XLA's GpuTargetConfigProto), nodes joined by the network."""
+    chip = topology.chip
+    if chip.name not in HOPPER:
+        raise errors.UserError(f"{topology.name}: plan compiles for TPUs, {' and '.join(HOPPER)}; add --estimate for {chip.name}")
+    if not any(map(importlib.util.find_spec, CUDA_PLUGINS)):
+        raise errors.UserError('the CUDA compiler is not installed: pip install "vlguard_jax[cuda]", or add --estimate')
+    if topology.chips % topology.hosts:
+        raise errors.UserError(f"{topology.name}: only nodes with equally many GPUs are compiled for; add --estimate")
+    values = {"name": f"NVIDIA {chip.name.upper()}", "memory": int(chip.hbm_gib * 2**30), "bandwidth": int(chip.hbm_gbps * 1e9)}
+    target = string.Template(CUDA_TARGET.read_text()).substitute(values)
+    shape = f"1x{topology.hosts}x{topology.chips // topology.hosts}"
+    return topologies.get_topology_desc(chip.name, "cuda", target_config=target, topology=shape).devices
 
 
 def _options(topology: chips.Topology) -> dict[str, Any]:
@@ -64,4 +102,4 @@ def _refused(topology: chips.Topology, message: str) -> str:
         )
     first, near = (message.splitlines() or [""])[0], chips.nearest(topology).name
     other = f"the nearest usual slice is {near}" if near != topology.name else "try --estimate"
-    return f"libtpu does not know {topology.name}: {first}; {other}"
+    return f"the compiler does not know {topology.name}: {first}; {other}"
