@@ -1,18 +1,22 @@
 """Our train step against PyTorch's, on the same weights and conversations, in one run on one machine.
 
-  python benchmarks/train_step.py --size 110m --steps 3
+  GLIBC_TUNABLES=glibc.malloc.hugetlb=1 python benchmarks/train_step.py --size 110m --steps 3
 
-The reference is transformers' LlavaForConditionalGeneration with the weights of our llava-hf folder. Steps of both sides take turns, so
-that a machine whose speed drifts is fair to both, and medians over the pairs count. Cases: `padded` (equal batches, equal lengths; the
-reference with gradient checkpointing, as its scripts train), `padded_kept` (the same without), `packed` (the same conversations: ours in
-packed rows, the reference in its sampler's order, micro-batches padded to their longest, without gradient checkpointing). Our side keeps
-what `--remat` says, by default the outputs of matrix products at the small sizes and layer inputs at 7b and 13b. fp32 on CPU, else bf16.
-Every step's loss must agree, otherwise the exit code is 1. Prints one table, or with --json one JSON object. Needs `pip install torch
-transformers`.
+On a CPU the variable has malloc take huge pages, for both sides: XLA asks for the buffers of a step anew each time, and without it a share
+of the step goes into clearing small ones.
+The reference is transformers' LlavaForConditionalGeneration with the weights of our llava-hf folder. Both sides take turns of two steps on
+one batch, so that a machine whose speed drifts is fair to both. The second counts, which finds the memory of the first, as in training; the
+first compiles, or finds caches and pages taken by the other side. Medians over the pairs are shown. Cases: `padded` (equal batches, equal
+lengths; the reference with gradient checkpointing, as its scripts train), `padded_kept` (the same without), `packed` (the same
+conversations: ours in packed rows, the reference in its sampler's order, micro-batches padded to their longest, without gradient
+checkpointing). Our side keeps what `--remat` says, by default the outputs of matrix products at the small sizes and layer inputs at 7b and
+13b. fp32 on CPU, else bf16. Every step's loss must agree, otherwise the exit code is 1. Prints one table, or with --json one JSON object.
+Needs `pip install torch transformers`.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 import contextlib
 import dataclasses
 import json
@@ -33,7 +37,7 @@ from vlguard_jax import errors
 CASES = ("padded", "padded_kept", "packed")
 _JSON = flags.DEFINE_boolean("json", False, "print one JSON object in place of the table", allow_override=True)
 _SIZE = flags.DEFINE_list("size", ["110m"], "tiny, 110m, 7b or 13b; several, comma-separated")
-_STEPS = flags.DEFINE_integer("steps", 3, "pairs of steps that count, in each case", lower_bound=1)
+_STEPS = flags.DEFINE_integer("steps", 3, "pairs of turns that count, in each case", lower_bound=1)
 _CASES = flags.DEFINE_list("cases", list(CASES), f"of {', '.join(CASES)}")
 _LORA = flags.DEFINE_boolean("lora", False, "adapters of rank 128 in place of full fine-tuning")
 _BOUND = flags.DEFINE_float("loss_bound", None, "largest relative difference of a loss; default 1e-3 in fp32, 2e-2 in bf16")
@@ -100,6 +104,7 @@ def measure() -> Figures:
         "lora": _LORA.value,
         "pairs": _STEPS.value,
         "unroll": _UNROLL.value,
+        "malloc": os.environ.get("GLIBC_TUNABLES", ""),
         "ratio_vs_torch": by_size(lines, "padded", lambda line: line["ratio"]),
         "ratio_vs_torch_kept": by_size(lines, "padded_kept", lambda line: line["ratio"]),
         "ratio_vs_torch_packed": by_size(lines, "packed", lambda line: line["ratio"]),
@@ -124,7 +129,7 @@ def by_size(lines: list[Figures], case: str, value: Any) -> dict[str, Any]:
 
 
 def measure_case(size: Any, case: str, folder: pathlib.Path, device: str) -> Figures:
-    """Both sides in turns; the first pair of steps, which compiles, does not count."""
+    """Both sides in turns; the first pair does not count."""
     import jax
 
     from benchmarks import torch_side
@@ -137,50 +142,59 @@ def measure_case(size: Any, case: str, folder: pathlib.Path, device: str) -> Fig
 
     lora = model_config.LoraConfig(RANK, 2.0 * RANK, 0.0) if _LORA.value else None
     train_cases.write_model(size, folder)
-    updates = _STEPS.value + 1
-    wanted = settings(size, case, device, folder)
-    steps = train_cases.packed(size, updates, wanted.data, _ROWS.value) if case == "packed" else train_cases.padded(size, updates)
+    turns_in_all, wanted = _STEPS.value + 1, settings(size, case, device, folder)
+    updates = 2 * turns_in_all
+    packed = case == "packed"
+    steps = train_cases.packed(size, turns_in_all, wanted.data, _ROWS.value) if packed else train_cases.padded(size, turns_in_all)
     program = setup.build_program(wanted, setup.load_model(wanted), updates)
     reference = torch_side.Trainer(folder, size.model, lora, device=device, checkpointing=case == "padded")
     factor = optimizer.cosine_factor(updates, wanted.optimizer.warmup_ratio)
-    state, turns = program.state, []
     ours_bytes = sum(x.nbytes for x in jax.tree.leaves((program.state, program.frozen)))
+    state, turns = program.state, []
     for number, step in enumerate(steps):
         batch = feed.to_device(step.ours, program.mesh)
         batches = [reference.put(b) for b in step.reference]
-        turn: Figures = {}
-        for side in ("ours", "torch") if number % 2 else ("torch", "ours"):
-            time.sleep(REST)
-            before = reset_peak()
-            began = time.perf_counter()
-            if side == "ours":
-                state, metrics = program.step(state, program.frozen, program.reference, batch)
-                loss = float(metrics["loss"])
-                jax.block_until_ready(state)
-            else:
-                loss = reference.step(batches, RATE * float(factor(number)))
-            seconds = time.perf_counter() - began
-            turn[side] = {"seconds": seconds, "loss": loss, "bytes": peak_rss() - before}
-        turns.append(turn)
+
+        def ours(update: int, batch: Any = batch) -> float:
+            nonlocal state
+            state, metrics = program.step(state, program.frozen, program.reference, batch)
+            jax.block_until_ready(state)
+            return float(metrics["loss"])
+
+        def theirs(update: int, batches: Any = batches) -> float:
+            return reference.step(batches, RATE * float(factor(update)))
+
+        sides = {"ours": ours, "torch": theirs}
+        turns.append({side: turn(sides[side], 2 * number) for side in (("ours", "torch") if number % 2 else ("torch", "ours"))})
+    pairs = [pair for turn in turns for pair in zip(turn["ours"]["losses"], turn["torch"]["losses"], strict=True)]
     # Adapters start at random on either side: before the first real update they make no difference, later they do.
-    compared = turns[:2] if lora else turns
-    counted = turns[1:]
+    compared, counted = pairs[:2] if lora else pairs, turns[1:]
     ratios = [turn["torch"]["seconds"] / turn["ours"]["seconds"] for turn in counted]
     operations = [flops.training(size.model, lora, s.tokens, s.squares, s.pictures).total for s in steps[1:]]
-    sides = {"ours": ours_bytes, "torch": reference.state_bytes}
+    held = {"ours": ours_bytes, "torch": reference.state_bytes}
     return {
         "ratio": statistics.median(ratios),
         "ratios": ratios,
         "reference_recomputes": case == "padded",
         "remat": wanted.run.remat,
-        "loss_difference": max(abs(t["ours"]["loss"] - t["torch"]["loss"]) / abs(t["torch"]["loss"]) for t in compared),
-        "losses": [[t["ours"]["loss"], t["torch"]["loss"]] for t in turns],
+        "loss_difference": max(abs(ours - theirs) / abs(theirs) for ours, theirs in compared),
+        "losses": pairs,
         "computed_over_real": {
             "ours": sum(s.computed_ours for s in steps[1:]) / sum(s.tokens for s in steps[1:]),
             "torch": sum(s.computed_reference for s in steps[1:]) / sum(s.tokens for s in steps[1:]),
         },
         "row_len": steps[0].ours.tokens.shape[2],
-    } | {side: of_side(side, counted, steps[1:], operations, held, device) for side, held in sides.items()}
+    } | {side: of_side(side, counted, steps[1:], operations, size_held, device) for side, size_held in held.items()}
+
+
+def turn(take: Callable[[int], float], update: int) -> Figures:
+    """Two steps, of which the second is measured; `take` takes the number of the update and gives its loss."""
+    time.sleep(REST)
+    losses = [take(update)]
+    before = reset_peak()
+    began = time.perf_counter()
+    losses.append(take(update + 1))
+    return {"seconds": time.perf_counter() - began, "losses": losses, "bytes": peak_rss() - before}
 
 
 def of_side(side: str, turns: list[Figures], steps: list[Any], operations: list[float], held: int, device: str) -> Figures:
@@ -208,7 +222,7 @@ def settings(size: Any, case: str, device: str, folder: pathlib.Path) -> config.
         batch_size=size.packed,
         group_size=size.group,
         normalization="tokens",
-        shapes=1,
+        shapes=3,
     )
     return config.TrainConfig(
         model=config.ModelSettings(path=str(folder)),

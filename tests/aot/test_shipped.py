@@ -34,6 +34,7 @@ TRAIN = [
     ("train/llava_v15_7b_mixed", "v6e:4x4"),
     ("train/llava_v15_13b_mixed", "v6e:4x4"),
     ("train/llava_v15_13b_mixed", "v5e:4x8"),
+    ("train/llava_v15_7b_posthoc", "v5e:4x4"),
     ("train/llava_v15_7b_mixed_lora", "v5e:2x4"),
     ("train/llava_v15_13b_mixed_lora", "v5e:4x4"),
 ]
@@ -129,7 +130,7 @@ def test_fp32_is_computed_at_highest_precision() -> None:
     settings = dataclasses.replace(case.settings, precision=config.PrecisionSettings("fp32", "fp32", "fp32"))
     model = small(case.model)
     assert model.vision is not None
-    work = work_lib.from_assumption(settings, model.vision.num_patches, 4)
+    work = dataclasses.replace(work_lib.from_assumption(settings, model.vision.num_patches, 4), row_len=1024)
     answering = load("released/llava_v15_7b_posthoc")
     assert isinstance(answering, config.EvalConfig)
     answering = dataclasses.replace(answering, precision=config.EvalPrecisionSettings("fp32"))

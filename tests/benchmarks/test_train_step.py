@@ -26,8 +26,8 @@ def test_one_object() -> None:
     assert padded["computed_over_real"]["ours"] == padded["computed_over_real"]["torch"]
     assert padded["reference_recomputes"] and not packed["reference_recomputes"]
     for line in found["cases"]:
-        assert len(line["losses"]) == 3 and len(line["ratios"]) == 2
-        assert len({ours for ours, _ in line["losses"]}) == 3
+        assert len(line["losses"]) == 6 and len(line["ratios"]) == 2
+        assert len({ours for ours, _ in line["losses"]}) == 6
         assert all(
             line[side][name] > 0 for side in ("ours", "torch") for name in ("samples_per_second", "tokens_per_second", "tflops", "gib")
         )
