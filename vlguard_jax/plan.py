@@ -8,8 +8,9 @@
 --topology: v4, v5e, v5p, v6e, tpu7x of any shape (v5e:4x4, v5e-16), h100:N, h200:N, a100:N, several slices 2xv5e:4x4.
 The programs, the step of a training or prefill and decode of an evaluation, are compiled for the slice by the TPU compiler, which needs
 no TPU (pip install "vlguard_jax[tpu]"; minutes for 7B), or for h100 and h200 by the CUDA compiler, which needs no GPU (pip install
-"vlguard_jax[cuda]", 4 GB; half a minute). --estimate computes everything by formula instead, in seconds. Neither reads weights. Where the config's model is not on this machine its size is taken from its name, or from --model; where its data is not, lengths
-are assumed, and the output says so.
+"vlguard_jax[cuda]", 4 GB; half a minute). --estimate computes everything by formula instead, in seconds. Neither reads weights. Where the
+config's model is not on this machine its size is taken from its name, or from --model; where its data is not, lengths are assumed, and
+the output says so.
 --sweep looks at all usual slices and names the cheapest that is done within --deadline hours. --backtest shows how well the same
 formulas predict published runs.
 """
