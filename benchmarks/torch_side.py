@@ -122,6 +122,11 @@ class Trainer:
         return float(loss)
 
 
+def peak_bytes() -> int:
+    """Of the GPU, most since the start."""
+    return torch.cuda.max_memory_allocated()
+
+
 def gemm_tflops(side: int, device: str, repeats: int = 5) -> float:
     """The best of some products of two [side, side] matrices: fp32 on CPU, bf16 elsewhere."""
     import time

@@ -26,7 +26,7 @@ from vlguard_jax.quickstart import model as quickstart_model
 class Size:
     """A model and how much of it is trained on in a step. batch, length: of the padded case; packed, group: conversations of a step and of
     the reference's micro-batch in the packed case; median: tokens of a conversation's text there; row_len: of our longest packed row;
-    remat: what our side keeps for the backward pass."""
+    remat: what our side keeps for the backward pass; apart: too large for both sides at once on one GPU."""
 
     model: model_config.LlavaConfig
     batch: int
@@ -35,7 +35,9 @@ class Size:
     group: int
     median: int
     row_len: int
+    name: str = ""
     remat: str = "minimal"
+    apart: bool = False
 
 
 def _small(width: int, layers: int, vocab: int, side: int) -> model_config.LlavaConfig:
@@ -61,9 +63,22 @@ def _small(width: int, layers: int, vocab: int, side: int) -> model_config.Llava
 SIZES = {
     "tiny": Size(_small(96, 2, 640, 28), batch=4, length=64, packed=8, group=4, median=32, row_len=256),
     "110m": Size(_small(768, 12, 16_000, 112), batch=4, length=512, packed=16, group=4, median=130, row_len=1024),
-    "7b": Size(model_config.PRESETS["llava-v1.5-7b"], batch=8, length=1024, packed=32, group=16, median=180, row_len=4096, remat="full"),
-    "13b": Size(model_config.PRESETS["llava-v1.5-13b"], batch=4, length=1024, packed=32, group=16, median=180, row_len=4096, remat="full"),
+    "7b": Size(
+        model_config.PRESETS["llava-v1.5-7b"], batch=8, length=1024, packed=32, group=16, median=180, row_len=4096, remat="full", apart=True
+    ),
+    "13b": Size(
+        model_config.PRESETS["llava-v1.5-13b"],
+        batch=4,
+        length=1024,
+        packed=32,
+        group=16,
+        median=180,
+        row_len=4096,
+        remat="full",
+        apart=True,
+    ),
 }
+SIZES = {name: dataclasses.replace(size, name=name) for name, size in SIZES.items()}
 TEXT_ONLY = 0.125  # of the conversations of the packed case
 
 

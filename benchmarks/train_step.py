@@ -16,13 +16,13 @@ Needs `pip install torch transformers`.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 import contextlib
 import dataclasses
 import json
 import os
 import pathlib
 import statistics
+import subprocess
 import sys
 import tempfile
 import time
@@ -46,11 +46,15 @@ _ROW_LEN = flags.DEFINE_integer("row_len", 0, "config.data.max_row_len of the pa
 _UNROLL = flags.DEFINE_integer("unroll", 1, "config.run.unroll", lower_bound=1)
 _REMAT = flags.DEFINE_enum("remat", "", ["", "full", "offload", "minimal", "none"], "config.run.remat; empty: the size's")
 _CHUNK = flags.DEFINE_integer("loss_chunk", 256, "config.run.loss_chunk", lower_bound=1)
+_APART = flags.DEFINE_boolean(
+    "apart", None, "one side after the other, each in its own process; default: at 7b and 13b, as no GPU holds both"
+)
+_SIDE = flags.DEFINE_enum("side", "", ["", "ours", "torch"], "what such a process measures")
+_FOLDER = flags.DEFINE_string("folder", "", "the model that such a process reads")
 
 BARS = {"padded": 1.2, "packed": 1.15}  # at 110m, fp32, two idle CPU cores
 RANK = 128
 RATE = 1e-4
-REST = 0.2  # seconds between turns: the other side's threads go to sleep
 
 Figures = dict[str, Any]
 
@@ -70,7 +74,10 @@ def main(positional: list[str]) -> int:
             if name not in known:
                 raise errors.UserError(f"--{kind}={name} is unknown{errors.nearest(name, known)}")
     with contextlib.redirect_stdout(sys.stderr):
-        found = measure()
+        found = measure_side() if _SIDE.value else measure()
+    if _SIDE.value:
+        print(json.dumps(found))
+        return errors.EXIT_OK
     print(json.dumps(found) if _JSON.value else table(found))
     return errors.EXIT_OK if found["losses_agree"] else 1
 
@@ -86,17 +93,17 @@ def measure() -> Figures:
     peak = max(gemm_tflops(2048 if device == "cpu" else 8192), torch_side.gemm_tflops(2048 if device == "cpu" else 8192, device))
     sheet = data_sheet(jax.devices()[0].device_kind)
     bound = _BOUND.value if _BOUND.value is not None else 1e-3 if device == "cpu" else 2e-2
-    lines = []
+    lines: list[Figures] = []
     for name in _SIZE.value:
-        size = train_cases.SIZES[name]
-        if _ROW_LEN.value:
-            size = dataclasses.replace(size, row_len=_ROW_LEN.value)
-        for case in _CASES.value:
-            with tempfile.TemporaryDirectory() as folder:
-                lines.append({"size": name, "case": case} | measure_case(size, case, pathlib.Path(folder) / "model", device))
-            for side in ("ours", "torch"):
-                lines[-1][side]["mfu_measured_peak"] = lines[-1][side]["tflops"] / peak
-                lines[-1][side]["mfu_data_sheet"] = lines[-1][side]["tflops"] / sheet if sheet else None
+        size = size_of(name)
+        with tempfile.TemporaryDirectory() as temporary:
+            folder = pathlib.Path(temporary) / "model"
+            train_cases.write_model(size, folder)
+            lines += [{"size": name, "case": case} | measure_case(size, case, folder, device) for case in _CASES.value]
+    for line in lines:
+        for side in ("ours", "torch"):
+            line[side]["mfu_measured_peak"] = line[side]["tflops"] / peak
+            line[side]["mfu_data_sheet"] = line[side]["tflops"] / sheet if sheet else None
     absent = torch_side.missing(device)
     return {
         "device": jax.devices()[0].device_kind,
@@ -123,55 +130,49 @@ def measure() -> Figures:
     }
 
 
+def size_of(name: str) -> Any:
+    """The size, with the flags' changes."""
+    from benchmarks import train_cases
+
+    size = train_cases.SIZES[name]
+    return dataclasses.replace(size, row_len=_ROW_LEN.value) if _ROW_LEN.value else size
+
+
+def measure_side() -> Figures:
+    """One side of one case, of a model that stands in a folder."""
+    import jax
+
+    from benchmarks import train_turns
+
+    size, case, device = size_of(_SIZE.value[0]), _CASES.value[0], "cpu" if jax.default_backend() == "cpu" else "cuda"
+    wanted, steps = steps_of(size, case, pathlib.Path(_FOLDER.value), device)
+    return train_turns.take([_SIDE.value], size, case, wanted, steps, device)[_SIDE.value]
+
+
 def by_size(lines: list[Figures], case: str, value: Any) -> dict[str, Any]:
     """{size: value} of one case."""
     return {line["size"]: value(line) for line in lines if line["case"] == case}
 
 
 def measure_case(size: Any, case: str, folder: pathlib.Path, device: str) -> Figures:
-    """Both sides in turns; the first pair does not count."""
-    import jax
-
-    from benchmarks import torch_side
-    from benchmarks import train_cases
-    from vlguard_jax.models import config as model_config
+    """Both sides in turns, or one after the other where the size asks for it; the first pair of turns does not count."""
+    from benchmarks import train_turns
     from vlguard_jax.planning import flops
-    from vlguard_jax.training import feed
-    from vlguard_jax.training import optimizer
-    from vlguard_jax.training import setup
 
-    lora = model_config.LoraConfig(RANK, 2.0 * RANK, 0.0) if _LORA.value else None
-    train_cases.write_model(size, folder)
-    turns_in_all, wanted = _STEPS.value + 1, settings(size, case, device, folder)
-    updates = 2 * turns_in_all
-    packed = case == "packed"
-    steps = train_cases.packed(size, turns_in_all, wanted.data, _ROWS.value) if packed else train_cases.padded(size, turns_in_all)
-    program = setup.build_program(wanted, setup.load_model(wanted), updates)
-    reference = torch_side.Trainer(folder, size.model, lora, device=device, checkpointing=case == "padded")
-    factor = optimizer.cosine_factor(updates, wanted.optimizer.warmup_ratio)
-    ours_bytes = sum(x.nbytes for x in jax.tree.leaves((program.state, program.frozen)))
-    state, turns = program.state, []
-    for number, step in enumerate(steps):
-        batch = feed.to_device(step.ours, program.mesh)
-        batches = [reference.put(b) for b in step.reference]
-
-        def ours(update: int, batch: Any = batch) -> float:
-            nonlocal state
-            state, metrics = program.step(state, program.frozen, program.reference, batch)
-            jax.block_until_ready(state)
-            return float(metrics["loss"])
-
-        def theirs(update: int, batches: Any = batches) -> float:
-            return reference.step(batches, RATE * float(factor(update)))
-
-        sides = {"ours": ours, "torch": theirs}
-        turns.append({side: turn(sides[side], 2 * number) for side in (("ours", "torch") if number % 2 else ("torch", "ours"))})
-    pairs = [pair for turn in turns for pair in zip(turn["ours"]["losses"], turn["torch"]["losses"], strict=True)]
+    wanted, steps = steps_of(size, case, folder, device)
+    if size.apart if _APART.value is None else _APART.value:
+        taken = {side: alone(side, size, case, folder) for side in train_turns.SIDES}
+    else:
+        taken = train_turns.take(train_turns.SIDES, size, case, wanted, steps, device)
+    counted, real = steps[1:], sum(step.tokens for step in steps[1:])
+    losses = {side: [loss for turn in found["turns"] for loss in turn["losses"]] for side, found in taken.items()}
+    pairs = list(zip(losses["ours"], losses["torch"], strict=True))
     # Adapters start at random on either side: before the first real update they make no difference, later they do.
-    compared, counted = pairs[:2] if lora else pairs, turns[1:]
-    ratios = [turn["torch"]["seconds"] / turn["ours"]["seconds"] for turn in counted]
-    operations = [flops.training(size.model, lora, s.tokens, s.squares, s.pictures).total for s in steps[1:]]
-    held = {"ours": ours_bytes, "torch": reference.state_bytes}
+    compared = pairs[:2] if _LORA.value else pairs
+    seconds = {side: [turn["seconds"] for turn in found["turns"][1:]] for side, found in taken.items()}
+    ratios = [theirs / ours for theirs, ours in zip(seconds["torch"], seconds["ours"], strict=True)]
+    lora = train_turns.lora_of(wanted)
+    operations = [flops.training(size.model, lora, s.tokens, s.squares, s.pictures).total for s in counted]
     return {
         "ratio": statistics.median(ratios),
         "ratios": ratios,
@@ -180,26 +181,39 @@ def measure_case(size: Any, case: str, folder: pathlib.Path, device: str) -> Fig
         "loss_difference": max(abs(ours - theirs) / abs(theirs) for ours, theirs in compared),
         "losses": pairs,
         "computed_over_real": {
-            "ours": sum(s.computed_ours for s in steps[1:]) / sum(s.tokens for s in steps[1:]),
-            "torch": sum(s.computed_reference for s in steps[1:]) / sum(s.tokens for s in steps[1:]),
+            "ours": sum(step.computed_ours for step in counted) / real,
+            "torch": sum(step.computed_reference for step in counted) / real,
         },
         "row_len": steps[0].ours.tokens.shape[2],
-    } | {side: of_side(side, counted, steps[1:], operations, size_held, device) for side, size_held in held.items()}
+    } | {side: of_side(seconds[side], found["gib"], counted, operations) for side, found in taken.items()}
 
 
-def turn(take: Callable[[int], float], update: int) -> Figures:
-    """Two steps, of which the second is measured; `take` takes the number of the update and gives its loss."""
-    time.sleep(REST)
-    losses = [take(update)]
-    before = reset_peak()
-    began = time.perf_counter()
-    losses.append(take(update + 1))
-    return {"seconds": time.perf_counter() - began, "losses": losses, "bytes": peak_rss() - before}
+def steps_of(size: Any, case: str, folder: pathlib.Path, device: str) -> tuple[config.TrainConfig, list[Any]]:
+    """(our settings, a step for each pair of turns)."""
+    from benchmarks import train_cases
+
+    wanted, turns = settings(size, case, device, folder), _STEPS.value + 1
+    packed = case == "packed"
+    return wanted, train_cases.packed(size, turns, wanted.data, _ROWS.value) if packed else train_cases.padded(size, turns)
 
 
-def of_side(side: str, turns: list[Figures], steps: list[Any], operations: list[float], held: int, device: str) -> Figures:
-    """Medians of one side. Memory: on CPU what it holds and the growth of the process in a step, on a GPU the allocator's peak."""
-    seconds = [turn[side]["seconds"] for turn in turns]
+def alone(side: str, size: Any, case: str, folder: pathlib.Path) -> Figures:
+    """One side's turns, in a process of its own, which leaves no memory behind.
+
+    Raises:
+      UserError: the process fails.
+    """
+    own = [f"--side={side}", f"--cases={case}", f"--folder={folder}", f"--size={size.name}"]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    command = [sys.executable, __file__, *sys.argv[1:], *own]
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, env=environment, check=False)
+    if done.returncode:
+        raise errors.UserError(f"{side} alone, case {case}: exit code {done.returncode}; the reason stands above")
+    return json.loads(done.stdout)
+
+
+def of_side(seconds: list[float], gib: float, steps: list[Any], operations: list[float]) -> Figures:
+    """Medians of one side."""
 
     def median(amounts: list[float]) -> float:
         return statistics.median(amount / taken for amount, taken in zip(amounts, seconds, strict=True))
@@ -209,7 +223,7 @@ def of_side(side: str, turns: list[Figures], steps: list[Any], operations: list[
         "samples_per_second": median([s.conversations for s in steps]),
         "tokens_per_second": median([s.tokens for s in steps]),
         "tflops": median(operations) / 1e12,
-        "gib": device_gib(side) if device != "cpu" else (held + max(turn[side]["bytes"] for turn in turns)) / 2**30,
+        "gib": gib,
     }
 
 
@@ -261,36 +275,6 @@ def data_sheet(kind: str) -> float | None:
     letters = kind.lower().replace(" ", "")
     found = [chip.peak_tflops for name, chip in chips.known().items() if name in letters]
     return max(found) if found else None
-
-
-def reset_peak() -> int:
-    """Forget the process's peak memory (Linux); returns bytes held now, 0 where that is not to be had."""
-    try:
-        pathlib.Path("/proc/self/clear_refs").write_text("5")
-    except OSError:
-        return 0
-    return _status("VmRSS")
-
-
-def peak_rss() -> int:
-    """Bytes, most since `reset_peak`; 0 where that is not to be had."""
-    return _status("VmHWM")
-
-
-def _status(name: str) -> int:
-    path = pathlib.Path("/proc/self/status")
-    if not path.exists():
-        return 0
-    return int(next(line for line in path.read_text().splitlines() if line.startswith(name)).split()[1]) * 1024
-
-
-def device_gib(side: str) -> float:
-    """Peak of the side's own allocator on a GPU, over the whole run."""
-    import jax
-    import torch
-
-    count = torch.cuda.max_memory_allocated() if side == "torch" else (jax.devices()[0].memory_stats() or {})["peak_bytes_in_use"]
-    return count / 2**30
 
 
 def table(found: Figures) -> str:
