@@ -35,7 +35,6 @@ class Size:
     group: int
     median: int
     row_len: int
-    name: str = ""
     remat: str = "minimal"
     apart: bool = False
 
@@ -78,7 +77,6 @@ SIZES = {
         apart=True,
     ),
 }
-SIZES = {name: dataclasses.replace(size, name=name) for name, size in SIZES.items()}
 TEXT_ONLY = 0.125  # of the conversations of the packed case
 
 

@@ -90,17 +90,16 @@ def measure() -> Figures:
     from benchmarks import torch_side
     from benchmarks import train_cases
 
-    device = "cpu" if jax.default_backend() == "cpu" else "cuda"
+    device = device_kind()
     peak = max(gemm_tflops(2048 if device == "cpu" else 8192), torch_side.gemm_tflops(2048 if device == "cpu" else 8192, device))
     sheet = data_sheet(jax.devices()[0].device_kind)
     bound = _BOUND.value if _BOUND.value is not None else 1e-3 if device == "cpu" else 2e-2
     lines: list[Figures] = []
     for name in _SIZE.value:
-        size = size_of(name)
         with tempfile.TemporaryDirectory() as temporary:
             folder = pathlib.Path(temporary) / "model"
-            train_cases.write_model(size, folder)
-            lines += [{"size": name, "case": case} | measure_case(size, case, folder, device) for case in _CASES.value]
+            train_cases.write_model(size_of(name), folder)
+            lines += [{"size": name, "case": case} | measure_case(name, case, folder, device) for case in _CASES.value]
     for line in lines:
         for side in ("ours", "torch"):
             line[side]["mfu_measured_peak"] = line[side]["tflops"] / peak
@@ -131,6 +130,13 @@ def measure() -> Figures:
     }
 
 
+def device_kind() -> str:
+    """As PyTorch names it."""
+    import jax
+
+    return "cpu" if jax.default_backend() == "cpu" else "cuda"
+
+
 def size_of(name: str) -> Any:
     """The size, with the flags' changes."""
     from benchmarks import train_cases
@@ -141,11 +147,9 @@ def size_of(name: str) -> Any:
 
 def measure_side() -> Figures:
     """One side of one case, of a model that stands in a folder."""
-    import jax
-
     from benchmarks import train_turns
 
-    size, case, device = size_of(_SIZE.value[0]), _CASES.value[0], "cpu" if jax.default_backend() == "cpu" else "cuda"
+    size, case, device = size_of(_SIZE.value[0]), _CASES.value[0], device_kind()
     wanted, steps = steps_of(size, case, pathlib.Path(_FOLDER.value), device)
     return train_turns.take([_SIDE.value], size, case, wanted, steps, device)[_SIDE.value]
 
@@ -155,14 +159,16 @@ def by_size(lines: list[Figures], case: str, value: Any) -> dict[str, Any]:
     return {line["size"]: value(line) for line in lines if line["case"] == case}
 
 
-def measure_case(size: Any, case: str, folder: pathlib.Path, device: str) -> Figures:
+def measure_case(name: str, case: str, folder: pathlib.Path, device: str) -> Figures:
     """Both sides in turns, or one after the other where the size asks for it; the first pair of turns does not count."""
     from benchmarks import train_turns
+    from vlguard_jax.planning import estimate
     from vlguard_jax.planning import flops
 
+    size = size_of(name)
     wanted, steps = steps_of(size, case, folder, device)
     if size.apart if _APART.value is None else _APART.value:
-        taken = {side: alone(side, size, case, folder) for side in train_turns.SIDES}
+        taken = {side: alone(side, name, case, folder) for side in train_turns.SIDES}
     else:
         taken = train_turns.take(train_turns.SIDES, size, case, wanted, steps, device)
     counted, real = steps[1:], sum(step.tokens for step in steps[1:])
@@ -172,7 +178,7 @@ def measure_case(size: Any, case: str, folder: pathlib.Path, device: str) -> Fig
     compared = pairs[:2] if _LORA.value else pairs
     seconds = {side: [turn["seconds"] for turn in found["turns"][1:]] for side, found in taken.items()}
     ratios = [theirs / ours for theirs, ours in zip(seconds["torch"], seconds["ours"], strict=True)]
-    lora = train_turns.lora_of(wanted)
+    lora = estimate.lora_of(wanted)
     operations = [flops.training(size.model, lora, s.tokens, s.squares, s.pictures).total for s in counted]
     return {
         "ratio": statistics.median(ratios),
@@ -198,13 +204,13 @@ def steps_of(size: Any, case: str, folder: pathlib.Path, device: str) -> tuple[c
     return wanted, train_cases.packed(size, turns, wanted.data, _ROWS.value) if packed else train_cases.padded(size, turns)
 
 
-def alone(side: str, size: Any, case: str, folder: pathlib.Path) -> Figures:
+def alone(side: str, name: str, case: str, folder: pathlib.Path) -> Figures:
     """One side's turns, in a process of its own, which leaves no memory behind.
 
     Raises:
       UserError: the process fails.
     """
-    own = [f"--side={side}", f"--cases={case}", f"--folder={folder}", f"--size={size.name}"]
+    own = [f"--side={side}", f"--cases={case}", f"--folder={folder}", f"--size={name}"]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
     command = [sys.executable, __file__, *sys.argv[1:], *own]
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True, env=environment, check=False)

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 import pathlib
 import time
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 
 from benchmarks import torch_side
 from vlguard_jax import config
-from vlguard_jax.models import config as model_config
+from vlguard_jax.planning import estimate
 from vlguard_jax.training import feed
 from vlguard_jax.training import optimizer
 from vlguard_jax.training import setup
@@ -20,65 +20,61 @@ SIDES = ("torch", "ours")
 REST = 0.2  # seconds between turns: the other side's threads go to sleep
 
 Figures = dict[str, Any]
-Take = Callable[[Any, int], list[Callable[[], float]]]
 
 
-def lora_of(wanted: config.TrainConfig) -> model_config.LoraConfig | None:
-    """The adapters of our settings."""
-    return model_config.LoraConfig(wanted.lora.rank, wanted.lora.alpha, wanted.lora.dropout) if wanted.lora.rank else None
+class Side(NamedTuple):
+    """put: a step's batch on the device; train: (batch, number of the update) -> loss; held: bytes between steps."""
+
+    put: Callable[[Any], Any]
+    train: Callable[[Any, int], float]
+    held: int
 
 
 def take(sides: Sequence[str], size: Any, case: str, wanted: config.TrainConfig, steps: Sequence[Any], device: str) -> dict[str, Figures]:
     """{side: its turns and GiB}; of two sides the one that is first changes from turn to turn."""
-    made = {"ours": _ours, "torch": _torch}
-    ready = {side: made[side](size, case, wanted, 2 * len(steps), device) for side in sides}
+    updates = 2 * len(steps)
+    made = {"ours": lambda: _ours(wanted, updates), "torch": lambda: _torch(size, case, wanted, updates, device)}
+    ready = {side: made[side]() for side in sides}
     turns: dict[str, list[Figures]] = {side: [] for side in sides}
     for number, step in enumerate(steps):
         for side in sides if number % 2 == 0 else reversed(sides):
-            turns[side].append(_turn(ready[side][0](step, 2 * number)))
-    return {side: {"turns": turns[side], "gib": _gib(side, ready[side][1], turns[side], device)} for side in sides}
+            turns[side].append(_turn(ready[side], step, 2 * number))
+    return {side: {"turns": turns[side], "gib": _gib(side, ready[side].held, turns[side], device)} for side in sides}
 
 
-def _turn(pair: list[Callable[[], float]]) -> Figures:
+def _turn(side: Side, step: Any, update: int) -> Figures:
+    batch = side.put(step)
     time.sleep(REST)
-    losses = [pair[0]()]
+    losses = [side.train(batch, update)]
     before = reset_peak()
     began = time.perf_counter()
-    losses.append(pair[1]())
+    losses.append(side.train(batch, update + 1))
     return {"seconds": time.perf_counter() - began, "losses": losses, "bytes": peak_rss() - before}
 
 
-def _ours(size: Any, case: str, wanted: config.TrainConfig, updates: int, device: str) -> tuple[Take, int]:
+def _ours(wanted: config.TrainConfig, updates: int) -> Side:
     program = setup.build_program(wanted, setup.load_model(wanted), updates)
     state = program.state
 
-    def pair(step: Any, update: int) -> list[Callable[[], float]]:
-        batch = feed.to_device(step.ours, program.mesh)
+    def train(batch: Any, update: int) -> float:
+        nonlocal state
+        state, metrics = program.step(state, program.frozen, program.reference, batch)
+        jax.block_until_ready(state)
+        return float(metrics["loss"])
 
-        def one() -> float:
-            nonlocal state
-            state, metrics = program.step(state, program.frozen, program.reference, batch)
-            jax.block_until_ready(state)
-            return float(metrics["loss"])
-
-        return [one, one]
-
-    return pair, sum(x.nbytes for x in jax.tree.leaves((program.state, program.frozen)))
+    held = sum(x.nbytes for x in jax.tree.leaves((program.state, program.frozen)))
+    return Side(lambda step: feed.to_device(step.ours, program.mesh), train, held)
 
 
-def _torch(size: Any, case: str, wanted: config.TrainConfig, updates: int, device: str) -> tuple[Take, int]:
+def _torch(size: Any, case: str, wanted: config.TrainConfig, updates: int, device: str) -> Side:
     folder, rate = pathlib.Path(wanted.model.path), wanted.optimizer.learning_rate
-    trainer = torch_side.Trainer(folder, size.model, lora_of(wanted), device=device, checkpointing=case == "padded")
+    trainer = torch_side.Trainer(folder, size.model, estimate.lora_of(wanted), device=device, checkpointing=case == "padded")
     factor = optimizer.cosine_factor(updates, wanted.optimizer.warmup_ratio)
 
-    def pair(step: Any, update: int) -> list[Callable[[], float]]:
-        batches = [trainer.put(batch) for batch in step.reference]
-        return [
-            lambda: trainer.step(batches, rate * float(factor(update))),
-            lambda: trainer.step(batches, rate * float(factor(update + 1))),
-        ]
+    def train(batches: Any, update: int) -> float:
+        return trainer.step(batches, rate * float(factor(update)))
 
-    return pair, trainer.state_bytes
+    return Side(lambda step: [trainer.put(batch) for batch in step.reference], train, trainer.state_bytes)
 
 
 def _gib(side: str, held: int, turns: list[Figures], device: str) -> float:

@@ -1,11 +1,11 @@
 """The compiler's word on a small step, for slices that are not here."""
 
 import dataclasses
-import importlib.util
 
 import jax
 import pytest
 
+from tests.planning import compilers
 from vlguard_jax import config
 from vlguard_jax import errors
 from vlguard_jax.models import config as model_config
@@ -16,13 +16,8 @@ from vlguard_jax.planning import estimate
 from vlguard_jax.planning import evaluation
 from vlguard_jax.planning import memory
 from vlguard_jax.planning import run
-from vlguard_jax.planning import topologies
 from vlguard_jax.planning import work as work_lib
 
-needs_libtpu = pytest.mark.aot  # `make aot` installs it
-needs_cuda = pytest.mark.skipif(
-    not any(map(importlib.util.find_spec, topologies.CUDA_PLUGINS)), reason='needs the CUDA compiler: pip install "vlguard_jax[cuda]"'
-)
 FULL = model_config.PRESETS["llava-v1.5-7b"]
 MODEL = dataclasses.replace(
     FULL,
@@ -49,7 +44,7 @@ WORK = work_lib.Work(
 V5E = chips.parse("v5e:2x2")
 
 
-@needs_libtpu
+@compilers.needs_libtpu
 def test_a_step_is_compiled_and_measured():
     said = []
     found = compiled.train(SETTINGS, MODEL, V5E, WORK, said.append)
@@ -66,7 +61,7 @@ def test_a_step_is_compiled_and_measured():
     assert plan.bytes_per_step["links"] == found.links
 
 
-@needs_cuda
+@compilers.needs_cuda
 def test_a_step_for_gpus_is_within_the_estimate():
     gpus = chips.parse("h200:4")
     found = compiled.train(SETTINGS, MODEL, gpus, WORK)
@@ -76,7 +71,7 @@ def test_a_step_for_gpus_is_within_the_estimate():
     assert found.links is not None and found.links > 3 * 0.75 * 2 * sizes.layer * sizes.layers and found.network is None
 
 
-@needs_libtpu
+@compilers.needs_libtpu
 def test_bytes_between_slices_are_counted():
     """Joined by `data`, two slices sum the gradients of what each device holds, and nothing else of size."""
     pair = chips.parse("2xv5e:2x2")
@@ -89,7 +84,7 @@ def test_bytes_between_slices_are_counted():
     assert plan.bytes_per_step["network"] == found.network
 
 
-@needs_libtpu
+@compilers.needs_libtpu
 def test_what_is_too_large_does_not_fit():
     large = dataclasses.replace(WORK, rows=4096, row_len=8192, shard_pictures=16)
     found = compiled.train(SETTINGS, MODEL, V5E, large)
@@ -152,7 +147,7 @@ def test_the_suggestion_is_compiled():
 ANSWERING = config.EvalConfig(model=config.ModelSettings(path="ys-zong/llava-v1.5-7b-Posthoc"), decode=config.DecodeSettings(batch_size=8))
 
 
-@needs_libtpu
+@compilers.needs_libtpu
 def test_prefill_and_decode_are_compiled_and_measured():
     said = []
     reading, writing = compiled.answers(ANSWERING, MODEL, V5E, said.append)

@@ -1,23 +1,18 @@
 """Devices by libtpu's description, and by ours of a GPU, where the compilers are installed."""
 
-import importlib.util
-
 import pytest
 
+from tests.planning import compilers
 from vlguard_jax import config
 from vlguard_jax import errors
 from vlguard_jax.parallel import mesh as mesh_lib
 from vlguard_jax.planning import chips
 from vlguard_jax.planning import topologies
 
-needs_libtpu = pytest.mark.aot  # `make aot` installs it
-needs_cuda = pytest.mark.skipif(
-    not any(map(importlib.util.find_spec, topologies.CUDA_PLUGINS)), reason='needs the CUDA compiler: pip install "vlguard_jax[cuda]"'
-)
 NAMES = ["v4:2x2x1", "v4:2x2x2", "v5e:1x1", "v5e:4x4", "v5p:2x2x2", "v6e:1x1", "v6e:4x4", "tpu7x:2x2x1", "2xv5e:2x2"]
 
 
-@needs_libtpu
+@compilers.needs_libtpu
 @pytest.mark.parametrize("name", NAMES)
 def test_devices_are_those_of_the_slice(name):
     topology = chips.parse(name)
@@ -28,13 +23,13 @@ def test_devices_are_those_of_the_slice(name):
     assert mesh.shape["fsdp"] == topology.devices // topology.slices
 
 
-@needs_libtpu
+@compilers.needs_libtpu
 def test_a_shape_that_libtpu_refuses_is_said():
     with pytest.raises(errors.UserError, match=r"v5e:3x5.*; the nearest usual slice is v5e:4x4"):
         topologies.devices(chips.parse("v5e:3x5"))
 
 
-@needs_libtpu
+@compilers.needs_libtpu
 @pytest.mark.parametrize(("raised", "said"), [("ABORTED: libtpu multi-process lockfile", "holds libtpu"), ("no such\nthing", "no such;")])
 def test_what_libtpu_says_becomes_one_line(monkeypatch, raised, said):
     def refuse(**_):
@@ -46,7 +41,7 @@ def test_what_libtpu_says_becomes_one_line(monkeypatch, raised, said):
     assert "\n" not in str(caught.value) and "--estimate" in str(caught.value)
 
 
-@needs_cuda
+@compilers.needs_cuda
 @pytest.mark.parametrize("name", ["h100:1", "h100:8", "h200:16"])
 def test_gpus_are_described(name):
     topology = chips.parse(name)
