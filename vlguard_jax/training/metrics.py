@@ -67,7 +67,8 @@ class Writer:
             if tensorboard:
                 import tensorboardX  # late: it is slow to import
 
-                self._board = tensorboardX.SummaryWriter(str(workdir / "tensorboard"), purge_step=start_step)
+                # TensorBoard hides what earlier event files hold from this step on: what a resumed run writes again, and no more.
+                self._board = tensorboardX.SummaryWriter(str(workdir / "tensorboard"), purge_step=start_step + 1)
                 self._stack.callback(self._board.close)
 
     def __enter__(self) -> Writer:
