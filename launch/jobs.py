@@ -12,7 +12,7 @@ from launch import schema
 from launch import spec as spec_lib
 from launch import targets
 from vlguard_jax import errors
-from vlguard_jax import workdir
+from vlguard_jax import files as files_lib
 
 
 @dataclasses.dataclass(frozen=True)
@@ -80,7 +80,7 @@ def write(launch: Launch, folder: pathlib.Path) -> Iterator[pathlib.Path]:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         for name, text in launch.files.items():
-            workdir.write_text(folder / name, text)
+            files_lib.write_text(folder / name, text)
             yield folder / name
     except OSError as e:
         raise errors.UserError(f"--out={folder} cannot be written: {e}") from e

@@ -1,9 +1,18 @@
 """The two kinds of failure a command can end with, and their exit codes."""
 
+import reprlib
+
 EXIT_OK = 0
 EXIT_OUR_FAULT = 1
 EXIT_USER_ERROR = 2
 EXIT_RESTART = 75  # EX_TEMPFAIL: saved and ready to be restarted
+
+LONGEST_NAME = 1000  # characters of a name that are compared with known ones
+MOST_NAMES = 20  # known names that a message lists
+
+_SHORT = reprlib.Repr()  # of lists and objects: the beginning
+_SHORT.maxlist = _SHORT.maxdict = _SHORT.maxtuple = 4
+_SHORT.maxstring = _SHORT.maxother = _SHORT.maxlong = 100
 
 
 class UserError(Exception):
@@ -18,7 +27,20 @@ def nearest(name: str, known: object, *, label: str = "known") -> str:
     import difflib
 
     names = sorted(str(k) for k in known)  # type: ignore[attr-defined]
-    close = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
+    close = difflib.get_close_matches(name[:LONGEST_NAME], names, n=1, cutoff=0.5)
     if close:
         return f"; did you mean '{close[0]}'?"
-    return f"; {label}: {', '.join(names)}"
+    more = f" and {len(names) - MOST_NAMES} more" if len(names) > MOST_NAMES else ""
+    return f"; {label}: {', '.join(names[:MOST_NAMES])}{more}"
+
+
+def short(value: object, limit: int = 100) -> str:
+    """How a message shows a value that others wrote: as Python writes it, cut after `limit` characters and its length said."""
+    if isinstance(value, str | bytes):
+        unit = "characters" if isinstance(value, str) else "bytes"
+        return repr(value) if len(value) <= limit else f"{value[:limit]!r}... ({len(value):,} {unit})"
+    try:
+        shown = _SHORT.repr(value)
+    except ValueError:  # an integer that Python does not spell
+        return "a number of thousands of digits"
+    return shown if len(shown) <= 2 * limit else f"{shown[: 2 * limit]}..."

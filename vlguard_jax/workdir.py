@@ -6,18 +6,13 @@ from collections.abc import Iterator, Mapping
 import dataclasses
 import hashlib
 import json
-import os
 from pathlib import Path
-import reprlib
 from typing import Any
 
 from vlguard_jax import errors
+from vlguard_jax import files
 
 CONFIG_FILE = "config.json"
-
-_SHORT = reprlib.Repr()  # of long lists and texts: the beginning
-_SHORT.maxlist = _SHORT.maxdict = 4
-_SHORT.maxstring = _SHORT.maxother = 200
 
 
 def plain(settings: Any) -> dict[str, Any]:
@@ -30,13 +25,6 @@ def config_hash(settings: Any) -> str:
     return hashlib.sha256(json.dumps(plain(settings), sort_keys=True).encode()).hexdigest()
 
 
-def write_text(path: Path, text: str) -> None:
-    """Write beside, then rename: readers never see half a file."""
-    beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    beside.write_text(text, encoding="utf-8")
-    beside.replace(path)
-
-
 def check(folder: Path, settings: Any, *, free: tuple[str, ...] = ()) -> None:
     """Raise UserError if `folder` is the working directory of another configuration; the first difference is named.
 
@@ -46,11 +34,11 @@ def check(folder: Path, settings: Any, *, free: tuple[str, ...] = ()) -> None:
     path = folder / CONFIG_FILE
     if not path.exists():
         return
-    there = _completed(json.loads(path.read_text(encoding="utf-8")), settings)
+    there = _completed(files.read_object(path, finite=False), settings)
     for key, ours, stored in _differences(plain(settings), there):
         if not any(key == f or key.startswith(f + ".") for f in free):
             raise errors.UserError(
-                f"--workdir={folder} belongs to another run: config.{key} is {_SHORT.repr(ours)} here and {_SHORT.repr(stored)} there; "
+                f"--workdir={folder} belongs to another run: config.{key} is {errors.short(ours)} here and {errors.short(stored)} there; "
                 "choose another --workdir, or the same config to resume"
             )
 
@@ -64,7 +52,7 @@ def claim(folder: Path, settings: Any, *, free: tuple[str, ...] = ()) -> None:
     check(folder, settings, free=free)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        write_text(folder / CONFIG_FILE, json.dumps(plain(settings), indent=1, sort_keys=True) + "\n")
+        files.write_text(folder / CONFIG_FILE, json.dumps(plain(settings), indent=1, sort_keys=True) + "\n")
     except OSError as e:
         raise errors.UserError(f"--workdir={folder} cannot be written: {e}") from e
 

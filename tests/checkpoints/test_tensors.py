@@ -63,13 +63,3 @@ def test_damaged_files(tmp_path: pathlib.Path) -> None:
     path.unlink()
     with pytest.raises(errors.UserError, match="no weights here"):
         tensors.open_folder(tmp_path)
-
-
-def test_json_errors_name_the_position(tmp_path: pathlib.Path) -> None:
-    path = tmp_path / "config.json"
-    path.write_text('{"a": 1,\n "b": }')
-    with pytest.raises(errors.UserError, match=r"config\.json: broken JSON: .*line 2 column 7"):
-        tensors.read_json(path)
-    path.write_text("[1]")
-    with pytest.raises(errors.UserError, match="a JSON object was expected, not a list"):
-        tensors.read_json(path)

@@ -58,7 +58,7 @@ def test_a_torn_last_line_of_metrics_is_left_out(folder):
     ("file", "text", "message"),
     [
         ("a/fox/metrics.jsonl", "{}\n", "not a metrics line"),
-        ("a/fox/config.json", "{", "not readable as JSON"),
+        ("a/fox/config.json", "{", r"broken JSON at column 2: [^;]*; restore the file or leave its folder out$"),
         ("a/fox/eval/summary.json", "{", "not a list of result rows"),
         ("a/fox/eval/summary.json", "[]", "no rows"),
         ("a/fox/eval/summary.json", '[{"model": "fox"}]', "no field 'weights_sha256'"),

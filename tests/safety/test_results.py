@@ -12,7 +12,7 @@ DECODE = results.Decode(8, 1, "greedy", "fp32", "highest", 0)
 
 
 def verdict(i: int, **changes) -> results.VerdictLine:
-    return dataclasses.replace(results.VerdictLine(f"key{i}", "j", "1", "", "comply", 1.0, "caf\u00e9 \ud83d", "now"), **changes)
+    return dataclasses.replace(results.VerdictLine(f"key{i}", "j", "1", "", "comply", 1.0, "caf\u00e9 \U0001f600", "now"), **changes)
 
 
 def read(path, **options):
@@ -55,7 +55,8 @@ def test_someone_elses_file_is_not_repaired(tmp_path):
 @pytest.mark.parametrize(
     ("broken", "message"),
     [
-        ("{oops}", "not a result line"),
+        ("{oops}", "broken JSON at column 2: [^;]*; not a result line: restore the file or delete this line$"),
+        (r'{"schema": 1, "raw": "half \ud83d"}', r"half of a surrogate pair \(\\ud83d\) in the text 'half"),
         ("[1]", "not a result line"),
         ("{}", "not a result line"),
         ('{"schema": 99}', "schema 99"),
@@ -109,3 +110,10 @@ def test_keys_and_lines_of_schema_1_stay_what_they_are():
         *("key", "judge", "judge_version", "judge_prompt_sha256", "label", "score", "raw", "time")
     ]
     assert len(dataclasses.fields(results.GenerationLine)) == 25 and results.SCHEMA == 1
+
+
+def test_text_that_no_file_can_hold_is_not_written(tmp_path):
+    path = tmp_path / "v.jsonl"
+    with pytest.raises(errors.UserError, match=r"v\.jsonl: the line of 'key1': half of a surrogate pair"):
+        read(path).append([verdict(0), verdict(1, raw="half \ud83d")])
+    assert not path.exists()

@@ -11,11 +11,11 @@ from typing import Any
 import numpy as np
 
 from vlguard_jax import errors
+from vlguard_jax import files
 from vlguard_jax import trees
 from vlguard_jax.checkpoints import checkpoint
 from vlguard_jax.checkpoints import format_v1
 from vlguard_jax.checkpoints import layouts
-from vlguard_jax.checkpoints import tensors
 from vlguard_jax.checkpoints import tokenizer_files
 from vlguard_jax.models import config as model_config
 
@@ -57,7 +57,7 @@ def read_record(folder: pathlib.Path) -> dict[str, Any]:
     Raises:
       UserError: broken record, or another format version.
     """
-    record = tensors.read_json(folder / RECORD)
+    record = files.read_object(folder / RECORD)
     format_v1.check_header(record, str(folder / RECORD))
     if record.get("kind") != "model":
         raise errors.UserError(f"{folder / RECORD}: kind is {record.get('kind')!r}, an exported model was expected")

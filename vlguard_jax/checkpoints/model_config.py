@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from vlguard_jax import errors
-from vlguard_jax.checkpoints import tensors
+from vlguard_jax import files
 from vlguard_jax.models import config as model_config
 
 OPENAI_TOWER = "openai/clip-vit-large-patch14-336"
@@ -56,7 +56,7 @@ def read_config(folder: pathlib.Path) -> tuple[str, dict[str, Any]]:
       UserError: missing or broken file, another model type.
     """
     path = folder / "config.json"
-    config = tensors.read_json(path)
+    config = files.read_object(path)
     model_type = config.get("model_type")
     if model_type in ("llava", "llava_llama"):
         return ("llava-hf" if "text_config" in config or "vision_config" in config else "llava"), config
@@ -189,9 +189,9 @@ def read_preprocessor(folder: pathlib.Path) -> tuple[dict[str, Any] | None, str]
     """The image settings of a folder and the file they stand in; (None, "") where it has none."""
     path = folder / "preprocessor_config.json"
     if path.is_file():
-        return tensors.read_json(path), str(path)
+        return files.read_object(path), str(path)
     path = folder / "processor_config.json"  # transformers 5.x keeps them here
-    if path.is_file() and isinstance(found := tensors.read_json(path).get("image_processor"), dict):
+    if path.is_file() and isinstance(found := files.read_object(path).get("image_processor"), dict):
         return found, str(path)
     return None, ""
 

@@ -8,6 +8,7 @@ import pathlib
 from typing import Any
 
 from vlguard_jax import errors
+from vlguard_jax import files
 from vlguard_jax.checkpoints import checkpoint
 from vlguard_jax.checkpoints import hub
 from vlguard_jax.checkpoints import layouts
@@ -90,7 +91,7 @@ def _extras(folder: pathlib.Path, kind: str, config: dict[str, Any]) -> dict[str
     if isinstance(config.get(checkpoint.PROVENANCE), dict):
         extras["provenance"] = config[checkpoint.PROVENANCE]
     if (folder / "generation_config.json").is_file():
-        extras["generation_config"] = tensors.read_json(folder / "generation_config.json")
+        extras["generation_config"] = files.read_object(folder / "generation_config.json")
     return extras
 
 
@@ -230,7 +231,7 @@ def _base_text(base: pathlib.Path, model: model_config.LlavaConfig) -> Piece:
 
 def _plan_peft(folder: pathlib.Path, base: str, vision_tower: str) -> Plan:
     path = folder / "adapter_config.json"
-    adapter = tensors.read_json(path)
+    adapter = files.read_object(path)
     lora = lora_lib.from_peft(adapter, str(path))
     name = str(adapter.get("base_model_name_or_path") or "")
     base_folder = hub.resolve(base) if base else _find_base(name, folder)

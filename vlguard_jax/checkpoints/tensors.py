@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 import dataclasses
 import functools
-import json
 import pathlib
 
 import ml_dtypes
 import numpy as np
 
 from vlguard_jax import errors
+from vlguard_jax import files
 
 FLOATS = {
     "fp32": np.dtype(np.float32),
@@ -41,23 +41,6 @@ class Tensor:
     dtype: np.dtype
     file: pathlib.Path
     read: Callable[[], np.ndarray]
-
-
-def read_json(path: pathlib.Path) -> dict:
-    """Read a JSON object.
-
-    Raises:
-      UserError: missing file, broken JSON (with position), or something else than an object.
-    """
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as e:
-        raise errors.UserError(f"{path}: no such file") from e
-    except (json.JSONDecodeError, UnicodeDecodeError) as e:
-        raise errors.UserError(f"{path}: broken JSON: {e}") from e
-    if not isinstance(value, dict):
-        raise errors.UserError(f"{path}: a JSON object was expected, not a {type(value).__name__}")
-    return value
 
 
 def has_weights(folder: pathlib.Path) -> bool:
@@ -92,7 +75,7 @@ def open_folder(folder: pathlib.Path) -> dict[str, Tensor]:
 
 
 def _open_shards(index: pathlib.Path) -> dict[str, Tensor]:
-    weight_map = read_json(index).get("weight_map")
+    weight_map = files.read_object(index).get("weight_map")
     if not isinstance(weight_map, dict) or not all(isinstance(v, str) for v in weight_map.values()):
         raise errors.UserError(f"{index}: no weight_map in this index")
     found: dict[str, Tensor] = {}

@@ -8,7 +8,7 @@ import pathlib
 import shutil
 from typing import Any
 
-from vlguard_jax.checkpoints import tensors
+from vlguard_jax import files
 
 _VOCABULARY = ("tokenizer.model", "tokenizer.json")
 _SETTINGS = ("tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "chat_template.json", "chat_template.jinja")
@@ -80,7 +80,7 @@ def copy_for_llava(source: pathlib.Path, folder: pathlib.Path, vocab_size: int) 
 
 
 def _read(path: pathlib.Path) -> dict[str, Any]:
-    return tensors.read_json(path) if path.is_file() else {}
+    return files.read_object(path) if path.is_file() else {}
 
 
 def _special(content: str) -> dict[str, Any]:

@@ -26,6 +26,7 @@ from jaxtyping import Int64
 import numpy as np
 
 from vlguard_jax import errors
+from vlguard_jax import files
 from vlguard_jax import types
 from vlguard_jax.data import conversations
 from vlguard_jax.data import tokenization as tokenization_lib
@@ -242,6 +243,4 @@ def _load(path: pathlib.Path) -> FileIndex | None:
 def write_beside(path: pathlib.Path, data: bytes) -> None:
     """Write a file of the cache, whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f"{path.name}.{os.getpid()}.partial")
-    beside.write_bytes(data)
-    beside.replace(path)
+    files.write_bytes(path, data)

@@ -14,7 +14,7 @@ import pathlib
 import random
 
 from vlguard_jax import errors
-from vlguard_jax import workdir
+from vlguard_jax import files as files_lib
 from vlguard_jax.data import file_index
 from vlguard_jax.data import json_records
 from vlguard_jax.data import pictures
@@ -91,7 +91,7 @@ def removed(mix: pathlib.Path, clean: pathlib.Path, out: pathlib.Path, any_size:
     if added := kept.total():
         raise errors.UserError(f"{clean}: {added} conversations are not in {mix}: name the mixture that it was made from")
     out.parent.mkdir(parents=True, exist_ok=True)
-    workdir.write_text(out, _lines(gone))
+    files_lib.write_text(out, _lines(gone))
     return len(gone)
 
 
@@ -119,5 +119,5 @@ def _write(stem: pathlib.Path, texts: dict[str, str]) -> tuple[pathlib.Path, ...
     paths = []
     for suffix, text in texts.items():
         paths.append(stem.with_name(stem.name + suffix))
-        workdir.write_text(paths[-1], text)
+        files_lib.write_text(paths[-1], text)
     return tuple(paths)

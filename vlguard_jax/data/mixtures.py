@@ -13,6 +13,7 @@ import numpy as np
 
 from vlguard_jax import config
 from vlguard_jax import errors
+from vlguard_jax import files
 from vlguard_jax import types
 from vlguard_jax.data import batches
 from vlguard_jax.data import file_index
@@ -170,10 +171,7 @@ def build(
 
 def write_drops(drops: Sequence[Drop], path: str | pathlib.Path) -> None:
     """List what was left out, one JSON line each."""
-    path = pathlib.Path(path)
-    beside = path.with_name(path.name + ".partial")
-    beside.write_text("".join(json.dumps({"schema": 1, **dataclasses.asdict(drop)}) + "\n" for drop in drops))
-    beside.replace(path)
+    files.write_text(pathlib.Path(path), "".join(json.dumps({"schema": 1, **dataclasses.asdict(drop)}) + "\n" for drop in drops))
 
 
 def _join(names: tuple[str, ...], indices: Sequence[file_index.FileIndex], chosen: Sequence[Int64[np.ndarray, " _"]]) -> index.SampleIndex:
@@ -249,7 +247,7 @@ def _picture_complaint(
     listed = ""
     if problems_file is not None:
         problems_file.parent.mkdir(parents=True, exist_ok=True)
-        problems_file.write_text("".join(f"{name}\t{reason}\n" for name, reason in sorted(bad.items())))
+        files.write_text(problems_file, "".join(f"{name}\t{reason}\n" for name, reason in sorted(bad.items())))
         listed = f" (all of them: {problems_file})"
     place = source.store.location if source.store else ""
     return (

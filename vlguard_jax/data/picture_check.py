@@ -9,6 +9,7 @@ import os
 import pathlib
 
 from vlguard_jax import errors
+from vlguard_jax import files
 from vlguard_jax.data import images
 from vlguard_jax.data import pictures
 from vlguard_jax.data.tfds import reader
@@ -122,6 +123,4 @@ def _read(notes: pathlib.Path | None) -> set[bytes]:
 
 def _write(notes: pathlib.Path, good: set[bytes]) -> None:
     notes.parent.mkdir(parents=True, exist_ok=True)
-    beside = notes.with_name(f".{notes.name}.{os.getpid()}.tmp")
-    beside.write_bytes(b"".join(sorted(good)))
-    beside.replace(notes)
+    files.write_bytes(notes, b"".join(sorted(good)))

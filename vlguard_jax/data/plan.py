@@ -18,11 +18,11 @@ import numpy as np
 
 from vlguard_jax import config
 from vlguard_jax import errors
+from vlguard_jax import files
 from vlguard_jax.data import index as index_lib
 from vlguard_jax.data import order
 from vlguard_jax.data import packing
 from vlguard_jax.data import plan_cache
-from vlguard_jax.data import records
 
 KEEP_AFTER = 1.0  # seconds
 
@@ -260,7 +260,7 @@ def _first(names: Sequence[str], count: int = 4) -> str:
 
 def _read_replay(path: str, size: int) -> list[Int64[np.ndarray, " m"]]:
     """A list of sample positions, used in every epoch, or one such list per epoch."""
-    values = records.read_json(path)
+    values = files.read_json(path)
     epochs = values if isinstance(values, list) and values and isinstance(values[0], list) else [values]
     orders = []
     for values in epochs:

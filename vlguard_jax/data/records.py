@@ -3,45 +3,28 @@
 
 from __future__ import annotations
 
-import json
 import pathlib
 from typing import Any
 
 from vlguard_jax import errors
+from vlguard_jax import files
 from vlguard_jax import types
 from vlguard_jax.data import conversations
 from vlguard_jax.data import json_records
-
-
-def read_json(path: str | pathlib.Path) -> Any:
-    """Parse a JSON file.
-
-    Raises:
-      UserError: the file is missing, or broken (line and column are named).
-    """
-    path = pathlib.Path(path)
-    if not path.is_file():
-        raise errors.UserError(f"{path}: no such file")
-    try:
-        return json.loads(path.read_bytes())
-    except json.JSONDecodeError as e:
-        raise errors.UserError(f"{path}: broken JSON at line {e.lineno}, column {e.colno}: {e.msg}") from e
-    except UnicodeDecodeError as e:
-        raise errors.UserError(f"{path}: not UTF-8 text at byte {e.start}") from e
 
 
 def read_list(path: str | pathlib.Path) -> list[dict[str, Any]]:
     """Parse a JSON file that holds a list of objects.
 
     Raises:
-      UserError: as `read_json`, or the file holds something else.
+      UserError: as `files.read_json`, or the file holds something else.
     """
-    values = read_json(path)
+    values = files.read_json(path)
     if not isinstance(values, list) or not values:
-        raise errors.UserError(f"{path}: must hold a JSON list of records, not {_kind(values)}")
+        raise errors.UserError(f"{path}: must hold a JSON list of records, not {files.kind(values)}")
     for i, value in enumerate(values):
         if not isinstance(value, dict):
-            raise errors.UserError(f"{path}: record {i} must be an object, not {_kind(value)}")
+            raise errors.UserError(f"{path}: record {i} must be an object, not {files.kind(value)}")
     return values
 
 
@@ -105,14 +88,14 @@ def text_field(value: dict[str, Any], name: str, origin: str) -> str:
     if name not in value:
         raise errors.UserError(f"{origin} has no {name!r}")
     if not isinstance(value[name], str):
-        raise errors.UserError(f"{origin}: {name!r} must be a text, not {_kind(value[name])}")
+        raise errors.UserError(f"{origin}: {name!r} must be a text, not {files.kind(value[name])}")
     return value[name]
 
 
 def _name(value: Any, position: int, path: str) -> tuple[str, str]:
     """Id of a record, and how messages call it."""
     if not isinstance(value, dict):
-        raise errors.UserError(f"{path}: record {position} must be an object, not {_kind(value)}")
+        raise errors.UserError(f"{path}: record {position} must be an object, not {files.kind(value)}")
     id_ = str(value.get("id", position))
     return id_, f"{path}: record {position} (id {id_!r})"
 
@@ -120,7 +103,7 @@ def _name(value: Any, position: int, path: str) -> tuple[str, str]:
 def _turn(turn: Any, position: int, origin: str) -> types.Turn:
     where = f"{origin}, turn {position + 1}"
     if not isinstance(turn, dict):
-        raise errors.UserError(f"{where} must be an object, not {_kind(turn)}")
+        raise errors.UserError(f"{where} must be an object, not {files.kind(turn)}")
     role = text_field(turn, "from", where)
     if role not in conversations.ROLES:
         raise errors.UserError(f"{where} is from {role!r}{errors.nearest(role, conversations.ROLES)}")
@@ -133,16 +116,9 @@ def _images(value: dict[str, Any], origin: str) -> tuple[str, ...]:
     image = value["image"]
     paths = [image] if isinstance(image, str) else image
     if not isinstance(paths, list) or not paths or not all(isinstance(path, str) for path in paths):
-        raise errors.UserError(f"{origin}: 'image' must be a path or a list of paths, not {_kind(image)}")
+        raise errors.UserError(f"{origin}: 'image' must be a path or a list of paths, not {files.kind(image)}")
     return tuple(check_picture_path(path, origin) for path in paths)
 
 
 def _optional_text(value: dict[str, Any], name: str, origin: str) -> str | None:
     return text_field(value, name, origin) if value.get(name) is not None else None
-
-
-_KINDS = {dict: "an object", list: "a list", str: "a text", int: "a number", float: "a number", bool: "true or false", type(None): "null"}
-
-
-def _kind(value: Any) -> str:
-    return f"an empty {type(value).__name__}" if value in ([], {}, "") else _KINDS[type(value)]

@@ -18,6 +18,7 @@ from typing import Any
 import sentencepiece
 
 from vlguard_jax import errors
+from vlguard_jax import files
 from vlguard_jax.data import words
 
 # A serialized protobuf may be followed by another one to be merged into it: normalizer_spec.add_dummy_prefix = false.
@@ -197,12 +198,7 @@ _DEFAULTS = {"bos": "<s>", "eos": "</s>", "unk": "<unk>"}
 
 
 def _read_json(path: pathlib.Path) -> dict[str, Any]:
-    if not path.is_file():
-        return {}
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as e:
-        raise errors.UserError(f"{path}: not valid JSON ({e})") from e
+    return files.read_object(path) if path.is_file() else {}
 
 
 def _content(token: str | Mapping[str, Any]) -> str:

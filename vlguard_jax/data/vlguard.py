@@ -15,6 +15,7 @@ import random
 from typing import Any
 
 from vlguard_jax import errors
+from vlguard_jax import files
 from vlguard_jax import types
 from vlguard_jax.data import records
 from vlguard_jax.data import templates
@@ -139,10 +140,7 @@ def read_note(folder: str | pathlib.Path) -> dict[str, Any]:
       UserError: the note is missing or broken.
     """
     path = pathlib.Path(folder) / NOTE_FILE
-    note = records.read_json(path)
-    if not isinstance(note, dict):
-        raise errors.UserError(f"{path}: must hold an object; run prepare again")
-    return note
+    return files.read_object(path)
 
 
 def _parse(value: dict[str, Any], position: int, path: pathlib.Path) -> Item:

@@ -6,7 +6,6 @@ from collections.abc import Callable, Mapping
 import dataclasses
 import functools
 import math
-import os
 import pathlib
 from typing import Any
 
@@ -14,6 +13,7 @@ from ml_collections import config_dict
 
 from vlguard_jax import config
 from vlguard_jax import errors
+from vlguard_jax import files
 from vlguard_jax.models import config as model_config
 from vlguard_jax.planning import advice
 from vlguard_jax.planning import chips
@@ -150,11 +150,9 @@ def write(path: str, text: str, flag: str) -> None:
       UserError: the file cannot be written.
     """
     target = pathlib.Path(path)
-    beside = target.with_name(f".{target.name}.{os.getpid()}")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        beside.write_text(text)
-        beside.replace(target)
+        files.write_text(target, text)
     except OSError as e:
         raise errors.UserError(f"{flag}={path} cannot be written: {e.strerror}; choose another file") from e
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from vlguard_jax import evaluate
+from vlguard_jax import files
 from vlguard_jax import workdir as workdir_lib
 from vlguard_jax.quickstart import arms as arms_lib
 from vlguard_jax.quickstart import claims as claims_lib
@@ -93,11 +94,11 @@ def tell(
 
 
 def _write(folder: Path, told: Story, summary: list[dict[str, Any]], probes: list[dict[str, Any]]) -> None:
-    workdir_lib.write_text(folder / "summary.json", json.dumps(summary, indent=1) + "\n")
-    workdir_lib.write_text(folder / "probes.json", json.dumps(probes, indent=1) + "\n")
+    files.write_text(folder / "summary.json", json.dumps(summary, indent=1) + "\n")
+    files.write_text(folder / "probes.json", json.dumps(probes, indent=1) + "\n")
     tables.show(summary)
     found = claims_lib.check(folder, summary, probes)
-    workdir_lib.write_text(folder / "claims.json", json.dumps([dataclasses.asdict(c) for c in found], indent=1) + "\n")
+    files.write_text(folder / "claims.json", json.dumps([dataclasses.asdict(c) for c in found], indent=1) + "\n")
     claims_lib.show(found)
     folders = [folder / arm.name for arm in told.arms]
     told_first = f"{INTRODUCTION} {honesty(told.seed, told.items)}"

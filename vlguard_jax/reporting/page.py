@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from vlguard_jax import errors
-from vlguard_jax import workdir as workdir_lib
+from vlguard_jax import files
 from vlguard_jax.reporting import answers
 from vlguard_jax.reporting import charts
 from vlguard_jax.reporting import grid as grid_lib
@@ -58,7 +58,7 @@ def save(path: Path, text: str) -> None:
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        workdir_lib.write_text(path, text)
+        files.write_text(path, text)
     except OSError as e:
         raise errors.UserError(f"{path} cannot be written: {e.strerror}; choose another file") from e
 

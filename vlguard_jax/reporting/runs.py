@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 import dataclasses
-import json
 import os
 from pathlib import Path
 from typing import Any, TypeVar
 
 from vlguard_jax import config as settings_lib
 from vlguard_jax import errors
+from vlguard_jax import files as files_lib
 from vlguard_jax import workdir as workdir_lib
 from vlguard_jax.safety import results
 
@@ -116,9 +116,9 @@ def _configs(top: Path) -> Iterator[tuple[Path, settings_lib.TrainConfig | setti
             continue
         path = Path(folder) / workdir_lib.CONFIG_FILE
         try:
-            values = json.loads(path.read_text(encoding="utf-8"))
-        except ValueError as e:
-            raise errors.UserError(f"{path}: not readable as JSON ({e}); restore the file or leave its folder out") from e
+            values = files_lib.read_json(path)
+        except errors.UserError as e:
+            raise errors.UserError(f"{e}; restore the file or leave its folder out") from e
         if not isinstance(values, dict):
             continue
         if {"benchmark", "decode", "judges"} <= values.keys():
@@ -136,11 +136,11 @@ def _resolve(path: Path, values: dict[str, Any], kind: type[C]) -> C:
 
 
 def _metrics(path: Path) -> tuple[dict[str, float], ...]:
-    lines = path.read_bytes().split(b"\n")[:-1]  # what follows the last line end was cut short
+    lines = files_lib.read_bytes(path).split(b"\n")[:-1]  # what follows the last line end was cut short
     try:
-        found = [{str(k): float(v) for k, v in json.loads(line).items()} for line in lines]
+        found = [{str(k): float(v) for k, v in files_lib.parse_json(line, str(path)).items()} for line in lines]
         assert all({"step", "loss"} <= line.keys() for line in found)
-    except (ValueError, TypeError, AttributeError, AssertionError) as e:
+    except (errors.UserError, ValueError, TypeError, AttributeError, AssertionError) as e:
         raise errors.UserError(f"{path}: a line is not a metrics line of train; restore the file or leave its folder out") from e
     return tuple(found)
 
@@ -148,9 +148,9 @@ def _metrics(path: Path) -> tuple[dict[str, float], ...]:
 def _evaluation(folder: Path, config: settings_lib.EvalConfig) -> Evaluation:
     path = folder / results.SUMMARY
     try:
-        rows = json.loads(path.read_text(encoding="utf-8"))
+        rows = files_lib.read_json(path)
         missing = [name for row in rows for name in NEEDED if name not in row]
-    except (ValueError, TypeError) as e:
+    except (errors.UserError, TypeError) as e:
         raise errors.UserError(f"{path}: not a list of result rows ({e}); run evaluate again with the same --workdir") from e
     if missing or not rows:
         what = f"a row has no field {missing[0]!r}" if missing else "no rows"

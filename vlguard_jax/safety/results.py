@@ -11,6 +11,7 @@ import pathlib
 from typing import Generic, TypeVar
 
 from vlguard_jax import errors
+from vlguard_jax import files
 from vlguard_jax.safety.judges import judge as judge_lib
 
 SCHEMA = 1
@@ -153,9 +154,11 @@ class Lines(Generic[L]):
     def _parse(self, line: bytes, number: int) -> L:
         where = f"{self.path}:{number}"
         try:
-            values = json.loads(line)
+            values = files.parse_json(line, where)
             schema = values.pop("schema")
-        except (ValueError, AttributeError, KeyError, TypeError) as e:
+        except errors.UserError as e:
+            raise errors.UserError(f"{e}; not a result line: restore the file or delete this line") from e
+        except (AttributeError, KeyError, TypeError) as e:
             raise errors.UserError(f"{where}: not a result line; restore the file or delete this line") from e
         if schema != SCHEMA:
             raise errors.UserError(f"{where}: schema {schema}, this program reads and writes {SCHEMA}; choose another --workdir")
@@ -168,9 +171,14 @@ class Lines(Generic[L]):
         return self._kind(**values)
 
     def append(self, lines: Iterable[L]) -> None:
-        """Append lines and see them to the disk."""
+        """Append lines and see them to the disk.
+
+        Raises:
+          UserError: a text that no file can hold; nothing is written.
+        """
         lines = list(lines)
-        # ASCII with escapes: half of a surrogate pair, which a cut answer can hold, is not UTF-8.
+        for line in lines:
+            files.check_text(vars(line), f"{self.path}: the line of {errors.short(line.key)}")
         text = "".join(json.dumps({"schema": SCHEMA, **vars(x)}, default=vars) + "\n" for x in lines)
         with self.path.open("ab") as file:
             file.write(text.encode("ascii"))

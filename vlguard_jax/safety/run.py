@@ -12,6 +12,7 @@ from typing import Any, Protocol, runtime_checkable
 
 from vlguard_jax import config as settings_lib
 from vlguard_jax import errors
+from vlguard_jax import files
 from vlguard_jax import types
 from vlguard_jax import workdir as workdir_lib
 from vlguard_jax.data import images
@@ -166,7 +167,7 @@ def _judged(
     for judge, measured in judging:
         read = [q for q in questions if q.item.subset in measured]
         rows += _rows(config, model, judge, measured, read, store.verdicts(judge, read), baseline)
-    workdir_lib.write_text(folder / results.SUMMARY, json.dumps(rows, indent=1) + "\n")
+    files.write_text(folder / results.SUMMARY, json.dumps(rows, indent=1) + "\n")
     return rows
 
 
@@ -189,7 +190,7 @@ def evaluate_grid(
         part = dataclasses.replace(config, model=asked, preset=f"{template}+{mode}")
         rows += evaluate(part, folder / f"{template}-{mode}", model, say=say, progress=progress, team=team)
     if team is None or team.first:
-        workdir_lib.write_text(folder / results.SUMMARY, json.dumps(rows, indent=1) + "\n")
+        files.write_text(folder / results.SUMMARY, json.dumps(rows, indent=1) + "\n")
     return rows
 
 

@@ -14,6 +14,7 @@ from rich import console as rich_console
 from rich import progress
 from rich import table
 
+from vlguard_jax import files
 from vlguard_jax.training import losses
 
 METRICS_FILE = "metrics.jsonl"
@@ -25,18 +26,16 @@ def cut_back(path: Path, step: int) -> int:
     """Drop lines of metrics.jsonl after `step` (a resumed run writes them again) and a torn last line; returns how many."""
     if not path.exists():
         return 0
-    lines = path.read_text(encoding="utf-8").splitlines()
-    kept: list[str] = []
+    lines = path.read_bytes().splitlines()
+    kept: list[bytes] = []
     for line in lines:
         try:
             keep = json.loads(line)["step"] <= step
-        except (json.JSONDecodeError, KeyError, TypeError):
+        except (ValueError, KeyError, TypeError):
             keep = False
         if keep:
             kept.append(line)
-    beside = path.with_suffix(".tmp")
-    beside.write_text("".join(line + "\n" for line in kept), encoding="utf-8")
-    beside.replace(path)
+    files.write_bytes(path, b"".join(line + b"\n" for line in kept))
     return len(lines) - len(kept)
 
 

@@ -6,11 +6,11 @@ from collections.abc import Sequence
 import functools
 import hashlib
 import io
-import json
 import pathlib
 from typing import Any
 
 from vlguard_jax import errors
+from vlguard_jax import files
 from vlguard_jax.data import vlguard
 
 NAME, VERSION = "vlguard", "1.0.0"
@@ -145,6 +145,6 @@ def _find(folder: pathlib.Path) -> tuple[pathlib.Path, dict[str, Any]]:
 
 def _read(path: pathlib.Path) -> dict[str, Any]:
     try:
-        return json.loads(path.read_bytes())
-    except (OSError, ValueError) as e:
-        raise errors.UserError(f"{path}: missing or broken; {AGAIN}") from e
+        return files.read_object(path)
+    except errors.UserError as e:
+        raise errors.UserError(f"{e}; {AGAIN}") from e

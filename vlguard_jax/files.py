@@ -1,0 +1,220 @@
+"""The one way in for JSON that others wrote, and the one way out for single files.
+
+Reading: every failure is one line that names the file, what it looks like and the way out. Text is UTF-8, with or without a byte order
+mark. Half of a surrogate pair, which JSON can spell ("\\ud83d") and no file, terminal or tokenizer can take, is refused here, so no
+text behind this module holds one. Limits: a JSON file of at most LARGEST bytes (records are read one by one and have their own limit,
+see data/json_records.py), nested at most as deep as Python's parser goes (about 1,000), numbers of at most 4,300 digits.
+
+Writing: beside, under a name of one's own, then renamed: readers see the old file or the new one, never half of one.
+"""
+
+from __future__ import annotations
+
+import codecs
+import contextlib
+import json
+import math
+import os
+import pathlib
+import secrets
+import stat
+from typing import Any
+
+from vlguard_jax import errors
+
+LARGEST = 1 << 28  # bytes of a JSON file that is read whole
+
+_KINDS = {dict: "an object", list: "a list", str: "a text", int: "a number", float: "a number", bool: "true or false", type(None): "null"}
+_UNPACK = "unpack it and name the file inside"
+_SAVE_AS_UTF8 = "save it as UTF-8"
+_LFS_POINTER = b"version https://git-lfs.github.com/spec/"
+# First bytes, what they are, and the way out.
+_SIGNATURES = (
+    (_LFS_POINTER, "a git-lfs pointer instead of the file", "fetch the file itself with `git lfs pull`"),
+    (b"PK\3\4", "a zip archive", _UNPACK),
+    (b"PK\5\6", "an empty zip archive", "get the file again"),
+    (b"\x1f\x8b", "a gzip file", _UNPACK),
+    (b"BZh", "a bzip2 file", _UNPACK),
+    (b"\xfd7zXZ\0", "an xz file", _UNPACK),
+    (b"\x28\xb5\x2f\xfd", "a zstd file", _UNPACK),
+    (b"7z\xbc\xaf\x27\x1c", "a 7z archive", _UNPACK),
+    (b"Rar!\x1a\x07", "a rar archive", _UNPACK),
+    (b"PAR1", "a Parquet file", "write its rows as JSON"),
+    (b"ARROW1", "an Arrow file", "write its rows as JSON"),
+    (b"%PDF-", "a PDF", "name the right file"),
+    (b"\x89PNG\r\n", "a PNG picture", "name the right file"),
+    (b"\xff\xd8\xff", "a JPEG picture", "name the right file"),
+    (codecs.BOM_UTF32_LE, "UTF-32 text", _SAVE_AS_UTF8),
+    (codecs.BOM_UTF32_BE, "UTF-32 text", _SAVE_AS_UTF8),
+    (codecs.BOM_UTF16_LE, "UTF-16 text", _SAVE_AS_UTF8),
+    (codecs.BOM_UTF16_BE, "UTF-16 text", _SAVE_AS_UTF8),
+)
+HEAD = 512  # bytes that `looks_like` needs
+
+
+def looks_like(head: bytes) -> str:
+    """What a file is by its first HEAD bytes, with the way out, for use in a message; "" where nothing is known."""
+    for signature, kind, way in _SIGNATURES:
+        if head.startswith(signature):
+            return f"this is {kind}; {way}"
+    if head[257:262] == b"ustar":
+        return f"this is a tar archive; {_UNPACK}"
+    if head.removeprefix(codecs.BOM_UTF8).lstrip()[:14].lower().startswith((b"<!doctype html", b"<html")):
+        return "this is a web page, perhaps of a login or an error, instead of the file; download the file again"
+    if len(head) > 3 and json.detect_encoding(head[:4]) not in ("utf-8", "utf-8-sig"):
+        return f"this is {json.detect_encoding(head[:4])[:6].upper()} text; {_SAVE_AS_UTF8}"
+    return ""
+
+
+def read_bytes(path: str | os.PathLike[str], limit: int = LARGEST) -> bytes:
+    """The content of a file of at most `limit` bytes.
+
+    Raises:
+      UserError: missing, no regular file, not readable, or larger.
+    """
+    try:
+        with open(path, "rb", opener=_without_waiting) as file:
+            found = os.fstat(file.fileno())
+            if not stat.S_ISREG(found.st_mode):
+                raise errors.UserError(f"{path}: a pipe or a device, not a file")
+            if found.st_size > limit:
+                raise errors.UserError(f"{path}: {found.st_size:,} bytes, at most {limit:,} are read; is it the right file?")
+            data = file.read(limit + 1)
+    except (FileNotFoundError, NotADirectoryError) as e:
+        raise errors.UserError(f"{path}: no such file") from e
+    except IsADirectoryError as e:
+        raise errors.UserError(f"{path}: a folder, not a file") from e
+    except (OSError, ValueError) as e:  # ValueError: a name with a null character
+        raise errors.UserError(f"{path}: cannot be read: {getattr(e, 'strerror', None) or e}") from e
+    if len(data) > limit:
+        raise errors.UserError(f"{path}: more than {limit:,} bytes; is it the right file?")
+    return data
+
+
+def read_text(path: str | os.PathLike[str], limit: int = LARGEST) -> str:
+    """The text of a file without its byte order mark. Raises as `read_bytes`, and UserError where it is not UTF-8."""
+    return _decoded(read_bytes(path, limit), str(path))
+
+
+def read_json(path: str | os.PathLike[str], *, finite: bool = False) -> Any:
+    """Parse a JSON file. Raises as `read_bytes` and `parse_json`."""
+    return parse_json(read_bytes(path), str(path), finite=finite)
+
+
+def read_object(path: str | os.PathLike[str], *, finite: bool = True) -> dict[str, Any]:
+    """Parse a JSON file that holds an object, all numbers finite unless `finite` is False.
+
+    Raises:
+      UserError: as `read_json`, or it holds something else.
+    """
+    value = read_json(path, finite=finite)
+    if not isinstance(value, dict):
+        raise errors.UserError(f"{path}: must hold a JSON object, not {kind(value)}")
+    return value
+
+
+def parse_json(data: bytes, where: str, *, finite: bool = False) -> Any:
+    """The value in the JSON text `data`; messages begin with `where`.
+
+    With `finite` the words NaN and Infinity, which Python writes though JSON has no such numbers, and numbers too large for a float
+    are refused.
+
+    Raises:
+      UserError: not UTF-8, not JSON (line and column are named, and what it looks like), nested too deeply, a number of thousands of
+        digits, or half of a surrogate pair.
+    """
+    text = _decoded(data, where)
+    try:
+        value = (_FINITE if finite else _ANY).decode(text)
+    except json.JSONDecodeError as e:
+        place = f"line {e.lineno}, column {e.colno}" if "\n" in text.strip() else f"column {e.colno}"
+        empty = "" if text.strip() else "the file is empty; get it again"
+        guess = empty or looks_like(data[:HEAD]) or f"broken JSON at {place}: {e.msg}"
+        raise errors.UserError(f"{where}: {guess}") from e
+    except RecursionError as e:
+        raise errors.UserError(f"{where}: broken JSON: nested too deeply") from e
+    except ValueError as e:
+        raise errors.UserError(f"{where}: {_number(e)}") from e
+    if b"\\ud" in data or b"\\uD" in data:
+        check_text(value, where)
+    return value
+
+
+def check_text(value: Any, where: str) -> None:
+    """Raise UserError if a text anywhere in the JSON value `value` holds half of a surrogate pair; the text is named."""
+    waiting = [value]
+    while waiting:
+        found = waiting.pop()
+        if isinstance(found, str):
+            try:
+                found.encode()
+            except UnicodeEncodeError as e:
+                around = errors.short(found[max(0, e.start - 20) : e.start + 20])
+                raise errors.UserError(
+                    f"{where}: half of a surrogate pair (\\u{ord(found[e.start]):04x}) in the text {around}: a cut emoji, or bytes that are"
+                    " not UTF-8; correct the text"
+                ) from e
+        elif isinstance(found, dict):
+            waiting += found.values()
+            waiting += found.keys()
+        elif isinstance(found, list):
+            waiting += found
+
+
+def kind(value: Any) -> str:
+    """What a JSON value is, in words."""
+    return f"an empty {type(value).__name__}" if value in ([], {}, "") else _KINDS[type(value)]
+
+
+def write_text(path: pathlib.Path, text: str) -> None:
+    """Write a text file as `write_bytes` does."""
+    write_bytes(path, text.encode())
+
+
+def write_bytes(path: pathlib.Path, data: bytes) -> None:
+    """Write a file whole or not at all: beside, then renamed.
+
+    Raises:
+      OSError: it cannot be written; what was there is still there.
+    """
+    beside = path.with_name(f".{secrets.token_hex(8)}.partial")
+    try:
+        with open(beside, "xb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        beside.replace(path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            beside.unlink()
+        raise
+
+
+def _without_waiting(path: str, flags: int) -> int:
+    """Opens a pipe that no one writes to without waiting for a writer."""
+    return os.open(path, flags | os.O_NONBLOCK)
+
+
+def _decoded(data: bytes, where: str) -> str:
+    try:
+        return data.decode("utf-8-sig" if data.startswith(codecs.BOM_UTF8) else "utf-8")
+    except UnicodeDecodeError as e:
+        raise errors.UserError(f"{where}: {looks_like(data[:HEAD]) or f'not UTF-8 text at byte {e.start}; {_SAVE_AS_UTF8}'}") from e
+
+
+class _NotFinite(ValueError):
+    """A number that is none."""
+
+
+def _finite(text: str) -> float:
+    if not math.isfinite(value := float(text)):
+        raise _NotFinite(f"{errors.short(text)} is not a finite number; correct it")
+    return value
+
+
+def _number(error: ValueError) -> str:
+    return str(error) if isinstance(error, _NotFinite) else "a number of more than 4,300 digits; correct it"
+
+
+_ANY = json.JSONDecoder()
+_FINITE = json.JSONDecoder(parse_float=_finite, parse_constant=_finite)
