@@ -14,29 +14,80 @@ from vlguard_jax.checkpoints import checkpoint
 from vlguard_jax.checkpoints import layouts
 from vlguard_jax.models import config as model_config
 
+# Keys of `adapter_config.json` that change neither the base nor the forward pass, or do so only beside another key that is looked at
+# (the settings of an initialization, for one). All keys: src/peft/tuners/lora/config.py of peft 0.3 to 0.21.
+_HARMLESS = (
+    "auto_mapping",
+    "base_model_name_or_path",
+    "corda_config",
+    "ensure_weight_tying",
+    "eva_config",
+    "inference_mode",
+    "loftq_config",
+    "lora_ga_config",
+    "megatron_core",
+    "merge_weights",
+    "peft_version",
+    "qalora_group_size",
+    "revision",
+    "runtime_config",
+    "task_type",
+)
+_READ = ("peft_type", "r", "lora_alpha", "lora_dropout", "target_modules")
+# Initializations that leave the base as it is; others subtract from it what the adapter starts with, or round it.
+_INITIALIZATIONS = (True, False, None, "gaussian", "orthogonal", "eva")
+_CONVERTIBLE = ("pissa", "olora", "corda", "lora_ga")
+_CONVERT = (
+    "it changes the base's weights before training; save the adapter with peft's"
+    " save_pretrained(..., path_initial_model_for_weight_conversion=FOLDER_OF_THE_UNTRAINED_ADAPTER), which stands on the base as it is"
+)
+_MERGE = "where peft can merge it, merge it there (merge_and_unload) and load the merged model"
+
 
 def from_peft(config: Mapping[str, Any], where: str) -> model_config.LoraConfig:
-    """Read `adapter_config.json`.
+    """Read `adapter_config.json`. A key that is not known to be harmless has to be switched off (absent, null, false or empty).
 
     Raises:
-      UserError: another kind of adapter, or a PEFT feature that changes the arithmetic and is not supported.
+      UserError: another kind of adapter, a setting that changes the base or the arithmetic, an unknown one, or one of a wrong type.
     """
     if config.get("peft_type") != "LORA":
-        raise errors.UserError(f"{where}: peft_type={config.get('peft_type')!r} is not supported (only 'LORA')")
-    for key in ("use_dora", "use_rslora", "fan_in_fan_out", "modules_to_save", "rank_pattern", "alpha_pattern", "layers_to_transform"):
-        if config.get(key):
-            raise errors.UserError(f"{where}: {key}={config[key]!r} is not supported")
-    if config.get("bias", "none") != "none":
-        raise errors.UserError(f"{where}: bias={config['bias']!r} is not supported (only 'none')")
+        raise errors.UserError(f"{where}: peft_type={errors.short(config.get('peft_type'))} is not supported (only 'LORA')")
+    _refuse_other_arithmetic(config, where)
     by_name = {name.rsplit(".", 1)[1]: ours for ours, (_, name) in layouts.LINEARS.items()}
     modules = config.get("target_modules")
-    if not isinstance(modules, list) or not modules or not set(modules) <= set(by_name):
-        raise errors.UserError(f"{where}: target_modules={modules!r} is not supported; a list out of {', '.join(by_name)} was expected")
+    if not isinstance(modules, list) or not modules or not all(isinstance(m, str) and m in by_name for m in modules):
+        known = ", ".join(by_name)
+        raise errors.UserError(f"{where}: target_modules={errors.short(modules)} is not supported; a list out of {known} was expected")
     rank = config.get("r")
-    if not isinstance(rank, int) or rank < 1:
-        raise errors.UserError(f"{where}: r={rank!r} must be a positive whole number")
+    if type(rank) is not int or rank < 1:
+        raise errors.UserError(f"{where}: r={errors.short(rank)} must be a positive whole number")
+    alpha, dropout = (_number(config, key, default, where) for key, default in (("lora_alpha", 8.0), ("lora_dropout", 0.0)))
+    if not 0 <= dropout < 1:
+        raise errors.UserError(f"{where}: lora_dropout={dropout:g} must be at least 0 and below 1")
     targets = tuple(ours for module, ours in by_name.items() if module in modules)
-    return model_config.LoraConfig(rank, float(config.get("lora_alpha", 8)), float(config.get("lora_dropout", 0.0)), targets)
+    return model_config.LoraConfig(rank, alpha, dropout, targets)
+
+
+def _refuse_other_arithmetic(config: Mapping[str, Any], where: str) -> None:
+    for key, value in config.items():
+        if key in _HARMLESS or key in _READ or value is None or value is False or value in ({}, []):
+            continue
+        if key == "bias" and value == "none":
+            continue
+        if key == "init_lora_weights":
+            if any(value is known or (isinstance(value, str) and value == known) for known in _INITIALIZATIONS):
+                continue
+            convertible = isinstance(value, str) and value.lower().startswith(_CONVERTIBLE)
+            raise errors.UserError(f"{where}: {key}={errors.short(value)} is not supported: {_CONVERT if convertible else _MERGE}")
+        shown = key if key.isidentifier() and len(key) < 100 else errors.short(key)
+        raise errors.UserError(f"{where}: {shown}={errors.short(value)} is not supported; {_MERGE}")
+
+
+def _number(config: Mapping[str, Any], key: str, default: float, where: str) -> float:
+    value = config.get(key, default)
+    if type(value) not in (int, float) or not abs(value) < 1e300:  # neither infinite nor nan
+        raise errors.UserError(f"{where}: {key}={errors.short(value)} must be a number")
+    return float(value)
 
 
 def merge_lora(params: Mapping[str, Any], lora: model_config.LoraConfig | None) -> dict[str, Any]:
