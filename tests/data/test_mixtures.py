@@ -191,3 +191,16 @@ def test_cut_conversations_are_named(tmp_path, tokenizer):
     made = build(tokenizer, source, max_len=100)
     assert made.index.length[1] == 100 > made.index.length[0]
     assert made.notes() == ["1 conversations reach max_len=100 and end there, the first is 'long'"]
+
+
+@pytest.mark.parametrize(("format_", "hinted"), [("llava", False), ("vlguard", True)])
+def test_stand_ins_are_offered_only_for_vlguard(tmp_path, tokenizer, format_, hinted):
+    """`prepare vlguard` can draw no other source's pictures."""
+    plain_value = stand.as_json(stand.record("<image>\nAsk?", "No.", images=("a.jpg",)))
+    value = stand.vlguard_value(0, safe=False) if format_ == "vlguard" else plain_value
+    (tmp_path / "pictures").mkdir()
+    (tmp_path / "train.json").write_text(json.dumps([value]))
+    source = config.SourceSettings(format=format_, path=str(tmp_path / "train.json"), images=str(tmp_path / "pictures"))
+    with pytest.raises(errors.UserError, match=r"1 of 1 pictures of source 'mine' are missing.*download them") as caught:
+        build(tokenizer, source)
+    assert ("stand_in_images" in str(caught.value)) == hinted

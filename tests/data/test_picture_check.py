@@ -18,7 +18,7 @@ from vlguard_jax.data import pictures
 
 GOOD = ["good.png", "in/good.jpg", "in/other.jpg"]
 AT_HEADER = {
-    "in/missing.jpg": r"no such picture; check the picture folder, or draw stand-ins with prepare",
+    "in/missing.jpg": r"no such picture; check the picture folder$",
     "empty.jpg": r"the file is empty; download it again",
     "page.jpg": r"unknown format; download it again, or convert it to JPEG",
     "cut.jpg": r"image file is truncated .*; download it again",

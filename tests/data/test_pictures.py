@@ -80,9 +80,7 @@ def test_read_and_missing(tmp_path, kind):
             with store.open(name) as file:
                 assert (file.read(3), file.tell()) == (content(name)[:3], 3)
         for name in absent:
-            with pytest.raises(
-                errors.UserError, match=rf"/{name}: no such picture \(picture of f: record 3\); check the picture folder, or"
-            ):
+            with pytest.raises(errors.UserError, match=rf"/{name}: no such picture \(picture of f: record 3\); check the picture folder$"):
                 store.read(name, origin="f: record 3")
 
 

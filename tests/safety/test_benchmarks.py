@@ -69,11 +69,45 @@ def test_limit_takes_the_first_of_each_subset(folder):
     assert [(i.subset, i.id) for i in items] == [("safe_safes", "v3"), ("safe_safes", "v4"), ("unsafes", "v0"), ("unsafes", "v1")]
 
 
+@pytest.mark.parametrize(("limit", "way"), [(0, "fewer than 4"), (4, "at most 3"), (442, "fewer than 4"), (500, "fewer than 4")])
+def test_a_limit_never_hides_a_wrong_count(folder, limit, way):
+    """A limit that takes nothing away leaves the published number in force; a smaller one needs so many questions."""
+    with pytest.raises(errors.UserError, match=rf"3 questions in unsafes, vlguard has 442: get the published file, .*limit.*{way}"):
+        benchmark.select(vlguard.BENCHMARK, settings(folder, limit=limit))
+
+
+@pytest.mark.parametrize(
+    ("limit", "told"),
+    [(0, (None, None, None)), (2, (2, 2, 2)), (3, (None, 3, 3)), (4, (None, None, None)), (500, (None, None, None))],
+)
+def test_first_n_is_told_only_where_questions_are_left_out(folder, limit, told):
+    """Three unsafe records and four safe ones, without a published number."""
+    asked = settings(folder, limit=limit)
+    assert tuple(benchmark.first_n(vlguard.LIKE_VLGUARD, asked).values()) == told
+    assert len(benchmark.select(vlguard.LIKE_VLGUARD, asked)) == sum(min(n, limit or n) for n in (3, 4, 4))
+
+
+@pytest.mark.parametrize(("first", "second", "id_"), [("x", "x", "x"), (7, "7", "7"), (None, None, "None"), ("2", ..., "2")])
+@pytest.mark.parametrize("name", ["vlguard_like", "vlguard", "vlguard_leak_free"])
+def test_an_id_that_comes_twice(folder, name, first, second, id_):
+    """Between records of any kind; a record without an id is called by its position."""
+    values = json.loads((folder / "test.json").read_text())
+    (folder / "train.json").write_text(json.dumps(values[:1]))
+    for value, given in ((values[0], first), (values[2], second)):
+        value["id"] = given
+        if given is ...:
+            del value["id"]
+    (folder / "test.json").write_text(json.dumps(values))
+    message = rf"test\.json: record 2 \(id '{id_}'\): the id is that of record 0 \(id '{id_}'\) too; give each its own"
+    with pytest.raises(errors.UserError, match=message):
+        benchmark.select(registry.get(name), settings(folder, limit=1))
+
+
 def test_missing_pictures_are_counted_and_named(folder):
     for name in ("0.jpg", "3.png"):
         (folder / "test/set" / name).unlink()
-    with pytest.raises(errors.UserError, match=r"2 of 7 pictures are missing, first .*test/set/0\.jpg: .*gated.*prepare vlguard"):
-        benchmark.select(vlguard.BENCHMARK, settings(folder, limit=9))
+    with pytest.raises(errors.UserError, match=r"2 of 6 pictures are missing, first .*test/set/0\.jpg: .*gated.*prepare vlguard"):
+        benchmark.select(vlguard.BENCHMARK, settings(folder, limit=3))
 
 
 @pytest.mark.parametrize(
@@ -81,6 +115,7 @@ def test_missing_pictures_are_counted_and_named(folder):
     [
         ({"subsets": ("unsafe",)}, "no subset 'unsafe'; did you mean"),
         ({"limit": -1}, "limit cannot be negative"),
+        ({"subsets": ("unsafes", "safe_safes", "unsafes")}, r"config\.benchmark\.subsets names unsafes twice"),
         ({"path": ""}, "config.benchmark.path is empty"),
         ({"path": "nowhere"}, "nowhere"),
     ],

@@ -48,7 +48,7 @@ def test_the_papers_suffix_by_default(tmp_path):
         ({"prompt": " "}, {}, r"record 1 \(id 'b'\): 'prompt' is empty"),
         ({"safe": "no"}, {}, r"record 1 \(id 'b'\): 'safe' must be true or false"),
         ({"id": 7}, {}, "'id' must be a text, not a number"),
-        ({"id": "a"}, {}, r"record 1 \(id 'a'\): the id is that of record 0 too"),
+        ({"id": "a"}, {}, r"record 1 \(id 'a'\): the id is that of record 0 \(id 'a'\) too"),
         ({"category": 3}, {}, "'category' must be a text"),
         ({"categry": "x"}, {}, "'categry' is not a field of a prompt; did you mean 'category'"),
         ({}, {"suffix": " "}, "config.benchmark.suffix is empty"),

@@ -219,6 +219,7 @@ def test_grid_asks_in_every_way(tmp_path, folder):
         ({"model": config.ModelSettings()}, "config.model.path is empty"),
         ({"model": config.ModelSettings("m", template="vicuna")}, "did you mean 'vicuna_v1'"),
         ({"judges": ("keywords",)}, "config.judges: 'keywords' is unknown"),
+        ({"judges": ("keyword_vlguard_v1",) * 2}, "config.judges names keyword_vlguard_v1 twice"),
         ({"paper_row": "LLaVA-v1.5-7B Mixd"}, "did you mean 'LLaVA-v1.5-7B Mixed'"),
     ],
 )
@@ -239,6 +240,15 @@ def test_a_broken_picture_is_named_with_its_record(tmp_path, folder):
     (folder / "test/set/1.png").write_bytes(b"no picture")
     model, _ = stand.make_model(tmp_path, fox)
     with pytest.raises(errors.UserError, match=r"set/1\.png: not a readable picture \(picture of unsafes item v1\)"):
+        run.evaluate(stand.settings(folder), tmp_path / "work", model)
+
+
+def test_a_picture_tag_in_a_question_names_its_record(tmp_path, folder):
+    values = json.loads((folder / "test.json").read_text())
+    values[1]["instr-resp"][0]["instruction"] = "What is <image>?"
+    (folder / "test.json").write_text(json.dumps(values))
+    model, _ = stand.make_model(tmp_path, fox)
+    with pytest.raises(errors.UserError, match=r"bench: unsafes item v1 holds the text '<image>', which stands for a picture"):
         run.evaluate(stand.settings(folder), tmp_path / "work", model)
 
 

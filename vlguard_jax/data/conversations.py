@@ -38,9 +38,9 @@ def tokenize(record: types.Record, tokenizer: tokenizer_lib.Tokenizer, template:
 
 
 def tokenize_prompt(
-    question: str, n_images: int, tokenizer: tokenizer_lib.Tokenizer, template: templates.Template
+    question: str, n_images: int, tokenizer: tokenizer_lib.Tokenizer, template: templates.Template, origin: str = "a question"
 ) -> Int32[np.ndarray, " n"]:
-    """Ids of the prompt that asks `question` about `n_images` pictures, `IMAGE_TOKEN` for each.
+    """Ids of the prompt that asks `question` about `n_images` pictures, `IMAGE_TOKEN` for each. `origin` names it in messages.
 
     Raises:
       UserError: the question itself holds a picture tag although pictures are given.
@@ -49,7 +49,7 @@ def tokenize_prompt(
     if not n_images:
         return np.asarray(tokenizer.encode(prompt), np.int32)
     if prompt.count(templates.IMAGE_TAG) != n_images:
-        raise errors.UserError(f"a question holds the text {templates.IMAGE_TAG!r}, which stands for a picture: remove it")
+        raise errors.UserError(f"{origin} holds the text {templates.IMAGE_TAG!r}, which stands for a picture: remove it")
     return np.asarray(tokenize_text(prompt, tokenizer), np.int32)
 
 

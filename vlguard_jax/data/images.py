@@ -76,7 +76,7 @@ def load_image(
         content = picture if isinstance(picture, bytes) else pathlib.Path(picture).read_bytes()
         rgb = to_rgb(io.BytesIO(content), mode, size)
     except FileNotFoundError as e:
-        raise errors.UserError(f"{label}: no such picture{whose}; check the picture folder, or draw stand-ins with prepare") from e
+        raise errors.UserError(f"{label}: no such picture{whose}; check the picture folder") from e
     except (OSError, ValueError) as e:
         raise errors.UserError(f"{label}: not a readable picture{whose}: {_text(e)}") from e
     return np.asarray(pad(rgb, size, mean) if mode == "pad" else crop(rgb, size))

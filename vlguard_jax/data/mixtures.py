@@ -150,7 +150,7 @@ def build(
         if source.store is not None and names:
             bad = picture_check.check(source.store, names, data.check_pictures, progress, mode=image_mode, size=image_size, cache=cache)
         if bad and data.on_bad_record == "error":
-            raise errors.UserError(_picture_complaint(source, found, bad, len(names), problems_file))
+            raise errors.UserError(_picture_complaint(source, found, bad, len(names), problems_file, settings.format == "vlguard"))
         for i in set(picked.tolist()) - set(reasons) if bad else ():
             if name_of_bad := next((image for image in found.images[i] if image in bad), ""):
                 reasons[i] = f"picture {name_of_bad}: {bad[name_of_bad]}"
@@ -237,7 +237,12 @@ def _named_pictures(source: sources.Source, found: file_index.FileIndex, picked:
 
 
 def _picture_complaint(
-    source: sources.Source, found: file_index.FileIndex, bad: Mapping[str, str], total: int, problems_file: pathlib.Path | None
+    source: sources.Source,
+    found: file_index.FileIndex,
+    bad: Mapping[str, str],
+    total: int,
+    problems_file: pathlib.Path | None,
+    gated: bool,
 ) -> str:
     missing = [name for name, reason in bad.items() if reason == picture_check.MISSING]
     what = "missing" if len(missing) == len(bad) else "missing or not readable"
@@ -250,8 +255,8 @@ def _picture_complaint(
         files.write_text(problems_file, "".join(f"{name}\t{reason}\n" for name, reason in sorted(bad.items())))
         listed = f" (all of them: {problems_file})"
     place = source.store.location if source.store else ""
+    drawn = " (or draw stand-ins with `python -m vlguard_jax.prepare vlguard --stand_in_images`)" if gated and missing else ""
     return (
         f"{place}: {len(bad)} of {total} pictures of source {source.name!r} are {what}{listed}, the first is {first} of record {whose!r}"
-        f'{reason}; download them, leave their records out with config.data.on_bad_record="skip", or draw stand-ins with'
-        " `python -m vlguard_jax.prepare vlguard --stand_in_images`"
+        f'{reason}; download them{drawn}, or leave their records out with config.data.on_bad_record="skip"'
     )

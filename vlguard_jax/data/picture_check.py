@@ -15,7 +15,7 @@ from vlguard_jax.data import pictures
 from vlguard_jax.data.tfds import reader
 
 LEVELS = ("exists", "header", "decode")
-MISSING = "no such picture; check the picture folder, or draw stand-ins with prepare"
+MISSING = "no such picture; check the picture folder"
 
 _FORMAT = "1"  # of the notes, and of what a check means
 _DIGEST = 16  # bytes

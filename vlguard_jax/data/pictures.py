@@ -66,7 +66,7 @@ class Store:
         if archive is not None:
             return io.BytesIO(archive.read(member))
         whose = f" (picture of {origin})" if origin else ""
-        raise errors.UserError(f"{self.location}/{name}: no such picture{whose}; check the picture folder, or draw stand-ins with prepare")
+        raise errors.UserError(f"{self.location}/{name}: no such picture{whose}; check the picture folder")
 
     def missing(self, names: Sequence[str]) -> list[str]:
         """Those of `names` that are not there, each once, in the order given. Lists folders, looks up no single file. Raises as `read`."""

@@ -82,7 +82,8 @@ def ask(config: settings_lib.EvalConfig, model: model_lib.Model, items: Sequence
     questions = []
     for item, mode in zip(items, modes, strict=True):
         pictures = int(mode != "none")
-        ids = conversations.tokenize_prompt(item.question, pictures, model.tokenizer, template)
+        origin = f"{config.benchmark.path}: {item.subset} item {item.id}"
+        ids = conversations.tokenize_prompt(item.question, pictures, model.tokenizer, template, origin)
         if mode in COLOURS:
             image_sha256 = _colour_hash(mode, size)
         else:

@@ -240,12 +240,13 @@ def _rows(
         "judge_version": judge.version,
         "judge_prompt_sha256": judge.prompt_sha256,
     }
+    firsts = benchmark_lib.first_n(benchmarks.get(config.benchmark.name), config.benchmark)
     before = baseline.verdicts(judge, questions) if baseline else None
     rows = asr.summarise([q.item for q in questions], verdicts, measured, common, before)
     pictured = {q.item.subset for q in questions if q.item.image is not None}
     for row in rows:
         row["image_mode"] = config.benchmark.pictures if row["subset"] in pictured else "none"
-        row["first_n"] = config.benchmark.limit or None
+        row["first_n"] = firsts[row["subset"]]
         row["paper"] = _paper(row, config.paper_row) if config.paper_row and row["subset"] in paper.SIZES else None
     return rows
 

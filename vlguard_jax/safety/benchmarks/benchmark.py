@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 import dataclasses
 import pathlib
 
@@ -53,33 +53,71 @@ def select(benchmark: Benchmark, settings: settings_lib.BenchmarkSettings) -> li
     """The items that `settings` asks for, subset by subset; all subsets where it names none.
 
     Raises:
-      UserError: unknown subset, a number of questions other than the published one, nothing to ask, missing pictures, or a
-        control of pictures where there are none.
+      UserError: unknown subset or one twice, a number of questions other than the published one, nothing to ask, missing pictures,
+        or a control of pictures where there are none.
     """
     items: list[Item] = []
     if settings.limit < 0:
         raise errors.UserError("config.benchmark.limit cannot be negative")
-    for subset in settings.subsets or benchmark.metrics:
+    subsets = settings.subsets or tuple(benchmark.metrics)
+    for i, subset in enumerate(subsets):
         if subset not in benchmark.metrics:
             known = errors.nearest(subset, benchmark.metrics)
             raise errors.UserError(f"config.benchmark.subsets: {benchmark.name} has no subset {subset!r}{known}")
-        found = benchmark.load(settings, subset)
-        published = benchmark.counts.get(subset, len(found))
-        if settings.limit:
-            found = found[: settings.limit]
-        elif len(found) != published:
-            raise errors.UserError(
-                f"{settings.path}: {len(found)} questions in {subset}, {benchmark.name} has {published}: get the published file,"
-                f" or set config.benchmark.limit to ask for the first so many"
-            )
-        if not found:
-            raise errors.UserError(f"{settings.path}: no question in subset {subset}; name those that it has in config.benchmark.subsets")
-        items += found
+        if subset in subsets[:i]:
+            raise errors.UserError(f"config.benchmark.subsets names {subset} twice; its questions would count twice")
+        items += _load(benchmark, settings, subset)[0]
     if settings.pictures == "real":
         _check_pictures(benchmark, items)
     elif all(item.image is None for item in items):
         raise errors.UserError(f"config.benchmark.pictures={settings.pictures!r}: the questions of {benchmark.name} have no pictures")
     return items
+
+
+def first_n(benchmark: Benchmark, settings: settings_lib.BenchmarkSettings) -> dict[str, int | None]:
+    """Subset -> the limit, where it leaves questions out; None where the subset is asked whole. Raises as `select`."""
+    subsets = settings.subsets or benchmark.metrics
+    return {subset: settings.limit if _load(benchmark, settings, subset)[1] else None for subset in subsets}
+
+
+def check_ids(named: Iterable[tuple[str, str]]) -> None:
+    """Refuse ids that come twice: answers are found again, and paired with another run's, by them.
+
+    Args:
+      named: (id, how messages call the record) of each record.
+
+    Raises:
+      UserError: an id comes twice.
+    """
+    seen: dict[str, str] = {}
+    for id_, origin in named:
+        if id_ in seen:
+            first = seen[id_].rpartition(": ")[2]
+            raise errors.UserError(f"{origin}: the id is that of {first} too; give each its own")
+        seen[id_] = origin
+
+
+def _load(benchmark: Benchmark, settings: settings_lib.BenchmarkSettings, subset: str) -> tuple[list[Item], bool]:
+    """(the items of a subset that are asked, whether the limit leaves out some)."""
+    found = benchmark.load(settings, subset)
+    limit, published = settings.limit, benchmark.counts.get(subset)
+    if not found:
+        raise errors.UserError(f"{settings.path}: no question in subset {subset}; name those that it has in config.benchmark.subsets")
+    if published is None:
+        return found[: limit or None], 0 < limit < len(found)
+    if 0 < limit < published:
+        if len(found) < limit:
+            raise errors.UserError(
+                f"{settings.path}: {len(found)} questions in {subset}, {benchmark.name} has {published}: get the published file,"
+                f" or set config.benchmark.limit to at most {len(found)}"
+            )
+        return found[:limit], True
+    if len(found) != published:
+        raise errors.UserError(
+            f"{settings.path}: {len(found)} questions in {subset}, {benchmark.name} has {published}: get the published file,"
+            f" or set config.benchmark.limit to fewer than {min(published, len(found) + 1)} to ask for the first so many"
+        )
+    return found, False
 
 
 def _check_pictures(benchmark: Benchmark, items: list[Item]) -> None:

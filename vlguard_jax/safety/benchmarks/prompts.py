@@ -32,16 +32,14 @@ def load(settings: settings_lib.BenchmarkSettings, subset: str) -> list[benchmar
             raise errors.UserError("config.benchmark.suffix is empty: give one, or leave text_suffix out of config.benchmark.subsets")
         suffix = " " + settings.suffix
     path = pathlib.Path(settings.path)
-    seen: dict[str, str] = {}
-    items = []
+    named, items = [], []
     for position, value in enumerate(records.read_list(path)):
         origin = f"{path}: record {position} (id {value.get('id', '')!r})"
         item, safe = _item(value, subset, suffix, origin)
-        if item.id in seen:
-            raise errors.UserError(f"{origin}: the id is that of {seen[item.id]} too; give each prompt its own")
-        seen[item.id] = f"record {position}"
+        named.append((item.id, origin))
         if safe == (subset == "text_safe"):
             items.append(item)
+    benchmark_lib.check_ids(named)
     return items
 
 

@@ -22,7 +22,7 @@ def load(settings: settings_lib.BenchmarkSettings, subset: str) -> list[benchmar
     """The questions of one subset. Pictures lie in `settings.images`, by default in the folder `test` beside test.json.
 
     Raises:
-      UserError: missing or broken test.json.
+      UserError: missing or broken test.json, or an id that comes twice in it.
     """
     if not settings.path:
         raise errors.UserError("config.benchmark.path is empty: name VLGuard's test.json, or the folder that holds it")
@@ -52,7 +52,9 @@ def load_leak_free(settings: settings_lib.BenchmarkSettings, subset: str) -> lis
 @functools.lru_cache(maxsize=1)
 def _read(file: pathlib.Path, changed_ns: int) -> tuple[vlguard.Item, ...]:
     """The records, read once for all subsets; `changed_ns` is when the file was last written."""
-    return tuple(vlguard.read_items(file, "test"))
+    items = tuple(vlguard.read_items(file, "test"))
+    benchmark_lib.check_ids((item.id, item.origin) for item in items)
+    return items
 
 
 BENCHMARK = benchmark_lib.Benchmark(

@@ -19,12 +19,14 @@ def get(names: Iterable[str]) -> list[judge_lib.Judge]:
     """The judges of these names.
 
     Raises:
-      UserError: a name is unknown (the nearest known one is named), or none is given.
+      UserError: a name is unknown (the nearest known one is named) or comes twice, or none is given.
     """
     names = list(names)
     unknown = [n for n in names if n not in JUDGES]
     if unknown:
         raise errors.UserError(f"config.judges: {unknown[0]!r} is unknown{errors.nearest(unknown[0], JUDGES)}")
+    if twice := [n for i, n in enumerate(names) if n in names[:i]]:
+        raise errors.UserError(f"config.judges names {twice[0]} twice; name each judge once")
     if not names:
         raise errors.UserError(f"config.judges is empty: name at least one of {', '.join(sorted(JUDGES))}")
     return [JUDGES[n]() for n in names]
