@@ -7,7 +7,7 @@ LOCKED := 3.11 3.12 3.13
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help quickstart test aot lint format lock clean
+.PHONY: help quickstart test faults aot lint format lock clean
 
 help:  ## show what can be made
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 20
@@ -17,6 +17,11 @@ quickstart: $(VENV)/.core  ## the whole story in miniature, without downloads: t
 
 test: $(VENV)/.core $(VENV)/.torch  ## the test suite; more with VLGUARD_GOLDEN and VLGUARD_METADATA set (BUILD.md)
 	$(RUN) pytest $(PYTEST_ARGS)
+
+# Each reader gets FAULTS_N hostile inputs, drawn from a seed; --trial in FAULTS_ARGS repeats one.
+FAULTS_N ?= 100
+faults: $(VENV)/.core  ## hostile input for every reader, counted by outcome (FAULTS_N=5000 for more)
+	$(RUN) tests.faults --n $(FAULTS_N) $(FAULTS_ARGS)
 
 # A description of a slice takes no chip: two processes compile at a time, and other users of libtpu here are not in the way.
 aot: $(VENV)/.core $(VENV)/.libtpu  ## every 7B and 13B config through the TPU compiler, without a TPU (about a quarter of an hour)

@@ -1,0 +1,41 @@
+"""Every reader of foreign data with the maker of its hostile input, and what is planted beside a trial's folder."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+import pathlib
+import random
+
+from tests.faults import archives
+from tests.faults import caches
+from tests.faults import launches
+from tests.faults import models
+from tests.faults import pictures
+from tests.faults import results
+from tests.faults import sandbox
+from tests.faults import texts
+from tests.faults import tokenizers
+from tests.faults import weights_safetensors
+from tests.faults import weights_torch
+
+Reader = Callable[[random.Random, pathlib.Path], sandbox.Trial]
+
+READERS: dict[str, Reader] = {
+    "archives": archives.make,
+    "caches": caches.make,
+    "launches": launches.make,
+    "models": models.make,
+    "pictures": pictures.make,
+    "results": results.make,
+    "safetensors": weights_safetensors.make,
+    "texts": texts.make,
+    "tokenizers": tokenizers.make,
+    "torch": weights_torch.make,
+}
+
+
+def plant(around: pathlib.Path) -> None:
+    """Files that no reader may touch: `outside/` lies beside the folder that the reader is given."""
+    outside = around / "outside"
+    outside.mkdir()
+    (outside / "picture.png").write_bytes(b"secret")
