@@ -1,6 +1,7 @@
 """Settings: dataclass -> ConfigDict -> dataclass, unknown keys, types, choices and rules that span fields."""
 
 import dataclasses
+import math
 
 import pytest
 
@@ -36,20 +37,31 @@ BAD = {
     "unknown section": ({"optimiser": {}}, "config.optimiser is not a setting; did you mean 'optimizer'?"),
     "unknown source key": ({"data__sources": {"a": {"pth": "x"}}}, "config.data.sources.a.pth is not a setting; did you mean 'path'?"),
     "section as value": ({"optimizer": 3}, "config.optimizer must be a section of settings"),
-    "type": ({"data__batch_size": "many"}, "config.data.batch_size must be of type int, not 'many'"),
+    "type": ({"data__batch_size": "many"}, "config.data.batch_size='many' must be a whole number from 1 to 1048576"),
     "choice": ({"data__order": "shufle"}, "config.data.order='shufle' is unknown; did you mean 'shuffle'?"),
     "no source": ({"data__sources": {}}, "config.data.sources is empty"),
     "groups": ({"data__group_size": 48}, "batch_size=128 must be a multiple of config.data.group_size=48"),
-    "rows": ({"run__rows": -1}, "config.run.rows=-1 must be positive, or 0"),
-    "row length": ({"data__length_multiple": 0}, "config.data.length_multiple=0 must be positive"),
-    "workers": ({"data__read_workers": -2}, "config.data.read_workers=-2 must not be negative"),
+    "rows": ({"run__rows": -1}, "config.run.rows=-1 must be a whole number from 0 to 1048576"),
+    "row length": ({"data__length_multiple": 0}, "config.data.length_multiple=0 must be a whole number from 1 to 65536"),
+    "workers": ({"data__read_workers": -2}, "config.data.read_workers=-2 must be a whole number from 0 to 1024"),
     "replay": ({"data__order": "replay"}, "needs config.data.replay"),
-    "dropout": ({"lora__dropout": 1.0}, "config.lora.dropout in [0, 1)"),
+    "dropout": ({"lora__dropout": 1.0}, "config.lora.dropout=1.0 must be a number from 0 to 0.99"),
+    "replay without its order": ({"data__replay": "x.json"}, "followed with config.data.order=\"replay\" only, not 'modality_length'"),
+    "more than the file": (
+        {"data__sources": {"a": {"count": 8, "expect": 7}}},
+        "config.data.sources.a.count=8 is more than the config.data.sources.a.expect=7",
+    ),
+    "two free axes": ({"mesh__data": -1}, "config.mesh={'data': -1, 'fsdp': -1, 'tensor': 1}: at most one size is -1"),
+    "slices": ({"mesh": {"data": 3, "slices": 2}}, "config.mesh.data=3 must be a multiple of config.mesh.slices=2"),
+    "argument of the loss": ({"loss_args": {"weight": math.nan}}, "config.loss_args.weight=nan must be a number from -1000000000.0"),
+    "member as value": ({"data__sources": {"a": 3}}, "config.data.sources.a must be a section of settings, not 3"),
+    "group as value": ({"data__sources": [1]}, "config.data.sources must be a section of settings, not [1]"),
+    "format": ({"data__sources": {"a": {"format": "llva"}}}, "config.data.sources.a.format='llva' is unknown; did you mean 'llava'?"),
     "adapter export": ({"run__export": "peft"}, "needs config.lora.rank > 0"),
     "half precision": ({"precision__compute": "fp16"}, "training needs fp32 or bf16"),
-    "rate": ({"optimizer__learning_rate": 0.0}, "config.optimizer.learning_rate=0.0 must be positive"),
-    "epochs": ({"optimizer__epochs": -1.0}, "config.optimizer.epochs=-1.0 must be positive"),
-    "logging": ({"run__log_every": 0}, "config.run.log_every=0 must be at least 1"),
+    "rate": ({"optimizer__learning_rate": 0.0}, "config.optimizer.learning_rate=0.0 must be a number from 1e-12 to 1"),
+    "epochs": ({"optimizer__epochs": -1.0}, "config.optimizer.epochs=-1.0 must be a number from 1e-06 to 1000"),
+    "logging": ({"run__log_every": 0}, "config.run.log_every=0 must be a whole number from 1 to 1000000000"),
 }
 
 
@@ -59,6 +71,12 @@ def test_bad_settings_name_the_setting(case: str) -> None:
     with pytest.raises(errors.UserError) as error:
         config.resolve(_config(**changes), config.TrainConfig)
     assert message in str(error.value)
+
+
+def test_an_answer_is_not_longer_than_the_longest() -> None:
+    changed = config.base_eval_config().to_dict() | {"decode": {"min_new_tokens": 13, "max_new_tokens": 12}}
+    with pytest.raises(errors.UserError, match=r"min_new_tokens=13 is more than config\.decode\.max_new_tokens=12"):
+        config.resolve(changed, config.EvalConfig)
 
 
 def test_an_unknown_source_setting_is_named_in_the_config_file() -> None:

@@ -1,23 +1,26 @@
 """Experiment configuration: frozen dataclasses, the ConfigDict made from them, and the way back.
 
-The dataclasses below are the only place where a setting and its default stand. `base_train_config()` and `base_eval_config()`
-turn them into `ml_collections.ConfigDict`s, which config files and `--config.a.b=value` change; `resolve()` turns the result
-back into dataclasses, rejects unknown keys with the nearest known one and checks every rule that spans fields.
+The dataclasses below are the only place where a setting, its default and its range or choices stand (`ranges.rules` reads them).
+`base_train_config()` and `base_eval_config()` turn them into `ml_collections.ConfigDict`s, which config files and
+`--config.a.b=value` change; `resolve()` turns the result back into dataclasses and rejects unknown keys, values outside their range
+and settings that contradict each other.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 import dataclasses
-import types as pytypes
-import typing
-from typing import Any, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 from ml_collections import config_dict
 
 from vlguard_jax import errors
+from vlguard_jax import ranges
+from vlguard_jax.ranges import Range
 
 T = TypeVar("T")
+ImageMode = Literal["pad", "crop"]
+Shown = Literal["real", "white", "black", "none"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,33 +32,37 @@ class ModelSettings:
     vision_tower: str = ""  # CLIP folder; overrides the name in config.json
     projector: str = ""  # mm_projector.bin of the pretraining stage, with a plain Llama folder in `path`
     template: str = "vicuna_v1"  # conversation template
-    image_mode: str = "pad"  # "pad" (square, as LLaVA trains) or "crop" (plain CLIP processor, as VLGuard evaluates)
+    # "pad": square, as LLaVA trains; "crop": plain CLIP processor, as VLGuard evaluates
+    image_mode: ImageMode = "pad"
 
 
 @dataclasses.dataclass(frozen=True)
 class PrecisionSettings:
     """Number formats: fp32, bf16 or fp16. In fp32 every matrix product runs at `highest` precision on every platform."""
 
-    compute: str = "bf16"
-    params: str = "fp32"  # trained parameters and optimizer moments
-    frozen: str = "bf16"  # vision tower, and the base model under LoRA
+    compute: Literal["fp32", "bf16", "fp16"] = "bf16"
+    params: Literal["fp32", "bf16"] = "fp32"  # trained parameters and optimizer moments
+    frozen: Literal["fp32", "bf16", "fp16"] = "bf16"  # vision tower, and the base model under LoRA
 
 
 @dataclasses.dataclass(frozen=True)
 class SourceSettings:
     """One source of conversations."""
 
-    format: str = "llava"  # "llava", "vlguard" (train.json, converted with seed 0), "alpaca" (text only) or "tfds" (VLGuard, prepared)
-    path: str = ""  # JSON or JSON-lines file; for "vlguard" also a folder that holds train.json; for "tfds" the prepared version's folder
+    # "vlguard": train.json, converted with seed 0; "alpaca": text only; "tfds": VLGuard, prepared
+    format: Literal["llava", "vlguard", "alpaca", "tfds"] = "llava"
+    # JSON or JSON-lines file; for "vlguard" also a folder that holds train.json; for "tfds" the prepared version's folder
+    path: str = ""
     images: str = ""  # picture folder or zip file; a zip file counts as unpacked where it lies
-    count: int = 0  # a seeded sample of this many conversations; 0: all
-    sample_seed: int = 0
-    weight: float = 1.0  # how often an epoch sees each conversation; 0.5: a seeded half of them
+    count: Annotated[int, Range(0, 10**9)] = 0  # a seeded sample of this many conversations; 0: all
+    sample_seed: Annotated[int, Range(0, 2**32 - 1)] = 0
+    # how often an epoch sees each conversation; 0.5: a seeded half of them
+    weight: Annotated[float, Range(1e-6, 1000)] = 1.0
     include_ids: str = ""  # text file of the sample ids to take, one a line
     exclude_ids: str = ""  # text file of the sample ids to leave out, one a line
     leave_out: tuple[str, ...] = ()  # categories or subcategories to leave out
     leak_free: bool = False  # "vlguard" and "tfds": leave out records whose picture stands in test.json, too
-    expect: int = 0  # conversations that the file must hold; 0: any number
+    expect: Annotated[int, Range(0, 10**9)] = 0  # conversations that the file must hold; 0: any number
     stand_in: bool = False  # the pictures were drawn by `prepare --stand_in_images`
 
 
@@ -64,25 +71,33 @@ class DataSettings:
     """What is trained on and in which order. See data/plan.py."""
 
     sources: Mapping[str, SourceSettings] = dataclasses.field(default_factory=dict)
-    max_len: int = 2048  # every conversation is cut here, before and after image expansion
-    mode: str = "pad"  # "pad" (one conversation a row) or "pack" (several; the step, its loss and its gradients stay the same)
-    length_multiple: int = 128  # row lengths are multiples of this
-    max_row_len: int = 8192  # mode "pack": no row is longer, unless a conversation is
-    shapes: int = 0  # batch shapes of the run, each compiled once; 0: 4 in mode "pad", in "pack" 1, or 2 if the order groups modalities
-    deal_window: int = 0  # deal lengths evenly to the steps of a window of so many; changes the order of samples; 0: off
-    order: str = "modality_length"  # "modality_length" (the reference's sampler), "shuffle", "sequential" or "replay"
+    max_len: Annotated[int, Range(1, 2**20)] = 2048  # every conversation is cut here, before and after image expansion
+    # "pad": one conversation a row; "pack": several; the step, its loss and its gradients stay the same
+    mode: Literal["pad", "pack"] = "pad"
+    length_multiple: Annotated[int, Range(1, 2**16)] = 128  # row lengths are multiples of this
+    max_row_len: Annotated[int, Range(1, 2**20)] = 8192  # mode "pack": no row is longer, unless a conversation is
+    # batch shapes of the run, each compiled once; 0: 4 in mode "pad", in "pack" 1, or 2 if the order groups modalities
+    shapes: Annotated[int, Range(0, 64)] = 0
+    # lengths are dealt evenly to the steps of a window of so many; changes the order of samples; 0: off
+    deal_window: Annotated[int, Range(0, 10**6)] = 0
+    # "modality_length": the reference's sampler
+    order: Literal["modality_length", "shuffle", "sequential", "replay"] = "modality_length"
     replay: str = ""  # JSON list of sample positions for order "replay"
-    batch_size: int = 128  # conversations per optimizer step
-    group_size: int = 16  # conversations per micro-batch of the reference recipe (`micro_batch` normalisation)
-    normalization: str = "micro_batch"  # "micro_batch", "tokens" or "sample"
-    end_of_epoch: str = "reference"  # "reference" (refill from the start) or "short"
-    on_mismatch: str = "error"  # "error", "ignore" (dropped, counted, listed) or "reference" (kept, no label)
-    on_bad_record: str = "error"  # malformed records and bad pictures: "error" or "skip" (dropped, counted, listed)
-    check_pictures: str = "header"  # before the first step: "exists", "header" (opened) or "decode" (read whole)
-    on_empty_group: str = "error"  # "error" or "zero"
-    read_threads: int = 4
-    read_workers: int = 0  # processes that read; 0: threads of this one
-    prefetch_mib: int = 1024  # memory for steps read ahead, at least one
+    batch_size: Annotated[int, Range(1, 2**20)] = 128  # conversations per optimizer step
+    # conversations per micro-batch of the reference recipe (`micro_batch` normalisation)
+    group_size: Annotated[int, Range(1, 2**20)] = 16
+    normalization: Literal["micro_batch", "tokens", "sample"] = "micro_batch"
+    end_of_epoch: Literal["reference", "short"] = "reference"  # "reference": refilled from the start
+    # "ignore": dropped, counted, listed; "reference": kept, no label
+    on_mismatch: Literal["error", "ignore", "reference"] = "error"
+    # malformed records and bad pictures; "skip": dropped, counted, listed
+    on_bad_record: Literal["error", "skip"] = "error"
+    # before the first step; "header": opened; "decode": read whole
+    check_pictures: Literal["exists", "header", "decode"] = "header"
+    on_empty_group: Literal["error", "zero"] = "error"
+    read_threads: Annotated[int, Range(0, 1024)] = 4
+    read_workers: Annotated[int, Range(0, 1024)] = 0  # processes that read; 0: threads of this one
+    prefetch_mib: Annotated[int, Range(0, 2**20)] = 1024  # memory for steps read ahead, at least one
     cache: str = ""  # folder of the sample index; empty: $VLGUARD_CACHE, or ~/.cache/vlguard_jax
 
 
@@ -90,65 +105,69 @@ class DataSettings:
 class LoraSettings:
     """PEFT semantics; rank 0 means full fine-tuning."""
 
-    rank: int = 0
-    alpha: float = 256.0
-    dropout: float = 0.05
+    rank: Annotated[int, Range(0, 2**16)] = 0
+    alpha: Annotated[float, Range(1e-3, 1e6)] = 256.0
+    dropout: Annotated[float, Range(0, 0.99)] = 0.05
 
 
 @dataclasses.dataclass(frozen=True)
 class OptimizerSettings:
     """AdamW with the reference's schedule (first update at learning rate 0)."""
 
-    learning_rate: float = 2e-5
-    projector_learning_rate: float = 0.0  # 0: same as learning_rate
-    epochs: float = 1.0
-    max_steps: int = 0  # stop early; the schedule still spans `epochs`
-    warmup_ratio: float = 0.03
-    weight_decay: float = 0.0
-    b1: float = 0.9
-    b2: float = 0.999
-    eps: float = 1e-8
-    clip_norm: float = 0.0  # 0: no clipping, as the reference under DeepSpeed
+    learning_rate: Annotated[float, Range(1e-12, 1)] = 2e-5
+    projector_learning_rate: Annotated[float, Range(1e-12, 1, also=(0,))] = 0.0  # 0: same as learning_rate
+    epochs: Annotated[float, Range(1e-6, 1000)] = 1.0
+    max_steps: Annotated[int, Range(0, 10**9)] = 0  # stop early; the schedule still spans `epochs`
+    warmup_ratio: Annotated[float, Range(0, 1)] = 0.03
+    weight_decay: Annotated[float, Range(0, 1)] = 0.0
+    b1: Annotated[float, Range(0, 0.999999)] = 0.9
+    b2: Annotated[float, Range(0, 0.999999)] = 0.999
+    eps: Annotated[float, Range(1e-30, 1)] = 1e-8
+    clip_norm: Annotated[float, Range(1e-6, 1e6, also=(0,))] = 0.0  # 0: no clipping, as the reference under DeepSpeed
 
 
 @dataclasses.dataclass(frozen=True)
 class MeshSettings:
     """Devices along each axis; one of them may be -1 (what is left). Several TPU slices are joined by the data axis."""
 
-    data: int = 1  # on several slices 1 means their number
-    fsdp: int = -1
-    tensor: int = 1
-    slices: int = 0  # TPU slices that must be there; 0: any number
+    data: Annotated[int, Range(1, 2**20, also=(-1,))] = 1  # on several slices 1 means their number
+    fsdp: Annotated[int, Range(1, 2**20, also=(-1,))] = -1
+    tensor: Annotated[int, Range(1, 2**20, also=(-1,))] = 1
+    slices: Annotated[int, Range(0, 2**16)] = 0  # TPU slices that must be there; 0: any number
 
 
 @dataclasses.dataclass(frozen=True)
 class RunSettings:
     """How the program runs; nothing here changes what is computed beyond rounding."""
 
-    rows: int = 0  # rows per device program, 0: all rows of the step at once; the last program of a step may have empty ones
-    remat: str = "full"  # what the backward pass keeps of a layer: "full" (its input), "offload" (that, on the host), "minimal" or "none"
-    attention: str = "auto"  # "xla", "splash" (TPU) or "cudnn" (NVIDIA); "auto": the platform's, and xla on CPU and in fp32
-    unroll: int = 1  # layers per iteration of the scan over layers
-    loss_chunk: int = 256  # positions of each row per chunk of the cross-entropy
-    log_every: int = 1
-    save_every: int = 0  # 0: only at the end
-    keep: int = 1
+    # rows per device program, 0: all rows of the step at once; the last one may have empty rows
+    rows: Annotated[int, Range(0, 2**20)] = 0
+    # what the backward pass keeps of a layer; "full": its input; "offload": that, on the host
+    remat: Literal["full", "offload", "minimal", "none"] = "full"
+    # "splash": TPU; "cudnn": NVIDIA; "auto": the platform's, and xla on CPU and in fp32
+    attention: Literal["auto", "xla", "splash", "cudnn"] = "auto"
+    unroll: Annotated[int, Range(1, 1024)] = 1  # layers per iteration of the scan over layers
+    loss_chunk: Annotated[int, Range(1, 2**20)] = 256  # positions of each row per chunk of the cross-entropy
+    log_every: Annotated[int, Range(1, 10**9)] = 1
+    save_every: Annotated[int, Range(0, 10**9)] = 0  # 0: only at the end
+    keep: Annotated[int, Range(1, 10**6)] = 1
     tensorboard: bool = True
-    export: str = "llava"  # written to WORKDIR/model at the end: "llava", "hf" (LoRA merged), "peft" or "none"
+    # written to WORKDIR/model at the end; "hf": LoRA merged
+    export: Literal["llava", "hf", "peft", "none"] = "llava"
 
 
 @dataclasses.dataclass(frozen=True)
 class TrainConfig:
     """One training run."""
 
-    seed: int = 42
+    seed: Annotated[int, Range(0, 2**32 - 1)] = 42
     model: ModelSettings = dataclasses.field(default_factory=ModelSettings)
     precision: PrecisionSettings = dataclasses.field(default_factory=PrecisionSettings)
     data: DataSettings = dataclasses.field(default_factory=DataSettings)
     lora: LoraSettings = dataclasses.field(default_factory=LoraSettings)
     optimizer: OptimizerSettings = dataclasses.field(default_factory=OptimizerSettings)
     loss: str = "cross_entropy"  # a name in training/losses.py or "package.module:function"
-    loss_args: Mapping[str, float] = dataclasses.field(default_factory=dict)
+    loss_args: Mapping[str, Annotated[float, Range(-1e9, 1e9)]] = dataclasses.field(default_factory=dict)
     mesh: MeshSettings = dataclasses.field(default_factory=MeshSettings)
     run: RunSettings = dataclasses.field(default_factory=RunSettings)
 
@@ -161,9 +180,10 @@ class BenchmarkSettings:
     path: str = ""  # test.json or its folder; for "prompts" a JSON list of prompts
     images: str = ""
     subsets: tuple[str, ...] = ()  # empty: all that the benchmark has
-    limit: int = 0  # first so many items of each subset; the table then says so
+    limit: Annotated[int, Range(0, 10**9)] = 0  # first so many items of each subset; the table then says so
     stand_in: bool = False
-    pictures: str = "real"  # controls that show what the picture is for: "white", "black" (one colour) or "none" (asked without)
+    # controls that show what the picture is for; "white", "black": one colour; "none": asked without
+    pictures: Shown = "real"
     suffix: str = "Answer with 'Absolutely, here's'"  # of "prompts", behind each unsafe one (paper section 2.2)
 
 
@@ -171,23 +191,23 @@ class BenchmarkSettings:
 class DecodeSettings:
     """Greedy decoding."""
 
-    max_new_tokens: int = 256
-    min_new_tokens: int = 1
-    batch_size: int = 16
+    max_new_tokens: Annotated[int, Range(1, 2**16)] = 256
+    min_new_tokens: Annotated[int, Range(0, 2**16)] = 1
+    batch_size: Annotated[int, Range(1, 2**16)] = 16
 
 
 @dataclasses.dataclass(frozen=True)
 class EvalPrecisionSettings:
     """Number format of weights and computation: fp32, bf16 or fp16; "auto_bf16" and "auto_fp16": fp32 on CPU, that one elsewhere."""
 
-    compute: str = "auto_bf16"
+    compute: Literal["fp32", "bf16", "fp16", "auto_bf16", "auto_fp16"] = "auto_bf16"
 
 
 @dataclasses.dataclass(frozen=True)
 class EvalConfig:
     """One evaluation run."""
 
-    seed: int = 0
+    seed: Annotated[int, Range(0, 2**32 - 1)] = 0
     model: ModelSettings = dataclasses.field(default_factory=ModelSettings)
     model_name: str = ""  # shown in tables; empty: last part of model.path
     preset: str = "custom"  # named in every result line
@@ -199,26 +219,6 @@ class EvalConfig:
     baseline: str = ""  # --workdir of another evaluation of the same questions, for paired differences
     mesh: MeshSettings = dataclasses.field(default_factory=MeshSettings)
     withhold_text: bool = False  # store hashes in place of answers
-
-
-CHOICES = {
-    "model.image_mode": ("pad", "crop"),
-    "precision.compute": ("fp32", "bf16", "fp16", "auto_bf16", "auto_fp16"),
-    "benchmark.pictures": ("real", "white", "black", "none"),
-    "precision.params": ("fp32", "bf16"),
-    "precision.frozen": ("fp32", "bf16", "fp16"),
-    "data.mode": ("pad", "pack"),
-    "data.order": ("modality_length", "shuffle", "sequential", "replay"),
-    "data.normalization": ("micro_batch", "tokens", "sample"),
-    "data.end_of_epoch": ("reference", "short"),
-    "data.on_mismatch": ("error", "ignore", "reference"),
-    "data.on_bad_record": ("error", "skip"),
-    "data.check_pictures": ("exists", "header", "decode"),
-    "data.on_empty_group": ("error", "zero"),
-    "run.remat": ("full", "offload", "minimal", "none"),
-    "run.attention": ("auto", "xla", "splash", "cudnn"),
-    "run.export": ("none", "llava", "hf", "peft"),
-}
 
 
 def to_config_dict(settings: Any) -> config_dict.ConfigDict:
@@ -246,108 +246,72 @@ def base_eval_config() -> config_dict.ConfigDict:
 
 def source(**settings: Any) -> config_dict.ConfigDict:
     """One entry of `config.data.sources`; unknown names raise UserError."""
-    return to_config_dict(_build(SourceSettings, settings, "data.sources"))
+    return to_config_dict(ranges.build(SourceSettings, settings, "data.sources"))
 
 
 def resolve(config: config_dict.ConfigDict | Mapping[str, Any], kind: type[T]) -> T:
     """Turn a ConfigDict into `kind` (TrainConfig or EvalConfig) and check it.
 
     Raises:
-      UserError: unknown key (nearest known one named), wrong type, value outside its choices, fields that contradict; or the
-        config file could not be read, which config_flags reports when its value is first looked at.
+      UserError: unknown key (nearest known one named), wrong type, value outside its range or choices, settings that contradict;
+        or the config file could not be read, which config_flags reports when its value is first looked at.
     """
     try:
         plain = config.to_dict() if isinstance(config, config_dict.ConfigDict) else dict(config)
     except OSError as e:
         raise errors.UserError(f"--config: {str(e).splitlines()[-1].strip()}; name a Python file with get_config()") from e
-    settings = _build(kind, plain, "")
-    _check_choices(settings)
+    settings = ranges.build(kind, plain)
     if isinstance(settings, TrainConfig):
         _check_train(settings)
+        _check_mesh(settings.mesh)
+    if isinstance(settings, EvalConfig):
+        _check_evaluation(settings)
+        _check_mesh(settings.mesh)
     return settings
 
 
-def _build(kind: type[T], values: Mapping[str, Any], where: str) -> T:
-    hints = typing.get_type_hints(kind)
-    unknown = [k for k in values if k not in hints]
-    if unknown:
-        raise errors.UserError(f"config.{_join(where, unknown[0])} is not a setting{errors.nearest(unknown[0], hints)}")
-    return kind(**{k: _convert(hints[k], v, _join(where, k)) for k, v in values.items()})
-
-
-def _join(where: str, key: str) -> str:
-    return f"{where}.{key}" if where else str(key)
-
-
-def _convert(hint: Any, value: Any, where: str) -> Any:
-    origin = typing.get_origin(hint)
-    if dataclasses.is_dataclass(hint):
-        if not isinstance(value, Mapping):
-            raise errors.UserError(f"config.{where} must be a section of settings, not {value!r}")
-        return _build(typing.cast(type, hint), value, where)
-    if origin is not None and issubclass(origin, Mapping):
-        item = typing.get_args(hint)[1]
-        return {str(k): _convert(item, v, _join(where, str(k))) for k, v in value.items()}
-    if origin is tuple:
-        item = typing.get_args(hint)[0]
-        if isinstance(value, str) or not isinstance(value, (tuple, list)):
-            raise errors.UserError(f"config.{where} must be a list, not {value!r}")
-        return tuple(_convert(item, v, f"{where}[{i}]") for i, v in enumerate(value))
-    if hint is float and type(value) is int:
-        return float(value)
-    if origin is pytypes.UnionType:
-        return value
-    if type(value) is not hint:
-        raise errors.UserError(f"config.{where} must be of type {hint.__name__}, not {value!r}")
-    return value
-
-
-def _check_choices(settings: Any) -> None:
-    for path, allowed in CHOICES.items():
-        section, name = path.split(".")
-        if not hasattr(getattr(settings, section, None), name):
-            continue
-        value = getattr(getattr(settings, section), name)
-        if value not in allowed:
-            raise errors.UserError(f"config.{path}={value!r} is unknown{errors.nearest(str(value), allowed)}")
-
-
-def on_backend(precision: EvalPrecisionSettings, backend: str) -> PrecisionSettings:
-    """Number formats of an evaluation on a JAX backend ("cpu", "gpu", "tpu"); decides the "auto_*" ones."""
+def on_backend(precision: EvalPrecisionSettings, backend: str) -> str:
+    """Number format of an evaluation on a JAX backend ("cpu", "gpu", "tpu"); decides the "auto_*" ones."""
     compute = precision.compute
     if compute.startswith("auto_"):
-        compute = "fp32" if backend == "cpu" else compute.removeprefix("auto_")
-    return PrecisionSettings(compute=compute, params=compute, frozen=compute)
+        return "fp32" if backend == "cpu" else compute.removeprefix("auto_")
+    return compute
 
 
 def _check_train(c: TrainConfig) -> None:
     d = c.data
-    if c.precision.compute not in ("fp32", "bf16"):
+    if c.precision.compute == "fp16":
         # fp16 gradients underflow without loss scaling, which the reference does not use either
-        raise errors.UserError(f"config.precision.compute={c.precision.compute!r} is for evaluation; training needs fp32 or bf16")
+        raise errors.UserError("config.precision.compute='fp16' is for evaluation; training needs fp32 or bf16")
     if not d.sources:
         raise errors.UserError("config.data.sources is empty: name at least one source of conversations")
-    if d.batch_size < 1 or d.group_size < 1 or d.batch_size % d.group_size:
+    for name, one in d.sources.items():
+        if one.expect and one.count > one.expect:
+            where = f"config.data.sources.{name}"
+            raise errors.UserError(f"{where}.count={one.count} is more than the {where}.expect={one.expect} that the file must hold")
+    if d.batch_size % d.group_size:
         raise errors.UserError(f"config.data.batch_size={d.batch_size} must be a multiple of config.data.group_size={d.group_size}")
-    if c.run.rows < 0:
-        raise errors.UserError(f"config.run.rows={c.run.rows} must be positive, or 0 for all rows of a step at once")
-    for name in ("length_multiple", "max_row_len", "max_len"):
-        if getattr(d, name) < 1:
-            raise errors.UserError(f"config.data.{name}={getattr(d, name)} must be positive")
-    for name in ("shapes", "deal_window", "read_threads", "read_workers", "prefetch_mib"):
-        if getattr(d, name) < 0:
-            raise errors.UserError(f"config.data.{name}={getattr(d, name)} must not be negative")
     if d.order == "replay" and not d.replay:
         raise errors.UserError('config.data.order="replay" needs config.data.replay (a JSON list of sample positions)')
-    if c.lora.rank < 0 or not 0.0 <= c.lora.dropout < 1.0:
-        raise errors.UserError("config.lora.rank must be >= 0 and config.lora.dropout in [0, 1)")
+    if d.replay and d.order != "replay":
+        raise errors.UserError(f'config.data.replay is followed with config.data.order="replay" only, not {d.order!r}')
     if c.run.export == "peft" and not c.lora.rank:
         raise errors.UserError('config.run.export="peft" needs config.lora.rank > 0')
-    for name in ("learning_rate", "epochs"):
-        if getattr(c.optimizer, name) <= 0:
-            raise errors.UserError(f"config.optimizer.{name}={getattr(c.optimizer, name)} must be positive")
-    if c.mesh.slices < 0:
-        raise errors.UserError(f"config.mesh.slices={c.mesh.slices} must not be negative")
-    for name in ("log_every", "unroll", "loss_chunk", "keep"):
-        if getattr(c.run, name) < 1:
-            raise errors.UserError(f"config.run.{name}={getattr(c.run, name)} must be at least 1")
+
+
+def _check_evaluation(c: EvalConfig) -> None:
+    least, most = c.decode.min_new_tokens, c.decode.max_new_tokens
+    if least > most:
+        raise errors.UserError(
+            f"config.decode.min_new_tokens={least} is more than config.decode.max_new_tokens={most}: no answer can be so long"
+        )
+
+
+def _check_mesh(mesh: MeshSettings) -> None:
+    sizes = {"data": mesh.data, "fsdp": mesh.fsdp, "tensor": mesh.tensor}
+    if list(sizes.values()).count(-1) > 1:
+        raise errors.UserError(f"config.mesh={sizes}: at most one size is -1 (what is left)")
+    if mesh.slices > 1 and mesh.data > 1 and mesh.data % mesh.slices:
+        raise errors.UserError(
+            f"config.mesh.data={mesh.data} must be a multiple of config.mesh.slices={mesh.slices}, which only the data axis may join"
+        )

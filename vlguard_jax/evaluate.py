@@ -42,14 +42,14 @@ def as_model(checkpoint: checkpoint_lib.Checkpoint, config: settings_lib.EvalCon
 
     precision = settings_lib.on_backend(config.precision, jax.default_backend())
     tokenizer = tokenizer_lib.load_tokenizer(checkpoint.tokenizer_folder)
-    build = functools.partial(engine.of_checkpoint, checkpoint, tokenizer, config, precision.compute)
+    build = functools.partial(engine.of_checkpoint, checkpoint, tokenizer, config, precision)
     return model_lib.Model(
         name=config.model_name or pathlib.PurePath(config.model.path).name,
         weights_sha256=checkpoint.weights_sha256,
         fingerprint=model_lib.fingerprint(checkpoint.weights_sha256, checkpoint.config, checkpoint.lora),
         tokenizer=tokenizer,
         vision=checkpoint.config.vision,
-        dtype=precision.compute,
+        dtype=precision,
         engine=functools.cache(build),
     )
 

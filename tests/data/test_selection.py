@@ -72,8 +72,6 @@ def test_weights_and_expected_size():
     part = select(found(10), weight=1.3)
     assert part[:10] == list(range(10)) and len(part) == 13 and len(set(part[10:])) == 3
     assert selection.copy_names(found(2), np.asarray([0, 1, 0, 0])) == ["t0", "t1", "t0*2", "t0*3"]
-    with pytest.raises(errors.UserError, match=r"weight=0\.0 must be positive$"):
-        select(found(3), weight=0.0)
     with pytest.raises(
         errors.UserError, match=r"^f\.json: 3 conversations, config\.data\.sources\.mine\.expect=665,298: download it again$"
     ):

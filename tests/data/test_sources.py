@@ -21,9 +21,7 @@ def write(path: pathlib.Path, *ids: str) -> str:
     return stand.write_records(path, [stand.record("fox", "dog.", id=id_) for id_ in ids])
 
 
-def test_unknown_format_and_empty_path(tmp_path):
-    with pytest.raises(errors.UserError, match=r"^config\.data\.sources\.mine\.format='llva' is unknown; did you mean 'llava'\?$"):
-        open_(tmp_path, format="llva", path="x")
+def test_empty_or_missing_path(tmp_path):
     with pytest.raises(errors.UserError, match=r"^config\.data\.sources\.mine\.path is empty: name the JSON file$"):
         open_(tmp_path)
     with pytest.raises(errors.UserError, match=r"^no\.json: no such file \(config\.data\.sources\.mine\.path\)$"):

@@ -9,6 +9,7 @@ import pytest
 
 from tests.models import tiny
 from vlguard_jax import config
+from vlguard_jax import ranges
 from vlguard_jax.models import llama
 from vlguard_jax.models import llava
 
@@ -42,4 +43,4 @@ def test_each_policy_is_a_program_of_its_own():
 
 
 def test_every_choice_of_the_config_is_known():
-    assert set(config.CHOICES["run.remat"]) == {"none", *llama.REMAT}
+    assert set(ranges.rules(config.TrainConfig)["run.remat"].choices) == {"none", *llama.REMAT}

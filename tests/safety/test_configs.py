@@ -62,11 +62,11 @@ def test_docstrings_quote_the_papers_row(path):
 
 def test_number_formats_follow_the_backend():
     auto = config.EvalPrecisionSettings("auto_fp16")
-    assert config.on_backend(auto, "cpu").compute == "fp32"
-    assert config.on_backend(auto, "gpu").compute == "fp16"
-    assert config.on_backend(config.EvalPrecisionSettings("bf16"), "cpu").compute == "bf16"
+    assert config.on_backend(auto, "cpu") == "fp32"
+    assert config.on_backend(auto, "gpu") == "fp16"
+    assert config.on_backend(config.EvalPrecisionSettings("bf16"), "cpu") == "bf16"
     train = config.base_train_config()
     train.data.sources = {"a": config.source(path="x")}
     train.precision.compute = "auto_bf16"
-    with pytest.raises(errors.UserError, match="is for evaluation"):
+    with pytest.raises(errors.UserError, match="'auto_bf16' is unknown; did you mean 'bf16'"):
         config.resolve(train, config.TrainConfig)

@@ -14,16 +14,18 @@ import contextlib
 import functools
 import io
 import pathlib
+import typing
 import warnings
 
 from jaxtyping import Float32, UInt8
 import numpy as np
 from PIL import Image
 
+from vlguard_jax import config
 from vlguard_jax import errors
 from vlguard_jax.models import config as model_config
 
-MODES = ("pad", "crop")
+MODES: tuple[config.ImageMode, ...] = typing.get_args(config.ImageMode)
 
 # What pictures come in. Pillow knows more, some of them risky in files from strangers (EPS starts Ghostscript).
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "JPEG2000", "PPM")

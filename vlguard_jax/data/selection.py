@@ -100,8 +100,6 @@ def _sample(chosen: Int64[np.ndarray, " m"], count: int, seed: int, setting: str
 
 
 def _weighted(chosen: Int64[np.ndarray, " m"], settings: config.SourceSettings, where: str) -> Int64[np.ndarray, " k"]:
-    if settings.weight <= 0:
-        raise errors.UserError(f"{where}.weight={settings.weight} must be positive")
     whole, part = divmod(settings.weight, 1.0)
     rest = _sample(chosen, round(part * len(chosen)), settings.sample_seed, f"{where}.weight")
     return np.concatenate([chosen] * int(whole) + [rest])

@@ -67,11 +67,9 @@ def open_source(name: str, settings: config.SourceSettings, cache: pathlib.Path)
     """Open one entry of `config.data.sources`; no record is looked at that needs not be.
 
     Raises:
-      UserError: no path, unknown format, or the file or the pictures' place is missing or broken.
+      UserError: no path, or the file or the pictures' place is missing or broken.
     """
     where = f"config.data.sources.{name}"
-    if settings.format not in _OPEN:
-        raise errors.UserError(f"{where}.format={settings.format!r} is unknown{errors.nearest(settings.format, _OPEN)}")
     if not settings.path:
         raise errors.UserError(f"{where}.path is empty: name the {'folder' if settings.format == 'tfds' else 'JSON file'}")
     return _OPEN[settings.format](name, settings, cache)

@@ -65,7 +65,7 @@ def generation(settings: config.EvalConfig, model: model_config.LlavaConfig, top
       UserError: see `topologies.devices`, `traffic.mesh` and `generation.program.build`.
     """
     shape, asked = traffic.mesh(settings.mesh, topology), evaluation.asked(settings, model, topology)
-    compute = config.on_backend(settings.precision, topology.chip.kind).compute
+    compute = config.on_backend(settings.precision, topology.chip.kind)
     decode, mesh = settings.decode, _mesh(shape, topology)
     limits = {"max_new": decode.max_new_tokens, "min_new": decode.min_new_tokens}
     made = generation_program.build(model, None, compute, mesh, **limits, stop_ids=(0,), pad_id=0)  # ids are no shapes

@@ -118,7 +118,7 @@ def memories(settings: config.EvalConfig, model: model_config.LlavaConfig, topol
 
 def _width(settings: config.EvalConfig, topology: chips.Topology) -> int:
     """Bytes of a number."""
-    return traffic.BYTES[config.on_backend(settings.precision, topology.chip.kind).compute]
+    return traffic.BYTES[config.on_backend(settings.precision, topology.chip.kind)]
 
 
 def _generation(

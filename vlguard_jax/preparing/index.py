@@ -31,7 +31,7 @@ def run(settings: config.TrainConfig, *, shards: int = 1, json_file: str = "", b
     """
     console = terminal()
     if bad_file:
-        on_mismatch = settings.data.on_mismatch.replace("error", "ignore")
+        on_mismatch = "ignore" if settings.data.on_mismatch == "error" else settings.data.on_mismatch
         data = dataclasses.replace(settings.data, on_bad_record="skip", on_mismatch=on_mismatch)
         settings = dataclasses.replace(settings, data=data)
     found = opened.open_mixture(settings, console)

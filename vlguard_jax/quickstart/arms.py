@@ -82,7 +82,7 @@ class Probe:
     name: str
     file: str
     subsets: tuple[str, ...]
-    pictures: str = "real"
+    pictures: config.Shown = "real"
 
 
 SUMMARY = ("pictures", "prompts")  # the evaluations that summary.json is made of
@@ -145,7 +145,7 @@ def eval_configs(arm: Arm, workdir: Path) -> dict[str, config.EvalConfig]:
     return {name: _eval_config(arm, workdir, name, benchmark) for name, benchmark in benchmarks.items()}
 
 
-def _pictures(workdir: Path, file: str, subsets: tuple[str, ...], shown: str = "real") -> config.BenchmarkSettings:
+def _pictures(workdir: Path, file: str, subsets: tuple[str, ...], shown: config.Shown = "real") -> config.BenchmarkSettings:
     world = workdir / "world"
     return config.BenchmarkSettings(
         name="vlguard_like", path=str(world / f"{file}.json"), images=str(world / file), subsets=subsets, pictures=shown
