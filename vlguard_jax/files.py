@@ -11,6 +11,7 @@ Writing: beside, under a name of one's own, then renamed: readers see the old fi
 from __future__ import annotations
 
 import codecs
+from collections.abc import Iterator
 import contextlib
 import json
 import math
@@ -18,7 +19,7 @@ import os
 import pathlib
 import secrets
 import stat
-from typing import Any
+from typing import Any, BinaryIO
 
 from vlguard_jax import errors
 
@@ -26,7 +27,7 @@ LARGEST = 1 << 28  # bytes of a JSON file that is read whole
 
 _KINDS = {dict: "an object", list: "a list", str: "a text", int: "a number", float: "a number", bool: "true or false", type(None): "null"}
 _UNPACK = "unpack it and name the file inside"
-_SAVE_AS_UTF8 = "save it as UTF-8"
+SAVE_AS_UTF8 = "save it as UTF-8"
 _LFS_POINTER = b"version https://git-lfs.github.com/spec/"
 # First bytes, what they are, and the way out.
 _SIGNATURES = (
@@ -44,10 +45,10 @@ _SIGNATURES = (
     (b"%PDF-", "a PDF", "name the right file"),
     (b"\x89PNG\r\n", "a PNG picture", "name the right file"),
     (b"\xff\xd8\xff", "a JPEG picture", "name the right file"),
-    (codecs.BOM_UTF32_LE, "UTF-32 text", _SAVE_AS_UTF8),
-    (codecs.BOM_UTF32_BE, "UTF-32 text", _SAVE_AS_UTF8),
-    (codecs.BOM_UTF16_LE, "UTF-16 text", _SAVE_AS_UTF8),
-    (codecs.BOM_UTF16_BE, "UTF-16 text", _SAVE_AS_UTF8),
+    (codecs.BOM_UTF32_LE, "UTF-32 text", SAVE_AS_UTF8),
+    (codecs.BOM_UTF32_BE, "UTF-32 text", SAVE_AS_UTF8),
+    (codecs.BOM_UTF16_LE, "UTF-16 text", SAVE_AS_UTF8),
+    (codecs.BOM_UTF16_BE, "UTF-16 text", SAVE_AS_UTF8),
 )
 HEAD = 512  # bytes that `looks_like` needs
 
@@ -62,30 +63,45 @@ def looks_like(head: bytes) -> str:
     if head.removeprefix(codecs.BOM_UTF8).lstrip()[:14].lower().startswith((b"<!doctype html", b"<html")):
         return "this is a web page, perhaps of a login or an error, instead of the file; download the file again"
     if len(head) > 3 and json.detect_encoding(head[:4]) not in ("utf-8", "utf-8-sig"):
-        return f"this is {json.detect_encoding(head[:4])[:6].upper()} text; {_SAVE_AS_UTF8}"
+        return f"this is {json.detect_encoding(head[:4])[:6].upper()} text; {SAVE_AS_UTF8}"
     return ""
 
 
-def read_bytes(path: str | os.PathLike[str], limit: int = LARGEST) -> bytes:
-    """The content of a file of at most `limit` bytes.
+@contextlib.contextmanager
+def opened(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
+    """The file at `path`, to be read; its failures inside the block come out as a UserError, too.
 
     Raises:
-      UserError: missing, no regular file, not readable, or larger.
+      UserError: missing, no regular file, or not readable.
     """
     try:
-        with open(path, "rb", opener=_without_waiting) as file:
-            found = os.fstat(file.fileno())
-            if not stat.S_ISREG(found.st_mode):
-                raise errors.UserError(f"{path}: a pipe or a device, not a file")
-            if found.st_size > limit:
-                raise errors.UserError(f"{path}: {found.st_size:,} bytes, at most {limit:,} are read; is it the right file?")
-            data = file.read(limit + 1)
+        file = open(path, "rb", opener=_without_waiting)  # noqa: SIM115 -- closed below
     except (FileNotFoundError, NotADirectoryError) as e:
         raise errors.UserError(f"{path}: no such file") from e
     except IsADirectoryError as e:
         raise errors.UserError(f"{path}: a folder, not a file") from e
     except (OSError, ValueError) as e:  # ValueError: a name with a null character
         raise errors.UserError(f"{path}: cannot be read: {getattr(e, 'strerror', None) or e}") from e
+    with file:
+        try:
+            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+                raise errors.UserError(f"{path}: a pipe or a device, not a file")
+            yield file
+        except OSError as e:
+            raise errors.UserError(f"{path}: cannot be read: {e.strerror or e}") from e
+
+
+def read_bytes(path: str | os.PathLike[str], limit: int = LARGEST) -> bytes:
+    """The content of a file of at most `limit` bytes.
+
+    Raises:
+      UserError: as `opened`, or it is larger.
+    """
+    with opened(path) as file:
+        size = os.fstat(file.fileno()).st_size
+        if size > limit:
+            raise errors.UserError(f"{path}: {size:,} bytes, at most {limit:,} are read; is it the right file?")
+        data = file.read(limit + 1)
     if len(data) > limit:
         raise errors.UserError(f"{path}: more than {limit:,} bytes; is it the right file?")
     return data
@@ -199,7 +215,7 @@ def _decoded(data: bytes, where: str) -> str:
     try:
         return data.decode("utf-8-sig" if data.startswith(codecs.BOM_UTF8) else "utf-8")
     except UnicodeDecodeError as e:
-        raise errors.UserError(f"{where}: {looks_like(data[:HEAD]) or f'not UTF-8 text at byte {e.start}; {_SAVE_AS_UTF8}'}") from e
+        raise errors.UserError(f"{where}: {looks_like(data[:HEAD]) or f'not UTF-8 text at byte {e.start}; {SAVE_AS_UTF8}'}") from e
 
 
 class _NotFinite(ValueError):

@@ -21,6 +21,9 @@ def told(found):
     return [(int(record.id), json.loads(record.category)) for record in found]
 
 
+WANTED = "must hold a JSON list of records, or one JSON object a line"
+
+
 @pytest.fixture(params=[7, 1 << 12])
 def chunk(request, monkeypatch):
     """Windows smaller and larger than a record."""
@@ -41,6 +44,15 @@ def test_byte_order_mark_and_white_space(tmp_path, chunk):
     assert told(json_records.read(tmp_path / "f.json", keep)) == [(0, {}), (1, 12), (2, 3)]
 
 
+@pytest.mark.parametrize("name", ["f.json", "f.txt", "f", "f.jsonl"])
+@pytest.mark.parametrize("mark", [b"", b"\xef\xbb\xbf"])
+def test_the_beginning_tells_what_a_file_is_not_its_name(tmp_path, chunk, name, mark):
+    path = tmp_path / name
+    for text in (json.dumps(VALUES, indent=1), "".join(json.dumps(value) + "\r\n" for value in VALUES)):
+        path.write_bytes(mark + text.encode())
+        assert told(json_records.read(path, keep)) == list(enumerate(VALUES))
+
+
 def test_one_record_a_line(tmp_path):
     lines = [json.dumps(value, ensure_ascii=False) for value in VALUES]
     (tmp_path / "f.jsonl").write_text("\n\n".join(lines))
@@ -49,16 +61,26 @@ def test_one_record_a_line(tmp_path):
     (tmp_path / "f.jsonl").write_text('{"id": 1}\n{"id": \n')
     broken = json_records.read(tmp_path / "f.jsonl", keep)
     assert told([broken[0]]) == [(0, {"id": 1})]
-    with pytest.raises(errors.UserError, match=r"f\.jsonl: record 1 is broken JSON: [^\n]*$"):
+    with pytest.raises(errors.UserError, match=r"f\.jsonl: record 1: broken JSON at column 8: Expecting value$"):
         broken[1]
 
 
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("", "must hold a JSON list of records, not nothing"),
-        ("{}", "must hold a JSON list of records, not an object"),
-        ("[]", "must hold a JSON list of records, not an empty one"),
+        ("", f"{WANTED}, but is empty"),
+        ("  \n ", f"{WANTED}, but is empty"),
+        ("{}", f"{WANTED}, not a lone object"),
+        ('{"data": [1, 2]}\n', f"{WANTED}, not a lone object"),
+        ('{\n "data": [1, 2]\n}', f"{WANTED}; it begins with an object of several lines"),
+        ("[]", f"{WANTED}, but holds none"),
+        ("id,prompt,safe\n1,How?,true\n", f"{WANTED}; this looks like a table (CSV) with commas: write each of its rows as a JSON object"),
+        ('"id"\t"prompt"\n', f"{WANTED}; this looks like a table (CSV) with tabs: write each of its rows as a JSON object"),
+        ("- id: 1\n  prompt: hi, there\n", f"{WANTED}; it begins with '- id: 1'"),
+        ("How do I bake bread?\n" + "x" * 9000, f"{WANTED}; it begins with 'How do I bake bread?'"),
+        ("<!doctype html>", f"{WANTED}; this is a web page"),
+        ("version https://git-lfs.github.com/spec/v1\noid 1\n", f"{WANTED}; this is a git-lfs pointer instead of the file"),
+        ("[" + "9" * 5000 + "]", "broken JSON at line 1, column 2: a number of more than 4,300 digits"),
         ('[{"a": 1}\n {"b": 2}]', "broken JSON at line 2, column 2: Expecting ',' delimiter"),
         ('[{"a": 1},\n {"b" 2}]', "broken JSON at line 2, column 7: Expecting ':' delimiter"),
         ('[{"a": 1},\n', "broken JSON at line 2, column 1: Expecting value"),
@@ -76,7 +98,7 @@ def test_broken_files(tmp_path, chunk, text, message):
 
 def test_file_that_is_no_text(tmp_path, chunk):
     (tmp_path / "f.json").write_bytes(b'["' + b"a" * 5000 + b'\xff"]')
-    with pytest.raises(errors.UserError, match=r"f\.json: not UTF-8 text at byte 5002$"):
+    with pytest.raises(errors.UserError, match=r"f\.json: not UTF-8 text at byte 5002; save it as UTF-8$"):
         json_records.scan(tmp_path / "f.json")
     with pytest.raises(errors.UserError, match=r"no\.json: no such file$"):
         json_records.scan(tmp_path / "no.json")
@@ -103,3 +125,24 @@ def test_a_big_file_takes_little_memory(tmp_path):
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert found == 10_001 and peak < 80 * 2**20 < (tmp_path / "f.json").stat().st_size / 2
+
+
+def test_half_of_a_surrogate_pair_is_named_with_its_record(tmp_path):
+    for name, text in (
+        ("f.json", '[{"id": 1}, {"id": "half \\ud83d pair"}, {}]'),
+        ("f.jsonl", '{"id": 1}\n{"id": "half \\ud83d pair"}\n{}'),
+    ):
+        (tmp_path / name).write_text(text)
+        found = json_records.read(tmp_path / name, keep)
+        assert told([found[0], found[2]]) == [(0, {"id": 1}), (2, {})]
+        with pytest.raises(
+            errors.UserError, match=rf"{name}: record 1: half of a surrogate pair \(\\ud83d\) in the text 'half \\ud83d pair'"
+        ):
+            found[1]
+
+
+def test_a_line_beyond_all_measure_ends_the_scan(tmp_path, monkeypatch):
+    monkeypatch.setattr(json_records, "LARGEST", 1000)
+    (tmp_path / "f.jsonl").write_text('{"a": 1}\n{"a": "' + "x" * 1000 + '"}\n')
+    with pytest.raises(errors.UserError, match=r"it has a line of more than 1,000 bytes$"):
+        json_records.scan(tmp_path / "f.jsonl")

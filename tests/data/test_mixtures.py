@@ -163,7 +163,7 @@ def test_reference_policy(tmp_path, tokenizer):
     assert made.notes() == [
         "1 pictures are not used: cut off, or without a tag in the text",
         "1 conversations have no supervised token and teach nothing, the first is 'odd~1'",
-        "1 ids name more than one conversation; they are told apart as ID~1, ID~2, ...",
+        "1 id names several conversations; they are told apart as ID~1, ID~2, ...",
     ]
     with pytest.raises(errors.UserError, match=r"1 turns with a picture tag, 2 pictures; correct or remove the record$"):
         build(tokenizer, llava(tmp_path, several), on_mismatch="reference")
@@ -204,3 +204,46 @@ def test_stand_ins_are_offered_only_for_vlguard(tmp_path, tokenizer, format_, hi
     with pytest.raises(errors.UserError, match=r"1 of 1 pictures of source 'mine' are missing.*download them") as caught:
         build(tokenizer, source)
     assert ("stand_in_images" in str(caught.value)) == hinted
+
+
+def _texts(value: object) -> list[tuple[dict, str]]:
+    """(object, key) of every text in a JSON value."""
+    if isinstance(value, list):
+        return [place for one in value for place in _texts(one)]
+    assert isinstance(value, dict)
+    here = [(value, key) for key, text in value.items() if isinstance(text, str)]
+    return here + [place for inner in value.values() if isinstance(inner, list) for place in _texts(inner)]
+
+
+@pytest.mark.parametrize("format_", ["llava", "alpaca", "vlguard"])
+@pytest.mark.parametrize("lines", [False, True])
+def test_half_of_a_surrogate_pair_anywhere_names_its_record(tmp_path, tokenizer, format_, lines):
+    """In a turn, an id, a category, a picture's name: the record can be left out, like any malformed one."""
+    sound = {
+        "llava": stand.as_json(stand.record("<image>\nWhat is this?", "A flyer.", images=("set/0.jpg",), id="p"))
+        | {"harmful_category": "c"},
+        "alpaca": {"id": "p", "instruction": "fox", "input": "dog", "output": "no.", "category": "c"},
+        "vlguard": stand.vlguard_value(0, safe=False),
+    }[format_]
+    stand.write_picture(tmp_path / "pictures" / "set" / "0.jpg")
+    for i in range(len(_texts(sound))):
+        values = [json.loads(json.dumps(sound)) for _ in range(3)]
+        broken, key = _texts(values[1])[i]
+        broken[key] += " half \ud83d pair"
+        path = tmp_path / f"{i}.json"
+        path.write_text("\n".join(map(json.dumps, values)) if lines else json.dumps(values))
+        source = config.SourceSettings(format=format_, path=str(path), images=str(tmp_path / "pictures"))
+        with pytest.raises(errors.UserError, match=rf"{i}\.json: record 1: half of a surrogate pair .*on_bad_record=\"skip\""):
+            build(tokenizer, source)
+        made = build(tokenizer, source, on_bad_record="skip")
+        assert len(made.index) == 2 and [drop.origin for drop in made.drops] == ["record 1"]
+        mixtures.write_drops(made.drops, tmp_path / "skipped.jsonl")
+        assert "half of a surrogate pair" in json.loads((tmp_path / "skipped.jsonl").read_text())["reason"]
+
+
+def test_malformed_records_are_no_repeated_ids(tmp_path, tokenizer):
+    values = [stand.as_json(record) for record in plain(3)]
+    del values[0]["conversations"], values[1]["conversations"]
+    (tmp_path / "f.json").write_text(json.dumps(values))
+    made = build(tokenizer, config.SourceSettings(path=str(tmp_path / "f.json")), on_bad_record="skip")
+    assert [(drop.id, drop.origin) for drop in made.drops] == [("", "record 0"), ("", "record 1")] and not made.repeated_ids

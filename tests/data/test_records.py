@@ -34,7 +34,15 @@ def test_reading(tmp_path):
     ("value", "message"),
     [
         ('[{"id": 1},\n  {"id": }]', r"broken JSON at line 2, column 10: Expecting value$"),
-        ({}, r"must hold a JSON list of records, not an object$"),
+        ({}, r"must hold a JSON list of records, or one JSON object a line, not a lone object$"),
+        (one(id=[1]), r"record 0: 'id' must be a text or a number, not a list$"),
+        (one(id=True), r"record 0: 'id' must be a text or a number, not true or false$"),
+        (one(id="x" * 5000, conversations=[]), r"record 0 \(id 'x{100}'\.\.\. \(5,000 characters\)\) has no turns: .*$"),
+        (one(conversations=[{"from": "x" * 5000, "value": ""}]), r"is from 'x{100}'\.\.\. \(5,000 characters\); known: gpt, human$"),
+        (one(image="data:image/png;base64," + "A" * 32_000), r"image 'data:.{95}'\.\.\. \(32,022 characters\) is no path; if it is .*$"),
+        (one(image="A" * 32_000), r"image 'A{100}'\.\.\. \(32,000 characters\) is no path; if it is the picture itself, save that .*$"),
+        (one(image="https://a.org/b.png"), r"image 'https://a\.org/b\.png' is an address: download the picture and name its file$"),
+        (one(image="train\\a.png"), r"must be a path inside the picture folder, written with /$"),
         ([3], r"record 0 must be an object, not a number$"),
         (one(conversations=...), r"record 0 \(id 'a1'\) has no turns: 'conversations' must be a non-empty list$"),
         (one(conversations=[]), r"record 0 \(id 'a1'\) has no turns: 'conversations' must be a non-empty list$"),
@@ -54,11 +62,16 @@ def test_bad_files_are_named(tmp_path, value, message):
         records.read_llava(path)
 
 
+def test_records_without_an_id_are_named_by_their_place(tmp_path):
+    found = records.read_llava(write(tmp_path / "f.json", [*one(id=None), *one(id=""), *one(id=...), *one(id=1.5)]))
+    assert [r.id for r in found] == ["0", "1", "2", "1.5"]
+
+
 def test_missing_and_undecodable_file(tmp_path):
     with pytest.raises(errors.UserError, match=r"no\.json: no such file$"):
         records.read_llava(tmp_path / "no.json")
     (tmp_path / "f.json").write_bytes(b'["\xff"]')
-    with pytest.raises(errors.UserError, match=r"f\.json: not UTF-8 text at byte 2$"):
+    with pytest.raises(errors.UserError, match=r"f\.json: not UTF-8 text at byte 2; save it as UTF-8$"):
         records.read_llava(tmp_path / "f.json")
 
 

@@ -40,6 +40,9 @@ def test_lists_of_ids(tmp_path):
         select(found(4), exclude_ids=str(ids))
     with pytest.raises(errors.UserError, match=r"^no\.txt: no such file \(config\.data\.sources\.mine\.include_ids\)$"):
         select(found(4), include_ids="no.txt")
+    ids.write_bytes("t1\n".encode("utf-16"))
+    with pytest.raises(errors.UserError, match=r"ids\.txt: this is UTF-16 text; save it as UTF-8 \(config\.data\.sources\.mine\."):
+        select(found(4), include_ids=str(ids))
     # An id that several conversations share must be said exactly.
     ids.write_text("x\n")
     shared = found(3, ids=file_index.unique(["x", "y", "x"]))

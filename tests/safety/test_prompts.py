@@ -50,6 +50,8 @@ def test_the_papers_suffix_by_default(tmp_path):
         ({"id": 7}, {}, "'id' must be a text, not a number"),
         ({"id": "a"}, {}, r"record 1 \(id 'a'\): the id is that of record 0 \(id 'a'\) too"),
         ({"category": 3}, {}, "'category' must be a text"),
+        ({"prompt": "half \ud83d pair"}, {}, r"prompts\.json: record 1: half of a surrogate pair .* in the text 'half"),
+        ({"id": "half \ude00"}, {}, r"prompts\.json: record 1: half of a surrogate pair"),
         ({"categry": "x"}, {}, "'categry' is not a field of a prompt; did you mean 'category'"),
         ({}, {"suffix": " "}, "config.benchmark.suffix is empty"),
         ({}, {"pictures": "white"}, "config.benchmark.pictures='white': the questions of prompts have no pictures"),
@@ -67,7 +69,7 @@ def test_missing_fields_and_files(tmp_path):
         select(tmp_path, [{"id": "a", "safe": True}])
     with pytest.raises(errors.UserError, match=r"has no 'id'"):
         select(tmp_path, [{"prompt": "Ask.", "safe": True}])
-    with pytest.raises(errors.UserError, match=r"must hold a JSON list"):
+    with pytest.raises(errors.UserError, match=r"must hold a JSON list of records, or one JSON object a line, not a lone object$"):
         select(tmp_path, {"id": "a"})
     with pytest.raises(errors.UserError, match="no question in subset text_unsafe; name those that it has"):
         select(tmp_path, PROMPTS[:1])

@@ -31,7 +31,7 @@ from vlguard_jax import types
 from vlguard_jax.data import conversations
 from vlguard_jax.data import tokenization as tokenization_lib
 
-VERSION = 1  # of the counts and of the stored file; a change of either makes old files unread
+VERSION = 2  # of the counts and of the stored file; a change of either makes old files unread
 PART = 2000  # records that a process counts at a time
 PARALLEL_FROM = 4 * PART  # fewer records are counted in this process
 MOST_PROCESSES = 16
@@ -71,8 +71,8 @@ class Problem(NamedTuple):
 class FileIndex:
     """One entry per record of a file. length .. modality_length as in `index.SampleIndex`, 0 for a malformed record.
 
-    ids: unique; a repeated id `x` becomes `x~1`, `x~2`, ... images: the pictures that the record names. categories: its category and
-    subcategory, empty where it gives none.
+    ids: unique; a repeated id `x` becomes `x~1`, `x~2`, ...; "" for a malformed record. images: the pictures that the record
+    names. categories: its category and subcategory, empty where it gives none.
     """
 
     length: Int64[np.ndarray, " n"]
@@ -142,8 +142,8 @@ def modality_length(record: types.Record) -> int:
 
 
 def unique(ids: list[str]) -> tuple[str, ...]:
-    """Ids that name one record each: `x`, `x` becomes `x~1`, `x~2`."""
-    repeated = {id_ for id_, count in Counter(ids).items() if count > 1}
+    """Ids that name one record each: `x`, `x` becomes `x~1`, `x~2`. The empty id of malformed records stays."""
+    repeated = {id_ for id_, count in Counter(ids).items() if count > 1} - {""}
     seen: Counter[str] = Counter()
     names = []
     for id_ in ids:

@@ -1,4 +1,7 @@
-"""Conversations in JSON files of any size: scanned once without being held in memory, then read one by one by number."""
+"""Records in JSON files of any size: scanned once without being held in memory, then read one by one by number.
+
+A file is a JSON list, or has one JSON object a line ("JSON lines"). Its beginning tells which, whatever the file is called.
+"""
 
 from __future__ import annotations
 
@@ -9,20 +12,22 @@ import functools
 import json
 import os
 import pathlib
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, Generic, TypeVar
 
 from jaxtyping import Int64
 import numpy as np
 
 from vlguard_jax import errors
-from vlguard_jax import types
+from vlguard_jax import files
 
 CHUNK = 1 << 23  # bytes read at once
-LARGEST = 1 << 26  # characters of one record; beyond it the file is taken for broken
+LARGEST = 1 << 26  # characters of one record (bytes of a line); beyond it the file is taken for broken
+WANTED = "must hold a JSON list of records, or one JSON object a line"
 _SPACE = " \t\r\n"
-_LINES = (".jsonl", ".ndjson")
+_LINES = (".jsonl", ".ndjson")  # a lone object is a record only in a file of such a name
 
-Parse = Callable[[Any, int, str], types.Record]
+T = TypeVar("T")
+Parse = Callable[[Any, int, str], T]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,27 +39,27 @@ class Spans:
 
 
 @dataclasses.dataclass(frozen=True)
-class JsonRecords:
+class JsonRecords(Generic[T]):
     """The records of a file by number; reads only what is asked for. `first` is the number of the first one in the file.
 
     `parse(value, number, path)` turns one JSON value into a record and raises UserError for a malformed one.
     """
 
     path: str
-    parse: Parse
+    parse: Parse[T]
     spans: Spans
     first: int = 0
 
     def __len__(self) -> int:
         return len(self.spans.offset)
 
-    def __getitem__(self, i: int) -> types.Record:
+    def __getitem__(self, i: int) -> T:
         return self._record(i, self.raw(i))
 
-    def __iter__(self) -> Iterator[types.Record]:
+    def __iter__(self) -> Iterator[T]:
         return (read() for read in self.each())
 
-    def each(self) -> Iterator[Callable[[], types.Record]]:
+    def each(self) -> Iterator[Callable[[], T]]:
         """One after the other, each to be parsed by a call, which raises if it is malformed."""
         return (functools.partial(self._record, i, raw) for i, raw in enumerate(self.all_raw()))
 
@@ -71,47 +76,80 @@ class JsonRecords:
                 file.seek(offset)
                 yield file.read(size)
 
-    def part(self, start: int, stop: int) -> JsonRecords:
+    def part(self, start: int, stop: int) -> JsonRecords[T]:
         """Records `start` .. `stop` - 1, which keep their numbers in messages."""
         spans = Spans(self.spans.offset[start:stop], self.spans.size[start:stop])
         return dataclasses.replace(self, spans=spans, first=self.first + start)
 
-    def _record(self, i: int, raw: bytes) -> types.Record:
+    def _record(self, i: int, raw: bytes) -> T:
         number = self.first + i
-        try:
-            value = json.loads(raw)
-        except (ValueError, RecursionError) as e:  # only a JSON-lines file gets here with a broken line
-            raise errors.UserError(f"{self.path}: record {number} is broken JSON: {e}") from e
-        return self.parse(value, number, self.path)
+        return self.parse(files.parse_json(raw, f"{self.path}: record {number}"), number, self.path)
 
 
 def scan(path: str | pathlib.Path) -> Spans:
-    """Find the records of a JSON list, or of a file with one record a line (.jsonl). Memory: a few chunks, whatever the size.
+    """Find the records of a JSON list, or of a file with one object a line. Memory: a few chunks, whatever the size.
+
+    A broken line of the latter is found when it is read.
 
     Raises:
-      UserError: missing file, not UTF-8, broken JSON (line and column are named), or not a non-empty list.
+      UserError: missing file, not UTF-8, broken JSON (line and column are named), or neither a list nor lines of objects (what the
+        file looks like is said), or nothing in it.
     """
     path = pathlib.Path(path)
-    if not path.is_file():
-        raise errors.UserError(f"{path}: no such file")
-    with open(path, "rb") as file:
-        found = list(_scan_lines(file) if path.suffix in _LINES else _ListScan(path, file).spans())
+    with files.opened(path) as file:
+        head = file.read(files.HEAD)
+        if guess := files.looks_like(head):
+            raise errors.UserError(f"{path}: {WANTED}; {guess}")
+        file.seek(0)
+        found = list(_scan_lines(path, file) if _has_lines(path, head, file) else _ListScan(path, file).spans())
     if not found:
-        raise errors.UserError(f"{path}: must hold a JSON list of records, not an empty one")
+        raise errors.UserError(f"{path}: {WANTED}, but holds none")
     offset, size = np.asarray(found, np.int64).T
     return Spans(np.ascontiguousarray(offset), np.ascontiguousarray(size))
 
 
-def read(path: str | pathlib.Path, parse: Parse) -> JsonRecords:
+def read(path: str | pathlib.Path, parse: Parse[T]) -> JsonRecords[T]:
     """Scan a file; see `scan`."""
     return JsonRecords(str(path), parse, scan(path))
 
 
-def _scan_lines(file: BinaryIO) -> Iterator[tuple[int, int]]:
+def _has_lines(path: pathlib.Path, head: bytes, file: BinaryIO) -> bool:
+    """Whether the file has one object a line."""
+    if not head.removeprefix(b"\xef\xbb\xbf").lstrip().startswith(b"{"):
+        return False
+    if path.suffix in _LINES:
+        return True
+    first, *more = _whole_lines(path, file)
+    file.seek(0)
+    try:
+        files.parse_json(first, "")
+    except errors.UserError as e:
+        raise errors.UserError(f"{path}: {WANTED}; it begins with an object of several lines") from e
+    if not more:
+        raise errors.UserError(f"{path}: {WANTED}, not a lone object")
+    return True
+
+
+def _whole_lines(path: pathlib.Path, file: BinaryIO) -> list[bytes]:
+    """The first two lines that are not empty."""
+    found: list[bytes] = []
+    while len(found) < 2 and (line := _line(path, file)):
+        found += [line] if line.strip() else []
+    return found
+
+
+def _line(path: pathlib.Path, file: BinaryIO) -> bytes:
+    line = file.readline(LARGEST + 1)
+    if len(line) > LARGEST:
+        raise errors.UserError(f"{path}: {WANTED}; it has a line of more than {LARGEST:,} bytes")
+    return line
+
+
+def _scan_lines(path: pathlib.Path, file: BinaryIO) -> Iterator[tuple[int, int]]:
     offset = 0
-    for line in file:
+    while line := _line(path, file):
         if line.strip():
-            yield offset, len(line)
+            yield offset, len(line.rstrip(b"\r\n"))
         offset += len(line)
 
 
@@ -133,7 +171,7 @@ class _ListScan:
         if self._text.startswith("\ufeff"):
             self._advance(1)
         if (start := self._next()) != "[":
-            raise errors.UserError(f"{self._path}: must hold a JSON list of records, not {_kind(start)}")
+            raise errors.UserError(f"{self._path}: {WANTED}{self._kind(start)}")
         self._advance(1)
         if self._next() == "]":
             return
@@ -156,7 +194,7 @@ class _ListScan:
             text = self._decoder.decode(data, final=self._done)
         except UnicodeDecodeError as e:
             byte = self._file.tell() - len(data) + e.start
-            raise errors.UserError(f"{self._path}: not UTF-8 text at byte {byte}") from e
+            raise errors.UserError(f"{self._path}: not UTF-8 text at byte {byte}; {files.SAVE_AS_UTF8}") from e
         self._text = self._text[self._at :] + text
         self._at = 0
 
@@ -187,6 +225,8 @@ class _ListScan:
                 if self._done or len(self._text) - self._at > LARGEST:
                     self._advance(e.pos - self._at)
                     raise self._broken(e.msg) from e
+            except ValueError as e:
+                raise self._broken("a number of more than 4,300 digits") from e
             self._more()  # the value may go on behind the window
 
     def _advance(self, characters: int) -> int:
@@ -202,9 +242,17 @@ class _ListScan:
     def _broken(self, reason: str) -> errors.UserError:
         return errors.UserError(f"{self._path}: broken JSON at line {self._line}, column {self._column}: {reason}")
 
+    def _kind(self, start: str) -> str:
+        """What the file is instead, by its first character and line."""
+        if not start:
+            return ", but is empty"
+        while not self._done and len(self._text) - self._at < files.HEAD:
+            self._more()
+        line = self._text[self._at :].split("\n", 1)[0]
+        for mark, kind in ((",", "commas"), ("\t", "tabs"), (";", "semicolons")):
+            if start not in "{-#<" and mark in line:
+                return f"; this looks like a table (CSV) with {kind}: write each of its rows as a JSON object"
+        return f"; it begins with {errors.short(line.strip(), 40)}"
+
 
 _DECODER = json.JSONDecoder()
-
-
-def _kind(start: str) -> str:
-    return {"": "nothing", "{": "an object", '"': "a text"}.get(start, "something else")

@@ -112,8 +112,9 @@ class Mixture:
             lines.append(
                 f"{len(silent):,} conversations have no supervised token and teach nothing, the first is {self.index.ids[silent[0]]!r}"
             )
-        if self.repeated_ids:
-            lines.append(f"{self.repeated_ids:,} ids name more than one conversation; they are told apart as ID~1, ID~2, ...")
+        if n := self.repeated_ids:
+            whose = "1 id names several conversations" if n == 1 else f"{n:,} ids name several conversations each"
+            lines.append(f"{whose}; they are told apart as ID~1, ID~2, ...")
         return lines
 
 

@@ -12,20 +12,7 @@ from vlguard_jax import types
 from vlguard_jax.data import conversations
 from vlguard_jax.data import json_records
 
-
-def read_list(path: str | pathlib.Path) -> list[dict[str, Any]]:
-    """Parse a JSON file that holds a list of objects.
-
-    Raises:
-      UserError: as `files.read_json`, or the file holds something else.
-    """
-    values = files.read_json(path)
-    if not isinstance(values, list) or not values:
-        raise errors.UserError(f"{path}: must hold a JSON list of records, not {files.kind(values)}")
-    for i, value in enumerate(values):
-        if not isinstance(value, dict):
-            raise errors.UserError(f"{path}: record {i} must be an object, not {files.kind(value)}")
-    return values
+LONGEST_NAME = 255  # bytes of a file's name, on any system that we know
 
 
 def read_llava(path: str | pathlib.Path) -> list[types.Record]:
@@ -37,13 +24,29 @@ def read_llava(path: str | pathlib.Path) -> list[types.Record]:
     return list(json_records.read(path, parse_llava))
 
 
+def name(value: Any, position: int, path: str) -> tuple[str, str]:
+    """Id of a record, its position where it gives none, and how messages call it.
+
+    Raises:
+      UserError: it is no object, or its id is neither a text nor a number.
+    """
+    if not isinstance(value, dict):
+        raise errors.UserError(f"{path}: record {position} must be an object, not {files.kind(value)}")
+    id_ = value.get("id")
+    if id_ in (None, ""):
+        id_ = position
+    if not isinstance(id_, str | int | float) or isinstance(id_, bool):
+        raise errors.UserError(f"{path}: record {position}: 'id' must be a text or a number, not {files.kind(id_)}")
+    return str(id_), f"{path}: record {position} (id {errors.short(str(id_))})"
+
+
 def parse_alpaca(value: Any, position: int, path: str) -> types.Record:
     """One record of Alpaca's format, as a conversation without pictures: the input stands below the instruction.
 
     Raises:
       UserError: no object, or a field is missing or no text.
     """
-    id_, origin = _name(value, position, path)
+    id_, origin = name(value, position, path)
     question = text_field(value, "instruction", origin)
     if value.get("input"):
         question += "\n" + text_field(value, "input", origin)
@@ -53,7 +56,7 @@ def parse_alpaca(value: Any, position: int, path: str) -> types.Record:
 
 def parse_llava(value: Any, position: int, path: str) -> types.Record:
     """Check one LLaVA-format record; see `read_llava`."""
-    id_, origin = _name(value, position, path)
+    id_, origin = name(value, position, path)
     turns = value.get("conversations")
     if not isinstance(turns, list) or not turns:
         raise errors.UserError(f"{origin} has no turns: 'conversations' must be a non-empty list")
@@ -74,8 +77,14 @@ def check_picture_path(path: str, origin: str) -> str:
       UserError: empty, absolute or climbing out with "..".
     """
     parts = path.split("/")
+    shown = errors.short(path)
+    if path.startswith("data:") or max(len(part.encode()) for part in parts) > LONGEST_NAME:
+        raise errors.UserError(f"{origin}: image {shown} is no path; if it is the picture itself, save that as a file and name the file")
+    if path.startswith(("http://", "https://")):
+        raise errors.UserError(f"{origin}: image {shown} is an address: download the picture and name its file")
     if path.strip("/.") == "" or path.startswith("/") or ".." in parts or "\\" in path or "\0" in path:
-        raise errors.UserError(f"{origin}: image {path!r} must be a path inside the picture folder")
+        way = ", written with /" if "\\" in path else ""
+        raise errors.UserError(f"{origin}: image {shown} must be a path inside the picture folder{way}")
     return path
 
 
@@ -92,21 +101,13 @@ def text_field(value: dict[str, Any], name: str, origin: str) -> str:
     return value[name]
 
 
-def _name(value: Any, position: int, path: str) -> tuple[str, str]:
-    """Id of a record, and how messages call it."""
-    if not isinstance(value, dict):
-        raise errors.UserError(f"{path}: record {position} must be an object, not {files.kind(value)}")
-    id_ = str(value.get("id", position))
-    return id_, f"{path}: record {position} (id {id_!r})"
-
-
 def _turn(turn: Any, position: int, origin: str) -> types.Turn:
     where = f"{origin}, turn {position + 1}"
     if not isinstance(turn, dict):
         raise errors.UserError(f"{where} must be an object, not {files.kind(turn)}")
     role = text_field(turn, "from", where)
     if role not in conversations.ROLES:
-        raise errors.UserError(f"{where} is from {role!r}{errors.nearest(role, conversations.ROLES)}")
+        raise errors.UserError(f"{where} is from {errors.short(role)}{errors.nearest(role, conversations.ROLES)}")
     return types.Turn(role=role, text=text_field(turn, "value", where))
 
 

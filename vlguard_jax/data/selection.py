@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import Counter
-import os
 import pathlib
 import random
 
@@ -12,6 +11,7 @@ import numpy as np
 
 from vlguard_jax import config
 from vlguard_jax import errors
+from vlguard_jax import files
 from vlguard_jax.data import file_index
 from vlguard_jax.data import vlguard
 from vlguard_jax.data.tfds import reader
@@ -57,11 +57,13 @@ def read_ids(path: str, setting: str) -> set[str]:
     """The ids in a text file, one a line.
 
     Raises:
-      UserError: no such file.
+      UserError: no such file, or no text in it.
     """
-    if not os.path.isfile(path):
-        raise errors.UserError(f"{path}: no such file ({setting})")
-    return {line.strip() for line in pathlib.Path(path).read_text(encoding="utf-8").splitlines()} - {""}
+    try:
+        text = files.read_text(path)
+    except errors.UserError as e:
+        raise errors.UserError(f"{e} ({setting})") from e
+    return {line.strip() for line in text.splitlines()} - {""}
 
 
 def _named(found: file_index.FileIndex, path: str, setting: str, name: str) -> np.ndarray:

@@ -28,19 +28,22 @@ CACHE_VARIABLE = "VLGUARD_CACHE"
 
 @dataclasses.dataclass(frozen=True)
 class ListRecords:
-    """Records in memory, for files that are small or whose order decides their content."""
+    """Records in memory, for files that are small or whose order decides their content; the error in place of a malformed one."""
 
-    records: Sequence[types.Record]
+    records: Sequence[types.Record | errors.UserError]
 
     def __len__(self) -> int:
         return len(self.records)
 
     def __getitem__(self, i: int) -> types.Record:
-        return self.records[i]
+        found = self.records[i]
+        if isinstance(found, errors.UserError):
+            raise found
+        return found
 
     def each(self) -> Iterator[Callable[[], types.Record]]:
         """One after the other, as `json_records.JsonRecords.each`."""
-        return (functools.partial(self.records.__getitem__, i) for i in range(len(self.records)))
+        return (functools.partial(self.__getitem__, i) for i in range(len(self.records)))
 
     def part(self, start: int, stop: int) -> ListRecords:
         """Records `start` .. `stop` - 1."""
@@ -104,7 +107,8 @@ def _open_json(parse: json_records.Parse) -> Callable[[str, config.SourceSetting
     def open_(name: str, settings: config.SourceSettings, cache: pathlib.Path) -> Source:
         path = local_copy(settings.path, cache)
         if not path.is_file():
-            raise errors.UserError(f"{path}: no such file (config.data.sources.{name}.path)")
+            what = "a folder, not a file" if path.is_dir() else "no such file"
+            raise errors.UserError(f"{path}: {what} (config.data.sources.{name}.path)")
         content = file_index.content_hash(path, cache)
         found = json_records.JsonRecords(str(path), parse, _spans(path, content, cache))
         return _with_pictures(name, settings, found, f"{settings.format} {content}")
@@ -114,7 +118,7 @@ def _open_json(parse: json_records.Parse) -> Callable[[str, config.SourceSetting
 
 def _open_vlguard(name: str, settings: config.SourceSettings, cache: pathlib.Path) -> Source:
     path = local_copy(settings.path, cache)
-    converted = vlguard.convert(vlguard.read_items(path, "train"), name)
+    converted = vlguard.convert(vlguard.read_each(path, "train"), name)
     file = path / "train.json" if path.is_dir() else path
     return _with_pictures(name, settings, ListRecords(converted), f"vlguard {file_index.content_hash(file, cache)}")
 
@@ -132,8 +136,8 @@ def _with_pictures(name: str, settings: config.SourceSettings, found: file_index
 
 
 def _spans(path: pathlib.Path, content: str, cache: pathlib.Path) -> json_records.Spans:
-    """Where the records of a file stand; remembered under its content and kind."""
-    note = cache / "spans" / f"{content}{path.suffix}.npy"
+    """Where the records of a file stand; remembered under its content."""
+    note = cache / "spans" / f"{content}.npy"
     if note.is_file():
         try:
             return json_records.Spans(*np.load(note))

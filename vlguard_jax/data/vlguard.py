@@ -8,7 +8,7 @@ Source: ys-zong/VLGuard convert_to_llava_format.py (seeded conversion) and utils
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 import dataclasses
 import pathlib
 import random
@@ -17,6 +17,7 @@ from typing import Any
 from vlguard_jax import errors
 from vlguard_jax import files
 from vlguard_jax import types
+from vlguard_jax.data import json_records
 from vlguard_jax.data import records
 from vlguard_jax.data import templates
 
@@ -62,7 +63,17 @@ def read_items(path: str | pathlib.Path, split: str) -> list[Item]:
     path = pathlib.Path(path)
     if path.is_dir():
         path = path / f"{split}.json"
-    return [_parse(value, i, path) for i, value in enumerate(records.read_list(path))]
+    return list(json_records.read(path, _parse))
+
+
+def read_each(path: str | pathlib.Path, split: str) -> list[Item | errors.UserError]:
+    """As `read_items`, with the error of a malformed record in its place.
+
+    Raises:
+      UserError: missing file or broken JSON.
+    """
+    path = pathlib.Path(path)
+    return [_attempt(read) for read in json_records.read(path / f"{split}.json" if path.is_dir() else path, _parse).each()]
 
 
 def check_counts(items: Sequence[Item], split: str, path: str | pathlib.Path) -> None:
@@ -80,11 +91,15 @@ def check_counts(items: Sequence[Item], split: str, path: str | pathlib.Path) ->
         )
 
 
-def convert(items: Sequence[Item], source: str = "vlguard") -> list[types.Record]:
-    """One conversation per record, the two pairs of a safe one in the order that the reference draws with seed 0."""
+def convert(items: Sequence[Item | errors.UserError], source: str = "vlguard") -> list[types.Record | errors.UserError]:
+    """One conversation per record, the two pairs of a safe one in the order that the reference draws with seed 0. The error of a
+    malformed record stays in its place, and draws nothing."""
     rng = random.Random(CONVERSION_SEED)
-    converted = []
+    converted: list[types.Record | errors.UserError] = []
     for item in items:
+        if isinstance(item, errors.UserError):
+            converted.append(item)
+            continue
         pairs = list(item.pairs)
         if item.safe:
             rng.shuffle(pairs)
@@ -143,9 +158,15 @@ def read_note(folder: str | pathlib.Path) -> dict[str, Any]:
     return files.read_object(path)
 
 
-def _parse(value: dict[str, Any], position: int, path: pathlib.Path) -> Item:
-    id_ = str(value.get("id", position))
-    origin = f"{path}: record {position} (id {id_!r})"
+def _attempt(read: Callable[[], Item]) -> Item | errors.UserError:
+    try:
+        return read()
+    except errors.UserError as e:
+        return e
+
+
+def _parse(value: Any, position: int, path: str) -> Item:
+    id_, origin = records.name(value, position, path)
     safe = value.get("safe")
     if not isinstance(safe, bool):
         raise errors.UserError(f"{origin}: 'safe' must be true or false")

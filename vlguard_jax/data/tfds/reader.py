@@ -93,7 +93,14 @@ class PreparedVLGuard:
             ) from e
 
     def _item(self, position: int) -> vlguard.Item:
-        example = self._example(position)
+        try:
+            return self._parsed(self._example(position), position)
+        except UnicodeDecodeError as e:
+            raise errors.UserError(
+                f"{self.location}: record {position} of split {self.split!r} holds text that is not UTF-8; remove the folder and {AGAIN}"
+            ) from e
+
+    def _parsed(self, example: dict[str, Any], position: int) -> vlguard.Item:
         id_, pairs, safe = example["id"].decode(), example["instr-resp"], bool(example["safe"])
         columns = zip(pairs["kind"], pairs["instruction"], pairs["response"], strict=True)
         return vlguard.Item(
@@ -103,7 +110,7 @@ class PreparedVLGuard:
             pairs=tuple((kind.decode(), instruction.decode(), response.decode()) for kind, instruction, response in columns),
             category=None if safe else example["harmful_category"].decode(),
             subcategory=None if safe else example["harmful_subcategory"].decode(),
-            origin=f"{self.location}: {self.split} record {position} (id {id_!r})",
+            origin=f"{self.location}: {self.split} record {position} (id {errors.short(id_)})",
         )
 
 

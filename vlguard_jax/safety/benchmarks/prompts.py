@@ -6,11 +6,13 @@ paper's (section 2.2, after Wei et al. 2023: the reply is told how to begin).
 
 from __future__ import annotations
 
+import functools
 import pathlib
 from typing import Any
 
 from vlguard_jax import config as settings_lib
 from vlguard_jax import errors
+from vlguard_jax.data import json_records
 from vlguard_jax.data import records
 from vlguard_jax.safety.benchmarks import benchmark as benchmark_lib
 
@@ -33,21 +35,20 @@ def load(settings: settings_lib.BenchmarkSettings, subset: str) -> list[benchmar
         suffix = " " + settings.suffix
     path = pathlib.Path(settings.path)
     named, items = [], []
-    for position, value in enumerate(records.read_list(path)):
-        origin = f"{path}: record {position} (id {value.get('id', '')!r})"
-        item, safe = _item(value, subset, suffix, origin)
-        named.append((item.id, origin))
+    for position, (item, safe) in enumerate(json_records.read(path, functools.partial(_item, subset, suffix))):
+        named.append((item.id, f"{path}: record {position} (id {errors.short(item.id)})"))
         if safe == (subset == "text_safe"):
             items.append(item)
     benchmark_lib.check_ids(named)
     return items
 
 
-def _item(value: dict[str, Any], subset: str, suffix: str, origin: str) -> tuple[benchmark_lib.Item, bool]:
+def _item(subset: str, suffix: str, value: Any, position: int, path: str) -> tuple[benchmark_lib.Item, bool]:
+    _, origin = records.name(value, position, path)
     known = (*REQUIRED, *OPTIONAL)
     for name in value:
         if name not in known:
-            raise errors.UserError(f"{origin}: {name!r} is not a field of a prompt{errors.nearest(name, known)}")
+            raise errors.UserError(f"{origin}: {errors.short(name)} is not a field of a prompt{errors.nearest(name, known)}")
     prompt = records.text_field(value, "prompt", origin)
     if not prompt.strip():
         raise errors.UserError(f"{origin}: 'prompt' is empty")
