@@ -26,7 +26,7 @@ def adapter(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
     """A folder with an adapter (runs/lora) and its base (base)."""
     folder = tmp_path_factory.mktemp("models")
     save.save_llava(made.model(), folder / "base")
-    save.save_peft(made.model(made.LORA, extras={"base": "base"}), folder / "runs/lora")
+    save.save_peft(made.model(made.LORA, base=made.on("base")), folder / "runs/lora")
     return folder
 
 

@@ -3,7 +3,8 @@
   python -m vlguard_jax.convert --src FOLDER_OR_HUB_ID --dst FOLDER --to hf
   python -m vlguard_jax.convert --inspect FOLDER_OR_HUB_ID
 
-LoRA adapters are merged into the model unless `--to peft`.
+LoRA adapters are merged into the model unless `--to peft`, which writes them under LLaVA's names: their base must be a
+folder in LLaVA's or Llama's layout, not llava-hf or Orbax.
 """
 
 from __future__ import annotations
@@ -51,6 +52,7 @@ def _convert(src: str, dst: str, to: str) -> None:
 
     save.check_free(dst, _OVERWRITE.value)  # before the long part
     model = load.load(src, base=_BASE.value, vision_tower=_TOWER.value, projector=_PROJECTOR.value)
+    save.check(model, to)
     if to != "peft":
         model = lora.merge(model)
     writers = {"orbax": save.save_orbax, "llava": save.save_llava, "hf": save.save_hf, "peft": save.save_peft}

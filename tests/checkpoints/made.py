@@ -19,9 +19,17 @@ LORA = model_config.LoraConfig(2, 6.0, 0.1, ("q", "down"))
 
 
 def model(lora: model_config.LoraConfig | None = None, **changes: object) -> checkpoint.Checkpoint:
-    """A random model that comes from nowhere, as a new one does."""
+    """A random model that comes from nowhere, as a new one does; with adapters it stands on the one without."""
     rng = np.random.default_rng(0)
-    flat = {path: rng.normal(size=shape).astype(np.float32) for path, shape in layouts.tree_shapes(CONFIG, lora).items()}
+    shapes = layouts.tree_shapes(CONFIG) | layouts.tree_shapes(CONFIG, lora)
+    flat = {path: rng.normal(size=shape).astype(np.float32) for path, shape in shapes.items()}
     params = trees.unflatten(flat)
     made = checkpoint.Checkpoint(CONFIG, params, lora, pathlib.Path("no tokenizer"), checkpoint.fingerprint(params))
     return dataclasses.replace(made, **changes)  # type: ignore[arg-type]
+
+
+def on(name: str, layout: str = "llava") -> checkpoint.Base:
+    """The base that `model` stands on, under a name."""
+    flat = trees.flatten(model().params)
+    digests = {path: checkpoint.digest(path, value) for path, value in flat.items()}
+    return checkpoint.Base(name, layout, checkpoint.base_fingerprint(digests))

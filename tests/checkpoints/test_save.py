@@ -79,16 +79,14 @@ def test_adapters_must_be_merged_or_saved_apart(tmp_path: pathlib.Path) -> None:
             writer(made.model(made.LORA), tmp_path / "a")
     with pytest.raises(errors.UserError, match="no LoRA adapters"):
         save.save_peft(made.model(), tmp_path / "a")
-    with pytest.raises(errors.UserError, match="base model has no name"):
+    with pytest.raises(errors.UserError, match="cannot be named as the base of PEFT adapters: its weights lie in no folder"):
         save.save_peft(made.model(made.LORA), tmp_path / "a")
     assert not list(tmp_path.iterdir())
 
 
 def test_peft_there_and_back(tmp_path: pathlib.Path) -> None:
-    whole = made.model(made.LORA, extras={"base": "base"})
-    adapters = {path for path in trees.flatten(whole.params) if ".lora_" in path}
-    base = trees.unflatten({path: value for path, value in trees.flatten(whole.params).items() if path not in adapters})
-    save.save_llava(made.model(params=base), tmp_path / "base")
+    whole = made.model(made.LORA, base=made.on("base"))
+    save.save_llava(made.model(), tmp_path / "base")
     save.save_peft(whole, tmp_path / "runs/lora")
     tiny.assert_same_model(load.load(tmp_path / "runs/lora"), whole)  # the base is found two folders up
     save.save_orbax(whole, tmp_path / "orbax")
@@ -99,7 +97,7 @@ def test_peft_there_and_back(tmp_path: pathlib.Path) -> None:
 
 
 def test_a_base_that_does_not_fit(tmp_path: pathlib.Path) -> None:
-    save.save_peft(made.model(made.LORA, extras={"base": "elsewhere"}), tmp_path / "lora")
+    save.save_peft(made.model(made.LORA, base=made.on("elsewhere")), tmp_path / "lora")
     with pytest.raises(errors.UserError, match="its base model 'elsewhere' is not found; name its folder as base"):
         load.load(tmp_path / "lora")
     other = model_config.LlavaConfig(dataclasses.replace(made.TEXT, norm_eps=1e-6), made.VISION, "mlp2x_gelu")

@@ -17,6 +17,20 @@ PROVENANCE = "vlguard_jax"  # the section of config.json that holds extras["prov
 
 
 @dataclasses.dataclass(frozen=True)
+class Base:
+    """The folder that adapters on a model can name as their base.
+
+    name: as it was given (a path, or a hub id with its revision).
+    layout: that of its language model ("llava", "llava-hf", "llama").
+    sha256: its `base_fingerprint`: who puts adapters onto a folder of this name can tell if it still holds the same.
+    """
+
+    name: str
+    layout: str
+    sha256: str
+
+
+@dataclasses.dataclass(frozen=True)
 class Checkpoint:
     """A model in memory.
 
@@ -25,8 +39,9 @@ class Checkpoint:
     tokenizer_folder: where the tokenizer's files lie.
     weights_sha256: hash over path, stored dtype, shape and bytes of every array, so independent of layout and sharding.
     layout: "llava", "llava-hf", "llama", "peft", "projector" (with a base) or "orbax".
+    base: where the language model and the tower lie as they are here; None if nowhere (adapters merged).
     extras: what writing it back needs and the model does not: "config" (the original config.json) and its "kind",
-      "generation_config", "preprocessor", "vision_tower" and "base" (names), "adapter_config" (PEFT), "source" (the path as given),
+      "generation_config", "preprocessor", "vision_tower" (its name), "adapter_config" (PEFT), "source" (as given),
       "provenance" (of a model trained here: source, updates, config hash, and if its pictures were stand-ins),
       "padding" ({tree path: stored rows behind the vocabulary}). All may be missing.
     """
@@ -37,6 +52,7 @@ class Checkpoint:
     tokenizer_folder: pathlib.Path = pathlib.Path()
     weights_sha256: str = ""
     layout: str = "llava"
+    base: Base | None = None
     extras: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
 
@@ -50,6 +66,12 @@ def digest(path: str, value: np.ndarray) -> str:
 def combine(digests: Mapping[str, str]) -> str:
     """One hash out of {path: digest}."""
     return hashlib.sha256("".join(f"{path} {digests[path]}\n" for path in sorted(digests)).encode()).hexdigest()
+
+
+def base_fingerprint(digests: Mapping[str, str]) -> str:
+    """One hash over what adapter training leaves alone, language model and tower, out of a model's {path: digest}."""
+    frozen = {path: one for path, one in digests.items() if not path.startswith("projector.") and ".lora_" not in path}
+    return combine(frozen)
 
 
 def fingerprint(params: Mapping[str, Any]) -> str:

@@ -40,6 +40,7 @@ def save_export(model: checkpoint.Checkpoint, folder: pathlib.Path) -> None:
         "config": dataclasses.asdict(model.config),
         "lora": dataclasses.asdict(model.lora) if model.lora else None,
         "weights_sha256": model.weights_sha256 or checkpoint.fingerprint(model.params),
+        "base": dataclasses.asdict(model.base) if model.base else None,
         "arrays": {path: checkpoint.digest(path, np.ascontiguousarray(value)) for path, value in flat.items()},
         "extras": extras,
     }
@@ -102,7 +103,12 @@ def load_export(folder: pathlib.Path, dtype: np.dtype | type | None = None) -> c
             raise errors.UserError(f"{folder / _ARRAYS}: array {path} is not what {RECORD} says; export the model again")
     if dtype is not None:
         flat = {path: value.astype(dtype, copy=False) for path, value in flat.items()}
+    # The base by its name, unless adapters were merged into it or its numbers were changed since.
+    base = checkpoint.Base(**record["base"]) if record.get("base") else None
+    if base and base.sha256 != checkpoint.base_fingerprint(record["arrays"]):
+        base = None
     extras = dict(record["extras"])
     if "padding" in tree:
         extras["padding"] = {path: np.asarray(value) for path, value in trees.flatten(tree["padding"]).items()}
-    return checkpoint.Checkpoint(config, trees.unflatten(flat), lora, folder, record["weights_sha256"], "orbax", extras)
+    params = trees.unflatten(flat)
+    return checkpoint.Checkpoint(config, params, lora, folder, record["weights_sha256"], "orbax", base, extras)

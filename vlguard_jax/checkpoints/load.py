@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 
 import numpy as np
 
+from vlguard_jax import errors
 from vlguard_jax import trees
 from vlguard_jax.checkpoints import checkpoint
 from vlguard_jax.checkpoints import export
@@ -35,7 +37,8 @@ def load(
     folder = hub.resolve(path)
     if export.is_export(folder):
         sources.refuse(folder, base=base, vision_tower=vision_tower, projector=projector)
-        return export.load_export(folder, dtype)
+        exported = export.load_export(folder, dtype)
+        return dataclasses.replace(exported, extras={**exported.extras, "source": str(path)})
     plan = sources.make_plan(folder, base=base, vision_tower=vision_tower, projector=projector)
     flat: dict[str, np.ndarray] = {}
     digests: dict[str, str] = {}
@@ -48,6 +51,13 @@ def load(
             flat[row.path] = value if dtype is None else value.astype(dtype, copy=False)
             if row.path in PADDED and row.stored_shape[0] > plan.config.text.vocab_size:
                 padding[row.path] = placed[row.path][0].read()[plan.config.text.vocab_size :]
+    own = checkpoint.Base(plan.base or str(path), plan.base_layout, checkpoint.base_fingerprint(digests))
+    if plan.base_sha256 and own.sha256 != plan.base_sha256:
+        raise errors.UserError(
+            f"{path}: these adapters were trained on other weights than {own.name} holds ({plan.base_sha256[:12]}, found"
+            f" {own.sha256[:12]}; another number format counts too); name the language model and the tower that they were"
+            " trained on as base and vision_tower"
+        )
     extras = {**plan.extras, "source": str(path)}
     if padding:
         extras["padding"] = padding
@@ -58,6 +68,7 @@ def load(
         tokenizer_folder=plan.tokenizer_folder,
         weights_sha256=checkpoint.combine(digests),
         layout=plan.layout,
+        base=own,
         extras=extras,
     )
 

@@ -111,8 +111,10 @@ def merge_lora(params: Mapping[str, Any], lora: model_config.LoraConfig | None) 
 
 
 def merge(model: checkpoint.Checkpoint) -> checkpoint.Checkpoint:
-    """The same model without adapters (`merge_lora`); a model without adapters is returned as it is."""
+    """The same model without adapters (`merge_lora`), no longer on its base; unchanged if it has none."""
     if model.lora is None:
         return model
     params = merge_lora(model.params, model.lora)
-    return dataclasses.replace(model, params=params, lora=None, weights_sha256=checkpoint.fingerprint(params))
+    extras = {key: value for key, value in model.extras.items() if key != "adapter_config"}
+    sha256 = checkpoint.fingerprint(params)
+    return dataclasses.replace(model, params=params, lora=None, weights_sha256=sha256, base=None, extras=extras)

@@ -100,23 +100,23 @@ def save_hf(
 def save_peft(model: checkpoint.Checkpoint, dst: str | os.PathLike[str], dtype: Dtype = None, *, overwrite: bool = False) -> None:
     """Write adapters and projector as LLaVA's LoRA training does: adapter_model.safetensors, non_lora_trainables.bin and configs.
 
+    Beside them `config.json` keeps the fingerprint of the base, which `load` compares.
+
     Raises:
-      UserError: the model has no adapters, its base has no name, `dst` is there already, or a value does not fit `dtype`.
+      UserError: see `check`; `dst` is there already, or a value does not fit `dtype`.
     """
-    if model.lora is None:
-        raise errors.UserError("this model has no LoRA adapters; save it as llava, hf or orbax")
-    base = str(model.extras.get("base") or model.extras.get("source") or "")
-    if not base:
-        raise errors.UserError("the adapter's base model has no name; give it as base")
+    check(model, "peft")
+    assert model.base is not None
     with _new_folder(dst, overwrite) as folder:
         adapter = {name: read() for name, _, _, read in _entries(model, "peft", ("adapter",), dtype)}
         _save_safetensors(folder / "adapter_model.safetensors", adapter)
         trained = {name: read() for name, _, _, read in _entries(model, "non_lora", ("projector",), dtype)}
         torch_files.save_torch(folder / "non_lora_trainables.bin", trained)
-        tokenizer_files.write_json(folder / "adapter_config.json", write_config.adapter_json(model, base))
+        tokenizer_files.write_json(folder / "adapter_config.json", write_config.adapter_json(model, model.base.name))
         stored = _dtype_name(model, None)  # the type of the base, which stays where it is
         config = {**write_config.llava_json(model, stored), "model_type": "llava_llama"}
-        tokenizer_files.write_json(folder / "config.json", config | write_config.provenance(model))
+        own = {**model.extras.get("provenance", {}), "base_sha256": model.base.sha256}
+        tokenizer_files.write_json(folder / "config.json", config | {checkpoint.PROVENANCE: own})
 
 
 def save_orbax(model: checkpoint.Checkpoint, dst: str | os.PathLike[str], dtype: Dtype = None, *, overwrite: bool = False) -> None:
@@ -130,6 +130,38 @@ def save_orbax(model: checkpoint.Checkpoint, dst: str | os.PathLike[str], dtype:
         model = dataclasses.replace(model, params=params, weights_sha256="")
     with _new_folder(dst, overwrite) as folder:
         export.save_export(model, folder)
+
+
+def check(model: checkpoint.Checkpoint, layout: str) -> None:
+    """Find out before a long run if its model can be saved as "llava", "hf" (adapters merged), "peft" or "orbax".
+
+    Raises:
+      UserError: the layout has no place for the model, or it is "peft" and there are no adapters or no base to name.
+    """
+    if layout in ("llava", "peft"):
+        write_config.llava_json(model, "float32")
+    if layout == "hf":
+        layouts.rows("llava-hf", model.config, ("projector",))
+    if layout == "peft":
+        _check_adapters(model)
+
+
+def _check_adapters(model: checkpoint.Checkpoint) -> None:
+    source = model.extras.get("source", "this model")
+    if model.lora is None:
+        raise errors.UserError(f"{source} has no LoRA adapters; save it as llava, hf or orbax")
+    merged = "save as llava or hf (adapters merged)"
+    convert = "write it in LLaVA's layout first (python -m vlguard_jax.convert --to llava) and train adapters on that"
+    if model.base is None:
+        raise errors.UserError(
+            f"{source} cannot be named as the base of PEFT adapters: its weights lie in no folder that peft or LLaVA"
+            f" reads (an Orbax folder into which adapters were merged, say); {convert}, or {merged}"
+        )
+    if model.base.layout == "llava-hf":
+        raise errors.UserError(
+            f"{model.base.name} is a llava-hf folder, and adapters are written under LLaVA's names, which do nothing on"
+            f" LlavaForConditionalGeneration; {merged}, or {convert}"
+        )
 
 
 def check_free(dst: str | os.PathLike[str], overwrite: bool) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 import dataclasses
 import pathlib
 from typing import Any
@@ -38,7 +38,11 @@ class Piece:
 
 @dataclasses.dataclass(frozen=True)
 class Plan:
-    """What a checkpoint is and where its parts are."""
+    """What a checkpoint is and where its parts are.
+
+    base: name of the folder with the language model, empty for the checkpoint itself.
+    base_sha256: what its `base_fingerprint` was when the adapters here were written, empty where that is not known.
+    """
 
     config: model_config.LlavaConfig
     pieces: tuple[Piece, ...]
@@ -46,6 +50,13 @@ class Plan:
     tokenizer_folder: pathlib.Path
     extras: dict[str, Any]
     lora: model_config.LoraConfig | None = None
+    base: str = ""
+    base_sha256: str = ""
+
+    @property
+    def base_layout(self) -> str:
+        """The layout of the language model's files."""
+        return next(piece.layout for piece in self.pieces if "text" in piece.parts)
 
 
 def match_piece(plan: Plan, piece: Piece) -> tuple[list[layouts.Row], dict[str, list[tensors.Tensor]], list[str]]:
@@ -201,7 +212,7 @@ def _plan_projector_only(folder: pathlib.Path, config: dict[str, Any], base: str
         Piece("clip", tower, ("vision",)),
         Piece("projector", folder / "mm_projector.bin", ("projector",)),
     )
-    return Plan(model, pieces, "projector", _tokenizer_folder(folder, base_folder), extras)
+    return Plan(model, pieces, "projector", _tokenizer_folder(folder, base_folder), extras, base=base)
 
 
 def _tokenizer_folder(folder: pathlib.Path, base: pathlib.Path) -> pathlib.Path:
@@ -233,7 +244,7 @@ def _plan_peft(folder: pathlib.Path, base: str, vision_tower: str) -> Plan:
     path = folder / "adapter_config.json"
     adapter = files.read_object(path)
     lora = lora_lib.from_peft(adapter, str(path))
-    name = str(adapter.get("base_model_name_or_path") or "")
+    name = base or _base_name(adapter)
     base_folder = hub.resolve(base) if base else _find_base(name, folder)
     pieces: list[Piece]
     if (folder / "config.json").is_file():
@@ -248,15 +259,26 @@ def _plan_peft(folder: pathlib.Path, base: str, vision_tower: str) -> Plan:
     else:
         whole = make_plan(base_folder, vision_tower=vision_tower)
         model, pieces, extras = whole.config, list(whole.pieces), whole.extras
-    extras |= {"base": name or base, "adapter_config": adapter}
+    extras |= {"adapter_config": adapter}
+    base_sha256 = str(extras.get("provenance", {}).get("base_sha256", ""))
+    extras["provenance"] = {k: v for k, v in extras.get("provenance", {}).items() if k != "base_sha256"}
     pieces.append(Piece("peft", _adapter_file(folder), ("adapter",)))
-    return Plan(model, tuple(pieces), "peft", _tokenizer_folder(folder, base_folder), extras, lora)
+    tokenizer_folder = _tokenizer_folder(folder, base_folder)
+    return Plan(model, tuple(pieces), "peft", tokenizer_folder, extras, lora, base=name, base_sha256=base_sha256)
+
+
+def _base_name(adapter: Mapping[str, Any]) -> str:
+    """The base that `adapter_config.json` names, a hub id with its revision."""
+    name, revision = str(adapter.get("base_model_name_or_path") or ""), str(adapter.get("revision") or "")
+    on_the_hub = hub.is_hub_id(name) and "@" not in name and not pathlib.Path(name).is_dir()
+    return f"{name}@{revision}" if revision and on_the_hub else name
 
 
 def _find_base(name: str, folder: pathlib.Path) -> pathlib.Path:
+    local = name.partition("@")[0] if hub.is_hub_id(name) else name
     for above in folder.resolve().parents[:3]:
-        if name and (above / name / "config.json").is_file():
-            return above / name
+        if local and (above / local / "config.json").is_file():
+            return above / local
     if not name or not (pathlib.Path(name).is_dir() or hub.is_hub_id(name)):
         raise errors.UserError(f"{folder / 'adapter_config.json'}: its base model {name!r} is not found; name its folder as base")
     return hub.resolve(name)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+import pathlib
 from typing import Any
 
 from vlguard_jax import errors
 from vlguard_jax.checkpoints import checkpoint
+from vlguard_jax.checkpoints import hub
 from vlguard_jax.checkpoints import layouts
 from vlguard_jax.checkpoints import model_config as config_lib
 from vlguard_jax.models import config as model_config
@@ -180,8 +182,11 @@ def generation_json(model: checkpoint.Checkpoint, pad_token_id: int | None) -> d
 def adapter_json(model: checkpoint.Checkpoint, base: str) -> dict[str, Any]:
     """`adapter_config.json` with the keys of peft 0.10 (src/peft/tuners/lora/config.py)."""
     assert model.lora is not None
+    on_the_hub = hub.is_hub_id(base) and not pathlib.Path(base).exists()
+    repo, _, revision = base.partition("@") if on_the_hub else (base, "", "")
     ours = {
-        "base_model_name_or_path": base,
+        "base_model_name_or_path": repo,
+        "revision": revision or None,
         "r": model.lora.rank,
         "lora_alpha": int(model.lora.alpha) if model.lora.alpha == int(model.lora.alpha) else model.lora.alpha,
         "lora_dropout": model.lora.dropout,

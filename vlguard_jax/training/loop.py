@@ -78,6 +78,7 @@ def train(settings: config.TrainConfig, workdir: str | Path) -> Result:
     with processes.together(), _reading_bar(console) as progress_of:
         workdir_lib.check(workdir, settings, free=FREE_SETTINGS)
         start = setup.load_model(settings)
+        save.check(start, settings.run.export)
         data = setup.load_data(settings, start, progress_of, workdir / PROBLEMS_FILE)
     processes.agree_on_files({"weights": start.weights_sha256, "conversations": data.mixture.index.digest()})
     program = setup.build_program(settings, start, data.total_updates)
