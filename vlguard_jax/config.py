@@ -216,7 +216,8 @@ class EvalConfig:
     decode: DecodeSettings = dataclasses.field(default_factory=DecodeSettings)
     judges: tuple[str, ...] = ("keyword_vlguard_v1",)
     paper_row: str = ""  # row of the paper's Table 2 to compare with
-    baseline: str = ""  # --workdir of another evaluation of the same questions, for paired differences
+    baseline: str = ""  # --workdir of another finished evaluation of the same questions, for paired differences
+    baseline_template: str = ""  # the baseline's template where it is another one on purpose; empty: the same
     mesh: MeshSettings = dataclasses.field(default_factory=MeshSettings)
     withhold_text: bool = False  # store hashes in place of answers
 

@@ -3,9 +3,8 @@ r"""Asks a model a benchmark's questions, judges the answers and prints a table;
   python -m vlguard_jax.evaluate --config configs/eval/vlguard.py:released --config.model.path=DIR \
       --config.benchmark.path=VLGUARD_DIR --workdir runs/eval
 
-Presets of configs/eval/vlguard.py: `released` (as VLGuard's script asks) and `llava` (as LLaVA trains). One published checkpoint each,
-with the paper's row: configs/released/*.py. Results: generations.jsonl, verdicts.jsonl and summary.json in --workdir.
-Several hosts: the same command on each, see vlguard_jax/parallel/processes.py; process 0 keeps the files.
+Presets of configs/eval/vlguard.py: `released` (as VLGuard's script asks) and `llava` (as LLaVA trains); configs/released/*.py: one
+published checkpoint each. Results: generations.jsonl, verdicts.jsonl and summary.json in --workdir. Several hosts: see processes.py.
 """
 
 from __future__ import annotations
@@ -64,6 +63,7 @@ def run(config: settings_lib.EvalConfig, folder: pathlib.Path, *, grid: bool = F
 
     team = processes.Team()
     processes.agree(workdir.plain(config))
+    team.from_first(lambda: run_lib.check_baseline(config, folder, grid=grid))
     with processes.together():
         run_lib.check(config)
         m = config.model

@@ -121,7 +121,7 @@ def test_controls_never_mix_and_pair_with_the_real_run(tmp_path, folder):
     # Two runs with the same control pair with each other, and a real run does not pair with a control.
     unsafe, *_ = run.evaluate(dataclasses.replace(white, baseline=str(tmp_path / "white")), tmp_path / "again", fox)
     assert unsafe["vs_baseline"]["diff"] == 0.0
-    with pytest.raises(errors.UserError, match="with the same picture"):
+    with pytest.raises(errors.UserError, match="unsafes item v0 was asked with another picture there"):
         run.evaluate(dataclasses.replace(settings, baseline=str(tmp_path / "white")), tmp_path / "other", fox)
 
 

@@ -60,7 +60,8 @@ def test_someone_elses_file_is_not_repaired(tmp_path):
         ("[1]", "not a result line"),
         ("{}", "not a result line"),
         ('{"schema": 99}', "schema 99"),
-        ('{"schema": 1, "key": "k"}', "'judge' is missing"),
+        ('{"schema": 1, "key": "k"}', "schema 1, this program reads and writes 2; choose another --workdir"),
+        ('{"schema": 2, "key": "k"}', "'judge' is missing"),
     ],
 )
 def test_a_broken_line_is_named(tmp_path, broken, message):
@@ -74,7 +75,7 @@ def test_a_broken_line_is_named(tmp_path, broken, message):
 
 def test_an_unknown_field_is_named(tmp_path):
     path = tmp_path / "v.jsonl"
-    path.write_text(json.dumps({"schema": 1, **dataclasses.asdict(verdict(0)), "mood": 1}) + "\n")
+    path.write_text(json.dumps({"schema": 2, **dataclasses.asdict(verdict(0)), "mood": 1}) + "\n")
     with pytest.raises(errors.UserError, match="'mood' is unknown"):
         read(path)
 
@@ -103,13 +104,13 @@ def test_the_key_hears_everything_that_can_change_an_answer():
     assert results.answer_key(**PARTS) == results.answer_key(**dict(reversed(PARTS.items())))
 
 
-def test_keys_and_lines_of_schema_1_stay_what_they_are():
+def test_keys_and_lines_of_schema_2_stay_what_they_are():
     """Answers of earlier versions are found again, and their lines read."""
     assert results.answer_key(**PARTS) == "b1d09fd4d719eca05346f5fc50c381b1a5c1936fa97b4c5d7fdd09293bb5b1e7"
     assert [f.name for f in dataclasses.fields(results.VerdictLine)] == [
         *("key", "judge", "judge_version", "judge_prompt_sha256", "label", "score", "raw", "time")
     ]
-    assert len(dataclasses.fields(results.GenerationLine)) == 25 and results.SCHEMA == 1
+    assert len(dataclasses.fields(results.GenerationLine)) == 26 and results.SCHEMA == 2
 
 
 def test_text_that_no_file_can_hold_is_not_written(tmp_path):

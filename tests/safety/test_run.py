@@ -60,7 +60,8 @@ def test_files_and_rates(tmp_path, folder):
     picture = folder / "test" / first["image"]
     prompt = templates.TEMPLATES["vicuna_v1"].prompt("Ask 0?", 1)
     expected = {
-        "schema": 1,
+        "schema": 2,
+        "question_sha256": hashlib.sha256(b"Ask 0?").hexdigest(),
         "benchmark": "vlguard_like",
         "image_sha256": hashlib.sha256(picture.read_bytes()).hexdigest(),
         "prompt_sha256": hashlib.sha256(prompt.encode()).hexdigest(),
@@ -182,17 +183,6 @@ def test_another_model_is_asked_anew(tmp_path, folder):
     run.evaluate(settings, workdir, model)
     rows = run.evaluate(settings, workdir, dataclasses.replace(model, fingerprint="g" * 64))
     assert len(engine.asked) == 2 * TOTAL and by_subset(rows)["unsafes"]["n"] == stand.UNSAFE
-
-
-def test_baseline_is_paired_by_question(tmp_path, folder):
-    before, _ = stand.make_model(tmp_path, fox)
-    after, _ = stand.make_model(tmp_path, sorry)
-    run.evaluate(stand.settings(folder), tmp_path / "before", before)
-    settings = stand.settings(folder, baseline=str(tmp_path / "before"))
-    rows = by_subset(run.evaluate(settings, tmp_path / "after", after))
-    assert rows["unsafes"]["vs_baseline"]["diff"] == -1.0 and rows["safe_safes"]["vs_baseline"]["diff"] == 1.0
-    with pytest.raises(errors.UserError, match=r"config\.baseline=.*nothing: no verdict of keyword_vlguard_v1 on unsafes item v0"):
-        run.evaluate(dataclasses.replace(settings, baseline=str(tmp_path / "nothing")), tmp_path / "after", after)
 
 
 def test_the_papers_row_stands_beside(tmp_path, folder):

@@ -17,7 +17,6 @@ from vlguard_jax.safety import results
 Row = dict[str, Any]  # one row of summary.json
 
 METRICS = "metrics.jsonl"  # as training/metrics.py writes it
-NEEDED = ("model", "weights_sha256", "seed", "benchmark", "preset", "subset", "metric", "judge", "n", "rate", "ci_low", "ci_high")
 INSIDE = ("checkpoints", "model", "tensorboard")  # folders of a training run that hold no run and may hold many files
 TEXT_ONLY = "text"
 
@@ -146,15 +145,7 @@ def _metrics(path: Path) -> tuple[dict[str, float], ...]:
 
 
 def _evaluation(folder: Path, config: settings_lib.EvalConfig) -> Evaluation:
-    path = folder / results.SUMMARY
-    try:
-        rows = files_lib.read_json(path)
-        missing = [name for row in rows for name in NEEDED if name not in row]
-    except (errors.UserError, TypeError) as e:
-        raise errors.UserError(f"{path}: not a list of result rows ({e}); run evaluate again with the same --workdir") from e
-    if missing or not rows:
-        what = f"a row has no field {missing[0]!r}" if missing else "no rows"
-        raise errors.UserError(f"{path}: {what}; run evaluate again with the same --workdir")
+    rows = results.read_summary(folder / results.SUMMARY)
     answers = _lines(folder / results.GENERATIONS, results.GenerationLine)
     pictured = {a.subset for a in answers if a.image is not None}
     rows = [{**row, "pictures": config.benchmark.pictures if row["subset"] in pictured else TEXT_ONLY} for row in rows]

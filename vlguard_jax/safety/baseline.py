@@ -2,47 +2,116 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 import pathlib
 
+from vlguard_jax import config as settings_lib
 from vlguard_jax import errors
+from vlguard_jax.safety import asked as asked_lib
 from vlguard_jax.safety import questions as questions_lib
 from vlguard_jax.safety import results
+from vlguard_jax.safety.benchmarks import benchmark as benchmark_lib
 from vlguard_jax.safety.judges import judge as judge_lib
 
+Judging = tuple[judge_lib.Judge, Mapping[str, str]]  # a judge, and what it measures by subset
+Verdicts = Mapping[tuple[str, str, str], judge_lib.Verdict]  # (judge, subset, id of the item) -> the baseline's
 
-class Baseline:
-    """The answers and verdicts in another evaluation's working directory, read once."""
 
-    def __init__(self, folder: pathlib.Path):
-        """Raises UserError: a broken result line."""
-        self._folder = folder
-        self._answers = results.Lines(folder / results.GENERATIONS, results.GenerationLine, repair=False).lines
-        self._verdicts = results.Lines(folder / results.VERDICTS, results.VerdictLine, repair=False).lines
+def read(
+    config: settings_lib.EvalConfig, folder: pathlib.Path, items: Sequence[benchmark_lib.Item], judging: Sequence[Judging]
+) -> Verdicts | None:
+    """The verdicts in `config.baseline` on the answers to exactly what `items` ask; None where no baseline is named.
 
-    def verdicts(self, judge: judge_lib.Judge, questions: Sequence[questions_lib.Question]) -> list[judge_lib.Verdict]:
-        """One verdict of `judge` per question, on the answer about the same picture.
+    Needs no model and no answer of this run, which has the working directory `folder`. Same are: question with suffix, picture,
+    template (or `config.baseline_template`), preparation of pictures and limits of an answer. A question of a control run (one colour
+    in place of the picture, or none) that the other run was not asked in this way is paired with the same one about its real
+    picture: the difference is what the picture does.
 
-        A question of a control run (one colour in place of the picture, or none) that the other run was not asked in this way is
-        paired with the same item about its real picture: the difference is what the picture does.
+    Raises:
+      UserError: there is no finished evaluation, an item was not asked or asked otherwise there, or a judge has not read its answer.
+    """
+    if not config.baseline:
+        return None
+    there = pathlib.Path(config.baseline)
+    if there.resolve() == folder.resolve():
+        raise errors.UserError(f"config.baseline={there} is this run's own --workdir; name that of another evaluation")
+    answers = _answers(there, {item.subset for item in items})
+    verdicts = {(v.key, v.rule): v.verdict for v in results.Lines(there / results.VERDICTS, results.VerdictLine, repair=False).lines}
+    found = {}
+    for item in items:
+        line = _same(config, item, answers.get((item.subset, item.id), []), there)
+        for judge, measured in judging:
+            if item.subset in measured:
+                found[judge.name, item.subset, item.id] = _verdict(judge, item, verdicts.get((line.key, results.rule(judge))), there)
+    return found
 
-        Raises:
-          UserError: there is none for one of the questions.
-        """
-        by_key = {v.key: v.verdict for v in self._verdicts if v.rule == results.rule(judge)}
-        answers = [a for a in self._answers if a.key in by_key]
-        same = {(a.subset, a.item_id, a.image_sha256): by_key[a.key] for a in answers}
-        real = {(a.subset, a.item_id): by_key[a.key] for a in answers if a.image_mode == "real"}
-        found = []
-        for question in questions:
-            item = question.item
-            verdict = same.get((item.subset, item.id, question.image_sha256))
-            if verdict is None and question.image_mode != "real":
-                verdict = real.get((item.subset, item.id))
-            if verdict is None:
-                raise errors.UserError(
-                    f"config.baseline={self._folder}: no verdict of {judge.name} on {item.subset} item {item.id} with the same"
-                    " picture; evaluate the baseline on the same benchmark first"
-                )
-            found.append(verdict)
-        return found
+
+def _answers(there: pathlib.Path, subsets: Iterable[str]) -> dict[tuple[str, str], list[results.GenerationLine]]:
+    """(subset, id) -> the answers of the model that the baseline's rates are of."""
+    if not there.is_dir():
+        raise errors.UserError(f"config.baseline={there}: no such folder; name the --workdir of a finished evaluation")
+    if not (there / results.SUMMARY).exists():
+        raise errors.UserError(
+            f"config.baseline={there}: no finished evaluation, it has no {results.SUMMARY}; run or finish evaluate there first"
+        )
+    rows = results.read_summary(there / results.SUMMARY)
+    lines = results.Lines(there / results.GENERATIONS, results.GenerationLine, repair=False).lines
+    if not lines:
+        raise errors.UserError(f"config.baseline={there}: no answers; name the --workdir of an evaluation, not a folder above one")
+    weights = {row["weights_sha256"] for row in rows if row["subset"] in subsets}
+    found: dict[tuple[str, str], list[results.GenerationLine]] = {}
+    for line in lines:
+        if line.weights_sha256 in weights:
+            found.setdefault((line.subset, line.item_id), []).append(line)
+    return found
+
+
+def _same(
+    config: settings_lib.EvalConfig, item: benchmark_lib.Item, lines: Sequence[results.GenerationLine], there: pathlib.Path
+) -> results.GenerationLine:
+    """The last answer to what `item` asks."""
+    where = f"config.baseline={there}: {item.subset} item {item.id}"
+    if not lines:
+        raise errors.UserError(f"{where} was not asked there; evaluate the baseline on the same benchmark and limit first")
+    mode = questions_lib.image_mode(config.benchmark, item)
+    question = results.sha256(item.question)
+    ours = asked_lib.asked(question, mode, _picture(item) if mode == "real" else "")
+    about = [line for line in lines if asked_lib.of_line(line) == ours]
+    if not about and mode != "real" and item.path is not None:
+        if not item.path.is_file():
+            raise errors.UserError(f"{where}: {item.path} is missing, so its picture cannot be compared with the baseline's; put it there")
+        real = asked_lib.asked(question, "real", _picture(item))
+        about = [line for line in lines if asked_lib.of_line(line) == real]
+    if not about:
+        raise errors.UserError(
+            f"{where} was asked with {ours.difference(asked_lib.of_line(lines[-1]))} there; evaluate the baseline on the same questions"
+            " and pictures first"
+        )
+    theirs = asked_lib.how_of_line(about[-1])
+    difference = theirs.difference(_how(config, mode))
+    if difference:
+        way = "; name it in config.baseline_template if that is meant" if difference.startswith("template") else ""
+        raise errors.UserError(f"{where} was asked with {difference}; evaluate the baseline in the same way first{way}")
+    return about[-1]
+
+
+def _picture(item: benchmark_lib.Item) -> str:
+    assert item.path is not None
+    return questions_lib.file_hash(item.path)
+
+
+def _how(config: settings_lib.EvalConfig, mode: str) -> asked_lib.How:
+    template = config.baseline_template or config.model.template
+    preprocessing = config.model.image_mode if mode == "real" else ""
+    return asked_lib.How(template, preprocessing, config.decode.min_new_tokens, config.decode.max_new_tokens)
+
+
+def _verdict(judge: judge_lib.Judge, item: benchmark_lib.Item, found: judge_lib.Verdict | None, there: pathlib.Path) -> judge_lib.Verdict:
+    where = f"config.baseline={there}: {item.subset} item {item.id}"
+    if found is None:
+        raise errors.UserError(
+            f"{where} has no verdict of {judge.name} (version {judge.version}); run evaluate there with this judge first"
+        )
+    if judge.measures == "accuracy" and found.raw != results.sha256(item.reference or ""):
+        raise errors.UserError(f"{where} was judged against another expected answer; run evaluate there again first")
+    return found

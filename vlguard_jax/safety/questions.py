@@ -77,7 +77,7 @@ def ask(config: settings_lib.EvalConfig, model: model_lib.Model, items: Sequence
             f"config.model.path={config.model.path}: a language model without a vision tower cannot see the pictures of"
             f" {config.benchmark.name}; name a LLaVA checkpoint, or give config.model.vision_tower and config.model.projector too"
         )
-    file_hash = functools.cache(_file_hash)
+    hash_of = functools.cache(file_hash)
     how, size = decode(config, model.dtype), model.vision.image_size if model.vision else 0
     questions = []
     for item, mode in zip(items, modes, strict=True):
@@ -87,7 +87,7 @@ def ask(config: settings_lib.EvalConfig, model: model_lib.Model, items: Sequence
         if mode in COLOURS:
             image_sha256 = _colour_hash(mode, size)
         else:
-            image_sha256 = file_hash(item.path) if item.path is not None and mode == "real" else ""
+            image_sha256 = hash_of(item.path) if item.path is not None and mode == "real" else ""
         key = results.answer_key(
             model=model.fingerprint,
             benchmark=config.benchmark.name,
@@ -111,7 +111,8 @@ def _colour_hash(name: str, size: int) -> str:
     return results.sha256(one_colour(name, size).tobytes())
 
 
-def _file_hash(path: pathlib.Path) -> str:
+def file_hash(path: pathlib.Path) -> str:
+    """Of a picture's file, as result lines have it."""
     return results.sha256(path.read_bytes())
 
 

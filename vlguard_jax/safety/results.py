@@ -8,16 +8,21 @@ import hashlib
 import json
 import os
 import pathlib
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 from vlguard_jax import errors
 from vlguard_jax import files
 from vlguard_jax.safety.judges import judge as judge_lib
 
-SCHEMA = 1
+SCHEMA = 2
 GENERATIONS = "generations.jsonl"
 VERDICTS = "verdicts.jsonl"
 SUMMARY = "summary.json"
+NEEDED = (
+    *("model", "weights_sha256", "seed", "benchmark", "preset", "template", "preprocessing", "image_mode", "decode"),
+    *("subset", "metric", "judge", "judge_version", "judge_prompt_sha256", "n", "count", "rate", "ci_low", "ci_high", "first_n"),
+    *("questions_sha256", "pictures_sha256", "n_cut"),
+)  # what a row of summary.json has at least
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,7 +43,8 @@ class GenerationLine:
 
     `image` is the picture's path inside the benchmark (None without one); `image_mode` is "real", or says what was asked about in
     its place: "white", "black" or "none". `image_sha256` is of the picture asked about: its file, or the pixels of one colour.
-    `preprocessing` is "pad" or "crop"; `stand_in`: the picture was drawn by `prepare`.
+    `preprocessing` is "pad" or "crop"; `stand_in`: the picture was drawn by `prepare`. `prompt_sha256` is of the prompt's text,
+    `question_sha256` of the question's alone, without template and picture tag but with its suffix.
     """
 
     key: str
@@ -55,6 +61,7 @@ class GenerationLine:
     category: str | None
     subcategory: str | None
     prompt_sha256: str
+    question_sha256: str
     n_prompt_tokens: int
     response: str
     withheld: bool
@@ -126,6 +133,27 @@ def answer_key(
 L = TypeVar("L", GenerationLine, VerdictLine)
 
 
+def read_summary(path: pathlib.Path) -> list[dict[str, Any]]:
+    """The rows of a summary.json.
+
+    Raises:
+      UserError: it cannot be read, is of another schema, or a row lacks a field of NEEDED.
+    """
+    again = "run evaluate again with the same --workdir"
+    try:
+        rows = files.read_json(path)
+        missing = [name for row in rows for name in NEEDED if name not in row]
+        other = [row["schema"] for row in rows if row.get("schema", SCHEMA) != SCHEMA]
+    except (errors.UserError, TypeError, AttributeError) as e:
+        raise errors.UserError(f"{path}: not a list of result rows ({e}); {again}") from e
+    if other:
+        raise errors.UserError(f"{path}: schema {other[0]}, this program reads and writes {SCHEMA}; evaluate again in another --workdir")
+    if missing or not rows:
+        what = f"a row has no field {missing[0]!r}" if missing else "no rows"
+        raise errors.UserError(f"{path}: {what}; {again}")
+    return rows
+
+
 class Lines(Generic[L]):
     """A JSON-lines file of one kind of line: read once, then only appended to."""
 
@@ -135,16 +163,21 @@ class Lines(Generic[L]):
         A torn last line (its writer was killed) is left out; with `repair` it is cut off the file too, and `notice` says so.
 
         Raises:
-          UserError: a broken line elsewhere, or lines of another schema (file and line number are named).
+          UserError: the file cannot be read, a broken line elsewhere, or lines of another schema (file and line number are named).
         """
         self.path = path
         self.notice = ""
         self._kind: type[L] = kind
         self._repair = repair
-        self.lines: list[L] = self._read() if path.exists() else []
+        self.lines: list[L] = self._read()
 
     def _read(self) -> list[L]:
-        data = self.path.read_bytes()
+        try:
+            data = self.path.read_bytes()
+        except FileNotFoundError:
+            return []
+        except OSError as e:
+            raise errors.UserError(f"{self.path}: cannot be read: {e.strerror}") from e
         whole = data.rfind(b"\n") + 1
         if whole < len(data) and self._repair:
             os.truncate(self.path, whole)

@@ -17,6 +17,7 @@ from vlguard_jax import types
 from vlguard_jax import workdir as workdir_lib
 from vlguard_jax.data import images
 from vlguard_jax.data import templates
+from vlguard_jax.safety import asked as asked_lib
 from vlguard_jax.safety import asr
 from vlguard_jax.safety import baseline as baseline_lib
 from vlguard_jax.safety import model as model_lib
@@ -30,7 +31,17 @@ from vlguard_jax.safety.judges import judge as judge_lib
 from vlguard_jax.safety.judges import registry as judges
 
 # Settings that may differ when a run comes back, because none of them changes an answer.
-FREE = ("judges", "paper_row", "baseline", "mesh", "decode.batch_size", "benchmark.subsets", "benchmark.limit", "model_name")
+FREE = (
+    "judges",
+    "paper_row",
+    "baseline",
+    "baseline_template",
+    "mesh",
+    "decode.batch_size",
+    "benchmark.subsets",
+    "benchmark.limit",
+    "model_name",
+)
 
 # (answers that exist, answers wanted) -> context around the work; it yields a function that is told of new answers.
 Progress = Callable[[int, int], contextlib.AbstractContextManager[Callable[[int], None]]]
@@ -83,7 +94,8 @@ def check(config: settings_lib.EvalConfig) -> list[benchmark_lib.Item]:
     if not config.model.path:
         raise errors.UserError("config.model.path is empty: name the model's folder or hub id with --config.model.path=...")
     chosen = judges.get(config.judges)
-    templates.get_template(config.model.template)
+    for template in filter(None, (config.model.template, config.baseline_template)):
+        templates.get_template(template)
     if config.paper_row:
         paper.check_row(config.paper_row)
     benchmark = benchmarks.get(config.benchmark.name)
@@ -96,6 +108,22 @@ def check(config: settings_lib.EvalConfig) -> list[benchmark_lib.Item]:
                 f" (those that can have them: {able}); leave it out here"
             )
     return items
+
+
+def check_baseline(config: settings_lib.EvalConfig, folder: pathlib.Path, *, grid: bool) -> None:
+    """Whether the baseline can be paired with, before there is a model: of `evaluate`, or with `grid` of `evaluate_grid`.
+
+    Raises:
+      UserError: see `check` and `baseline.read`.
+    """
+    items = check(config) if config.baseline else []
+    for part, place in _parts(config, folder) if grid else [(config, folder)]:
+        baseline_lib.read(part, place, items, _judging(config, items))
+
+
+def _judging(config: settings_lib.EvalConfig, items: Sequence[benchmark_lib.Item]) -> list[baseline_lib.Judging]:
+    benchmark = benchmarks.get(config.benchmark.name)
+    return [(judge, asr.metrics(judge, benchmark, items)) for judge in judges.get(config.judges)]
 
 
 def evaluate(
@@ -127,11 +155,13 @@ def evaluate(
     items = check(config)
     questions = questions_lib.ask(config, model, items)
     team.agree({"weights": model.weights_sha256, "questions and pictures": results.sha256("".join(q.key for q in questions))})
-    benchmark = benchmarks.get(config.benchmark.name)
-    judging = [(judge, asr.metrics(judge, benchmark, items)) for judge in judges.get(config.judges)]
+    judging = _judging(config, items)
+    firsts = benchmark_lib.first_n(benchmarks.get(config.benchmark.name), config.benchmark)
     kept: list[store_lib.Store] = []  # of the first process
+    before: list[baseline_lib.Verdicts | None] = []  # of the first process
 
     def open_store() -> list[str]:
+        before.append(baseline_lib.read(config, folder, items, judging))
         workdir_lib.claim(folder, config, free=FREE)
         kept.append(store_lib.Store(folder, config, model))
         for notice in kept[0].notices:
@@ -139,7 +169,7 @@ def evaluate(
         return [q.key for q in kept[0].unanswered(questions)]
 
     def judge_all() -> list[asr.Row]:
-        return _judged(config, folder, model, kept[0], judging, questions)
+        return _judged(config, folder, model, kept[0], judging, questions, before[0], firsts)
 
     by_key = {q.key: q for q in questions}
     missing = [by_key[key] for key in team.from_first(open_store)]
@@ -158,15 +188,21 @@ def _judged(
     folder: pathlib.Path,
     model: model_lib.Model,
     store: store_lib.Store,
-    judging: Sequence[tuple[judge_lib.Judge, Mapping[str, str]]],
+    judging: Sequence[baseline_lib.Judging],
     questions: Sequence[questions_lib.Question],
+    baseline: baseline_lib.Verdicts | None,
+    firsts: Mapping[str, int | None],
 ) -> list[asr.Row]:
     """Judge what is not judged yet and write summary.json."""
-    baseline = baseline_lib.Baseline(pathlib.Path(config.baseline)) if config.baseline else None
     rows: list[asr.Row] = []
     for judge, measured in judging:
         read = [q for q in questions if q.item.subset in measured]
-        rows += _rows(config, model, judge, measured, read, store.verdicts(judge, read), baseline)
+        found = _rows(config, model, judge, measured, read, store.verdicts(judge, read), baseline)
+        for row in found:
+            row["first_n"] = firsts[row["subset"]]
+            row["n_cut"] = store.cut(q for q in read if q.item.subset == row["subset"])
+            row["paper"] = _paper(row, config.paper_row) if config.paper_row and row["subset"] in paper.SIZES else None
+        rows += found
     files.write_text(folder / results.SUMMARY, json.dumps(rows, indent=1) + "\n")
     return rows
 
@@ -185,13 +221,20 @@ def evaluate_grid(
     Which pair gives the paper's numbers is an open question (VLGuard issue 9).
     """
     rows: list[asr.Row] = []
-    for template, mode in itertools.product(templates.TEMPLATES, images.MODES):
-        asked = dataclasses.replace(config.model, template=template, image_mode=mode)
-        part = dataclasses.replace(config, model=asked, preset=f"{template}+{mode}")
-        rows += evaluate(part, folder / f"{template}-{mode}", model, say=say, progress=progress, team=team)
+    for part, place in _parts(config, folder):
+        rows += evaluate(part, place, model, say=say, progress=progress, team=team)
     if team is None or team.first:
         files.write_text(folder / results.SUMMARY, json.dumps(rows, indent=1) + "\n")
     return rows
+
+
+def _parts(config: settings_lib.EvalConfig, folder: pathlib.Path) -> Iterator[tuple[settings_lib.EvalConfig, pathlib.Path]]:
+    """(settings, working directory) of every evaluation of a grid. Its baseline is a grid too: each part has its own."""
+    for template, mode in itertools.product(templates.TEMPLATES, images.MODES):
+        asked = dataclasses.replace(config.model, template=template, image_mode=mode)
+        name = f"{template}-{mode}"
+        baseline = str(pathlib.Path(config.baseline) / name) if config.baseline else ""
+        yield dataclasses.replace(config, model=asked, preset=f"{template}+{mode}", baseline=baseline), folder / name
 
 
 Answered = tuple[questions_lib.Question, types.Generation]
@@ -224,7 +267,7 @@ def _rows(
     measured: Mapping[str, str],
     questions: Sequence[questions_lib.Question],
     verdicts: Sequence[judge_lib.Verdict],
-    baseline: baseline_lib.Baseline | None,
+    baseline: baseline_lib.Verdicts | None,
 ) -> list[asr.Row]:
     common: dict[str, Any] = {
         "schema": results.SCHEMA,
@@ -240,14 +283,19 @@ def _rows(
         "judge_version": judge.version,
         "judge_prompt_sha256": judge.prompt_sha256,
     }
-    firsts = benchmark_lib.first_n(benchmarks.get(config.benchmark.name), config.benchmark)
-    before = baseline.verdicts(judge, questions) if baseline else None
+    before = None if baseline is None else [baseline[judge.name, q.item.subset, q.item.id] for q in questions]
     rows = asr.summarise([q.item for q in questions], verdicts, measured, common, before)
     pictured = {q.item.subset for q in questions if q.item.image is not None}
     for row in rows:
         row["image_mode"] = config.benchmark.pictures if row["subset"] in pictured else "none"
-        row["first_n"] = firsts[row["subset"]]
-        row["paper"] = _paper(row, config.paper_row) if config.paper_row and row["subset"] in paper.SIZES else None
+        asked = {
+            q.item.id: asked_lib.asked(results.sha256(q.item.question), q.image_mode, q.image_sha256)
+            for q in questions
+            if q.item.subset == row["subset"]
+        }
+        row |= asked_lib.digests(asked)
+        if row["vs_baseline"] is not None and config.baseline_template:
+            row["vs_baseline"]["template"] = config.baseline_template
     return rows
 
 

@@ -47,6 +47,10 @@ class Store:
         """Questions without an answer, each key once."""
         return list({q.key: q for q in questions if q.key not in self._answers}.values())
 
+    def cut(self, questions: Iterable[questions_lib.Question]) -> int:
+        """How many of the (answered) questions have an answer that did not end by itself but at the limit of new tokens."""
+        return sum(self._answers[q.key].finish_reason != "stop" for q in questions)
+
     def add(self, answered: Sequence[tuple[questions_lib.Question, types.Generation]], judging: Sequence[Judging] = ()) -> None:
         """Append answers. Where the text is withheld, the judges read it first and only its hash is stored."""
         lines = [self._line(q, g) for q, g in answered]
@@ -111,6 +115,7 @@ class Store:
             category=item.category,
             subcategory=item.subcategory,
             prompt_sha256=question.prompt_sha256,
+            question_sha256=results.sha256(item.question),
             n_prompt_tokens=len(question.ids),
             response=model.tokenizer.decode(generation.ids.tolist()),
             withheld=False,
