@@ -117,6 +117,26 @@ def test_real_pictures_are_checked_and_linked(metadata, tmp_path):
     assert (out / "test").is_symlink() and not reader.open_prepared(out, "test").stand_in
 
 
+@pytest.mark.parametrize("zipped", [False, True])
+@pytest.mark.parametrize("damage", ["cut", "middle", "empty", "text"])
+def test_a_picture_that_cannot_be_read_is_named(metadata, tmp_path, zipped, damage):
+    source = tmp_path / "unzipped"
+    for name in vlguard.SPLITS:
+        for item in vlguard.read_items(metadata, name):
+            stand.write_picture(source / name / item.image, size=(300, 200))
+    path = source / "train" / "set" / "2.jpg"
+    whole = path.read_bytes()
+    middle = whole[:400] + b"\xff\xda" * 50 + whole[500:]  # what a look at the head and the last bytes does not see
+    path.write_bytes({"cut": whole[:200], "middle": middle, "empty": b"", "text": b"<html>"}[damage])
+    if zipped:
+        for name in vlguard.SPLITS:
+            shutil.make_archive(str(source / name), "zip", source, name)
+            shutil.rmtree(source / name)
+    with pytest.raises(errors.UserError, match=r"unzipped: 1 of 11 pictures are not readable, first: train/set/2\.jpg: ") as caught:
+        vlguard_folder.prepare(metadata, tmp_path / "out", source, stand_in=False)
+    assert "\n" not in str(caught.value) and not (tmp_path / "out").exists() and not (tmp_path / "out.partial").exists()
+
+
 def test_zipped_pictures_need_no_unpacking(metadata, tmp_path):
     for split in vlguard.SPLITS:
         with zipfile.ZipFile(metadata / f"{split}.zip", "w") as file:  # beside the JSON files, as they are downloaded

@@ -6,6 +6,7 @@ import json
 
 import pytest
 
+from tests.data import stand as data_stand
 from tests.safety import stand
 from vlguard_jax import config
 from vlguard_jax import errors
@@ -226,11 +227,42 @@ def test_a_language_model_cannot_look(tmp_path, folder):
         run.evaluate(stand.settings(folder), tmp_path / "work", model)
 
 
-def test_a_broken_picture_is_named_with_its_record(tmp_path, folder):
-    (folder / "test/set/1.png").write_bytes(b"no picture")
-    model, _ = stand.make_model(tmp_path, fox)
-    with pytest.raises(errors.UserError, match=r"set/1\.png: not a readable picture \(picture of unsafes item v1\)"):
+@pytest.mark.parametrize("damage", [b"no picture", b"", 200, -30])
+@pytest.mark.parametrize("record", ["0.jpg", "5.png"])
+def test_a_broken_picture_is_found_before_the_first_answer(tmp_path, folder, record, damage):
+    path = folder / "test/set" / record
+    whole = data_stand.write_picture(path, size=(300, 200)).read_bytes()
+    path.write_bytes(damage if isinstance(damage, bytes) else whole[:damage])
+    model, engine = stand.make_model(tmp_path, fox)
+    subset = "unsafes" if record == "0.jpg" else "safe_unsafes"
+    message = rf"1 of 7 pictures cannot be used, first .*{record}: not a readable picture \(picture of {subset} item v{record[0]}\): .+"
+    with pytest.raises(errors.UserError, match=message):
         run.evaluate(stand.settings(folder), tmp_path / "work", model)
+    assert not engine.asked and not (tmp_path / "work").exists()
+
+
+def test_only_pictures_that_are_still_to_be_shown_are_read(tmp_path, folder):
+    """Judging again, or a control, needs none."""
+    model, engine = stand.make_model(tmp_path, fox)
+    for name in ("0.jpg", "5.png"):
+        (folder / "test/set" / name).write_bytes(b"no picture")
+    settings = stand.settings(folder)
+    run.evaluate(dataclasses.replace(settings, benchmark=dataclasses.replace(settings.benchmark, pictures="white")), tmp_path / "w", model)
+    look = dataclasses.replace(settings, benchmark=dataclasses.replace(settings.benchmark, limit=1, subsets=("safe_safes",)))
+    assert run.evaluate(look, tmp_path / "work", model)[0]["n"] == 1
+    assert len(engine.asked) == TOTAL + 1
+
+
+def test_a_picture_too_long_for_this_mode(tmp_path, folder):
+    """What one mode takes the other one may not."""
+    data_stand.write_picture(folder / "test/set/1.png", size=(8000, 1))
+    model, _ = stand.make_model(tmp_path, fox)
+    tower = dataclasses.replace(model.vision, image_size=336)
+    big = dataclasses.replace(model, vision=tower)
+    settings = stand.settings(folder)
+    with pytest.raises(errors.UserError, match=r"1\.png: not a readable picture .*too long and narrow"):
+        run.evaluate(dataclasses.replace(settings, model=config.ModelSettings("m", image_mode="crop")), tmp_path / "crop", big)
+    run.evaluate(settings, tmp_path / "pad", big)
 
 
 def test_a_picture_tag_in_a_question_names_its_record(tmp_path, folder):

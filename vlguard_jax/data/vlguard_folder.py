@@ -15,6 +15,7 @@ import pathlib
 import shutil
 
 from vlguard_jax import errors
+from vlguard_jax.data import picture_check
 from vlguard_jax.data import pictures
 from vlguard_jax.data import standin
 from vlguard_jax.data import vlguard
@@ -56,7 +57,7 @@ def prepare(metadata: pathlib.Path, out: pathlib.Path, images: pathlib.Path | No
     linked to, train.zip and test.zip are unpacked.
 
     Raises:
-      UserError: records or pictures are missing, their number is not the published one, or `out` holds something else.
+      UserError: records or pictures are missing or not readable, their number is not the published one, or `out` holds something else.
     """
     if stand_in and images is not None:
         raise errors.UserError("--images and --stand_in_images exclude each other: give one of them")
@@ -160,12 +161,16 @@ def _check_pictures(items: dict[str, list[vlguard.Item]], source: pathlib.Path) 
     if vlguard.is_stand_in(source):
         raise errors.UserError(f"{source}: its pictures are drawn stand-ins, not VLGuard's; {ACCESS}, or rehearse with --stand_in_images")
     wanted = {f"{name}/{item.image}" for name in items for item in items[name]}
-    missing = pictures.open_store(str(source)).missing(sorted(wanted))
+    bad = picture_check.check(pictures.open_store(str(source)), sorted(wanted), "decode")
+    missing = [name for name, reason in bad.items() if reason == picture_check.MISSING]
     if missing:
         raise errors.UserError(
             f"{source}: {len(missing)} of {len(wanted)} pictures are missing, first: {', '.join(missing[:3])}; {ACCESS},"
             " or rehearse with --stand_in_images"
         )
+    if bad:
+        first = min(bad)
+        raise errors.UserError(f"{source}: {len(bad)} of {len(wanted)} pictures are not readable, first: {first}: {bad[first]}")
 
 
 def _lay_out(items: list[vlguard.Item], source: pathlib.Path, folder: pathlib.Path) -> None:

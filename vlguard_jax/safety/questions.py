@@ -15,6 +15,8 @@ from vlguard_jax import errors
 from vlguard_jax import types
 from vlguard_jax.data import conversations
 from vlguard_jax.data import images
+from vlguard_jax.data import picture_check
+from vlguard_jax.data import pictures as pictures_lib
 from vlguard_jax.data import templates
 from vlguard_jax.safety import model as model_lib
 from vlguard_jax.safety import results
@@ -114,6 +116,32 @@ def _colour_hash(name: str, size: int) -> str:
 def file_hash(path: pathlib.Path) -> str:
     """Of a picture's file, as result lines have it."""
     return results.sha256(path.read_bytes())
+
+
+def check_pictures(questions: Sequence[Question], model: model_lib.Model, mode: str) -> None:
+    """Read every picture that the questions need, as `prompts` will, so that a bad one is found before the first answer.
+
+    Raises:
+      UserError: some cannot be used; their number, and the first with its record.
+    """
+    shown = [q for q in questions if q.image_mode == "real" and model.vision is not None]
+    of: dict[pathlib.Path, dict[str, Question]] = {}
+    for question in shown:
+        path, name = question.item.path, question.item.image
+        assert path is not None and name is not None
+        of.setdefault(path.parents[len(pathlib.PurePath(name).parts) - 1], {}).setdefault(name, question)
+    bad: list[tuple[Question, str]] = []
+    for folder, named in of.items():
+        assert model.vision is not None
+        store = pictures_lib.open_store(str(folder))
+        faults = picture_check.check(store, list(named), "decode", mode=mode, size=model.vision.image_size)
+        bad += [(named[name], reason) for name, reason in faults.items()]
+    if bad:
+        (question, reason), total = bad[0], sum(len(named) for named in of.values())
+        raise errors.UserError(
+            f"{len(bad)} of {total} pictures cannot be used, first {question.item.path}: not a readable picture (picture of"
+            f" {question.item.subset} item {question.item.id}): {reason}"
+        )
 
 
 def prompts(questions: Iterable[Question], model: model_lib.Model, mode: str) -> Iterator[types.Prompt]:

@@ -149,7 +149,8 @@ def evaluate(
       the rows of summary.json, one per judge and subset; in every process of a team.
 
     Raises:
-      UserError: see `check`, `questions.ask`, `store.Store` and `workdir.claim`.
+      UserError: see `check`, `questions.ask`, `baseline.read`, `store.Store`, `questions.check_pictures` and `workdir.claim`; all of
+        it comes before the first answer.
     """
     team = team or Alone()
     items = check(config)
@@ -161,12 +162,15 @@ def evaluate(
     before: list[baseline_lib.Verdicts | None] = []  # of the first process
 
     def open_store() -> list[str]:
+        workdir_lib.check(folder, config, free=FREE)
         before.append(baseline_lib.read(config, folder, items, judging))
-        workdir_lib.claim(folder, config, free=FREE)
         kept.append(store_lib.Store(folder, config, model))
+        unanswered = kept[0].unanswered(questions)
+        questions_lib.check_pictures(unanswered, model, config.model.image_mode)
+        workdir_lib.claim(folder, config, free=FREE)
         for notice in kept[0].notices:
             say(notice)
-        return [q.key for q in kept[0].unanswered(questions)]
+        return [q.key for q in unanswered]
 
     def judge_all() -> list[asr.Row]:
         return _judged(config, folder, model, kept[0], judging, questions, before[0], firsts)
