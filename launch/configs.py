@@ -1,76 +1,155 @@
-"""Checks the configs that a launch file names before a machine is paid for: the file, its argument, every overridden setting."""
+"""Reads the commands of a job as the machine will, before it is paid for: flags, config file, every overridden setting."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+import dataclasses
+import functools
 import importlib.util
 import pathlib
+import pickle
+import re
+import subprocess
+import sys
 from typing import Any
 
+from absl import flags
+from ml_collections import config_dict
+from ml_collections import config_flags
+
 from launch import spec as spec_lib
+from vlguard_jax import cli
 from vlguard_jax import config as settings_lib
 from vlguard_jax import errors
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
-KINDS = {"train": settings_lib.TrainConfig, "evaluate": settings_lib.EvalConfig}
+KINDS = {"train": settings_lib.TrainConfig, "evaluate": settings_lib.EvalConfig, "prepare": settings_lib.TrainConfig}
+WITHOUT_POSITIONAL = ("train", "evaluate", "convert", "quickstart")
+# Flags that name a file to read flags or a config from; a config is named by the key of that name.
+_FILES = re.compile(r"--?(no)?(flagfile|config)($|=)")
+
+# Commands define flags of the same names, so each is asked in a process of its own. Flags cannot be pickled, what they are made of can.
+_TELL = """
+import importlib, pickle, sys
+from absl import flags
+importlib.import_module(sys.argv[1])
+known = {flag.name: flag for flag in (flags.FLAGS[name] for name in flags.FLAGS)}
+told = [(f.name, f.parser, f.default, f.boolean) for f in known.values() if f.name != "config"]
+sys.stdout.buffer.write(pickle.dumps(("config" in known, told)))
+"""
+
+
+@dataclasses.dataclass(frozen=True)
+class _Command:
+    """What a command takes: whether a config, and its flags as (name, parser, default, whether boolean)."""
+
+    config: bool
+    flags: tuple[tuple[str, flags.ArgumentParser[Any], Any, bool], ...]
 
 
 def check(job: spec_lib.Job) -> None:
-    """Resolve the config of every train and evaluate step with its overrides, as the command would.
+    """Read every command of the job as it would be read where it runs.
 
     Raises:
-      UserError: a file that does not exist, an unknown setting, a wrong value.
+      UserError: a config file that does not exist or is not part of the checkout, an unknown flag or setting, a wrong value, a name
+        (judge, subset, template, loss) that is not known.
     """
-    for step in job.spec.steps:
-        if step.run in KINDS:
-            try:
-                _check_step(step)
-            except errors.UserError as e:
-                raise errors.UserError(f"job {job.name}, {step.run}: {e}") from e
+    for step, (name, *arguments) in zip(job.spec.steps, job.commands, strict=True):
+        try:
+            _check_command(name, step, arguments)
+        except errors.UserError as e:
+            raise errors.UserError(f"job {job.name}, {step.run}: {e}") from e
 
 
-def _check_step(step: spec_lib.Step) -> None:
-    if not step.config:
+def _check_command(name: str, step: spec_lib.Step, arguments: Sequence[str]) -> None:
+    for argument in step.arguments:
+        if _FILES.match(argument):
+            raise errors.UserError(f"arguments: {errors.short(argument)} cannot be given here; a config is named by the key 'config'")
+    if name in ("train", "evaluate") and not step.config:
         raise errors.UserError("no config is named")
-    config = _load(step.config)
-    for key, value in step.overrides.items():
-        _override(config, key, value)
-    settings_lib.resolve(config, KINDS[step.run])
+    command = _command(name)
+    argv = [name, *(argument for argument in arguments if not argument.startswith("--config="))]
+    known = flags.FlagValues()
+    for flag, parser, default, boolean in command.flags:
+        flags.DEFINE_flag(flags.Flag(parser, None, flag, default, "", boolean=boolean), known)
+    config = None
+    if step.config:
+        if not command.config:
+            raise errors.UserError(f"takes no config, but {errors.short(step.config)} is given")
+        config = _load(step.config)
+        try:
+            config_flags.DEFINE_config_dict("config", config, flag_values=known, sys_argv=argv)
+        except cli.FLAG_ERRORS as e:
+            raise errors.UserError(cli.flag_message(e)) from e
+    positional = cli.parse_flags(argv, known)
+    if positional and name in WITHOUT_POSITIONAL:
+        raise errors.UserError(f"unexpected argument {errors.short(positional[0])}; {name} takes flags only")
+    if name == "prepare":
+        _check_prepare(positional, known)
+    if config is not None:
+        _check_names(settings_lib.resolve(config, KINDS[name]))
 
 
-def _load(name: str) -> Any:
+@functools.cache
+def _command(name: str) -> _Command:
+    module = f"vlguard_jax.{name}.__main__" if name == "quickstart" else f"vlguard_jax.{name}"
+    done = subprocess.run([sys.executable, "-c", _TELL, module], cwd=ROOT, capture_output=True)
+    if done.returncode:
+        raise RuntimeError(f"{module} cannot be imported: {done.stderr.decode(errors='replace')[-1000:]}")
+    config, told = pickle.loads(done.stdout)  # of the process above, which runs this checkout
+    return _Command(config, tuple(told))
+
+
+def _load(name: str) -> config_dict.ConfigDict:
+    """The config of FILE or FILE:argument, which must be part of this checkout: reading it runs it."""
     path, _, argument = name.partition(":")
-    file = ROOT / path
-    if not file.is_file():
-        known = [str(p.relative_to(ROOT)) for p in (ROOT / "configs").rglob("*.py")]
-        raise errors.UserError(f"{path}: no such config file{errors.nearest(path, known)}")
-    module_spec = importlib.util.spec_from_file_location(f"launch_config_{file.stem}", file)
-    assert module_spec and module_spec.loader
-    module = importlib.util.module_from_spec(module_spec)
-    module_spec.loader.exec_module(module)
-    return module.get_config(argument) if argument else module.get_config()
-
-
-def _override(config: Any, key: str, value: spec_lib.Value) -> None:
-    *sections, last = key.split(".")
-    for name in (*sections, last):
-        if not hasattr(config, "keys") or name not in config.keys():  # noqa: SIM118 -- a ConfigDict
-            known = list(config.keys()) if hasattr(config, "keys") else []
-            raise errors.UserError(f"config.{key} is not a setting{errors.nearest(name, known)}")
-        parent, config = config, config[name]
     try:
-        parent[last] = _typed(config, value)
-    except (TypeError, ValueError) as e:
-        raise errors.UserError(f"config.{key}={value!r}: {str(e).splitlines()[0]}") from e
+        file = (ROOT / path).resolve()
+        found = file.is_file()
+    except (OSError, RuntimeError):  # a name that is too long, links in a circle
+        file, found = ROOT / "-", False
+    if pathlib.PurePath(path).is_absolute() or not file.is_relative_to(ROOT):
+        raise errors.UserError(f"{errors.short(path)} is not in the checkout: name a config by its path in there, configs/train/NAME.py")
+    if not found:
+        known = [str(p.relative_to(ROOT)) for p in (ROOT / "configs").rglob("*.py")]
+        raise errors.UserError(f"{errors.short(path)[1:-1]}: no such config file{errors.nearest(path, known)}")
+    module_spec = importlib.util.spec_from_file_location(f"launch_config_{file.stem}", file)
+    if file.suffix != ".py" or module_spec is None or module_spec.loader is None:
+        raise errors.UserError(f"{path}: a config is a Python file, NAME.py")
+    module = importlib.util.module_from_spec(module_spec)
+    try:
+        module_spec.loader.exec_module(module)
+        config = module.get_config(argument) if ":" in name else module.get_config()
+    except errors.UserError as e:
+        raise errors.UserError(f"{errors.short(name)}: {e}") from e
+    except Exception as e:  # whatever a file of the user's may raise
+        first = (str(e).splitlines() or [""])[0]
+        raise errors.UserError(f"{errors.short(name)}: get_config() failed: {type(e).__name__}: {first[:200]}") from e
+    if not isinstance(config, config_dict.ConfigDict):
+        raise errors.UserError(f"{path}: get_config() gives a {type(config).__name__}, not a ConfigDict")
+    return config
 
 
-def _typed(old: Any, value: spec_lib.Value) -> Any:
-    """`value` as the command's flag would read it."""
-    if isinstance(value, str) and isinstance(old, bool):
-        if value not in ("true", "false"):
-            raise ValueError("must be true or false")
-        return value == "true"
-    if isinstance(value, str) and isinstance(old, int | float):
-        return type(old)(value)
-    if isinstance(old, tuple | list):
-        return tuple(str(value).strip("()").split(","))
-    return str(value) if isinstance(old, str) else value
+def _check_prepare(positional: list[str], known: flags.FlagValues) -> None:
+    from vlguard_jax.preparing import commands
+
+    if not positional:
+        raise errors.UserError(f"name what to prepare in arguments: {', '.join(commands.COMMANDS)}")
+    values = {flag: known[flag].value if flag in known else None for flag in commands.FLAGS}
+    commands.check(positional, {flag for flag in commands.FLAGS if flag in known and known[flag].present}, values)
+
+
+def _check_names(settings: Any) -> None:
+    """The names that a command looks up before it reads any data."""
+    if isinstance(settings, settings_lib.EvalConfig):
+        from vlguard_jax.safety import run
+
+        run.check_names(settings)
+        return
+    from vlguard_jax.data import templates
+
+    templates.get_template(settings.model.template)
+    if settings.loss != settings_lib.TrainConfig.loss and ":" not in settings.loss:  # another's module is not imported here
+        from vlguard_jax.training import losses  # late: it loads jax
+
+        losses.get(settings.loss)

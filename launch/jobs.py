@@ -43,6 +43,10 @@ def prepare(path: pathlib.Path, target: str) -> Launch:
         files |= rendered.files
         start += rendered.start
     for name, text in files.items():
+        if len(text.encode()) > targets.LARGEST_FILE:
+            raise errors.UserError(
+                f"{name} would have {len(text.encode()):,} bytes; {target} takes {targets.LARGEST_FILE:,}: shorten env, overrides"
+            )
         schema.check(target, name, text)
     files["start.sh"] = _start(target, start)
     if spec.sweep:

@@ -1,30 +1,66 @@
 """The launch spec: one TOML file that says what runs, on what, and where its files are; a sweep makes many jobs of it.
 
-README.md documents every key. Texts may hold {bucket} (the bucket as the program sees it), {job} (the job's folder there), {name} and the
-names of the sweep's axes; a brace itself is doubled.
+README.md documents every key. Texts other than name and bucket may hold {bucket} (the bucket as the program sees it), {job} (the job's
+folder there), {name} and the names of the sweep's axes; a brace itself is doubled.
 """
 
 from __future__ import annotations
 
+import collections
 from collections.abc import Mapping
 import dataclasses
 import itertools
+import math
 import pathlib
 import re
-import string
 import tomllib
 import typing
 from typing import Any
 
 from launch import machines
+from launch import steps as steps_lib
+from launch import texts
+from launch.texts import Value
 from vlguard_jax import errors
 
 MOUNT = "/bucket"  # where a gs:// bucket appears on every machine
 LONGEST_NAME = 40  # XPK's limit for a workload; names of pods are longer
 COMMANDS = ("train", "evaluate", "convert", "prepare", "report", "quickstart")
 WITH_WORKDIR = ("train", "evaluate", "quickstart")
+MOST_JOBS = 1000  # of one launch file
+EXIT_CODES = "exit_codes"  # folder beside the steps' own where machines leave their exit codes
 
-Value = str | int | float | bool
+BOUNDS = {"slices": (1, 4096), "hours": (1, 8760), "max_restarts": (0, 10_000), "grace_seconds": (1, 86_400)}
+# What is written into scripts and manifests without quotes, or pasted into commands by the tools that get it.
+_NAME = r"[A-Za-z0-9][-A-Za-z0-9]{0,62}"
+FORMS = {
+    "accelerator": (r"[A-Za-z0-9][-:A-Za-z0-9]{0,39}", "a name as plan takes it, v5e:4x4 or h100:8"),
+    "project": (r"[A-Za-z0-9][-A-Za-z0-9.:]{0,62}", "letters, digits and dashes, a letter first"),
+    "zone": (_NAME, "letters, digits and dashes"),
+    "cluster": (_NAME, "letters, digits and dashes"),
+    "queue": (r"[A-Za-z0-9][-A-Za-z0-9_.,]{0,252}", "letters, digits, '-', '_', '.' and ','"),
+    "account": (r"[A-Za-z0-9][-A-Za-z0-9_.@:]{0,252}", "letters, digits, '-', '_', '.', ':' and '@'"),
+    "image": (
+        r"[A-Za-z0-9][-A-Za-z0-9_.]*(:[0-9]+)?(/[A-Za-z0-9_][-A-Za-z0-9_.]*)+(:[A-Za-z0-9_][-A-Za-z0-9_.]*)?(@[a-z0-9]+:[0-9a-fA-F]+)?",
+        "REGISTRY/NAME, with :TAG or @sha256:DIGEST",
+    ),
+    "checkout": (r"/.*", "a whole path, from /"),
+}
+GIT = {
+    "url": (
+        r"(https?|ssh|git|file)://\S+|[A-Za-z0-9_.][-A-Za-z0-9_.]*@[A-Za-z0-9][-A-Za-z0-9.]*:\S+",
+        "https://..., ssh://... or NAME@HOST:PATH",
+    ),
+    "ref": (r"[A-Za-z0-9_][-A-Za-z0-9_./+#]*", "a branch, a tag or a commit"),
+}
+_FOLDER = r"[A-Za-z0-9_][-A-Za-z0-9_.+=,@]*"
+_VARIABLE = r"[A-Za-z_][A-Za-z0-9_]*"
+# Variables that bash sets or reads itself, and those that the launchers set: a value given here would not reach the program as it is.
+_TAKEN = re.compile(
+    r"_|BASH.*|COMP_.*|DIRSTACK|ENV|EPOCH.*|EUID|FUNCNAME|GROUPS|HISTCMD|HOME|HOSTNAME|HOSTTYPE|IFS|LINENO|MACHTYPE|OLDPWD|OPT(ARG|ERR|IND)"
+    r"|OSTYPE|PATH|PIPESTATUS|POSIXLY_CORRECT|PPID|PWD|RANDOM|SECONDS|SHELL.*|SHLVL|SRANDOM|UID"
+    r"|JAX_(COORDINATOR_ADDRESS|NUM_PROCESSES|PROCESS_ID)|(POLL|RESTART)_SECONDS"
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,6 +110,7 @@ class Spec:
     when: tuple[Mapping[str, Value], ...] = ()  # values of axes, and what they change
 
 
+FIXED = ("name", "bucket", "secrets", "sweep", "when")  # hold no placeholders
 CHANGEABLE = ("accelerator", "slices", "spot", "zone", "queue", "hours", "offload")
 
 
@@ -96,9 +133,19 @@ def read(path: pathlib.Path) -> Spec:
       UserError: not readable, unknown or missing keys, wrong types; the nearest known name is given.
     """
     try:
-        values = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, tomllib.TOMLDecodeError) as e:
-        raise errors.UserError(f"{path}: not readable as TOML ({e})") from e
+        if not path.is_file():
+            raise OSError("no such file" if not path.exists() else "not a file")
+        with path.open("rb") as file:
+            content = file.read(texts.LARGEST_FILE + 1)
+        if len(content) > texts.LARGEST_FILE:
+            raise errors.UserError(f"{path}: a launch file has at most {texts.LARGEST_FILE:,} bytes")
+        values = tomllib.loads(content.decode("utf-8"))
+    except (OSError, ValueError, RecursionError) as e:  # ValueError: not UTF-8, not TOML, a number of thousands of digits
+        raise errors.UserError(f"{path}: not readable as TOML ({str(e).splitlines()[0][:200]})") from e
+    try:
+        texts.check(values, "")
+    except errors.UserError as e:
+        raise errors.UserError(f"{path}: {e}") from e
     spec = _build(Spec, values, str(path))
     _check(spec, path)
     return spec
@@ -106,11 +153,11 @@ def read(path: pathlib.Path) -> Spec:
 
 def _build(kind: type, values: Any, where: str) -> Any:
     if not isinstance(values, Mapping):
-        raise errors.UserError(f"{where}: must be a table of keys, not {values!r}")
+        raise errors.UserError(f"{where}: must be a table of keys, not {errors.short(values)}")
     hints = typing.get_type_hints(kind)
     for key in values:
         if key not in hints:
-            raise errors.UserError(f"{where}: {key!r} is not a key of a launch file{errors.nearest(key, hints)}")
+            raise errors.UserError(f"{where}: {errors.short(key)} is not a key of a launch file{errors.nearest(key, hints)}")
     for field in dataclasses.fields(kind):
         if field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING and field.name not in values:
             raise errors.UserError(f"{where}: key {field.name!r} is missing")
@@ -125,77 +172,121 @@ def _convert(hint: Any, value: Any, where: str) -> Any:
         return _build(typing.cast(type, hint), value, where)
     if origin is tuple:
         if not isinstance(value, list):
-            raise errors.UserError(f"{where} must be a list, not {value!r}")
+            raise errors.UserError(f"{where} must be a list, not {errors.short(value)}")
         return tuple(_convert(inside[0], item, f"{where}[{i}]") for i, item in enumerate(value))
     if origin is not None and isinstance(origin, type) and issubclass(origin, Mapping):
         if not isinstance(value, Mapping):
-            raise errors.UserError(f"{where} must be a table, not {value!r}")
+            raise errors.UserError(f"{where} must be a table, not {errors.short(value)}")
         return {str(key): _convert(inside[1], item, f"{where}.{key}") for key, item in value.items()}
     if hint == Value:
         if not isinstance(value, str | int | float):  # bool is an int
-            raise errors.UserError(f"{where} must be a text, a number or true/false, not {value!r}")
+            raise errors.UserError(f"{where} must be a text, a number or true/false, not {errors.short(value)}")
         return value
     if type(value) is not hint:
-        raise errors.UserError(f"{where} must be of type {hint.__name__}, not {value!r}")
+        raise errors.UserError(f"{where} must be of type {hint.__name__}, not {errors.short(value)}")
     return value
 
 
 def _check(spec: Spec, path: pathlib.Path) -> None:
     if not re.fullmatch(r"[a-z]([-a-z0-9]*[a-z0-9])?", spec.name):
-        raise errors.UserError(f"{path}: name {spec.name!r} must be lower-case letters, digits and dashes, a letter first")
+        raise errors.UserError(f"{path}: name {errors.short(spec.name)} must be lower-case letters, digits and dashes, a letter first")
     if not spec.steps:
         raise errors.UserError(f"{path}: steps is empty; give at least one [[steps]]")
     if not spec.bucket.startswith(("gs://", "/")):
-        raise errors.UserError(f"{path}: bucket {spec.bucket!r} must be gs://NAME or a folder that all machines share, from /")
+        raise errors.UserError(f"{path}: bucket {errors.short(spec.bucket)} must be gs://NAME or a folder that all machines share, from /")
     if re.fullmatch(r"gs://[^/]+/.+", spec.bucket):
-        raise errors.UserError(f"{path}: bucket {spec.bucket!r} must be a whole bucket, {'/'.join(spec.bucket.split('/')[:3])}")
-    for key in ("slices", "hours", "grace_seconds"):
-        if getattr(spec, key) < 1:
-            raise errors.UserError(f"{path}: {key} = {getattr(spec, key)} must be at least 1")
-    if spec.max_restarts < 0:
-        raise errors.UserError(f"{path}: max_restarts = {spec.max_restarts} must be at least 0")
+        whole = "/".join(spec.bucket.split("/")[:3])
+        raise errors.UserError(f"{path}: bucket {errors.short(spec.bucket)} must be a whole bucket, {whole}")
+    if not re.fullmatch(r"gs://[A-Za-z0-9][-A-Za-z0-9_.]{0,221}/?|/.*", spec.bucket):
+        raise errors.UserError(f"{path}: bucket {errors.short(spec.bucket)} must be gs:// and letters, digits, '-', '_' and '.'")
     for variable in (*spec.env, *spec.secrets):
-        if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", variable):
-            raise errors.UserError(f"{path}: {variable!r} is not the name of an environment variable")
+        _check_variable(variable, path)
+    for variable in spec.secrets:
+        if not variable.isupper() or spec.secrets.count(variable) > 1 or variable in spec.env:
+            raise errors.UserError(f"{path}: secrets: {variable!r} must be in capitals, stand there once and not be in env")
     for step in spec.steps:
         if step.run not in COMMANDS:
-            raise errors.UserError(f"{path}: steps: run = {step.run!r} is not a command{errors.nearest(step.run, COMMANDS)}")
+            raise errors.UserError(f"{path}: steps: run = {errors.short(step.run)} is not a command{errors.nearest(step.run, COMMANDS)}")
         if step.overrides and not step.config:
             raise errors.UserError(f"{path}: steps: {step.run} has overrides and no config")
+        if step.workdir and step.run not in WITH_WORKDIR:
+            raise errors.UserError(f"{path}: steps: {step.run} has no workdir; these have: {', '.join(WITH_WORKDIR)}")
+        for key in step.overrides:
+            if not re.fullmatch(rf"{_VARIABLE}(\.{_VARIABLE})*", key):
+                raise errors.UserError(
+                    f"{path}: steps: {step.run}: overrides: {errors.short(key)} is not the name of a setting, model.path"
+                )
     _check_sweep(spec, path)
+
+
+def _check_variable(name: str, path: pathlib.Path) -> None:
+    if not re.fullmatch(_VARIABLE, name):
+        raise errors.UserError(f"{path}: {errors.short(name)} is not the name of an environment variable")
+    if _TAKEN.fullmatch(name):
+        raise errors.UserError(f"{path}: the variable {name} is set by the shell or by the launcher; it cannot be given here")
+
+
+def _check_filled(spec: Spec) -> None:
+    """What a placeholder or a rule of `when` can change."""
+    for key, (least, most) in BOUNDS.items():
+        if not least <= getattr(spec, key) <= most:
+            raise errors.UserError(f"{key} = {getattr(spec, key)} must be at least {least}, at most {most}")
+    for key, (pattern, form) in FORMS.items():
+        if value := getattr(spec, key):
+            texts.match(pattern, value, key, form)
+    if spec.git:
+        for key, (pattern, form) in GIT.items():
+            texts.match(pattern, getattr(spec.git, key), f"git.{key}", form)
+    folders: list[str] = []
+    for i, step in enumerate(spec.steps):
+        if step.run in WITH_WORKDIR:
+            folder = step.workdir or step.run
+            texts.match(rf"{_FOLDER}(/{_FOLDER})*", folder, f"steps[{i}].workdir", "a folder below the job's, without '..', as in tuned/a")
+            if folder.split("/")[0] == EXIT_CODES or folder in folders:
+                raise errors.UserError(
+                    f"steps[{i}].workdir: {folder!r} is taken by {'an earlier step' if folder in folders else 'the launcher'}"
+                )
+            folders.append(folder)
+        if steps_lib.THEN in step.arguments:
+            raise errors.UserError(f"steps[{i}].arguments: {steps_lib.THEN} stands between the commands of a job and cannot be given here")
 
 
 def _check_sweep(spec: Spec, path: pathlib.Path) -> None:
     for axis, values in spec.sweep.items():
         if axis in ("bucket", "job", "name") or not axis.isidentifier():
-            raise errors.UserError(f"{path}: sweep: {axis!r} cannot be the name of an axis")
+            raise errors.UserError(f"{path}: sweep: {errors.short(axis)} cannot be the name of an axis")
         if not values or len(set(map(str, values))) < len(values):
-            raise errors.UserError(f"{path}: sweep.{axis} must be a list of different values, not {list(values)}")
+            raise errors.UserError(f"{path}: sweep.{axis} must be a list of different values, not {errors.short(list(values))}")
+    count = math.prod(len(values) for values in spec.sweep.values())
+    if count > MOST_JOBS:
+        raise errors.UserError(f"{path}: the sweep has {count:,} cells; at most {MOST_JOBS:,} jobs come of one launch file: split it")
     for rule in spec.when:
         conditions = {key: value for key, value in rule.items() if key in spec.sweep}
         for key in rule:
             if key not in conditions and key not in CHANGEABLE:
                 raise errors.UserError(
-                    f"{path}: when: {key!r} is no axis and cannot be changed{errors.nearest(key, (*spec.sweep, *CHANGEABLE))}"
+                    f"{path}: when: {errors.short(key)} is no axis and cannot be changed{errors.nearest(key, (*spec.sweep, *CHANGEABLE))}"
                 )
         for key, value in conditions.items():
             if value not in spec.sweep[key]:
-                raise errors.UserError(f"{path}: when: {key} = {value!r} is not in the sweep{errors.nearest(str(value), spec.sweep[key])}")
+                near = errors.nearest(str(value), spec.sweep[key])
+                raise errors.UserError(f"{path}: when: {key} = {errors.short(value)} is not in the sweep{near}")
         if not conditions or len(conditions) == len(rule):
-            raise errors.UserError(f"{path}: when: {dict(rule)} must name values of the sweep and what they change")
+            raise errors.UserError(f"{path}: when: {errors.short(dict(rule))} must name values of the sweep and what they change")
 
 
 def jobs(spec: Spec) -> list[Job]:
     """One job per cell of the sweep, in the order of the file.
 
     Raises:
-      UserError: an unknown placeholder or accelerator, a name that is too long, two cells of the same name.
+      UserError: an unknown placeholder or accelerator, a value outside its form or bounds, a name that is too long, two cells of the
+        same name.
     """
     cells = [dict(zip(spec.sweep, values, strict=True)) for values in itertools.product(*spec.sweep.values())]
     found = [_job(_changed(spec, cell), cell) for cell in cells]
-    names = [job.name for job in found]
-    for name in names:
-        if names.count(name) > 1:
+    names = collections.Counter(job.name for job in found)
+    for name, count in names.items():
+        if count > 1:
             raise errors.UserError(f"two cells of the sweep are both called {name!r}; give their values names that differ")
     return found
 
@@ -216,44 +307,35 @@ def _changed(spec: Spec, cell: Mapping[str, Value]) -> Spec:
 
 
 def _job(spec: Spec, cell: Mapping[str, Value]) -> Job:
-    words = [spec.name, *(re.sub(r"[^a-z0-9]+", "-", str(value).lower()).strip("-") for value in cell.values())]
+    words = [spec.name, *(re.sub(r"[^a-z0-9]+", "-", texts.write(value).lower()).strip("-") for value in cell.values())]
     name = "-".join(word for word in words if word)
     if len(name) > LONGEST_NAME:
         raise errors.UserError(
-            f"the job name {name!r} has {len(name)} characters; at most {LONGEST_NAME}: shorten name or the values of the sweep"
+            f"the job name {errors.short(name)} has {len(name)} characters; at most {LONGEST_NAME}: shorten name or the values of the sweep"
         )
     folder = f"{seen(spec)}/runs/{name}"
     known: dict[str, Value] = {"bucket": seen(spec), "job": folder, "name": name, **cell}
-    filled = _filled(spec, known)
+    try:
+        filled = _filled(spec, known, "")
+        _check_filled(filled)
+    except errors.UserError as e:
+        raise errors.UserError(f"job {name}: {e}") from e
     commands = tuple(_command(step, folder) for step in filled.steps)
     return Job(name, cell, filled, machines.parse(filled.accelerator), folder, commands)
 
 
-def _filled(value: Any, known: Mapping[str, Value]) -> Any:
-    """`value` with the placeholders of all its texts filled in."""
+def _filled(value: Any, known: Mapping[str, Value], where: str) -> Any:
+    """`value` with the placeholders of all its texts filled in; `where` names it."""
     if isinstance(value, str):
-        return _fill(value, known)
-    if isinstance(value, Step):
-        return dataclasses.replace(value, **{f.name: _filled(getattr(value, f.name), known) for f in dataclasses.fields(value)})
-    if isinstance(value, Spec):
-        names = ("accelerator", "steps", "env", "image", "zone", "queue")
-        return dataclasses.replace(value, **{name: _filled(getattr(value, name), known) for name in names})
+        return texts.fill(value, known, where)
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        names = [field.name for field in dataclasses.fields(value) if not (isinstance(value, Spec) and field.name in FIXED)]
+        return dataclasses.replace(value, **{n: _filled(getattr(value, n), known, f"{where}.{n}" if where else n) for n in names})
     if isinstance(value, Mapping):
-        return {key: _filled(item, known) for key, item in value.items()}
+        return {key: _filled(item, known, f"{where}.{key}") for key, item in value.items()}
     if isinstance(value, tuple):
-        return tuple(_filled(item, known) for item in value)
+        return tuple(_filled(item, known, f"{where}[{i}]") for i, item in enumerate(value))
     return value
-
-
-def _fill(text: str, known: Mapping[str, Value]) -> str:
-    try:
-        fields = [field for _, field, _, _ in string.Formatter().parse(text) if field is not None]
-    except ValueError as e:
-        raise errors.UserError(f"{text!r}: {e}; a brace itself is written twice") from e
-    for field in fields:
-        if field not in known:
-            raise errors.UserError(f"{text!r}: {{{field}}} is not known{errors.nearest(field, known)}; a brace itself is written twice")
-    return text.format_map(known)
 
 
 def _command(step: Step, folder: str) -> tuple[str, ...]:
@@ -262,7 +344,5 @@ def _command(step: Step, folder: str) -> tuple[str, ...]:
         arguments.append(f"--config={step.config}")
     if step.run in WITH_WORKDIR:
         arguments.append(f"--workdir={folder}/{step.workdir or step.run}")
-    for key, value in step.overrides.items():
-        shown = str(value).lower() if isinstance(value, bool) else value
-        arguments.append(f"--config.{key}={shown}")
+    arguments += [f"--config.{key}={texts.write(value)}" for key, value in step.overrides.items()]
     return (*arguments, *step.arguments)

@@ -4,16 +4,32 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 import dataclasses
-import json
+import functools
 import pathlib
 import shlex
 from typing import Any
 
+from launch import quoting
 from launch import spec as spec_lib
 from launch import steps
+from launch import texts
 from vlguard_jax import errors
 from vlguard_jax.planning import flags
 
+LONGEST_ARGUMENT = 131_000  # bytes that Linux takes as one argument, and a little less
+LARGEST_FILE = 250_000  # bytes: Compute Engine takes 256 KiB as a startup script, Kubernetes as what it notes of `kubectl apply`
+# In YAML a word like these is no text; XPK writes names into its manifest without quotes.
+NO_TEXT = {"y", "n", "yes", "no", "on", "off", "true", "false", "null"}
+_LABEL = r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?"
+_EMAIL = (r"[A-Za-z0-9][-A-Za-z0-9_.]*@[A-Za-z0-9][-A-Za-z0-9.]*", "the e-mail address of a service account")
+# What the same key is for one target and not for another.
+FORMS = {
+    "gke": {"queue": (_LABEL, "the name of a LocalQueue: small letters, digits, dashes"),
+            "account": (_LABEL, "a Kubernetes service account: small letters, digits, dashes")},
+    "gce": {"account": _EMAIL},
+    "tpu-vm": {"account": _EMAIL},
+    "slurm": {"account": (r"[A-Za-z0-9][-A-Za-z0-9_.]*", "an account: letters, digits, '-', '_' and '.'")},
+}  # fmt: skip
 TEMPLATES = pathlib.Path(__file__).with_name("templates")
 PORT = 8476  # of JAX's coordinator where the scheduler gives none
 # gcsfuse renames a folder object by object, and only if it holds no more than this; checkpoints are renamed when they are complete.
@@ -41,8 +57,8 @@ class Target:
     files: Callable[[spec_lib.Job], Rendered]
 
 
-def render(template: str, job: spec_lib.Job, **values: Any) -> str:
-    """One template as text; a name that is missing is an error."""
+@functools.cache
+def _templates() -> Any:  # jinja2.Environment, which is imported late
     import jinja2
 
     environment = jinja2.Environment(
@@ -53,18 +69,27 @@ def render(template: str, job: spec_lib.Job, **values: Any) -> str:
         keep_trailing_newline=True,
         autoescape=False,  # shell and YAML: the filters quote
     )
-    environment.filters |= {"q": json.dumps, "sh": lambda text: shlex.quote(str(text))}
+    environment.filters |= {"q": quoting.yaml, "k8s": quoting.kubernetes, "sh": quoting.shell}
+    return environment
+
+
+def render(template: str, job: spec_lib.Job, **values: Any) -> str:
+    """One template as text; a name that is missing is an error."""
     volume = job.spec.bucket.removeprefix("gs://").rstrip("/") if job.spec.bucket.startswith("gs://") else ""
-    return environment.get_template(template).render(
-        job=job,
-        environment=variables(job),
-        arguments=arguments(job),
-        program=shlex.join(["python", "launch/steps.py", *arguments(job)]),
-        volume=volume,
-        mount=spec_lib.MOUNT,
-        rename_limit=RENAME_LIMIT,
-        port=PORT,
-        **values,
+    return (
+        _templates()
+        .get_template(template)
+        .render(
+            job=job,
+            environment=variables(job),
+            arguments=arguments(job),
+            program=shlex.join(["python", "launch/steps.py", *arguments(job)]),
+            volume=volume,
+            mount=spec_lib.MOUNT,
+            rename_limit=RENAME_LIMIT,
+            port=PORT,
+            **values,
+        )
     )
 
 
@@ -81,7 +106,7 @@ def variables(job: spec_lib.Job) -> dict[str, str]:
     bucket = spec_lib.seen(job.spec)
     cache = {"JAX_COMPILATION_CACHE_DIR": f"{bucket}/compiled", "VLGUARD_CACHE": f"{bucket}/index"}
     chip = flags.environment(job.accelerator.chip, slices=job.spec.slices, offload=job.spec.offload)
-    return {**chip, **cache, **{name: str(value) for name, value in job.spec.env.items()}}
+    return {**chip, **cache, **{name: texts.write(value) for name, value in job.spec.env.items()}}
 
 
 def _install(job: spec_lib.Job) -> str:
@@ -104,14 +129,19 @@ def _gke(job: spec_lib.Job) -> Rendered:
 
 def _xpk(job: spec_lib.Job) -> Rendered:
     name = f"{job.name}.sh"
-    return Rendered({name: render("xpk.sh.j2", job)}, (f"bash {name}",))
+    command = quoting.xpk_command("exec " + shlex.join(["python", "launch/steps.py", *arguments(job)]))
+    values = {key: quoting.xpk_variable(key, value) for key, value in variables(job).items()}
+    for what, text in (("the commands of the job", command), *((f"env.{key}", value) for key, value in values.items())):
+        if len(text.encode()) > LONGEST_ARGUMENT:
+            raise errors.UserError(f"job {job.name}: {what}: too long for one argument of xpk, {LONGEST_ARGUMENT:,} bytes")
+    return Rendered({name: render("xpk.sh.j2", job, command=command, values=values)}, (f"bash {name}",))
 
 
 def _supervised(template: str, job: spec_lib.Job, hosts: int) -> Rendered:
-    url = f"{job.spec.bucket.rstrip('/')}/{job.folder.removeprefix(spec_lib.MOUNT).lstrip('/')}/exit_codes"
+    url = f"{job.spec.bucket.rstrip('/')}/{job.folder.removeprefix(spec_lib.MOUNT).lstrip('/')}/{spec_lib.EXIT_CODES}"
     files = {
         f"{job.name}.sh": render(template, job, hosts=hosts, exits_url=url),
-        f"{job.name}-host.sh": render("host.sh.j2", job, exits=f"{job.folder}/exit_codes", install=_install(job)),
+        f"{job.name}-host.sh": render("host.sh.j2", job, exits=f"{job.folder}/{spec_lib.EXIT_CODES}", install=_install(job)),
     }
     return Rendered(files, (f"bash {job.name}.sh",))
 
@@ -172,9 +202,18 @@ def check(name: str, job: spec_lib.Job) -> None:
     if missing:
         raise errors.UserError(f"job {job.name}: target {name} needs {' and '.join(missing)} in the launch file")
     if "gs" in target.needs and not spec.bucket.startswith("gs://"):
-        raise errors.UserError(f'job {job.name}: target {name} needs bucket = "gs://NAME", not {spec.bucket!r}')
+        raise errors.UserError(f'job {job.name}: target {name} needs bucket = "gs://NAME", not {errors.short(spec.bucket)}')
     if "folder" in target.needs and not spec.bucket.startswith("/"):
-        raise errors.UserError(f"job {job.name}: target {name} needs bucket to be a folder that all machines share, not {spec.bucket!r}")
+        raise errors.UserError(
+            f"job {job.name}: target {name} needs bucket to be a folder that all machines share, not {errors.short(spec.bucket)}"
+        )
+    for key, (pattern, form) in FORMS.get(name, {}).items():
+        if value := getattr(spec, key):
+            texts.match(pattern, value, f"job {job.name}: {key}", f"{form}, for target {name}")
+    if name == "xpk":
+        for word in (job.name, *spec.env, *spec.secrets):
+            if word.lower() in NO_TEXT:
+                raise errors.UserError(f"job {job.name}: xpk writes {word!r} without quotes, where YAML takes it for no text; rename it")
     able = _able("tpu" if accelerator.tpu else "gpu")
     if not (target.tpu if accelerator.tpu else target.gpu):
         raise errors.UserError(f"job {job.name}: target {name} cannot run {accelerator.name}; these can: {', '.join(able)}")

@@ -10,25 +10,33 @@ from absl import flags
 
 from vlguard_jax import errors
 
+# Of absl and ml_collections; the last two of a value that Python's own parser is too deep for.
+FLAG_ERRORS = (flags.Error, AttributeError, KeyError, TypeError, ValueError, SyntaxError, RecursionError, MemoryError)
 
-def parse_flags(argv: list[str]) -> list[str]:
-    """Parse absl flags; returns the positional arguments.
+
+def parse_flags(argv: list[str], known: flags.FlagValues = flags.FLAGS) -> list[str]:
+    """Parse absl flags, those in `known`; returns the positional arguments.
 
     Raises:
       UserError: on an unknown flag, an unknown config key or a bad value.
     """
     try:
-        return flags.FLAGS(argv)[1:]
-    except (flags.Error, AttributeError, KeyError, TypeError, ValueError) as e:
-        raise errors.UserError(_flag_message(e)) from e
+        return known(argv)[1:]
+    except FLAG_ERRORS as e:
+        raise errors.UserError(flag_message(e)) from e
 
 
-def _flag_message(error: Exception) -> str:
+def flag_message(error: Exception) -> str:
+    """What is wrong with a flag, in one line; `error` is one of FLAG_ERRORS."""
     while error.args and isinstance(error.args[0], Exception):  # ml_collections wraps its own errors
         error = error.args[0]
     text = str(error.args[0]) if error.args else ""  # str() of a KeyError would be quoted
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     message = " ".join(lines) or type(error).__name__
+    if isinstance(error, RecursionError | MemoryError):
+        message = "a value is nested too deeply to be read"
+    if len(message) > 600:  # the value stands in it
+        message = f"{message[:400]} ... {message[-150:]}"
     return f"--config has no setting {message}" if isinstance(error, AttributeError | KeyError) else message
 
 

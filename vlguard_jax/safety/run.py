@@ -84,12 +84,11 @@ def silent(done: int, total: int) -> Iterator[Callable[[int], None]]:
     yield lambda count: None
 
 
-def check(config: settings_lib.EvalConfig) -> list[benchmark_lib.Item]:
-    """All that can be wrong without looking at the model; returns the items to ask.
+def check_names(config: settings_lib.EvalConfig) -> tuple[list[judge_lib.Judge], benchmark_lib.Benchmark]:
+    """All that can be wrong without looking at any file; returns the judges and the benchmark that are named.
 
     Raises:
-      UserError: unknown judge, benchmark, subset, template or row of the paper; benchmark file or pictures missing or miscounted;
-        a judge of right answers where none is known.
+      UserError: no model; unknown judge, benchmark, subset, template or row of the paper.
     """
     if not config.model.path:
         raise errors.UserError("config.model.path is empty: name the model's folder or hub id with --config.model.path=...")
@@ -99,6 +98,17 @@ def check(config: settings_lib.EvalConfig) -> list[benchmark_lib.Item]:
     if config.paper_row:
         paper.check_row(config.paper_row)
     benchmark = benchmarks.get(config.benchmark.name)
+    benchmark_lib.check_subsets(benchmark, config.benchmark)
+    return chosen, benchmark
+
+
+def check(config: settings_lib.EvalConfig) -> list[benchmark_lib.Item]:
+    """All that can be wrong without looking at the model; returns the items to ask.
+
+    Raises:
+      UserError: see `check_names`; benchmark file or pictures missing or miscounted; a judge of right answers where none is known.
+    """
+    chosen, benchmark = check_names(config)
     items = benchmark_lib.select(benchmark, config.benchmark)
     for judge in chosen:
         if not asr.metrics(judge, benchmark, items):

@@ -49,6 +49,16 @@ class Benchmark:
     answerable: tuple[str, ...] = ()
 
 
+def check_subsets(benchmark: Benchmark, settings: settings_lib.BenchmarkSettings) -> None:
+    """Raise UserError where `settings` names a subset twice, or one that the benchmark does not have."""
+    for i, subset in enumerate(settings.subsets):
+        if subset not in benchmark.metrics:
+            known = errors.nearest(subset, benchmark.metrics)
+            raise errors.UserError(f"config.benchmark.subsets: {benchmark.name} has no subset {subset!r}{known}")
+        if subset in settings.subsets[:i]:
+            raise errors.UserError(f"config.benchmark.subsets names {subset} twice; its questions would count twice")
+
+
 def select(benchmark: Benchmark, settings: settings_lib.BenchmarkSettings) -> list[Item]:
     """The items that `settings` asks for, subset by subset; all subsets where it names none.
 
@@ -59,13 +69,8 @@ def select(benchmark: Benchmark, settings: settings_lib.BenchmarkSettings) -> li
     items: list[Item] = []
     if settings.limit < 0:
         raise errors.UserError("config.benchmark.limit cannot be negative")
-    subsets = settings.subsets or tuple(benchmark.metrics)
-    for i, subset in enumerate(subsets):
-        if subset not in benchmark.metrics:
-            known = errors.nearest(subset, benchmark.metrics)
-            raise errors.UserError(f"config.benchmark.subsets: {benchmark.name} has no subset {subset!r}{known}")
-        if subset in subsets[:i]:
-            raise errors.UserError(f"config.benchmark.subsets names {subset} twice; its questions would count twice")
+    check_subsets(benchmark, settings)
+    for subset in settings.subsets or benchmark.metrics:
         items += _load(benchmark, settings, subset)[0]
     if settings.pictures == "real":
         _check_pictures(benchmark, items)

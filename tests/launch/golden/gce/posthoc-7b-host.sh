@@ -25,14 +25,15 @@ if [ ! -x ~/vlguard_jax/.venv/bin/python ]; then
   VIRTUAL_ENV=~/vlguard_jax/.venv python3 -m uv pip install --quiet -r ~/vlguard_jax/requirements/py3.11.txt 'jax[tpu]'
   VIRTUAL_ENV=~/vlguard_jax/.venv python3 -m uv pip install --quiet --no-deps -e ~/vlguard_jax
 fi
-export LIBTPU_INIT_ARGS='--xla_tpu_enable_data_parallel_all_reduce_opt=true --xla_tpu_data_parallel_opt_different_sized_ops=true --xla_tpu_enable_async_collective_fusion=true --xla_tpu_enable_async_collective_fusion_fuse_all_gather=true --xla_tpu_enable_async_collective_fusion_multiple_steps=true --xla_tpu_overlap_compute_collective_tc=true --xla_enable_async_all_gather=true --xla_tpu_megacore_fusion_allow_ags=false --xla_enable_async_collective_permute=true --xla_tpu_enable_ag_backward_pipelining=true'
-export JAX_COMPILATION_CACHE_DIR=/bucket/compiled
-export VLGUARD_CACHE=/bucket/index
 HF_TOKEN=$(gcloud secrets versions access latest --secret=HF_TOKEN) || exit 1
 export HF_TOKEN
 cd ~/vlguard_jax || exit 1
 for attempt in $(seq 0 10); do
-  .venv/bin/python launch/steps.py train --config=configs/train/llava_v15_7b_posthoc.py --workdir=/bucket/runs/posthoc-7b/train --config.model.path=/bucket/models/llava-v1.5-7b --config.data.sources.vlguard.path=/bucket/vlguard --config.data.sources.vlguard.images=/bucket/vlguard/train --config.data.sources.llava_mix.path=/bucket/llava/llava_v1_5_mix665k.json --config.data.sources.llava_mix.images=/bucket/llava/images --config.data.mode=pack --config.run.save_every=50 --then evaluate --config=configs/eval/vlguard.py:llava --workdir=/bucket/runs/posthoc-7b/evaluate --config.model.path=/bucket/runs/posthoc-7b/train/model --config.model_name=posthoc-7b --config.benchmark.path=/bucket/vlguard
+  env \
+    'LIBTPU_INIT_ARGS=--xla_tpu_enable_data_parallel_all_reduce_opt=true --xla_tpu_data_parallel_opt_different_sized_ops=true --xla_tpu_enable_async_collective_fusion=true --xla_tpu_enable_async_collective_fusion_fuse_all_gather=true --xla_tpu_enable_async_collective_fusion_multiple_steps=true --xla_tpu_overlap_compute_collective_tc=true --xla_enable_async_all_gather=true --xla_tpu_megacore_fusion_allow_ags=false --xla_enable_async_collective_permute=true --xla_tpu_enable_ag_backward_pipelining=true' \
+    JAX_COMPILATION_CACHE_DIR=/bucket/compiled \
+    VLGUARD_CACHE=/bucket/index \
+    .venv/bin/python launch/steps.py train --config=configs/train/llava_v15_7b_posthoc.py --workdir=/bucket/runs/posthoc-7b/train --config.model.path=/bucket/models/llava-v1.5-7b --config.data.sources.vlguard.path=/bucket/vlguard --config.data.sources.vlguard.images=/bucket/vlguard/train --config.data.sources.llava_mix.path=/bucket/llava/llava_v1_5_mix665k.json --config.data.sources.llava_mix.images=/bucket/llava/images --config.data.mode=pack --config.run.save_every=50 --then evaluate --config=configs/eval/vlguard.py:llava --workdir=/bucket/runs/posthoc-7b/evaluate --config.model.path=/bucket/runs/posthoc-7b/train/model --config.model_name=posthoc-7b --config.benchmark.path=/bucket/vlguard
   code=$?
   case "$code" in 0 | 2) break ;; esac
   echo "posthoc-7b: exit code $code, restart $attempt of 10"

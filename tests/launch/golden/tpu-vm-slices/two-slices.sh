@@ -27,7 +27,6 @@ create() {
     --runtime-version=v2-alpha-tpuv6e \
     --node-count=2 \
     --node-prefix=two-slices \
-    --service-account=trainer@MY-PROJECT.iam.gserviceaccount.com \
     --metadata-from-file=startup-script=two-slices-host.sh
 }
 

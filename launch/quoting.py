@@ -1,0 +1,35 @@
+"""How a text is written so that its last reader gets it back unchanged. Texts hold no control characters (texts.py)."""
+
+from __future__ import annotations
+
+import json
+import shlex
+
+
+def yaml(text: str) -> str:
+    r"""A double-quoted scalar of YAML, with `\"` and `\\` the only escapes.
+
+    Python's and Go's readers agree on those. Characters beyond ASCII stand as they are: Go's refuses the halves (\ud83d\ude00) as which
+    JSON writes an emoji, and the longer \U0001f600 is not JSON.
+    """
+    return json.dumps(text, ensure_ascii=False)
+
+
+def kubernetes(text: str) -> str:
+    """A container's argument or variable: Kubernetes replaces $(NAME) in both by a variable's value, and reads $$ as $."""
+    return text.replace("$", "$$")
+
+
+def shell(text: str) -> str:
+    """One word of bash."""
+    return shlex.quote(text)
+
+
+def xpk_variable(name: str, text: str) -> str:
+    """--env's NAME=VALUE: XPK pastes the value between double quotes of its manifest without escaping it."""
+    return f"{name}={yaml(kubernetes(text))[1:-1]}"
+
+
+def xpk_command(words: str) -> str:
+    """--command: XPK pastes it into a block of its manifest, whose lines go to `bash -c` as they stand."""
+    return kubernetes(words)
