@@ -39,13 +39,14 @@ from vlguard_jax.data import templates
 from vlguard_jax.data import tokenization as tokenization_lib
 from vlguard_jax.data import tokenizer as tokenizer_lib
 from vlguard_jax.models import config as model_config
+from vlguard_jax.ranges import Range
 
 _JSON = flags.DEFINE_boolean("json", False, "print one JSON object in place of the table", allow_override=True)
-_COUNT = flags.DEFINE_integer("count", 667_298, "conversations")
-_BIG = flags.DEFINE_integer("big", 2000, "megabytes of the file that is scanned for its memory; 0: none")
+_COUNT = cli.define_number("count", int, 667_298, Range(1, 10**9), "conversations")
+_BIG = cli.define_number("big", int, 2000, Range(0, 10**6), "megabytes of the file that is scanned for its memory; 0: none")
 _FOLDER = flags.DEFINE_string("folder", "", "where to write; a temporary folder that is removed again if not given")
-_START = flags.DEFINE_integer("start", -1, "(what a new process is asked to do) the step to start at")
-_BEGAN = flags.DEFINE_float("began", 0.0, "(likewise) when that process was started, in seconds since 1970")
+_START = cli.define_number("start", int, -1, Range(-1, 10**9), "(what a new process is asked to do) the step to start at")
+_BEGAN = cli.define_number("began", float, 0.0, Range(0, 1e12), "(likewise) when that process was started, in seconds since 1970")
 
 STEP = 4000
 PICTURES = 100_000  # distinct ones

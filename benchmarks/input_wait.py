@@ -24,15 +24,16 @@ from PIL import Image
 from vlguard_jax import cli
 from vlguard_jax import config
 from vlguard_jax import errors
+from vlguard_jax.ranges import Range
 
 _JSON = flags.DEFINE_boolean("json", False, "print one JSON object in place of the table", allow_override=True)
-_STEPS = flags.DEFINE_integer("steps", 4, "updates, of which the first does not count", lower_bound=2)
-_BATCH = flags.DEFINE_integer("batch", 8, "conversations a step", lower_bound=1)
-_LAYERS = flags.DEFINE_integer("layers", 12, "layers of the decoder", lower_bound=1)
-_WIDTH = flags.DEFINE_integer("width", 768, "width of the decoder, a multiple of 64", lower_bound=64)
-_SIZE = flags.DEFINE_integer("size", 336, "side of the model's pictures, a multiple of 14", lower_bound=14)
-_THREADS = flags.DEFINE_integer("threads", 4, "config.data.read_threads", lower_bound=0)
-_WORKERS = flags.DEFINE_integer("workers", 0, "config.data.read_workers", lower_bound=0)
+_STEPS = cli.define_number("steps", int, 4, Range(2, 10**6), "updates, of which the first does not count")
+_BATCH = cli.define_number("batch", int, 8, Range(1, 2**16), "conversations a step")
+_LAYERS = cli.define_number("layers", int, 12, Range(1, 1024), "layers of the decoder")
+_WIDTH = cli.define_number("width", int, 768, Range(64, 2**16), "width of the decoder, a multiple of 64")
+_SIZE = cli.define_number("size", int, 336, Range(14, 4096), "side of the model's pictures, a multiple of 14")
+_THREADS = cli.define_number("threads", int, 4, Range(0, 1024), "config.data.read_threads")
+_WORKERS = cli.define_number("workers", int, 0, Range(0, 1024), "config.data.read_workers")
 
 BAR = 0.02  # of a step, at 110M parameters
 VOCABULARY = 16_000

@@ -27,10 +27,11 @@ from vlguard_jax import errors
 from vlguard_jax.data import index as index_lib
 from vlguard_jax.data import order
 from vlguard_jax.data import plan as plan_lib
+from vlguard_jax.ranges import Range
 
 _JSON = flags.DEFINE_boolean("json", False, "print one JSON object in place of the table", allow_override=True)
-_LIMIT = flags.DEFINE_integer("limit", 0, "plan about so many conversations only, each source by its share; 0: all")
-_SEED = flags.DEFINE_integer("seed", 0, "of the lengths and of the order")
+_LIMIT = cli.define_number("limit", int, 0, Range(0, 10**9), "plan about so many conversations only, each source by its share; 0: all")
+_SEED = cli.define_number("seed", int, 0, Range(0, 2**32 - 1), "of the lengths and of the order")
 
 BATCH, RANKS = 128, 8  # conversations a step; ranks of the reference, 16 conversations each
 WINDOW = 32  # steps that lengths are dealt to, "even"

@@ -29,13 +29,14 @@ from vlguard_jax import cli
 from vlguard_jax import errors
 from vlguard_jax.data import images
 from vlguard_jax.data import pictures
+from vlguard_jax.ranges import Range
 
 _JSON = flags.DEFINE_boolean("json", False, "print one JSON object in place of the table", allow_override=True)
-_SIZE = flags.DEFINE_integer("size", 336, "side of the model's pictures", lower_bound=1)
+_SIZE = cli.define_number("size", int, 336, Range(1, 4096), "side of the model's pictures")
 _MODE = flags.DEFINE_enum("mode", "pad", images.MODES, "how pictures are made square")
-_COUNT = flags.DEFINE_integer("count", 60, "different pictures of each kind", lower_bound=1)
-_SECONDS = flags.DEFINE_float("seconds", 2.0, "how long each figure is measured", lower_bound=0.0)
-_CORES = flags.DEFINE_integer("cores", 2, "cores to use; 0: all there are", lower_bound=0)
+_COUNT = cli.define_number("count", int, 60, Range(1, 10**6), "different pictures of each kind")
+_SECONDS = cli.define_number("seconds", float, 2.0, Range(0, 3600), "how long each figure is measured")
+_CORES = cli.define_number("cores", int, 2, Range(0, 4096), "cores to use; 0: all there are")
 
 BAR = 150  # pictures a second from 640 x 480 on two cores
 KINDS = {"640x480": (640, 480), "2048x1536": (2048, 1536)}

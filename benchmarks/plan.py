@@ -18,9 +18,10 @@ from absl import flags
 
 from vlguard_jax import cli
 from vlguard_jax import errors
+from vlguard_jax.ranges import Range
 
 _JSON = flags.DEFINE_boolean("json", False, "print one JSON object in place of the table")
-_TIMES = flags.DEFINE_integer("times", 3, "starts of each; the median counts", lower_bound=1)
+_TIMES = cli.define_number("times", int, 3, Range(1, 1000), "starts of each; the median counts")
 
 BAR = 5.0  # seconds
 ROOT = pathlib.Path(__file__).parent.parent

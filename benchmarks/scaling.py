@@ -22,11 +22,12 @@ from ml_collections import config_flags
 
 from vlguard_jax import cli
 from vlguard_jax import errors
+from vlguard_jax.ranges import Range
 
 _CONFIG = config_flags.DEFINE_config_file("config", "configs/train/llava_v15_7b_posthoc.py", help_string="config file of a training")
 _CHIPS = flags.DEFINE_list("chips", ["v5e", "v5p", "v6e", "h100"], "kinds of chips, comma-separated")
-_FROM = flags.DEFINE_integer("smallest", 8, "fewest chips", lower_bound=1)
-_TO = flags.DEFINE_integer("largest", 256, "most chips", lower_bound=1)
+_FROM = cli.define_number("smallest", int, 8, Range(1, 2**16), "fewest chips")
+_TO = cli.define_number("largest", int, 256, Range(1, 2**16), "most chips")
 _MODEL = flags.DEFINE_string("model", "", "7b or 13b: sizes to take in place of config.model's")
 _COMPILE = flags.DEFINE_boolean("compile", False, "compile every slice's step (TPU chips; needs libtpu, no chip)", allow_override=True)
 _JSON = flags.DEFINE_boolean("json", False, "print one JSON object in place of the table", allow_override=True)

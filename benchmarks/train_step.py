@@ -33,19 +33,22 @@ from absl import flags
 from vlguard_jax import cli
 from vlguard_jax import config
 from vlguard_jax import errors
+from vlguard_jax.ranges import Range
 
 CASES = ("padded", "padded_kept", "packed")
 _JSON = flags.DEFINE_boolean("json", False, "print one JSON object in place of the table", allow_override=True)
 _SIZE = flags.DEFINE_list("size", ["110m"], "tiny, 110m, 7b or 13b; several, comma-separated")
-_STEPS = flags.DEFINE_integer("steps", 3, "pairs of turns that count, in each case", lower_bound=1)
+_STEPS = cli.define_number("steps", int, 3, Range(1, 10**6), "pairs of turns that count, in each case")
 _CASES = flags.DEFINE_list("cases", list(CASES), f"of {', '.join(CASES)}")
 _LORA = flags.DEFINE_boolean("lora", False, "adapters of rank 128 in place of full fine-tuning")
-_BOUND = flags.DEFINE_float("loss_bound", None, "largest relative difference of a loss; default 1e-3 in fp32, 2e-2 in bf16")
-_ROWS = flags.DEFINE_integer("rows", 0, "config.run.rows of the packed case", lower_bound=0)
-_ROW_LEN = flags.DEFINE_integer("row_len", 0, "config.data.max_row_len of the packed case; 0: the size's", lower_bound=0)
-_UNROLL = flags.DEFINE_integer("unroll", 1, "config.run.unroll", lower_bound=1)
+_BOUND = cli.define_number(
+    "loss_bound", float, None, Range(0, 1), "largest relative difference of a loss; default 1e-3 in fp32, 2e-2 in bf16"
+)
+_ROWS = cli.define_number("rows", int, 0, Range(0, 2**20), "config.run.rows of the packed case")
+_ROW_LEN = cli.define_number("row_len", int, 0, Range(0, 2**20), "config.data.max_row_len of the packed case; 0: the size's")
+_UNROLL = cli.define_number("unroll", int, 1, Range(1, 1024), "config.run.unroll")
 _REMAT = flags.DEFINE_enum("remat", "", ["", "full", "offload", "minimal", "none"], "config.run.remat; empty: the size's")
-_CHUNK = flags.DEFINE_integer("loss_chunk", 256, "config.run.loss_chunk", lower_bound=1)
+_CHUNK = cli.define_number("loss_chunk", int, 256, Range(1, 2**20), "config.run.loss_chunk")
 _APART = flags.DEFINE_boolean(
     "apart", None, "one side after the other, each in its own process; default: at 7b and 13b, as no GPU holds both"
 )

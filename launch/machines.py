@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 import dataclasses
 import functools
-import math
 import pathlib
 import tomllib
 from typing import Any
@@ -102,13 +101,7 @@ def parse(text: str) -> Accelerator:
     if found.slices > 1:
         raise errors.UserError(f"accelerator {text!r} is several slices: give the name of one, and slices = {found.slices}")
     entry = entries[found.chip.name]
-    if found.chip.kind == "gpu":
-        if found.chips not in entry["per_host"] and found.chips % found.chip.per_host:
-            allowed = ", ".join(map(str, entry["per_host"]))
-            raise errors.UserError(f"accelerator {text!r}: {found.chip.name} comes in {allowed} or whole hosts of {found.chip.per_host}")
-    elif found.shape not in chips.shapes(found.chip):
-        near = min(chips.shapes(found.chip), key=lambda shape: abs(math.prod(shape) - found.chips))
-        raise errors.UserError(
-            f"accelerator {text!r}: the clouds have no such slice; did you mean '{chips.Topology(found.chip, near).name}'?"
-        )
+    if found.chip.kind == "gpu" and found.chips < found.chip.per_host and found.chips not in entry["per_host"]:
+        allowed = f"{', '.join(map(str, entry['per_host']))} or whole hosts of {found.chip.per_host}"
+        raise errors.UserError(f"accelerator {text!r}: {found.chip.name} comes in {allowed}")
     return Accelerator(found, entry)

@@ -5,10 +5,45 @@ from __future__ import annotations
 from collections.abc import Callable
 import os
 import sys
+from typing import Any
 
 from absl import flags
 
 from vlguard_jax import errors
+from vlguard_jax import ranges
+
+flags.disclaim_key_flags()  # what `define_number` defines belongs to its caller
+
+
+class _Number(flags.ArgumentParser[Any]):
+    """Reads a number that a rule allows."""
+
+    def __init__(self, rule: ranges.Rule):
+        super().__init__()
+        self.syntactic_help = str(rule)
+        self._rule = rule
+
+    def parse(self, argument: Any) -> Any:
+        """Raises:
+        ValueError: the rule does not allow it; absl adds the flag's name and the value.
+        """
+        try:
+            return self._rule.checked(self._rule.kind(argument), "")
+        except (ValueError, OverflowError, errors.UserError):
+            raise ValueError(f"must be {self._rule}") from None
+
+
+def define_number(
+    name: str,
+    kind: type[int] | type[float],
+    default: int | float | None,
+    allowed: ranges.Range,
+    text: str,
+    values: flags.FlagValues = flags.FLAGS,
+) -> flags.FlagHolder[Any]:
+    """A flag that takes numbers of a range alone; absl's own take NaN. `text`: for --help. `values`: the program's flags."""
+    rule = ranges.Rule(kind, allowed)
+    return flags.DEFINE(_Number(rule), name, default, text, values, flags.ArgumentSerializer[Any]())
 
 # Of absl and ml_collections; the last two of a value that Python's own parser is too deep for.
 FLAG_ERRORS = (flags.Error, AttributeError, KeyError, TypeError, ValueError, SyntaxError, RecursionError, MemoryError)

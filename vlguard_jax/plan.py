@@ -18,21 +18,23 @@ formulas predict published runs.
 from __future__ import annotations
 
 import json
+import math
 
 from absl import flags
 from ml_collections import config_flags
 
 from vlguard_jax import cli
 from vlguard_jax import errors
+from vlguard_jax.ranges import Range
 
 CONFIG = config_flags.DEFINE_config_file("config", help_string="config file of a training or an evaluation, FILE or FILE:argument")
 TOPOLOGY = flags.DEFINE_string("topology", "", "the slice to plan for; with --sweep the chips to look at, comma-separated")
 ESTIMATE = flags.DEFINE_boolean("estimate", False, "by formula, without the compiler")
 MODEL = flags.DEFINE_string("model", "", "7b or 13b: sizes to take in place of config.model's")
-PRICE = flags.DEFINE_float("price", None, "US dollars per chip and hour, in place of the table's")
+PRICE = cli.define_number("price", float, None, Range(0, 1e6), "US dollars per chip and hour, in place of the table's")
 JSON = flags.DEFINE_string("json", "", "write the figures to this file")
 SWEEP = flags.DEFINE_boolean("sweep", False, "plan all usual slices by formula and name the cheapest")
-DEADLINE = flags.DEFINE_float("deadline", 0.0, "--sweep: hours within which the run must be done; 0: any")
+DEADLINE = cli.define_number("deadline", float, 0.0, Range(0, 1e6), "--sweep: hours within which the run must be done; 0: any")
 BACKTEST = flags.DEFINE_boolean("backtest", False, "predict published runs")
 MARKDOWN = flags.DEFINE_string("markdown", "", "--backtest: write the table to this file")
 
@@ -56,7 +58,7 @@ def main(positional: list[str]) -> int:
     elif CONFIG.value is None:
         raise errors.UserError("--config FILE is needed, or --backtest; see --help")
     elif SWEEP.value:
-        settings, deadline = run.settings_of(CONFIG.value), run.deadline_of(DEADLINE.value)
+        settings, deadline = run.settings_of(CONFIG.value), DEADLINE.value or math.inf
         planner = run.planner(settings, MODEL.value, PRICE.value)
         swept = advice.sweep(settings, planner, run.chip_names(TOPOLOGY.value))
         show.sweep(swept, deadline, console)

@@ -27,11 +27,12 @@ from ml_collections import config_flags
 from vlguard_jax import cli
 from vlguard_jax import errors
 from vlguard_jax.preparing import commands
+from vlguard_jax.ranges import Range
 
 flags.DEFINE_string("mix", "", "llava_mix, clean: the mixture's JSON file")
 flags.DEFINE_string("cleaned", "", "clean: the JSON file of its clean form")
-flags.DEFINE_integer("count", 5000, "llava_mix: conversations to draw", lower_bound=1)
-flags.DEFINE_integer("seed", 0, "llava_mix: seed of the draw, `sample_seed` of a source")
+cli.define_number("count", int, 5000, Range(1, 10**9), "llava_mix: conversations to draw")
+cli.define_number("seed", int, 0, Range(0, 2**32 - 1), "llava_mix: seed of the draw, `sample_seed` of a source")
 flags.DEFINE_boolean("any_size", False, "llava_mix, clean: take files of another size than the published ones, too")
 flags.DEFINE_string("metadata", "", "vlguard: folder that holds VLGuard's train.json and test.json")
 flags.DEFINE_string(
@@ -42,11 +43,11 @@ flags.DEFINE_string(
 )
 flags.DEFINE_boolean("stand_in_images", False, "vlguard: draw a picture for every record instead of using the real ones")
 config_flags.DEFINE_config_file("config", help_string="index, inspect: config file of a training, FILE or FILE:argument")
-flags.DEFINE_integer("shards", 1, "index, inspect: devices that share the rows of a step (config.mesh data x fsdp)", lower_bound=1)
+cli.define_number("shards", int, 1, Range(1, 2**20), "index, inspect: devices that share the rows of a step (config.mesh data x fsdp)")
 flags.DEFINE_string("json", "", "index: write the same figures to this file")
 flags.DEFINE_string("list_bad", "", "index: do not stop at the first bad record or picture, but list all of them in this file")
-flags.DEFINE_integer("step", 0, "inspect: the step to show, from 0")
-flags.DEFINE_integer("rows", 4, "inspect: rows to show in full; 0: all", lower_bound=0)
+cli.define_number("step", int, 0, Range(0, 10**9), "inspect: the step to show, from 0")
+cli.define_number("rows", int, 4, Range(0, 2**20), "inspect: rows to show in full; 0: all")
 flags.DEFINE_boolean("harmless", False, "inspect: the sources hold nothing harmful; fold and blur nothing in the page")
 
 

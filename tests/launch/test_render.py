@@ -120,7 +120,7 @@ def test_wrong_commands_get_one_line(arguments, message):
     ("target", "change", "message"),
     [
         ("gce", ("accelerator", "acelerator"), "'acelerator' is not a key of a launch file; did you mean 'accelerator'"),
-        ("gce", ("v6e:1x1", "v6e:3x3"), "did you mean 'v6e:2x4'"),
+        ("gce", ("v6e:1x1", "v6e:3x3"), "the nearest is v6e:2x4"),
         ("gce", ("v6e:1x1", "v6e-3"), "the nearest is v6e-4"),
         ("gce", ("v6e:1x1", "v9e:1x1"), "did you mean"),
         ("gce", ("v6e:1x1", "v5e:1x1"), "makes no groups of v5e"),

@@ -36,19 +36,19 @@ def test_only_the_data_axis_crosses_slices():
 
 def test_an_axis_other_than_data_must_not_cross_slices():
     with pytest.raises(errors.UserError, match=r"multiple of the 2 slices here.*--config\.mesh\.data=2"):
-        mesh._arranged(_devices(2, 6), [3, 4, 1])
+        mesh.sizes(config.MeshSettings(3, 4, 1), 12, 2)
 
 
 def test_the_data_axis_joins_the_slices_by_itself():
-    assert mesh._sizes(config.MeshSettings(), _devices(2, 4)) == [2, 4, 1]
-    assert mesh._sizes(config.MeshSettings(slices=2), _devices(2, 4)) == [2, 4, 1]
-    assert mesh._sizes(config.MeshSettings(), _devices(2, 4, "gpu")) == [1, 8, 1]  # any axis may cross nodes of GPUs
+    assert mesh.sizes(config.MeshSettings(), 8, 2) == [2, 4, 1]
+    assert mesh.sizes(config.MeshSettings(slices=2), 8, 2) == [2, 4, 1]
+    assert mesh.sizes(config.MeshSettings(), 8, mesh._slices(_devices(2, 4, "gpu"))) == [1, 8, 1]  # any axis may cross nodes of GPUs
 
 
 @pytest.mark.parametrize(("asked", "there"), [(3, 2), (2, 1)])
 def test_slices_that_are_missing_are_noticed(asked, there):
     with pytest.raises(errors.UserError, match=f"config.mesh.slices={asked}, but the devices here are of {there}"):
-        mesh._sizes(config.MeshSettings(slices=asked), _devices(there, 4))
+        mesh.sizes(config.MeshSettings(slices=asked), 4 * there, there)
 
 
 def test_pictures_of_a_shard_are_put_into_its_rows():

@@ -26,7 +26,7 @@ def test_devices_are_those_of_the_slice(name):
 @compilers.needs_libtpu
 def test_a_shape_that_libtpu_refuses_is_said():
     with pytest.raises(errors.UserError, match=r"v5e:3x5.*; the nearest usual slice is v5e:4x4"):
-        topologies.devices(chips.parse("v5e:3x5"))
+        topologies.devices(chips.Topology(chips.known()["v5e"], (3, 5)))
 
 
 @compilers.needs_libtpu
@@ -52,7 +52,7 @@ def test_gpus_are_described(name):
 
 @pytest.mark.parametrize(
     ("name", "said"),
-    [("a100:8", r"a100:8: .*h100 and h200; add --estimate for a100"), ("h100:11", r"h100:11: .*equally many GPUs.*--estimate")],
+    [("a100:8", r"a100:8: .*h100 and h200; add --estimate for a100")],
 )
 def test_gpus_without_a_description_are_planned_by_formula(monkeypatch, name, said):
     monkeypatch.setattr(topologies.importlib.util, "find_spec", lambda name: object())

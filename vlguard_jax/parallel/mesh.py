@@ -37,25 +37,40 @@ def build(settings: config.MeshSettings, devices: list[jax.Device] | None = None
         slices other than the config's.
     """
     devices = jax.devices() if devices is None else devices
-    return Mesh(_arranged(devices, _sizes(settings, devices)), AXES, axis_types=(AxisType.Auto,) * len(AXES))
+    shape = sizes(settings, len(devices), _slices(devices))
+    return Mesh(_arranged(devices, shape), AXES, axis_types=(AxisType.Auto,) * len(AXES))
 
 
-def _sizes(settings: config.MeshSettings, devices: list[Any]) -> list[int]:
-    slices = _slices(devices)
+def sizes(settings: config.MeshSettings, devices: int, slices: int, where: str = "here") -> list[int]:
+    """Devices along each of AXES where there are so many, of so many TPU slices. where: they are, for messages.
+
+    Raises:
+      UserError: see `build`.
+    """
     if settings.slices not in (0, slices):
-        raise errors.UserError(f"config.mesh.slices={settings.slices}, but the devices here are of {slices}; 0 takes what is there")
-    sizes = [getattr(settings, axis) for axis in AXES]
-    if sizes[0] == 1:
-        sizes[0] = slices
-    given = math.prod(s for s in sizes if s != -1)
-    if sizes.count(-1) > 1 or any(s < 1 and s != -1 for s in sizes):
-        raise errors.UserError(f"config.mesh={dict(zip(AXES, sizes, strict=True))}: sizes are positive, and at most one is -1")
-    if -1 in sizes and len(devices) % given == 0:
-        sizes[sizes.index(-1)] = len(devices) // given
-    if math.prod(sizes) != len(devices):
-        shape = dict(zip(AXES, sizes, strict=True))
-        raise errors.UserError(f"config.mesh={shape} does not multiply to the {len(devices)} devices here; set one size to -1")
-    return sizes
+        wrong = f"config.mesh.slices={settings.slices}, but the devices {where} are of {slices}"
+        raise errors.UserError(f"{wrong}; 0 takes what is there")
+    found = [getattr(settings, axis) for axis in AXES]
+    if found[0] == 1:
+        found[0] = slices
+    given = math.prod(size for size in found if size != -1)
+    if found.count(-1) > 1 or any(size < 1 and size != -1 for size in found):
+        raise errors.UserError(f"config.mesh={_named(found)}: sizes are positive, and at most one is -1")
+    if -1 in found and devices % given == 0:
+        found[found.index(-1)] = devices // given
+    if math.prod(found) != devices:
+        wrong = f"config.mesh={_named(found)} does not multiply to the {devices} devices {where}"
+        raise errors.UserError(f"{wrong}; set one size to -1")
+    if found[0] % slices:
+        raise errors.UserError(
+            f"config.mesh.data={found[0]} must be a multiple of the {slices} slices {where}, which only the data axis may join; "
+            f"set --config.mesh.data={slices}"
+        )
+    return found
+
+
+def _named(sizes: list[int]) -> dict[str, int]:
+    return dict(zip(AXES, sizes, strict=True))
 
 
 def _slices(devices: list[Any]) -> int:
@@ -67,11 +82,6 @@ def _arranged(devices: list[Any], sizes: list[int]) -> np.ndarray:
     slices = _slices(devices)
     if slices == 1:
         return _in_slice(devices, sizes)
-    if sizes[0] % slices:
-        raise errors.UserError(
-            f"config.mesh.data={sizes[0]} must be a multiple of the {slices} slices here, which only the data axis may join; "
-            f"set --config.mesh.data={slices}"
-        )
     size, sizes = len(devices) // slices, [sizes[0] // slices, *sizes[1:]]
     of_slice = sorted(devices, key=lambda device: device.slice_index)
     return np.concatenate([_in_slice(of_slice[i : i + size], sizes) for i in range(0, len(devices), size)])

@@ -12,6 +12,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax.sharding import AbstractMesh
 from jax.sharding import Mesh
 from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec
@@ -55,8 +56,8 @@ def spec(path: str) -> PartitionSpec:
     return found[0]
 
 
-def shardings(params: dict[str, Any], mesh: Mesh) -> dict[str, Any]:
-    """A tree of NamedSharding for a parameter tree (of arrays or shapes).
+def shardings(params: dict[str, Any], mesh: Mesh | AbstractMesh) -> dict[str, Any]:
+    """A tree of NamedSharding for a parameter tree (of arrays or shapes); `mesh` may have no devices yet.
 
     Raises:
       UserError: a dimension is not divisible by its mesh axis.
@@ -77,7 +78,7 @@ def shardings(params: dict[str, Any], mesh: Mesh) -> dict[str, Any]:
     return trees.unflatten(result)
 
 
-def check_heads(text: model_config.TextConfig, mesh: Mesh) -> None:
+def check_heads(text: model_config.TextConfig, mesh: Mesh | AbstractMesh) -> None:
     """Raises:
     UserError: the heads cannot be dealt evenly to the tensor axis.
     """

@@ -14,7 +14,7 @@ from vlguard_jax import errors
 
 TABLE = pathlib.Path(__file__).with_name("chips.toml")
 EXAMPLES = "v5e:4x4, v5e-16, 2xv5e:4x4, v5p:2x2x2, h100:8"
-_NAME = re.compile(r"(?:(?P<slices>\d+)x(?=[a-z]))?(?P<chip>[a-z]+\d+[a-z]*)(?:(?P<mark>[:-])(?P<size>\d+(?:x\d+)*))?")
+_NAME = re.compile(r"(?:(?P<slices>\d{1,6})x(?=[a-z]))?(?P<chip>[a-z]+\d+[a-z]*)(?:(?P<mark>[:-])(?P<size>\d{1,6}(?:x\d{1,6})*))?")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -110,9 +110,20 @@ def shapes(chip: Chip) -> list[tuple[int, ...]]:
     return [shape for shape in every if math.prod(shape) <= chip.largest]
 
 
+def offered(chip: Chip, shape: tuple[int, ...]) -> bool:
+    """Whether there are slices of this shape: those of the table, 3D ones of whole cubes of 4x4x4, GPUs of whole nodes or in one."""
+    if chip.kind == "gpu":
+        return shape[0] <= chip.per_host or shape[0] % chip.per_host == 0
+    cubes = chip.dims == 3 and all(size % 4 == 0 for size in shape) and list(shape) == sorted(shape)
+    return cubes or shape in shapes(chip)
+
+
 def nearest(topology: Topology) -> Topology:
-    """The usual slice of the same chip that is nearest in size."""
-    found = min(shapes(topology.chip), key=lambda shape: abs(math.prod(shape) - math.prod(topology.shape)))
+    """The usual slice of the same chip that is nearest in size; on GPUs that of whole nodes."""
+    count, chip = math.prod(topology.shape), topology.chip
+    if chip.kind == "gpu":
+        return dataclasses.replace(topology, shape=(max(1, round(count / chip.per_host)) * chip.per_host,))
+    found = min(shapes(chip), key=lambda shape: abs(math.prod(shape) - count))
     return dataclasses.replace(topology, shape=found)
 
 
@@ -120,11 +131,11 @@ def parse(name: str) -> Topology:
     """The slice that a name means: CHIP:SHAPE, CHIP-N as the chip's maker counts N, NxCHIP:SHAPE for several slices.
 
     Raises:
-      UserError: not of this form, an unknown chip (the nearest one is named), or a shape that the chip does not have.
+      UserError: not of this form, an unknown chip (the nearest one is named), or a shape in which nobody offers it (likewise).
     """
     match = _NAME.fullmatch(name.strip().lower())
     if match is None:
-        raise errors.UserError(f"--topology={name}: not the name of a slice; for instance {EXAMPLES}")
+        raise errors.UserError(f"--topology={name[:60]}: not the name of a slice; for instance {EXAMPLES}")
     if match["chip"] not in known():
         raise errors.UserError(f"--topology={name}: chip {match['chip']!r} is unknown{errors.nearest(match['chip'], known())}")
     chip = known()[match["chip"]]
@@ -139,7 +150,15 @@ def parse(name: str) -> Topology:
         raise errors.UserError(f"--topology={name}: a slice of {chip.name} has {expected} dimensions; for instance {_topology_names(chip)}")
     if not 0 < math.prod(shape) <= chip.largest or slices < 1:
         raise errors.UserError(f"--topology={name}: {chip.name} has slices of 1 to {chip.largest} chips")
-    return Topology(chip, shape, slices)
+    found = Topology(chip, shape, slices)
+    if not offered(chip, shape):
+        what = (
+            f"{chip.name} comes in 1 to {chip.per_host} or whole hosts of {chip.per_host}"
+            if chip.kind == "gpu"
+            else f"there is no such slice of {chip.name}"
+        )
+        raise errors.UserError(f"--topology={name}: {what}; the nearest is {nearest(found).name}")
+    return found
 
 
 def _topology_names(chip: Chip) -> str:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 import dataclasses
 import functools
-import math
 import pathlib
 from typing import Any
 
@@ -20,6 +19,7 @@ from vlguard_jax.planning import chips
 from vlguard_jax.planning import estimate
 from vlguard_jax.planning import evaluation
 from vlguard_jax.planning import models
+from vlguard_jax.planning import refusals
 from vlguard_jax.planning import traffic
 from vlguard_jax.planning import work
 
@@ -63,8 +63,6 @@ def planner(settings: advice.Settings, preset: str = "", price: float | None = N
     Raises:
       UserError: the model's sizes or the index cannot be had.
     """
-    if price is not None and not price >= 0:
-        raise errors.UserError(f"--price={price} must be dollars per chip and hour, at least 0")
     named = models.resolve(settings.model, preset)
     if isinstance(settings, config.EvalConfig):
         return functools.partial(_evaluation, named, price, measure)
@@ -72,6 +70,7 @@ def planner(settings: advice.Settings, preset: str = "", price: float | None = N
 
     def made(changed: advice.Settings, topology: chips.Topology) -> estimate.Estimate:
         assert isinstance(changed, config.TrainConfig)
+        refusals.check(changed, named.config, topology)
         shards = traffic.mesh(changed.mesh, topology).row_shards
         found = works(changed, shards)
         found = dataclasses.replace(found, assumed=(named.note, *found.assumed))
@@ -85,6 +84,7 @@ def _evaluation(
     named: models.Named, price: float | None, measure: Measure | None, settings: advice.Settings, topology: chips.Topology
 ) -> estimate.Estimate:
     assert isinstance(settings, config.EvalConfig)
+    refusals.check(settings, named.config, topology)
     measured = measure.answers(settings, named.config, topology) if measure else None
     found = evaluation.evaluate(settings, named.config, topology, name=named.name, price=price, measured=measured)
     return dataclasses.replace(found, notes=(named.note, *found.notes))
@@ -155,14 +155,3 @@ def write(path: str, text: str, flag: str) -> None:
         files.write_text(target, text)
     except OSError as e:
         raise errors.UserError(f"{flag}={path} cannot be written: {e.strerror}; choose another file") from e
-
-
-def deadline_of(hours: float) -> float:
-    """The deadline of a sweep; none where none was given.
-
-    Raises:
-      UserError: it is not positive.
-    """
-    if hours < 0 or math.isnan(hours):
-        raise errors.UserError(f"--deadline={hours} must be a positive number of hours")
-    return hours or math.inf

@@ -77,8 +77,6 @@ def _gpus(topology: chips.Topology) -> list[jax.Device]:
         raise errors.UserError(f"{topology.name}: plan compiles for TPUs, {' and '.join(HOPPER)}; add --estimate for {chip.name}")
     if not any(map(importlib.util.find_spec, CUDA_PLUGINS)):
         raise errors.UserError('the CUDA compiler is not installed: pip install "vlguard_jax[cuda]", or add --estimate')
-    if topology.chips % topology.hosts:
-        raise errors.UserError(f"{topology.name}: only nodes with equally many GPUs are compiled for; add --estimate")
     values = {"name": f"NVIDIA {chip.name.upper()}", "memory": int(chip.hbm_gib * 2**30), "bandwidth": int(chip.hbm_gbps * 1e9)}
     target = string.Template(CUDA_TARGET.read_text()).substitute(values)
     shape = f"1x{topology.hosts}x{topology.chips // topology.hosts}"

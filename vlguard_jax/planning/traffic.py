@@ -5,8 +5,8 @@ from __future__ import annotations
 import dataclasses
 
 from vlguard_jax import config
-from vlguard_jax import errors
 from vlguard_jax.models import config as model_config
+from vlguard_jax.parallel import mesh as mesh_lib
 from vlguard_jax.planning import chips
 from vlguard_jax.planning import flops
 
@@ -33,27 +33,10 @@ def mesh(settings: config.MeshSettings, topology: chips.Topology) -> Mesh:
     it becomes their number.
 
     Raises:
-      UserError: the sizes do not multiply to the number of devices, or slices do not divide `data`.
+      UserError: see `mesh.sizes` of parallel.
     """
-    sizes = {"data": settings.data, "fsdp": settings.fsdp, "tensor": settings.tensor}
-    if topology.slices > 1 and topology.chip.kind == "tpu" and sizes["data"] == 1:
-        sizes["data"] = topology.slices
-    free = [axis for axis, size in sizes.items() if size == -1]
-    given = 1
-    for size in sizes.values():
-        given *= 1 if size == -1 else size
-    if len(free) > 1 or given < 1:
-        raise errors.UserError(f"config.mesh={sizes}: sizes are positive, and at most one is -1")
-    if free and topology.devices % given == 0:
-        sizes[free[0]] = topology.devices // given
-        given = topology.devices
-    if given != topology.devices:
-        raise errors.UserError(
-            f"config.mesh={sizes} does not multiply to the {topology.devices} devices of {topology.name}; set one size to -1"
-        )
-    if topology.chip.kind == "tpu" and sizes["data"] % topology.slices:
-        raise errors.UserError(f"config.mesh.data={sizes['data']} must be a multiple of the {topology.slices} slices of {topology.name}")
-    return Mesh(**sizes)
+    slices = topology.slices if topology.chip.kind == "tpu" else 1  # nodes of GPUs may be joined by any axis
+    return Mesh(*mesh_lib.sizes(settings, topology.devices, slices, f"of {topology.name}"))
 
 
 @dataclasses.dataclass(frozen=True)

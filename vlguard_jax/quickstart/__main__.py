@@ -16,11 +16,12 @@ from absl import flags
 from vlguard_jax import cli
 from vlguard_jax import errors
 from vlguard_jax import evaluate as _evaluate  # noqa: F401 -- it defines --workdir
+from vlguard_jax.ranges import Range
 
 flags.declare_key_flag("workdir", flags.FLAGS)
 flags.FLAGS.set_default("workdir", "runs/quickstart")
 ITEMS = flags.DEFINE_enum("items", "test", ["test", "tuning"], "questions to ask: tuning items are there to choose settings by")
-SEED = flags.DEFINE_integer("seed", 3, "seed of the world, the weights and the order of the data")
+SEED = cli.define_number("seed", int, 3, Range(0, 2**32 - 1), "seed of the world, the weights and the order of the data")
 
 
 def main(positional: list[str]) -> int:

@@ -1,0 +1,50 @@
+"""What `train` and `evaluate` refuse at their start, found out for a slice that is not here: the same checks, on a mesh without devices."""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+import jax
+from jax.sharding import AbstractMesh
+
+from vlguard_jax import config
+from vlguard_jax.data import templates
+from vlguard_jax.models import config as model_config
+from vlguard_jax.models import llava
+from vlguard_jax.parallel import attention
+from vlguard_jax.parallel import mesh as mesh_lib
+from vlguard_jax.parallel import rules
+from vlguard_jax.planning import chips
+from vlguard_jax.planning import estimate
+from vlguard_jax.planning import traffic
+from vlguard_jax.safety import paper
+from vlguard_jax.safety.benchmarks import registry as benchmarks
+from vlguard_jax.safety.judges import registry as judges
+from vlguard_jax.training import losses
+
+
+def check(settings: config.TrainConfig | config.EvalConfig, model: model_config.LlavaConfig, topology: chips.Topology) -> None:
+    """Raises:
+    UserError: the mesh does not fit the topology or the model; no such template, loss or attention there, judge, benchmark or row.
+    """
+    shape = traffic.mesh(settings.mesh, topology)
+    mesh = AbstractMesh((shape.data, shape.fsdp, shape.tensor), mesh_lib.AXES)
+    rules.check_heads(model.text, mesh)
+    templates.get_template(settings.model.template)
+    if isinstance(settings, config.TrainConfig):
+        attention.backend(settings.run.attention, topology.chip.kind, settings.precision.compute)
+        losses.get(settings.loss)
+        rules.shardings(_shapes(model, estimate.lora_of(settings)), mesh)
+    else:
+        judges.get(settings.judges)
+        benchmarks.get(settings.benchmark.name)
+        if settings.paper_row:
+            paper.check_row(settings.paper_row)
+        rules.shardings(_shapes(model, None), mesh)
+
+
+@functools.cache
+def _shapes(model: model_config.LlavaConfig, lora: model_config.LoraConfig | None) -> dict[str, Any]:
+    jax.config.update("jax_platforms", "cpu")  # takes no accelerator from whoever uses it here
+    return llava.Functional(model, "fp32", lora).shapes()
