@@ -16,7 +16,7 @@ from tests import source
 from vlguard_jax import errors
 
 COMMAND = """
-import pathlib, signal, sys, time
+import pathlib, signal, sys
 log = pathlib.Path(LOG)
 with log.open("a") as file: file.write(NAME + " " + " ".join(sys.argv[1:]) + "\\n")
 if sys.argv[1:] == ["wait"]:
@@ -24,7 +24,7 @@ if sys.argv[1:] == ["wait"]:
         sys.exit(75)
     signal.signal(signal.SIGTERM, stop)
     with log.open("a") as file: file.write("ready\\n")
-    time.sleep(60)
+    while True: signal.pause()
 if sys.argv[1:] == ["die"]:
     import os; os.kill(os.getpid(), signal.SIGKILL)
 sys.exit(int(sys.argv[1]) if sys.argv[1:] and sys.argv[1].isdigit() else 0)
@@ -55,23 +55,23 @@ def test_split():
 
 
 def test_commands_run_in_order(package):
-    assert start(package, "train", "x", "--then", "evaluate", "y").wait(30) == 0
+    assert start(package, "train", "x", "--then", "evaluate", "y").wait(source.PATIENCE) == 0
     assert package.read_text() == "train x\nevaluate y\n"
 
 
 @pytest.mark.parametrize(("what", "code"), [("75", 75), ("2", 2), ("die", 137)])
 def test_the_first_failure_ends_the_job(package, what, code):
-    assert start(package, "train", what, "--then", "evaluate").wait(30) == code
+    assert start(package, "train", what, "--then", "evaluate").wait(source.PATIENCE) == code
     assert package.read_text() == f"train {what}\n"
 
 
 def test_sigterm_reaches_the_command(package):
     """It saves and ends with 75, and so does the job; the next command is not started."""
     process = start(package, "train", "wait", "--then", "evaluate")
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + source.PATIENCE
     while not (package.exists() and "ready" in package.read_text()):
         assert time.monotonic() < deadline
         time.sleep(0.02)
     process.send_signal(signal.SIGTERM)
-    assert process.wait(30) == 75
+    assert process.wait(source.PATIENCE) == 75
     assert "evaluate" not in package.read_text()
