@@ -45,6 +45,7 @@ def define_number(
     rule = ranges.Rule(kind, allowed)
     return flags.DEFINE(_Number(rule), name, default, text, values, flags.ArgumentSerializer[Any]())
 
+
 # Of absl and ml_collections; the last two of a value that Python's own parser is too deep for.
 FLAG_ERRORS = (flags.Error, AttributeError, KeyError, TypeError, ValueError, SyntaxError, RecursionError, MemoryError)
 
