@@ -4,15 +4,19 @@
 
 Each part between --then is `python -m vlguard_jax.PART`. The first that fails ends the job with its exit code: 75 means "saved, start me
 again", and every command goes on where it stopped. SIGTERM and SIGINT are passed on to the command that runs; none is started after them.
+A command that dies of SIGTERM, before it could take it, is to be started again as well.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 import signal
-import subprocess
 import sys
 from types import FrameType
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import subprocess
 
 THEN = "--then"
 EXIT_RESTART = 75  # vlguard_jax.errors; not imported, so that a wrong installation is reported by the command itself
@@ -30,7 +34,8 @@ def split(arguments: Sequence[str]) -> list[list[str]]:
 
 
 def run(commands: Sequence[Sequence[str]]) -> int:
-    """Start each as a module of vlguard_jax; returns the first exit code that is not 0, 128 + N for a command that died of signal N."""
+    """Start each as a module of vlguard_jax; returns the first exit code that is not 0, 128 + N for a command that died of signal N, but 75
+    where the signal was SIGTERM, or came of one."""
     running: list[subprocess.Popen[bytes]] = []
     received: list[int] = []
 
@@ -41,6 +46,8 @@ def run(commands: Sequence[Sequence[str]]) -> int:
 
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, stop)
+    import subprocess  # behind the handlers: a signal that comes before them is lost to the command
+
     for name, *arguments in commands:
         if received:
             return EXIT_RESTART
@@ -49,10 +56,15 @@ def run(commands: Sequence[Sequence[str]]) -> int:
         running.append(process)
         if early:
             process.terminate()
-        code = process.wait()
-        if code:
-            return code if code > 0 else 128 - code
+        if code := process.wait():
+            return _as_exit_code(code, received)
     return 0
+
+
+def _as_exit_code(code: int, received: Sequence[int]) -> int:
+    died = code if code > 0 else 128 - code
+    stopped = died == 128 + signal.SIGTERM or (code < 0 and signal.SIGTERM in received)
+    return EXIT_RESTART if stopped else died
 
 
 if __name__ == "__main__":

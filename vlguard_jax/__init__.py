@@ -1,3 +1,10 @@
 """Safety fine-tuning and measurement of vision-language models in JAX."""
 
+import sys
+
 __version__ = "0.1.0"
+
+if sys.argv[:1] == ["-m"]:  # `python -m vlguard_jax.COMMAND`, which Python is about to import: from here on SIGTERM means 75
+    from vlguard_jax import stopping
+
+    stopping.install()

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import atexit
 from collections.abc import Callable
+import contextlib
+import logging
 import os
 import sys
+import traceback
 from typing import Any
 
 from absl import flags
 
 from vlguard_jax import errors
+from vlguard_jax import machine
 from vlguard_jax import ranges
+from vlguard_jax import stopping
 
 flags.disclaim_key_flags()  # what `define_number` defines belongs to its caller
 
@@ -77,23 +83,66 @@ def flag_message(error: Exception) -> str:
 
 
 def run(main: Callable[[list[str]], int | None], *, doc: str | None = None) -> None:
-    """Parse flags, call `main(positional)` and exit: 0, 2 for a user's mistake, 75 to be restarted, 1 for ours.
+    """Parse flags, call `main(positional)` and exit: 0; 2 for what the user has to put right; 75 to be started again, as after SIGTERM;
+    130 after Ctrl-C; 1 for a fault of ours, with its stack trace.
 
     `--help` prints `doc` (the entry point's docstring where it is None) and the entry point's flags.
+    VLGUARD_DEBUG=1 shows every stack trace.
     """
+    stopping.install()
     debug = os.environ.get("VLGUARD_DEBUG", "") not in ("", "0")
+    if not debug:
+        logging.getLogger("absl").addFilter(_without_trace)
+    try:
+        code = _call(main, doc)
+    except BaseException as e:
+        code, line = _ending(e)
+        if debug:
+            traceback.print_exc()
+        _say(line)
+        if not isinstance(e, Exception):
+            atexit.register(os._exit, code)  # before all others: JAX, taken down amid a computation, ends with a segmentation fault
+    sys.exit(code)
+
+
+def _call(main: Callable[[list[str]], int | None], doc: str | None) -> int:
     if not {"--help", "-h", "-help"}.isdisjoint(sys.argv[1:]):
         print(f"{(doc or sys.modules['__main__'].__doc__ or '').strip()}\n\nflags:{flags.FLAGS.main_module_help()}")
-        sys.exit(errors.EXIT_OK)
-    try:
+        code = errors.EXIT_OK
+    else:
         code = main(parse_flags(sys.argv)) or errors.EXIT_OK
-    except errors.UserError as e:
-        if debug:
-            raise
-        print(f"error: {e}", file=sys.stderr)
-        code = errors.EXIT_USER_ERROR
-    except KeyboardInterrupt:
-        print("stopped by Ctrl-C", file=sys.stderr)
-        code = 130
-    sys.stdout.flush()
-    sys.exit(code)
+    with machine.naming("standard output"):
+        sys.stdout.flush()
+    return code
+
+
+def _ending(error: BaseException) -> tuple[int, str]:
+    """(exit code, line to print) for what ended a command; raises it where it is a fault of ours."""
+    if stopping.requested():  # it has said so
+        return errors.EXIT_RESTART, ""
+    if isinstance(error, KeyboardInterrupt):
+        return errors.EXIT_INTERRUPTED, "stopped by Ctrl-C"
+    if not isinstance(error, Exception):
+        raise error
+    if isinstance(error, errors.UserError):
+        return errors.EXIT_USER_ERROR, f"error: {error}"
+    failed = machine.failure(error)
+    if failed is None:
+        raise error
+    return failed.code, f"error: {failed.line}"
+
+
+def _say(line: str) -> None:
+    """Print to standard error behind what the command printed, though nobody may read either any more."""
+    try:
+        sys.stdout.flush()
+    except OSError:  # Python would try again at its end
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+    with contextlib.suppress(OSError):
+        if line:
+            print(line, file=sys.stderr, flush=True)
+
+
+def _without_trace(record: logging.LogRecord) -> bool:
+    """Orbax logs an error, with its stack trace, in each thread that it passes, and then raises it."""
+    return not record.exc_info

@@ -9,6 +9,8 @@ folder in LLaVA's or Llama's layout, not llava-hf or Orbax.
 
 from __future__ import annotations
 
+import os
+
 from absl import flags
 
 from vlguard_jax import cli
@@ -50,6 +52,9 @@ def _convert(src: str, dst: str, to: str) -> None:
     from vlguard_jax.checkpoints import save
     from vlguard_jax.checkpoints import tensors
 
+    dst = os.path.expanduser(dst)  # as --src; the shell leaves --dst=~/folder alone
+    if dst.startswith("~"):
+        raise errors.UserError(f"--dst={dst}: there is no such user; for a folder of that name give ./{dst}")
     save.check_free(dst, _OVERWRITE.value)  # before the long part
     model = load.load(src, base=_BASE.value, vision_tower=_TOWER.value, projector=_PROJECTOR.value)
     save.check(model, to)

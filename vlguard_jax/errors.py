@@ -6,6 +6,7 @@ EXIT_OK = 0
 EXIT_OUR_FAULT = 1
 EXIT_USER_ERROR = 2
 EXIT_RESTART = 75  # EX_TEMPFAIL: saved and ready to be restarted
+EXIT_INTERRUPTED = 130
 
 LONGEST_NAME = 1000  # characters of a name that are compared with known ones
 MOST_NAMES = 20  # known names that a message lists

@@ -13,15 +13,18 @@ from __future__ import annotations
 import codecs
 from collections.abc import Iterator
 import contextlib
+import io
 import json
 import math
 import os
 import pathlib
 import secrets
+import shutil
 import stat
 from typing import Any, BinaryIO
 
 from vlguard_jax import errors
+from vlguard_jax import machine
 
 LARGEST = 1 << 28  # bytes of a JSON file that is read whole
 
@@ -193,16 +196,87 @@ def write_bytes(path: pathlib.Path, data: bytes) -> None:
     Raises:
       OSError: it cannot be written; what was there is still there.
     """
-    beside = path.with_name(f".{secrets.token_hex(8)}.partial")
+    new = path.with_name(f".{secrets.token_hex(8)}.partial")
     try:
-        with open(beside, "xb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        beside.replace(path)
+        with machine.naming(path, new):
+            with open(new, "xb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            new.replace(path)
     except BaseException:
         with contextlib.suppress(OSError):
-            beside.unlink()
+            new.unlink()
+        raise
+
+
+def beside(path: pathlib.Path) -> pathlib.Path:
+    """Where `new_folder` makes what is to be `path`."""
+    return path.with_name(f".{path.name}.partial")
+
+
+@contextlib.contextmanager
+def new_folder(path: pathlib.Path, *, partial: pathlib.Path | None = None, replace: bool = False) -> Iterator[pathlib.Path]:
+    """A new folder that becomes `path` when the block ends well, and is deleted when it does not.
+
+    Args:
+      path: nothing, or an empty folder, may be there.
+      partial: where it is made, on the same disk; None: see `beside`.
+      replace: what is there is deleted, once its place is taken.
+
+    Raises:
+      OSError: it cannot be written; what was there is still there.
+    """
+    target = pathlib.Path(os.path.abspath(path))
+    new = partial or beside(target)
+    with machine.naming(path, new):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.rmtree(new, ignore_errors=True)  # what a killed run left
+        new.mkdir()
+        try:
+            yield new
+            _replace(target, new) if replace else new.rename(target)
+        finally:
+            shutil.rmtree(new, ignore_errors=True)
+
+
+def _replace(target: pathlib.Path, new: pathlib.Path) -> None:
+    """Give `new` the name `target`; what had it is deleted last."""
+    old = target.with_name(f".{target.name}.old")
+    _remove(old)
+    try:
+        if os.path.lexists(target):
+            target.rename(old)
+        new.rename(target)
+    except BaseException:
+        if os.path.lexists(old) and not os.path.lexists(target):
+            old.rename(target)
+        raise
+    _remove(old)
+
+
+def _remove(path: pathlib.Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def append(file: io.FileIO, data: bytes) -> None:
+    """Append `data` whole or not at all to a file that was opened with mode "ab" and without a buffer.
+
+    Raises:
+      OSError: it cannot be written; the file ends where it ended.
+    """
+    end = os.fstat(file.fileno()).st_size
+    try:
+        with machine.naming(os.fsdecode(file.name) if isinstance(file.name, str | bytes) else str(file.name)):
+            rest = memoryview(data)
+            while rest:
+                rest = rest[file.write(rest) or 0 :]
+    except BaseException:
+        with contextlib.suppress(OSError):
+            os.ftruncate(file.fileno(), end)
         raise
 
 

@@ -118,7 +118,7 @@ def test_host_restarts_the_program(tmp_path, codes, last, starts):
 
 @pytest.mark.parametrize(
     ("code", "restarts", "expected", "requeued"),
-    [(0, 0, 0, False), (75, 0, 0, True), (75, 10, 75, False), (2, 0, 2, False), (1, 0, 1, False)],
+    [(0, 0, 0, False), (75, 0, 0, True), (75, 10, 75, False), (143, 0, 0, True), (143, 10, 143, False), (2, 0, 2, False), (1, 0, 1, False)],
 )
 def test_slurm_requeues_on_75(tmp_path, code, restarts, expected, requeued):
     tools = tmp_path / "tools"

@@ -19,7 +19,7 @@ def resolve(name: str | os.PathLike[str]) -> pathlib.Path:
     Raises:
       UserError: neither; or the hub denies access, does not know the name or cannot be reached. Says what to do.
     """
-    path = pathlib.Path(name).expanduser()
+    path = pathlib.Path(os.path.expanduser(name))
     if str(name) and path.exists():
         return path
     match = _HUB_ID.fullmatch(str(name))

@@ -13,18 +13,18 @@ import math
 import os
 import pathlib
 import shutil
+import tempfile
 from typing import Any
 
 import numpy as np
 
 from vlguard_jax import errors
 from vlguard_jax import files
+from vlguard_jax import machine
 from vlguard_jax import trees
 from vlguard_jax.checkpoints import checkpoint
 from vlguard_jax.checkpoints import export
 from vlguard_jax.checkpoints import layouts
-from vlguard_jax.checkpoints import model_config
-from vlguard_jax.checkpoints import tensors
 from vlguard_jax.checkpoints import tokenizer_files
 from vlguard_jax.checkpoints import torch_files
 from vlguard_jax.checkpoints import write_config
@@ -51,14 +51,15 @@ def save_llava(
     """
     config = write_config.llava_json(model, _dtype_name(model, dtype)) | write_config.provenance(model)
     parts = ["text", "head", "projector", *(["vision"] if config.get("unfreeze_mm_vision_tower") else [])]
-    with _new_folder(dst, overwrite) as folder:
-        _write_weights(folder, _entries(model, "llava", parts, dtype), shard_bytes)
+    entries, tower_entries = _entries(model, "llava", parts, dtype), _entries(model, "clip", ["vision"], dtype)
+    with _new_folder(dst, overwrite, _size([*entries, *tower_entries])) as folder:
+        _write_weights(folder, entries, shard_bytes)
         tokenizer_files.write_json(folder / "config.json", config)
         tokenizer_files.write_json(folder / "generation_config.json", write_config.generation_json(model, None))
         tokenizer_files.copy_for_llava(model.tokenizer_folder, folder, model.config.text.vocab_size)
         tower = folder / write_config.OWN_TOWER
         tower.mkdir()
-        _write_weights(tower, _entries(model, "clip", ["vision"], dtype), shard_bytes)
+        _write_weights(tower, tower_entries, shard_bytes)
         assert model.config.vision is not None
         vision = {"architectures": ["CLIPVisionModel"], **write_config.vision_json(model.config.vision)}
         tokenizer_files.write_json(tower / "config.json", vision)
@@ -75,49 +76,29 @@ def save_hf(
 ) -> None:
     """Write the llava-hf layout as on the hub (a model without vision tower: a plain Llama folder).
 
-    The vocabulary gets `<image>` and `<pad>` (`tokenizer_files.hf_tokens`) and is padded to a multiple of 64, with the
-    rows the model came with or else the mean of its rows, whose logit is never the largest. Adapters must have been merged.
+    The vocabulary gets `<image>` = V and `<pad>` = V + 1 and is padded to a multiple of 64, with the rows the model came with or
+    else the mean of its rows, whose logit is never the largest. Adapters must have been merged.
 
     Raises:
-      UserError: see `check`; `dst` is there already, a value does not fit `dtype`, or the written files do not agree.
+      UserError: `dst` is there already, the projector has no place in this layout, or a value does not fit `dtype`.
     """
-    check(model, "hf")
+    config = write_config.hf_json(model, _dtype_name(model, dtype)) | write_config.provenance(model)
     whole = model.config.vision is not None
-    tokens = tokenizer_files.hf_tokens(model.tokenizer_folder, model.config.text.vocab_size) if whole else None
-    config = write_config.hf_json(model, _dtype_name(model, dtype), tokens)
     layout = "llava-hf" if whole else "llama"
     vocab, stored = model.config.text.vocab_size, int(config.get("text_config", config).get("vocab_size", 0))
     entries = _entries(model, layout, ("text", "head", "vision", "projector"), dtype, stored_vocab=max(stored, vocab))
-    with _new_folder(dst, overwrite) as folder:
+    with _new_folder(dst, overwrite, _size(entries)) as folder:
         _write_weights(folder, entries, shard_bytes)
         tokenizer_files.write_json(folder / "config.json", config)
         pad = config.get("pad_token_id") if whole else None
         tokenizer_files.write_json(folder / "generation_config.json", write_config.generation_json(model, pad))
-        if tokens and tokens.records:
-            tokenizer_files.copy_for_hf(model.tokenizer_folder, folder, tokens)
+        if whole and stored > vocab and tokenizer_files.has_tokenizer(model.tokenizer_folder):
+            tokenizer_files.copy_for_hf(model.tokenizer_folder, folder, vocab)
         else:
             tokenizer_files.copy(model.tokenizer_folder, folder)
         if whole:
             tokenizer_files.write_json(folder / "preprocessor_config.json", write_config.preprocessor_json(model))
             tokenizer_files.write_json(folder / "processor_config.json", write_config.processor_json(model))
-        if tokens and tokens.records:
-            _check_hf(folder, str(dst), vocab)
-
-
-def _check_hf(folder: pathlib.Path, where: str, vocab: int) -> None:
-    """Read what was written: UserError unless config, generation config, tokenizer and weights agree on the tokens."""
-    config, generation = (files.read_object(folder / name) for name in ("config.json", "generation_config.json"))
-    rows, image, pad = config["text_config"]["vocab_size"], config["image_token_index"], config["pad_token_id"]
-    padded = ("embed_tokens.weight", "lm_head.weight")
-    stored = [tensor.shape[0] for name, tensor in tensors.open_folder(folder).items() if name.endswith(padded)]
-    if {rows} != set(stored) or not max(image, pad or 0) < rows or generation.get("pad_token_id") != pad:
-        raise errors.UserError(
-            f"{where}: the written files do not agree: {rows} rows in config.json and {stored} in the weights,"
-            f" <image> = {image}, <pad> = {pad} and {generation.get('pad_token_id')} in generation_config.json"
-        )
-    if (found := model_config.true_vocab(config, rows)) != vocab:
-        raise errors.UserError(f"{where}: the written config.json stands for {found} tokens, not {vocab}")
-    tokenizer_files.check_hf(folder, image, pad, where)
 
 
 def save_peft(model: checkpoint.Checkpoint, dst: str | os.PathLike[str], dtype: Dtype = None, *, overwrite: bool = False) -> None:
@@ -138,7 +119,7 @@ def save_peft(model: checkpoint.Checkpoint, dst: str | os.PathLike[str], dtype: 
         tokenizer_files.write_json(folder / "adapter_config.json", write_config.adapter_json(model, model.base.name))
         stored = _dtype_name(model, None)  # the type of the base, which stays where it is
         config = {**write_config.llava_json(model, stored), "model_type": "llava_llama"}
-        own = {**model.extras.get("provenance", {}), checkpoint.BASE_SHA256: model.base.sha256}
+        own = {**model.extras.get("provenance", {}), "base_sha256": model.base.sha256}
         tokenizer_files.write_json(folder / "config.json", config | {checkpoint.PROVENANCE: own})
 
 
@@ -163,9 +144,8 @@ def check(model: checkpoint.Checkpoint, layout: str) -> None:
     """
     if layout in ("llava", "peft"):
         write_config.llava_json(model, "float32")
-    if layout == "hf" and model.config.vision is not None:
+    if layout == "hf":
         layouts.rows("llava-hf", model.config, ("projector",))
-        tokenizer_files.hf_tokens(model.tokenizer_folder, model.config.text.vocab_size)
     if layout == "peft":
         _check_adapters(model)
 
@@ -189,30 +169,44 @@ def _check_adapters(model: checkpoint.Checkpoint) -> None:
 
 
 def check_free(dst: str | os.PathLike[str], overwrite: bool) -> None:
-    """Raise UserError if `dst` holds something and may not be overwritten."""
-    target = pathlib.Path(dst)
-    if not overwrite and target.exists() and not (target.is_dir() and not any(target.iterdir())):
-        raise errors.UserError(f"{target} is there already; choose another folder, or overwrite it with --overwrite")
+    """See that `dst` can be written, and leave nothing behind.
+
+    Raises:
+      UserError: it holds something and may not be overwritten, is a link or above the working directory, or no folder can be made there.
+    """
+    target = pathlib.Path(os.path.abspath(dst))
+    if target.is_symlink():
+        raise errors.UserError(f"{dst} is a link to {os.readlink(target)}; name the folder itself, or remove the link")
+    if target in (here := pathlib.Path.cwd(), *here.parents):
+        raise errors.UserError(f"{dst} holds the folder that you are in; name a folder that is to hold the model alone")
+    above = next(folder for folder in target.parents if os.path.lexists(folder))
+    try:
+        if not overwrite and os.path.lexists(target) and not (target.is_dir() and not any(target.iterdir())):
+            raise errors.UserError(f"{dst} is there already; choose another folder, or overwrite it with --overwrite")
+        with contextlib.suppress(FileNotFoundError):
+            os.lstat(files.beside(target))  # whether its name can be one
+        with machine.naming(above, f"{above}/."):
+            os.rmdir(tempfile.mkdtemp(prefix=".", dir=above))
+    except OSError as e:
+        if failed := machine.failure(e):
+            raise errors.UserError(f"{dst} cannot be written: {failed.line}") from e
+        raise
 
 
 @contextlib.contextmanager
-def _new_folder(dst: str | os.PathLike[str], overwrite: bool) -> Iterator[pathlib.Path]:
-    """A new folder beside `dst` that takes its name when the block ends well, and is deleted when it does not."""
+def _new_folder(dst: str | os.PathLike[str], overwrite: bool, n_bytes: int = 0) -> Iterator[pathlib.Path]:
+    """A new folder beside `dst` that takes its name when the block ends well, and is deleted when it does not.
+
+    Raises:
+      UserError: see `check_free`; or there is no room for `n_bytes`.
+      OSError: the disk filled up or failed; what was at `dst` is still there.
+    """
     check_free(dst, overwrite)
-    target = pathlib.Path(dst)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    partial = target.parent / f".{target.name}.partial"
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir()
-    try:
-        yield partial
-        if target.is_dir():
-            shutil.rmtree(target)
-        elif target.exists():
-            target.unlink()
-        partial.rename(target)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
+    with files.new_folder(pathlib.Path(dst), replace=True) as folder:
+        if (free := shutil.disk_usage(folder).free) < n_bytes:
+            sizes = f"{n_bytes / 1e9:.2f} GB are to be written, {free / 1e9:.2f} GB are free"
+            raise errors.UserError(f"{dst}: {sizes}; make room or choose another folder")
+        yield folder
 
 
 def _dtype_name(model: checkpoint.Checkpoint, dtype: Dtype) -> str:
@@ -259,24 +253,29 @@ def _cast(name: str, value: np.ndarray, dtype: Dtype) -> np.ndarray:
     return result
 
 
+def _size(entries: list[_Entry]) -> int:
+    """Bytes."""
+    return sum(math.prod(shape) * dtype.itemsize for _, shape, dtype, _ in entries)
+
+
 def _write_weights(folder: pathlib.Path, entries: list[_Entry], shard_bytes: int) -> None:
     """Write `model.safetensors`, or shards of at most `shard_bytes` (a larger tensor has its own) with their index."""
     shards: list[list[_Entry]] = [[]]
-    size = total = 0
+    size = 0
     for entry in entries:
-        n_bytes = math.prod(entry[1]) * entry[2].itemsize
+        n_bytes = _size([entry])
         if shards[-1] and size + n_bytes > shard_bytes:
             shards.append([])
             size = 0
         shards[-1].append(entry)
-        size, total = size + n_bytes, total + n_bytes
+        size += n_bytes
     weight_map: dict[str, str] = {}
     for i, shard in enumerate(shards):
         name = "model.safetensors" if len(shards) == 1 else f"model-{i + 1:05d}-of-{len(shards):05d}.safetensors"
         _save_safetensors(folder / name, {tensor: read() for tensor, _, _, read in shard})
         weight_map |= {tensor: name for tensor, *_ in shard}
     if len(shards) > 1:
-        index = {"metadata": {"total_size": total}, "weight_map": dict(sorted(weight_map.items()))}
+        index = {"metadata": {"total_size": _size(entries)}, "weight_map": dict(sorted(weight_map.items()))}
         tokenizer_files.write_json(folder / "model.safetensors.index.json", index)
 
 

@@ -19,6 +19,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 
 from vlguard_jax import errors
+from vlguard_jax import machine
 from vlguard_jax import trees
 from vlguard_jax.checkpoints import format_v1
 
@@ -51,6 +52,10 @@ class Store:
         args = ocp.args.Composite(state=ocp.args.StandardSave(trees.unflatten(arrays)), meta=ocp.args.JsonSave(record))
         self._manager.save(step, args=args, force=True)
 
+    def wait(self) -> None:
+        """Return when what was saved is on the disk."""
+        self._manager.wait_until_finished()
+
     def latest_step(self) -> int | None:
         """The newest complete step, None without one."""
         self._manager.wait_until_finished()
@@ -67,6 +72,8 @@ class Store:
         try:
             record = self._manager.restore(step, args=ocp.args.Composite(meta=ocp.args.JsonRestore()))["meta"]
         except (ValueError, OSError, KeyError) as e:
+            if machine.failure(e, places=False):
+                raise
             raise errors.UserError(f"{self._folder}/{step}: damaged record: {e}") from e
         format_v1.check_header(record, f"{self._folder}/{step}")
         return record
@@ -91,6 +98,8 @@ class Store:
             target = ocp.args.Composite(state=ocp.args.StandardRestore(trees.unflatten(wanted)))
             restored = trees.flatten(self._manager.restore(step, args=target)["state"])
         except (ValueError, OSError, KeyError) as e:
+            if machine.failure(e, places=False):
+                raise
             raise errors.UserError(f"{where}: damaged, remove this step to go on from an older one: {e}") from e
         for path, value in restored.items():
             if _describe(value) != manifest[path]:

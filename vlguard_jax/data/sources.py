@@ -63,7 +63,7 @@ class Source:
 
 def cache_folder(named: str) -> pathlib.Path:
     """Where indices are kept: the folder that the config names, $VLGUARD_CACHE, or ~/.cache/vlguard_jax."""
-    return pathlib.Path(named or os.environ.get(CACHE_VARIABLE, "") or "~/.cache/vlguard_jax").expanduser()
+    return pathlib.Path(os.path.expanduser(named or os.environ.get(CACHE_VARIABLE, "") or "~/.cache/vlguard_jax"))
 
 
 def open_source(name: str, settings: config.SourceSettings, cache: pathlib.Path) -> Source:
@@ -95,9 +95,12 @@ def local_copy(path: str, cache: pathlib.Path) -> pathlib.Path:
         if not copy.is_file():
             copy.parent.mkdir(parents=True, exist_ok=True)
             beside = copy.with_name(f"{copy.name}.{os.getpid()}.partial")
-            with system.open(inside, "rb") as remote, open(beside, "wb") as file:
-                shutil.copyfileobj(remote, file, 1 << 22)
-            beside.replace(copy)
+            try:
+                with system.open(inside, "rb") as remote, open(beside, "wb") as file:
+                    shutil.copyfileobj(remote, file, 1 << 22)
+                beside.replace(copy)
+            finally:
+                beside.unlink(missing_ok=True)
     except (OSError, ImportError, ValueError) as e:
         raise errors.UserError(f"{path}: cannot be read: {e}") from e
     return copy

@@ -15,6 +15,7 @@ import pathlib
 import shutil
 
 from vlguard_jax import errors
+from vlguard_jax import files
 from vlguard_jax.data import picture_check
 from vlguard_jax.data import pictures
 from vlguard_jax.data import standin
@@ -75,19 +76,15 @@ def prepare(metadata: pathlib.Path, out: pathlib.Path, images: pathlib.Path | No
     source = None if stand_in else (images or metadata).resolve()
     if source is not None:
         _check_pictures(items, source)
-    beside = out.with_name(f"{out.name}.partial")
-    if beside.exists():
-        shutil.rmtree(beside)  # left by a run that was stopped
-    beside.mkdir(parents=True)
-    for name in vlguard.SPLITS:
-        shutil.copyfile(metadata / f"{name}.json", beside / f"{name}.json")
-        if source is None:
-            standin.write_all(items[name], beside / name)
-        else:
-            _lay_out(items[name], source, beside / name)
-    (beside / vlguard.NOTE_FILE).write_text(json.dumps(note, indent=1) + "\n")
-    write_records(beside)
-    beside.rename(out)
+    with files.new_folder(out, partial=out.with_name(f"{out.name}.partial")) as beside:
+        for name in vlguard.SPLITS:
+            shutil.copyfile(metadata / f"{name}.json", beside / f"{name}.json")
+            if source is None:
+                standin.write_all(items[name], beside / name)
+            else:
+                _lay_out(items[name], source, beside / name)
+        (beside / vlguard.NOTE_FILE).write_text(json.dumps(note, indent=1) + "\n")
+        write_records(beside)
     return Prepared(splits, out / RECORDS, False)
 
 
@@ -145,16 +142,17 @@ def write_records(folder: pathlib.Path) -> None:
     from vlguard_jax.data.tfds.vlguard import vlguard_dataset_builder
 
     beside = folder / "tfds.partial"
-    if beside.exists():
-        shutil.rmtree(beside)
+    shutil.rmtree(beside, ignore_errors=True)  # of a run that was stopped
     tfds.disable_progress_bar()
     how = tfds.download.DownloadConfig(manual_dir=folder, compute_stats=tfds.download.ComputeStatsMode.SKIP, try_download_gcs=False)
-    builder = vlguard_dataset_builder.Builder(data_dir=beside, file_format="array_record")
-    with contextlib.redirect_stdout(io.StringIO()):  # it announces downloads of unknown size, but downloads nothing
-        builder.download_and_prepare(download_dir=beside / "downloads", download_config=how)
-    (folder / RECORDS).parent.mkdir(parents=True, exist_ok=True)
-    (beside / reader.NAME / reader.VERSION).rename(folder / RECORDS)
-    shutil.rmtree(beside)
+    try:
+        builder = vlguard_dataset_builder.Builder(data_dir=beside, file_format="array_record")
+        with contextlib.redirect_stdout(io.StringIO()):  # it announces downloads of unknown size, but downloads nothing
+            builder.download_and_prepare(download_dir=beside / "downloads", download_config=how)
+        (folder / RECORDS).parent.mkdir(parents=True, exist_ok=True)
+        (beside / reader.NAME / reader.VERSION).rename(folder / RECORDS)
+    finally:
+        shutil.rmtree(beside, ignore_errors=True)
 
 
 def _check_pictures(items: dict[str, list[vlguard.Item]], source: pathlib.Path) -> None:

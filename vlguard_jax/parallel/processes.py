@@ -16,6 +16,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 import contextlib
+import ctypes
 import dataclasses
 import hashlib
 from importlib import metadata
@@ -24,6 +25,7 @@ import logging
 import os
 from pathlib import Path
 import platform
+import signal
 import sys
 import threading
 from typing import Any, TypeVar
@@ -36,9 +38,12 @@ import numpy as np
 
 import vlguard_jax
 from vlguard_jax import errors
+from vlguard_jax.parallel import coordinator
 
 TIMEOUT = 300  # seconds
 GRACE = 60  # seconds that JAX waits longer than we do
+TPU_PORT = 8482  # of JAX's coordinator on TPU machines
+SLURMS = ("SLURM_JOB_ID", "SLURM_PROCID", "SLURM_LOCALID", "SLURM_STEP_NODELIST")
 OURS = ("JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID")
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy", "pillow", "sentencepiece")
 PROBLEM = 1000  # bytes of a process's problem that the others are told
@@ -48,6 +53,12 @@ WAYS = {
     "versions": "install the same packages and the same checkout on every host",
     "files": "give every process the same files",
 }
+
+# JAX sets its handler in C, where Python cannot put it back.
+_LIBC = ctypes.CDLL(None)
+_LIBC.signal.restype = ctypes.c_void_p
+_LIBC.signal.argtypes = (ctypes.c_int, ctypes.c_void_p)
+_JAXS: list[int] = []
 
 T = TypeVar("T")
 
@@ -66,7 +77,7 @@ def detect(environment: Mapping[str, str]) -> Start:
     """How a process with these environment variables is to start.
 
     Raises:
-      UserError: of the three variables for plain hosts some are missing, or a variable that has to be a number is none.
+      UserError: of the three variables for plain hosts some are missing; or a variable is not the number or the address that it has to be.
     """
     given = [name for name in OURS if environment.get(name)]
     if given:
@@ -76,7 +87,9 @@ def detect(environment: Mapping[str, str]) -> Start:
         count, index = _number(environment, OURS[1], 1), _number(environment, OURS[2], 0)
         if index >= count:
             raise errors.UserError(f"JAX_PROCESS_ID={index} must be from 0 to JAX_NUM_PROCESSES - 1 = {count - 1}")
-        return Start("plain", count, index, environment[OURS[0]])
+        address = environment[OURS[0]].strip()
+        coordinator.port_of(address, OURS[0])
+        return Start("plain", count, index, address)
     workers, slices = environment.get("TPU_PROCESS_ADDRESSES") or environment.get("TPU_WORKER_HOSTNAMES"), "MEGASCALE_NUM_SLICES"
     if not workers:
         workers, environment = _compute_engine(environment)
@@ -86,6 +99,30 @@ def detect(environment: Mapping[str, str]) -> Start:
     if "SLURM_STEP_NODELIST" in environment and (tasks := _number(environment, "SLURM_NTASKS", 1)) > 1:
         return Start("slurm", tasks)
     return Start("one", 1)
+
+
+def _opens(found: Start, environment: Mapping[str, str]) -> int | None:
+    """The port at which this process is to wait for the others, as the first of all; None where it is another or not known.
+
+    Raises:
+      UserError: a variable that JAX reads is odd; JAX itself would name none.
+    """
+    for name in ("JAX_PARTITION_INDEX", "JAX_SLICE_INDEX"):
+        _number(environment, name, 0)
+    coordinator.local_devices(environment)
+    if found.kind == "plain":
+        return coordinator.bound(environment, found.address or "") if found.index == 0 else None
+    if found.kind == "tpu":
+        port = coordinator.port(environment, TPU_PORT)
+        worker, part = _number(environment, "TPU_WORKER_ID", 0), _number(environment, "MEGASCALE_SLICE_ID", 0)
+        return port if environment.get("TPU_WORKER_ID") and worker == part == 0 else None
+    if missing := [name for name in SLURMS if not environment.get(name)]:
+        raise errors.UserError(f"{', '.join(missing)} not set, though SLURM_NTASKS={found.count}; {_way(found)}")
+    job, index, _ = (_number(environment, name, 0) for name in SLURMS[:3])
+    if index >= (found.count or 1):
+        raise errors.UserError(f"SLURM_PROCID={index} must be from 0 to SLURM_NTASKS - 1 = {(found.count or 1) - 1}; {_way(found)}")
+    port = coordinator.port(environment, 65535 - 2**12 + 1 + job % 2**12)  # jax's rule
+    return port if index == 0 else None
 
 
 def _compute_engine(environment: Mapping[str, str]) -> tuple[str, Mapping[str, str]]:
@@ -112,8 +149,8 @@ def _metadata(environment: Mapping[str, str], key: str) -> str:
 def _number(environment: Mapping[str, str], name: str, default: int) -> int:
     """A whole number from 1 (from 0 where the default is 0)."""
     given = environment.get(name) or str(default)
-    if not (given.isascii() and given.isdigit()) or (default and not int(given)):
-        raise errors.UserError(f"{name}={given!r} must be a whole number{', at least 1' if default else ''}")
+    if not (given.isascii() and given.isdigit() and len(given) < 10) or (default and not int(given)):
+        raise errors.UserError(f"{name}={_short(given)} must be a whole number{', at least 1' if default else ''}")
     return int(given)
 
 
@@ -128,6 +165,8 @@ def start(environment: Mapping[str, str] | None = None) -> None:
     if found.kind == "one":
         return
     seconds = _number(environment, "VLGUARD_START_TIMEOUT", TIMEOUT)
+    if (port := _opens(found, environment)) is not None:
+        coordinator.check_free(port)
     print(f"waiting for {found.count} processes ({found.kind}), at most {seconds} s", flush=True)
     given = (found.address, found.count, found.index) if found.kind == "plain" else (None, None, None)
     late = f"not all of {found.count} processes came within {seconds} s; {_way(found)}"
@@ -141,11 +180,26 @@ def start(environment: Mapping[str, str] | None = None) -> None:
         raise errors.UserError(f"{found.count} processes could not be joined: {reason}; {_way(found)}") from e
     finally:
         watch.cancel()
+    take_sigterm()
     if found.kind == "tpu" and jax.process_count() < (found.count or 1):
         raise errors.UserError(
             f"this is one host of a slice of {found.count}, but only {jax.process_count()} joined; start the same command on every host "
             "(launch/ does)"
         )
+
+
+def take_sigterm() -> None:
+    """Let SIGTERM come to Python's handler, which ends this process, not to JAX's, which notes it for `reached_preemption_sync_point`."""
+    ours = signal.getsignal(signal.SIGTERM)
+    if callable(ours) and not _JAXS:
+        _JAXS.append(_LIBC.signal(signal.SIGTERM, 0))
+        signal.signal(signal.SIGTERM, ours)
+
+
+def hand_over_sigterm() -> None:
+    """Undo `take_sigterm`: JAX tells the other processes, and all agree on where to leave."""
+    if _JAXS:
+        _LIBC.signal(signal.SIGTERM, _JAXS.pop())
 
 
 def _give_up(message: str) -> None:
@@ -171,7 +225,6 @@ def log_file(workdir: Path) -> Iterator[None]:
     handler = logging.FileHandler(folder / f"process-{jax.process_index()}.log", encoding="utf-8")
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     ours = logging.getLogger("vlguard_jax")
-    before = ours.propagate, ours.level
     ours.propagate = False  # what it says is on the terminal already
     ours.setLevel(logging.INFO)
     loggers = (ours, logging.getLogger())
@@ -185,8 +238,6 @@ def log_file(workdir: Path) -> Iterator[None]:
     finally:
         for logger in loggers:
             logger.removeHandler(handler)
-        ours.propagate = before[0]
-        ours.setLevel(before[1])
         handler.close()
 
 

@@ -37,7 +37,7 @@ def resolve(model: config.ModelSettings, preset: str = "") -> Named:
         return Named(model_config.PRESETS[name], name, f"sizes of {name}, by --model")
     if not model.path:
         raise errors.UserError(f"config.model.path is empty: name a checkpoint folder, or the sizes with --model={'|'.join(SHORT)}")
-    folder = pathlib.Path(model.path).expanduser()
+    folder = pathlib.Path(os.path.expanduser(model.path))
     if folder.is_dir():
         return Named(_sizes(folder, model), folder.name, f"sizes of {model.path}", folder)
     last = re.split(r"[@/]", model.path)[1] if "/" in model.path else model.path

@@ -22,9 +22,9 @@ import json
 from pathlib import Path
 import random
 import re
-import shutil
 from typing import Any
 
+from vlguard_jax import files
 from vlguard_jax.quickstart import language as language_lib
 from vlguard_jax.quickstart import pictures
 
@@ -278,22 +278,19 @@ def _write_prompts(root: Path, speaker: Speaker, sizes: Sizes) -> None:
 
 def write(folder: Path, seed: int, split: str, sizes: Sizes) -> None:
     """Write the world below `folder`, which must not exist. `split`: whose items the test files hold, "tuning" or "test"."""
-    beside = folder.with_name(f".{folder.name}.partial")
-    shutil.rmtree(beside, ignore_errors=True)  # what a killed run left
-    beside.mkdir(parents=True)
-    language = language_lib.language(seed, len(pictures.symbols()))
-    trained = functools.partial(Speaker, language, "train")
-    asked = functools.partial(Speaker, language, split)
-    parts: dict[str, Callable[[random.Random], None]] = {
-        "texts": lambda rng: _write_texts(beside, trained(rng), sizes),
-        "mix": lambda rng: _write_mix(beside, trained(rng), sizes),
-        "train": lambda rng: _write_train(beside, trained(rng), sizes),
-        "test": lambda rng: _write_quadruples(beside, "test", sizes.test, language_lib.KNOWN_CATEGORIES, asked(rng)),
-        "new": lambda rng: _write_quadruples(beside, "new_category", sizes.probe, (language_lib.NEW_CATEGORY,), asked(rng)),
-        "joint": lambda rng: _write_joint(beside, sizes.probe, asked(rng)),
-        "prompts": lambda rng: _write_prompts(beside, asked(rng), sizes),
-    }
-    for name, part in parts.items():
-        # tuning and test items are drawn apart, as their wordings and symbols are
-        part(random.Random(f"{name} {seed} {split if name not in ('texts', 'mix', 'train') else ''}"))
-    beside.rename(folder)
+    with files.new_folder(folder) as beside:
+        language = language_lib.language(seed, len(pictures.symbols()))
+        trained = functools.partial(Speaker, language, "train")
+        asked = functools.partial(Speaker, language, split)
+        parts: dict[str, Callable[[random.Random], None]] = {
+            "texts": lambda rng: _write_texts(beside, trained(rng), sizes),
+            "mix": lambda rng: _write_mix(beside, trained(rng), sizes),
+            "train": lambda rng: _write_train(beside, trained(rng), sizes),
+            "test": lambda rng: _write_quadruples(beside, "test", sizes.test, language_lib.KNOWN_CATEGORIES, asked(rng)),
+            "new": lambda rng: _write_quadruples(beside, "new_category", sizes.probe, (language_lib.NEW_CATEGORY,), asked(rng)),
+            "joint": lambda rng: _write_joint(beside, sizes.probe, asked(rng)),
+            "prompts": lambda rng: _write_prompts(beside, asked(rng), sizes),
+        }
+        for name, part in parts.items():
+            # tuning and test items are drawn apart, as their wordings and symbols are
+            part(random.Random(f"{name} {seed} {split if name not in ('texts', 'mix', 'train') else ''}"))

@@ -12,6 +12,7 @@ from typing import Any, Generic, TypeVar
 
 from vlguard_jax import errors
 from vlguard_jax import files
+from vlguard_jax import machine
 from vlguard_jax.safety.judges import judge as judge_lib
 
 SCHEMA = 2
@@ -204,17 +205,18 @@ class Lines(Generic[L]):
         return self._kind(**values)
 
     def append(self, lines: Iterable[L]) -> None:
-        """Append lines and see them to the disk.
+        """Append lines, all or none, and see them to the disk.
 
         Raises:
           UserError: a text that no file can hold; nothing is written.
+          OSError: the file cannot be written; it ends where it ended.
         """
         lines = list(lines)
         for line in lines:
             files.check_text(vars(line), f"{self.path}: the line of {errors.short(line.key)}")
         text = "".join(json.dumps({"schema": SCHEMA, **vars(x)}, default=vars) + "\n" for x in lines)
-        with self.path.open("ab") as file:
-            file.write(text.encode("ascii"))
-            file.flush()
-            os.fsync(file.fileno())
+        with open(self.path, "ab", buffering=0) as file:
+            files.append(file, text.encode("ascii"))
+            with machine.naming(self.path):
+                os.fsync(file.fileno())
         self.lines.extend(lines)

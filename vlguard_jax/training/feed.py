@@ -51,7 +51,8 @@ class Feed:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None) -> None:
-        self._watcher.shutdown(wait=False, cancel_futures=True)
+        # JAX must not be taken down amid a step; with several processes a step may wait for one that has gone.
+        self._watcher.shutdown(wait=jax.process_count() == 1, cancel_futures=True)
 
     def take(self) -> tuple[int, types.Batch, float] | None:
         """(step, batch, seconds the devices stood still for it), or None behind the last one.

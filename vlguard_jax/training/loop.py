@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 import contextlib
 import dataclasses
-import functools
 import logging
 from pathlib import Path
-import signal
 import time
+from types import TracebackType
 from typing import Any
 
 import jax
@@ -20,6 +19,7 @@ from rich import progress
 
 from vlguard_jax import config
 from vlguard_jax import errors
+from vlguard_jax import stopping
 from vlguard_jax import types
 from vlguard_jax import workdir as workdir_lib
 from vlguard_jax.checkpoints import checkpoint as checkpoint_lib
@@ -50,7 +50,6 @@ FREE_SETTINGS = (
     "data.check_pictures",
 )
 PROBLEMS_FILE = "bad_pictures.txt"  # written in place of a run
-DROPS_FILE = "skipped.jsonl"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -86,17 +85,16 @@ def train(settings: config.TrainConfig, workdir: str | Path) -> Result:
     program = setup.build_program(settings, start, data.total_updates)
     with processes.together():
         if main:
-            workdir_lib.prepare(workdir)
+            workdir_lib.claim(workdir, settings, free=FREE_SETTINGS)
             (workdir / PROBLEMS_FILE).unlink(missing_ok=True)
-            (workdir / DROPS_FILE).unlink(missing_ok=True)
             if data.mixture.drops:
-                mixtures.write_drops(data.mixture.drops, workdir / DROPS_FILE)
+                mixtures.write_drops(data.mixture.drops, workdir / "skipped.jsonl")
     # 3. The state, fresh or restored: a step number is all there is to know about the data.
     with processes.log_file(workdir):
         _say(console, *_introduction(settings, start, data))
         start = dataclasses.replace(start, params=_untrained(start))
         with contextlib.closing(store_lib.Store(workdir / "checkpoints", keep=settings.run.keep)) as store:
-            state = _restore(settings, program, store, start, workdir, console)
+            state = _restore(program, store, start, console)
             # 4. The steps.
             meta = {
                 "config": workdir_lib.plain(settings),
@@ -104,8 +102,8 @@ def train(settings: config.TrainConfig, workdir: str | Path) -> Result:
                 "base_sha256": start.weights_sha256,
                 "stand_in": data.mixture.stand_in,
             }
-            state, last = _run(settings, data, program, state, store, workdir, meta)
-        finished = int(state.step) >= data.last_update
+            state, last, told = _run(settings, data, program, state, store, workdir, meta)
+        finished = int(state.step) >= data.last_update and not told
         # 5. The tuned model in a layout that others read.
         start = _with_provenance(settings, start, data, int(state.step))
         path = _export(settings, start, program, state, workdir / "model", console) if finished else None
@@ -156,21 +154,12 @@ def _with_provenance(
 
 
 def _restore(
-    settings: config.TrainConfig,
-    program: program_lib.Program,
-    store: store_lib.Store,
-    start: checkpoint_lib.Checkpoint,
-    workdir: Path,
-    console: rich_console.Console,
+    program: program_lib.Program, store: store_lib.Store, start: checkpoint_lib.Checkpoint, console: rich_console.Console
 ) -> step_lib.TrainState:
     latest = store.latest_step()
     if latest is None:
         return program.state
-    meta = store.read_meta(latest)
-    workdir_lib.compare(meta["config"], settings, f"{workdir}/checkpoints/{latest}", free=FREE_SETTINGS)
-    if not (workdir / workdir_lib.CONFIG_FILE).exists():
-        _say(console, f"{workdir}/{workdir_lib.CONFIG_FILE} was missing; the checkpoint records the same settings")
-    if (saved := meta["base_sha256"]) != start.weights_sha256:
+    if (saved := store.read_meta(latest)["base_sha256"]) != start.weights_sha256:
         source = start.extras.get("source", "config.model.path")
         raise errors.UserError(f"{source}: its weights are not those this run started from ({saved[:12]}); put the old ones back to resume")
     shapes = jax.tree.map(lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), program.state, program.state_shardings)
@@ -181,37 +170,45 @@ def _restore(
 
 class _StopSignal:
     """Turns SIGTERM (preemption, a scheduler's time limit) into "save and leave" at the next step, with several processes at the next
-    one that none of them has begun."""
+    one that none of them has begun. Before `hold` there is nothing to save, and the signal ends the command at once."""
 
     def __init__(self) -> None:
-        self._seen = False
         self._alone = jax.process_count() == 1
-        self._before: Any = None
+        self._noted = stopping.Noted()
+        self._told = False
+
+    def hold(self) -> None:
+        """To be called behind an update that would be lost."""
+        if self._alone:
+            self._noted.hold()
+        else:  # JAX's own handler tells the other processes
+            processes.hand_over_sigterm()
 
     def seen(self, done: int) -> bool:
         """Whether to leave behind update `done`; every process has to ask behind every update."""
-        return self._seen if self._alone else multihost_utils.reached_preemption_sync_point(done)
+        if not self._alone:
+            self._told = self._told or multihost_utils.reached_preemption_sync_point(done)
+        return self.told
+
+    @property
+    def told(self) -> bool:
+        """Whether the signal has come; with several processes whether `seen` said so."""
+        return self._noted.seen or self._told
 
     def __enter__(self) -> _StopSignal:
-        if not self._alone:  # JAX's own handler tells the other processes
-            return self
-        with contextlib.suppress(ValueError):  # not in the main thread: the host program handles its signals
-            self._before = signal.signal(signal.SIGTERM, self._note)
         return self
 
-    def __exit__(self, *_: object) -> None:
-        if self._before is not None:
-            signal.signal(signal.SIGTERM, self._before)
-
-    def _note(self, *_: object) -> None:
-        self._seen = True
+    def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None) -> None:
+        self._noted.__exit__(kind, value, trace)
+        if not self._alone:
+            processes.take_sigterm()
 
 
 class _Log:
-    """Fetches metrics one update late, so that the device never waits for the host. claim: called once the first update is done."""
+    """Fetches metrics one update late, so that the device never waits for the host."""
 
-    def __init__(self, writer: metrics.Writer, settings: config.TrainConfig, last_update: int, claim: Callable[[], None]):
-        self._writer, self._settings, self._last_update, self._claim = writer, settings, last_update, claim
+    def __init__(self, writer: metrics.Writer, settings: config.TrainConfig, last_update: int):
+        self._writer, self._settings, self._last_update = writer, settings, last_update
         self._pending: tuple[int, step_lib.Metrics, feed.Moment, dict[str, float], float] | None = None
         self._before = time.perf_counter()  # when the update before was finished
         self._seconds = self._waited = 0.0  # of all updates but the first, which compiles
@@ -227,8 +224,6 @@ class _Log:
         seconds, self._before = finished.result() - self._before, finished.result()
         if self._compiled:
             self._seconds, self._waited = self._seconds + seconds, self._waited + waited
-        else:
-            self._claim()
         self._compiled = True
         clock = {"step_seconds": seconds, "tokens_per_second": counted["tokens"] / seconds, "input_wait": waited / seconds}
         self.last = metrics.of_step(jax.device_get(on_device), counted | clock, tuple(self._settings.data.sources))
@@ -260,22 +255,24 @@ def _run(
     store: store_lib.Store,
     workdir: Path,
     meta: dict[str, Any],
-) -> tuple[step_lib.TrainState, dict[str, float]]:
-    done = saved = int(state.step)
+) -> tuple[step_lib.TrainState, dict[str, float], bool]:
+    """Updates to the last one, or to SIGTERM: (state, which is saved, metrics of the last update, whether the signal came)."""
+    first = done = saved = int(state.step)
     factor = optimizer.cosine_factor(data.total_updates, settings.optimizer.warmup_ratio)
     learning_rates = settings.optimizer.learning_rate * np.asarray(factor(np.arange(data.last_update)))
     main = jax.process_index() == 0
-    claim = functools.partial(workdir_lib.claim, workdir, settings, free=FREE_SETTINGS) if main else lambda: None
     writer = metrics.Writer(workdir, start_step=done, total_steps=data.last_update, tensorboard=settings.run.tensorboard, active=main)
     batches = feed.Feed(_batches(settings, data, program, done), program.mesh)
     with writer, _StopSignal() as stop, batches:
-        log = _Log(writer, settings, data.last_update, claim)
+        log = _Log(writer, settings, data.last_update)
         while (found := batches.take()) is not None:
             index, batch, waited = found
             state, on_device = program.step(state, program.frozen, program.reference, batch)
             finished, done = batches.watch(on_device), index + 1
             counted = _count(data, index) | {"learning_rate": float(learning_rates[index])}
             log.settle()
+            if done > first + 1:
+                stop.hold()
             log.follow(done, on_device, finished, counted, waited)
             if stop.seen(done):
                 break
@@ -283,10 +280,12 @@ def _run(
                 log.settle()
                 store.save(done, setup.to_tree(state), meta)
                 saved = done
+        stop.hold()
         log.conclude()
-    if done > saved:
-        store.save(done, setup.to_tree(state), meta)
-    return state, log.last
+        if done > saved:
+            store.save(done, setup.to_tree(state), meta)
+        store.wait()
+    return state, log.last, stop.told
 
 
 def _batches(settings: config.TrainConfig, data: setup.Data, program: program_lib.Program, first: int) -> Iterator[tuple[int, types.Batch]]:

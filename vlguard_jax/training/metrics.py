@@ -62,7 +62,7 @@ class Writer:
         self._start, self._total = start_step, total_steps
         if active:
             cut_back(workdir / METRICS_FILE, start_step)
-            self._file = self._stack.enter_context(open(workdir / METRICS_FILE, "a", encoding="utf-8"))  # noqa: SIM115 -- it is one
+            self._file = self._stack.enter_context(open(workdir / METRICS_FILE, "ab", buffering=0))  # noqa: SIM115 -- it is one
             if tensorboard:
                 import tensorboardX  # late: it is slow to import
 
@@ -98,8 +98,7 @@ class Writer:
         if not self._active:
             return
         assert self._file is not None
-        self._file.write(json.dumps({"schema": SCHEMA, "step": step, **values}) + "\n")
-        self._file.flush()
+        files.append(self._file, json.dumps({"schema": SCHEMA, "step": step, **values}).encode() + b"\n")
         if self._board is not None:
             for name, value in values.items():
                 self._board.add_scalar(name, value, step)

@@ -1,0 +1,202 @@
+"""Failures of the machine, told from faults of ours: a full disk, a missing right, memory, a device or a port that is not there."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+import contextlib
+import dataclasses
+import errno
+import os
+import re
+import traceback
+
+from vlguard_jax import errors
+
+SAFE = "what was finished before is kept"
+_AGAIN = "start the same command again to go on"
+_ELSEWHERE = "make room or name another place, and start the same command again"
+_RIGHTS = "give this user the right to it, or name another place"
+_PATH = "name another place"
+
+# errno -> what it is, the way out. The user has to do something before it can go on.
+_USERS = {
+    errno.ENOSPC: ("no space left on the disk", _ELSEWHERE),
+    errno.EDQUOT: ("the disk quota is used up", _ELSEWHERE),
+    errno.EFBIG: ("the file is larger than the file system or `ulimit -f` allows", _ELSEWHERE),
+    errno.EACCES: ("permission denied", _RIGHTS),
+    errno.EPERM: ("not permitted", _RIGHTS),
+    errno.EROFS: ("the file system is read-only", _PATH),
+    errno.ENOTDIR: ("a part of this path is a file, where a folder must be", _PATH),
+    errno.EISDIR: ("this is a folder, where a file must be", _PATH),
+    errno.ENAMETOOLONG: ("the name is too long for the file system", _PATH),
+    errno.ELOOP: ("links that lead to each other", _PATH),
+    errno.EMFILE: ("too many open files", "raise the limit (ulimit -n)"),
+    errno.ENFILE: ("too many open files on this machine", "end other programs"),
+    errno.ENOMEM: ("out of memory", "end other programs or use a larger machine"),
+    errno.EADDRINUSE: ("the port is in use", "choose another, or end the program that has it"),
+    errno.EADDRNOTAVAIL: ("this address is not one of this machine", "name another"),
+    errno.ENODEV: ("no such device", _PATH),
+    errno.ENXIO: ("no such device", _PATH),
+    errno.EPIPE: ("whoever read the output has gone", _AGAIN),
+}
+# That the same command can go on later is all that is known.
+_PASSING = {
+    errno.EIO: "input/output error",
+    errno.ESTALE: "the file server has lost this file",
+    errno.ETIMEDOUT: "no answer in time",
+    errno.ENOTCONN: "the connection is broken",
+    errno.ECONNRESET: "the other side broke the connection",
+    errno.ECONNABORTED: "the connection broke",
+    errno.ECONNREFUSED: "the other side refuses the connection",
+    errno.EHOSTUNREACH: "the other machine cannot be reached",
+    errno.ENETUNREACH: "the network cannot be reached",
+    errno.ENETDOWN: "the network is down",
+    errno.EREMOTEIO: "the remote disk failed",
+    errno.EBUSY: "the device or file is busy",
+}
+# Seen at the end of a command only: where a file is read, that it is missing says something about the file.
+_PLACES = {
+    errno.ENOENT: ("no such file or folder", "name one that is there"),
+    errno.EEXIST: ("something is there already", _PATH),
+    errno.ENOTEMPTY: ("the folder is not empty", _PATH),
+}
+# How libraries write an errno into an error of their own: safetensors, TensorStore, Python.
+_NUMBER = re.compile(r"\(os error (\d+)\)|\[os_error_code='(\d+)'\]|\[Errno (\d+)\]")
+_QUOTED = re.compile(r"""["'](/[^"']+)["']""")
+_BROKEN = ("UNAVAILABLE", "DEADLINE_EXCEEDED", "ABORTED", "CANCELLED")  # of XLA: another process or its machine is gone
+_WRITING = "writing "  # begins a note to an error
+_LONGEST = 300  # characters of a library's own words
+
+
+@dataclasses.dataclass(frozen=True)
+class Failure:
+    """One line for the user, and the exit code: 2 where the user has to do something, 75 where starting again goes on."""
+
+    line: str
+    code: int
+
+
+def failure(error: BaseException, *, places: bool = True) -> Failure | None:
+    """What failed, if `error`, or what it was raised from, is a failure of the machine; None for a fault of ours.
+
+    Without `places` a missing file, or one that is in the way, is no failure: for those who can say more about it.
+    """
+    for each, raised in _chain(error):
+        here = places and raised
+        if found := _system(each, here) or _memory(each) or _device(each) or _worded(each, here):
+            return found
+    return None
+
+
+@contextlib.contextmanager
+def naming(path: str | os.PathLike[str], beside: str | os.PathLike[str] | None = None) -> Iterator[None]:
+    """A failure of the body that names no file, as of `write`, or the one `beside` that the user does not know, names `path`."""
+    try:
+        yield
+    except OSError as e:
+        named = e.filename if isinstance(e.filename, str | bytes) else ""
+        if not named or (beside is not None and os.fsdecode(named).startswith(os.fspath(beside))):
+            e.filename, e.filename2 = os.fspath(path), None
+        raise
+    except Exception as e:
+        e.add_note(f"{_WRITING}{os.fspath(path)}")
+        raise
+
+
+def _chain(error: BaseException) -> Iterator[tuple[BaseException, bool]]:
+    """The error and what it was raised from, then what was being handled when one of them was raised; True for the former."""
+    seen: set[int] = set()
+    waiting: list[tuple[BaseException | None, bool]] = [(error, True)]
+    while waiting:
+        each, raised = waiting.pop(0)
+        if each is not None and id(each) not in seen:
+            seen.add(id(each))
+            yield each, raised
+            group = each.exceptions if isinstance(each, BaseExceptionGroup) else ()
+            waiting += [(each.__cause__, raised), *((part, raised) for part in group), (each.__context__, False)]
+
+
+def _system(error: BaseException, places: bool) -> Failure | None:
+    if not isinstance(error, OSError) or error.errno is None:
+        return None
+    return _numbered(error.errno, error.filename2 or error.filename, places)
+
+
+def _numbered(number: int, path: object, places: bool) -> Failure | None:
+    name = os.fsdecode(path) if isinstance(path, str | bytes) else ""
+    where = f"{_cut(name)}: " if name else ""
+    if number == errno.EPIPE:
+        what, way = _USERS[number]
+        return Failure(f"{what}; {way}", errors.EXIT_RESTART)
+    if number in _PASSING:
+        return Failure(f"{where}{_PASSING[number]}; {SAFE}, {_AGAIN}", errors.EXIT_RESTART)
+    if number in _USERS:
+        what, way = _USERS[number]
+        return Failure(f"{where}{what}; {SAFE}; {way}", errors.EXIT_USER_ERROR)
+    if places and number in _PLACES and name:
+        what, way = _PLACES[number]
+        return Failure(f"{where}{what}; {way}", errors.EXIT_USER_ERROR)
+    return None
+
+
+def _memory(error: BaseException) -> Failure | None:
+    text = _first_line(error)
+    if isinstance(error, MemoryError):
+        return Failure(
+            f"out of memory{': ' + text if text else ''}; {SAFE}; end other programs, use a larger machine or smaller batches",
+            errors.EXIT_USER_ERROR,
+        )
+    if _of_xla(error) and text.startswith("RESOURCE_EXHAUSTED"):
+        way = (
+            "make batches smaller (config.data.batch_size with group_size, config.decode.batch_size), or use more devices; plan computes it"
+        )
+        return Failure(f"out of memory on the device: {text.partition(': ')[2]}; {SAFE}; {way}", errors.EXIT_USER_ERROR)
+    return None
+
+
+def _device(error: BaseException) -> Failure | None:
+    text = _first_line(error)
+    if (isinstance(error, RuntimeError) and text.startswith("Unable to initialize backend")) or _without_backend(error):
+        asked = os.environ.get("JAX_PLATFORMS")
+        named = f"JAX_PLATFORMS={asked}: " if asked else ""
+        why = f" ({text.partition(': ')[2].partition(' (set JAX_PLATFORMS')[0]})" if text else ""
+        return Failure(f"{named}no such device can be used here{why}; unset it, or install JAX for this device", errors.EXIT_USER_ERROR)
+    if _of_xla(error) and (text.startswith(_BROKEN) or "Gloo" in text or "onnection" in text):
+        return Failure(f"another process of this run has gone ({text}); {SAFE}, {_AGAIN}", errors.EXIT_RESTART)
+    return None
+
+
+def _worded(error: BaseException, places: bool) -> Failure | None:
+    """A library's error that carries a system's one in its words alone."""
+    if isinstance(error, OSError | errors.UserError) or not isinstance(error, Exception):
+        return None
+    text = str(error)
+    if type(error).__name__ != "SafetensorError" and not isinstance(error, ValueError | RuntimeError):
+        return None
+    notes = [note.removeprefix(_WRITING) for note in getattr(error, "__notes__", ()) if note.startswith(_WRITING)]
+    path = notes[-1] if notes else next(iter(_QUOTED.findall(text)), "")
+    if match := _NUMBER.search(text):
+        return _numbered(int(match[1] or match[2] or match[3]), path, places)
+    for number in (*_USERS, *_PASSING):
+        if text.rstrip().endswith(f": {os.strerror(number)}"):
+            return _numbered(number, path, places)
+    return None
+
+
+def _of_xla(error: BaseException) -> bool:
+    return type(error).__name__ in ("JaxRuntimeError", "XlaRuntimeError")
+
+
+def _without_backend(error: BaseException) -> bool:
+    """JAX has no words for a platform it knows, but finds no plugin of: it asserts."""
+    frames = traceback.extract_tb(error.__traceback__)
+    return isinstance(error, AssertionError) and bool(frames) and frames[-1].filename.endswith(os.path.join("jax", "_src", "xla_bridge.py"))
+
+
+def _first_line(error: BaseException) -> str:
+    return _cut(next((line.strip() for line in str(error).splitlines() if line.strip()), ""))
+
+
+def _cut(text: str) -> str:
+    text = " ".join(text.split())
+    return text if len(text) <= _LONGEST else f"{text[: _LONGEST - 3]}..."
