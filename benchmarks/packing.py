@@ -36,6 +36,7 @@ _SEED = cli.define_number("seed", int, 0, Range(0, 2**32 - 1), "of the lengths a
 BATCH, RANKS = 128, 8  # conversations a step; ranks of the reference, 16 conversations each
 WINDOW = 32  # steps that lengths are dealt to, "even"
 DATA_PARALLEL = (1, 8, 16, 32, 64)
+BAR_SECONDS = 60  # for all ten packed plans together, on two idle CPU cores
 BARS = {"random": {1: 1.12, 8: 1.12, 16: 1.12, 32: 1.17}, "even": {1: 1.06, 8: 1.06, 16: 1.06, 32: 1.09}}
 
 PROMPT = 36  # tokens of the system prompt and the roles, vicuna_v1
@@ -197,6 +198,8 @@ def show(index: index_lib.SampleIndex, lines: list[Line]) -> None:
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)
     console = rich_console.Console()
     (console if console.is_terminal else rich_console.Console(width=140)).print(table)
+    packed = sum(line.seconds or 0.0 for line in lines if line.path[0] == "data_parallel")
+    print(f"packed plans: {packed:.1f} s (bar: {BAR_SECONDS})")
     print(f"peak memory {peak:,.0f} MiB; lengths are drawn from a model (SOURCES in this file), seed {_SEED.value}")
 
 

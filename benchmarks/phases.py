@@ -57,20 +57,22 @@ class Clock:
         self._since = began
         self._thread = threading.get_ident()
 
-    def _settle(self) -> None:
+    def settle(self) -> float:
+        """Count what has passed, and say until when (seconds since the epoch)."""
         now = time.time()
         self.seconds[self._open[-1]] = self.seconds.get(self._open[-1], 0.0) + now - self._since
         self._since = now
+        return now
 
     @contextlib.contextmanager
     def phase(self, name: str) -> Any:
         """Time in the block is `name`'s, and not the outer phase's."""
-        self._settle()
+        self.settle()
         self._open.append(name)
         try:
             yield
         finally:
-            self._settle()
+            self.settle()
             self._open.pop()
 
     def timed(self, function: Callable[..., Any], name: str) -> Callable[..., Any]:
@@ -90,7 +92,7 @@ class Clock:
         if event not in COMPILING or threading.get_ident() != self._thread:
             return
         self.programs += event == COMPILING[1]
-        self._settle()
+        self.settle()
         here = self._open[-1]
         self.seconds[here] -= seconds
         self.seconds["compile"] = self.seconds.get("compile", 0.0) + seconds
@@ -122,7 +124,8 @@ def main(figures: str, module: str, arguments: list[str]) -> None:
         with clock.phase("other"):
             cli.run(entry.main, doc=entry.__doc__)
     finally:
-        found = {"seconds": clock.seconds, "programs": clock.programs, "ended": time.time()}
+        ended = clock.settle()
+        found = {"seconds": clock.seconds, "programs": clock.programs, "ended": ended}
         pathlib.Path(figures).write_text(json.dumps(found))
 
 

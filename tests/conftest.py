@@ -1,29 +1,84 @@
-"""Set-up of every test: eight fake CPU devices, run-time checks of all shape annotations, and no silent skips in CI."""
+"""Set-up of every test: the same surroundings wherever and by whomever it is started, eight fake CPU devices, run-time checks of all
+shape annotations, no test that leaves something changed for the next, and no silent skips in CI."""
 
 from __future__ import annotations
 
 import atexit
 from collections.abc import Iterator
+import contextlib
+import hashlib
+import logging
 import os
 import pathlib
 import shutil
+import signal
+import stat
+import sys
 import tempfile
+from typing import Any
 
-# Before anything imports jax.
-os.environ["JAX_PLATFORMS"] = "cpu"
-# Eight devices share few cores: on a busy machine one of them may be late at a collective, which XLA would end the process for.
-os.environ["XLA_FLAGS"] = (
-    f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=8 --xla_cpu_collective_call_terminate_timeout_seconds=600"
-).strip()
-os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(pathlib.Path(tempfile.gettempdir()) / f"vlguard_jax-test-programs-1-{os.getuid()}"))
-# The sample indices of the tests stay out of the user's own cache.
-os.environ["VLGUARD_CACHE"] = tempfile.mkdtemp(prefix="vlguard_jax-test-cache-")
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+# What the caller's shell, scheduler, cloud or terminal says is not for the tests; but this is.
+FOREIGN = (
+    *("JAX_", "XLA_", "VLGUARD_", "TPU_", "LIBTPU_", "MEGASCALE_", "GCE_METADATA_", "SLURM_", "OMPI_", "PMI_"),
+    *("HF_", "HUGGING", "TRANSFORMERS_", "WANDB_", "TIME_TO_RESULT_"),
+    *("PYTHONDEVMODE", "PYTHONOPTIMIZE", "PYTHONSAFEPATH", "PYTHONVERBOSE", "PYTHONWARNINGS", "PYTHONPROFILEIMPORTTIME"),
+    *("NO_COLOR", "FORCE_COLOR", "CLICOLOR", "COLUMNS", "LINES", "TERM", "TTY_"),
+    *("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"),
+)
+FOR_TESTS = {
+    *("VLGUARD_GOLDEN", "VLGUARD_METADATA", "VLGUARD_REQUIRE_ALL", "VLGUARD_REWRITE"),
+    *("JAX_COMPILATION_CACHE_DIR", "JAX_ENABLE_COMPILATION_CACHE"),
+}
 
-from jaxtyping import install_import_hook
-import pytest
+
+def _temporary(purpose: str) -> str:
+    folder = tempfile.mkdtemp(prefix=f"vlguard_jax-test-{purpose}-")
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return folder
+
+
+def _programs() -> str:
+    """Where compiled programs are kept from run to run: in a folder of this user and this checkout. The place has a known name, so
+    somebody else's folder may stand there; then they are kept for this run alone."""
+    name = f"vlguard_jax-tests-{os.getuid()}-{hashlib.sha256(str(ROOT).encode()).hexdigest()[:12]}"
+    folder = pathlib.Path(tempfile.gettempdir()) / name
+    with contextlib.suppress(FileExistsError):
+        folder.mkdir(mode=0o700)
+    found = folder.lstat()
+    ours = stat.S_ISDIR(found.st_mode) and found.st_uid == os.getuid() and not found.st_mode & (stat.S_IRWXG | stat.S_IRWXO)
+    return str(folder) if ours else _temporary("programs")
+
+
+def _surroundings() -> None:
+    """Set this process's environment, and with it that of every program that a test starts."""
+    for name in [name for name in os.environ if name.upper().startswith(FOREIGN) and name not in FOR_TESTS]:
+        del os.environ[name]
+    os.environ["JAX_PLATFORMS"] = "cpu"
+    # Eight devices share few cores: on a busy machine one of them may be late at a collective, which XLA would end the process for.
+    os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=8 --xla_cpu_collective_call_terminate_timeout_seconds=600"
+    if not os.environ.get("JAX_COMPILATION_CACHE_DIR"):
+        os.environ["JAX_COMPILATION_CACHE_DIR"] = _programs()
+    os.environ["VLGUARD_CACHE"] = _temporary("cache")  # the sample indices of the tests stay out of the user's own
+    os.environ["TPU_SKIP_MDS_QUERY"] = "1"  # a machine of a slice, too, runs the tests as one process
+    os.environ["HF_HUB_OFFLINE"] = "1"
+    os.environ["PYTHONUTF8"] = "1"
+    others = [path for path in os.environ.get("PYTHONPATH", "").split(os.pathsep) if path and path != str(ROOT)]
+    os.environ["PYTHONPATH"] = os.pathsep.join([str(ROOT), *others])  # this checkout's package, from whatever folder
+
+
+_surroundings()  # before anything imports jax
+
+import hypothesis  # noqa: E402
+from jaxtyping import install_import_hook  # noqa: E402
+import pytest  # noqa: E402
 
 install_import_hook("vlguard_jax", "beartype.beartype")
-atexit.register(shutil.rmtree, os.environ["VLGUARD_CACHE"], ignore_errors=True)
+# No example fails for having taken long, and none comes from an earlier run; a failure prints how to repeat it.
+hypothesis.settings.register_profile(
+    "tests", deadline=None, database=None, print_blob=True, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
+hypothesis.settings.load_profile("tests")
 
 STRICT = ("tests/golden/", "tests/parity/", "tests/reporting/test_browser.py", "tests/benchmarks/")
 REQUIRE_ALL = os.environ.get("VLGUARD_REQUIRE_ALL", "") not in ("", "0")
@@ -51,3 +106,68 @@ def pytest_make_collect_report(collector: pytest.Collector) -> Iterator[None]:
         report.outcome = "failed"
         report.longrepr = f"skipped under VLGUARD_REQUIRE_ALL: {report.longrepr}"
     return report
+
+
+OURS = ("vlguard_jax", "benchmarks", "launch")
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGALRM)
+
+
+def _attributes() -> dict[str, Any]:
+    """Everything that a name of our loaded modules and of their classes stands for."""
+    found = {}
+    for module in [module for name, module in sys.modules.items() if name.partition(".")[0] in OURS]:
+        for name, value in vars(module).items():
+            if not name.startswith("__"):
+                found[f"{module.__name__}.{name}"] = value
+                if isinstance(value, type) and value.__module__ == module.__name__:
+                    found |= {f"{module.__name__}.{name}.{part}": of for part, of in vars(value).items() if not part.startswith("_")}
+    return found
+
+
+def _settings() -> dict[str, Any]:
+    """What the whole process shares besides."""
+    tables = {name: dict(value) for name, value in _attributes().items() if isinstance(value, dict)}
+    variables = {f"${name}": value for name, value in os.environ.items() if name != "PYTEST_CURRENT_TEST"}
+    handlers = {f"the handler of {s.name}": signal.getsignal(s) for s in SIGNALS}
+    jax = sys.modules.get("jax")
+    switches = {f"jax.config.{name}": value for name, value in jax.config.values.items()} if jax else {}
+    logs = {f"the logger {name or 'root'}": _logger(name) for name in ("", "vlguard_jax")}
+    return tables | variables | handlers | switches | logs | {"the working directory": os.getcwd()}
+
+
+def _logger(name: str) -> tuple[Any, ...]:
+    logger = logging.getLogger(name or None)
+    files = [
+        handler for handler in logger.handlers if isinstance(handler, logging.FileHandler) and "pytest" not in type(handler).__module__
+    ]
+    return logger.propagate, logger.level, files
+
+
+_TOLD: set[tuple[pathlib.Path, str]] = set()
+
+
+@contextlib.contextmanager
+def _nothing_changes(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Afterwards all is as it was before, or the test fails: the next one must not depend on which ran before it."""
+    attributes, settings = _attributes(), _settings()
+    yield
+    now, then = _attributes(), _settings()
+    left = {name for name, value in attributes.items() if name in now and now[name] is not value}
+    left |= {name for name, value in settings.items() if then.get(name) != value}
+    left |= {name for name in then.keys() - settings.keys() if name.startswith("$")}
+    left = {name for name in left if (request.path, name) not in _TOLD}
+    _TOLD.update((request.path, name) for name in left)
+    if left:
+        pytest.fail(f"{request.node.nodeid} leaves changed for whatever runs next: {', '.join(sorted(left)[:10])}", pytrace=False)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _module_leaves_nothing_changed(request: pytest.FixtureRequest) -> Iterator[None]:
+    with _nothing_changes(request):
+        yield
+
+
+@pytest.fixture(autouse=True)
+def _test_leaves_nothing_changed(request: pytest.FixtureRequest) -> Iterator[None]:
+    with _nothing_changes(request):
+        yield

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
+from tests import source
 from tests.training import stand
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -150,7 +151,7 @@ def _outcomes(folder: pathlib.Path) -> dict[str, subprocess.CompletedProcess[str
         command = [sys.executable, "-m", f"vlguard_jax.{case.command}", *configs.get(case.command, []), *case.extra]
         env = {"PATH": "/usr/bin:/bin", "HOME": str(here), "PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu", "HF_HUB_OFFLINE": "1"}
         env["XLA_FLAGS"] = f"--xla_force_host_platform_device_count={case.devices}"
-        return subprocess.run(command, cwd=here, env=env, capture_output=True, text=True, timeout=300)
+        return subprocess.run(command, cwd=here, env=env, capture_output=True, text=True, timeout=source.PATIENCE)
 
     with concurrent.futures.ThreadPoolExecutor(2) as pool:
         return dict(zip(CASES, pool.map(run, CASES), strict=True))

@@ -9,6 +9,7 @@ import sys
 import numpy as np
 import pytest
 
+from tests import source
 from tests.checkpoints import made
 from tests.checkpoints import tiny
 from vlguard_jax.checkpoints import load
@@ -18,7 +19,7 @@ from vlguard_jax.checkpoints import save
 
 def run(*args: object) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "vlguard_jax.convert", *map(str, args)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=120)
+    return subprocess.run(command, cwd=source.ROOT, capture_output=True, text=True, timeout=source.PATIENCE)
 
 
 @pytest.fixture(scope="module")

@@ -57,3 +57,33 @@ def test_differences_are_short(tmp_path: pathlib.Path) -> None:
     with pytest.raises(errors.UserError) as error:
         workdir.check(tmp_path, _settings())
     assert "leave_out is [] here and ['category 0', 'category 1', 'category 2', 'category 3', ...] there" in str(error.value)
+
+
+@pytest.mark.parametrize("content", [b"", b" \n", b"{", b"[]", b"null", b"3", b"\xff\xfe", b'{"seed": 1' + b"[" * 5000])
+def test_a_damaged_config_is_told(tmp_path: pathlib.Path, content: bytes) -> None:
+    (tmp_path / "config.json").write_bytes(content)
+    for use in (workdir.check, workdir.claim):
+        with pytest.raises(errors.UserError, match=r"^--workdir=.*/config\.json: .*; put it back, or delete it: ") as error:
+            use(tmp_path, _settings())
+        assert "\n" not in str(error.value)
+    assert (tmp_path / "config.json").read_bytes() == content
+
+
+def test_a_try_claims_nothing(tmp_path: pathlib.Path) -> None:
+    folder = tmp_path / "new" / "run"
+    workdir.prepare(folder)
+    assert list(folder.iterdir()) == []
+    workdir.check(folder, _settings())
+    for impossible in (tmp_path / "file" / "run", tmp_path / "nul\0", tmp_path / ("x" * 300)):
+        (tmp_path / "file").write_text("x")
+        with pytest.raises(errors.UserError, match="cannot be written"):
+            workdir.prepare(impossible)
+
+
+def test_results_of_nobody_are_refused(tmp_path: pathlib.Path) -> None:
+    workdir.check_unclaimed(tmp_path, "world")
+    (tmp_path / "world").mkdir()
+    with pytest.raises(errors.UserError, match=r"holds world and no config\.json"):
+        workdir.check_unclaimed(tmp_path, "world")
+    workdir.claim(tmp_path, _settings())
+    workdir.check_unclaimed(tmp_path, "world")

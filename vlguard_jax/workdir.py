@@ -1,4 +1,4 @@
-"""A working directory belongs to one configuration: it is written beside the results and compared when a run comes back."""
+"""A working directory belongs to one configuration: it is written with the first result and compared when a run comes back."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import dataclasses
 import hashlib
 import json
 from pathlib import Path
+import tempfile
 from typing import Any
 
 from vlguard_jax import errors
@@ -26,32 +27,71 @@ def config_hash(settings: Any) -> str:
 
 
 def check(folder: Path, settings: Any, *, free: tuple[str, ...] = ()) -> None:
-    """Raise UserError if `folder` is the working directory of another configuration; the first difference is named.
+    """Raise UserError if `folder` is the working directory of another configuration, or its file is damaged. Without the file it
+    belongs to nobody, unless results say otherwise (`compare`).
 
-    `free` names settings (or sections) that may differ between the run and its resumption because they change no result. A setting
-    that did not exist yet when the directory was claimed counts as having its default.
+    free: see `compare`.
     """
     path = folder / CONFIG_FILE
     if not path.exists():
         return
-    there = _completed(files.read_object(path, finite=False), settings)
-    for key, ours, stored in _differences(plain(settings), there):
+    try:
+        stored = files.read_object(path, finite=False)
+    except errors.UserError as e:
+        way = "put it back, or delete it: what the results themselves record is compared then"
+        raise errors.UserError(f"--workdir={folder}: {e}; {way}") from e
+    compare(stored, settings, f"--workdir={folder}", free=free)
+
+
+def compare(stored: Mapping[str, Any], settings: Any, where: str, *, free: tuple[str, ...] = ()) -> None:
+    """Whether `stored`, the settings that results were made with, are these. where: the results are, for the message.
+
+    `free` names settings (or sections) that may differ between the run and its resumption because they change no result. A setting
+    that did not exist yet when they were stored counts as having its default.
+
+    Raises:
+      UserError: they are not; the first difference is named.
+    """
+    for key, ours, theirs in _differences(plain(settings), _completed(stored, settings)):
         if not any(key == f or key.startswith(f + ".") for f in free):
             raise errors.UserError(
-                f"--workdir={folder} belongs to another run: config.{key} is {errors.short(ours)} here and {errors.short(stored)} there; "
+                f"{where} belongs to another run: config.{key} is {errors.short(ours)} here and {errors.short(theirs)} there; "
                 "choose another --workdir, or the same config to resume"
             )
 
 
+def check_unclaimed(folder: Path, results: str) -> None:
+    """Raise UserError if `folder` holds `results`, the name of a file or folder, and nothing says whose they are."""
+    if (folder / results).exists() and not (folder / CONFIG_FILE).exists():
+        raise errors.UserError(
+            f"--workdir={folder} holds {results} and no {CONFIG_FILE}, which said what it was made with; put that file back, or choose"
+            " another --workdir"
+        )
+
+
+def prepare(folder: Path) -> None:
+    """Make `folder` where it does not exist. That claims nothing: a try that is refused must not keep the next one out.
+
+    Raises:
+      UserError: it cannot be written.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except (OSError, ValueError) as e:  # ValueError: a name with a null character
+        raise errors.UserError(f"--workdir={folder} cannot be written: {e}") from e
+
+
 def claim(folder: Path, settings: Any, *, free: tuple[str, ...] = ()) -> None:
-    """Make `folder` the working directory of `settings`, or `check` that it already is.
+    """Make `folder` the working directory of `settings`, or `check` that it already is. To be called when the first result is there.
 
     Raises:
       UserError: the folder holds another configuration, or cannot be written.
     """
     check(folder, settings, free=free)
+    prepare(folder)
     try:
-        folder.mkdir(parents=True, exist_ok=True)
         files.write_text(folder / CONFIG_FILE, json.dumps(plain(settings), indent=1, sort_keys=True) + "\n")
     except OSError as e:
         raise errors.UserError(f"--workdir={folder} cannot be written: {e}") from e

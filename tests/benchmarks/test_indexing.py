@@ -7,12 +7,12 @@ import pathlib
 import subprocess
 import sys
 
-ROOT = pathlib.Path(__file__).parents[2]
+from tests import source
 
 
 def test_every_figure_is_there(tmp_path: pathlib.Path) -> None:
     command = [sys.executable, "benchmarks/indexing.py", "--count=700", "--big=3", "--json", f"--folder={tmp_path}"]
-    ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
+    ended = subprocess.run(command, cwd=source.ROOT, capture_output=True, text=True, timeout=source.PATIENCE)
     assert ended.returncode == 0, ended.stderr[-2000:]
     figures = json.loads(ended.stdout.splitlines()[-1])
     for name in ("conversations_per_second", "plan_seconds", "resume_seconds", "big_gib", "resume_first_batch_seconds"):

@@ -209,7 +209,7 @@ def view(request: pytest.FixtureRequest, browser: Any, three: Path) -> Iterator[
     width, height = test_browser.SIZES[request.param]
     path = three / "page.html"
     path.write_text(seeds_lib.render(quickstart_seeds.gather(three, [0, 1, 2], True), title="Title", introduction="Said <first>."))
-    page = browser.new_page(viewport={"width": width, "height": height})
+    page = test_browser.new_page(browser, width, height)
     told: list[str] = []
     page.on("request", lambda r: told.append(r.url))
     page.on("console", lambda m: told.append(m.text))

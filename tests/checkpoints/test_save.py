@@ -167,7 +167,7 @@ def test_tokenizer_files_of_both_layouts(tmp_path: pathlib.Path) -> None:
     """llava -> hf adds <image> and <pad>, hf -> llava takes them away again, with and without a tokenizer.json."""
     folder = tmp_path / "tokenizer"
     folder.mkdir()
-    words = tokenizers.Tokenizer(tokenizers.models.WordLevel({"<unk>": 0, "a": 1}, unk_token="<unk>"))
+    words = tokenizers.Tokenizer(tokenizers.models.WordLevel({"<unk>": 0} | {f"w{i}": i for i in range(1, 100)}, unk_token="<unk>"))
     words.add_special_tokens(["<unk>"])
     words.save(str(folder / "tokenizer.json"))
     (folder / "tokenizer.model").write_bytes(b"as it is")
@@ -178,7 +178,7 @@ def test_tokenizer_files_of_both_layouts(tmp_path: pathlib.Path) -> None:
     added = {t["content"]: t["id"] for t in json.loads((tmp_path / "hf/tokenizer.json").read_text())["added_tokens"]}
     assert added == {"<unk>": 0, "<image>": 100, "<pad>": 101}
     settings = json.loads((tmp_path / "hf/tokenizer_config.json").read_text())
-    assert {i: t["content"] for i, t in settings["added_tokens_decoder"].items()} == {"100": "<image>", "101": "<pad>"}
+    assert {i: t["content"] for i, t in settings["added_tokens_decoder"].items()} == {"0": "<unk>", "100": "<image>", "101": "<pad>"}
     assert (settings["pad_token"], settings["legacy"]) == ("<pad>", False)
     save.save_llava(load.load(tmp_path / "hf"), tmp_path / "llava")
     for name in ("tokenizer.model", "tokenizer.json", "special_tokens_map.json"):

@@ -3,6 +3,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import json
+import math
 import pickle
 
 import numpy as np
@@ -293,6 +294,7 @@ def test_a_plan_that_took_long_is_kept(tmp_path, monkeypatch):
     def make(seed=0, **changes) -> plan.BatchPlan:
         return plan.BatchPlan(index, dataclasses.replace(data, **changes), seed, epochs=2.0, cache=tmp_path)
 
+    monkeypatch.setattr(plan, "KEEP_AFTER", math.inf)
     quick = make()
     assert not list(tmp_path.rglob("*.npz"))
     monkeypatch.setattr(plan, "KEEP_AFTER", -1.0)

@@ -26,7 +26,7 @@ from vlguard_jax import errors
 MEMORY = 1 << 30  # bytes that a trial may add
 ROOM = 4 << 30  # bytes of addresses, so that a trial that goes far beyond does not take the machine along
 SECONDS = 10  # of one core
-WAIT = 20  # seconds of the clock: a trial that waits for ever uses no core
+WAIT = 300  # seconds of the clock, for a trial that waits for ever, which uses no core; SECONDS take this long on a busy machine
 LONGEST = 2000  # characters of a message
 
 REFUSED, HARMLESS, WRONG, OVER_REFUSED = "refused", "harmless", "silently wrong", "wrongly refused"

@@ -14,6 +14,8 @@ import subprocess
 import sys
 import textwrap
 
+from tests import source
+
 FLAGS = pathlib.Path(__file__).with_name("gcloud_flags.json")
 
 PROGRAM = """
@@ -87,4 +89,4 @@ def calls(folder: pathlib.Path) -> list[list[str]]:
 
 def bash(script: pathlib.Path, environment: dict[str, str]) -> subprocess.CompletedProcess[str]:
     """Run a script to its end."""
-    return subprocess.run(["bash", str(script)], env=environment, capture_output=True, text=True, timeout=60)
+    return subprocess.run(["bash", str(script)], env=environment, capture_output=True, text=True, timeout=source.PATIENCE)

@@ -16,7 +16,7 @@ from tests import source
 from vlguard_jax import errors
 
 COMMAND = """
-import pathlib, signal, sys, time
+import pathlib, signal, sys
 log = pathlib.Path(LOG)
 with log.open("a") as file: file.write(NAME + " " + " ".join(sys.argv[1:]) + "\\n")
 if sys.argv[1:2] == ["wait"]:
@@ -26,7 +26,7 @@ if sys.argv[1:2] == ["wait"]:
         sys.exit(75)
     signal.signal(signal.SIGTERM, stop)
     with log.open("a") as file: file.write("ready\\n")
-    time.sleep(60)
+    while True: signal.pause()
 if sys.argv[1:2] == ["die"]:
     import os; os.kill(os.getpid(), int(sys.argv[2]))
 sys.exit(int(sys.argv[1]) if sys.argv[1:] and sys.argv[1].isdigit() else 0)
@@ -57,14 +57,14 @@ def test_split():
 
 
 def test_commands_run_in_order(package):
-    assert start(package, "train", "x", "--then", "evaluate", "y").wait(30) == 0
+    assert start(package, "train", "x", "--then", "evaluate", "y").wait(source.PATIENCE) == 0
     assert package.read_text() == "train x\nevaluate y\n"
 
 
 @pytest.mark.parametrize(("what", "code"), [("75", 75), ("2", 2), ("143", 75), ("die 9", 137), ("die 15", 75), ("die 11", 139)])
 def test_the_first_failure_ends_the_job(package, what, code):
     """A command that dies of SIGTERM, before it could take it, is to be started again, as one that took it."""
-    assert start(package, "train", *what.split(), "--then", "evaluate").wait(30) == code
+    assert start(package, "train", *what.split(), "--then", "evaluate").wait(source.PATIENCE) == code
     assert package.read_text() == f"train {what}\n"
 
 
@@ -72,10 +72,10 @@ def test_the_first_failure_ends_the_job(package, what, code):
 def test_sigterm_reaches_the_command(package, what):
     """It saves and ends with 75, or dies of it on the way; the job ends with 75, and the next command is not started."""
     process = start(package, "train", *what.split(), "--then", "evaluate")
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + source.PATIENCE
     while not (package.exists() and "ready" in package.read_text()):
         assert time.monotonic() < deadline
         time.sleep(0.02)
     process.send_signal(signal.SIGTERM)
-    assert process.wait(30) == 75
+    assert process.wait(source.PATIENCE) == 75
     assert "evaluate" not in package.read_text()

@@ -11,17 +11,17 @@ import json
 import os
 import pathlib
 import signal
-import socket
 import subprocess
 import sys
 import time
 from typing import Any
 from unittest import mock
 
+from tests import ports
+from tests import source
 from vlguard_jax import config
 from vlguard_jax import errors
 
-SECONDS = 400
 # Busy machines: see tests/conftest.py. Unoptimised programs are compiled in three quarters of the time.
 FLAGS = "--xla_cpu_collective_call_terminate_timeout_seconds=600 --xla_backend_optimization_level=0"
 
@@ -51,9 +51,7 @@ class Job:
 
 def start(folder: pathlib.Path, jobs: list[Job], devices: tuple[int, ...], count: int | None = None, **environment: str) -> list:
     """One process for each number of `devices`, told to expect `count` of them (default: as many as there are)."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = ports.free()
     folder.mkdir(parents=True, exist_ok=True)
     running = []
     for i, own_devices in enumerate(devices):
@@ -70,14 +68,14 @@ def start(folder: pathlib.Path, jobs: list[Job], devices: tuple[int, ...], count
         }
         command = [sys.executable, "-m", "tests.multiprocess.hosts", str(file)]
         out = (folder / f"output-{i}.txt").open("w")
-        running.append(subprocess.Popen(command, env=os.environ | own, stdout=out, stderr=subprocess.STDOUT))
+        running.append(subprocess.Popen(command, cwd=source.ROOT, env=os.environ | own, stdout=out, stderr=subprocess.STDOUT))
     return running
 
 
 def finish(running: list) -> list[int]:
-    """Exit codes; whoever is still there after SECONDS is killed."""
+    """Exit codes; whoever hangs is killed."""
     try:
-        return [process.wait(SECONDS) for process in running]
+        return [process.wait(source.PATIENCE) for process in running]
     finally:
         for process in running:
             process.kill()
@@ -110,18 +108,19 @@ def programs() -> Any:
 
 
 def _stopped_soon(batch: Any, mesh: Any) -> Any:
-    """In place of feed.to_device: so slowly that a signal to process 1 arrives within the run."""
+    """In place of feed.to_device: more and more slowly, so that a signal to process 1 arrives within the run however busy the machine."""
     import jax
 
-    time.sleep(2)
-    BATCHES.append(batch)
-    if jax.process_index() == 1 and len(BATCHES) == 3:  # an update is finished, and there is something to save
+    CALLS.append(len(CALLS))
+    if len(CALLS) > 2:  # an update is finished, and there is something to save
+        time.sleep(2 ** (len(CALLS) - 3))
+    if jax.process_index() == 1 and len(CALLS) == 3:
         signal.raise_signal(signal.SIGTERM)
     return TO_DEVICE[0](batch, mesh)
 
 
 TO_DEVICE: list[Any] = []
-BATCHES: list[Any] = []
+CALLS: list[int] = []
 
 
 def _do(job: dict[str, Any]) -> int:

@@ -11,6 +11,8 @@ from typing import ClassVar
 import jax
 import pytest
 
+from tests import ports
+from tests import source
 from vlguard_jax import errors
 from vlguard_jax.parallel import processes
 
@@ -103,21 +105,21 @@ def test_a_slice_of_compute_engine_is_noticed(monkeypatch, metadata_server, attr
 
 
 def test_no_metadata_server_is_one_process():
-    assert processes.detect({"GCE_METADATA_IP": "127.0.0.1:9"}) == processes.Start("one", 1)
+    with socket.socket() as silent:
+        silent.bind(("127.0.0.1", 0))  # and does not listen
+        assert processes.detect({"GCE_METADATA_IP": f"127.0.0.1:{silent.getsockname()[1]}"}) == processes.Start("one", 1)
 
 
 def test_one_host_of_a_slice_is_told_so():
     """A host of a slice, alone: its neighbour is only named. JAX itself would wait for ever."""
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        slice_of_two = {"TPU_WORKER_HOSTNAMES": "127.0.0.1,127.0.0.2", "TPU_WORKER_ID": "0", "VLGUARD_START_TIMEOUT": "3"}
-        port = {"JAX_COORDINATOR_PORT": str(taken.getsockname()[1])}
+    slice_of_two = {"TPU_WORKER_HOSTNAMES": "127.0.0.1,127.0.0.2", "TPU_WORKER_ID": "0", "VLGUARD_START_TIMEOUT": "3"}
+    port = {"JAX_COORDINATOR_PORT": str(ports.free())}
     megascale = {"MEGASCALE_COORDINATOR_ADDRESS": "127.0.0.1", "MEGASCALE_NUM_SLICES": "1", "MEGASCALE_SLICE_ID": "0"}
     environment = os.environ | slice_of_two | port | megascale
     code = "from vlguard_jax import cli; from vlguard_jax.parallel import processes; cli.run(lambda _: processes.start())"
     # As on a TPU machine, which this is not.
     code = f"from jax._src.clusters import cloud_tpu_cluster as c; c.running_in_cloud_tpu_vm = True; {code}"
-    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=100)
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=source.PATIENCE)
     assert done.returncode == 2, done.stderr
     said = "error: not all of 2 processes came within 3 s; this is one host of a slice of 2; start the same command on every host"
     assert done.stderr.startswith(said) and done.stderr.count("\n") == 1, done.stderr

@@ -11,6 +11,7 @@ import sys
 import numpy as np
 import pytest
 
+from tests import source
 from tests.training import stand
 from vlguard_jax import config
 from vlguard_jax import errors
@@ -30,7 +31,7 @@ def bare(tmp_path_factory) -> pathlib.Path:
 def run(folder: pathlib.Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "vlguard_jax.prepare", *arguments]
     env = {"PATH": "/usr/bin:/bin", "HOME": str(folder), "PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu", "HF_HUB_OFFLINE": "1"}
-    return subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True, timeout=300)
+    return subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True, timeout=source.PATIENCE)
 
 
 def settings(bare: pathlib.Path, tmp_path: pathlib.Path, model: pathlib.Path | None = None, **data) -> config.TrainConfig:

@@ -9,9 +9,11 @@ import shutil
 
 import pytest
 
+from tests import source
 from tests.reporting import stand
 from vlguard_jax.reporting import page as page_lib
 
+PATIENCE = 1000.0 * source.PATIENCE  # milliseconds
 SIZES = {"desktop": (1280, 800), "phone": (390, 844)}
 
 # Elements with text of their own that stick out of the window sideways and that no container lets the reader scroll to.
@@ -59,15 +61,22 @@ def browser() -> Iterator:
     if path is None:
         pytest.skip("no chromium found; Debian and Ubuntu: apt-get install chromium")
     with playwright.sync_playwright() as driver:
-        started = driver.chromium.launch(executable_path=path, args=["--no-sandbox"])  # a container's root cannot have the sandbox
+        started = driver.chromium.launch(executable_path=path, args=["--no-sandbox"], timeout=PATIENCE)  # a container's root has no sandbox
         yield started
         started.close()
+
+
+def new_page(browser, width: int, height: int):
+    """An empty page that waits as long as a busy machine needs."""
+    page = browser.new_page(viewport={"width": width, "height": height})
+    page.set_default_timeout(PATIENCE)
+    return page
 
 
 @contextlib.contextmanager
 def opened(browser, path: pathlib.Path, width: int, height: int) -> Iterator:
     """The opened page; afterwards, nothing was asked for and nothing complained."""
-    page = browser.new_page(viewport={"width": width, "height": height})
+    page = new_page(browser, width, height)
     asked: list[str] = []
     complaints: list[str] = []
     page.on("request", lambda r: asked.append(r.url))
@@ -125,7 +134,7 @@ def test_pictures_are_shown(view):
 
 
 def test_the_checks_see_what_is_cut(browser):
-    page = browser.new_page(viewport={"width": 390, "height": 844})
+    page = new_page(browser, *SIZES["phone"])
     page.set_content("<p style='white-space:nowrap'>" + "wide " * 60 + "</p>")
     assert len(page.evaluate(CUT)) == 1
     assert not page.evaluate("document.documentElement.scrollWidth <= document.documentElement.clientWidth")

@@ -1,13 +1,14 @@
 """A tiny untrained LLaVA folder and a handful of harmless conversations to train it on."""
 
+import atexit
 import dataclasses
 import functools
 import json
 import pathlib
 import shutil
 import tempfile
+import threading
 from typing import Any
-from unittest import mock
 
 from flax import nnx
 import jax
@@ -16,27 +17,30 @@ from PIL import Image
 import pytest
 
 from vlguard_jax import config
+from vlguard_jax.checkpoints import save
 from vlguard_jax.models import clip
 from vlguard_jax.models import config as model_config
 from vlguard_jax.parallel import mesh as mesh_lib
 from vlguard_jax.quickstart import language as language_lib
 from vlguard_jax.quickstart import model as quickstart_model
-from vlguard_jax.quickstart import pictures
-from vlguard_jax.quickstart import tower
 
 COUNT = 24
 _BUILD = mesh_lib.build
+_ONE_AT_A_TIME = threading.Lock()
 
 
 def write_model(folder: pathlib.Path, seed: int) -> None:
     """Write the quickstart's model, its tower random, as a LLaVA folder."""
-    # With the added token 384 rows, which a mesh can divide.
-    with mock.patch.object(tower, "warm_up", _random_tower), mock.patch.object(quickstart_model, "VOCABULARY", 383):
-        quickstart_model.write(folder, language_lib.language(seed, len(pictures.symbols())))
+    with tempfile.TemporaryDirectory() as name:
+        tokenizer = pathlib.Path(name)
+        # With the added token 384 rows, which a mesh can divide.
+        quickstart_model.train_tokenizer(tokenizer, language_lib.sentences(), pieces=383)
+        vision = quickstart_model.sizes(quickstart_model.vocabulary_size(tokenizer)).vision
+        save.save_llava(quickstart_model.build(tokenizer, seed, _random_tower(vision, seed)), folder)
 
 
-def _random_tower(vision: model_config.VisionConfig, language: language_lib.Language, seed: int) -> tuple[dict[str, Any], float]:
-    """What tower.warm_up returns, without the seconds that its training takes: norms 1, the rest small."""
+def _random_tower(vision: model_config.VisionConfig, seed: int) -> dict[str, Any]:
+    """A tower without the seconds that its training takes: norms 1, the rest small."""
     rng = np.random.default_rng(seed)
     shapes = nnx.to_pure_dict(nnx.eval_shape(lambda: nnx.state(clip.Tower(vision, nnx.Rngs(0)))))
 
@@ -45,13 +49,19 @@ def _random_tower(vision: model_config.VisionConfig, language: language_lib.Lang
             return np.ones(leaf.shape, np.float32)
         return (0.1 * rng.standard_normal(leaf.shape)).astype(np.float32)
 
-    return jax.tree_util.tree_map_with_path(draw, shapes), 0.0
+    return jax.tree_util.tree_map_with_path(draw, shapes)
+
+
+def folder() -> pathlib.Path:
+    """init/ (a LLaVA folder), chats.json and pictures/; made once in a process, whichever threads ask. Nobody changes what is in it."""
+    with _ONE_AT_A_TIME:
+        return _made()
 
 
 @functools.cache
-def folder() -> pathlib.Path:
-    """init/ (a LLaVA folder), chats.json and pictures/; made once in a process."""
+def _made() -> pathlib.Path:
     root = pathlib.Path(tempfile.mkdtemp(prefix="vlguard_jax-tests-"))
+    atexit.register(shutil.rmtree, root, ignore_errors=True)
     write_model(root / "init", seed=0)
     (root / "pictures").mkdir()
     rng = np.random.default_rng(0)
@@ -111,12 +121,24 @@ def settings(**changes: Any) -> config.TrainConfig:
     return base
 
 
+class _Kept:
+    """Which programs JAX's compilation cache keeps, as an attribute that pytest can set and set back."""
+
+    @property
+    def from_seconds(self) -> float:
+        return jax.config.jax_persistent_cache_min_compile_time_secs
+
+    @from_seconds.setter
+    def from_seconds(self, seconds: float) -> None:
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", seconds)
+
+
 def use_devices(monkeypatch: pytest.MonkeyPatch, count: int) -> None:
     """Train on the first `count` devices only.
 
     Programs of several CPU devices are not kept: read back from the compilation cache, some stood still in a collective.
     """
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 1.0 if count == 1 else 1e9)
+    monkeypatch.setattr(_Kept(), "from_seconds", 1.0 if count == 1 else 1e9)
     monkeypatch.setattr(mesh_lib, "build", lambda given: _BUILD(given, jax.devices()[:count]))
 
 

@@ -1,9 +1,9 @@
 """Batches on their way to the devices: order, one ahead, nothing beyond the end, and how long the devices wait."""
 
 from collections.abc import Iterator
+import dataclasses
 import pathlib
 import threading
-import time
 from typing import Any
 
 import jax
@@ -20,12 +20,30 @@ from vlguard_jax.training import feed
 from vlguard_jax.training import loop
 
 STEP = types.Batch(*(np.asarray(x)[None] for x in tiny.batch(tiny.CONFIG)))
-PAUSE = 0.2  # seconds
 
 
 @pytest.fixture
 def mesh() -> jax.sharding.Mesh:
     return mesh_lib.build(config.MeshSettings(), jax.devices()[:1])
+
+
+@dataclasses.dataclass
+class Clock:
+    """Stands in for the module `time`: no second passes by itself."""
+
+    now: float = 0.0
+
+    def perf_counter(self) -> float:
+        """Seconds."""
+        return self.now
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    """The clock by which the feed measures."""
+    made = Clock()
+    monkeypatch.setattr(feed, "time", made)
+    return made
 
 
 class _Computation:
@@ -38,24 +56,24 @@ class _Computation:
         self.done.wait()
 
 
-def test_waiting_before_the_first_step_counts(mesh: jax.sharding.Mesh) -> None:
+def test_waiting_before_the_first_step_counts(mesh: jax.sharding.Mesh, clock: Clock) -> None:
     def slow() -> Iterator[tuple[int, types.Batch]]:
-        time.sleep(PAUSE)
+        clock.now += 3
         yield 7, STEP
 
     with feed.Feed(slow(), mesh) as batches:
         step, batch, waited = batches.take()
-        assert step == 7 and waited >= PAUSE
+        assert step == 7 and waited == 3
         for name, ours, given in zip(STEP._fields, batch, STEP, strict=True):
             np.testing.assert_array_equal(ours, given, err_msg=name)
         assert batches.take() is None
 
 
-def test_waiting_while_the_devices_compute_is_free(mesh: jax.sharding.Mesh) -> None:
+def test_waiting_while_the_devices_compute_is_free(mesh: jax.sharding.Mesh, clock: Clock) -> None:
     running = _Computation()
 
     def slow() -> Iterator[tuple[int, types.Batch]]:
-        time.sleep(PAUSE)
+        clock.now += 3
         yield 0, STEP
 
     with feed.Feed(slow(), mesh) as batches:
@@ -65,20 +83,20 @@ def test_waiting_while_the_devices_compute_is_free(mesh: jax.sharding.Mesh) -> N
     assert found[2] == 0.0
 
 
-def test_only_the_time_behind_the_computation_counts(mesh: jax.sharding.Mesh) -> None:
-    running = _Computation()
+def test_only_the_time_behind_the_computation_counts(mesh: jax.sharding.Mesh, clock: Clock) -> None:
+    running, watched = _Computation(), []
 
     def slow() -> Iterator[tuple[int, types.Batch]]:
-        time.sleep(PAUSE)
+        clock.now += 3
         running.done.set()
-        time.sleep(PAUSE)
+        assert watched[0].result() == 3
+        clock.now += 4
         yield 0, STEP
 
-    began = time.perf_counter()
     with feed.Feed(slow(), mesh) as batches:
-        batches.watch(running)
+        watched.append(batches.watch(running))
         _, _, waited = batches.take()
-    assert 0.5 * PAUSE < waited <= time.perf_counter() - began - PAUSE
+    assert waited == 4
 
 
 def test_one_batch_ahead_and_none_beyond_the_end(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -115,19 +133,31 @@ def test_one_batch_ahead_and_none_beyond_the_end(tmp_path: pathlib.Path, monkeyp
     assert ", ".join(f"{name} {update}" for name, update in events) == expected
 
 
-def test_a_slow_disk_is_named(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_slow_disk_is_named(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], clock: Clock
+) -> None:
+    """Each update takes the devices one second; then each step takes four to read, which the devices wait for."""
     stand.use_devices(monkeypatch, 1)
-    read = loader.StepSource.__getitem__
+    monkeypatch.setattr(loop, "time", clock)
+    watch, read = feed.Feed.watch, loader.StepSource.__getitem__
+
+    def watched(batches: feed.Feed, running: Any) -> feed.Moment:
+        jax.block_until_ready(running)
+        clock.now += 1
+        moment = watch(batches, running)
+        moment.result()
+        return moment
 
     def slow(source: loader.StepSource, position: int) -> tuple[int, types.Batch]:
-        time.sleep(1.0)
+        clock.now += 4
         return read(source, position)
 
-    quick = loop.train(stand.settings(optimizer={"max_steps": 9}), tmp_path / "quick")
-    assert "waited for their input" not in capsys.readouterr().out
+    monkeypatch.setattr(feed.Feed, "watch", watched)
+    settings = stand.settings(data={"read_threads": 0})  # reads when it is asked, in the same thread
+    quick = loop.train(settings, tmp_path / "quick")
+    assert "waited for their input" not in capsys.readouterr().out and quick.metrics["input_wait"] == 0
     monkeypatch.setattr(loader.StepSource, "__getitem__", slow)
-    result = loop.train(stand.settings(optimizer={"max_steps": 9}, data={"read_threads": 1}), tmp_path / "slow")
-    said = capsys.readouterr().out
-    assert "the devices waited for their input" in said and "raise config.data.read_threads (now 1)" in said
-    assert quick.metrics["input_wait"] < 0.5 < result.metrics["input_wait"] <= 1.0
+    result = loop.train(settings, tmp_path / "slow")
+    assert "the devices waited for their input 80 % of the time: raise config.data.read_threads (now 0)" in capsys.readouterr().out
+    assert (result.metrics["input_wait"], result.metrics["step_seconds"]) == (0.8, 5)
     assert stand.metrics(tmp_path / "slow") == stand.metrics(tmp_path / "quick")

@@ -14,6 +14,8 @@ from vlguard_jax import trees
 from vlguard_jax.models import config as model_config
 
 PROVENANCE = "vlguard_jax"  # the section of config.json that holds extras["provenance"]
+# Its keys that speak of the folder: fingerprint of the base of adapters; rows of the model where llava-hf has more.
+BASE_SHA256, VOCAB_SIZE = "base_sha256", "vocab_size"
 
 
 @dataclasses.dataclass(frozen=True)

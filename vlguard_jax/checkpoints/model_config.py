@@ -15,6 +15,7 @@ import numpy as np
 
 from vlguard_jax import errors
 from vlguard_jax import files
+from vlguard_jax.checkpoints import checkpoint
 from vlguard_jax.models import config as model_config
 
 OPENAI_TOWER = "openai/clip-vit-large-patch14-336"
@@ -241,17 +242,29 @@ def hf_config(config: Mapping[str, Any], folder: pathlib.Path) -> tuple[model_co
     text = text_config({"model_type": "llama", **(config.get("text_config") or {})}, where)
     text = dataclasses.replace(text, tie_embeddings=text.tie_embeddings or bool(config.get("tie_word_embeddings", False)))
     stored = text.vocab_size
-    image_id = int(config.get("image_token_index", config.get("image_token_id", 32000)))
-    padded = stored % VOCAB_MULTIPLE == 0 and 2 <= stored - image_id < VOCAB_MULTIPLE + 2
     vision = {"model_type": "clip_vision_model", **(config.get("vision_config") or _HF_DEFAULT_VISION)}
     tower = vision_config(vision, where, *read_preprocessor(folder), config.get("vision_feature_layer", -2))
-    text = dataclasses.replace(text, vocab_size=image_id if padded else stored)
+    text = dataclasses.replace(text, vocab_size=true_vocab(config, stored))
     return model_config.LlavaConfig(text=text, vision=tower, projector="mlp2x_gelu"), stored
+
+
+def true_vocab(config: Mapping[str, Any], stored: int) -> int:
+    """Rows of the model before llava-hf added some: recorded where this program wrote the folder, else out of the ids."""
+    recorded = (config.get(checkpoint.PROVENANCE) or {}).get(checkpoint.VOCAB_SIZE)
+    if type(recorded) is int and 0 < recorded <= stored:
+        return recorded
+    image_id = int(config.get("image_token_index", config.get("image_token_id", 32000)))
+    return image_id if stored % VOCAB_MULTIPLE == 0 and 2 <= stored - image_id < VOCAB_MULTIPLE + 2 else stored
 
 
 def padded_vocab(vocab_size: int) -> int:
     """Rows that llava-hf stores for V tokens, `<image>` and `<pad>`."""
-    return -(-(vocab_size + 2) // VOCAB_MULTIPLE) * VOCAB_MULTIPLE
+    return padded(vocab_size + 2)
+
+
+def padded(rows: int) -> int:
+    """The next multiple of 64."""
+    return -(-rows // VOCAB_MULTIPLE) * VOCAB_MULTIPLE
 
 
 def dtype_name(dtype: np.dtype) -> str:

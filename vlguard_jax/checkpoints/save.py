@@ -25,6 +25,8 @@ from vlguard_jax import trees
 from vlguard_jax.checkpoints import checkpoint
 from vlguard_jax.checkpoints import export
 from vlguard_jax.checkpoints import layouts
+from vlguard_jax.checkpoints import model_config
+from vlguard_jax.checkpoints import tensors
 from vlguard_jax.checkpoints import tokenizer_files
 from vlguard_jax.checkpoints import torch_files
 from vlguard_jax.checkpoints import write_config
@@ -76,14 +78,16 @@ def save_hf(
 ) -> None:
     """Write the llava-hf layout as on the hub (a model without vision tower: a plain Llama folder).
 
-    The vocabulary gets `<image>` = V and `<pad>` = V + 1 and is padded to a multiple of 64, with the rows the model came with or
-    else the mean of its rows, whose logit is never the largest. Adapters must have been merged.
+    The vocabulary gets `<image>` and `<pad>` (`tokenizer_files.hf_tokens`) and is padded to a multiple of 64, with the
+    rows the model came with or else the mean of its rows, whose logit is never the largest. Adapters must have been merged.
 
     Raises:
-      UserError: `dst` is there already, the projector has no place in this layout, or a value does not fit `dtype`.
+      UserError: see `check`; `dst` is there already, a value does not fit `dtype`, or the written files do not agree.
     """
-    config = write_config.hf_json(model, _dtype_name(model, dtype)) | write_config.provenance(model)
+    check(model, "hf")
     whole = model.config.vision is not None
+    tokens = tokenizer_files.hf_tokens(model.tokenizer_folder, model.config.text.vocab_size) if whole else None
+    config = write_config.hf_json(model, _dtype_name(model, dtype), tokens)
     layout = "llava-hf" if whole else "llama"
     vocab, stored = model.config.text.vocab_size, int(config.get("text_config", config).get("vocab_size", 0))
     entries = _entries(model, layout, ("text", "head", "vision", "projector"), dtype, stored_vocab=max(stored, vocab))
@@ -92,13 +96,31 @@ def save_hf(
         tokenizer_files.write_json(folder / "config.json", config)
         pad = config.get("pad_token_id") if whole else None
         tokenizer_files.write_json(folder / "generation_config.json", write_config.generation_json(model, pad))
-        if whole and stored > vocab and tokenizer_files.has_tokenizer(model.tokenizer_folder):
-            tokenizer_files.copy_for_hf(model.tokenizer_folder, folder, vocab)
+        if tokens and tokens.records:
+            tokenizer_files.copy_for_hf(model.tokenizer_folder, folder, tokens)
         else:
             tokenizer_files.copy(model.tokenizer_folder, folder)
         if whole:
             tokenizer_files.write_json(folder / "preprocessor_config.json", write_config.preprocessor_json(model))
             tokenizer_files.write_json(folder / "processor_config.json", write_config.processor_json(model))
+        if tokens and tokens.records:
+            _check_hf(folder, str(dst), vocab)
+
+
+def _check_hf(folder: pathlib.Path, where: str, vocab: int) -> None:
+    """Read what was written: UserError unless config, generation config, tokenizer and weights agree on the tokens."""
+    config, generation = (files.read_object(folder / name) for name in ("config.json", "generation_config.json"))
+    rows, image, pad = config["text_config"]["vocab_size"], config["image_token_index"], config["pad_token_id"]
+    padded = ("embed_tokens.weight", "lm_head.weight")
+    stored = [tensor.shape[0] for name, tensor in tensors.open_folder(folder).items() if name.endswith(padded)]
+    if {rows} != set(stored) or not max(image, pad or 0) < rows or generation.get("pad_token_id") != pad:
+        raise errors.UserError(
+            f"{where}: the written files do not agree: {rows} rows in config.json and {stored} in the weights,"
+            f" <image> = {image}, <pad> = {pad} and {generation.get('pad_token_id')} in generation_config.json"
+        )
+    if (found := model_config.true_vocab(config, rows)) != vocab:
+        raise errors.UserError(f"{where}: the written config.json stands for {found} tokens, not {vocab}")
+    tokenizer_files.check_hf(folder, image, pad, where)
 
 
 def save_peft(model: checkpoint.Checkpoint, dst: str | os.PathLike[str], dtype: Dtype = None, *, overwrite: bool = False) -> None:
@@ -119,7 +141,7 @@ def save_peft(model: checkpoint.Checkpoint, dst: str | os.PathLike[str], dtype: 
         tokenizer_files.write_json(folder / "adapter_config.json", write_config.adapter_json(model, model.base.name))
         stored = _dtype_name(model, None)  # the type of the base, which stays where it is
         config = {**write_config.llava_json(model, stored), "model_type": "llava_llama"}
-        own = {**model.extras.get("provenance", {}), "base_sha256": model.base.sha256}
+        own = {**model.extras.get("provenance", {}), checkpoint.BASE_SHA256: model.base.sha256}
         tokenizer_files.write_json(folder / "config.json", config | {checkpoint.PROVENANCE: own})
 
 
@@ -144,8 +166,9 @@ def check(model: checkpoint.Checkpoint, layout: str) -> None:
     """
     if layout in ("llava", "peft"):
         write_config.llava_json(model, "float32")
-    if layout == "hf":
+    if layout == "hf" and model.config.vision is not None:
         layouts.rows("llava-hf", model.config, ("projector",))
+        tokenizer_files.hf_tokens(model.tokenizer_folder, model.config.text.vocab_size)
     if layout == "peft":
         _check_adapters(model)
 

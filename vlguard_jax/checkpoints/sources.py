@@ -100,7 +100,9 @@ def refuse(folder: pathlib.Path, **given: str) -> None:
 def _extras(folder: pathlib.Path, kind: str, config: dict[str, Any]) -> dict[str, Any]:
     extras: dict[str, Any] = {"kind": kind, "config": config}
     if isinstance(config.get(checkpoint.PROVENANCE), dict):
-        extras["provenance"] = config[checkpoint.PROVENANCE]
+        of_the_folder = (checkpoint.BASE_SHA256, checkpoint.VOCAB_SIZE)
+        own = {key: value for key, value in config[checkpoint.PROVENANCE].items() if key not in of_the_folder}
+        extras |= {"provenance": own} if own else {}
     if (folder / "generation_config.json").is_file():
         extras["generation_config"] = files.read_object(folder / "generation_config.json")
     return extras
@@ -249,6 +251,7 @@ def _plan_peft(folder: pathlib.Path, base: str, vision_tower: str) -> Plan:
     pieces: list[Piece]
     if (folder / "config.json").is_file():
         kind, config = config_lib.read_config(folder)
+        base_sha256 = str((config.get(checkpoint.PROVENANCE) or {}).get(checkpoint.BASE_SHA256, ""))
         if kind != "llava":
             raise errors.UserError(f"{folder / 'config.json'}: LLaVA's own config was expected beside an adapter, not {kind}")
         model, tower, extras = _original_model(folder, config, vision_tower, base_folder)
@@ -257,11 +260,9 @@ def _plan_peft(folder: pathlib.Path, base: str, vision_tower: str) -> Plan:
             raise errors.UserError(f"{trained}: no such file; the projector trained beside the adapter is missing")
         pieces = [_base_text(base_folder, model), Piece("clip", tower, ("vision",)), Piece("non_lora", trained, ("projector",))]
     else:
-        whole = make_plan(base_folder, vision_tower=vision_tower)
+        whole, base_sha256 = make_plan(base_folder, vision_tower=vision_tower), ""
         model, pieces, extras = whole.config, list(whole.pieces), whole.extras
     extras |= {"adapter_config": adapter}
-    base_sha256 = str(extras.get("provenance", {}).get("base_sha256", ""))
-    extras["provenance"] = {k: v for k, v in extras.get("provenance", {}).items() if k != "base_sha256"}
     pieces.append(Piece("peft", _adapter_file(folder), ("adapter",)))
     tokenizer_folder = _tokenizer_folder(folder, base_folder)
     return Plan(model, tuple(pieces), "peft", tokenizer_folder, extras, lora, base=name, base_sha256=base_sha256)

@@ -2,17 +2,47 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+import dataclasses
 import json
 import pathlib
 import shutil
 from typing import Any
 
+from vlguard_jax import errors
 from vlguard_jax import files
 
 _VOCABULARY = ("tokenizer.model", "tokenizer.json")
-_SETTINGS = ("tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "chat_template.json", "chat_template.jinja")
+_SETTINGS = (
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "chat_template.json",
+    "chat_template.jinja",
+)
+_NAMED = tuple(f"{name}_token" for name in ("bos", "eos", "unk", "sep", "pad", "cls", "mask"))  # in the order of transformers
+_LISTS = ("additional_special_tokens", "extra_special_tokens")
 IMAGE, PAD = "<image>", "<pad>"
+
+
+@dataclasses.dataclass(frozen=True)
+class HfTokens:
+    """What a llava-hf folder adds to a tokenizer.
+
+    image, pad: ids of `<image>` and `<pad>`.
+    records: {id: entry of `added_tokens_decoder`} of every added token, these two too; empty without a tokenizer.
+    beyond: ids of those that are no piece of the vocabulary.
+    """
+
+    image: int
+    pad: int
+    records: Mapping[int, Mapping[str, Any]] = dataclasses.field(default_factory=dict)
+    beyond: frozenset[int] = frozenset()
+
+    @property
+    def rows(self) -> int:
+        """Rows of embedding and head that these ids need."""
+        return max(self.image, self.pad, *self.records) + 1
 
 
 def has_tokenizer(folder: pathlib.Path) -> bool:
@@ -32,56 +62,201 @@ def write_json(path: pathlib.Path, value: Mapping[str, Any]) -> None:
     path.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
-def copy_for_hf(source: pathlib.Path, folder: pathlib.Path, vocab_size: int) -> None:
-    """Copy with `<image>` = V and `<pad>` = V + 1 added, unless they are there already."""
+def hf_tokens(folder: pathlib.Path, vocab_size: int) -> HfTokens:
+    """Ids for `<image>` and `<pad>`: those that the tokenizer has, else its next free ones; without one V and V + 1.
+
+    transformers numbers added tokens one after another behind the vocabulary, whatever their files say (`numbered`), so
+    that a model with spare rows has these two among its rows, not behind them.
+
+    Raises:
+      UserError: more pieces than the model has rows, or an added token under an id that transformers would not give it.
+    """
+    if not has_tokenizer(folder):
+        return HfTokens(vocab_size, vocab_size + 1)
+    vocabulary = _vocabulary(folder)
+    if len(vocabulary) > vocab_size:
+        raise errors.UserError(
+            f"{folder}: the tokenizer has {len(vocabulary)} pieces and the model {vocab_size} rows; copy the tokenizer's"
+            " files from the checkpoint that the model was trained from"
+        )
+    listed, records = _added_tokens(folder)
+    ids = numbered(vocabulary, listed)
+    for moved in (
+        IMAGE,
+        PAD,
+    ):  # under an id that transformers does not give; as no model reads their rows, they can move
+        if moved in ids and listed.get(moved) != ids[moved]:
+            listed.pop(moved, None)
+            ids = numbered(vocabulary, listed)
+    for content, id_ in listed.items():
+        if ids[content] != id_ and id_ is not None:
+            raise errors.UserError(
+                f"{folder}: transformers would give the added token {errors.short(content)} the id {ids[content]}, here"
+                f" it has {id_}: ids must follow one another behind the vocabulary; name the tokens between"
+            )
+    ids = numbered(vocabulary, {**ids, **{new: None for new in (IMAGE, PAD) if new not in ids}})
+    records |= {new: _entry(new, special=True) for new in (IMAGE, PAD)}
+    entries = {id_: records.get(content) or _entry(content, special=True) for content, id_ in ids.items()}
+    return HfTokens(ids[IMAGE], ids[PAD], entries, frozenset(i for content, i in ids.items() if content not in vocabulary))
+
+
+def numbered(vocabulary: Mapping[str, int], listed: Mapping[str, int | None]) -> dict[str, int]:
+    """Ids that transformers gives to added tokens: a piece its own, the others by their listed ids, one after another."""
+    ids: dict[str, int] = {}
+    behind = len(vocabulary)
+    for content in sorted(listed, key=lambda c: (listed[c] is None, listed[c] or 0)):
+        ids[content] = vocabulary.get(content, behind)
+        behind = max(behind, ids[content] + 1)
+    return ids
+
+
+def check_hf(folder: pathlib.Path, image: int, pad: int, where: str) -> None:
+    """Read a written tokenizer as transformers does; UserError if a file gives `<image>` or `<pad>` another id."""
+    if not has_tokenizer(folder):
+        return
+    vocabulary = _vocabulary(folder)
+    decoder = _read(folder / "tokenizer_config.json")["added_tokens_decoder"]
+    found = {"tokenizer_config.json": numbered(vocabulary, {token["content"]: int(i) for i, token in decoder.items()})}
+    found["added_tokens.json"] = numbered(vocabulary, _read(folder / "added_tokens.json"))
+    if fast := _read(folder / "tokenizer.json"):
+        found["tokenizer.json"] = numbered(vocabulary, {token["content"]: token["id"] for token in fast["added_tokens"]})
+    for name, ids in found.items():
+        for token, id_ in ((IMAGE, image), (PAD, pad)):
+            if ids.get(token, vocabulary.get(token)) != id_:
+                raise errors.UserError(
+                    f"{where}: config.json has {token} = {id_}, {name} gives it {ids.get(token)}: it would take no pictures"
+                )
+
+
+def copy_for_hf(source: pathlib.Path, folder: pathlib.Path, tokens: HfTokens) -> None:
+    """Copy with the added tokens of `hf_tokens`."""
     copy(source, folder)
-    added = {IMAGE: vocab_size, PAD: vocab_size + 1}
-    records = {str(i): _special(content) for content, i in added.items()}
-    settings = _read(folder / "tokenizer_config.json")
-    decoder = settings.get("added_tokens_decoder", {}) | records
-    changes: dict[str, dict[str, Any]] = {
-        "tokenizer_config.json": {
-            "added_tokens_decoder": decoder,
-            "pad_token": PAD,
-            "padding_side": "left",
-            "processor_class": "LlavaProcessor",
-        },
-        "special_tokens_map.json": {"pad_token": PAD},
-        "added_tokens.json": added,
+    settings, special = _read(folder / "tokenizer_config.json"), _read(folder / "special_tokens_map.json")
+    # Beside an added_tokens_decoder transformers looks at no special_tokens_map.json.
+    told = {k: v for k, v in special.items() if k in (*_NAMED, *_LISTS) and _content(settings.get(k)) != _content(v)}
+    own = {
+        "added_tokens_decoder": {str(i): tokens.records[i] for i in sorted(tokens.records)},
+        "pad_token": PAD,
+        "padding_side": "left",
+        "processor_class": "LlavaProcessor",
     }
-    for name, change in changes.items():
-        write_json(folder / name, _read(folder / name) | change)
-    fast = _read(folder / "tokenizer.json")
-    if fast:
-        kept = [t for t in fast.get("added_tokens", []) if t["content"] not in added]
-        write_json(folder / "tokenizer.json", fast | {"added_tokens": kept + [{"id": i, **_special(c)} for c, i in added.items()]})
+    write_json(folder / "tokenizer_config.json", settings | told | own)
+    write_json(folder / "special_tokens_map.json", special | {"pad_token": PAD})
+    write_json(folder / "added_tokens.json", {tokens.records[i]["content"]: i for i in sorted(tokens.beyond)})
+    if fast := _read(folder / "tokenizer.json"):
+        write_json(
+            folder / "tokenizer.json",
+            fast | {"added_tokens": [{"id": i, **tokens.records[i]} for i in sorted(tokens.records)]},
+        )
 
 
 def copy_for_llava(source: pathlib.Path, folder: pathlib.Path, vocab_size: int) -> None:
-    """Copy without tokens at or beyond V; padding is then the unknown token, as in LLaVA (reference notes 3)."""
+    """Copy without tokens at or beyond V, nor those of `copy_for_hf`; padding is then the unknown token, as in LLaVA.
+
+    Raises:
+      UserError: broken files.
+    """
+    _added_tokens(source)
     copy(source, folder)
     settings, special = _read(folder / "tokenizer_config.json"), _read(folder / "special_tokens_map.json")
     decoder = settings.get("added_tokens_decoder", {})
     if all(int(i) < vocab_size for i in decoder) and settings.get("pad_token") != PAD:
         return
-    settings["added_tokens_decoder"] = {i: t for i, t in decoder.items() if int(i) < vocab_size}
+    last = max((int(i) for i, token in decoder.items() if token["content"] not in (IMAGE, PAD)), default=-1)
+
+    def kept(id_: int, content: str) -> bool:
+        return id_ < vocab_size and (id_ < last or content not in (IMAGE, PAD))
+
+    settings["added_tokens_decoder"] = {i: token for i, token in decoder.items() if kept(int(i), token["content"])}
     settings |= {"pad_token": None, "padding_side": "right"}
     for key in ("processor_class", "image_token", "extra_special_tokens"):
         settings.pop(key, None)
     write_json(folder / "tokenizer_config.json", settings)
     write_json(folder / "special_tokens_map.json", special | {"pad_token": special.get("unk_token", "<unk>")})
-    added = {content: i for content, i in _read(folder / "added_tokens.json").items() if i < vocab_size}
+    added = {content: i for content, i in _read(folder / "added_tokens.json").items() if kept(i, content)}
     (folder / "added_tokens.json").unlink(missing_ok=True)
     if added:
         write_json(folder / "added_tokens.json", added)
-    fast = _read(folder / "tokenizer.json")
-    if fast:
-        write_json(folder / "tokenizer.json", fast | {"added_tokens": [t for t in fast.get("added_tokens", []) if t["id"] < vocab_size]})
+    if fast := _read(folder / "tokenizer.json"):
+        left = [token for token in fast.get("added_tokens", []) if kept(token["id"], token["content"])]
+        write_json(folder / "tokenizer.json", fast | {"added_tokens": left})
+
+
+def _vocabulary(folder: pathlib.Path) -> dict[str, int]:
+    """{piece: id} without added tokens; tokenizer.json counts where both are there, as in transformers."""
+    path = folder / "tokenizer.json"
+    try:
+        if path.is_file():
+            import tokenizers
+
+            return tokenizers.Tokenizer.from_str(files.read_text(path)).get_vocab(with_added_tokens=False)
+        import sentencepiece
+
+        path = folder / "tokenizer.model"
+        pieces = sentencepiece.SentencePieceProcessor()
+        pieces.LoadFromSerializedProto(files.read_bytes(path))
+    except errors.UserError:
+        raise
+    except Exception as e:  # tokenizers raises bare Exceptions, sentencepiece RuntimeErrors
+        raise errors.UserError(f"{path}: not a readable tokenizer ({errors.short(str(e))}): copy it again") from e
+    return {pieces.IdToPiece(i): i for i in range(pieces.GetPieceSize())}
+
+
+def _added_tokens(folder: pathlib.Path) -> tuple[dict[str, int | None], dict[str, dict[str, Any]]]:
+    """({content: id, None where it is only named as special}, {content: entry}) of all added tokens of a folder.
+
+    added_tokens.json, tokenizer.json and tokenizer_config.json may each know some; the last has the last word.
+    """
+    settings, special = _read(folder / "tokenizer_config.json"), _read(folder / "special_tokens_map.json")
+    settings = settings | special
+    named = [
+        *map(_content, map(settings.get, _NAMED)),
+        *(_content(token) for key in _LISTS for token in _each(settings.get(key))),
+    ]
+    listed: dict[str, int | None] = {}
+    records: dict[str, dict[str, Any]] = {}
+    for content, id_ in _read(folder / "added_tokens.json").items():
+        listed[content], records[content] = _id(id_, content, folder), _entry(content, special=content in named)
+    fast, decoder = (
+        _read(folder / "tokenizer.json").get("added_tokens") or [],
+        settings.get("added_tokens_decoder") or {},
+    )
+    if not isinstance(fast, list) or not isinstance(decoder, dict):
+        raise errors.UserError(f"{folder}: added_tokens or added_tokens_decoder is broken; copy the tokenizer's files again")
+    for id_, token in [*((_get(token, "id"), token) for token in fast), *decoder.items()]:
+        content = _get(token, "content")
+        if not isinstance(content, str):
+            raise errors.UserError(f"{folder}: added token without text: {errors.short(token)}; copy the tokenizer's files again")
+        listed[content] = _id(id_, content, folder)
+        records[content] = {key: token.get(key, value) for key, value in _entry(content, special=False).items()}
+    return listed | {content: None for content in named if content and content not in listed}, records
+
+
+def _id(id_: object, content: str, folder: pathlib.Path) -> int:
+    if isinstance(id_, bool) or not str(id_).isdecimal():
+        shown = f"the added token {errors.short(content)} has the id {errors.short(id_)}"
+        raise errors.UserError(f"{folder}: {shown}, a number was expected")
+    return int(str(id_))
+
+
+def _each(value: Any) -> Iterable[Any]:
+    return value.values() if isinstance(value, dict) else value or ()
+
+
+def _content(token: Any) -> str | None:
+    """The text of a token as settings hold it: a text, an object, or nothing."""
+    content = _get(token, "content") if isinstance(token, dict) else token
+    return content if isinstance(content, str) else None
+
+
+def _get(token: Any, key: str) -> Any:
+    return token.get(key) if isinstance(token, dict) else None
 
 
 def _read(path: pathlib.Path) -> dict[str, Any]:
     return files.read_object(path) if path.is_file() else {}
 
 
-def _special(content: str) -> dict[str, Any]:
-    return {"content": content, "lstrip": False, "normalized": False, "rstrip": False, "single_word": False, "special": True}
+def _entry(content: str, *, special: bool) -> dict[str, Any]:
+    flags = {"lstrip": False, "normalized": not special, "rstrip": False, "single_word": False, "special": special}
+    return {"content": content, **flags}

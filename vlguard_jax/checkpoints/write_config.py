@@ -11,6 +11,7 @@ from vlguard_jax.checkpoints import checkpoint
 from vlguard_jax.checkpoints import hub
 from vlguard_jax.checkpoints import layouts
 from vlguard_jax.checkpoints import model_config as config_lib
+from vlguard_jax.checkpoints import tokenizer_files
 from vlguard_jax.models import config as model_config
 
 _CARRIED = ("max_position_embeddings", "bos_token_id", "eos_token_id", "initializer_range", "attention_dropout", "use_cache")
@@ -132,24 +133,49 @@ def llava_json(model: checkpoint.Checkpoint, dtype: str) -> dict[str, Any]:
     }
 
 
-def hf_json(model: checkpoint.Checkpoint, dtype: str) -> dict[str, Any]:
-    """`config.json` of the llava-hf layout, or of a plain Llama model."""
-    if model.extras.get("kind") == "llava-hf":
-        config = model.extras["config"]
-        # The parts may name a type of their own (5.x: `dtype`), and it would win over the whole's.
-        parts = {k: _retyped(config[k], dtype) for k in ("text_config", "vision_config") if config.get(k)}
-        return _retyped({**config, **parts}, dtype)
+def hf_json(model: checkpoint.Checkpoint, dtype: str, tokens: tokenizer_files.HfTokens | None) -> dict[str, Any]:
+    """`config.json` of the llava-hf layout with these added tokens, or of a plain Llama model."""
     text = {"architectures": ["LlamaForCausalLM"], "model_type": "llama", **text_json(model), "torch_dtype": dtype}
-    if model.config.vision is None:
-        return text
+    if tokens is None:
+        return text | provenance(model)
+    if model.extras.get("kind") == "llava-hf":
+        config = _same_hf_json(model.extras["config"], dtype, tokens)
+    else:
+        config = _new_hf_json(model, dtype, tokens, text)
     vocab = model.config.text.vocab_size
-    padded = config_lib.padded_vocab(vocab)
+    own = dict(model.extras.get("provenance") or {})
+    if config_lib.true_vocab(config, config["text_config"]["vocab_size"]) != vocab:
+        own[checkpoint.VOCAB_SIZE] = vocab
+    return config | ({checkpoint.PROVENANCE: own} if own else {})
+
+
+def _same_hf_json(before: Mapping[str, Any], dtype: str, tokens: tokenizer_files.HfTokens) -> dict[str, Any]:
+    """The config that the model came with, changed where type, ids or rows are others."""
+    image, pad = before.get("image_token_index", before.get("image_token_id", 32000)), before.get("pad_token_id")
+    if tokens.records:
+        image, pad = tokens.image, tokens.pad
+    # The parts may name a type of their own (5.x: `dtype`), and it would win over the whole's.
+    parts = {k: _retyped(before[k], dtype) for k in ("text_config", "vision_config") if before.get(k)}
+    text = {"model_type": "llama", "vocab_size": 32000, **parts.get("text_config", {})}
+    if tokens.records and tokens.rows > text["vocab_size"]:
+        text["vocab_size"] = config_lib.padded(tokens.rows)
+    if text.get("pad_token_id") is not None:
+        text["pad_token_id"] = pad
+    whole = {"image_token_index": image, "pad_token_id": pad, "vocab_size": text["vocab_size"]}
+    dropped = ("image_token_id", checkpoint.PROVENANCE)
+    kept = {k: v for k, v in before.items() if k not in dropped}
+    return _retyped(kept | parts | {"text_config": text} | whole, dtype)
+
+
+def _new_hf_json(model: checkpoint.Checkpoint, dtype: str, tokens: tokenizer_files.HfTokens, text: Mapping[str, Any]) -> dict[str, Any]:
+    assert model.config.vision is not None
+    padded = config_lib.padded(max(model.config.text.vocab_size, tokens.rows))
     return {
         "architectures": ["LlavaForConditionalGeneration"],
         "model_type": "llava",
         "ignore_index": -100,
-        "image_token_index": vocab,
-        "pad_token_id": vocab + 1,
+        "image_token_index": tokens.image,
+        "pad_token_id": tokens.pad,
         "vocab_size": padded,
         "image_seq_length": model.config.vision.num_patches,
         "projector_hidden_act": "gelu",

@@ -225,6 +225,7 @@ def log_file(workdir: Path) -> Iterator[None]:
     handler = logging.FileHandler(folder / f"process-{jax.process_index()}.log", encoding="utf-8")
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     ours = logging.getLogger("vlguard_jax")
+    before = ours.propagate, ours.level
     ours.propagate = False  # what it says is on the terminal already
     ours.setLevel(logging.INFO)
     loggers = (ours, logging.getLogger())
@@ -238,6 +239,8 @@ def log_file(workdir: Path) -> Iterator[None]:
     finally:
         for logger in loggers:
             logger.removeHandler(handler)
+        ours.propagate = before[0]
+        ours.setLevel(before[1])
         handler.close()
 
 

@@ -30,8 +30,8 @@ TOWER_WIDTH, TOWER_LAYERS, WIDTH, MLP_WIDTH, LAYERS, HEADS = 64, 2, 96, 192, 3, 
 MEAN, STD = (0.5, 0.5, 0.5), (0.25, 0.25, 0.25)
 
 
-def train_tokenizer(folder: Path, texts: Sequence[str]) -> None:
-    """Write a sentencepiece BPE tokenizer with Llama's special ids (0 unk, 1 bos, 2 eos) and its config into `folder`.
+def train_tokenizer(folder: Path, texts: Sequence[str], pieces: int = VOCABULARY) -> None:
+    """Write a sentencepiece BPE tokenizer of at most `pieces` with Llama's special ids (0 unk, 1 bos, 2 eos) and its config into `folder`.
 
     The template's system sentence is one added token: thirty tokens less in every tiny conversation.
     """
@@ -39,7 +39,7 @@ def train_tokenizer(folder: Path, texts: Sequence[str]) -> None:
     sentencepiece.SentencePieceTrainer.train(
         sentence_iterator=iter([*texts, *["USER: ASSISTANT: "] * 200]),
         model_writer=model,
-        vocab_size=VOCABULARY,
+        vocab_size=pieces,
         model_type="bpe",
         split_digits=True,
         character_coverage=1.0,
@@ -94,11 +94,10 @@ def sizes(vocab_size: int) -> model_config.LlavaConfig:
     return model_config.LlavaConfig(text=text, vision=vision, projector="mlp2x_gelu")
 
 
-def build(tokenizer_folder: Path, language: language_lib.Language) -> checkpoint_lib.Checkpoint:
-    """The untrained model with its warmed-up tower: biases 0, norms 1, kernels normal with variance 1 / inputs."""
+def build(tokenizer_folder: Path, seed: int, vision: dict[str, Any]) -> checkpoint_lib.Checkpoint:
+    """The untrained model with the tower's parameters `vision`: biases 0, norms 1, kernels normal with variance 1 / inputs."""
     config = sizes(vocabulary_size(tokenizer_folder))
-    assert config.vision is not None
-    rng = np.random.default_rng(language.seed)
+    rng = np.random.default_rng(seed)
     flat: dict[str, Any] = {}
     for path, shape in layouts.tree_shapes(config).items():
         if path.endswith("bias"):
@@ -109,9 +108,7 @@ def build(tokenizer_folder: Path, language: language_lib.Language) -> checkpoint
             flat[path] = (rng.standard_normal(shape) / np.sqrt(shape[-2])).astype(np.float32)
         else:
             flat[path] = (0.02 * rng.standard_normal(shape)).astype(np.float32)
-    warm, right = tower.warm_up(config.vision, language, language.seed)
-    print(f"tower warmed up: names {100 * right:.1f} % of the patches of held-back harmless pictures right")
-    params = trees.unflatten(flat) | {"vision": warm}
+    params = trees.unflatten(flat) | {"vision": vision}
     return checkpoint_lib.Checkpoint(
         config=config, params=params, tokenizer_folder=tokenizer_folder, weights_sha256=checkpoint_lib.fingerprint(params)
     )
@@ -121,4 +118,8 @@ def write(folder: Path, language: language_lib.Language) -> None:
     """Make the untrained model and write it to `folder` as a LLaVA folder, the tower beside in `folder`/vision_tower."""
     with tempfile.TemporaryDirectory() as tokenizer:
         train_tokenizer(Path(tokenizer), language_lib.sentences())
-        save.save_llava(build(Path(tokenizer), language), folder)
+        config = sizes(vocabulary_size(Path(tokenizer)))
+        assert config.vision is not None
+        warm, right = tower.warm_up(config.vision, language, language.seed)
+        print(f"tower warmed up: names {100 * right:.1f} % of the patches of held-back harmless pictures right")
+        save.save_llava(build(Path(tokenizer), language.seed, warm), folder)

@@ -71,10 +71,13 @@ def tell(
       UserError: `folder` holds the run of another seed or version of the story.
     """
     told = Story(seed, items, tuple(arms), sizes or world.Sizes())
-    workdir_lib.claim(folder, told)
+    workdir_lib.check(folder, told)
+    workdir_lib.check_unclaimed(folder, "world")
+    workdir_lib.prepare(folder)
     if not (folder / "world").is_dir():
         print("drawing the world")
         world.write(folder / "world", seed, items, told.sizes)
+    workdir_lib.claim(folder, told)
     if not arms_lib.model_folder(folder, "").is_dir():
         model.write(arms_lib.model_folder(folder, ""), language_lib.language(seed, len(pictures.symbols())))
     summary: list[dict[str, Any]] = []

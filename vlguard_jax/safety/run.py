@@ -145,7 +145,7 @@ def evaluate(
     progress: Progress = silent,
     team: Team | None = None,
 ) -> list[asr.Row]:
-    """Answer what is not answered yet, judge what is not judged yet, write the result files of design 2.3.
+    """Answer what is not answered yet, judge what is not judged yet, write the result files. The first answers claim `folder`.
 
     Args:
       config: what to run.
@@ -159,8 +159,7 @@ def evaluate(
       the rows of summary.json, one per judge and subset; in every process of a team.
 
     Raises:
-      UserError: see `check`, `questions.ask`, `baseline.read`, `store.Store`, `questions.check_pictures` and `workdir.claim`; all of
-        it comes before the first answer.
+      UserError: before the first answer; see `check`, `questions`, `baseline.read`, `store.Store` and `workdir`.
     """
     team = team or Alone()
     items = check(config)
@@ -177,7 +176,7 @@ def evaluate(
         kept.append(store_lib.Store(folder, config, model))
         unanswered = kept[0].unanswered(questions)
         questions_lib.check_pictures(unanswered, model, config.model.image_mode)
-        workdir_lib.claim(folder, config, free=FREE)
+        workdir_lib.prepare(folder)
         for notice in kept[0].notices:
             say(notice)
         return [q.key for q in unanswered]
@@ -188,10 +187,11 @@ def evaluate(
     by_key = {q.key: q for q in questions}
     missing = [by_key[key] for key in team.from_first(open_store)]
     if missing:
-        shown = progress if team.first else silent
-        with shown(len(questions) - len(missing), len(questions)) as advance:
-            for batch in _in_batches(_answers(config, model, missing), config.decode.batch_size):
+        with (progress if team.first else silent)(len(questions) - len(missing), len(questions)) as advance:
+            for number, batch in enumerate(_in_batches(_answers(config, model, missing), config.decode.batch_size)):
                 for store in kept:
+                    if not number:
+                        workdir_lib.claim(folder, config, free=FREE)
                     store.add(batch, judging)
                 advance(len(batch))
     return team.from_first(judge_all)
@@ -208,6 +208,7 @@ def _judged(
     firsts: Mapping[str, int | None],
 ) -> list[asr.Row]:
     """Judge what is not judged yet and write summary.json."""
+    workdir_lib.claim(folder, config, free=FREE)
     rows: list[asr.Row] = []
     for judge, measured in judging:
         read = [q for q in questions if q.item.subset in measured]

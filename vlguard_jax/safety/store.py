@@ -7,12 +7,14 @@ import dataclasses
 import datetime
 import importlib.metadata
 import pathlib
+from typing import Any
 import uuid
 
 import vlguard_jax
 from vlguard_jax import config as settings_lib
 from vlguard_jax import errors
 from vlguard_jax import types
+from vlguard_jax import workdir
 from vlguard_jax.safety import model as model_lib
 from vlguard_jax.safety import questions as questions_lib
 from vlguard_jax.safety import results
@@ -31,7 +33,7 @@ class Store:
     """
 
     def __init__(self, folder: pathlib.Path, config: settings_lib.EvalConfig, model: model_lib.Model):
-        """Raises UserError: a broken result line."""
+        """Raises UserError: a broken result line; or the answers, in a folder without config.json, are of another run."""
         self._config, self._model = config, model
         self._generations = results.Lines(folder / results.GENERATIONS, results.GenerationLine)
         self._verdicts = results.Lines(folder / results.VERDICTS, results.VerdictLine)
@@ -42,6 +44,26 @@ class Store:
         self._run_id = uuid.uuid4().hex[:12]
         self._versions = {name: importlib.metadata.version(name) for name in VERSIONED}
         self._versions["vlguard_jax"] = vlguard_jax.__version__
+        self._made_with: dict[str, Any] = {
+            "benchmark": config.benchmark.name,
+            "preset": config.preset,
+            "template": config.model.template,
+            "preprocessing": config.model.image_mode,
+            "weights_sha256": model.weights_sha256,
+            "decode": self._decode,
+        }
+        if self._generations.lines and not (folder / workdir.CONFIG_FILE).exists():
+            self._check_made_with(folder / workdir.CONFIG_FILE)
+
+    def _check_made_with(self, missing: pathlib.Path) -> None:
+        for number, line in enumerate(self._generations.lines, 1):
+            for name, ours in self._made_with.items():
+                if (theirs := getattr(line, name)) != ours:
+                    raise errors.UserError(
+                        f"{self._generations.path}:{number} belongs to another run: {name} is {errors.short(ours)} here and"
+                        f" {errors.short(theirs)} there ({missing.name} is missing); choose another --workdir, or the same config to resume"
+                    )
+        self.notices.append(f"{missing} was missing; the answers record the same settings")
 
     def unanswered(self, questions: Iterable[questions_lib.Question]) -> list[questions_lib.Question]:
         """Questions without an answer, each key once."""
@@ -99,19 +121,15 @@ class Store:
         self._found |= {(line.key, line.rule): line.verdict for line in lines}
 
     def _line(self, question: questions_lib.Question, generation: types.Generation) -> results.GenerationLine:
-        item, config, model = question.item, self._config, self._model
+        item, model = question.item, self._model
         return results.GenerationLine(
             key=question.key,
-            benchmark=config.benchmark.name,
             subset=item.subset,
             item_id=item.id,
             image=item.image,
             image_sha256=question.image_sha256,
             image_mode=question.image_mode,
             stand_in=item.stand_in,
-            preprocessing=config.model.image_mode,
-            template=config.model.template,
-            preset=config.preset,
             category=item.category,
             subcategory=item.subcategory,
             prompt_sha256=question.prompt_sha256,
@@ -122,11 +140,10 @@ class Store:
             finish_reason=generation.finish_reason,
             n_new_tokens=len(generation.ids),
             model=model.name,
-            weights_sha256=model.weights_sha256,
-            decode=self._decode,
             versions=self._versions,
             run_id=self._run_id,
             time=_now(),
+            **self._made_with,
         )
 
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 import contextlib
 import dataclasses
+import functools
 import logging
 from pathlib import Path
 import time
@@ -50,6 +51,7 @@ FREE_SETTINGS = (
     "data.check_pictures",
 )
 PROBLEMS_FILE = "bad_pictures.txt"  # written in place of a run
+DROPS_FILE = "skipped.jsonl"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -85,16 +87,17 @@ def train(settings: config.TrainConfig, workdir: str | Path) -> Result:
     program = setup.build_program(settings, start, data.total_updates)
     with processes.together():
         if main:
-            workdir_lib.claim(workdir, settings, free=FREE_SETTINGS)
+            workdir_lib.prepare(workdir)
             (workdir / PROBLEMS_FILE).unlink(missing_ok=True)
+            (workdir / DROPS_FILE).unlink(missing_ok=True)
             if data.mixture.drops:
-                mixtures.write_drops(data.mixture.drops, workdir / "skipped.jsonl")
+                mixtures.write_drops(data.mixture.drops, workdir / DROPS_FILE)
     # 3. The state, fresh or restored: a step number is all there is to know about the data.
     with processes.log_file(workdir):
         _say(console, *_introduction(settings, start, data))
         start = dataclasses.replace(start, params=_untrained(start))
         with contextlib.closing(store_lib.Store(workdir / "checkpoints", keep=settings.run.keep)) as store:
-            state = _restore(program, store, start, console)
+            state = _restore(settings, program, store, start, workdir, console)
             # 4. The steps.
             meta = {
                 "config": workdir_lib.plain(settings),
@@ -154,12 +157,21 @@ def _with_provenance(
 
 
 def _restore(
-    program: program_lib.Program, store: store_lib.Store, start: checkpoint_lib.Checkpoint, console: rich_console.Console
+    settings: config.TrainConfig,
+    program: program_lib.Program,
+    store: store_lib.Store,
+    start: checkpoint_lib.Checkpoint,
+    workdir: Path,
+    console: rich_console.Console,
 ) -> step_lib.TrainState:
     latest = store.latest_step()
     if latest is None:
         return program.state
-    if (saved := store.read_meta(latest)["base_sha256"]) != start.weights_sha256:
+    meta = store.read_meta(latest)
+    workdir_lib.compare(meta["config"], settings, f"{workdir}/checkpoints/{latest}", free=FREE_SETTINGS)
+    if not (workdir / workdir_lib.CONFIG_FILE).exists():
+        _say(console, f"{workdir}/{workdir_lib.CONFIG_FILE} was missing; the checkpoint records the same settings")
+    if (saved := meta["base_sha256"]) != start.weights_sha256:
         source = start.extras.get("source", "config.model.path")
         raise errors.UserError(f"{source}: its weights are not those this run started from ({saved[:12]}); put the old ones back to resume")
     shapes = jax.tree.map(lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), program.state, program.state_shardings)
@@ -205,10 +217,10 @@ class _StopSignal:
 
 
 class _Log:
-    """Fetches metrics one update late, so that the device never waits for the host."""
+    """Fetches metrics one update late, so that the device never waits for the host. claim: called once the first update is done."""
 
-    def __init__(self, writer: metrics.Writer, settings: config.TrainConfig, last_update: int):
-        self._writer, self._settings, self._last_update = writer, settings, last_update
+    def __init__(self, writer: metrics.Writer, settings: config.TrainConfig, last_update: int, claim: Callable[[], None]):
+        self._writer, self._settings, self._last_update, self._claim = writer, settings, last_update, claim
         self._pending: tuple[int, step_lib.Metrics, feed.Moment, dict[str, float], float] | None = None
         self._before = time.perf_counter()  # when the update before was finished
         self._seconds = self._waited = 0.0  # of all updates but the first, which compiles
@@ -224,6 +236,8 @@ class _Log:
         seconds, self._before = finished.result() - self._before, finished.result()
         if self._compiled:
             self._seconds, self._waited = self._seconds + seconds, self._waited + waited
+        else:
+            self._claim()
         self._compiled = True
         clock = {"step_seconds": seconds, "tokens_per_second": counted["tokens"] / seconds, "input_wait": waited / seconds}
         self.last = metrics.of_step(jax.device_get(on_device), counted | clock, tuple(self._settings.data.sources))
@@ -261,10 +275,11 @@ def _run(
     factor = optimizer.cosine_factor(data.total_updates, settings.optimizer.warmup_ratio)
     learning_rates = settings.optimizer.learning_rate * np.asarray(factor(np.arange(data.last_update)))
     main = jax.process_index() == 0
+    claim = functools.partial(workdir_lib.claim, workdir, settings, free=FREE_SETTINGS) if main else lambda: None
     writer = metrics.Writer(workdir, start_step=done, total_steps=data.last_update, tensorboard=settings.run.tensorboard, active=main)
     batches = feed.Feed(_batches(settings, data, program, done), program.mesh)
     with writer, _StopSignal() as stop, batches:
-        log = _Log(writer, settings, data.last_update)
+        log = _Log(writer, settings, data.last_update, claim)
         while (found := batches.take()) is not None:
             index, batch, waited = found
             state, on_device = program.step(state, program.frozen, program.reference, batch)
