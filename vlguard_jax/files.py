@@ -29,7 +29,7 @@ from vlguard_jax import machine
 LARGEST = 1 << 28  # bytes of a JSON file that is read whole
 
 _KINDS = {dict: "an object", list: "a list", str: "a text", int: "a number", float: "a number", bool: "true or false", type(None): "null"}
-_UNPACK = "unpack it and name the file inside"
+_UNPACK = "unpack it and name what is inside"
 SAVE_AS_UTF8 = "save it as UTF-8"
 _LFS_POINTER = b"version https://git-lfs.github.com/spec/"
 # First bytes, what they are, and the way out.

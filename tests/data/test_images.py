@@ -8,6 +8,7 @@ import zlib
 
 import numpy as np
 from PIL import Image
+from PIL import PngImagePlugin
 import pytest
 
 from tests import memory
@@ -215,16 +216,35 @@ def test_truncated_picture(tmp_path, name):
     ("content", "text"),
     [
         (b"", "the file is empty"),
-        (b"<html>not found</html>", "unknown format"),
-        (b"\xff\xd8\xff", "unknown format"),
-        (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\n", "unknown format"),
+        (b"<html>not found</html>", "this is a web page, perhaps of a login or an error, instead of the file; download the file again"),
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:1\n", "this is a git-lfs pointer instead of the file; fetch the file"),
+        (b"%PDF-1.7\n", "this is a PDF; name the right file"),
+        (b"PK\3\4" + b"0" * 40, "this is a zip archive; unpack it"),
+        (b"\x89PNG\r\n\x1a\n", "unknown format; download it again"),
+        (b"\xff\xd8\xff", "unknown format; download it again"),
+        (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\n", "unknown format; download it again"),
     ],
 )
 def test_non_image(tmp_path, content, text):
     path = tmp_path / "a.jpg"
     path.write_bytes(content)
-    with pytest.raises(errors.UserError, match=rf"^.*a\.jpg: not a readable picture: {text}; download it again[^\n]*$"):
+    with pytest.raises(errors.UserError, match=rf"^.*a\.jpg: not a readable picture: {text}[^\n]*$"):
         images.load_image(path, "pad", 8)
+
+
+@pytest.mark.parametrize("decode", [False, True])
+@pytest.mark.parametrize("kind", ["text", "texts", "profile"])
+def test_more_metadata_than_pillow_reads(kind, decode):
+    """Downloading it again would not help."""
+    if kind == "profile":
+        content = encoded(noise(8, 8), icc_profile=b"x" * (1 << 21))
+    else:
+        notes = PngImagePlugin.PngInfo()
+        for i in range(1 if kind == "text" else 80):
+            notes.add_text(f"note {i}", "x" * (1 << 21 if kind == "text" else 1_000_000), zip=True)
+        content = encoded(noise(8, 8), pnginfo=notes)
+    wrong = "its metadata (texts or colour profile) take more than 1 MB; save it again without them"
+    assert images.fault(io.BytesIO(content), "pad", 8, decode=decode) == wrong
 
 
 def test_unreadable_file(tmp_path):

@@ -20,7 +20,7 @@ GOOD = ["good.png", "in/good.jpg", "in/other.jpg"]
 AT_HEADER = {
     "in/missing.jpg": r"no such picture; check the picture folder$",
     "empty.jpg": r"the file is empty; download it again",
-    "page.jpg": r"unknown format; download it again, or convert it to JPEG",
+    "page.jpg": r"this is a web page, perhaps of a login or an error, instead of the file; download the file again",
     "cut.jpg": r"image file is truncated .*; download it again",
     "cut.png": r".*; download it again",
     "deep.png": r"more than 8 bits of grey .*; convert it to 8 bits",

@@ -80,7 +80,9 @@ def test_read_and_missing(tmp_path, kind):
             with store.open(name) as file:
                 assert (file.read(3), file.tell()) == (content(name)[:3], 3)
         for name in absent:
-            with pytest.raises(errors.UserError, match=rf"/{name}: no such picture \(picture of f: record 3\); check the picture folder$"):
+            with pytest.raises(
+                errors.UserError, match=rf"/{name}: no such picture \(picture of f: record 3\); check the picture folder(; [^\n]*)?$"
+            ):
                 store.read(name, origin="f: record 3")
 
 
@@ -201,6 +203,8 @@ def test_broken_zip(tmp_path, kind):
     write_zip(path, NAMES)
     damage(path, kind)
     match = r"^[^\n]*set\.zip: not a whole zip file \([^\n]+\); download it again, or move it away$"
+    if kind == "no zip":
+        match = r"^[^\n]*set\.zip: not a zip file: this is a web page, perhaps of a login or an error, instead of the file; download "
     with pytest.raises(errors.UserError, match=match):
         pictures.open_store(str(path))
     write_folder(tmp_path, ["in/real.jpg"])
@@ -258,3 +262,41 @@ def test_many_names(tmp_path):
         assert found == ["set/no.jpg"]
         counted.append(calls.total())
     assert counted[0] > 1_000 and counted[1] < 5 * counted[0]
+
+
+@pytest.mark.parametrize(
+    ("member", "wanted", "message"),
+    [
+        ("VLGuard/train/a.jpg", "train/a.jpg", "set.zip holds 'VLGuard/train/a.jpg'"),
+        ("a.jpg", "train/a.jpg", "set.zip holds 'a.jpg'"),
+        ("train/a.JPG", "train/a.jpg", "set.zip holds 'train/a.JPG'"),
+        ("train/a.jpeg", "train/a.jpg", "set.zip holds 'train/a.jpeg'"),
+        ("train/cafe\u0301.jpg", "train/caf\u00e9.jpg", "set.zip holds 'train/cafe\u0301.jpg'"),
+        ("images/x.jpg", "train/a.jpg", "set.zip holds 'images/x.jpg', for example"),
+    ],
+)
+def test_what_is_in_an_archive_is_named(tmp_path, member, wanted, message):
+    """The likeliest member, never one of macOS's notes."""
+    write_zip(tmp_path / "set.zip", ["__MACOSX/train/._a.jpg", "__MACOSX/a.jpg", "train/.DS_Store", member, "zzz/y.jpg"])
+    for place in (tmp_path / "set.zip", tmp_path):
+        store = pictures.open_store(str(place))
+        assert store.missing([wanted]) == [wanted]
+        with pytest.raises(errors.UserError) as e:
+            store.read(wanted)
+        assert str(e.value) == f"{place}/{wanted}: no such picture; check the picture folder; {tmp_path}/{message}"
+
+
+@pytest.mark.parametrize("kind", ["folder", "remote folder"])
+@pytest.mark.parametrize(
+    ("wanted", "found"),
+    [("A.jpg", "a.jpg"), ("a.png", "a.jpg"), ("Coco/train/1.jpg", "coco"), ("coco/train/1.JPG", "coco/train/1.jpg"), ("x/y.jpg", "")],
+)
+def test_what_is_in_a_folder_is_named(tmp_path, kind, wanted, found):
+    store = pictures.open_store(STORES[kind](tmp_path / "pictures"))
+    assert store.near(wanted) == (f"; there is {found!r}" if found else "")
+
+
+def test_notes_of_macos_are_no_archives(tmp_path):
+    write_zip(tmp_path / "train.zip", ["train/a.jpg"])
+    (tmp_path / "._train.zip").write_bytes(b"\0\5\x16\7 a note")
+    assert pictures.open_store(str(tmp_path)).read("train/a.jpg") == content("train/a.jpg")

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import io
 import os
 import pathlib
+import warnings
 import zipfile
+import zlib
 
+import hypothesis
+from hypothesis import strategies as st
 import pytest
 
 from tests.data.test_pictures import NAMES
@@ -110,3 +115,123 @@ def test_archive_reads_only_what_it_needs(tmp_path):
     reads.clear()
     assert archive.read("7.jpg") == content("7.jpg")
     assert len(reads) == 1 and reads[0] < len(content("7.jpg")) + 500
+
+
+def packed(names: list[tuple[bytes, bytes]], host: int) -> bytes:
+    """An archive that spells the members' names in these bytes and has these extra fields; each member holds its number."""
+    out, infos = io.BytesIO(), []
+    with warnings.catch_warnings(), zipfile.ZipFile(out, "w") as file:
+        warnings.simplefilter("ignore")  # of names that are the same before they are respelled
+        for i, (name, extra) in enumerate(names):
+            infos.append(zipfile.ZipInfo("x" * len(name)))
+            infos[-1].extra, infos[-1].create_system = extra, host
+            file.writestr(infos[-1], str(i))
+    data = bytearray(out.getvalue())
+    at = file.start_dir
+    for info, (name, extra) in zip(infos, names, strict=True):
+        for begin in (info.header_offset + 30, at + 46):
+            data[begin : begin + len(name)] = name
+        at += 46 + len(name) + len(extra)
+    return bytes(data)
+
+
+def write_as(path: pathlib.Path, names: list[tuple[bytes, bytes]], host: int) -> str:
+    """The archive `packed`."""
+    path.write_bytes(packed(names, host))
+    return str(path)
+
+
+def opened(data: bytes) -> zips.Archive:
+    """An archive in memory."""
+    return zips.Archive("set.zip", len(data), lambda first, n: data[first : first + n])
+
+
+def unicode_path(name: bytes, text: str, *, fits: bool = True) -> bytes:
+    """The extra field that gives a member a name in UTF-8, if the checksum of its name fits."""
+    field = b"\1" + (zlib.crc32(name) ^ (not fits)).to_bytes(4, "little") + text.encode()
+    return b"\x75\x70" + len(field).to_bytes(2, "little") + field
+
+
+FAT, UNIX = 0, 3
+NAMED = {
+    "Windows tools": (FAT, b"train\\a.jpg", b"", "train/a.jpg"),
+    "a backslash that is part of a name": (UNIX, b"train\\a.jpg", b"", "train/a.jpg"),
+    "a detour": (UNIX, b"./train/./a.jpg", b"", "train/a.jpg"),
+    "Windows detour": (FAT, b".\\train\\a.jpg", b"", "train/a.jpg"),
+    "from the root": (UNIX, b"/train/a.jpg", b"", "train/a.jpg"),
+    "doubled": (UNIX, b"train//a.jpg", b"", "train/a.jpg"),
+    "out of the folder": (UNIX, b"../../train/a.jpg", b"", "train/a.jpg"),
+    "a folder more": (UNIX, b"VLGuard/train/a.jpg", b"", "VLGuard/train/a.jpg"),
+    "code page 437": (FAT, b"caf\x82.jpg", b"", "café.jpg"),
+    "UTF-8 without a mark": (UNIX, "漢.jpg".encode(), b"", "漢.jpg"),
+    "Unicode path": (FAT, b"caf_.jpg", unicode_path(b"caf_.jpg", "café.jpg"), "café.jpg"),
+    "Unicode path behind another field": (FAT, b"_.jpg", b"UT\2\0ab" + unicode_path(b"_.jpg", "train\\漢.jpg"), "train/漢.jpg"),
+    "Unicode path of another name": (FAT, b"caf_.jpg", unicode_path(b"caf_.jpg", "x.jpg", fits=False), "caf_.jpg"),
+}
+
+
+@pytest.mark.parametrize("case", NAMED)
+def test_members_are_called_as_unpacked(tmp_path, case):
+    host, name, extra, expected = NAMED[case]
+    store = pictures.open_store(write_as(tmp_path / "set.zip", [(b"y.jpg", b""), (name, extra), (b"z.jpg", b"")], host))
+    assert [store.read(n) for n in ("y.jpg", expected, "z.jpg")] == [b"0", b"1", b"2"]
+    assert store.missing(["y.jpg", expected]) == []
+
+
+def test_folders_notes_and_doubles(tmp_path):
+    names = [b"train\\", b"train/", b"__MACOSX/train/._a.jpg", b"train/.DS_Store", b"train/a.jpg", b"./train/a.jpg"]
+    store = pictures.open_store(write_as(tmp_path / "set.zip", [(name, b"") for name in names], FAT))
+    assert store.read("train/a.jpg") == b"5" and store.missing(["train"]) == ["train"]
+    # what is called so wins over what is read so
+    names = [b"train/b.jpg", b"train\\b.jpg"]
+    store = pictures.open_store(write_as(tmp_path / "two.zip", [(name, b"") for name in names], UNIX))
+    assert store.read("train/b.jpg") == b"0"
+
+
+part = st.text(st.characters(codec="utf-8", exclude_characters="/\\\0"), min_size=1, max_size=5)
+odd = st.lists(part | st.sampled_from(["", ".", ".."]), min_size=1, max_size=4)
+
+
+@hypothesis.settings(max_examples=200, deadline=None)
+@hypothesis.given(st.lists(st.tuples(odd, st.sampled_from("/\\")), min_size=1, max_size=4), st.sampled_from([FAT, UNIX]))
+def test_any_name_is_inside_the_folder(made, host):
+    archive = opened(packed([(separator.join(parts).encode() or b".", b"") for parts, separator in made], host))
+    for name in archive.names:
+        assert not {"", ".", ".."} & set(name.split("/")) and "\\" not in name
+        assert int(archive.read(name)) < len(made)
+
+
+@hypothesis.settings(max_examples=200, deadline=None)
+@hypothesis.given(st.lists(st.tuples(st.binary(min_size=1, max_size=12), st.binary(max_size=12)), min_size=1, max_size=3))
+def test_any_bytes_of_a_name_are_read_or_refused(names):
+    try:
+        archive = opened(packed(names, FAT))
+    except errors.UserError as e:
+        assert str(e).startswith("set.zip: ")
+        return
+    pictures.similar("a.jpg", archive.names).encode()
+    for name in archive.names:
+        archive.read(name)
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (
+            b"a.jpg" + b"\0" * 252 + b"ustar\0" + b"0" * 2000,
+            r"not a zip file: this is a tar archive; unpack it and name what is inside, or move",
+        ),
+        (b"Rar!\x1a\x07\x01\0" + b"0" * 200, r"not a zip file: this is a rar archive; unpack it"),
+        (b"7z\xbc\xaf\x27\x1c" + b"0" * 200, r"not a zip file: this is a 7z archive; unpack it"),
+        (b"\x1f\x8b\x08" + b"0" * 200, r"not a zip file: this is a gzip file; unpack it"),
+        (b"version https://git-lfs.github.com/spec/v1\n", r"not a zip file: this is a git-lfs pointer instead of the file; fetch the file"),
+        (b"<!DOCTYPE html>\n<html>", r"not a zip file: this is a web page, perhaps of a login"),
+        (b"PK\3\4" + b"0" * 200, r"not a whole zip file \(it has no end record\); download it again, or move it away"),
+        (b"", r"not a whole zip file \(it has no end record\); download it again, or move it away"),
+    ],
+)
+def test_other_files_named_zip(tmp_path, data, message):
+    (tmp_path / "set.zip").write_bytes(data)
+    for place in (tmp_path / "set.zip", tmp_path):
+        with pytest.raises(errors.UserError, match=rf"^[^\n]*set\.zip: {message}"):
+            pictures.open_store(str(place)).read("a.jpg")

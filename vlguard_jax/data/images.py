@@ -23,6 +23,7 @@ from PIL import Image
 
 from vlguard_jax import config
 from vlguard_jax import errors
+from vlguard_jax import files
 from vlguard_jax.models import config as model_config
 
 MODES: tuple[config.ImageMode, ...] = typing.get_args(config.ImageMode)
@@ -182,12 +183,15 @@ def _opened(file: File, mode: str, size: int) -> Iterator[Image.Image]:
             _check(picture, mode, size)
             yield picture
     except Image.UnidentifiedImageError as e:
-        empty = not file.seek(0, io.SEEK_END)
-        raise Fault("the file is empty; download it again" if empty else "unknown format; download it again, or convert it to JPEG") from e
+        raise Fault(_unknown(file)) from e
     except Image.DecompressionBombError as e:
         raise Fault(f"more than {MAX_PIXELS:,} pixels; scale it down") from e
     except (Fault, MemoryError):
         raise
+    except ValueError as e:
+        if "MAX_TEXT" in str(e):  # Pillow's bounds for compressed text and colour profiles, which the reference keeps, too
+            raise Fault("its metadata (texts or colour profile) take more than 1 MB; save it again without them") from e
+        raise Fault(f"{_text(e)}; download it again") from e
     except Exception as e:  # a decoder fed with damaged bytes may raise anything
         raise Fault(f"{_text(e)}; download it again") from e
 
@@ -196,6 +200,16 @@ def _opened(file: File, mode: str, size: int) -> Iterator[Image.Image]:
 def _formats() -> tuple[str, ...]:
     Image.init()
     return tuple(format_ for format_ in FORMATS if format_ in Image.OPEN)  # AVIF is not in every build
+
+
+def _unknown(file: File) -> str:
+    """What is wrong with a file that is no picture of a known format."""
+    file.seek(0)
+    head = file.read(files.HEAD)
+    if not head:
+        return "the file is empty; download it again"
+    guess = "" if head.startswith((b"\x89PNG", b"\xff\xd8")) else files.looks_like(head)
+    return guess or "unknown format; download it again, or convert it to JPEG"
 
 
 def _check(picture: Image.Image, mode: str, size: int) -> None:

@@ -249,15 +249,16 @@ def _picture_complaint(
     what = "missing" if len(missing) == len(bad) else "missing or not readable"
     first = min(bad)
     whose = next(id_ for id_, names in zip(found.ids, found.images, strict=True) if first in names)
-    reason = "" if bad[first] == picture_check.MISSING else f": {bad[first]}"
+    assert source.store is not None
+    reason = source.store.near(first) if bad[first] == picture_check.MISSING else f": {bad[first]}"
     listed = ""
     if problems_file is not None:
         problems_file.parent.mkdir(parents=True, exist_ok=True)
         files.write_text(problems_file, "".join(f"{name}\t{reason}\n" for name, reason in sorted(bad.items())))
         listed = f" (all of them: {problems_file})"
-    place = source.store.location if source.store else ""
     drawn = " (or draw stand-ins with `python -m vlguard_jax.prepare vlguard --stand_in_images`)" if gated and missing else ""
     return (
-        f"{place}: {len(bad)} of {total} pictures of source {source.name!r} are {what}{listed}, the first is {first} of record {whose!r}"
-        f'{reason}; download them{drawn}, or leave their records out with config.data.on_bad_record="skip"'
+        f"{source.store.location}: {len(bad)} of {total} pictures of source {source.name!r} are {what}{listed}, the first is"
+        f" {first} of record {errors.short(whose)}{reason}"
+        f'; download them{drawn}, or leave their records out with config.data.on_bad_record="skip"'
     )

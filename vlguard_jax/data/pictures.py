@@ -6,7 +6,7 @@ picture `coco/train2017/1.jpg`. A real file wins over a member of the same name.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 import contextlib
 import dataclasses
 import io
@@ -14,6 +14,7 @@ import os
 import pathlib
 import threading
 from typing import Any
+import unicodedata
 
 from vlguard_jax import errors
 from vlguard_jax.data import zips
@@ -66,7 +67,33 @@ class Store:
         if archive is not None:
             return io.BytesIO(archive.read(member))
         whose = f" (picture of {origin})" if origin else ""
-        raise errors.UserError(f"{self.location}/{name}: no such picture{whose}; check the picture folder")
+        raise errors.UserError(f"{self.location}/{name}: no such picture{whose}; check the picture folder{self.near(name)}")
+
+    def near(self, name: str) -> str:
+        """What is there and most like the picture `name`, which is not, for the end of a message; "" if nothing is."""
+        checked = _checked(name, self.location)
+        folder = checked.rpartition("/")[0]
+        archives = self._folder(folder).archives
+        for archive, cut in archives:
+            if found := similar(checked[cut:], archive.names):
+                return f"; {archive.label} holds {errors.short(found)}"
+        if not self._is_zip and (found := self._near_file(checked)):
+            return f"; there is {errors.short(found)}"
+        for archive, _ in archives:
+            if found := next((name for name in archive.names if _is_picture(name)), ""):
+                return f"; {archive.label} holds {errors.short(found)}, for example"
+        return ""
+
+    def _near_file(self, checked: str) -> str:
+        """The path, below the store, at which a file or folder was expected under another spelling."""
+        here = ""
+        for part in checked.split("/"):
+            names = self._files.names(self._path(here))
+            if part not in names:
+                found = similar(part, names)
+                return f"{here}/{found}".lstrip("/") if found else ""
+            here = f"{here}/{part}".lstrip("/")
+        return ""
 
     def missing(self, names: Sequence[str]) -> list[str]:
         """Those of `names` that are not there, each once, in the order given. Lists folders, looks up no single file. Raises as `read`."""
@@ -120,11 +147,45 @@ class Store:
         files = frozenset(self._files.list([path], self._root, stamps=False).get(path, {}))
         above = self._folder(folder.rpartition("/")[0]).archives if folder else ()
         cut = len(folder) + 1 if folder else 0
-        own = tuple((self._files.archive(f"{path}/{name}"), cut) for name in sorted(files) if name.lower().endswith(".zip"))
+        zipped = (name for name in sorted(files) if name.lower().endswith(".zip") and name[0] != ".")  # macOS: ._a.zip beside a.zip
+        own = tuple((self._files.archive(f"{path}/{name}"), cut) for name in zipped)
         return _Folder(files, above + own)
 
     def _path(self, folder: str) -> str:
         return f"{self._root}/{folder}" if folder else self._root
+
+
+def similar(wanted: str, there: Iterable[str]) -> str:
+    """The one of the paths `there` that most likely is the picture `wanted` under another name, "" if none is.
+
+    Another case or spelling of the same letters; a folder more or less; another folder; another ending.
+    """
+    path = _folded(wanted)
+    last = path.rpartition("/")[2]
+    best, found = 4, ""
+    for name in there:
+        folded = _folded(name)
+        its_last = folded.rpartition("/")[2]
+        if _stem(its_last) != _stem(last) or not _is_picture(name):
+            continue
+        longer, shorter = (folded, path) if len(folded) > len(path) else (path, folded)
+        rank = 0 if folded == path else 1 if longer.endswith(f"/{shorter}") else 2 if its_last == last else 3
+        if rank < best:
+            best, found = rank, name
+    return found
+
+
+def _folded(name: str) -> str:
+    return unicodedata.normalize("NFC", name).casefold()
+
+
+def _stem(name: str) -> str:
+    return name.rpartition(".")[0] or name
+
+
+def _is_picture(name: str) -> bool:
+    """Whether a member may be one: macOS packs notes of its own beside the files."""
+    return bool(name) and "__MACOSX" not in name and not name.rpartition("/")[2].startswith(".")
 
 
 def open_store(location: str) -> Store:
@@ -161,6 +222,13 @@ class _Local:
     def list(self, folders: Sequence[str], top: str, *, stamps: bool) -> dict[str, dict[str, str]]:
         """For each folder its files, with their stamps if asked for. A folder that is not there has none."""
         return {folder: self._files(folder, stamps) for folder in folders}
+
+    def names(self, folder: str) -> Sequence[str]:
+        """Files and folders in a folder."""
+        try:
+            return os.listdir(folder)
+        except OSError:
+            return []
 
     def archive(self, path: str) -> zips.Archive:
         with _one_line(path):
@@ -202,6 +270,13 @@ class _Remote:
                 if info["type"] == "file" and folder in found:
                     found[folder][name] = _remote_stamp(info)
         return found
+
+    def names(self, folder: str) -> Sequence[str]:
+        """As `_Local.names`."""
+        try:
+            return [path.rstrip("/").rpartition("/")[2] for path in self._system.ls(folder, detail=False)]
+        except OSError:
+            return []
 
     def archive(self, path: str) -> zips.Archive:
         def read(first: int, n: int) -> bytes:

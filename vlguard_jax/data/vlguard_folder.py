@@ -159,12 +159,13 @@ def _check_pictures(items: dict[str, list[vlguard.Item]], source: pathlib.Path) 
     if vlguard.is_stand_in(source):
         raise errors.UserError(f"{source}: its pictures are drawn stand-ins, not VLGuard's; {ACCESS}, or rehearse with --stand_in_images")
     wanted = {f"{name}/{item.image}" for name in items for item in items[name]}
-    bad = picture_check.check(pictures.open_store(str(source)), sorted(wanted), "decode")
+    store = pictures.open_store(str(source))
+    bad = picture_check.check(store, sorted(wanted), "decode")
     missing = [name for name, reason in bad.items() if reason == picture_check.MISSING]
     if missing:
         raise errors.UserError(
-            f"{source}: {len(missing)} of {len(wanted)} pictures are missing, first: {', '.join(missing[:3])}; {ACCESS},"
-            " or rehearse with --stand_in_images"
+            f"{source}: {len(missing)} of {len(wanted)} pictures are missing, first: {', '.join(missing[:3])}"
+            f"{store.near(missing[0])}; {ACCESS}, or rehearse with --stand_in_images"
         )
     if bad:
         first = min(bad)

@@ -3,17 +3,23 @@
 The standard library's zipfile takes 9 microseconds and half a kilobyte for each member when it opens an archive, in every process, and
 its reads share one lock. Picture archives have 100,000 members and more: here the archive's directory stays the bytes it is, beside a
 table of where each member's entry begins, and every read names its own place in the file.
-Format: PKWARE's APPNOTE.TXT 6.3, sections 4.3.7 (local header), 4.3.12 (directory), 4.3.14-16 (its end), 4.5.3 (Zip64).
+Format: PKWARE's APPNOTE.TXT 6.3, sections 4.3.7 (local header), 4.3.12 (directory), 4.3.14-16 (its end), 4.5.3 (Zip64), 4.6.9 (Unicode
+path).
+
+Members have the names of the files that Info-ZIP's `unzip` makes of them: `\\` of Windows tools is `/`; `./`, `../` and a leading `/` are
+dropped; of two members of one name the later one counts. Names are UTF-8 where they can be, else of code page 437.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 import dataclasses
+import re
 import struct
 import zlib
 
 from vlguard_jax import errors
+from vlguard_jax import files
 
 Read = Callable[[int, int], bytes]  # (first byte, number of bytes) -> fewer bytes only at the end of the file
 
@@ -24,6 +30,10 @@ _END64 = struct.Struct("<4s28xQQQ")
 _LOCAL = struct.Struct("<4s22xHH")
 _SLACK = 256  # what a local header's extra field may take without a second read
 _STORED, _DEFLATED = 0, 8
+_HOST = 5  # where in an entry the system stands that its name is of
+_FAT = 0
+_NOWHERE = ("", ".", "..")
+_UNICODE_PATH = re.compile(rb"\x75\x70..\x01", re.DOTALL)  # begins an extra field with another spelling of the name
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,6 +47,7 @@ class Member:
     crc: int
     method: int
     encrypted: bool
+    header: int  # bytes that the local header may take
 
     @property
     def stamp(self) -> str:
@@ -58,6 +69,9 @@ class Archive:
             self._directory, self._shift, members = _find_directory(size, read)
             self._entries = _index(self._directory)
         except (struct.error, ValueError) as e:
+            head = read(0, files.HEAD)
+            if not head.startswith(b"PK") and (guess := files.looks_like(head)):
+                raise errors.UserError(f"{label}: not a zip file: {guess}, or move it away") from e
             raise errors.UserError(f"{label}: not a whole zip file ({e}); download it again, or move it away") from e
         if (self._entries.pop("") - members) % (1 << 16):  # some writers count modulo 65,536
             raise errors.UserError(
@@ -66,6 +80,11 @@ class Archive:
 
     def __contains__(self, name: str) -> bool:
         return name in self._entries
+
+    @property
+    def names(self) -> Iterable[str]:
+        """Of all members."""
+        return self._entries.keys()
 
     def member(self, name: str) -> Member:
         """What the directory says about a member that is there.
@@ -81,7 +100,8 @@ class Archive:
                 length, stored, place = _widen(self._directory[begin : begin + extra_len], (length, stored, place))
             except (struct.error, ValueError) as e:
                 raise errors.UserError(f"{self.label}: member {name} is damaged ({e}); download the archive again") from e
-        return Member(name, place + self._shift, stored, length, crc, method, bool(flags & 1))
+        header = _LOCAL.size + name_len + _SLACK
+        return Member(name, place + self._shift, stored, length, crc, method, bool(flags & 1), header)
 
     def read(self, name: str) -> bytes:
         """A member's content, its checksum compared.
@@ -103,8 +123,7 @@ class Archive:
         return content
 
     def _content(self, member: Member) -> bytes:
-        header = _LOCAL.size + len(member.name.encode()) + _SLACK
-        found = self._read(member.place, header + member.stored)
+        found = self._read(member.place, member.header + member.stored)
         signature, name_len, extra_len = _LOCAL.unpack_from(found)
         if signature != b"PK\3\4":
             raise ValueError("no file begins where the directory says")
@@ -144,6 +163,8 @@ def _find_directory(size: int, read: Read) -> tuple[bytes, int, int]:
 def _index(directory: bytes) -> dict[str, int]:
     """Where each member's entry begins; under "" the number of entries, folders and doubles included."""
     entries: dict[str, int] = {}
+    loose: dict[str, int] = {}  # names with a \\ that `unzip` leaves as it is; nobody can ask for them otherwise
+    respelled = _UNICODE_PATH.search(directory) is not None
     at, end, count, header = 0, len(directory), 0, _ENTRY.size
     unpack = _ENTRY.unpack_from
     while at < end:
@@ -151,12 +172,38 @@ def _index(directory: bytes) -> dict[str, int]:
         if signature != b"PK\1\2":
             raise ValueError("its directory is damaged")
         name = directory[at + header : at + header + name_len]
-        if not name.endswith(b"/"):
-            entries[_text(name)] = at
+        text = _text(name)
+        if respelled and extra_len:
+            begin = at + header + name_len
+            text = _unicode_path(name, directory[begin : begin + extra_len]) or text
+        if "\\" in text or "/." in text or "//" in text or "\0" in text or text[:1] in (".", "/"):
+            kept = "\\" in text and (directory[at + _HOST] != _FAT or "/" in text)
+            if straight := _straight(text):
+                (loose if kept else entries)[straight] = at
+        elif text and text[-1] != "/":
+            entries[text] = at
         at += header + name_len + extra_len + comment_len
         count += 1
+    for text, at in loose.items():
+        entries.setdefault(text, at)
     entries[""] = count
     return entries
+
+
+def _straight(name: str) -> str:
+    """The path of the file that is made of a member, "" for a folder."""
+    parts = name.split("\0")[0].replace("\\", "/").split("/")
+    return "" if parts[-1] in _NOWHERE else "/".join(part for part in parts if part not in _NOWHERE)
+
+
+def _unicode_path(name: bytes, extra: bytes) -> str:
+    """The name in the Unicode path field among the extra fields; "" if there is none, or none for this name."""
+    while len(extra) >= 4:
+        kind, length = struct.unpack_from("<HH", extra)
+        field, extra = extra[4 : 4 + length], extra[4 + length :]
+        if kind == 0x7075 and len(field) > 5 and field[0] == 1 and int.from_bytes(field[1:5], "little") == zlib.crc32(name):
+            return field[5:].decode(errors="ignore")
+    return ""
 
 
 def _text(name: bytes) -> str:

@@ -11,6 +11,7 @@ from typing import Any
 
 from vlguard_jax import errors
 from vlguard_jax import files
+from vlguard_jax.data import pictures
 from vlguard_jax.data import vlguard
 
 NAME, VERSION = "vlguard", "1.0.0"
@@ -57,6 +58,11 @@ class PreparedVLGuard:
     def missing(self, names: Sequence[str]) -> list[str]:
         """Those of `names` that the split does not hold, each once, in the order given."""
         return [name for name in dict.fromkeys(names) if name not in self._positions]
+
+    def near(self, name: str) -> str:
+        """As `pictures.Store.near`."""
+        found = pictures.similar(name, self._positions)
+        return f"; there is {errors.short(found)}" if found else ""
 
     def stamps(self, names: Sequence[str]) -> dict[str, str]:
         """For every name that is there a text that changes with the set."""
