@@ -5,7 +5,8 @@
   python -m vlguard_jax.plan --config configs/train/llava_v15_7b_posthoc.py --sweep --deadline 2
   python -m vlguard_jax.plan --backtest
 
---topology: v4, v5e, v5p, v6e, tpu7x of any shape (v5e:4x4, v5e-16), h100:N, h200:N, a100:N, several slices 2xv5e:4x4.
+--topology: v4, v5e, v5p, v6e, tpu7x in the shapes that are offered (v5e:4x4, v5e-16), h100:N, h200:N, a100:N, several slices 2xv5e:4x4.
+What train and evaluate would refuse there, such as a mesh that does not divide the model's sizes, is refused with the same line.
 The programs, the step of a training or prefill and decode of an evaluation, are compiled for the slice by the TPU compiler, which needs
 no TPU (pip install "vlguard_jax[tpu]"; minutes for 7B), or for h100 and h200 by the CUDA compiler, which needs no GPU (pip install
 "vlguard_jax[cuda]", 4 GB; half a minute). --estimate computes everything by formula instead, in seconds. Neither reads weights. Where the

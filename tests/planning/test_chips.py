@@ -67,7 +67,8 @@ def test_names(name, shown, count, devices, hosts, domains):
         ("tpu7x:1x2x1", "the nearest is tpu7x:2x2x1"),
         ("h100:11", "1 to 8 or whole hosts of 8; the nearest is h100:8"),
         ("h200:15", "1 to 8 or whole hosts of 8; the nearest is h200:16"),
-        ("v5e:" + "9" * 5000, "not the name of a slice"),
+        ("v5e:" + "9" * 5000, "9'... (5,004 characters): not the name of a slice"),
+        ("v5e\n4x4", r"'v5e\n4x4': not the name of a slice"),
         ("4x4", "not the name of a slice"),
         ("", "not the name of a slice"),
     ],
@@ -75,7 +76,7 @@ def test_names(name, shown, count, devices, hosts, domains):
 def test_mistakes(name, message):
     with pytest.raises(errors.UserError) as caught:
         chips.parse(name)
-    assert message in str(caught.value) and str(caught.value).startswith(f"--topology={name[:60]}") and "\n" not in str(caught.value)
+    assert message in str(caught.value) and str(caught.value).startswith("--topology=") and "\n" not in str(caught.value)
 
 
 def test_links():

@@ -14,6 +14,7 @@ from vlguard_jax import errors
 
 TABLE = pathlib.Path(__file__).with_name("chips.toml")
 EXAMPLES = "v5e:4x4, v5e-16, 2xv5e:4x4, v5p:2x2x2, h100:8"
+LONGEST_NAME = 60
 _NAME = re.compile(r"(?:(?P<slices>\d{1,6})x(?=[a-z]))?(?P<chip>[a-z]+\d+[a-z]*)(?:(?P<mark>[:-])(?P<size>\d{1,6}(?:x\d{1,6})*))?")
 
 
@@ -133,9 +134,11 @@ def parse(name: str) -> Topology:
     Raises:
       UserError: not of this form, an unknown chip (the nearest one is named), or a shape in which nobody offers it (likewise).
     """
-    match = _NAME.fullmatch(name.strip().lower())
+    name = name.strip()
+    match = _NAME.fullmatch(name.lower()) if len(name) <= LONGEST_NAME else None
     if match is None:
-        raise errors.UserError(f"--topology={name[:60]}: not the name of a slice; for instance {EXAMPLES}")
+        shown = name if len(name) <= LONGEST_NAME and name.isprintable() else errors.short(name, LONGEST_NAME)
+        raise errors.UserError(f"--topology={shown}: not the name of a slice; for instance {EXAMPLES}")
     if match["chip"] not in known():
         raise errors.UserError(f"--topology={name}: chip {match['chip']!r} is unknown{errors.nearest(match['chip'], known())}")
     chip = known()[match["chip"]]
