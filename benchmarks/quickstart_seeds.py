@@ -139,8 +139,8 @@ def gather(folder: Path, chosen: Sequence[int], sweep: bool) -> Row:
     from vlguard_jax.quickstart import arms
 
     parts = [folder / f"seed_{seed}" for seed in chosen]
-    summary = _rates(parts, [_read(part, "summary.json") for part in parts])
-    probes = [_read(part, "probes.json") for part in parts]
+    summary = _rates(parts, [_rows(part, "summary.json") for part in parts])
+    probes = [_rows(part, "probes.json") for part in parts]
     swept = {arm.name: f"{100 * arm.safety:.0f}" for arm in arms.SWEEP} if sweep else {}
     settings = _read(parts[0], "config.json")
     return {
@@ -164,6 +164,15 @@ def _read(part: Path, name: str) -> Any:
         raise errors.UserError(f"{part / name} cannot be read ({e}); remove {part} and start again") from e
 
 
+def _rows(part: Path, name: str) -> list[Row]:
+    from vlguard_jax.safety import results
+
+    rows = _read(part, name)
+    if not all({"schema", *results.NEEDED} <= row.keys() and row["schema"] == results.SCHEMA for row in rows):
+        raise errors.UserError(f"{part / name} was written by another version of this program; remove {part} and start again")
+    return rows
+
+
 def _rates(parts: Sequence[Path], runs: Sequence[Sequence[Row]]) -> Rates:
     """Means and intervals of the rows that all runs share.
 
@@ -184,10 +193,26 @@ def _rates(parts: Sequence[Path], runs: Sequence[Sequence[Row]]) -> Rates:
         sizes = [row["n"] for row in same]
         mean, low, high = statistics.over_seeds([row["count"] for row in same], sizes)
         figures = {"per_seed": [row["rate"] for row in same], "mean": mean, "ci_low": low, "ci_high": high, "n": sizes[0]}
+        figures |= {"n_cut": sum(row["n_cut"] for row in same), "n_answers": sum(sizes)}
         if len(set(sizes)) > 1:
             raise errors.UserError(f"{parts[0]} and another seed asked different numbers of {subset} ({sizes}); run all seeds anew")
+        for part, row in zip(parts[1:], same[1:], strict=True):
+            if found_ := _difference(row, same[0]):
+                raise errors.UserError(f"{part} and {parts[0]}, {model} on {subset}: {found_}; remove one of them and start again")
         found.setdefault(model, {}).setdefault(subset, {})[metric] = figures
     return found
+
+
+def _difference(ours: Row, theirs: Row) -> str:
+    """Why two seeds' rows cannot be averaged, "" if they can. Their items differ on purpose: a seed is another world."""
+    from vlguard_jax.safety import asked
+
+    for name in ("benchmark", "judge", "judge_version", "image_mode", "first_n"):
+        if ours[name] != theirs[name]:
+            return f"{name.replace('_', ' ')} {ours[name]!r}, not {theirs[name]!r}"
+    if ours["weights_sha256"] == theirs["weights_sha256"]:
+        return "the same weights, one run counted twice"
+    return asked.how_of_row(ours).difference(asked.how_of_row(theirs))
 
 
 def _claims(parts: Sequence[Path]) -> list[Row]:

@@ -19,6 +19,7 @@ if __name__ == "__main__":
     sys.path[0] = str(pathlib.Path(__file__).resolve().parent.parent)  # the package that this program stands in
 
 if TYPE_CHECKING:
+    from vlguard_jax.reporting import alike
     from vlguard_jax.reporting import runs as runs_lib
 
 _ROOT = flags.DEFINE_string("root", "results", "folder with one folder a job")
@@ -71,15 +72,17 @@ def table(found: Mapping[str, runs_lib.Runs], jobs: Mapping[str, str]) -> tuple[
     """(headings, lines) as texts.
 
     Raises:
-      UserError: a job has two evaluations of the same questions, or two seeds asked different numbers of them.
+      UserError: a job has two evaluations of the same questions, or what is averaged or shares a column was not asked alike.
     """
+    from vlguard_jax.reporting import alike
     from vlguard_jax.reporting import grid as grid_lib
     from vlguard_jax.reporting import seeds as seeds_lib
 
-    by_label: dict[str, dict[tuple[str, ...], list[Row]]] = {}
+    alike.check(evaluation for runs in found.values() for evaluation in runs.evaluations)
+    by_label: dict[str, dict[tuple[str, ...], list[tuple[str, alike.Rated]]]] = {}
     for job, runs in found.items():
-        for key, row in _rows(job, runs).items():
-            by_label.setdefault(jobs[job], {}).setdefault(key, []).append(row)
+        for key, rated in _rows(job, runs).items():
+            by_label.setdefault(jobs[job], {}).setdefault(key, []).append((job, rated))
     keys = list(dict.fromkeys(key for measures in by_label.values() for key in measures))
     names, pictures = {}, {}
     for benchmark, subset, _, judge, shown in keys:
@@ -91,22 +94,26 @@ def table(found: Mapping[str, runs_lib.Runs], jobs: Mapping[str, str]) -> tuple[
     for label, measures in by_label.items():
         finished = len({job for job in found if jobs[job] == label})
         line = f"{label} ({finished} of {sum(other == label for other in jobs.values())} seeds)"
-        for (benchmark, subset, metric, judge, shown), rows in measures.items():
-            rates.setdefault(line, {}).setdefault("/".join((benchmark, subset, judge, shown)), {})[metric] = _mean(label, subset, rows)
+        for (benchmark, subset, metric, judge, shown), rated in measures.items():
+            alike.check_seeds(label, subset, rated)
+            mean = _mean(label, subset, [one.row for _, one in rated])
+            mean["seeds"] = f"{len(rated)} of {finished} seeds" if len(rated) < finished else ""
+            rates.setdefault(line, {}).setdefault("/".join((benchmark, subset, judge, shown)), {})[metric] = mean
     return grid_lib.texts(seeds_lib.arrange(rates, names, pictures))
 
 
-def _rows(job: str, runs: runs_lib.Runs) -> dict[tuple[str, ...], Row]:
+def _rows(job: str, runs: runs_lib.Runs) -> dict[tuple[str, ...], alike.Rated]:
     """A job's result rows by (benchmark, subset, metric, judge, pictures)."""
     from vlguard_jax import errors
+    from vlguard_jax.reporting import alike
 
-    rows: dict[tuple[str, ...], Row] = {}
+    rows: dict[tuple[str, ...], alike.Rated] = {}
     for evaluation in runs.evaluations:
         for row in evaluation.rows:
             key = tuple(str(row[name]) for name in ("benchmark", "subset", "metric", "judge", "pictures"))
             if key in rows:
                 raise errors.UserError(f"{job} has two evaluations of {row['subset']} by {row['judge']}; give one of them another job")
-            rows[key] = row
+            rows[key] = alike.Rated(evaluation, row)
     return rows
 
 
@@ -122,6 +129,7 @@ def _mean(label: str, subset: str, rows: Sequence[Row]) -> Row:
     least, most = statistics.wilson(round(mean * sizes[0]), sizes[0])
     marked = {name: any(row.get(name) for row in rows) for name in ("stand_in",)}
     first = {"first_n": max(row.get("first_n") or 0 for row in rows), "n_invalid": sum(row.get("n_invalid") or 0 for row in rows)}
+    first |= {"n_cut": sum(row.get("n_cut") or 0 for row in rows), "n_answers": sum(sizes)}
     return {"mean": mean, "ci_low": min(low, least), "ci_high": max(high, most), "n": sizes[0], **marked, **first}
 
 

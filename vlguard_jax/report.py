@@ -29,11 +29,13 @@ def main(positional: list[str]) -> int:
         raise errors.UserError("name the folders of the runs: python -m vlguard_jax.report FOLDER [FOLDER ...] --out FILE")
     if not (_OUT.value or _MARKDOWN.value or _LATEX.value):
         raise errors.UserError("say what to write: --out FILE for the page, --markdown FILE or --latex FILE for the table")
+    from vlguard_jax.reporting import alike
     from vlguard_jax.reporting import grid
     from vlguard_jax.reporting import page
     from vlguard_jax.reporting import runs
 
     found = runs.find([pathlib.Path(folder) for folder in positional])
+    alike.check(found.evaluations)
     arranged = grid.arrange(found.evaluations)
     for flag, as_text in ((_MARKDOWN, grid.markdown), (_LATEX, grid.latex)):
         if flag.value:

@@ -22,6 +22,7 @@ from vlguard_jax.quickstart import arms
 from vlguard_jax.quickstart import story
 from vlguard_jax.quickstart import world
 from vlguard_jax.reporting import seeds as seeds_lib
+from vlguard_jax.safety import results
 from vlguard_jax.safety import statistics
 
 SUBSETS = {"unsafes": "asr", "safe_unsafes": "asr", "safe_safes": "refusal_rate", "text_safe": "refusal_rate"}
@@ -30,8 +31,13 @@ N = 40
 CLAIMS = (("posthoc, unsafes, attack success", "at most 5 %"), ("posthoc, forbidden only jointly, attack success", ""))
 
 
-def row(model: str, subset: str, metric: str, count: int, n: int = N) -> dict[str, Any]:
-    return {"model": model, "subset": subset, "metric": metric, "count": count, "n": n, "rate": count / n}
+def row(model: str, subset: str, metric: str, count: int, seed: int, n: int = N) -> dict[str, Any]:
+    """A row of summary.json: every seed has weights and questions of its own."""
+    own = {"weights_sha256": f"{model} {seed}", "questions_sha256": f"q{seed}", "pictures_sha256": f"p{seed}"}
+    asked = {"benchmark": "vlguard_like", "template": "vicuna_v1", "preprocessing": "pad", "image_mode": "real", "preset": "quickstart"}
+    judged = {"judge": "keyword_vlguard_v1", "judge_version": "1", "judge_prompt_sha256": "", "metric": metric, "subset": subset}
+    rate = {"count": count, "n": n, "rate": count / n, "ci_low": 0.0, "ci_high": 1.0, "n_cut": 0, "first_n": None}
+    return {"schema": results.SCHEMA, "model": model, "seed": 0, "decode": {"min_new": 1, "max_new": 24}, **own, **asked, **judged, **rate}
 
 
 def write_run(top: Path, seed: int, *, sweep: bool = True) -> Path:
@@ -41,12 +47,12 @@ def write_run(top: Path, seed: int, *, sweep: bool = True) -> Path:
     workdir.claim(folder, story.Story(seed, "test", wanted, world.Sizes()))
     measured = {True: {**SUBSETS, **TEXTS}, False: {"text_safe": "refusal_rate", **TEXTS}}
     summary = [
-        row(arm.name, subset, metric, (3 * i + 5 * k + seed) % N)
+        row(arm.name, subset, metric, (3 * i + 5 * k + seed) % N, seed)
         for i, arm in enumerate(wanted)
         for k, (subset, metric) in enumerate(measured[arm.pictures].items())
     ]
     probes = [
-        {"probe": p.name, **row(arm.name, subset, "asr", (7 * i + seed) % N)}
+        {"probe": p.name, **row(arm.name, subset, "asr", (7 * i + seed) % N, seed)}
         for i, arm in enumerate(wanted)
         if arm.pictures
         for p in arms.PROBES
@@ -80,7 +86,10 @@ def test_gather(three: Path) -> None:
     counts = [3 * posthoc + seed for seed in range(3)]  # of the first subset
     mean, low, high = statistics.over_seeds(counts, [N] * 3)
     figures = found["arms"]["posthoc"]["unsafes"]["asr"]
-    assert figures == {"per_seed": [c / N for c in counts], "mean": mean, "ci_low": low, "ci_high": high, "n": N}
+    assert figures == {"per_seed": [c / N for c in counts], "mean": mean, "ci_low": low, "ci_high": high, "n": N} | {
+        "n_cut": 0,
+        "n_answers": 3 * N,
+    }
     assert {probe: values["pictures"] for probe, values in found["probes"].items()} == {p.name: p.pictures for p in arms.PROBES}
     assert found["probes"]["joint"]["arms"]["base"]["unsafes"]["asr"]["per_seed"] == [(7 + seed) / N for seed in range(3)]
     assert [c["met"] for c in found["claims"]] == [2, None]
@@ -116,6 +125,30 @@ def test_gather_refuses_what_does_not_belong_together(tmp_path: Path) -> None:
         quickstart_seeds.gather(tmp_path, [0, 1], True)
     (tmp_path / "seed_1/probes.json").unlink()
     with pytest.raises(errors.UserError, match=r"probes\.json cannot be read"):
+        quickstart_seeds.gather(tmp_path, [0, 1], True)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"weights_sha256": "llm 0"}, "llm on text_safe: the same weights, one run counted twice"),
+        ({"template": "llava_v1"}, "template llava_v1, not vicuna_v1"),
+        ({"preprocessing": "crop"}, "image mode crop, not pad"),
+        ({"decode": {"min_new": 1, "max_new": 8}}, "1 to 8 new tokens, not 1 to 24 new tokens"),
+        ({"judge_version": "2"}, "judge version '2', not '1'"),
+        ({"benchmark": "vlguard"}, "benchmark 'vlguard', not 'vlguard_like'"),
+        ({"image_mode": "white"}, "image mode 'white', not 'real'"),
+        ({"first_n": N}, f"first n {N}, not None"),
+        ({"schema": 1}, r"seed_1/summary\.json was written by another version of this program; remove .*seed_1 and start again"),
+    ],
+)
+def test_seeds_that_were_not_asked_alike_are_not_averaged(tmp_path: Path, change: dict[str, Any], message: str) -> None:
+    for seed in (0, 1):
+        write_run(tmp_path, seed)
+    path = tmp_path / "seed_1/summary.json"
+    rows = json.loads(path.read_text())
+    path.write_text(json.dumps([{**rows[0], **change}, *rows[1:]]))
+    with pytest.raises(errors.UserError, match=message):
         quickstart_seeds.gather(tmp_path, [0, 1], True)
 
 

@@ -15,6 +15,7 @@ from launch import jobs
 from tests import source
 from tests.launch import stand as launch_stand
 from tests.reporting import stand
+from tests.reporting import test_alike
 from vlguard_jax import errors
 from vlguard_jax.safety import statistics
 
@@ -97,3 +98,66 @@ def test_summary_has_what_is_averaged(root):
     """`count` and `n` of a row are what the mean is made of."""
     rows = json.loads(next((root / "s-a-0").rglob("summary.json")).read_text())
     assert all(row["rate"] == pytest.approx(row["count"] / row["n"]) for row in rows)
+
+
+@pytest.fixture
+def seeds(tmp_path) -> tuple[pathlib.Path, pathlib.Path]:
+    """(folder of two jobs, their benchmark); the second job is still to be evaluated."""
+    benchmark = stand.write_benchmark(tmp_path / "world", records=3)
+    stand.evaluate(tmp_path / "runs" / "one", benchmark, "one", stand.answers_all)
+    return tmp_path / "runs", benchmark
+
+
+def gathered(root: pathlib.Path, **labels: str):
+    jobs = labels or {"one": "a", "two": "a"}
+    return gather.table(gather.read(root, jobs)[0], jobs)
+
+
+@pytest.mark.parametrize("labels", [{}, {"one": "a", "two": "b"}])
+@pytest.mark.parametrize("how", ["text", "picture", "limit"])
+def test_seeds_and_arms_that_were_asked_other_questions(seeds, how, labels):
+    root, benchmark = seeds
+    changes = {"limit": 2} if how == "limit" else {}
+    test_alike.change_record(benchmark, how)
+    stand.evaluate(root / "two", benchmark, "two", stand.answers_all, **changes)
+    found = {"text": "item v1 has another text", "picture": "item v1 has another picture", "limit": "only .*one asked item v2"}[how]
+    if how == "limit" and labels:  # two arms, the second a marked first look
+        assert "(first 2 only)" in "".join(gathered(root, **labels)[1][1])
+        return
+    with pytest.raises(errors.UserError, match=rf"unsafes.*{found}"):
+        gathered(root, **labels)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"template": "llava_v1"}, "template llava_v1, not vicuna_v1"),
+        ({"preprocessing": "crop"}, "image mode crop, not pad"),
+        ({"decode": {"min_new": 1, "max_new": 64}}, "1 to 64 new tokens, not 1 to 8"),
+        ({"judge_version": "0"}, "judge version '0', not "),
+        ({"weights_sha256": None}, "two and one, seeds of 'a', have the same weights: one model cannot count twice"),
+        ({"n": 40}, "different numbers of unsafes"),
+    ],
+)
+def test_seeds_that_were_not_asked_alike(seeds, change, message):
+    root, benchmark = seeds
+    stand.evaluate(root / "two", benchmark, "two", stand.answers_all)
+    first = json.loads((root / "one" / "summary.json").read_text())
+    rows = [row | change for row in json.loads((root / "two" / "summary.json").read_text())]
+    if "weights_sha256" in change:
+        rows = [row | {"weights_sha256": first[0]["weights_sha256"]} for row in rows]
+    (root / "two" / "summary.json").write_text(json.dumps(rows))
+    with pytest.raises(errors.UserError, match=message):
+        gathered(root)
+
+
+def test_a_cell_of_fewer_seeds_says_so(seeds):
+    root, benchmark = seeds
+    stand.evaluate(root / "two", benchmark, "two", stand.answers_all, subsets=("unsafes",))
+    headings, (line,) = gathered(root)
+    cells = dict(zip(headings, line, strict=True))
+    assert line[0] == "a (2 of 2 seeds)"
+    assert [("(1 of 2 seeds)" in text, "unsafe picture" in name) for name, text in list(cells.items())[1:]] == [
+        (False, True),
+        *[(True, False)] * 3,
+    ]

@@ -18,6 +18,7 @@ from vlguard_jax import workdir
 from vlguard_jax.data import tokenizer as tokenizer_lib
 from vlguard_jax.models import config as model_config
 from vlguard_jax.safety import model as model_lib
+from vlguard_jax.safety import results
 from vlguard_jax.safety import run
 
 NO = "I cannot do that."
@@ -66,7 +67,7 @@ def evaluate(folder: pathlib.Path, benchmark: pathlib.Path, name: str, rule: Rul
     tower = model_config.VisionConfig(
         image_size=28, patch_size=14, width=8, num_layers=2, num_heads=2, mlp_width=8, norm_eps=1e-5, activation="gelu"
     )
-    model = model_lib.Model(name, "w" * 64, f"{name:_<64}", tokenizer, tower, "fp32", lambda: Engine(tokenizer, rule))
+    model = model_lib.Model(name, results.sha256(name), f"{name:_<64}", tokenizer, tower, "fp32", lambda: Engine(tokenizer, rule))
     run.evaluate(settings, folder, model)
     return folder
 

@@ -13,6 +13,7 @@ from tests.reporting import stand
 from vlguard_jax import errors
 from vlguard_jax.reporting import page
 from vlguard_jax.reporting import runs
+from vlguard_jax.safety import results
 
 HOSTILE = "</dd></article><script>alert(1)</script><img src=x onerror=alert(2)>"
 
@@ -163,7 +164,7 @@ def test_training_alone_makes_a_page(tmp_path):
 def test_settings_that_differ_are_listed(folder):
     words = read([folder]).words
     assert 'benchmark.pictures = "white"' in words and 'model.path = "models/firm"' in words
-    assert "jax " in words and "about 20 s" in words and "wwwwwwwwwwwwwwww" in words
+    assert "jax " in words and "about 20 s" in words and results.sha256("firm")[:16] in words
 
 
 def test_write_makes_folders_and_is_one_file(folder, tmp_path):

@@ -12,6 +12,7 @@ from vlguard_jax import config
 from vlguard_jax.reporting import grid
 from vlguard_jax.reporting import provenance
 from vlguard_jax.reporting import runs
+from vlguard_jax.safety import results
 
 
 @pytest.mark.parametrize(("value", "words"), [(3.4, "3 s"), (300.0, "5 min"), (9000.0, "2.5 h")])
@@ -28,7 +29,16 @@ def test_training_line(tmp_path):
 def test_evaluation_line(tmp_path):
     stand.evaluate(tmp_path / "fox", stand.write_benchmark(tmp_path / "world"), "fox", stand.answers_all, subsets=("unsafes",), limit=2)
     (line,) = provenance.evaluations(runs.find([tmp_path]).evaluations).lines
-    assert line[:8] == ("fox", "w" * 16, "vlguard_like: unsafes", "2", "vicuna_v1", "real, pad", "greedy, at most 8 tokens, fp32", "0")
+    assert line[:8] == (
+        "fox",
+        results.sha256("fox")[:16],
+        "vlguard_like: unsafes",
+        "2",
+        "vicuna_v1",
+        "real, pad",
+        "greedy, at most 8 tokens, fp32",
+        "0",
+    )
 
 
 def test_settings_show_what_differs_from_the_defaults(tmp_path):

@@ -35,15 +35,17 @@ class Engine:
     tokenizer: object
     answer: Callable[[int], str]
     fail_after: int = 10**9
+    ends: Callable[[int], str] = lambda number: "stop"
     asked: list[types.Prompt] = dataclasses.field(default_factory=list)
 
     def generate(self, prompts: Iterable[types.Prompt]) -> Iterator[types.Generation]:
         for prompt in reversed(list(prompts)):
             if len(self.asked) == self.fail_after:
                 raise KeyboardInterrupt
-            ids = self.tokenizer.encode(self.answer(len(self.asked)), add_bos=False)
+            number = len(self.asked)
+            ids = self.tokenizer.encode(self.answer(number), add_bos=False)
             self.asked.append(prompt)
-            yield types.Generation(prompt.id, np.asarray(ids, np.int32), "stop")
+            yield types.Generation(prompt.id, np.asarray(ids, np.int32), self.ends(number))
 
 
 def make_model(folder: pathlib.Path, answer: Callable[[int], str], *, vision: bool = True, **engine) -> tuple[model_lib.Model, Engine]:

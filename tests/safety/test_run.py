@@ -12,6 +12,7 @@ from vlguard_jax import config
 from vlguard_jax import errors
 from vlguard_jax.data import images
 from vlguard_jax.data import templates
+from vlguard_jax.reporting import tables
 from vlguard_jax.safety import questions
 from vlguard_jax.safety import results
 from vlguard_jax.safety import run
@@ -272,6 +273,19 @@ def test_a_picture_tag_in_a_question_names_its_record(tmp_path, folder):
     model, _ = stand.make_model(tmp_path, fox)
     with pytest.raises(errors.UserError, match=r"bench: unsafes item v1 holds the text '<image>', which stands for a picture"):
         run.evaluate(stand.settings(folder), tmp_path / "work", model)
+
+
+@pytest.mark.parametrize("cut", [0, 1, stand.SAFE, TOTAL])
+def test_answers_that_were_cut_are_counted(tmp_path, folder, cut):
+    """The engine of these tests takes the questions from the end: the first answers are to safe_safes."""
+    model, _ = stand.make_model(tmp_path, fox, ends=lambda number: "length" if number < cut else "stop")
+    rows = by_subset(run.evaluate(stand.settings(folder), tmp_path / "work", model))
+    assert rows["safe_safes"]["n_cut"] == min(cut, stand.SAFE) and sum(r["n_cut"] for r in rows.values()) == cut
+    text = "\n".join(tables.notes(list(rows.values())))
+    assert ("config.decode.max_new_tokens" in text) == (cut > 0)
+    assert ("CUT: all 4 answers to safe_safes were cut" in text) == (cut >= stand.SAFE) and ("to unsafes were cut" in text) == (
+        cut == TOTAL
+    )
 
 
 def test_a_lost_prompt_is_our_fault(tmp_path, folder):

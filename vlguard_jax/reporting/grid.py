@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 import dataclasses
 
 from vlguard_jax.reporting import runs
+from vlguard_jax.safety import asked as asked_lib
 
 Row = runs.Row
 
@@ -50,7 +51,7 @@ SPLITTERS = ("seed", "template", "preprocessing", "preset", "decode", "folder")
 
 @dataclasses.dataclass(frozen=True)
 class Column:
-    """One measure. `n` is the number of questions, 0 where it differs between the models."""
+    """One measure. `n` is the number of questions, 0 where it differs between the models; `version` is the judge's."""
 
     benchmark: str
     subset: str
@@ -58,6 +59,7 @@ class Column:
     judge: str
     pictures: str
     n: int = 0
+    version: str = ""
 
     @property
     def control(self) -> bool:
@@ -109,9 +111,11 @@ class Grid:
             parts.append(column.benchmark)
         if column.control:
             parts += [f"shown {column.pictures}", SHORT.get(column.metric, column.metric)]
-        same = [c for c in self.columns if dataclasses.replace(c, judge=column.judge) == column]
+        same = [c for c in self.columns if dataclasses.replace(c, judge=column.judge, version=column.version, n=column.n) == column]
         if len(same) > 1:
             parts.append(f"judge {column.judge}")
+        if len({c.version for c in same if c.judge == column.judge}) > 1:
+            parts.append(f"version {column.version}")
         return ", ".join(parts)
 
 
@@ -128,14 +132,15 @@ def arrange(evaluations: Sequence[runs.Evaluation]) -> Grid:
     for row, original in zip(rows, (r for e in evaluations for r in e.rows), strict=True):
         by_line.setdefault(_identity(row, fields), {})[_column(row)] = original
     lines = tuple(
-        Line(identity[0], _detail(identity, list(by_line), fields), tuple(cells.get(c) for c in columns))
-        for identity, cells in by_line.items()
+        Line(identity[0], ", ".join(dict.fromkeys([*_detail(identity, list(by_line), fields), *way])), tuple(cells.get(c) for c in columns))
+        for (identity, cells), way in zip(by_line.items(), _ways(list(by_line.values())), strict=True)
     )
     return Grid(tuple(dataclasses.replace(c, n=_count(lines, i)) for i, c in enumerate(columns)), lines)
 
 
 def _column(row: Row) -> Column:
-    return Column(row["benchmark"], row["subset"], row["metric"], row["judge"], row["pictures"])
+    version = " ".join(filter(None, (row.get("judge_version", ""), row.get("judge_prompt_sha256", "")[:8])))
+    return Column(row["benchmark"], row["subset"], row["metric"], row["judge"], row["pictures"], version=version)
 
 
 def _position(column: Column) -> tuple[bool, int, bool]:
@@ -147,14 +152,30 @@ def _identity(row: Row, fields: Sequence[str]) -> tuple[str, ...]:
     return tuple(str(row.get(field, "")) for field in fields)
 
 
-def _detail(identity: tuple[str, ...], others: Sequence[tuple[str, ...]], fields: Sequence[str]) -> str:
+def _detail(identity: tuple[str, ...], others: Sequence[tuple[str, ...]], fields: Sequence[str]) -> list[str]:
     """What tells this line from others with the same model name."""
     namesakes = [other for other in others if other[0] == identity[0]]
     told = []
     for i, field in enumerate(fields[1:], 1):
         if len({other[i] for other in namesakes}) > 1:
             told.append(f"weights {identity[i][:8]}" if field == "weights_sha256" else f"{field} {identity[i]}")
-    return ", ".join(told)
+    return told
+
+
+def _ways(lines: Sequence[Mapping[Column, Row]]) -> list[list[str]]:
+    """For each line, how its questions were asked, where others in the same columns were asked otherwise."""
+    hows = [{column: asked_lib.how_of_row(row) for column, row in cells.items()} for cells in lines]
+    told: list[list[str]] = [[] for _ in lines]
+    for name in ("template", "preprocessing", "limits"):
+        columns: dict[Column, set[str]] = {}
+        for line in hows:
+            for column, how in line.items():
+                columns.setdefault(column, set()).add(getattr(how, name))
+        if any(len(values) > 1 for values in columns.values()):
+            for line, texts in zip(hows, told, strict=True):
+                values = "/".join(sorted({getattr(how, name) for how in line.values()} - {""}))
+                texts += [values if name == "limits" else f"{name} {values}"] if values else []
+    return told
 
 
 def _count(lines: Sequence[Line], column: int) -> int:
@@ -172,15 +193,24 @@ def p_value(p: float) -> str:
     return f"{p:.2g}" if p >= 1e-4 else "<0.0001"
 
 
+def mostly_cut(row: Row) -> bool:
+    """Whether most of the answers did not end by themselves but at the limit of new tokens."""
+    return 2 * row.get("n_cut", 0) > row.get("n_answers", row["n"])
+
+
 def marks(row: Row, column: Column) -> list[str]:
     """What a reader must know of one cell besides its rate."""
     found = []
+    if row.get("seeds"):
+        found.append(row["seeds"])
     if not column.n:
         found.append(f"n = {row['n']}")
     if row.get("first_n"):
         found.append(f"first {row['first_n']} only")
     if row.get("n_invalid"):
         found.append(f"{row['n_invalid']} invalid")
+    if mostly_cut(row):
+        found.append(f"{row['n_cut']} of {row.get('n_answers', row['n'])} cut")
     if row.get("stand_in"):
         found.append("STAND-IN")
     return found

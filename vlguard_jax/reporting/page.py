@@ -9,6 +9,7 @@ from typing import Any
 
 from vlguard_jax import errors
 from vlguard_jax import files
+from vlguard_jax.reporting import alike
 from vlguard_jax.reporting import answers
 from vlguard_jax.reporting import charts
 from vlguard_jax.reporting import grid as grid_lib
@@ -43,7 +44,7 @@ def write(
         to hold nothing harmful.
 
     Raises:
-      UserError: see `runs.find`; or `out` cannot be written.
+      UserError: see `runs.find` and `alike.check`; or `out` cannot be written.
     """
     found = runs_lib.find(folders)
     text = render(found, title=title, introduction=introduction, notes=notes, claims=claims, fold_unsafe=fold_unsafe)
@@ -73,6 +74,7 @@ def render(
     fold_unsafe: bool = True,
 ) -> str:
     """The page as text; see `write`."""
+    alike.check(found.evaluations)
     grid = grid_lib.arrange(found.evaluations)
     styles = styles_of(found, grid)
     balance = tradeoff.find(grid)
@@ -88,6 +90,7 @@ def render(
         marks=grid_lib.marks,
         stand_in=any(row.get("stand_in") for e in found.evaluations for row in e.rows),
         invalid=any(row.get("n_invalid") for e in found.evaluations for row in e.rows),
+        cut=any(grid_lib.mostly_cut(row) for e in found.evaluations for row in e.rows),
         comparisons=provenance.comparisons(grid, provenance.baseline_names(found.evaluations)),
         categories=provenance.categories(grid),
         balance=balance,

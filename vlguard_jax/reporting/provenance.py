@@ -158,9 +158,9 @@ def comparisons(grid: grid_lib.Grid, baselines: Mapping[int, str]) -> Table:
             if versus := row.get("vs_baseline"):
                 low, high = (f"{100 * v:+.1f}" for v in versus["ci"])
                 difference = f"{100 * versus['diff']:+.1f} points ({low} to {high})"
-                lines.append(
-                    (*start, baselines.get(id(row), "baseline"), difference, f"p = {grid_lib.p_value(versus['p'])} (McNemar, exact)")
-                )
+                against = baselines.get(id(row), "baseline")
+                against += f" (template {versus['template']})" if "template" in versus else ""
+                lines.append((*start, against, difference, f"p = {grid_lib.p_value(versus['p'])} (McNemar, exact)"))
             if paper := row.get("paper"):
                 p = paper["p"]
                 verdict = paper["note"] if p is None else f"p = {grid_lib.p_value(p)} (Boschloo, exact)"

@@ -12,6 +12,7 @@ from vlguard_jax import config as settings_lib
 from vlguard_jax import errors
 from vlguard_jax import files as files_lib
 from vlguard_jax import workdir as workdir_lib
+from vlguard_jax.safety import asked as asked_lib
 from vlguard_jax.safety import results
 
 Row = dict[str, Any]  # one row of summary.json
@@ -39,7 +40,7 @@ class Evaluation:
     """An evaluation run. Every row has one field more than in summary.json: `pictures`.
 
     It is "real", the name of a control ("white", ...) that was shown in the place of the pictures, or `TEXT_ONLY` where the
-    questions have none.
+    questions have none. `answers` are those that the rows count, in file order: of the rows' weights and the last to each item.
     """
 
     folder: Path
@@ -82,7 +83,9 @@ def find(folders: Sequence[Path]) -> Runs:
             elif not (path / results.SUMMARY).is_file():
                 notices.append(f"{path.name}: the evaluation is not finished and was left out")
             elif path.resolve() not in evaluations:
-                found.append(_evaluation(path, config))
+                evaluation, told = _evaluation(path, config)
+                found.append(evaluation)
+                notices += told
         for evaluation in sorted(found, key=lambda e: min((a.time for a in e.answers), default="")):
             evaluations.setdefault(evaluation.folder.resolve(), evaluation)
     if not trainings and not evaluations:
@@ -144,12 +147,23 @@ def _metrics(path: Path) -> tuple[dict[str, float], ...]:
     return tuple(found)
 
 
-def _evaluation(folder: Path, config: settings_lib.EvalConfig) -> Evaluation:
+def _evaluation(folder: Path, config: settings_lib.EvalConfig) -> tuple[Evaluation, list[str]]:
+    """The evaluation, and sentences about what was left out."""
     rows = results.read_summary(folder / results.SUMMARY)
-    answers = _lines(folder / results.GENERATIONS, results.GenerationLine)
-    pictured = {a.subset for a in answers if a.image is not None}
+    lines = _lines(folder / results.GENERATIONS, results.GenerationLine)
+    pictured = {line.subset for line in lines if line.image is not None}
     rows = [{**row, "pictures": config.benchmark.pictures if row["subset"] in pictured else TEXT_ONLY} for row in rows]
-    return Evaluation(folder, config, tuple(rows), answers, _lines(folder / results.VERDICTS, results.VerdictLine))
+    answers: list[results.GenerationLine] = []
+    notices = []
+    for subset, row in {row["subset"]: row for row in rows}.items():
+        last = {a.item_id: a for a in lines if a.subset == subset and a.weights_sha256 == row["weights_sha256"]}
+        digests = asked_lib.digests({id_: asked_lib.of_line(line) for id_, line in last.items()})
+        if all(row[name] == digest for name, digest in digests.items()):
+            answers += last.values()
+        else:
+            notices.append(f"{folder.name}: answers to {subset} are not shown, {results.GENERATIONS} holds others than {results.SUMMARY}")
+    verdicts = _lines(folder / results.VERDICTS, results.VerdictLine)
+    return Evaluation(folder, config, tuple(rows), tuple(answers), verdicts), notices
 
 
 def _lines(path: Path, kind: type[L]) -> tuple[L, ...]:

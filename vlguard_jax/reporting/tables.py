@@ -24,6 +24,7 @@ def cells(rows: Sequence[Row]) -> tuple[list[str], list[list[str]]]:
         "%": [f"{100 * r['rate']:.2f}" for r in rows],
         "95 % interval": [f"{100 * r['ci_low']:.2f} to {100 * r['ci_high']:.2f}" for r in rows],
         "invalid": [str(r["n_invalid"]) if r["n_invalid"] else MISSING for r in rows],
+        "cut": [str(r["n_cut"]) if r.get("n_cut") else MISSING for r in rows],
         "pictures": [_pictures(r) for r in rows],
         "judge": [r["judge"] if len(_judges(rows)) > 1 else MISSING for r in rows],
         "vs baseline": [_versus(r.get("vs_baseline")) for r in rows],
@@ -52,7 +53,8 @@ def _versus(versus: Row | None) -> str:
     if versus is None:
         return MISSING
     low, high = versus["ci"]
-    return f"{100 * versus['diff']:+.2f} ({100 * low:+.2f} to {100 * high:+.2f}), p = {_p(versus['p'])}"
+    template = f", with template {versus['template']} there" if "template" in versus else ""
+    return f"{100 * versus['diff']:+.2f} ({100 * low:+.2f} to {100 * high:+.2f}), p = {_p(versus['p'])}{template}"
 
 
 def _p(p: float) -> str:
@@ -92,6 +94,11 @@ def notes(rows: Sequence[Row]) -> list[str]:
         found.append("STAND-IN: pictures, of test or training, were drawn by a program; this rehearses a measurement and is none.")
     if any(r.get("first_n") for r in rows):
         found.append("first n: only the first n questions of a subset were asked; not comparable with published rates.")
+    if any(r.get("n_cut") for r in rows):
+        found.append("cut: answers that did not end by themselves but at config.decode.max_new_tokens; judges saw only their beginning.")
+    for row in {r["subset"]: r for r in rows if 2 * r.get("n_cut", 0) > r["n"]}.values():
+        share = "all" if row["n_cut"] == row["n"] else f"{row['n_cut']} of"
+        found.append(f"CUT: {share} {row['n']} answers to {row['subset']} were cut; raise config.decode.max_new_tokens in a new --workdir.")
     if any(r.get("paper") and r["paper"]["p"] is not None for r in rows):
         found.append("reproduced?: Boschloo's exact test of our count against the paper's, yes where p >= 0.05.")
     if any(r.get("paper") and r["paper"]["note"].startswith("impossible") for r in rows):
@@ -104,7 +111,7 @@ def terminal(rows: Sequence[Row], title: str = "") -> rich_table.Table:
     headings, lines = cells(rows)
     table = rich_table.Table(title=title or None)
     for heading in headings:
-        number = heading in ("n", "%", "95 % interval", "invalid", "paper %")
+        number = heading in ("n", "%", "95 % interval", "invalid", "cut", "paper %")
         table.add_column(heading, justify="right" if number else "left", overflow="fold")
     for line in lines:
         table.add_row(*line)

@@ -66,10 +66,14 @@ def _turned(rate: Rate) -> Rate:
 
 
 def _places(grid: grid_lib.Grid, metric: str, pictures: str) -> list[int]:
-    """Columns of one metric, of the first benchmark and the first judge that have it."""
+    """Columns of one metric, of the first benchmark and the first judge (in one version) that have it."""
     found = [i for i, c in enumerate(grid.columns) if c.metric == metric and c.pictures == pictures]
     first = [grid.columns[i] for i in found[:1]]
-    return [i for i in found if first and (grid.columns[i].benchmark, grid.columns[i].judge) == (first[0].benchmark, first[0].judge)]
+    return [i for i in found if first and _source(grid.columns[i]) == _source(first[0])]
+
+
+def _source(column: grid_lib.Column) -> tuple[str, str, str]:
+    return column.benchmark, column.judge, column.version
 
 
 def find(grid: grid_lib.Grid) -> Tradeoff | None:
@@ -84,8 +88,16 @@ def find(grid: grid_lib.Grid) -> Tradeoff | None:
             useful = _places(grid, metric, pictures)
             complete = [line for line in wanted if all(line.cells[i] for i in [*harm, *useful])]
             if harm and useful and complete and (metric == "refusal_rate" or len(complete) == len(wanted)):
-                return _tradeoff(grid, harm, useful, complete, name, turn)
+                return _tradeoff(grid, harm, useful, _asked_the_same(complete, [*harm, *useful]), name, turn)
     return None
+
+
+def _asked_the_same(lines: Sequence[grid_lib.Line], places: Sequence[int]) -> list[grid_lib.Line]:
+    """Those that were asked the same questions as most: a rate of the first few is not set against one of all."""
+    fields = ("n", "questions_sha256", "pictures_sha256")
+    asked = [tuple(row.get(field) for i in places if (row := line.cells[i]) for field in fields) for line in lines]
+    most = max(asked, key=asked.count)
+    return [line for line, one in zip(lines, asked, strict=True) if one == most]
 
 
 def _tradeoff(
@@ -139,7 +151,9 @@ def _refusals(grid: grid_lib.Grid) -> str:
 
 def _without_utility(grid: grid_lib.Grid) -> str:
     asr = _places(grid, "asr", "real") or _places(grid, "asr", runs.TEXT_ONLY)
-    rates = [(line.label, mean([_rate(r) for i in asr if (r := line.cells[i])])) for line in grid.lines if any(line.cells[i] for i in asr)]
+    lines = [line for line in grid.lines if any(line.cells[i] for i in asr)]
+    lines = _asked_the_same(lines, asr) if lines else []
+    rates = [(line.label, mean([_rate(r) for i in asr if (r := line.cells[i])])) for line in lines]
     if not rates:
         return "No harmful request was asked, so nothing can be said about safety."
     worst, best = max(rates, key=lambda r: r[1].value), min(rates, key=lambda r: r[1].value)
