@@ -11,6 +11,7 @@ from launch import configs
 from launch import schema
 from launch import spec as spec_lib
 from launch import targets
+from launch import texts
 from vlguard_jax import errors
 from vlguard_jax import files as files_lib
 
@@ -70,7 +71,7 @@ def _gather(spec: spec_lib.Spec, jobs: list[spec_lib.Job]) -> str:
         # Checkpoints, models and event files stay where they are.
         url = shlex.quote(f"{spec.bucket.rstrip('/')}/runs")
         lines += [f"mkdir -p {root}", f"gcloud storage rsync --recursive --exclude='.*/(checkpoints|model|tensorboard)/.*' {url} {root}"]
-    cells = [f"{job.name}={'/'.join(str(job.cell[axis]) for axis in axes) or spec.name}" for job in jobs]
+    cells = [f"{job.name}={'/'.join(texts.write(job.cell[axis]) for axis in axes) or spec.name}" for job in jobs]
     command = ["python", "launch/gather.py", f"--root={root}", f"--out={spec.name}.html", f"--markdown={spec.name}.md", *cells]
     return "\n".join([*lines, shlex.join(command), ""])
 

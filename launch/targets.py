@@ -214,6 +214,8 @@ def check(name: str, job: spec_lib.Job) -> None:
         for word in (job.name, *spec.env, *spec.secrets):
             if word.lower() in NO_TEXT:
                 raise errors.UserError(f"job {job.name}: xpk writes {word!r} without quotes, where YAML takes it for no text; rename it")
+    if name == "slurm" and ":" in arguments(job):
+        raise errors.UserError(f"job {job.name}: arguments: srun takes ':' alone for the end of a command; it cannot be given here")
     able = _able("tpu" if accelerator.tpu else "gpu")
     if not (target.tpu if accelerator.tpu else target.gpu):
         raise errors.UserError(f"job {job.name}: target {name} cannot run {accelerator.name}; these can: {', '.join(able)}")

@@ -31,7 +31,8 @@ def check(value: Any, where: str) -> None:
     if isinstance(value, Mapping):
         for key, item in value.items():
             _check_text(key, f"a key of {where}" if where else "a key")
-            check(item, f"{where}.{key}" if where else key)
+            name = key if re.fullmatch(r"[-\w.]{1,200}", key) else errors.short(key)
+            check(item, f"{where}.{name}" if where else name)
     elif isinstance(value, Sequence) and not isinstance(value, str):
         for i, item in enumerate(value):
             check(item, f"{where}[{i}]")
@@ -75,7 +76,7 @@ def fill(text: str, known: Mapping[str, Value], where: str) -> str:
         if name is None:
             raise errors.UserError(f"{where}: {errors.short(text)}: a single {match[0]}; a brace itself is written twice")
         if name not in known:
-            unknown = f"{{{errors.short(name)[1:-1]}}} is not known{errors.nearest(name, known)}"
+            unknown = f"{{{errors.short(name[:90])[1:-1]}}} is not known{errors.nearest(name, known)}"
             raise errors.UserError(f"{where}: {errors.short(text)}: {unknown}; a brace itself is written twice")
         return write(known[name])
 

@@ -74,7 +74,7 @@ def flag_message(error: Exception) -> str:
         error = error.args[0]
     text = str(error.args[0]) if error.args else ""  # str() of a KeyError would be quoted
     lines = [line.strip() for line in text.splitlines() if line.strip()]
-    message = " ".join(lines) or type(error).__name__
+    message = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in " ".join(lines)) or type(error).__name__
     if isinstance(error, RecursionError | MemoryError):
         message = "a value is nested too deeply to be read"
     if len(message) > 600:  # the value stands in it

@@ -38,6 +38,30 @@ arguments = [{arguments}]
 [env]
 {env}
 """
+XPK = """apiVersion: jobset.x-k8s.io/v1alpha2
+kind: JobSet
+metadata:
+  name: {name}
+spec:
+  replicatedJobs:
+    - name: slice-job
+      template:
+        spec:
+          template:
+            spec:
+              containers:
+              - name: jax-tpu
+                image: {image}
+                env: {env}
+                command:
+                - bash
+                - -c
+                - |
+                  echo XPK Start: $(date);
+                  ({command}) & PID=$!;
+                  wait $PID;
+                  exit $?
+"""
 # Prints its arguments and its environment.
 PROGRAM = """#!/bin/bash
 printf '%s\\0' "$@" >{out}/arguments
@@ -60,12 +84,14 @@ def launch(
     *,
     name: str = "job",
     secrets: Sequence[str] = (),
+    bucket: str = "/bucket",
+    more: str = "",
 ) -> jobs.Launch:
-    """A launch file with these values, prepared for a target; SLURM's checkout is `folder`."""
+    """A launch file with these values, prepared for a target; SLURM's checkout is `folder`, `bucket` its shared folder."""
     text = SPEC.format(
         name=toml(name),
         accelerator='"h100:8"' if target == "slurm" else '"v6e-4"',
-        bucket='"/bucket"' if target == "slurm" else '"gs://bucket"',
+        bucket=toml(bucket if target == "slurm" else "gs://bucket"),
         checkout=toml(str(folder)),
         secrets=f"[{', '.join(map(toml, secrets))}]",
         overrides=", ".join(f"{toml(key)} = {toml(value)}" for key, value in {"model.path": "/m", **overrides}.items()),
@@ -73,7 +99,7 @@ def launch(
         env="\n".join(f"{toml(key)} = {toml(value)}" for key, value in env.items()),
     )
     path = folder / "spec.toml"
-    path.write_text(text, encoding="utf-8")
+    path.write_text(text + more, encoding="utf-8")
     return jobs.prepare(path, target)
 
 
@@ -112,16 +138,25 @@ def received(
     return _told(folder)
 
 
+def words_of(command: str, script: str, folder: pathlib.Path) -> list[str]:
+    """The arguments of the last `command` that a script starts; `gcloud` is there and does nothing."""
+    tools = folder / "tools"
+    _program(tools / "gcloud", "#!/bin/bash\n")
+    _program(tools / command, PROGRAM.format(out=shlex.quote(str(folder))))
+    _bash(script, folder, {**os.environ, "PATH": f"{tools}:{os.environ['PATH']}"}, cwd=folder)
+    return _told(folder)[0]
+
+
 def _program(path: pathlib.Path, text: str) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(text)
     path.chmod(0o755)
 
 
-def _bash(text: str, folder: pathlib.Path, environment: Mapping[str, str]) -> None:
+def _bash(text: str, folder: pathlib.Path, environment: Mapping[str, str], cwd: pathlib.Path | None = None) -> None:
     script = folder / "script"
     script.write_text(text, encoding="utf-8")
-    done = subprocess.run(["bash", str(script)], env=environment, capture_output=True, text=True, timeout=60)
+    done = subprocess.run(["bash", str(script)], env=environment, cwd=cwd, capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr
 
 
@@ -169,6 +204,15 @@ def go_yaml(text: str):
 
 
 def _xpk(script: str, folder: pathlib.Path, environment: Mapping[str, str]) -> tuple[list[str], dict[str, str]]:
+    container = _container(go_yaml(xpk_manifest(script, folder, environment)))
+    assert container["image"] == "registry/vlguard:1"
+    variables = _variables(container)
+    _bash(expand(container["command"][2], variables), folder, {"PATH": environment["PATH"], **variables})
+    return _told(folder)
+
+
+def xpk_manifest(script: str, folder: pathlib.Path, environment: Mapping[str, str]) -> str:
+    """What XPK makes of the command in `script`: it pastes the words into its manifest as they are."""
     _program(folder / "tools" / "xpk", PROGRAM.format(out=shlex.quote(str(folder))))
     _bash(script, folder, environment)
     given, _ = _told(folder)
@@ -178,13 +222,6 @@ def _xpk(script: str, folder: pathlib.Path, environment: Mapping[str, str]) -> t
         if word.startswith("--env="):
             match = pattern.match(word.removeprefix("--env="))
             assert match
-            pasted += f'\n  - name: {match[1]}\n    value: "{match[2]}"'
-    (command,) = [word.removeprefix("--command=") for word in given if word.startswith("--command=")]
-    named = {word.split("=")[0]: word.split("=", 1)[1] for word in given if "=" in word}
-    manifest = f"name: {named['--workload']}\nimage: {named['--docker-image']}\nenv: {pasted}\ncommand:\n- bash\n- -c\n- |\n"
-    manifest += f"  echo XPK Start: $(date);\n  ({command}) & PID=$!;\n  wait $PID;\n  exit $?\n"
-    container = go_yaml(manifest)
-    assert isinstance(container["name"], str) and container["image"] == "registry/vlguard:1"
-    variables = _variables(container)
-    _bash(expand(container["command"][2], variables), folder, {"PATH": environment["PATH"], **variables})
-    return _told(folder)
+            pasted += f'\n                - name: {match[1]}\n                  value: "{match[2]}"'
+    values = {word.split("=")[0]: word.split("=", 1)[1] for word in given if "=" in word}
+    return XPK.format(name=values["--workload"], image=values["--docker-image"], env=pasted, command=values["--command"])

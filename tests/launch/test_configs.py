@@ -24,7 +24,7 @@ TRAIN = 'run = "train"\nconfig = "configs/train/rehearsal.py"\n'
 EVALUATE = 'run = "evaluate"\nconfig = "configs/eval/vlguard.py:llava"\n'
 
 
-def prepare(folder: pathlib.Path, step: str, **overrides: object) -> jobs.Job:
+def prepare(folder: pathlib.Path, step: str, /, **overrides: object) -> jobs.Job:
     """The job of one step; overrides with __ for a dot."""
     given = {"model__path": "/m", **overrides} if "config =" in step else overrides
     lines = [f"{readers.toml(key.replace('__', '.'))} = {_toml(value)}" for key, value in given.items()]

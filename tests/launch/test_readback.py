@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import pathlib
 import shutil
 import subprocess
@@ -186,12 +187,16 @@ def test_variables_of_the_script_are_the_programs_own(target, tmp_path):
 @pytest.mark.skipif(shutil.which("kubectl") is None, reason="kubectl is not installed")
 def test_kubectl_reads_what_python_reads(tmp_path):
     """Go's own reader, without a cluster."""
-    made = readers.launch("gke", tmp_path, LONG, {"benchmark.suffix": "".join(VALUES[:-7])})
+    overrides = {"benchmark.suffix": "".join(VALUES[:-7])}
+    gke = readers.launch("gke", tmp_path, LONG, overrides).files["job.yaml"]
+    script = readers.launch("xpk", tmp_path, LONG, overrides).files["job.sh"]
+    xpk = readers.xpk_manifest(script, tmp_path, {"PATH": f"{tmp_path / 'tools'}:{os.environ['PATH']}"})
     path = tmp_path / "job.yaml"
-    path.write_text(made.files["job.yaml"], encoding="utf-8")
-    done = subprocess.run(["kubectl", "label", "--local", "-f", str(path), "a=b", "-o", "json"], capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout)["spec"] == yaml.safe_load(made.files["job.yaml"])["spec"]
+    for text in (gke, xpk):
+        path.write_text(text, encoding="utf-8")
+        done = subprocess.run(["kubectl", "label", "--local", "-f", str(path), "a=b", "-o", "json"], capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        assert json.loads(done.stdout)["spec"] == yaml.safe_load(text)["spec"]
 
 
 def test_kubernetes_expands():
@@ -201,3 +206,32 @@ def test_kubernetes_expands():
 
 def test_true_false_and_numbers_are_written_as_in_toml():
     assert [texts.write(value) for value in (True, False, 3, -0.5, "True")] == ["true", "false", "3", "-0.5", "True"]
+
+
+def test_folders_with_odd_names_come_back(tmp_path):
+    """SLURM's checkout and shared folder are quoted, so they may be called anything."""
+    checkout = tmp_path / 'it\'s "a" $HOME \\ 中'
+    checkout.mkdir()
+    made = readers.launch("slurm", checkout, {}, {}, bucket="/sha'red $x/é")
+    got, environment = readers.received("slurm", made, checkout)
+    assert "--workdir=/sha'red $x/é/runs/job/evaluate" in got and environment["VLGUARD_CACHE"] == "/sha'red $x/é/index"
+
+
+def test_srun_takes_a_colon_for_itself(tmp_path):
+    long = '\n[[steps]]\nrun = "report"\narguments = ["--out=r.html", ":"]\n'
+    with pytest.raises(errors.UserError, match="srun takes ':' alone"):
+        readers.launch("slurm", tmp_path, {}, {}, more=long)
+    assert ":" in targets.arguments(readers.launch("gke", tmp_path, {}, {}, more=long).jobs[0])
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_labels_of_a_sweep_come_back(target, tmp_path):
+    """gather.sh gets the values of the axes as they stand, start.sh starts every job."""
+    arms = ("it's $HOME", 'a "b" \\n', "c, `d`", "é \U0001f600 z")
+    axis = f"[sweep]\narm = [{', '.join(map(readers.toml, arms))}]\n".replace("{{", "{").replace("}}", "}")
+    made = readers.launch(target, tmp_path, {}, {}, more=axis)
+    told = readers.words_of("python", made.files["gather.sh"], tmp_path)
+    assert told[-4:] == [f"{job.name}={arm}" for job, arm in zip(made.jobs, arms, strict=True)]
+    command = made.start[0].split()[0]
+    if command != "bash":
+        assert readers.words_of(command, made.files["start.sh"], tmp_path) == made.start[-1].split()[1:]
