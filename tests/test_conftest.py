@@ -45,7 +45,7 @@ LEAKS = {
         "registry.JUDGES['x'] = 1",
         "vlguard_jax.safety.judges.registry.JUDGES",
     ),
-    "a variable": ("import os", "os.environ['X'] = '1'", "$X"),
+    "a variable": ("import os", "os.environ['VLGUARD_X'] = '1'", "$VLGUARD_X"),
     "the folder": ("import os", "os.chdir('/')", "the working directory"),
     "a signal": ("import signal", "signal.signal(signal.SIGTERM, signal.SIG_IGN)", "the handler of SIGTERM"),
     "jax": ("import jax", "jax.config.update('jax_enable_x64', True)", "jax.config.jax_enable_x64"),
@@ -61,7 +61,7 @@ def test_what_a_test_leaves_changed_is_named(tmp_path: Path) -> None:
     )
     tests["test_clean.py"] = (
         "from vlguard_jax import errors\n\ndef test_it(monkeypatch, tmp_path):\n    monkeypatch.setattr(errors, 'EXIT_OK', 5)\n"
-        "    monkeypatch.setenv('X', '1')\n    monkeypatch.chdir(tmp_path)\n"
+        "    monkeypatch.setenv('VLGUARD_X', '1')\n    monkeypatch.chdir(tmp_path)\n"
     )
     done = run(tmp_path, tests)
     said = [line for line in done.stdout.splitlines() if " leaves changed for whatever runs next: " in line and not line.startswith(" ")]
