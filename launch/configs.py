@@ -25,8 +25,8 @@ from vlguard_jax import errors
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 KINDS = {"train": settings_lib.TrainConfig, "evaluate": settings_lib.EvalConfig, "prepare": settings_lib.TrainConfig}
 WITHOUT_POSITIONAL = ("train", "evaluate", "convert", "quickstart")
-# Flags that name a file to read flags or a config from; a config is named by the key of that name.
-_FILES = re.compile(r"--?(no)?(flagfile|config)($|=)")
+# Flags that have a key of their own, which is checked; and the one that reads more flags from a file.
+_KEYS = re.compile(r"--?(no)?(flagfile|config|workdir)($|=)")
 
 # Commands define flags of the same names, so each is asked in a process of its own. Flags cannot be pickled, what they are made of can.
 _TELL = """
@@ -63,8 +63,8 @@ def check(job: spec_lib.Job) -> None:
 
 def _check_command(name: str, step: spec_lib.Step, arguments: Sequence[str]) -> None:
     for argument in step.arguments:
-        if _FILES.match(argument):
-            raise errors.UserError(f"arguments: {errors.short(argument)} cannot be given here; a config is named by the key 'config'")
+        if _KEYS.match(argument):
+            raise errors.UserError(f"arguments: {errors.short(argument)} cannot be given here; config and workdir are keys of the step")
     if name in ("train", "evaluate") and not step.config:
         raise errors.UserError("no config is named")
     command = _command(name)

@@ -20,12 +20,12 @@ LONGEST_ARGUMENT = 131_000  # bytes that Linux takes as one argument, and a litt
 LARGEST_FILE = 250_000  # bytes: Compute Engine takes 256 KiB as a startup script, Kubernetes as what it notes of `kubectl apply`
 # In YAML a word like these is no text; XPK writes names into its manifest without quotes.
 NO_TEXT = {"y", "n", "yes", "no", "on", "off", "true", "false", "null"}
-_LABEL = r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?"
+_LABEL = r"[a-z0-9]([-a-z0-9.]{0,61}[a-z0-9])?"
 _EMAIL = (r"[A-Za-z0-9][-A-Za-z0-9_.]*@[A-Za-z0-9][-A-Za-z0-9.]*", "the e-mail address of a service account")
 # What the same key is for one target and not for another.
 FORMS = {
-    "gke": {"queue": (_LABEL, "the name of a LocalQueue: small letters, digits, dashes"),
-            "account": (_LABEL, "a Kubernetes service account: small letters, digits, dashes")},
+    "gke": {"queue": (_LABEL, "the name of a LocalQueue: small letters, digits, '-' and '.'"),
+            "account": (_LABEL, "a Kubernetes service account: small letters, digits, '-' and '.'")},
     "gce": {"account": _EMAIL},
     "tpu-vm": {"account": _EMAIL},
     "slurm": {"account": (r"[A-Za-z0-9][-A-Za-z0-9_.]*", "an account: letters, digits, '-', '_' and '.'")},

@@ -143,7 +143,17 @@ def test_no_config_outside_the_checkout_is_run(where, tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "argument", ["--config=/tmp/evil.py", "-config=/tmp/evil.py", "--config", "--flagfile=/tmp/f", "--flagfile", "--then"]
+    "argument",
+    [
+        "--config=/tmp/evil.py",
+        "-config=/tmp/evil.py",
+        "--config",
+        "--flagfile=/tmp/f",
+        "--flagfile",
+        "--then",
+        "--workdir=/etc",
+        "-workdir",
+    ],
 )
 def test_arguments_name_no_config_and_no_command(argument, tmp_path):
     assert "cannot be given here" in refused(tmp_path, "gke", step=f"arguments = [{readers.toml(argument)}]\n")
@@ -202,6 +212,11 @@ def test_files_that_are_none(tmp_path):
 @pytest.mark.parametrize("name", ["PATH", "HOME", "IFS", "UID", "RANDOM", "BASH_ENV", "SHELLOPTS", "JAX_PROCESS_ID", "_"])
 def test_variables_that_the_shell_sets_are_refused(name, tmp_path):
     assert f"the variable {name} is set by" in refused(tmp_path, "gke", after=f'[env]\n{name} = "1"')
+
+
+def test_variables_that_only_look_so_pass(tmp_path):
+    made = prepare(tmp_path, "gke", after='[env]\nENV = "1"\nEPOCHS = "1"\nMY_PATH = "1"\n')
+    assert {"ENV", "EPOCHS", "MY_PATH"} <= set(targets.variables(made.jobs[0]))
 
 
 @pytest.mark.parametrize("names", ['["hf_token"]', '["A", "A"]', '["A B"]', '["PATH"]', '["A;id"]'])
