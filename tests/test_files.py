@@ -14,6 +14,7 @@ import pytest
 
 from vlguard_jax import errors
 from vlguard_jax import files
+from vlguard_jax import limits
 
 CUT = "a cut emoji, or bytes that are not UTF-8; correct the text"
 TAR = b"a.json" + b"\0" * 251 + b"ustar\0" + b"0" * 249
@@ -79,7 +80,7 @@ def test_what_is_no_file_is_named(tmp_path: pathlib.Path) -> None:
 
 def test_a_large_file_is_refused_unread(tmp_path: pathlib.Path) -> None:
     with open(tmp_path / "f.json", "wb") as file:
-        file.truncate(files.LARGEST + 1)  # a hole that takes no room
+        file.truncate(limits.JSON_BYTES + 1)  # a hole that takes no room
     with pytest.raises(errors.UserError, match=r"f\.json: 268,435,457 bytes, at most 268,435,456 are read; is it the right file\?$"):
         files.read_json(tmp_path / "f.json")
 

@@ -2,7 +2,7 @@
 
 Reading: every failure is one line that names the file, what it looks like and the way out. Text is UTF-8, with or without a byte order
 mark. Half of a surrogate pair, which JSON can spell ("\\ud83d") and no file, terminal or tokenizer can take, is refused here, so no
-text behind this module holds one. Limits: a JSON file of at most LARGEST bytes (records are read one by one and have their own limit,
+text behind this module holds one. Limits: a JSON file of at most limits.JSON_BYTES bytes (records are read one by one and have their own limit,
 see data/json_records.py), nested at most as deep as Python's parser goes (about 1,000), numbers of at most 4,300 digits.
 
 Writing: beside, under a name of one's own, then renamed: readers see the old file or the new one, never half of one.
@@ -24,9 +24,8 @@ import stat
 from typing import Any, BinaryIO
 
 from vlguard_jax import errors
+from vlguard_jax import limits
 from vlguard_jax import machine
-
-LARGEST = 1 << 28  # bytes of a JSON file that is read whole
 
 _KINDS = {dict: "an object", list: "a list", str: "a text", int: "a number", float: "a number", bool: "true or false", type(None): "null"}
 _UNPACK = "unpack it and name what is inside"
@@ -94,7 +93,7 @@ def opened(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
             raise errors.UserError(f"{path}: cannot be read: {e.strerror or e}") from e
 
 
-def read_bytes(path: str | os.PathLike[str], limit: int = LARGEST) -> bytes:
+def read_bytes(path: str | os.PathLike[str], limit: int = limits.JSON_BYTES) -> bytes:
     """The content of a file of at most `limit` bytes.
 
     Raises:
@@ -110,7 +109,7 @@ def read_bytes(path: str | os.PathLike[str], limit: int = LARGEST) -> bytes:
     return data
 
 
-def read_text(path: str | os.PathLike[str], limit: int = LARGEST) -> str:
+def read_text(path: str | os.PathLike[str], limit: int = limits.JSON_BYTES) -> str:
     """The text of a file without its byte order mark. Raises as `read_bytes`, and UserError where it is not UTF-8."""
     return _decoded(read_bytes(path, limit), str(path))
 
