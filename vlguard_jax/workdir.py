@@ -38,8 +38,9 @@ def check(folder: Path, settings: Any, *, free: tuple[str, ...] = ()) -> None:
     try:
         stored = files.read_object(path, finite=False)
     except errors.UserError as e:
+        damage = str(e).split(";")[0]  # what comes behind is a way out for a file that the user was given
         way = "put it back, or delete it: what the results themselves record is compared then"
-        raise errors.UserError(f"--workdir={folder}: {e}; {way}") from e
+        raise errors.UserError(f"--workdir={folder}: {damage}; {way}") from e
     compare(stored, settings, f"--workdir={folder}", free=free)
 
 

@@ -77,5 +77,5 @@ def test_a_damaged_config_is_told(tmp_path, folder):
     work, settings = tmp_path / "work", stand.settings(folder)
     run.evaluate(settings, work, _model(tmp_path))
     (work / workdir.CONFIG_FILE).write_text("")
-    with pytest.raises(errors.UserError, match=r"config\.json: the file is empty.*delete it"):
+    with pytest.raises(errors.UserError, match=r"config\.json: the file is empty; put it back, or delete it"):
         run.evaluate(settings, work, _model(tmp_path))
