@@ -1,5 +1,9 @@
 """Devices by libtpu's description, and by ours of a GPU, where the compilers are installed."""
 
+from collections.abc import Iterator
+import os
+from unittest import mock
+
 import pytest
 
 from tests.planning import compilers
@@ -8,6 +12,14 @@ from vlguard_jax import errors
 from vlguard_jax.parallel import mesh as mesh_lib
 from vlguard_jax.planning import chips
 from vlguard_jax.planning import topologies
+
+
+@pytest.fixture(autouse=True)
+def environment() -> Iterator[None]:
+    """A compiler is told by variables of the process, which no later test is to find."""
+    with mock.patch.dict(os.environ):
+        yield
+
 
 NAMES = ["v4:2x2x1", "v4:2x2x2", "v5e:1x1", "v5e:4x4", "v5p:2x2x2", "v6e:1x1", "v6e:4x4", "tpu7x:2x2x1", "2xv5e:2x2"]
 
