@@ -12,6 +12,7 @@ import tokenizers
 
 from tests.checkpoints import made
 from tests.checkpoints import tiny
+from tests.data import stand as data_stand
 from vlguard_jax import errors
 from vlguard_jax import trees
 from vlguard_jax.checkpoints import export
@@ -20,6 +21,7 @@ from vlguard_jax.checkpoints import load
 from vlguard_jax.checkpoints import save
 from vlguard_jax.checkpoints import tensors
 from vlguard_jax.checkpoints import write_config
+from vlguard_jax.data import tokenizer as tokenizer_lib
 from vlguard_jax.models import config as model_config
 
 
@@ -165,20 +167,21 @@ def _restored(record: pathlib.Path, content: dict) -> pathlib.Path:
 
 def test_tokenizer_files_of_both_layouts(tmp_path: pathlib.Path) -> None:
     """llava -> hf adds <image> and <pad>, hf -> llava takes them away again, with and without a tokenizer.json."""
-    folder = tmp_path / "tokenizer"
-    folder.mkdir()
-    words = tokenizers.Tokenizer(tokenizers.models.WordLevel({"<unk>": 0} | {f"w{i}": i for i in range(1, 100)}, unk_token="<unk>"))
+    folder = data_stand.write_tokenizer(tmp_path / "tokenizer")
+    pieces = tokenizer_lib.read(folder).vocab_size
+    vocabulary = {"<unk>": 0} | {f"w{i}": i for i in range(1, pieces)}
+    words = tokenizers.Tokenizer(tokenizers.models.WordLevel(vocabulary, unk_token="<unk>"))
     words.add_special_tokens(["<unk>"])
     words.save(str(folder / "tokenizer.json"))
-    (folder / "tokenizer.model").write_bytes(b"as it is")
     (folder / "tokenizer_config.json").write_text(json.dumps({"legacy": False, "pad_token": None, "padding_side": "right"}))
     (folder / "special_tokens_map.json").write_text(json.dumps({"unk_token": "<unk>", "pad_token": "<unk>"}))
-    save.save_hf(made.model(tokenizer_folder=folder), tmp_path / "hf")
-    assert (tmp_path / "hf/tokenizer.model").read_bytes() == b"as it is"
+    save.save_hf(made.model(vocab_size=pieces, tokenizer_folder=folder), tmp_path / "hf")
+    assert (tmp_path / "hf/tokenizer.model").read_bytes() == data_stand.model_bytes()
     added = {t["content"]: t["id"] for t in json.loads((tmp_path / "hf/tokenizer.json").read_text())["added_tokens"]}
-    assert added == {"<unk>": 0, "<image>": 100, "<pad>": 101}
+    assert added == {"<unk>": 0, "<image>": pieces, "<pad>": pieces + 1}
     settings = json.loads((tmp_path / "hf/tokenizer_config.json").read_text())
-    assert {i: t["content"] for i, t in settings["added_tokens_decoder"].items()} == {"0": "<unk>", "100": "<image>", "101": "<pad>"}
+    decoder = {int(i): token["content"] for i, token in settings["added_tokens_decoder"].items()}
+    assert decoder == {0: "<unk>", pieces: "<image>", pieces + 1: "<pad>"}
     assert (settings["pad_token"], settings["legacy"]) == ("<pad>", False)
     save.save_llava(load.load(tmp_path / "hf"), tmp_path / "llava")
     for name in ("tokenizer.model", "tokenizer.json", "special_tokens_map.json"):

@@ -6,6 +6,8 @@ import json
 import math
 import pickle
 
+import hypothesis
+from hypothesis import strategies as st
 import numpy as np
 import pytest
 
@@ -134,12 +136,56 @@ def test_replay(tmp_path):
     assert made.steps_per_epoch == 1 and made[1].samples.tolist() == [0, 2]
 
 
-@pytest.mark.parametrize("value", [[], [4], [-1], ["a"], {}, [[0], 3], [[0], [1, 2]], [True]])
-def test_bad_replay(tmp_path, value):
+BAD_ORDERS = {
+    "nothing": ([], "not an empty list"),
+    "no list": ({"0": 1}, "not an object"),
+    "beyond": ([0, 4], "entry 1 is 4; positions are whole numbers from 0 to 3, as the sources hold 4 conversations"),
+    "negative": ([-1], "entry 0 is -1"),
+    "huge": ([10**30], "entry 0 is 1000000"),
+    "text": (["a"], "entry 0 is 'a'"),
+    "float": ([1.0], r"entry 0 is 1\.0"),
+    "bool": ([True], "entry 0 is True"),
+    "null": ([0, None], "entry 1 is None"),
+    "mixed": ([[0], 3], "an epoch's order must be a JSON list of sample positions, not a number"),
+    "empty epoch": ([[0], []], "not an empty list"),
+    "unequal": ([[0], [1, 2]], "every epoch must have the same number"),
+    "too few": ([[0], [1]], r"2 orders for config\.optimizer\.epochs=3"),
+}
+
+
+@pytest.mark.parametrize("case", BAD_ORDERS)
+def test_bad_replay(tmp_path, case):
+    value, message = BAD_ORDERS[case]
     path = tmp_path / "order.json"
     path.write_text(json.dumps(value))
-    with pytest.raises(errors.UserError, match=r"order\.json: (must be a JSON list of sample positions from 0 to 3|every epoch must have)"):
-        make_plan([1, 2, 3, 4], order="replay", replay=str(path))
+    with pytest.raises(errors.UserError, match=rf"order\.json: .*{message}"):
+        make_plan([1, 2, 3, 4], order="replay", replay=str(path), epochs=3.0)
+
+
+POSITIONS = st.integers(-3, 6) | st.integers() | st.floats() | st.booleans() | st.none() | st.text(max_size=2)
+ORDERS = st.lists(st.integers(0, 3), min_size=1, max_size=5)
+
+
+@hypothesis.settings(max_examples=200, deadline=None)
+@hypothesis.given(ORDERS | st.lists(ORDERS, max_size=3) | st.lists(POSITIONS | st.lists(POSITIONS, max_size=3), max_size=3) | POSITIONS)
+def test_any_order_is_followed_or_refused(tmp_path_factory, value):
+    path = tmp_path_factory.getbasetemp() / "any-order.json"
+    path.write_text(json.dumps(value))
+    try:
+        made = make_plan([1, 2, 3, 4], order="replay", replay=str(path), batch_size=1, group_size=1)
+    except errors.UserError:
+        return
+    first = value[0] if isinstance(value[0], list) else value
+    assert [int(made[step].samples[0]) for step in range(made.total_steps)] == first
+
+
+def test_replay_says_what_it_leaves_out(tmp_path):
+    path = tmp_path / "order.json"
+    for orders, said in (([3, 1, 0, 2], False), ([0, 0, 1], True), ([[0, 1, 2, 3], [3, 3, 0, 1]], True)):
+        path.write_text(json.dumps(orders))
+        notes = make_plan([1, 2, 3, 4], order="replay", replay=str(path), epochs=2.0).notes()
+        assert any("config.data.replay" in note for note in notes) == said
+    assert notes[-1] == "config.data.replay: of 4 conversations 1 are left out of an epoch, 1 come more than once in one"
 
 
 def test_no_samples_at_all():

@@ -17,6 +17,7 @@ from vlguard_jax.checkpoints import checkpoint
 from vlguard_jax.checkpoints import format_v1
 from vlguard_jax.checkpoints import layouts
 from vlguard_jax.checkpoints import tokenizer_files
+from vlguard_jax.checkpoints import vocabulary
 from vlguard_jax.models import config as model_config
 
 RECORD = "checkpoint.json"
@@ -56,12 +57,13 @@ def read_record(folder: pathlib.Path) -> dict[str, Any]:
     """The checked record of an exported model.
 
     Raises:
-      UserError: broken record, or another format version.
+      UserError: broken record, another format version, or an id without a row (vocabulary.py).
     """
     record = files.read_object(folder / RECORD)
     format_v1.check_header(record, str(folder / RECORD))
     if record.get("kind") != "model":
         raise errors.UserError(f"{folder / RECORD}: kind is {record.get('kind')!r}, an exported model was expected")
+    vocabulary.check(folder, record["config"]["text"]["vocab_size"], record["extras"])
     return record
 
 

@@ -77,7 +77,8 @@ def _require(config: Mapping[str, Any], where: str, **allowed: tuple[Any, ...]) 
             raise errors.UserError(f"{where}: {key}={config[key]!r} is not supported (only {supported})")
 
 
-def _positive(config: Mapping[str, Any], key: str, where: str, kind: Any = int) -> Any:
+def positive(config: Mapping[str, Any], key: str, where: str, kind: Any = int) -> Any:
+    """The number under `key`; UserError, which names `where`, if it is none or not positive."""
     value: Any = config[key]
     if isinstance(value, bool) or not isinstance(value, (int, kind)) or value <= 0:
         raise errors.UserError(f"{where}: {key}={value!r} must be a positive number")
@@ -92,30 +93,30 @@ def text_config(config: Mapping[str, Any], where: str) -> model_config.TextConfi
     """
     _require(config, where, model_type=("llama", "llava", "llava_llama"), hidden_act=("silu",), attention_bias=(False,), mlp_bias=(False,))
     full = {**_LLAMA_DEFAULTS, **{k: v for k, v in config.items() if v is not None}}
-    width, heads = _positive(full, "hidden_size", where), _positive(full, "num_attention_heads", where)
+    width, heads = positive(full, "hidden_size", where), positive(full, "num_attention_heads", where)
     full = {"num_key_value_heads": heads, "head_dim": width // heads, **full}
-    kv_heads, head_width = _positive(full, "num_key_value_heads", where), _positive(full, "head_dim", where)
+    kv_heads, head_width = positive(full, "num_key_value_heads", where), positive(full, "head_dim", where)
     if heads % kv_heads or head_width % 2 or ("head_dim" not in config and width % heads):
         raise errors.UserError(
             f"{where}: hidden_size={width}, num_attention_heads={heads}, num_key_value_heads={kv_heads} do not fit together"
         )
-    theta, scaling = _rope(full, where)
+    theta, scaling = rope(full, where)
     return model_config.TextConfig(
-        vocab_size=_positive(full, "vocab_size", where),
+        vocab_size=positive(full, "vocab_size", where),
         width=width,
-        num_layers=_positive(full, "num_hidden_layers", where),
+        num_layers=positive(full, "num_hidden_layers", where),
         num_heads=heads,
         num_kv_heads=kv_heads,
         head_width=head_width,
-        mlp_width=_positive(full, "intermediate_size", where),
-        norm_eps=_positive(full, "rms_norm_eps", where, float),
+        mlp_width=positive(full, "intermediate_size", where),
+        norm_eps=positive(full, "rms_norm_eps", where, float),
         rope_theta=theta,
         rope_scaling=scaling,
         tie_embeddings=bool(full.get("tie_word_embeddings", False)),
     )
 
 
-def _rope(config: Mapping[str, Any], where: str) -> tuple[float, model_config.RopeScaling | None]:
+def rope(config: Mapping[str, Any], where: str) -> tuple[float, model_config.RopeScaling | None]:
     """Rope base and scaling from `rope_parameters` (5.x) or `rope_theta` and `rope_scaling` (4.x)."""
     rope = {**(config.get("rope_scaling") or {}), **(config.get("rope_parameters") or {})}
     theta = float(rope.get("rope_theta", config.get("rope_theta", 10000.0)))
@@ -150,18 +151,18 @@ def vision_config(
     """
     _require(config, where, model_type=("clip_vision_model",), hidden_act=("quick_gelu", "gelu"), num_channels=(3,))
     full = {**_CLIP_DEFAULTS, **{k: v for k, v in config.items() if v is not None}}
-    image_size, num_layers = _positive(full, "image_size", where), _positive(full, "num_hidden_layers", where)
+    image_size, num_layers = positive(full, "image_size", where), positive(full, "num_hidden_layers", where)
     if not isinstance(feature_layer, int) or not -num_layers - 1 <= feature_layer <= num_layers:
         raise errors.UserError(f"{where}: feature layer {feature_layer!r} is not one of the tower's {num_layers} layers")
     mean, std = _pixel_constants(preprocessor, preprocessor_where, image_size)
     return model_config.VisionConfig(
         image_size=image_size,
-        patch_size=_positive(full, "patch_size", where),
-        width=_positive(full, "hidden_size", where),
+        patch_size=positive(full, "patch_size", where),
+        width=positive(full, "hidden_size", where),
         num_layers=num_layers,
-        num_heads=_positive(full, "num_attention_heads", where),
-        mlp_width=_positive(full, "intermediate_size", where),
-        norm_eps=_positive(full, "layer_norm_eps", where, float),
+        num_heads=positive(full, "num_attention_heads", where),
+        mlp_width=positive(full, "intermediate_size", where),
+        norm_eps=positive(full, "layer_norm_eps", where, float),
         activation=full["hidden_act"],
         feature_layer=feature_layer,
         image_mean=mean,
@@ -242,10 +243,17 @@ def hf_config(config: Mapping[str, Any], folder: pathlib.Path) -> tuple[model_co
     text = text_config({"model_type": "llama", **(config.get("text_config") or {})}, where)
     text = dataclasses.replace(text, tie_embeddings=text.tie_embeddings or bool(config.get("tie_word_embeddings", False)))
     stored = text.vocab_size
+    _check_image_id(config, stored, where)
     vision = {"model_type": "clip_vision_model", **(config.get("vision_config") or _HF_DEFAULT_VISION)}
     tower = vision_config(vision, where, *read_preprocessor(folder), config.get("vision_feature_layer", -2))
     text = dataclasses.replace(text, vocab_size=true_vocab(config, stored))
     return model_config.LlavaConfig(text=text, vision=tower, projector="mlp2x_gelu"), stored
+
+
+def _check_image_id(config: Mapping[str, Any], stored: int, where: str) -> None:
+    named = config.get("image_token_index", config.get("image_token_id"))
+    if named is not None and (type(named) is not int or not 0 <= named <= stored):
+        raise errors.UserError(f"{where}: image_token_index={errors.short(named)} does not fit a vocab_size of {stored:,}: correct it")
 
 
 def true_vocab(config: Mapping[str, Any], stored: int) -> int:

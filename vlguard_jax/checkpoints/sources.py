@@ -15,6 +15,7 @@ from vlguard_jax.checkpoints import layouts
 from vlguard_jax.checkpoints import lora as lora_lib
 from vlguard_jax.checkpoints import model_config as config_lib
 from vlguard_jax.checkpoints import tensors
+from vlguard_jax.checkpoints import vocabulary
 from vlguard_jax.models import config as model_config
 
 _TOWER_KEYS = r"model\.vision_tower\..*"
@@ -73,6 +74,12 @@ def make_plan(folder: pathlib.Path, *, base: str = "", vision_tower: str = "", p
     Raises:
       UserError: as `load`, short of what only shows when tensors are listed.
     """
+    plan = _plan(folder, base=base, vision_tower=vision_tower, projector=projector)
+    vocabulary.check(plan.tokenizer_folder, plan.config.text.vocab_size, plan.extras)
+    return plan
+
+
+def _plan(folder: pathlib.Path, *, base: str = "", vision_tower: str = "", projector: str = "") -> Plan:
     if not folder.is_dir():
         raise errors.UserError(f"{folder}: a checkpoint is a folder, and this is a file")
     if (folder / "adapter_config.json").is_file():
@@ -260,7 +267,7 @@ def _plan_peft(folder: pathlib.Path, base: str, vision_tower: str) -> Plan:
             raise errors.UserError(f"{trained}: no such file; the projector trained beside the adapter is missing")
         pieces = [_base_text(base_folder, model), Piece("clip", tower, ("vision",)), Piece("non_lora", trained, ("projector",))]
     else:
-        whole, base_sha256 = make_plan(base_folder, vision_tower=vision_tower), ""
+        whole, base_sha256 = _plan(base_folder, vision_tower=vision_tower), ""
         model, pieces, extras = whole.config, list(whole.pieces), whole.extras
     extras |= {"adapter_config": adapter}
     pieces.append(Piece("peft", _adapter_file(folder), ("adapter",)))

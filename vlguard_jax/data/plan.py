@@ -12,6 +12,7 @@ import dataclasses
 import math
 import pathlib
 import time
+from typing import Any
 
 from jaxtyping import Float64, Int32, Int64
 import numpy as np
@@ -92,7 +93,7 @@ class BatchPlan:
         if rows % shards:
             wrong = f"config.run.rows={rows} must be a multiple of the {shards} row shards (config.mesh data x fsdp)"
             raise errors.UserError(f"{wrong}: take {-(-rows // shards) * shards}, or 0 for all rows at once")
-        self._replay = _read_replay(data.replay, len(index)) if data.order == "replay" else None
+        self._replay = _read_replay(data.replay, len(index), epochs) if data.order == "replay" else None
         self.total_steps = math.ceil(epochs * self.steps_per_epoch)
         kept = self._made() if cache is None else self._kept(cache)
         self._samples, self._row, self._shape = kept.samples, kept.row, kept.which
@@ -116,6 +117,8 @@ class BatchPlan:
         shapes = [f"{shape.rows} x {shape.row_len:,} tokens ({n:,} steps)" for shape, n in zip(self.shapes, steps, strict=True)]
         rows = "packed rows" if self.data.mode == "pack" else "rows"
         lines = [f"{rows}: {', '.join(shapes)}; {self.computed_over_real:.3f} computed tokens per token of a conversation"]
+        if self._replay is not None:
+            lines += _replay_notes(self._replay, len(self.index))
         if self.data.deal_window:
             kind = " of one modality" if self.data.order == "modality_length" else ""
             lines.append(
@@ -258,15 +261,37 @@ def _first(names: Sequence[str], count: int = 4) -> str:
     return f"{shown} and {len(names) - count} more" if len(names) > count else shown
 
 
-def _read_replay(path: str, size: int) -> list[Int64[np.ndarray, " m"]]:
-    """A list of sample positions, used in every epoch, or one such list per epoch."""
+def _read_replay(path: str, size: int, epochs: float) -> list[Int64[np.ndarray, " m"]]:
+    """A list of sample positions, used in every epoch, or one such list per epoch; a position may come twice, as in the reference's
+    recorded orders, and others not at all (`BatchPlan.notes` counts them)."""
     values = files.read_json(path)
-    epochs = values if isinstance(values, list) and values and isinstance(values[0], list) else [values]
-    orders = []
-    for values in epochs:
-        if not isinstance(values, list) or not values or not all(type(i) is int and 0 <= i < size for i in values):
-            raise errors.UserError(f"{path}: must be a JSON list of sample positions from 0 to {size - 1}, or one list per epoch")
-        orders.append(np.asarray(values, np.int64))
-    if len({len(values) for values in orders}) > 1:
+    if not isinstance(values, list) or not values:
+        raise errors.UserError(f"{path}: must hold a JSON list of sample positions, or one list per epoch, not {files.kind(values)}")
+    orders = [_replayed(each, size, path) for each in (values if isinstance(values[0], list) else [values])]
+    if len({len(each) for each in orders}) > 1:
         raise errors.UserError(f"{path}: every epoch must have the same number of samples")
+    if 1 < len(orders) < math.ceil(epochs):
+        raise errors.UserError(
+            f"{path}: {len(orders)} orders for config.optimizer.epochs={epochs:g}: give one for each epoch, or one for all"
+        )
     return orders
+
+
+def _replay_notes(orders: Sequence[Int64[np.ndarray, " m"]], size: int) -> list[str]:
+    seen = np.stack([np.bincount(each, minlength=size) for each in orders])
+    never, twice = int((seen == 0).any(0).sum()), int((seen > 1).any(0).sum())
+    if not never and not twice:
+        return []
+    return [f"config.data.replay: of {size:,} conversations {never:,} are left out of an epoch, {twice:,} come more than once in one"]
+
+
+def _replayed(values: Any, size: int, path: str) -> Int64[np.ndarray, " m"]:
+    if not isinstance(values, list) or not values:
+        raise errors.UserError(f"{path}: an epoch's order must be a JSON list of sample positions, not {files.kind(values)}")
+    for i, value in enumerate(values):
+        if type(value) is not int or not 0 <= value < size:
+            raise errors.UserError(
+                f"{path}: entry {i} is {errors.short(value)}; positions are whole numbers from 0 to {size - 1}, as the sources hold"
+                f" {size} conversations"
+            )
+    return np.asarray(values, np.int64)

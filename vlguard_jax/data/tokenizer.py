@@ -6,7 +6,7 @@ transformers tokenizers give other ids for the same text, so the few rules it ad
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 import dataclasses
 import functools
 import hashlib
@@ -18,26 +18,14 @@ from typing import Any
 import sentencepiece
 
 from vlguard_jax import errors
-from vlguard_jax import files
+from vlguard_jax.data import added_tokens
 from vlguard_jax.data import words
 
 # A serialized protobuf may be followed by another one to be merged into it: normalizer_spec.add_dummy_prefix = false.
 _NO_DUMMY_PREFIX = b"\x1a\x02\x18\x00"
 
-# llava-hf folders add these two after the vocabulary. The reference tokenizer does not know them: a picture is IMAGE_TOKEN,
-# a literal "<image>" in text without pictures is plain text. Leaving them out gives both layouts the same ids.
-_HF_ONLY = ("<image>", "<pad>")
-
-
-@dataclasses.dataclass(frozen=True)
-class AddedToken:
-    """A token that is cut out of the text before sentencepiece sees it."""
-
-    text: str
-    id: int
-    special: bool
-    lstrip: bool = False
-    rstrip: bool = False
+# Rows of embedding and head without a token: more of them are no padding, the tokenizer is another model's.
+_MOST_UNUSED_SHARE, _MOST_UNUSED = 0.1, 64
 
 
 class Tokenizer:
@@ -48,28 +36,33 @@ class Tokenizer:
       legacy: transformers' flag; False means that text right after a special token gets no space piece.
       bos_id, eos_id, unk_id: special ids. pad_id: LLaVA pads with unk (llava/train/train.py:886-904).
       vocab_size: number of sentencepiece pieces; added tokens come after.
+      added: added and special tokens by their text.
+      size: 1 + the largest id, so the rows that a model needs. unsupported: see `added_tokens.Settings`.
       fingerprint: sha256 over everything that decides ids (the model file, `legacy`, added tokens).
     """
 
-    def __init__(self, folder: pathlib.Path, model: bytes, legacy: bool, special: Mapping[str, str], added: Iterable[AddedToken]):
-        self.folder = folder
-        self.legacy = legacy
+    def __init__(self, folder: pathlib.Path, model: bytes, settings: added_tokens.Settings):
+        """Raises UserError: a special token is not in the vocabulary, or an added one has the id of another piece."""
+        self.folder, self.unsupported = folder, settings.unsupported
+        self.legacy = legacy = settings.legacy
         self._pieces = _processor(model if legacy else model + _NO_DUMMY_PREFIX)
         self._bare = _processor(model + _NO_DUMMY_PREFIX) if legacy else self._pieces
         self.vocab_size = int(self._pieces.GetPieceSize())
-        beyond = {token.text: token for token in added}
-        self.bos_id, self.eos_id, self.unk_id = (self._special_id(special[name], beyond) for name in ("bos", "eos", "unk"))
+        beyond = {token.text: token for token in settings.added}
+        self._check_added(settings.added)
+        own = {name: self._special_id(text, name, beyond) for name, text in settings.special.items()}
+        self.bos_id, self.eos_id, self.unk_id = (own[name] for name in ("bos", "eos", "unk"))
         self.pad_id = self.unk_id
-        own = {special["bos"]: self.bos_id, special["eos"]: self.eos_id, special["unk"]: self.unk_id}
-        self._added = beyond | {text: AddedToken(text, id_, special=True) for text, id_ in own.items()}
-        self._text_of = {token.id: token for token in self._added.values()}
-        self._special = frozenset(token.text for token in self._added.values() if token.special)
-        longest_first = sorted(self._added, key=len, reverse=True)
+        self.added = beyond | {text: added_tokens.AddedToken(text, own[name], special=True) for name, text in settings.special.items()}
+        self._text_of = {token.id: token for token in self.added.values()}
+        self.size = max(self.vocab_size, *(id_ + 1 for id_ in self._text_of))
+        self._special = frozenset(token.text for token in self.added.values() if token.special)
+        longest_first = sorted(self.added, key=len, reverse=True)
         self._split = re.compile("(" + "|".join(re.escape(text) for text in longest_first) + ")")
-        self._unk_text = special["unk"]
+        self._unk_text = settings.special["unk"]
         self._unk_length = len(self._bare.EncodeAsIds(self._unk_text))
         self._by_word = words.WordEncoder(self._encode_bare) if words.separable(model) else None
-        decisive = [legacy, sorted(dataclasses.astuple(token) for token in self._added.values())]
+        decisive = [legacy, sorted(dataclasses.astuple(token) for token in self.added.values())]
         self.fingerprint = hashlib.sha256(model + json.dumps(decisive, ensure_ascii=True).encode()).hexdigest()
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -95,7 +88,11 @@ class Tokenizer:
         return ids + (body[1:] if lone_space else body)
 
     def decode(self, ids: Iterable[int], skip_special: bool = True) -> str:
-        """Text of `ids`, spaces as the reference leaves them: none in front of the first piece, nothing stripped at the end."""
+        """Text of `ids`, spaces as the reference leaves them: none in front of the first piece, nothing stripped at the end.
+
+        Raises:
+          UserError: an id without a token, which a model can write whose embedding has more rows than the tokenizer tokens.
+        """
         parts: list[str] = []
         pieces: list[str] = []
         for id_ in ids:
@@ -106,13 +103,37 @@ class Tokenizer:
                 parts += [text for text in [self._join(pieces)] if text] + [token.text]
                 pieces = []
             else:
-                pieces.append(token.text if token is not None else self._pieces.IdToPiece(int(id_)))
+                pieces.append(token.text if token is not None else self._piece(int(id_)))
         if pieces:
             parts.append(self._join(pieces))
         return " ".join(parts)
 
-    def _special_id(self, text: str, beyond: Mapping[str, AddedToken]) -> int:
-        return beyond[text].id if text in beyond else int(self._pieces.PieceToId(text))
+    def _check_added(self, added: Iterable[added_tokens.AddedToken]) -> None:
+        for token in added:
+            if token.id < self.vocab_size and (piece := self._pieces.IdToPiece(token.id)) != token.text:
+                raise errors.UserError(
+                    f"{self.folder}: the added token {errors.short(token.text)} has the id {token.id}, which is {piece!r} in"
+                    f" tokenizer.model; added tokens start at {self.vocab_size:,}: correct added_tokens.json or tokenizer_config.json"
+                )
+
+    def _special_id(self, text: str, name: str, beyond: dict[str, added_tokens.AddedToken]) -> int:
+        if text in beyond:
+            return beyond[text].id
+        id_ = int(self._pieces.PieceToId(text))
+        if self._pieces.IdToPiece(id_) != text:  # sentencepiece gives the id of the unknown token
+            raise errors.UserError(
+                f"{self.folder}: {name}_token is {errors.short(text)}, which neither tokenizer.model nor added_tokens.json holds:"
+                " name the one that the model was trained with"
+            )
+        return id_
+
+    def _piece(self, id_: int) -> str:
+        if not 0 <= id_ < self.vocab_size:
+            raise errors.UserError(
+                f"{self.folder}: the model wrote the token {id_:,}, and there is none beyond {self.size - 1:,}: the tokenizer is another"
+                " model's, or the rows that pad the model's vocabulary were trained; copy the tokenizer that the model was trained with"
+            )
+        return self._pieces.IdToPiece(id_)
 
     def _is_special(self, id_: int) -> bool:
         return id_ in self._text_of and self._text_of[id_].special
@@ -122,11 +143,11 @@ class Tokenizer:
         parts = self._split.split(text)  # text, token, text, token, ..., text
         for i, part in enumerate(parts):
             if i % 2:
-                ids.append(self._added[part].id)
+                ids.append(self.added[part].id)
                 continue
-            if i and self._added[parts[i - 1]].rstrip:
+            if i and self.added[parts[i - 1]].rstrip:
                 part = part.lstrip()
-            if i + 1 < len(parts) and self._added[parts[i + 1]].lstrip:
+            if i + 1 < len(parts) and self.added[parts[i + 1]].lstrip:
                 part = part.rstrip()
             ids += self._encode_plain(part) if part else []
         return ids
@@ -167,50 +188,57 @@ def _processor(model: bytes) -> sentencepiece.SentencePieceProcessor:
     return processor
 
 
-@functools.lru_cache(maxsize=8)
 def load_tokenizer(folder: str | pathlib.Path) -> Tokenizer:
-    """Read `tokenizer.model`, `tokenizer_config.json`, `special_tokens_map.json` and `added_tokens.json` of a checkpoint folder.
-
-    A missing `legacy` key means True, as in transformers 4.37.2 (tokenization_llama.py:163-171).
+    """The tokenizer of a checkpoint folder: its `tokenizer.model`, and the files beside it (data/added_tokens.py).
 
     Raises:
-      UserError: no tokenizer.model in the folder, an unreadable file, or a setting that the reference never uses.
+      UserError: as `read`, or a setting that the reference never uses.
+    """
+    found = read(folder)
+    if found.unsupported:
+        raise errors.UserError(found.unsupported)
+    return found
+
+
+@functools.lru_cache(maxsize=8)
+def read(folder: str | pathlib.Path) -> Tokenizer:
+    """The tokenizer of a folder that may be for another program than this one.
+
+    Raises:
+      UserError: no tokenizer.model in the folder, an unreadable file, or ids that contradict each other.
     """
     folder = pathlib.Path(folder)
     path = folder / "tokenizer.model"
     if not path.is_file():
         raise errors.UserError(f"{folder} has no tokenizer.model: copy it from the checkpoint that the model was trained from")
-    config = _read_json(folder / "tokenizer_config.json")
-    for key, wanted in (("add_bos_token", True), ("add_eos_token", False)):
-        if config.get(key, wanted) is not wanted:
-            raise errors.UserError(f"{folder / 'tokenizer_config.json'}: {key} must be {json.dumps(wanted)}, as in LLaVA")
-    named = {**config, **_read_json(folder / "special_tokens_map.json")}
-    special = {name: _content(named.get(f"{name}_token", default)) for name, default in _DEFAULTS.items()}
-    legacy = config.get("legacy")
+    settings = added_tokens.read(folder)
     try:
-        added = _added_tokens(config, _read_json(folder / "added_tokens.json"), named)
-        return Tokenizer(folder, path.read_bytes(), True if legacy is None else bool(legacy), special, added)
+        return Tokenizer(folder, path.read_bytes(), settings)
     except (RuntimeError, OSError) as e:
         raise errors.UserError(f"{path} is not a sentencepiece model ({e}): copy it again") from e
 
 
-_DEFAULTS = {"bos": "<s>", "eos": "</s>", "unk": "<unk>"}
+def check_rows(tokenizer: Tokenizer, rows: int) -> None:
+    """Every id of `tokenizer` must have its row among the `rows` of a model's embedding and head, where JAX would take the last row for
+    an id beyond them; and few rows may have no id.
 
-
-def _read_json(path: pathlib.Path) -> dict[str, Any]:
-    return files.read_object(path) if path.is_file() else {}
-
-
-def _content(token: str | Mapping[str, Any]) -> str:
-    return token if isinstance(token, str) else token["content"]
-
-
-def _added_tokens(config: Mapping[str, Any], added: Mapping[str, int], named: Mapping[str, Any]) -> list[AddedToken]:
-    special = {_content(token) for token in named.get("additional_special_tokens", ())}
-    tokens = {text: AddedToken(text, id_, special=text in special) for text, id_ in added.items()}
-    for id_, entry in config.get("added_tokens_decoder", {}).items():
-        if entry.get("single_word"):
-            raise errors.UserError(f"tokenizer_config.json: added token {entry['content']!r} is single_word, which is not supported")
-        flags = {key: bool(entry.get(key)) for key in ("special", "lstrip", "rstrip")}
-        tokens[entry["content"]] = AddedToken(entry["content"], int(id_), **flags)
-    return [token for text, token in tokens.items() if text not in _HF_ONLY]
+    Raises:
+      UserError: it is not so; both sizes are named.
+    """
+    copy = "copy the tokenizer that this model was trained with"
+    if tokenizer.vocab_size > rows:
+        raise errors.UserError(
+            f"{tokenizer.folder}: tokenizer.model has {tokenizer.vocab_size:,} pieces, the model {rows:,} rows for them: {copy}"
+        )
+    beyond = sorted((token.id, text) for text, token in tokenizer.added.items() if token.id >= rows)
+    if beyond:
+        id_, text = beyond[0]
+        raise errors.UserError(
+            f"{tokenizer.folder}: the token {errors.short(text)} has the id {id_:,}, the model {rows:,} rows, for ids up to {rows - 1:,}:"
+            f" {copy}, or take the token out of added_tokens.json and tokenizer_config.json"
+        )
+    if rows - tokenizer.size > max(_MOST_UNUSED, _MOST_UNUSED_SHARE * rows):
+        raise errors.UserError(
+            f"{tokenizer.folder}: the tokenizer has {tokenizer.size:,} tokens, the model {rows:,} rows for them, which is more than padding"
+            f" adds: {copy}"
+        )

@@ -1,0 +1,105 @@
+"""Which ids and positions a model has: those that come with a checkpoint are looked at before a weight is read."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+import pathlib
+from typing import Any
+
+from vlguard_jax import errors
+from vlguard_jax import files
+from vlguard_jax.checkpoints import checkpoint
+from vlguard_jax.checkpoints import model_config
+from vlguard_jax.data import added_tokens
+from vlguard_jax.data import tokenizer as tokenizer_lib
+
+NAMED = ("bos_token_id", "eos_token_id", "pad_token_id")
+CONFIG, GENERATION = "config.json", "generation_config.json"
+
+
+def check(folder: pathlib.Path, rows: int, extras: Mapping[str, Any]) -> None:
+    """Look at the tokenizer in `folder`, if there is one, and at the ids named in the configs (`Checkpoint.extras`). rows: V.
+
+    Raises:
+      UserError: an id has no row in the model; both sizes are named.
+    """
+    if (folder / "tokenizer.model").is_file():
+        tokenizer_lib.check_rows(tokenizer_lib.read(folder), rows)
+    elif (folder / "tokenizer.json").is_file():
+        _check_fast(folder / "tokenizer.json", rows)
+    config = extras.get("config") or {}
+    sizes = [part.get("vocab_size") for part in (config, config.get("text_config") or {})]
+    stored = max([rows, *(size for size in sizes if type(size) is int)])
+    for file, key, value in _named(extras):
+        padding = key == "pad_token_id"  # never an index here; -1 where Llama's first configs have none, llava-hf's has no row everywhere
+        lowest, behind = (-1, len(added_tokens.HF_ONLY)) if padding else (0, 0)
+        for id_ in value if isinstance(value, list) else [value]:
+            if type(id_) is not int or not lowest <= id_ < stored + behind:
+                raise errors.UserError(
+                    f"{folder}: {key}={errors.short(id_)} of {file} is not one of the model's {stored:,} rows: correct it"
+                )
+
+
+def answering(model: checkpoint.Checkpoint) -> tokenizer_lib.Tokenizer:
+    """The tokenizer of a model that is to answer: its end token is the one that other programs end answers with, the one named in
+    generation_config.json or else in config.json.
+
+    Raises:
+      UserError: it is not, or the tokenizer cannot be read.
+    """
+    found = tokenizer_lib.load_tokenizer(model.tokenizer_folder)
+    named = {file: value for file, key, value in _named(model.extras) if key == "eos_token_id"}
+    file = GENERATION if GENERATION in named else CONFIG
+    value = named.get(file, found.eos_id)
+    if (value if isinstance(value, list) else [value]) != list(found.stop_ids):
+        raise errors.UserError(
+            f"{found.folder}: answers end with {found.eos_text}, token {found.eos_id}, by the tokenizer, and {file} has"
+            f" eos_token_id={errors.short(value)}: make the files agree with what the model was trained with"
+        )
+    return found
+
+
+def context(extras: Mapping[str, Any]) -> int | None:
+    """Positions that a model was made for, from `Checkpoint.extras`; LlamaConfig's default where its config names none, None without one.
+
+    A linear scaling stretches max_position_embeddings; Vicuna's long models leave it as it was and name max_sequence_length.
+
+    Raises:
+      UserError: one of them is no positive number.
+    """
+    config = extras.get("config")
+    if not config:
+        return None
+    where = f"config.json of {extras.get('source', 'the model')}"
+    text = {"max_position_embeddings": 2048, **{k: v for k, v in (config.get("text_config") or config).items() if v is not None}}
+    positions = model_config.positive(text, "max_position_embeddings", where)
+    _, scaling = model_config.rope(text, where)
+    stretched = int(positions * scaling.factor) if scaling is not None and scaling.kind == "linear" else positions
+    return max(stretched, model_config.positive({"max_sequence_length": 1, **text}, "max_sequence_length", where))
+
+
+def _named(extras: Mapping[str, Any]) -> Iterator[tuple[str, str, Any]]:
+    """(file, key, value) of the special ids in the configs, the part's behind the whole's."""
+    config = extras.get("config") or {}
+    places = ((CONFIG, config), (CONFIG, config.get("text_config") or {}), (GENERATION, extras.get("generation_config") or {}))
+    for file, place in places:
+        for key in NAMED:
+            if place.get(key) is not None:
+                yield file, key, place[key]
+
+
+def _check_fast(path: pathlib.Path, rows: int) -> None:
+    """A vocabulary for other programs than this one, which travels with an export."""
+    found = files.read_object(path)
+    try:
+        vocabulary = found["model"]["vocab"]
+        ids = dict(vocabulary) if isinstance(vocabulary, dict) else {entry[0]: i for i, entry in enumerate(vocabulary)}
+        ids |= {token["content"]: token["id"] for token in found.get("added_tokens") or ()}
+    except (KeyError, TypeError, IndexError, AttributeError) as e:
+        raise errors.UserError(f"{path}: not a vocabulary of the tokenizers library: copy it again, or leave it out") from e
+    for text, id_ in ids.items():
+        if text not in added_tokens.HF_ONLY and (type(id_) is not int or not 0 <= id_ < rows):
+            raise errors.UserError(
+                f"{path}: the token {errors.short(text)} has the id {errors.short(id_)}, the model {rows:,} rows: copy the tokenizer that"
+                " this model was trained with"
+            )
