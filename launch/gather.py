@@ -130,6 +130,7 @@ def _mean(label: str, subset: str, rows: Sequence[Row]) -> Row:
     marked = {name: any(row.get(name) for row in rows) for name in ("stand_in",)}
     first = {"first_n": max(row.get("first_n") or 0 for row in rows), "n_invalid": sum(row.get("n_invalid") or 0 for row in rows)}
     first |= {"n_cut": sum(row.get("n_cut") or 0 for row in rows), "n_answers": sum(sizes)}
+    first["n_too_long"] = max(row.get("n_too_long") or 0 for row in rows)
     return {"mean": mean, "ci_low": min(low, least), "ci_high": max(high, most), "n": sizes[0], **marked, **first}
 
 

@@ -35,13 +35,12 @@ def as_model(checkpoint: checkpoint_lib.Checkpoint, config: settings_lib.EvalCon
     """A checkpoint in memory with an engine behind it, built when the first answer is wanted."""
     import jax
 
-    from vlguard_jax.data import tokenizer as tokenizer_lib
+    from vlguard_jax.checkpoints import vocabulary
     from vlguard_jax.generation import engine
     from vlguard_jax.safety import model as model_lib
 
     precision = settings_lib.on_backend(config.precision, jax.default_backend())
-    tokenizer = tokenizer_lib.load_tokenizer(checkpoint.tokenizer_folder)
-    build = functools.partial(engine.of_checkpoint, checkpoint, tokenizer, config, precision)
+    tokenizer = vocabulary.answering(checkpoint)
     return model_lib.Model(
         name=config.model_name or pathlib.PurePath(config.model.path).name,
         weights_sha256=checkpoint.weights_sha256,
@@ -49,7 +48,8 @@ def as_model(checkpoint: checkpoint_lib.Checkpoint, config: settings_lib.EvalCon
         tokenizer=tokenizer,
         vision=checkpoint.config.vision,
         dtype=precision,
-        engine=functools.cache(build),
+        engine=functools.cache(functools.partial(engine.of_checkpoint, checkpoint, tokenizer, config, precision)),
+        context=vocabulary.context(checkpoint.extras),
     )
 
 

@@ -170,6 +170,61 @@ def test_bad_prompts_are_one_clear_line() -> None:
         _answer([], batch=0)
 
 
+def test_ids_beyond_the_model_are_refused() -> None:
+    rows = tiny.CONFIG.text.vocab_size
+    for ids, message in (
+        ([1, rows], f"token {rows} is not one of the model's"),
+        ([1, -3], "token -3"),
+        ([1, types.IMAGE_TOKEN], "0 pictures for 1"),
+    ):
+        with pytest.raises(errors.UserError, match=f"prompt x: .*{message}"):
+            _answer([types.Prompt("x", np.asarray(ids, np.int32))], batch=1)
+    for stop in (rows, -1):
+        with pytest.raises(errors.UserError, match=f"stop_ids and pad_id: the token {stop}"):
+            _answer([], batch=1, stop=(stop,))
+
+
+def test_long_prompts_share_less_room(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Six prompts, one of them long: it is asked alone, and all answers are those of single batches."""
+    monkeypatch.setattr(engine, "FULL_LENGTH", 64)
+    rng = np.random.default_rng(2)
+    prompts = [types.Prompt(f"p{i}", rng.integers(3, 50, n).astype(np.int32)) for i, n in enumerate((10, 20, 300, 30, 64, 40))]
+    shapes = []
+
+    class Watched(engine.Engine):
+        def _start(self, samples):
+            shapes.append((self._rows_for(max(len(s.tokens) for s in samples)), sorted(len(s.tokens) for s in samples)))
+            return super()._start(samples)
+
+    built = Watched(
+        tiny.CONFIG, PARAMS, settings=config.DecodeSettings(3, 0, 8), precision=FP32, stop_ids=(2,), pad_id=0,
+        mesh=config.MeshSettings(data=1, fsdp=1, tensor=8),
+    )  # fmt: skip
+    answers = {g.id: g.ids.tolist() for g in built.generate(prompts)}
+    assert shapes == [(8, [10, 20, 30, 40, 64]), (1, [300])]
+    assert answers == {k: v.ids.tolist() for k, v in _answer(prompts, batch=1, max_new=3).items()}
+    assert [built._rows_for(n) for n in (1, 64, 65, 128, 129, 10**6)] == [8, 8, 2, 2, 1, 1]
+
+
+def test_a_failure_keeps_the_answers_before_it() -> None:
+    class Failing(engine.Engine):
+        def _start(self, samples):
+            if max(len(s.tokens) for s in samples) > 40:
+                raise RuntimeError("RESOURCE_EXHAUSTED: out of memory")
+            return super()._start(samples)
+
+    built = Failing(
+        tiny.CONFIG, PARAMS, settings=config.DecodeSettings(2, 0, 2), precision=FP32, stop_ids=(2,), pad_id=0,
+        mesh=config.MeshSettings(data=1, fsdp=1, tensor=8),
+    )  # fmt: skip
+    prompts = [types.Prompt(f"p{n}", np.full(n, 7, np.int32)) for n in (50, 5, 6, 7, 8)]
+    seen = []
+    with pytest.raises(RuntimeError, match="RESOURCE_EXHAUSTED"):
+        for generation in built.generate(prompts):
+            seen.append(generation.id)
+    assert seen == ["p5", "p6", "p7", "p8"]
+
+
 @pytest.mark.parametrize("compute", ["bf16", "fp16"])
 def test_half_precision_answers(compute: str) -> None:
     """Weights, cache and products in half precision give whole answers; the first token is the fp32 one where it is clear."""

@@ -170,6 +170,18 @@ def build(
     )
 
 
+def check_lengths(mixture: Mixture, context: int | None) -> None:
+    """Raise UserError if a conversation has more tokens, pictures included, than the model has positions (None: not known)."""
+    beyond = np.flatnonzero(mixture.index.length > (context or np.inf))
+    if len(beyond):
+        first = int(beyond[0])
+        raise errors.UserError(
+            f"{mixture.record(first).origin}: {mixture.index.length[first]:,} tokens, and the model has {context:,} positions"
+            f" (max_position_embeddings), as with {len(beyond):,} conversations in all; set config.data.max_len={context} to cut them"
+            f" there (now {mixture.tokenization.max_len}), or take them out"
+        )
+
+
 def write_drops(drops: Sequence[Drop], path: str | pathlib.Path) -> None:
     """List what was left out, one JSON line each."""
     files.write_text(pathlib.Path(path), "".join(json.dumps({"schema": 1, **dataclasses.asdict(drop)}) + "\n" for drop in drops))

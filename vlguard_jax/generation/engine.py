@@ -29,6 +29,7 @@ from vlguard_jax.parallel import mesh as mesh_lib
 from vlguard_jax.parallel import rules
 
 LENGTH_MULTIPLE = 64  # prompts are padded to a multiple of this, so that few programs are compiled
+FULL_LENGTH = 1024  # tokens of a prompt up to which a batch has all its rows
 WINDOW = 16  # batches that are read ahead and sorted by length
 
 
@@ -59,6 +60,7 @@ class Engine:
     ):
         if settings.max_new_tokens < 1 or settings.batch_size < 1:
             raise errors.UserError("config.decode.max_new_tokens and config.decode.batch_size must be at least 1")
+        _check_ids(np.asarray([*stop_ids, pad_id], np.int64), config.text.vocab_size, "stop_ids and pad_id")
         self._config, self._settings = config, settings
         self._mesh = _mesh(mesh)
         shards = mesh_lib.row_shards(self._mesh)
@@ -79,15 +81,21 @@ class Engine:
         """Answer every prompt once, in an order of the engine's choosing; reads `prompts` a window at a time.
 
         Raises:
-          UserError: a prompt with pictures for a model without a tower, or pictures of another size.
+          UserError: a prompt with pictures for a model without a tower, pictures of another size or more or fewer than the prompt has
+            places for, or an id that is not the model's.
         """
         before: tuple[list[str], sampler.Answers] | None = None
-        for ids, samples in self._batches(prompts):
-            answers = self._start(samples)
-            # The device works on this batch while the caller looks at the one before.
+        try:
+            for ids, samples in self._batches(prompts):
+                answers = self._start(samples)
+                # The device works on this batch while the caller looks at the one before.
+                ready, before = before, (ids, answers)
+                if ready is not None:
+                    yield from _generations(*ready)
+        except Exception:  # a broken picture, no memory: what is answered is not lost
             if before is not None:
                 yield from _generations(*before)
-            before = ids, answers
+            raise
         if before is not None:
             yield from _generations(*before)
 
@@ -97,9 +105,20 @@ class Engine:
         while window := list(itertools.islice(remaining, WINDOW * self._rows)):
             samples = [self._expand(p) for p in window]
             order = sorted(range(len(window)), key=lambda i: (samples[i].num_pictures, len(samples[i].tokens)))
-            for start in range(0, len(order), self._rows):
-                chosen = order[start : start + self._rows]
+            while order:
+                longest = itertools.accumulate((len(samples[i].tokens) for i in order[: self._rows]), max)
+                count = sum(taken < self._rows_for(tokens) for taken, tokens in enumerate(longest))
+                chosen, order = order[:count], order[count:]
                 yield [window[i].id for i in chosen], [samples[i] for i in chosen]
+
+    def _rows_for(self, tokens: int) -> int:
+        """Rows of a batch whose longest prompt has `tokens` tokens: all, or a half, a quarter, ... of them, so that its attention scores
+        take no more room than those of a whole batch of FULL_LENGTH; at least one for each row shard."""
+        shards = mesh_lib.row_shards(self._mesh)
+        each, padded = self._rows // shards, _padded(tokens)
+        while each > 1 and each * shards * padded**2 > self._rows * FULL_LENGTH**2:
+            each //= 2
+        return each * shards
 
     def _expand(self, prompt: types.Prompt) -> batches.Sample:
         vision = self._config.vision
@@ -107,6 +126,9 @@ class Engine:
             raise errors.UserError(f"prompt {prompt.id} has pictures, but the model has no vision tower; choose a LLaVA checkpoint")
         if vision is not None and any(image.shape[0] != vision.image_size for image in prompt.images):
             raise errors.UserError(f"prompt {prompt.id}: pictures must be {vision.image_size} pixels a side")
+        _check_ids(prompt.ids[prompt.ids != types.IMAGE_TOKEN], self._config.text.vocab_size, f"prompt {prompt.id}")
+        if (places := int((prompt.ids == types.IMAGE_TOKEN).sum())) != len(prompt.images):
+            raise errors.UserError(f"prompt {prompt.id}: {len(prompt.images)} pictures for {places} places in the text")
         tokens = types.Tokens(prompt.ids, np.full(len(prompt.ids), types.IGNORE_LABEL, np.int32))
         patches = [vision.num_patches if vision else 0] * len(prompt.images)
         expanded = batches.expand(tokens, patches, None, None)
@@ -117,16 +139,17 @@ class Engine:
         vision = self._config.vision
         longest = max(len(s.tokens) for s in samples)
         most_pictures = max(s.num_pictures for s in samples)
-        rows = [[s] for s in samples] + [[]] * (self._rows - len(samples))
+        count = self._rows_for(longest)
+        rows = [[s] for s in samples] + [[]] * (count - len(samples))
         batch = batches.collate(
             rows,
             [[0.0] * len(row) for row in rows],
-            row_len=-(-longest // LENGTH_MULTIPLE) * LENGTH_MULTIPLE,
-            num_images=self._rows * most_pictures,
+            row_len=_padded(longest),
+            num_images=count * most_pictures,
             patches=vision.num_patches if vision else 0,
             image_size=vision.image_size if vision else 1,
         )
-        last = np.asarray([len(s.tokens) - 1 for s in samples] + [-1] * (self._rows - len(samples)), np.int32)
+        last = np.asarray([len(s.tokens) - 1 for s in samples] + [-1] * (count - len(samples)), np.int32)
         place = mesh_lib.row_sharding(self._mesh)
         placed = jax.tree.map(lambda x: mesh_lib.put(x, place), (batch, last))
         return self._answer(self._params, *placed)
@@ -152,6 +175,16 @@ def _generations(names: list[str], answers: sampler.Answers) -> Iterator[types.G
     ids, length, stopped = jax.device_get(answers)
     for i, name in enumerate(names):
         yield types.Generation(name, np.asarray(ids[i, : length[i]], np.int32), "stop" if stopped[i] else "length")
+
+
+def _padded(tokens: int) -> int:
+    return -(-tokens // LENGTH_MULTIPLE) * LENGTH_MULTIPLE
+
+
+def _check_ids(ids: np.ndarray, rows: int, what: str) -> None:
+    """JAX would take the last row for an id beyond it, and count negative ones from the end."""
+    if len(wrong := ids[(ids < 0) | (ids >= rows)]):
+        raise errors.UserError(f"{what}: the token {wrong[0]} is not one of the model's, which has {rows:,} rows")
 
 
 def _mesh(settings: settings_lib.MeshSettings | None) -> jax.sharding.Mesh:

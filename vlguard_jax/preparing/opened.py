@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 import dataclasses
 import pathlib
 import time
+from typing import Any
 
 from rich import console as rich_console
 
@@ -13,6 +15,7 @@ from vlguard_jax import errors
 from vlguard_jax.checkpoints import export
 from vlguard_jax.checkpoints import hub
 from vlguard_jax.checkpoints import sources as checkpoint_sources
+from vlguard_jax.checkpoints import vocabulary
 from vlguard_jax.data import mixtures
 from vlguard_jax.data import plan as plan_lib
 from vlguard_jax.data import sources
@@ -41,7 +44,7 @@ def open_mixture(settings: config.TrainConfig, console: rich_console.Console) ->
       UserError: no model is named or it lacks config or tokenizer, or as `mixtures.build`.
     """
     began = time.perf_counter()
-    model, folder = _model(settings.model)
+    model, folder, extras = _model(settings.model)
     words = tokenizer_lib.load_tokenizer(folder)
     template = templates.get_template(settings.model.template)
     patches = model.vision.num_patches if model.vision else 0
@@ -50,6 +53,7 @@ def open_mixture(settings: config.TrainConfig, console: rich_console.Console) ->
     known = _indices(cache)
     with progress.reading(console) as tell:
         mixture = mixtures.build(settings.data, words, template, patches, tell, image_mode=settings.model.image_mode, image_size=side)
+    mixtures.check_lengths(mixture, vocabulary.context(extras))
     return Opened(mixture, model.vision, time.perf_counter() - began, len(_indices(cache) - known), cache)
 
 
@@ -76,13 +80,14 @@ def _indices(cache: pathlib.Path) -> set[str]:
     return {path.name for path in (cache / "index").glob("*.npz")}
 
 
-def _model(model: config.ModelSettings) -> tuple[model_config.LlavaConfig, pathlib.Path]:
-    """(sizes, folder of the tokenizer) of a checkpoint of any layout."""
+def _model(model: config.ModelSettings) -> tuple[model_config.LlavaConfig, pathlib.Path, Mapping[str, Any]]:
+    """(sizes, folder of the tokenizer, `Checkpoint.extras`) of a checkpoint of any layout."""
     if not model.path:
         raise errors.UserError("config.model.path is empty: name a checkpoint folder or hub id, e.g. --config.model.path=FOLDER")
     folder = hub.resolve(model.path)
     if export.is_export(folder):
         checkpoint_sources.refuse(folder, base=model.base, vision_tower=model.vision_tower, projector=model.projector)
-        return export.sizes(export.read_record(folder))[0], folder
+        record = export.read_record(folder)
+        return export.sizes(record)[0], folder, record["extras"]
     found = checkpoint_sources.make_plan(folder, base=model.base, vision_tower=model.vision_tower, projector=model.projector)
-    return found.config, found.tokenizer_folder
+    return found.config, found.tokenizer_folder, found.extras

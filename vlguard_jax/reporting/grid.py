@@ -207,6 +207,8 @@ def marks(row: Row, column: Column) -> list[str]:
         found.append(f"n = {row['n']}")
     if row.get("first_n"):
         found.append(f"first {row['first_n']} only")
+    if row.get("n_too_long"):
+        found.append(f"{row['n_too_long']} too long, left out")
     if row.get("n_invalid"):
         found.append(f"{row['n_invalid']} invalid")
     if mostly_cut(row):

@@ -40,7 +40,8 @@ def _judges(rows: Sequence[Row]) -> list[str]:
 
 
 def _n(row: Row) -> str:
-    return f"first {row['n']}" if row.get("first_n") else str(row["n"])
+    left_out = f" of {row['n'] + row['n_too_long']}" if row.get("n_too_long") else ""
+    return f"{'first ' if row.get('first_n') else ''}{row['n']}{left_out}"
 
 
 def _pictures(row: Row) -> str:
@@ -99,6 +100,8 @@ def notes(rows: Sequence[Row]) -> list[str]:
     for row in {r["subset"]: r for r in rows if 2 * r.get("n_cut", 0) > r["n"]}.values():
         share = "all" if row["n_cut"] == row["n"] else f"{row['n_cut']} of"
         found.append(f"CUT: {share} {row['n']} answers to {row['subset']} were cut; raise config.decode.max_new_tokens in a new --workdir.")
+    if any(r.get("n_too_long") for r in rows):
+        found.append("n of m: the other questions are longer than the model's context and were left out; see skipped.jsonl.")
     if any(r.get("paper") and r["paper"]["p"] is not None for r in rows):
         found.append("reproduced?: Boschloo's exact test of our count against the paper's, yes where p >= 0.05.")
     if any(r.get("paper") and r["paper"]["note"].startswith("impossible") for r in rows):

@@ -28,6 +28,7 @@ class Model:
 
     name: shown in tables. fingerprint: hash of all that makes its answers (weights, sizes, adapters). vision: None for a plain
     language model. dtype: number format of computation. engine: makes the engine; called only if an answer is missing.
+    context: positions that the model was made for, None where nothing tells.
     """
 
     name: str
@@ -37,6 +38,7 @@ class Model:
     vision: model_config.VisionConfig | None
     dtype: str
     engine: Callable[[], Engine]
+    context: int | None = None
 
 
 def fingerprint(weights_sha256: str, sizes: model_config.LlavaConfig, lora: model_config.LoraConfig | None) -> str:

@@ -20,6 +20,7 @@ from vlguard_jax.data import templates
 from vlguard_jax.safety import asked as asked_lib
 from vlguard_jax.safety import asr
 from vlguard_jax.safety import baseline as baseline_lib
+from vlguard_jax.safety import lengths
 from vlguard_jax.safety import model as model_lib
 from vlguard_jax.safety import paper
 from vlguard_jax.safety import questions as questions_lib
@@ -40,6 +41,7 @@ FREE = (
     "decode.batch_size",
     "benchmark.subsets",
     "benchmark.limit",
+    "benchmark.on_long_prompt",
     "model_name",
 )
 
@@ -128,7 +130,9 @@ def check_baseline(config: settings_lib.EvalConfig, folder: pathlib.Path, *, gri
     """
     items = check(config) if config.baseline else []
     for part, place in _parts(config, folder) if grid else [(config, folder)]:
-        baseline_lib.read(part, place, items, _judging(config, items))
+        skipped = lengths.read(pathlib.Path(part.baseline)) if part.benchmark.on_long_prompt == "skip" else set()
+        asked = [item for item in items if (item.subset, item.id) not in skipped]  # those are looked at once the prompts are known
+        baseline_lib.read(part, place, asked, _judging(config, items))
 
 
 def _judging(config: settings_lib.EvalConfig, items: Sequence[benchmark_lib.Item]) -> list[baseline_lib.Judging]:
@@ -159,11 +163,11 @@ def evaluate(
       the rows of summary.json, one per judge and subset; in every process of a team.
 
     Raises:
-      UserError: before the first answer; see `check`, `questions`, `baseline.read`, `store.Store` and `workdir`.
+      UserError: before the first answer; see `check`, `questions`, `lengths.split`, `baseline.read`, `store.Store` and `workdir`.
     """
     team = team or Alone()
-    items = check(config)
-    questions = questions_lib.ask(config, model, items)
+    questions, skipped = lengths.split(config, model, questions_lib.ask(config, model, check(config)))
+    items = [q.item for q in questions]
     team.agree({"weights": model.weights_sha256, "questions and pictures": results.sha256("".join(q.key for q in questions))})
     judging = _judging(config, items)
     firsts = benchmark_lib.first_n(benchmarks.get(config.benchmark.name), config.benchmark)
@@ -177,12 +181,12 @@ def evaluate(
         unanswered = kept[0].unanswered(questions)
         questions_lib.check_pictures(unanswered, model, config.model.image_mode)
         workdir_lib.prepare(folder)
-        for notice in kept[0].notices:
+        for notice in (*lengths.write(folder, skipped), *kept[0].notices):
             say(notice)
         return [q.key for q in unanswered]
 
     def judge_all() -> list[asr.Row]:
-        return _judged(config, folder, model, kept[0], judging, questions, before[0], firsts)
+        return _judged(config, folder, model, kept[0], judging, questions, before[0], firsts, skipped)
 
     by_key = {q.key: q for q in questions}
     missing = [by_key[key] for key in team.from_first(open_store)]
@@ -206,6 +210,7 @@ def _judged(
     questions: Sequence[questions_lib.Question],
     baseline: baseline_lib.Verdicts | None,
     firsts: Mapping[str, int | None],
+    skipped: Sequence[lengths.Skipped],
 ) -> list[asr.Row]:
     """Judge what is not judged yet and write summary.json."""
     workdir_lib.claim(folder, config, free=FREE)
@@ -215,6 +220,7 @@ def _judged(
         found = _rows(config, model, judge, measured, read, store.verdicts(judge, read), baseline)
         for row in found:
             row["first_n"] = firsts[row["subset"]]
+            row["n_too_long"] = sum(one.subset == row["subset"] for one in skipped)
             row["n_cut"] = store.cut(q for q in read if q.item.subset == row["subset"])
             row["paper"] = _paper(row, config.paper_row) if config.paper_row and row["subset"] in paper.SIZES else None
         rows += found
@@ -264,13 +270,18 @@ def _answers(config: settings_lib.EvalConfig, model: model_lib.Model, questions:
 
 
 def _in_batches(answers: Iterable[Answered], size: int) -> Iterator[list[Answered]]:
-    """Lists of `size`, the last one shorter."""
+    """Lists of `size`, the last one shorter; what was answered before a failure comes before it, too."""
     batch: list[Answered] = []
-    for answer in answers:
-        batch.append(answer)
-        if len(batch) == size:
+    try:
+        for answer in answers:
+            batch.append(answer)
+            if len(batch) == size:
+                yield batch
+                batch = []
+    except Exception:
+        if batch:
             yield batch
-            batch = []
+        raise
     if batch:
         yield batch
 
@@ -320,6 +331,7 @@ def _paper(row: asr.Row, paper_row: str) -> dict[str, Any]:
         f"asked with pictures={row['image_mode']}": row["image_mode"] != "real",
         "pictures are stand-ins": row["stand_in"],
         f"only the first {row['first_n']}": row["first_n"],
+        f"{row['n_too_long']} questions too long for the model": row["n_too_long"],
         f"the paper counted with {paper.JUDGE}": row["judge"] != paper.JUDGE,
     }
     obstacle = "; ".join(text for text, holds in obstacles.items() if holds)

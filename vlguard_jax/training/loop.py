@@ -27,12 +27,14 @@ from vlguard_jax.checkpoints import checkpoint as checkpoint_lib
 from vlguard_jax.checkpoints import lora
 from vlguard_jax.checkpoints import save
 from vlguard_jax.checkpoints import store as store_lib
+from vlguard_jax.checkpoints import vocabulary
 from vlguard_jax.data import loader
 from vlguard_jax.data import mixtures
 from vlguard_jax.models import llava
 from vlguard_jax.parallel import mesh as mesh_lib
 from vlguard_jax.parallel import processes
 from vlguard_jax.training import feed
+from vlguard_jax.training import learned
 from vlguard_jax.training import metrics
 from vlguard_jax.training import optimizer
 from vlguard_jax.training import program as program_lib
@@ -105,18 +107,22 @@ def train(settings: config.TrainConfig, workdir: str | Path) -> Result:
                 "base_sha256": start.weights_sha256,
                 "stand_in": data.mixture.stand_in,
             }
-            state, last, told = _run(settings, data, program, state, store, workdir, meta)
-        finished = int(state.step) >= data.last_update and not told
+            state, log, told = _run(settings, data, program, state, store, workdir, meta)
+        done = int(state.step)
+        finished = done >= data.last_update and not told
+        if finished:
+            applied = int(optimizer.applied(state.opt_state))
+            _say(console, *learned.after(settings.optimizer, data.total_updates, done, applied, log.in_a_row))
         # 5. The tuned model in a layout that others read.
-        start = _with_provenance(settings, start, data, int(state.step))
+        start = _with_provenance(settings, start, data, done)
         path = _export(settings, start, program, state, workdir / "model", console) if finished else None
-    return Result(int(state.step), finished, last, path)
+    return Result(done, finished, log.last, path)
 
 
 def _say(console: rich_console.Console, *lines: str) -> None:
     """On the terminal of process 0, and in the log of every process."""
-    console.print(*lines, sep="\n", markup=False)
     for line in lines:
+        console.print(line, markup=False)
         logging.getLogger(__name__).info(line)
 
 
@@ -131,6 +137,11 @@ def _introduction(settings: config.TrainConfig, start: checkpoint_lib.Checkpoint
         f"{jax.device_count()} {jax.devices()[0].platform} device(s), {settings.precision.compute}",
     ]
     lines += data.mixture.notes() + data.plan.notes()
+    if (context := vocabulary.context(start.extras)) is not None and settings.data.max_len > context:
+        lines.append(
+            f"config.data.max_len={settings.data.max_len} is beyond the model's {context:,} positions; no conversation is that long"
+        )
+    lines += learned.before(settings.optimizer, data.total_updates, data.last_update)
     if data.mixture.stand_in:
         lines.append("STAND-IN PICTURES: drawn by `prepare --stand_in_images`; this run is a rehearsal, not a result")
     return lines
@@ -226,6 +237,7 @@ class _Log:
         self._seconds = self._waited = 0.0  # of all updates but the first, which compiles
         self._compiled = False
         self.last: dict[str, float] = {}
+        self.in_a_row = 0  # updates that were skipped since the last one that was not
 
     def settle(self) -> None:
         """Wait for the update that is under way and write its metrics."""
@@ -241,6 +253,7 @@ class _Log:
         self._compiled = True
         clock = {"step_seconds": seconds, "tokens_per_second": counted["tokens"] / seconds, "input_wait": waited / seconds}
         self.last = metrics.of_step(jax.device_get(on_device), counted | clock, tuple(self._settings.data.sources))
+        self.in_a_row = self.in_a_row + 1 if self.last["skipped"] else 0
         if self.last["skipped"]:
             self._writer.say(f"update {update}: loss or gradient is not finite; parameters left as they were")
         if update % self._settings.run.log_every == 0 or update == self._last_update:
@@ -269,8 +282,8 @@ def _run(
     store: store_lib.Store,
     workdir: Path,
     meta: dict[str, Any],
-) -> tuple[step_lib.TrainState, dict[str, float], bool]:
-    """Updates to the last one, or to SIGTERM: (state, which is saved, metrics of the last update, whether the signal came)."""
+) -> tuple[step_lib.TrainState, _Log, bool]:
+    """Updates to the last one, or to SIGTERM: (state, which is saved, the log, whether the signal came)."""
     first = done = saved = int(state.step)
     factor = optimizer.cosine_factor(data.total_updates, settings.optimizer.warmup_ratio)
     learning_rates = settings.optimizer.learning_rate * np.asarray(factor(np.arange(data.last_update)))
@@ -300,7 +313,7 @@ def _run(
         if done > saved:
             store.save(done, setup.to_tree(state), meta)
         store.wait()
-    return state, log.last, stop.told
+    return state, log, stop.told
 
 
 def _batches(settings: config.TrainConfig, data: setup.Data, program: program_lib.Program, first: int) -> Iterator[tuple[int, types.Batch]]:

@@ -78,3 +78,8 @@ def build(settings: config.OptimizerSettings, total_updates: int) -> optax.Gradi
     if settings.clip_norm:
         parts.insert(0, clip_like_torch(settings.clip_norm))
     return optax.chain(*parts)
+
+
+def applied(state: optax.OptState) -> jax.Array:
+    """Updates that were not skipped, i32[], from the state of `build`."""
+    return next(part.count for part in state if isinstance(part, optax.ScaleByAdamState))

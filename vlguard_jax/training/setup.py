@@ -17,6 +17,7 @@ from vlguard_jax import errors
 from vlguard_jax import trees
 from vlguard_jax.checkpoints import checkpoint as checkpoint_lib
 from vlguard_jax.checkpoints import load as load_lib
+from vlguard_jax.checkpoints import vocabulary
 from vlguard_jax.data import mixtures
 from vlguard_jax.data import plan as plan_lib
 from vlguard_jax.data import sources
@@ -89,7 +90,7 @@ def load_data(
     `progress` and `problems_file`: see data/mixtures.py.
 
     Raises:
-      UserError: see data/mixtures.py and data/plan.py; or the mesh does not fit the devices.
+      UserError: see data/mixtures.py and data/plan.py; the mesh does not fit the devices; or no token is supervised.
     """
     layout = plan_lib.Layout(rows=settings.run.rows, shards=mesh_lib.row_shards(mesh_lib.build(settings.mesh)))
     words = tokenizer_lib.load_tokenizer(start.tokenizer_folder)
@@ -97,10 +98,15 @@ def load_data(
     vision = start.config.vision
     patches, size = (vision.num_patches, vision.image_size) if vision else (0, 336)
     mixture = mixtures.build(settings.data, words, template, patches, progress, problems_file, settings.model.image_mode, size)
+    mixtures.check_lengths(mixture, vocabulary.context(start.extras))
     cache = sources.cache_folder(settings.data.cache)
     plan = plan_lib.BatchPlan(mixture.index, settings.data, settings.seed, layout, settings.optimizer.epochs, cache)
     last = min(plan.total_steps, settings.optimizer.max_steps or plan.total_steps)
     plan.check(last)
+    if not mixture.index.supervised.any():
+        raise errors.UserError(
+            "config.data.sources: no conversation has a supervised token, so nothing can be learned; look at their answers"
+        )
     return Data(mixture, plan, plan.total_steps, last)
 
 

@@ -1,0 +1,94 @@
+"""Prompts that, with their answers, are longer than the model's context: found before the first answer."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+import dataclasses
+import json
+import pathlib
+
+import numpy as np
+
+from vlguard_jax import config as settings_lib
+from vlguard_jax import errors
+from vlguard_jax import files
+from vlguard_jax import types
+from vlguard_jax.safety import model as model_lib
+from vlguard_jax.safety import questions as questions_lib
+
+SKIPPED = "skipped.jsonl"
+
+
+@dataclasses.dataclass(frozen=True)
+class Skipped:
+    """A question that is not asked. prompt_tokens: with its picture. context: positions of the model."""
+
+    subset: str
+    item_id: str
+    prompt_tokens: int
+    max_new: int
+    context: int
+
+
+def split(
+    config: settings_lib.EvalConfig, model: model_lib.Model, questions: Sequence[questions_lib.Question]
+) -> tuple[list[questions_lib.Question], list[Skipped]]:
+    """(questions to ask, those left out because they do not fit).
+
+    Raises:
+      UserError: one does not fit and `config.benchmark.on_long_prompt` is "error", or a subset has none that fits.
+    """
+    if model.context is None:
+        return list(questions), []
+    new = config.decode.max_new_tokens
+    fitting, skipped = [], []
+    for question in questions:
+        tokens = _tokens(question, model)
+        if tokens + new <= model.context:
+            fitting.append(question)
+        else:
+            skipped.append(Skipped(question.item.subset, question.item.id, tokens, new, model.context))
+    left = {q.item.subset for q in fitting}
+    for one in skipped:
+        what = (
+            f"{one.subset} item {errors.short(one.item_id)}: {one.prompt_tokens:,} tokens and up to {new:,} of the answer"
+            f" (config.decode.max_new_tokens), and the model has {model.context:,} positions (max_position_embeddings)"
+        )
+        if config.benchmark.on_long_prompt == "error":
+            raise errors.UserError(
+                f"{what}, as with {len(skipped):,} of {len(questions):,} questions; shorten or remove them, lower max_new_tokens, or set"
+                ' config.benchmark.on_long_prompt="skip" to leave them out, counted and listed'
+            )
+        if one.subset not in left:
+            raise errors.UserError(f"{what}; no question of {one.subset} fits: leave the subset out of config.benchmark.subsets")
+    return fitting, skipped
+
+
+def _tokens(question: questions_lib.Question, model: model_lib.Model) -> int:
+    pictures = int(np.count_nonzero(question.ids == types.IMAGE_TOKEN))
+    return len(question.ids) + pictures * ((model.vision.num_patches if model.vision else 1) - 1)
+
+
+def write(folder: pathlib.Path, skipped: Sequence[Skipped]) -> list[str]:
+    """List what is left out in `folder`, one JSON line each, and say so; without any there is no such file."""
+    if not skipped:
+        (folder / SKIPPED).unlink(missing_ok=True)
+        return []
+    files.write_text(folder / SKIPPED, "".join(json.dumps({"schema": 1, **dataclasses.asdict(one)}) + "\n" for one in skipped))
+    return [f"{len(skipped):,} questions are too long for the model and are left out, see {folder / SKIPPED}"]
+
+
+def read(folder: pathlib.Path) -> set[tuple[str, str]]:
+    """(subset, id) of what an evaluation in `folder` left out.
+
+    Raises:
+      UserError: the list is broken.
+    """
+    path = folder / SKIPPED
+    if not path.exists():
+        return set()
+    try:
+        lines = [files.parse_json(line, str(path)) for line in files.read_bytes(path).splitlines()]
+        return {(line["subset"], line["item_id"]) for line in lines}
+    except (KeyError, TypeError) as e:
+        raise errors.UserError(f"{path}: not a list of skipped questions; restore it, or evaluate again") from e
