@@ -51,7 +51,8 @@ class SourceSettings:
 
     # "vlguard": train.json, converted with seed 0; "alpaca": text only; "tfds": VLGuard, prepared
     format: Literal["llava", "vlguard", "alpaca", "tfds"] = "llava"
-    # JSON or JSON-lines file; for "vlguard" also a folder that holds train.json; for "tfds" the prepared version's folder
+    # A JSON list, or one JSON object a line, whatever the file's name; for "vlguard" also a folder that holds train.json; for "tfds" the
+    # prepared version's folder
     path: str = ""
     images: str = ""  # picture folder or zip file; a zip file counts as unpacked where it lies
     count: Annotated[int, Range(0, 10**9)] = 0  # a seeded sample of this many conversations; 0: all
@@ -177,7 +178,7 @@ class BenchmarkSettings:
     """One benchmark to answer."""
 
     name: str = "vlguard"
-    path: str = ""  # test.json or its folder; for "prompts" a JSON list of prompts
+    path: str = ""  # test.json or its folder; for "prompts" a JSON list of prompts, or one a line
     images: str = ""
     subsets: tuple[str, ...] = ()  # empty: all that the benchmark has
     limit: Annotated[int, Range(0, 10**9)] = 0  # first so many items of each subset; the table then says so

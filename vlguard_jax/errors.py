@@ -30,9 +30,9 @@ def nearest(name: str, known: object, *, label: str = "known") -> str:
     names = sorted(str(k) for k in known)  # type: ignore[attr-defined]
     close = difflib.get_close_matches(name[:LONGEST_NAME], names, n=1, cutoff=0.5)
     if close:
-        return f"; did you mean '{close[0]}'?"
+        return f"; did you mean {short(close[0])}?"
     more = f" and {len(names) - MOST_NAMES} more" if len(names) > MOST_NAMES else ""
-    return f"; {label}: {', '.join(names[:MOST_NAMES])}{more}"
+    return f"; {label}: {', '.join(name if len(name) <= 100 else f'{name[:100]}...' for name in names[:MOST_NAMES])}{more}"
 
 
 def short(value: object, limit: int = 100) -> str:

@@ -70,10 +70,18 @@ def test_text_only_is_cut_here_and_pictures_are_not(tokenizer):
 
 
 def test_odd_text_voids_the_sample(tokenizer):
-    for answer in ("", "say ASSISTANT: no", "one</s>two", "<unk>"):
-        tokens = conversations.tokenize(stand.record("fox", answer), tokenizer, VICUNA, 2048)
+    for answer, cause in (
+        ("", "turn 2, from 'gpt', is empty"),
+        ("say ASSISTANT: no", "turn 2, from 'gpt', holds 'ASSISTANT:', the mark in front of an answer"),
+        ("one</s>two", "turn 2, from 'gpt', holds '</s>', the mark at the end of an answer"),
+        ("<unk>", "turn 2, from 'gpt', holds text that becomes the unknown token, which is not counted"),
+        (None, "the last question has no answer"),
+    ):
+        record = stand.record("fox", *([] if answer is None else [answer]))
+        tokens = conversations.tokenize(record, tokenizer, VICUNA, 2048)
         assert tokens.mismatch.startswith("WARNING: tokenization mismatch: ")
         assert (tokens.labels == types.IGNORE_LABEL).all()
+        assert conversations.mismatch_cause(record, tokenizer, VICUNA) == cause
 
 
 def test_leading_answer_is_dropped_and_order_is_checked(tokenizer):

@@ -134,7 +134,7 @@ def test_missing_pictures_are_counted_and_listed_at_the_start(tmp_path, tokenize
 
 
 ODD = [
-    (stand.record("fox", "", id="odd"), r"WARNING: tokenization mismatch: 1 vs\. \d+\. \(ignored\)"),
+    (stand.record("fox", "", id="odd"), r"WARNING: tokenization mismatch: 1 vs\. \d+\. \(ignored\): turn 2, from 'gpt', is empty"),
     (stand.record("no tag", "no.", images=("a.png",), id="odd"), r"0 turns with a picture tag, 1 pictures"),
     (stand.record("<image>", "no.", images=("a.png", "b.png"), id="odd"), r"1 turns with a picture tag, 2 pictures"),
     (stand.record("a literal <image>", "no.", id="odd"), r"1 turns with a picture tag, 0 pictures"),

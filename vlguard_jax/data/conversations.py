@@ -67,6 +67,23 @@ def count_tags(record: types.Record) -> int:
     return sum(templates.IMAGE_TAG in text for text in _texts(record))
 
 
+def mismatch_cause(record: types.Record, tokenizer: tokenizer_lib.Tokenizer, template: templates.Template) -> str:
+    """In plain words, why the reference's counts of the tokens of `record` disagree, so that it ignores all labels."""
+    begin = int(record.turns[0].role == ROLES[1])  # a greeting, which is dropped
+    turns = record.turns[begin:]
+    for i, turn in enumerate(turns, begin + 1):
+        where = f"turn {i}, from {turn.role!r},"
+        if not turn.text:
+            return f"{where} is empty"
+        if template.sep2 in turn.text:
+            return f"{where} holds {template.sep2!r}, the mark at the end of an answer"
+        if template.answer_mark in f" {turn.text} ":
+            return f"{where} holds {template.answer_mark.strip()!r}, the mark in front of an answer"
+        if tokenizer.pad_id in tokenizer.encode(turn.text):
+            return f"{where} holds text that becomes the unknown token, which is not counted"
+    return "the last question has no answer" if len(turns) % 2 else "its rounds have other tokens one by one than together"
+
+
 def _texts(record: types.Record) -> list[str]:
     turns: Sequence[types.Turn] = record.turns
     if turns and turns[0].role == ROLES[1]:

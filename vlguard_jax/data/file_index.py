@@ -31,7 +31,7 @@ from vlguard_jax import types
 from vlguard_jax.data import conversations
 from vlguard_jax.data import tokenization as tokenization_lib
 
-VERSION = 2  # of the counts and of the stored file; a change of either makes old files unread
+VERSION = 3  # of the counts and of the stored file; a change of either makes old files unread
 PART = 2000  # records that a process counts at a time
 PARALLEL_FROM = 4 * PART  # fewer records are counted in this process
 MOST_PROCESSES = 16
@@ -197,7 +197,8 @@ def _count(records: Records, tokenization: tokenization_lib.Tokenization) -> dic
                 kind = "pictures" if tags and images else "tag"
                 part["problems"][i] = Problem(kind, record.origin, f"{tags} turns with a picture tag, {len(images)} pictures")
             elif tokens.mismatch is not None:
-                part["problems"][i] = Problem("tokens", record.origin, tokens.mismatch)
+                cause = conversations.mismatch_cause(record, tokenization.tokenizer, tokenization.template)
+                part["problems"][i] = Problem("tokens", record.origin, f"{tokens.mismatch}: {cause}")
         part["ids"].append(id_)
         part["images"].append(images)
         part["categories"].append(category)

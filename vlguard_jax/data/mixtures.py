@@ -104,13 +104,15 @@ class Mixture:
         max_len = self.tokenization.max_len
         full = np.flatnonzero(self.index.length >= max_len)
         if len(full):
-            lines.append(f"{len(full):,} conversations reach max_len={max_len} and end there, the first is {self.index.ids[full[0]]!r}")
+            lines.append(
+                f"{len(full):,} conversations reach max_len={max_len} and end there, the first is {errors.short(self.index.ids[full[0]])}"
+            )
         if unused := self.named_pictures - int(self.index.pictures.sum()):
             lines.append(f"{unused:,} pictures are not used: cut off, or without a tag in the text")
         silent = np.flatnonzero(self.index.supervised == 0)
         if len(silent):
             lines.append(
-                f"{len(silent):,} conversations have no supervised token and teach nothing, the first is {self.index.ids[silent[0]]!r}"
+                f"{len(silent):,} conversations have no supervised token and teach nothing, the first is {errors.short(self.index.ids[silent[0]])}"
             )
         if n := self.repeated_ids:
             whose = "1 id names several conversations" if n == 1 else f"{n:,} ids name several conversations each"

@@ -330,7 +330,7 @@ def _checked(name: str, location: str) -> str:
         return name
     parts = pathlib.PurePosixPath(name).parts
     if not parts or parts[0].startswith("/") or ".." in parts or "\0" in name:
-        raise errors.UserError(f"{location}: picture {name!r} must be a path inside the picture folder")
+        raise errors.UserError(f"{location}: picture {errors.short(name)} must be a path inside the picture folder")
     return "/".join(parts)
 
 

@@ -70,8 +70,9 @@ def _named(found: file_index.FileIndex, path: str, setting: str, name: str) -> n
     wanted = read_ids(path, setting)
     absent = sorted(wanted.difference(found.ids))
     if absent:
-        shared = f" ({absent[0]!r} names several conversations: write {absent[0]}~1, ...)" if absent[0] in found.repeated else ""
-        raise errors.UserError(f"{path}: {len(absent)} of {len(wanted)} ids are not in source {name!r}, the first is {absent[0]!r}{shared}")
+        first = errors.short(absent[0])
+        shared = f" ({first} names several conversations: write {absent[0]}~1, ...)" if absent[0] in found.repeated else ""
+        raise errors.UserError(f"{path}: {len(absent)} of {len(wanted)} ids are not in source {name!r}, the first is {first}{shared}")
     return np.asarray([id_ in wanted for id_ in found.ids])
 
 
@@ -79,7 +80,7 @@ def _in_categories(found: file_index.FileIndex, names: tuple[str, ...], setting:
     known = {part for pair in found.categories for part in pair} - {""}
     for name in names:
         if name not in known:
-            raise errors.UserError(f"{setting}: no record is of category {name!r}{errors.nearest(name, sorted(known))}")
+            raise errors.UserError(f"{setting}: no record is of category {errors.short(name)}{errors.nearest(name, sorted(known))}")
     return np.asarray([bool(set(pair) & set(names)) for pair in found.categories])
 
 

@@ -37,9 +37,9 @@ def check(arguments: list[str], given: Collection[str], values: Mapping[str, Any
     """
     name, *rest = arguments
     if name not in COMMANDS:
-        raise errors.UserError(f"prepare cannot do {name!r}{errors.nearest(name, COMMANDS)}")
+        raise errors.UserError(f"prepare cannot do {errors.short(name)}{errors.nearest(name, COMMANDS)}")
     if rest:
-        raise errors.UserError(f"prepare {name} takes no further argument, but got {rest[0]!r}")
+        raise errors.UserError(f"prepare {name} takes no further argument, but got {errors.short(rest[0])}")
     command = COMMANDS[name]
     for flag in command.needs:
         if flag not in given or not values[flag]:

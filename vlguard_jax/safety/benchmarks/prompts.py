@@ -1,7 +1,7 @@
 """Text-only prompts of one's own: harmless ones, unsafe ones, and the unsafe ones with a suffix that asks for compliance.
 
-One JSON file, a list of {"id", "prompt", "safe": true or false, "category" (optional)}; ids are unique. The suffix attack is the
-paper's (section 2.2, after Wei et al. 2023: the reply is told how to begin).
+One JSON file, a list of {"id", "prompt", "safe": true or false, "category" (optional)}, or one of them a line; ids are unique. The
+suffix attack is the paper's (section 2.2, after Wei et al. 2023: the reply is told how to begin).
 """
 
 from __future__ import annotations
