@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
 
 from absl import flags
 import pytest
@@ -38,3 +40,12 @@ def test_every_number_of_every_program_is_read_so():
     files = [path for folder in folders for path in (source.ROOT / folder).rglob("*.py")]
     assert not [str(path) for path in files if re.search(r"DEFINE_(multi_)?(float|integer)", path.read_text())]
     assert sum(path.read_text().count("cli.define_number(") for path in files) > 20
+
+
+def test_what_the_terminal_cannot_show_is_spelled():
+    """A file's name that is not UTF-8, or a terminal of another encoding."""
+    code = "from vlguard_jax import cli; cli.run(lambda _: print('caf\\xe9 \\udce9'))"
+    for encoding, shown in (("ascii", rb"caf\xe9 \udce9"), ("utf-8", rb"caf" + "\xe9".encode() + rb" \udce9")):
+        env = {"PATH": "/usr/bin:/bin", "PYTHONPATH": str(source.ROOT), "PYTHONIOENCODING": encoding}
+        done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, timeout=source.PATIENCE, check=True)
+        assert done.stdout.strip() == shown and not done.stderr

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import pathlib
@@ -15,6 +16,7 @@ import pytest
 from vlguard_jax import errors
 from vlguard_jax import files
 from vlguard_jax import limits
+from vlguard_jax import machine
 
 CUT = "a cut emoji, or bytes that are not UTF-8; correct the text"
 TAR = b"a.json" + b"\0" * 251 + b"ustar\0" + b"0" * 249
@@ -71,11 +73,24 @@ def test_what_is_no_file_is_named(tmp_path: pathlib.Path) -> None:
         (tmp_path / "pipe", "a pipe or a device, not a file"),
         ("/dev/zero", "a pipe or a device, not a file"),
         (tmp_path / ("x" * 300), "cannot be read: File name too long"),
-        ("a\0b", "cannot be read: embedded null byte"),
     ):
         with pytest.raises(errors.UserError) as error:
             files.read_json(path)
         assert str(error.value) == f"{path}: {message}"
+
+
+def test_a_name_that_no_file_has() -> None:
+    with pytest.raises(errors.UserError, match=r"^'a\\x00b': no name of a file$"):
+        files.read_json("a\0b")
+
+
+def test_a_disk_that_fails_is_no_mistake_of_the_user(tmp_path: pathlib.Path) -> None:
+    """The machine's boundary says whether starting again helps, and about which file."""
+    (tmp_path / "f.json").write_text("{}")
+    with mock.patch("os.fstat", side_effect=OSError(errno.EIO, "Input/output error")), pytest.raises(OSError, match=r"f\.json") as error:
+        files.read_json(tmp_path / "f.json")
+    failed = machine.failure(error.value)
+    assert failed is not None and failed.code == 75 and failed.line.startswith(f"{tmp_path}/f.json: input/output error")
 
 
 def test_a_large_file_is_refused_unread(tmp_path: pathlib.Path) -> None:

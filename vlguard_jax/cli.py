@@ -5,6 +5,7 @@ from __future__ import annotations
 import atexit
 from collections.abc import Callable
 import contextlib
+import io
 import logging
 import os
 import sys
@@ -90,6 +91,8 @@ def run(main: Callable[[list[str]], int | None], *, doc: str | None = None) -> N
     VLGUARD_DEBUG=1 shows every stack trace.
     """
     stopping.install()
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # a name or text that the terminal cannot show ends no command
     debug = os.environ.get("VLGUARD_DEBUG", "") not in ("", "0")
     if not debug:
         logging.getLogger("absl").addFilter(_without_trace)

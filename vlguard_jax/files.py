@@ -13,6 +13,7 @@ from __future__ import annotations
 import codecs
 from collections.abc import Iterator
 import contextlib
+import errno
 import io
 import json
 import math
@@ -71,10 +72,11 @@ def looks_like(head: bytes) -> str:
 
 @contextlib.contextmanager
 def opened(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
-    """The file at `path`, to be read; its failures inside the block come out as a UserError, too.
+    """The file at `path`, to be read.
 
     Raises:
-      UserError: missing, no regular file, or not readable.
+      UserError: missing, no regular file, or not allowed to be read.
+      OSError: the disk fails.
     """
     try:
         file = open(path, "rb", opener=_without_waiting)  # noqa: SIM115 -- closed below
@@ -82,15 +84,20 @@ def opened(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
         raise errors.UserError(f"{path}: no such file") from e
     except IsADirectoryError as e:
         raise errors.UserError(f"{path}: a folder, not a file") from e
-    except (OSError, ValueError) as e:  # ValueError: a name with a null character
-        raise errors.UserError(f"{path}: cannot be read: {getattr(e, 'strerror', None) or e}") from e
+    except ValueError as e:  # a null character
+        raise errors.UserError(f"{errors.short(str(path))}: no name of a file") from e
+    except OSError as e:
+        if e.errno not in (errno.EACCES, errno.EPERM, errno.ENAMETOOLONG, errno.ELOOP, errno.ENXIO):
+            raise
+        raise errors.UserError(f"{path}: cannot be read: {e.strerror}") from e
     with file:
         try:
             if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
                 raise errors.UserError(f"{path}: a pipe or a device, not a file")
             yield file
         except OSError as e:
-            raise errors.UserError(f"{path}: cannot be read: {e.strerror or e}") from e
+            e.filename = e.filename or os.fspath(path)
+            raise
 
 
 def read_bytes(path: str | os.PathLike[str], limit: int = limits.JSON_BYTES) -> bytes:

@@ -112,7 +112,8 @@ class Mixture:
         silent = np.flatnonzero(self.index.supervised == 0)
         if len(silent):
             lines.append(
-                f"{len(silent):,} conversations have no supervised token and teach nothing, the first is {errors.short(self.index.ids[silent[0]])}"
+                f"{len(silent):,} conversations have no supervised token and teach nothing, the first is"
+                f" {errors.short(self.index.ids[silent[0]])}"
             )
         if n := self.repeated_ids:
             whose = "1 id names several conversations" if n == 1 else f"{n:,} ids name several conversations each"
