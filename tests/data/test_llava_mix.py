@@ -87,3 +87,15 @@ def test_the_clean_form_has_247_less(mix, tmp_path, monkeypatch):
     monkeypatch.setattr(llava_mix, "FLAGGED", 2)
     with pytest.raises(errors.UserError, match=r"mix\.json: 31 conversations, the published file has 29"):
         llava_mix.removed(mix, mix, tmp_path / "ids.txt")
+
+
+def test_half_of_a_surrogate_pair_names_its_record(mix, tmp_path):
+    """In an id that would be written."""
+    whole = values()
+    whole[3]["id"] = "half \ud83d pair"
+    mix.write_text(json.dumps(whole))
+    (tmp_path / "clean.json").write_text(json.dumps(whole[:3] + whole[4:]))
+    for call in (lambda: draw(mix, tmp_path / "out", 30), lambda: llava_mix.removed(mix, tmp_path / "clean.json", tmp_path / "x", True)):
+        with pytest.raises(errors.UserError, match=r"record 3: half of a surrogate pair"):
+            call()
+    assert not (tmp_path / "out").exists() and not (tmp_path / "x").exists()

@@ -98,7 +98,7 @@ def removed(mix: pathlib.Path, clean: pathlib.Path, out: pathlib.Path, any_size:
 def _ids_and_hashes(found: json_records.JsonRecords) -> Iterator[tuple[str, bytes]]:
     """Id of every record, and a hash of its content that does not depend on how the JSON is written."""
     for number, raw in enumerate(found.all_raw()):
-        value = json.loads(raw)
+        value = files_lib.parse_json(raw, f"{found.path}: record {number}")
         id_ = str(value.get("id", number)) if isinstance(value, dict) else str(number)
         yield id_, hashlib.blake2b(json.dumps(value, sort_keys=True).encode(), digest_size=16).digest()
 
