@@ -5,6 +5,7 @@ from __future__ import annotations
 import atexit
 from collections.abc import Callable
 import contextlib
+import functools
 import io
 import logging
 import os
@@ -96,6 +97,7 @@ def run(main: Callable[[list[str]], int | None], *, doc: str | None = None) -> N
     debug = os.environ.get("VLGUARD_DEBUG", "") not in ("", "0")
     if not debug:
         logging.getLogger("absl").addFilter(_without_trace)
+        sys.unraisablehook = functools.partial(_unraisable, sys.unraisablehook)
     try:
         code = _call(main, doc)
     except BaseException as e:
@@ -144,6 +146,12 @@ def _say(line: str) -> None:
     with contextlib.suppress(OSError):
         if line:
             print(line, file=sys.stderr, flush=True)
+
+
+def _unraisable(before: Callable[[sys.UnraisableHookArgs], object], lost: sys.UnraisableHookArgs) -> None:
+    """Leave out what TensorStore says of each array when nobody waits for it any more, as another could not be written."""
+    if str(lost.exc_value) != "Event loop is closed":
+        before(lost)
 
 
 def _without_trace(record: logging.LogRecord) -> bool:

@@ -235,15 +235,20 @@ def new_folder(path: pathlib.Path, *, partial: pathlib.Path | None = None, repla
     """
     target = pathlib.Path(os.path.abspath(path))
     new = partial or beside(target)
+    made = [folder for folder in target.parents if not os.path.lexists(folder)]
     with machine.naming(path, new):
-        target.parent.mkdir(parents=True, exist_ok=True)
-        shutil.rmtree(new, ignore_errors=True)  # what a killed run left
-        new.mkdir()
         try:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.rmtree(new, ignore_errors=True)  # what a killed run left
+            new.mkdir()
             yield new
             _replace(target, new) if replace else new.rename(target)
-        finally:
+        except BaseException:
             shutil.rmtree(new, ignore_errors=True)
+            for folder in made:
+                with contextlib.suppress(OSError):
+                    folder.rmdir()
+            raise
 
 
 def _replace(target: pathlib.Path, new: pathlib.Path) -> None:

@@ -8,12 +8,16 @@ import sys
 import threading
 from typing import ClassVar
 
+from hypothesis import given
+from hypothesis import settings
+from hypothesis import strategies as st
 import jax
 import pytest
 
 from tests import ports
 from tests import source
 from vlguard_jax import errors
+from vlguard_jax.parallel import coordinator
 from vlguard_jax.parallel import processes
 
 PLAIN = {"JAX_COORDINATOR_ADDRESS": "10.0.0.1:1234", "JAX_NUM_PROCESSES": "4", "JAX_PROCESS_ID": "3"}
@@ -63,6 +67,76 @@ def test_what_is_refused(change, message):
 def test_a_bad_number_is_named(environment, name):
     with pytest.raises(errors.UserError, match=f"^{name} must be a whole number, at least 1$"):
         processes.start(environment)
+
+
+SLURM = {"SLURM_NTASKS": "8", "SLURM_STEP_NODELIST": "n[1-2]", "SLURM_JOB_ID": "7", "SLURM_PROCID": "1", "SLURM_LOCALID": "1"}
+
+
+@pytest.mark.parametrize(
+    ("environment", "message"),
+    [
+        *[
+            (PLAIN | {"JAX_COORDINATOR_ADDRESS": address}, "JAX_COORDINATOR_ADDRESS")
+            for address in (
+                "host",
+                "host:",
+                ":1234",
+                "host:port",
+                "host:0",
+                "host:65536",
+                "::1:1234",
+                "[::1]",
+                "http://host:1234",
+                "a b:1",
+                "h:" + "9" * 5000,
+            )
+        ],
+        (PLAIN | {"JAX_PROCESS_ID": "0", "JAX_COORDINATOR_BIND_ADDRESS": "host"}, "JAX_COORDINATOR_BIND_ADDRESS='host' must be HOST:PORT"),
+        (PLAIN | {"JAX_LOCAL_DEVICE_IDS": "0,a"}, "JAX_LOCAL_DEVICE_IDS='0,a' must be whole numbers"),
+        (PLAIN | {"JAX_PARTITION_INDEX": "a"}, "JAX_PARTITION_INDEX='a' must be a whole number"),
+        (PLAIN | {"JAX_NUM_PROCESSES": "9" * 5000}, "JAX_NUM_PROCESSES='9999"),
+        (SLURM | {"SLURM_PROCID": "8"}, "SLURM_PROCID=8 must be from 0 to SLURM_NTASKS - 1 = 7"),
+        (SLURM | {"SLURM_JOB_ID": "7_1"}, "SLURM_JOB_ID='7_1' must be a whole number"),
+        (SLURM | {"SLURM_LOCALID": ""}, "SLURM_LOCALID not set, though SLURM_NTASKS=8"),
+        (SLURM | {"JAX_COORDINATOR_PORT": "port"}, "JAX_COORDINATOR_PORT: the port port must be"),
+        ({"TPU_WORKER_HOSTNAMES": "a,b", "TPU_WORKER_ID": "x"}, "TPU_WORKER_ID='x' must be a whole number"),
+    ],
+)
+def test_odd_variables_are_named(environment, message):
+    with pytest.raises(errors.UserError) as caught:
+        processes.start({"TPU_SKIP_MDS_QUERY": "1"} | environment)
+    assert str(caught.value).startswith(message) and len(str(caught.value)) < 400 and "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("address", ["10.0.0.1:1", "host-1.example:65535", "[fd00::1]:1234", "localhost:8080"])
+def test_addresses(address):
+    assert coordinator.port_of(address, "X") == int(address.rpartition(":")[2])
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.one_of(st.text(), st.from_regex(r"[\[\]a-f:.%0-9]*:[0-9]{0,7}")))
+def test_any_address_is_taken_or_named(address):
+    """It has a port, or it is a user's mistake in one line."""
+    try:
+        assert 0 < coordinator.port_of(address, "X") < 65536
+    except errors.UserError as e:
+        assert str(e).startswith("X") and "\n" not in str(e) and len(str(e)) < 400
+
+
+@pytest.mark.parametrize("kind", ["plain", "slurm", "tpu"])
+def test_a_port_in_use_is_named(kind):
+    """By the process that is to listen there, and no other."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        port = taken.getsockname()[1]
+        first = {
+            "plain": PLAIN | {"JAX_COORDINATOR_ADDRESS": f"127.0.0.1:{port}", "JAX_PROCESS_ID": "0"},
+            "slurm": SLURM | {"SLURM_PROCID": "0", "JAX_COORDINATOR_PORT": str(port)},
+            "tpu": {"TPU_WORKER_HOSTNAMES": "a,b", "TPU_WORKER_ID": "0", "JAX_COORDINATOR_PORT": str(port)},
+        }[kind]
+        with pytest.raises(errors.UserError, match=f"^port {port}, at which this process is to wait for the others, is in use"):
+            processes.start({"TPU_SKIP_MDS_QUERY": "1"} | first)
+    coordinator.check_free(port)
 
 
 class _Metadata(http.server.BaseHTTPRequestHandler):

@@ -154,7 +154,8 @@ def save_orbax(model: checkpoint.Checkpoint, dst: str | os.PathLike[str], dtype:
     if dtype is not None:
         params = trees.unflatten({path: _cast(path, np.asarray(value), dtype) for path, value in trees.flatten(model.params).items()})
         model = dataclasses.replace(model, params=params, weights_sha256="")
-    with _new_folder(dst, overwrite) as folder:
+    n_bytes = sum(np.asarray(value).nbytes for value in trees.flatten(model.params).values())
+    with _new_folder(dst, overwrite, n_bytes) as folder:
         export.save_export(model, folder)
 
 
@@ -226,8 +227,9 @@ def _new_folder(dst: str | os.PathLike[str], overwrite: bool, n_bytes: int = 0) 
     """
     check_free(dst, overwrite)
     with files.new_folder(pathlib.Path(dst), replace=True) as folder:
-        if (free := shutil.disk_usage(folder).free) < n_bytes:
-            sizes = f"{n_bytes / 1e9:.2f} GB are to be written, {free / 1e9:.2f} GB are free"
+        disk = shutil.disk_usage(folder)
+        if disk.total and disk.free < n_bytes:  # a file system without a limit says 0
+            sizes = f"{n_bytes:,} bytes are to be written, {disk.free:,} are free"
             raise errors.UserError(f"{dst}: {sizes}; make room or choose another folder")
         yield folder
 

@@ -36,8 +36,7 @@ class Store:
         """Open or create the store; what an interrupted save left behind is deleted."""
         self._folder = pathlib.Path(folder).absolute()
         if jax.process_index() == 0:
-            for leftover in self._folder.glob(_UNFINISHED):
-                shutil.rmtree(leftover)
+            self._remove_unfinished()
         options = ocp.CheckpointManagerOptions(max_to_keep=keep, enable_async_checkpointing=True)
         self._manager = ocp.CheckpointManager(self._folder, options=options)
 
@@ -107,9 +106,17 @@ class Store:
         return _fill(abstract_tree, restored)
 
     def close(self) -> None:
-        """Wait for the last save and let go of the folder."""
-        self._manager.wait_until_finished()
-        self._manager.close()
+        """Wait for the last save and let go of the folder. A save that failed leaves nothing behind."""
+        try:
+            self._manager.wait_until_finished()
+            self._manager.close()
+        finally:
+            if jax.process_count() == 1:  # else another may still be writing
+                self._remove_unfinished()
+
+    def _remove_unfinished(self) -> None:
+        for leftover in self._folder.glob(_UNFINISHED):
+            shutil.rmtree(leftover, ignore_errors=True)
 
 
 def _arrays(tree: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,0 +1,80 @@
+"""How a command ends when the machine fails: one line, and a code; as a user sees it."""
+
+from __future__ import annotations
+
+import os
+import pathlib
+import resource
+import subprocess
+import sys
+
+import pytest
+
+from tests import source
+
+PROGRAM = "import errno, os, sys\nfrom vlguard_jax import cli, errors\n\ndef main(_):\n{body}\n\ncli.run(main)"
+
+
+def run(body: str, *, shell: str = "", **environment: str) -> subprocess.CompletedProcess[str]:
+    """A command that does `body`; `shell` follows it on the command line."""
+    program = PROGRAM.replace("{body}", "\n".join(f"  {line}" for line in body.splitlines()))
+    command = ["bash", "-c", f'set -o pipefail; "$0" -c "$1" {shell}', sys.executable, program]
+    given = {**os.environ, **environment}
+    return subprocess.run(command, cwd=source.ROOT, env=given, capture_output=True, text=True, timeout=source.PATIENCE)
+
+
+@pytest.mark.parametrize(
+    ("body", "code", "line"),
+    [
+        ("raise OSError(errno.ENOSPC, 'x', '/w/file')", 2, "error: /w/file: no space left on the disk; what was finished before is kept;"),
+        ("raise OSError(errno.EIO, 'x', '/w/file')", 75, "error: /w/file: input/output error; what was finished before is kept, start"),
+        (
+            "try: raise OSError(errno.EROFS, 'x', '/w')\nexcept OSError as e: raise RuntimeError('save') from e",
+            2,
+            "error: /w: the file system",
+        ),
+        ("raise MemoryError", 2, "error: out of memory;"),
+        ("raise errors.UserError('file.json: broken')", 2, "error: file.json: broken\n"),
+        ("raise KeyboardInterrupt", 130, "stopped by Ctrl-C\n"),
+        ("os.mkdir('/etc/passwd/x')", 2, "error: /etc/passwd/x: a part of this path is a file"),
+        ("open('/' + 'x' * 300)", 2, "error: /xxx"),
+    ],
+)
+def test_one_line_and_a_code(body: str, code: int, line: str) -> None:
+    done = run(body)
+    assert done.returncode == code and done.stderr.startswith(line) and done.stderr.count("\n") == 1, done.stderr
+    with_trace = run(body, VLGUARD_DEBUG="1")
+    assert with_trace.returncode == code and "Traceback" in with_trace.stderr and with_trace.stderr.count(line) == 1
+
+
+def test_a_fault_of_ours_keeps_its_trace() -> None:
+    done = run("raise ValueError('ours')")
+    assert done.returncode == 1 and done.stderr.endswith("ValueError: ours\n") and "Traceback" in done.stderr
+
+
+def test_output_that_cannot_be_written() -> None:
+    done = run("print('text' * 9)", shell="> /dev/full", PYTHONUNBUFFERED="")
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+    assert done.stderr.startswith("error: standard output: no space left on the disk")
+    done = run("for i in range(10**5): print('text')", shell="| true")
+    assert (done.returncode, done.stderr.count("\n")) == (75, 1)
+    assert done.stderr.startswith("error: whoever read the output has gone")
+
+
+@pytest.mark.parametrize("platform", ["nonsense", "cuda", "tpu"])
+def test_a_device_that_is_not_there(platform: str) -> None:
+    done = run("import jax\njax.devices()", JAX_PLATFORMS=platform)
+    assert done.returncode == 2, done.stderr
+    assert done.stderr.splitlines()[-1].startswith(f"error: JAX_PLATFORMS={platform}: no such device can be used here")
+    assert "Traceback" not in done.stderr
+
+
+def test_a_limit_of_the_shell(tmp_path: pathlib.Path) -> None:
+    """A file of more than `ulimit -f`: what was there is still there, and nothing beside it."""
+    (tmp_path / "x").write_text("before")
+    body = f"import pathlib\nfrom vlguard_jax import files\nfiles.write_bytes(pathlib.Path({str(tmp_path / 'x')!r}), bytes(10**6))"
+    limit = f"import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 16, {resource.RLIM_INFINITY}))\n"
+    done = run(limit + body)
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+    assert done.stderr.startswith(f"error: {tmp_path / 'x'}: the file is larger than")
+    assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [("x", "before")]
