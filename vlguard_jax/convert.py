@@ -58,6 +58,8 @@ def _convert(src: str, dst: str, to: str) -> None:
     save.check_free(dst, _OVERWRITE.value)  # before the long part
     model = load.load(src, base=_BASE.value, vision_tower=_TOWER.value, projector=_PROJECTOR.value)
     save.check(model, to)
+    if "note" in model.extras:
+        print(model.extras["note"])
     if to != "peft":
         model = lora.merge(model)
     writers = {"orbax": save.save_orbax, "llava": save.save_llava, "hf": save.save_hf, "peft": save.save_peft}

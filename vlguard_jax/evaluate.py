@@ -9,7 +9,6 @@ published checkpoint each. Results: generations.jsonl, verdicts.jsonl and summar
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 import pathlib
 import typing
@@ -68,9 +67,7 @@ def run(config: settings_lib.EvalConfig, folder: pathlib.Path, *, grid: bool = F
         run_lib.check(config)
         m = config.model
         loaded = load.load(m.path, base=m.base, vision_tower=m.vision_tower, projector=m.projector)
-    if loaded.extras.get("provenance", {}).get("stand_in"):
-        team.say("this model was trained on stand-in pictures: everything here is marked so")
-        config = dataclasses.replace(config, benchmark=dataclasses.replace(config.benchmark, stand_in=True))
+    config = run_lib.told(config, loaded.extras, team.say)
     model = as_model(loaded, config)
     if config.precision.compute != model.dtype:
         team.say(f"config.precision.compute={config.precision.compute}: computing in {model.dtype} on this machine")

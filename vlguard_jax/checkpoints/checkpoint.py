@@ -45,6 +45,7 @@ class Checkpoint:
     extras: what writing it back needs and the model does not: "config" (the original config.json) and its "kind",
       "generation_config", "preprocessor", "vision_tower" (its name), "adapter_config" (PEFT), "source" (as given),
       "provenance" (of a model trained here: source, updates, config hash, and if its pictures were stand-ins),
+      "note" (what the user should know of how it was put together),
       "padding" ({tree path: stored rows behind the vocabulary}). All may be missing.
     """
 

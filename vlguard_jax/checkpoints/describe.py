@@ -43,7 +43,8 @@ def describe(path: str | os.PathLike[str], *, base: str = "", vision_tower: str 
         left_out = f"; {len(skipped)} tensors left out on purpose ({_groups(skipped)})" if skipped else ""
         lines[f"{'+'.join(piece.parts)} from"] = f"{piece.where} ({len(found)} tensors in {len(files)} files{left_out})"
     lines["stored as"] = f"{', '.join(f'{n} x {t}' for t, n in types.most_common())}; {size / 2**30:.3f} GiB"
-    return lines | {"tokenizer": _tokenizer(plan.tokenizer_folder)}
+    note = {"note": plan.extras["note"]} if "note" in plan.extras else {}
+    return lines | {"tokenizer": _tokenizer(plan.tokenizer_folder)} | note
 
 
 def _groups(names: list[str]) -> str:

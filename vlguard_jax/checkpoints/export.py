@@ -33,7 +33,7 @@ def save_export(model: checkpoint.Checkpoint, folder: pathlib.Path) -> None:
     """Write the model into an existing empty folder."""
     import orbax.checkpoint as ocp
 
-    extras = {k: v for k, v in model.extras.items() if k != "padding"}
+    extras = {k: v for k, v in model.extras.items() if k not in ("padding", "note")}
     flat = trees.flatten(model.params)
     record = {
         **format_v1.header(),

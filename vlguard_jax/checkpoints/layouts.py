@@ -15,6 +15,7 @@ import re
 import numpy as np
 
 from vlguard_jax import errors
+from vlguard_jax.checkpoints import diagnose
 from vlguard_jax.checkpoints import tensors
 from vlguard_jax.models import config as model_config
 
@@ -74,6 +75,7 @@ _ROWS: dict[str, list[tuple[str, str, str]]] = {  # part -> (tree path, name aft
 _ORIGINAL_PROJECTOR = {"mlp2x_gelu": ("mm_projector.0", "mm_projector.2"), "linear": ("mm_projector", "")}
 _HF_PROJECTOR = {"mlp2x_gelu": ("linear_1", "linear_2")}
 
+VOCABULARY = ("text.embed.embedding", "text.head.kernel")  # arrays with a row for each token, which some layouts pad
 PARTS = ("text", "head", "vision", "projector", "adapter")
 
 
@@ -257,7 +259,7 @@ def _part_rows(
 def _row(path: str, name: str, transform: str, prefixes: tuple[str, ...], shape: tuple[int, ...], stored_vocab: int | None) -> Row:
     stacked = "{layer}" in name
     one = shape[stacked:]
-    if stored_vocab is not None and path in ("text.embed.embedding", "text.head.kernel"):
+    if stored_vocab is not None and path in VOCABULARY:
         one = (stored_vocab, one[1]) if path == "text.embed.embedding" else (one[0], stored_vocab)
     back = _FROM_TREE.get(transform, range(len(one)))
     suffixes = [name]
@@ -281,12 +283,16 @@ def match(
     """
     targets = {name: (row, i) for row in table_rows for i, accepted in enumerate(row.names) for name in accepted}
     left_out = re.compile("|".join(f"(?:{p})" for p in dropped) or r"(?!)")
+    if why := diagnose.weights(found):
+        raise errors.UserError(f"{where}: {why}")
     placed: dict[tuple[str, int], tensors.Tensor] = {}
     skipped = []
+    unplaced = [name for name in found if not left_out.fullmatch(name)]
     for name, tensor in found.items():
         if name not in targets:
             if not left_out.fullmatch(name):
-                raise errors.UserError(f"{tensor.file}: unknown tensor {name} {list(tensor.shape)}{errors.nearest(name, targets)}")
+                way = diagnose.unknown(name, unplaced, targets)
+                raise errors.UserError(f"{tensor.file}: unknown tensor {name} {list(tensor.shape)}{way}")
             skipped.append(name)
             continue
         row, i = targets[name]
@@ -295,12 +301,14 @@ def match(
             raise errors.UserError(f"{tensor.file}: duplicate tensor {name}: {other.name} in {other.file.name} holds the same parameter")
         if tensor.shape != row.stored_shape:
             expected = f"{list(row.stored_shape)} expected from the config, {list(tensor.shape)} found"
-            raise errors.UserError(f"{tensor.file}: tensor {name} has the wrong shape: {expected}")
+            way = diagnose.rows(tensor, row.stored_shape) if row.path in VOCABULARY else ""
+            raise errors.UserError(f"{tensor.file}: tensor {name} has the wrong shape: {expected}{way}")
         if tensor.dtype not in tensors.FLOATS.values():
             raise errors.UserError(f"{tensor.file}: tensor {name} has the type {tensor.dtype}; fp32, fp16 or bf16 was expected")
         placed[row.path, i] = tensor
     for row in table_rows:
         for i, accepted in enumerate(row.names):
             if (row.path, i) not in placed:
-                raise errors.UserError(f"{where}: missing tensor {accepted[0]} {list(row.stored_shape)}")
+                way = "; give the mm_projector.bin that belongs to it as projector" if row.path.startswith("projector.") else ""
+                raise errors.UserError(f"{where}: missing tensor {accepted[0]} {list(row.stored_shape)}{way}")
     return {row.path: [placed[row.path, i] for i in range(len(row.names))] for row in table_rows}, skipped

@@ -16,8 +16,6 @@ from vlguard_jax.checkpoints import layouts
 from vlguard_jax.checkpoints import sources
 from vlguard_jax.checkpoints import tensors
 
-PADDED = ("text.embed.embedding", "text.head.kernel")  # arrays whose rows some layouts pad
-
 
 def load(
     path: str | os.PathLike[str], *, base: str = "", vision_tower: str = "", projector: str = "", dtype: np.dtype | type | None = None
@@ -49,7 +47,7 @@ def load(
             value = _read_row(row, placed[row.path])
             digests[row.path] = checkpoint.digest(row.path, value)
             flat[row.path] = value if dtype is None else value.astype(dtype, copy=False)
-            if row.path in PADDED and row.stored_shape[0] > plan.config.text.vocab_size:
+            if row.path in layouts.VOCABULARY and row.stored_shape[0] > plan.config.text.vocab_size:
                 padding[row.path] = placed[row.path][0].read()[plan.config.text.vocab_size :]
     own = checkpoint.Base(plan.base or str(path), plan.base_layout, checkpoint.base_fingerprint(digests))
     if plan.base_sha256 and own.sha256 != plan.base_sha256:

@@ -267,8 +267,14 @@ def _plan_peft(folder: pathlib.Path, base: str, vision_tower: str) -> Plan:
             raise errors.UserError(f"{trained}: no such file; the projector trained beside the adapter is missing")
         pieces = [_base_text(base_folder, model), Piece("clip", tower, ("vision",)), Piece("non_lora", trained, ("projector",))]
     else:
+        if (folder / "non_lora_trainables.bin").is_file():
+            raise errors.UserError(
+                f"{folder / 'config.json'}: no such file beside non_lora_trainables.bin; copy LLaVA's config.json of this training here"
+            )
         whole, base_sha256 = _plan(base_folder, vision_tower=vision_tower), ""
         model, pieces, extras = whole.config, list(whole.pieces), whole.extras
+        if model.vision:
+            extras |= {"note": f"{folder} holds no projector: that of its base, {name}, is used"}
     extras |= {"adapter_config": adapter}
     pieces.append(Piece("peft", _adapter_file(folder), ("adapter",)))
     tokenizer_folder = _tokenizer_folder(folder, base_folder)

@@ -103,13 +103,28 @@ def _open_safetensors(path: pathlib.Path) -> dict[str, Tensor]:
     except FileNotFoundError as e:
         raise errors.UserError(f"{path}: no such file") from e
     except (safetensors.SafetensorError, OSError) as e:
-        raise errors.UserError(f"{path}: not a readable safetensors file (truncated? get it again): {e}") from e
+        why = unreadable(path, f"truncated? get it again: {e}")
+        raise errors.UserError(f"{path}: not a readable safetensors file: {why}") from e
     result = {}
     for name, (shape, dtype) in heads.items():
         if dtype not in _SAFETENSORS_DTYPES:
-            raise errors.UserError(f"{path}: tensor {name} has the unsupported type {dtype}")
+            quantized = "; quantized weights are not read, take those they were made from" if dtype.startswith(("F8", "F4", "I8")) else ""
+            raise errors.UserError(f"{path}: tensor {name} has the unsupported type {dtype}{quantized}")
         result[name] = Tensor(name, shape, _SAFETENSORS_DTYPES[dtype], path, functools.partial(_read_safetensor, path, name))
     return result
+
+
+def unreadable(path: pathlib.Path, otherwise: str) -> str:
+    """Why a file of weights cannot be read, by its first bytes; `otherwise` where they tell nothing."""
+    try:
+        with path.open("rb") as file:
+            head = file.read(files.HEAD)
+    except OSError:
+        return otherwise
+    if not head:
+        return "the file is empty; get it again"
+    text = b"\0" not in head[:4]  # the guess at an encoding is for text
+    return (text and not head.startswith(b"PK") and files.looks_like(head)) or otherwise
 
 
 def _read_safetensor(path: pathlib.Path, name: str) -> np.ndarray:

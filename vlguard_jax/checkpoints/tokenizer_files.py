@@ -11,6 +11,7 @@ from typing import Any
 
 from vlguard_jax import errors
 from vlguard_jax import files
+from vlguard_jax.checkpoints import tensors
 
 _VOCABULARY = ("tokenizer.model", "tokenizer.json")
 _SETTINGS = (
@@ -198,7 +199,8 @@ def _vocabulary(folder: pathlib.Path) -> dict[str, int]:
     except errors.UserError:
         raise
     except Exception as e:  # tokenizers raises bare Exceptions, sentencepiece RuntimeErrors
-        raise errors.UserError(f"{path}: not a readable tokenizer ({errors.short(str(e))}): copy it again") from e
+        why = tensors.unreadable(path, f"copy it again ({errors.short(str(e))})")
+        raise errors.UserError(f"{path}: not a readable tokenizer: {why}") from e
     return {pieces.IdToPiece(i): i for i in range(pieces.GetPieceSize())}
 
 

@@ -105,7 +105,8 @@ def open_torch(path: pathlib.Path) -> dict[str, tensors.Tensor]:
         raise
     except Exception as e:  # a damaged pickle can raise anything
         hint = "truncated, or saved by torch before 1.6; download it again or save it with a newer torch"
-        raise errors.UserError(f"{path}: not a readable torch zip file ({hint}): {e or type(e).__name__}") from e
+        why = tensors.unreadable(path, f"{hint}: {e or type(e).__name__}")
+        raise errors.UserError(f"{path}: not a readable torch zip file: {why}") from e
     return _list_tensors(path, root, members, content)
 
 

@@ -18,6 +18,7 @@ from typing import Any
 import sentencepiece
 
 from vlguard_jax import errors
+from vlguard_jax import files
 from vlguard_jax.data import added_tokens
 from vlguard_jax.data import words
 
@@ -211,11 +212,12 @@ def read(folder: str | pathlib.Path) -> Tokenizer:
     path = folder / "tokenizer.model"
     if not path.is_file():
         raise errors.UserError(f"{folder} has no tokenizer.model: copy it from the checkpoint that the model was trained from")
-    settings = added_tokens.read(folder)
+    settings, model = added_tokens.read(folder), files.read_bytes(path)
     try:
-        return Tokenizer(folder, path.read_bytes(), settings)
+        return Tokenizer(folder, model, settings)
     except (RuntimeError, OSError) as e:
-        raise errors.UserError(f"{path} is not a sentencepiece model ({e}): copy it again") from e
+        why = files.looks_like(model[: files.HEAD]) or f"copy it again ({errors.short(str(e))})"
+        raise errors.UserError(f"{path} is not a sentencepiece model: {why}") from e
 
 
 def check_rows(tokenizer: Tokenizer, rows: int) -> None:

@@ -86,6 +86,16 @@ def silent(done: int, total: int) -> Iterator[Callable[[int], None]]:
     yield lambda count: None
 
 
+def told(config: settings_lib.EvalConfig, extras: Mapping[str, Any], say: Callable[[str], None]) -> settings_lib.EvalConfig:
+    """Say what a model's `extras` tell of it; returns the config, marked where it was trained on stand-in pictures."""
+    if "note" in extras:
+        say(extras["note"])
+    if not extras.get("provenance", {}).get("stand_in"):
+        return config
+    say("this model was trained on stand-in pictures: everything here is marked so")
+    return dataclasses.replace(config, benchmark=dataclasses.replace(config.benchmark, stand_in=True))
+
+
 def check_names(config: settings_lib.EvalConfig) -> tuple[list[judge_lib.Judge], benchmark_lib.Benchmark]:
     """All that can be wrong without looking at any file; returns the judges and the benchmark that are named.
 

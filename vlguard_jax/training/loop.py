@@ -136,6 +136,7 @@ def _introduction(settings: config.TrainConfig, start: checkpoint_lib.Checkpoint
         f"{kind} of {settings.model.path} ({start.layout}), {data.last_update} updates of {settings.data.batch_size} conversations, "
         f"{jax.device_count()} {jax.devices()[0].platform} device(s), {settings.precision.compute}",
     ]
+    lines += [start.extras["note"]] if "note" in start.extras else []
     lines += data.mixture.notes() + data.plan.notes()
     if (context := vocabulary.context(start.extras)) is not None and settings.data.max_len > context:
         lines.append(
