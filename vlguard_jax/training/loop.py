@@ -113,6 +113,8 @@ def train(settings: config.TrainConfig, workdir: str | Path) -> Result:
         if finished:
             applied = int(optimizer.applied(state.opt_state))
             _say(console, *learned.after(settings.optimizer, data.total_updates, done, applied, log.in_a_row))
+        if main:  # where no update was left to make, what is free may have changed all the same
+            workdir_lib.claim(workdir, settings, free=FREE_SETTINGS)
         # 5. The tuned model in a layout that others read.
         start = _with_provenance(settings, start, data, done)
         path = _export(settings, start, program, state, workdir / "model", console) if finished else None
