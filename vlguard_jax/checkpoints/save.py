@@ -199,7 +199,7 @@ def check_free(dst: str | os.PathLike[str], overwrite: bool) -> None:
       UserError: it holds something and may not be overwritten, is a link or above the working directory, or no folder can be made there.
     """
     target = pathlib.Path(os.path.abspath(dst))
-    if target.is_symlink():
+    if os.path.islink(target):
         raise errors.UserError(f"{dst} is a link to {os.readlink(target)}; name the folder itself, or remove the link")
     if target in (here := pathlib.Path.cwd(), *here.parents):
         raise errors.UserError(f"{dst} holds the folder that you are in; name a folder that is to hold the model alone")
