@@ -78,7 +78,7 @@ def test_inspect_prints_a_step_and_writes_a_page(bare):
     ("arguments", "message"),
     [
         (["inspect", "--config=config.py", "--step=6"], "--step=6: the run has 6 steps, 0 to 5"),
-        (["inspect", "--config=config.py", "--step=-1"], "--step=-1: the run has 6 steps, 0 to 5"),
+        (["inspect", "--config=config.py", "--step=-1"], "flag --step=-1: must be a whole number from 0 to "),
         (["inspect"], "prepare inspect needs --config"),
         (["index", "--config=none.py"], "--config: [Errno 2] No such file or directory: 'none.py'; name a Python file with get_config()"),
         (["index", "--config=config.py", "--step=3"], "prepare index takes no --step; it takes --config, --shards, --json, --list_bad"),
