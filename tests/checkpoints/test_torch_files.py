@@ -8,12 +8,16 @@ import pathlib
 import pickle
 import zipfile
 
+import hypothesis
+from hypothesis import strategies as st
 import ml_dtypes
 import numpy as np
 import pytest
 import torch
 
+from tests.faults import weights_torch as forged
 from vlguard_jax import errors
+from vlguard_jax import limits
 from vlguard_jax.checkpoints import torch_files
 
 
@@ -150,3 +154,102 @@ def test_refuses_big_endian_and_compressed(tmp_path: pathlib.Path) -> None:
                 target.writestr(member, order if member.endswith("byteorder") else source.read(member))
         with pytest.raises(errors.UserError, match=message):
             torch_files.open_torch(tmp_path / name)
+
+
+def test_checksums_are_compared_where_torch_wrote_them(tmp_path: pathlib.Path) -> None:
+    path = tmp_path / "x.bin"
+    torch.save({"w": torch.arange(300.0), "v": torch.ones(4)}, path)
+    with zipfile.ZipFile(path) as archive:
+        at = archive.getinfo("x/data/0").header_offset + 600
+    data = bytearray(path.read_bytes())
+    data[at] ^= 1
+    path.write_bytes(data)
+    found = torch_files.open_torch(path)
+    np.testing.assert_array_equal(found["v"].read(), np.ones(4))
+    for _ in range(2):
+        with pytest.raises(errors.UserError, match=r"x\.bin: x/data/0 is not what was written \(checksum\)"):
+            found["w"].read()
+    torch.serialization.set_crc32_options(False)
+    try:
+        torch.save({"w": torch.arange(300.0)}, path)
+    finally:
+        torch.serialization.set_crc32_options(True)
+    np.testing.assert_array_equal(torch_files.open_torch(path)["w"].read(), np.arange(300))
+
+
+def lies(array: np.ndarray) -> dict[str, dict[str, object]]:
+    """What a file may say of the five numbers in `array`, and of nothing."""
+    assert array.shape == (5,)
+    return {
+        "count": {"count": 1 << 40},
+        "offset": {"offset": 1},
+        "stride": {"strides": (1 << 62,)},
+        "scalar of nothing": {"shape": (), "strides": (), "count": 0},
+        "vector of nothing": {"shape": (1,), "count": 0},
+        "negative": {"shape": (-1,)},
+        "negative stride": {"strides": (-1,), "offset": 4},
+        "axes": {"strides": (1, 1)},
+    }
+
+
+@pytest.mark.parametrize("lie", lies(forged.ARRAYS["b.bias"]))
+def test_refuses_places_that_are_not_there(tmp_path: pathlib.Path, lie: str) -> None:
+    array = forged.ARRAYS["b.bias"]
+    forged.archive(tmp_path / "x.bin", forged.program({"b.bias": forged.sound(array, "1", **lies(array)[lie])}))
+    with pytest.raises(errors.UserError, match=r"tensor b\.bias reaches beyond its data"):
+        torch_files.open_torch(tmp_path / "x.bin")
+
+
+def test_sizes_are_looked_at_before_memory_is_taken(tmp_path: pathlib.Path) -> None:
+    array, path = forged.ARRAYS["b.bias"], tmp_path / "x.bin"
+    for lie, message in (
+        ({"shape": (1 << 40,), "strides": (0,)}, "far larger than its data"),
+        ({"shape": (1 << 20,) * 4, "strides": (0,) * 4}, "far larger than its data"),
+        ({"shape": (0, 1 << 62, 1 << 62), "strides": (1, 1, 1)}, "far larger than its data"),
+        ({"shape": (1,) * 65, "strides": (1,) * 65}, "65 dimensions"),
+    ):
+        forged.archive(path, forged.program({"w": forged.sound(array, "1", **lie)}))
+        with pytest.raises(errors.UserError, match=message):
+            torch_files.open_torch(path)
+    forged.archive(path, b"N" * (limits.PICKLE_BYTES + 1))
+    with pytest.raises(errors.UserError, match=r"its data\.pkl has 2,097,153 bytes"):
+        torch_files.open_torch(path)
+    directory = b"PK\1\2" + bytes(limits.ZIP_DIRECTORY_BYTES)
+    end = b"PK\5\6" + b"\0\0" * 2 + b"\1\0" * 2 + len(directory).to_bytes(4, "little") + bytes(6)
+    path.write_bytes(directory + end)
+    with pytest.raises(errors.UserError, match="a directory of 16,777,220 bytes"):
+        torch_files.open_torch(path)
+
+
+def test_members_stand_apart(tmp_path: pathlib.Path) -> None:
+    path, code = tmp_path / "x.bin", forged.program(forged.state())
+    forged.nested(path, code)
+    with pytest.raises(errors.UserError, match="m/data/0 is not where the file's directory says"):
+        forged.read(path)
+    forged.archive(path, code)
+    data = bytearray(path.read_bytes())
+    first, second = (data.index(b"PK\1\2", data.rindex(name) - 46) for name in (b"m/data/0", b"m/data/1"))
+    data[first + 42 : first + 46] = data[second + 42 : second + 46]
+    path.write_bytes(data)
+    with pytest.raises(errors.UserError, match="is not where the file's directory says"):
+        forged.read(path)
+    forged.archive(path, code)
+    with zipfile.ZipFile(path, "a") as archive, pytest.warns(UserWarning, match="Duplicate"):
+        archive.writestr("m/data/1", bytes(20))
+    with pytest.raises(errors.UserError, match="two members of one name"):
+        forged.read(path)
+
+
+@hypothesis.settings(max_examples=200, deadline=None)
+@hypothesis.given(st.binary(min_size=1, max_size=4), st.floats(0, 1, exclude_max=True))
+def test_damage_anywhere_is_refused_or_harmless(tmp_path_factory: pytest.TempPathFactory, new: bytes, place: float) -> None:
+    path = tmp_path_factory.mktemp("damaged") / "x.bin"
+    forged.archive(path, forged.program(forged.state()))
+    data = bytearray(path.read_bytes())
+    at = int(place * len(data))
+    data[at : at + len(new)] = new
+    path.write_bytes(data)
+    try:
+        assert forged.read(path) == forged.RIGHT
+    except errors.UserError as e:
+        assert "x.bin" in str(e)

@@ -186,7 +186,13 @@ def _built(rng: random.Random, path: pathlib.Path) -> object:
             value_of(rng.choice(ODD)),
         ]
     )
-    code = b"\x80\x02" + target + new + b"b0" + program(state())[2:]
+    where = rng.randrange(3)
+    if where == 0:
+        code = b"\x80\x02" + target + new + b"b0" + program(state())[2:]
+    elif where == 1:
+        code = program(state() | {"b.bias": sound(ARRAYS["b.bias"], "1") + new + b"b"})
+    else:
+        code = program(state())[:-1] + new + b"b."
     archive(path, code)
     return RIGHT
 
@@ -197,6 +203,9 @@ def _called(rng: random.Random, path: pathlib.Path) -> object:
     arguments = tuple(rng.choice(ODD) for _ in range(rng.randrange(8)))
     items = state()
     items["a.weight"] = name + value_of(arguments) + b"R"
+    if rng.random() < 0.3:  # numbers that stand for their opposites
+        whole = sound(ARRAYS["a.weight"], "0")
+        items["a.weight"] = whole[:-2] + b"}" + text(rng.choice(["neg", "conj"])) + b"\x88stR"
     archive(path, program(items))
     return sandbox.Nothing
 
@@ -210,7 +219,8 @@ def _lied(rng: random.Random, path: pathlib.Path) -> object:
         {"offset": rng.choice([-1, array.size, far, "0", 0.5, None])},
         {"shape": (*array.shape[1:], far)},
         {"shape": rng.choice([(-1,), ("3",), (1.0,), (None,), 3, None, "34", (far,)]), "strides": (1,)},
-        {"shape": (far,), "strides": (0,)},
+        {"shape": (rng.choice([1 << 31, 1 << 62, 1 << 200]),), "strides": (0,)},
+        {"shape": (), "strides": (), "count": 0},
         {"shape": (1 << 20,) * 4, "strides": (0,) * 4},
         {"shape": (1,) * 65, "strides": (1,) * 65},
         {"strides": tuple(-s for s in range(1, array.ndim + 1))},
@@ -268,8 +278,14 @@ def _deflated(rng: random.Random, path: pathlib.Path) -> object:
 def _packed(rng: random.Random, path: pathlib.Path) -> object:
     """Lies in the zip."""
     code = program(state())
-    which = rng.randrange(6)
-    if which == 0:
+    which = rng.randrange(8)
+    if which == 6:
+        nested(path, code)
+    elif which == 7:
+        path.write_bytes(b"PK\1\2" + bytes(42) + (b"PK\1\2" + bytes(42)) * 500_000)
+        with path.open("ab") as file:
+            file.write(b"PK\5\6" + struct.pack("<HHHHLLH", 0, 0, 65535, 65535, 46 * 500_001, 0, 0))
+    elif which == 0:
         archive(path, code, method=zipfile.ZIP_DEFLATED)
         return RIGHT
     if which == 1:
@@ -294,6 +310,19 @@ def _packed(rng: random.Random, path: pathlib.Path) -> object:
         data[entry + 20 : entry + 28] = b"\xff" * 8
         path.write_bytes(data)
     return sandbox.Nothing
+
+
+def nested(path: pathlib.Path, code: bytes) -> None:
+    """A member inside another one, whose numbers are its header and its numbers."""
+    name, other = b"m/data/1", ARRAYS["b.bias"].nbytes
+    crc = zlib.crc32(b"\1" * other)
+    head = b"PK\3\4" + struct.pack("<HHHHHLLLHH", 20, 0, 0, 0, 0, crc, other, other, len(name), 0) + name
+    archive(path, code, more={"m/data/0": head + b"\1" * other})
+    data = bytearray(path.read_bytes())
+    entry = next(i for i in range(len(data) - 46) if data[i : i + 4] == b"PK\1\2" and data[i + 46 : i + 54] == name)
+    data[entry + 16 : entry + 20] = struct.pack("<L", crc)
+    data[entry + 42 : entry + 46] = struct.pack("<L", data.index(head))
+    path.write_bytes(data)
 
 
 MAKERS: dict[str, Callable[[random.Random, pathlib.Path], object]] = {

@@ -1,28 +1,31 @@
 """Torch `.bin` files (zip archives with one pickle) without torch and without running what a pickle may ask for.
 
-The pickle may only name the few globals that a plain state dict needs; tensors are read straight from the uncompressed zip
-members through a memory map, one at a time. Format: torch/serialization.py, `_save` and `_load` (format version 3).
+The pickle is read as data (state_pickle.py); tensors are read straight from the uncompressed zip members through a memory map, one at
+a time. Nothing that the file says of itself is believed: places and sizes are compared with the file before memory is taken, checksums
+when the bytes are read. Format: torch/serialization.py, `_save` and `_load` (format version 3).
 """
 
 from __future__ import annotations
 
-from collections import OrderedDict
-from collections.abc import Callable, Mapping
-import dataclasses
+from collections.abc import Mapping
 import functools
-import io
+import itertools
 import math
 import mmap
 import pathlib
 import pickle
 import struct
-from typing import Any
+from typing import Any, BinaryIO, cast
 import zipfile
+import zlib
 
 import ml_dtypes
 import numpy as np
 
 from vlguard_jax import errors
+from vlguard_jax import files
+from vlguard_jax import limits
+from vlguard_jax.checkpoints import state_pickle
 from vlguard_jax.checkpoints import tensors
 
 STORAGES = {
@@ -37,115 +40,130 @@ STORAGES = {
 }
 _ALIGNMENT = 64
 _ZIP_LOCAL_HEADER = 30
-
-
-@dataclasses.dataclass(frozen=True)
-class _Storage:
-    key: str
-    dtype: np.dtype
-    count: int
-
-
-@dataclasses.dataclass(frozen=True)
-class _Strided:
-    storage: _Storage
-    offset: int
-    shape: tuple[int, ...]
-    strides: tuple[int, ...]
-
-
-class _Refused(Exception):
-    """The pickle asks for something that a state dict does not need."""
-
-
-class _Unpickler(pickle.Unpickler):
-    """Knows the globals of a state dict and nothing else."""
-
-    def find_class(self, module: str, name: str) -> Any:
-        if module == "torch" and name in STORAGES:
-            return STORAGES[name]
-        # New function objects on each look-up: a pickle can set attributes on what it gets, and nothing may outlive the load.
-        if (module, name) == ("torch._utils", "_rebuild_tensor_v2"):
-            return lambda storage, offset, shape, strides, *_: _Strided(storage, offset, tuple(shape), tuple(strides))
-        if (module, name) == ("torch._utils", "_rebuild_parameter"):
-            return lambda data, *_: data
-        if (module, name) == ("collections", "OrderedDict"):
-            return OrderedDict
-        raise _Refused(f"{module}.{name}")
-
-    def persistent_load(self, pid: Any) -> _Storage:
-        kind, dtype, key, _, count = pid
-        if kind != "storage" or not isinstance(dtype, np.dtype):
-            raise _Refused(f"persistent object {kind!r}")
-        return _Storage(str(key), dtype, int(count))
+_ENCRYPTED, _UTF8 = 0x1, 0x800  # flags of a zip member
 
 
 def open_torch(path: pathlib.Path) -> dict[str, tensors.Tensor]:
     """List the tensors of a torch zip file; each is read from disk when its `read` is called.
 
     Raises:
-      UserError: not a torch zip file, truncated, compressed, big-endian, asks for a global that a state dict does not need, or
-        does not hold a flat dict of tensors.
+      UserError: not a torch zip file, truncated, damaged, compressed, big-endian, larger than limits.py allows, asks for something
+        that a state dict does not need, or does not hold a flat dict of tensors.
     """
+    archive = _Archive(path)
+    pickles = [name for name in archive.members if name.endswith("/data.pkl")]
+    if len(pickles) != 1:
+        raise errors.UserError(f"{path}: not a torch file (no data.pkl inside)")
+    root = pickles[0].removesuffix("data.pkl")
+    if f"{root}byteorder" in archive.members and archive.read(f"{root}byteorder")[:9].tobytes().strip() != b"little":
+        raise errors.UserError(f"{path}: written on a big-endian machine; save it again on a little-endian one")
+    size = archive.members[pickles[0]].file_size
+    if size > limits.PICKLE_BYTES:
+        raise errors.UserError(f"{path}: its data.pkl has {size:,} bytes, at most {limits.PICKLE_BYTES:,} are read; get the file again")
     try:
-        with zipfile.ZipFile(path) as archive:
-            members = {m.filename: m for m in archive.infolist()}
-            pickles = [name for name in members if name.endswith("/data.pkl")]
-            if len(pickles) != 1:
-                raise errors.UserError(f"{path}: not a torch file (no data.pkl inside)")
-            root = pickles[0].removesuffix("data.pkl")
-            if f"{root}byteorder" in members and archive.read(f"{root}byteorder").strip() != b"little":
-                raise errors.UserError(f"{path}: written on a big-endian machine; save it again on a little-endian one")
-            content = _Unpickler(io.BytesIO(archive.read(pickles[0]))).load()
-    except _Refused as e:
-        raise errors.UserError(f"{path}: refused to load, since it asks for {e} and a file of weights does not need that") from e
-    except FileNotFoundError as e:
-        raise errors.UserError(f"{path}: no such file") from e
-    except errors.UserError:
-        raise
-    except Exception as e:  # a damaged pickle can raise anything
-        hint = "truncated, or saved by torch before 1.6; download it again or save it with a newer torch"
-        why = tensors.unreadable(path, f"{hint}: {e or type(e).__name__}")
-        raise errors.UserError(f"{path}: not a readable torch zip file: {why}") from e
-    return _list_tensors(path, root, members, content)
-
-
-def _list_tensors(path: pathlib.Path, root: str, members: Mapping[str, zipfile.ZipInfo], content: Any) -> dict[str, tensors.Tensor]:
-    if not isinstance(content, dict) or not all(isinstance(k, str) and isinstance(v, _Strided) for k, v in content.items()):
-        raise errors.UserError(f"{path}: holds something else than a flat dict of tensors")
-    mapped = functools.cache(lambda: _map_file(path))
+        content = state_pickle.load(archive.read(pickles[0]).tobytes(), STORAGES)
+    except state_pickle.RefusedError as e:
+        raise errors.UserError(f"{path}: {e}") from e
     result = {}
     for name, strided in content.items():
-        member = members.get(f"{root}data/{strided.storage.key}")
-        if member is None or member.compress_type != zipfile.ZIP_STORED:
-            raise errors.UserError(f"{path}: the data of tensor {name} is missing or compressed; save the file again with torch.save")
-        _check_bounds(path, name, strided, member)
-        read = functools.partial(_read_strided, path, mapped, member, strided)
-        result[name] = tensors.Tensor(name, strided.shape, strided.storage.dtype, path, read)
+        member = f"{root}data/{strided.storage.key}"
+        if member not in archive.members:
+            raise errors.UserError(f"{path}: the data of tensor {name} is missing; save the file again with torch.save")
+        dtype = STORAGES[strided.storage.kind]
+        _check_sizes(path, name, strided, archive.members[member].file_size // dtype.itemsize)
+        result[name] = tensors.Tensor(name, strided.shape, dtype, path, functools.partial(_read_strided, archive, member, dtype, strided))
     return result
 
 
-def _check_bounds(path: pathlib.Path, name: str, t: _Strided, member: zipfile.ZipInfo) -> None:
-    sizes_ok = len(t.shape) == len(t.strides) and min((*t.shape, *t.strides, t.offset), default=0) >= 0
-    last = t.offset + sum((n - 1) * s for n, s in zip(t.shape, t.strides, strict=True)) if sizes_ok and all(t.shape) else 0
-    if not sizes_ok or member.file_size < t.storage.count * t.storage.dtype.itemsize or last >= max(t.storage.count, 1):
+def _check_sizes(path: pathlib.Path, name: str, t: state_pickle.Strided, stored: int) -> None:
+    """Raise UserError unless the tensor lies within its storage, `stored` numbers, and repeats little of it."""
+    if len(t.shape) > limits.DIMENSIONS:
+        raise errors.UserError(f"{path}: tensor {name} has {len(t.shape)} dimensions, at most {limits.DIMENSIONS} are read")
+    sizes_ok = len(t.shape) == len(t.strides) and min((*t.shape, *t.strides, t.offset, t.storage.count)) >= 0
+    last = t.offset + sum((n - 1) * s for n, s in zip(t.shape, t.strides, strict=True)) if sizes_ok and all(t.shape) else -1
+    if not sizes_ok or t.storage.count > stored or last >= t.storage.count:
         raise errors.UserError(f"{path}: tensor {name} reaches beyond its data; the file is damaged, get it again")
+    if math.prod(max(n, 1) for n in t.shape) > max(t.storage.count, limits.REPEATED):
+        raise errors.UserError(f"{path}: tensor {name} would be far larger than its data; save it again as contiguous()")
 
 
-def _map_file(path: pathlib.Path) -> mmap.mmap:
-    with path.open("rb") as f:
-        return mmap.mmap(f.fileno(), 0, access=mmap.ACCESS_READ)
-
-
-def _read_strided(path: pathlib.Path, mapped: Callable[[], mmap.mmap], member: zipfile.ZipInfo, t: _Strided) -> np.ndarray:
-    data = mapped()
-    name_length, extra_length = struct.unpack_from("<HH", data, member.header_offset + 26)
-    start = member.header_offset + _ZIP_LOCAL_HEADER + name_length + extra_length
-    if start + member.file_size > len(data):
-        raise errors.UserError(f"{path}: truncated; get the file again")
-    flat = np.frombuffer(data, t.storage.dtype, t.storage.count, start)[t.offset :]
-    strides = tuple(s * t.storage.dtype.itemsize for s in t.strides)
+def _read_strided(archive: _Archive, member: str, dtype: np.dtype, t: state_pickle.Strided) -> np.ndarray:
+    data = archive.read(member)
+    if not all(t.shape):
+        return np.empty(t.shape, dtype)
+    flat = np.frombuffer(data, dtype, t.storage.count)[t.offset :]
+    strides = tuple(s * dtype.itemsize if n > 1 else 0 for n, s in zip(t.shape, t.strides, strict=True))
     return np.lib.stride_tricks.as_strided(flat, t.shape, strides, writeable=False).copy()
+
+
+class _Archive:
+    """The members of a torch zip file, in a memory map. Each is uncompressed and apart from all others."""
+
+    def __init__(self, path: pathlib.Path):
+        """Read the directory.
+
+        Raises:
+          UserError: no zip file, truncated, or two members of one name.
+        """
+        self._path = path
+        self._checked: set[str] = set()
+        with files.opened(path) as file:
+            try:
+                with zipfile.ZipFile(cast(Any, _Directory(file))) as archive:
+                    found, end = archive.infolist(), archive.start_dir
+                self._data = memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
+            except Exception as e:  # a damaged directory can raise anything
+                hint = "truncated, or saved by torch before 1.6; download it again or save it with a newer torch"
+                why = tensors.unreadable(path, f"{hint}: {e or type(e).__name__}")
+                raise errors.UserError(f"{path}: not a readable torch zip file: {why}") from e
+        self.members = {member.filename: member for member in found}
+        if len(self.members) != len(found):
+            raise errors.UserError(f"{path}: two members of one name; the file is damaged, get it again")
+        self._ends = dict(itertools.pairwise([*sorted(member.header_offset for member in found), end]))
+
+    def read(self, name: str) -> memoryview:
+        """The bytes of a member; they are compared with its checksum when they are first asked for.
+
+        Raises:
+          UserError: compressed, damaged, or not where the directory says.
+        """
+        member = self.members[name]
+        if member.compress_type != zipfile.ZIP_STORED or member.flag_bits & _ENCRYPTED:
+            raise errors.UserError(f"{self._path}: {name} is compressed; save the file again with torch.save")
+        start = self._start(member)
+        data = self._data[start : start + member.file_size]
+        if name not in self._checked and member.CRC not in (0, zlib.crc32(data)):  # torch can be told to write none
+            raise errors.UserError(f"{self._path}: {name} is not what was written (checksum); the file is damaged, get it again")
+        self._checked.add(name)
+        return data
+
+    def _start(self, member: zipfile.ZipInfo) -> int:
+        """Where a member's bytes begin; its local header and the next one say so, too."""
+        at, end = member.header_offset, self._ends[member.header_offset]
+        if 0 <= at <= end - _ZIP_LOCAL_HEADER and end <= len(self._data) and member.file_size == member.compress_size:
+            name_length, extra_length = struct.unpack_from("<HH", self._data, at + 26)
+            start = at + _ZIP_LOCAL_HEADER + name_length + extra_length
+            name = self._data[at + _ZIP_LOCAL_HEADER :][:name_length]
+            own = member.orig_filename.encode("utf-8" if member.flag_bits & _UTF8 else "cp437")
+            if self._data[at : at + 4] == b"PK\3\4" and name == own and start + member.file_size <= end:
+                return start
+        raise errors.UserError(f"{self._path}: {member.filename} is not where the file's directory says; damaged, get the file again")
+
+
+class _Directory:
+    """A file whose zip directory is read only if it is of a sound size: zipfile asks for all of it at once."""
+
+    def __init__(self, file: BinaryIO):
+        self._file = file
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._file, name)
+
+    def read(self, size: int = -1) -> bytes:
+        """As of a file; zipfile.BadZipFile where too much is asked for."""
+        if size > limits.ZIP_DIRECTORY_BYTES:
+            raise zipfile.BadZipFile(f"a directory of {size:,} bytes, at most {limits.ZIP_DIRECTORY_BYTES:,} are read")
+        return self._file.read(size)
 
 
 def save_torch(path: pathlib.Path, arrays: Mapping[str, np.ndarray]) -> None:
