@@ -12,13 +12,13 @@ from typing import Any
 import unicodedata
 
 from vlguard_jax import errors
+from vlguard_jax import escape
 
 Value = str | int | float | bool
 
 LONGEST = 30_000  # characters of one value: Linux takes an argument or a variable of 131,071 bytes
 LARGEST_FILE = 1 << 20  # bytes of a launch file
 _REFUSED = {"Cc": "a control character", "Cs": "half a character", "Zl": "a line break", "Zp": "a line break"}
-_DIRECTIONS = {*"\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"}
 _PARTS = re.compile(r"\{\{|\}\}|\{([^{}]*)\}|[{}]")
 
 
@@ -47,9 +47,9 @@ def _check_text(text: str, where: str) -> None:
         raise errors.UserError(f"{where}: {len(text):,} characters; a value has at most {LONGEST:,}: put it into a file and name that")
     for char in text:
         what = _REFUSED.get(unicodedata.category(char), "")
-        if char in _DIRECTIONS:
+        if char in escape.DIRECTIONS:
             what = "a mark of the direction of writing"
-        elif char == "\ufeff" or ord(char) & 0xFFFE == 0xFFFE or "\ufdd0" <= char <= "\ufdef":
+        elif escape.no_character(char):
             what = "a code point that is no character"
         if what:
             raise errors.UserError(

@@ -25,12 +25,13 @@ ORDER = (
     ("types", "trees"),
     ("files", "ranges"),
     ("machine", "stopping"),
-    ("errors", "limits"),
+    ("errors",),
+    ("escape", "limits"),
 )
 RANK = {name: rank for rank, line in enumerate(ORDER, 1) for name in line}
 JAX = {"jax", "jaxlib", "flax", "optax", "orbax", "grain", "chex"}
 WITHOUT_JAX = ("data", "safety", "reporting", "quickstart", "config", "ranges", "types", "trees", "files", "errors", "cli", "workdir")
-WITHOUT_JAX += ("limits", "machine", "stopping")
+WITHOUT_JAX += ("escape", "limits", "machine", "stopping")
 # Where one of these parts does load jax, and what of it.
 ALLOWED = {"vlguard_jax.data.loader": {"grain"}, "vlguard_jax.quickstart.tower": {"flax", "jax", "optax"}}
 

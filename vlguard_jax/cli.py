@@ -16,6 +16,7 @@ from typing import Any
 from absl import flags
 
 from vlguard_jax import errors
+from vlguard_jax import escape
 from vlguard_jax import machine
 from vlguard_jax import ranges
 from vlguard_jax import stopping
@@ -76,11 +77,10 @@ def flag_message(error: Exception) -> str:
         error = error.args[0]
     text = str(error.args[0]) if error.args else ""  # str() of a KeyError would be quoted
     lines = [line.strip() for line in text.splitlines() if line.strip()]
-    message = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in " ".join(lines)) or type(error).__name__
+    message = " ".join(lines) or type(error).__name__
     if isinstance(error, RecursionError | MemoryError):
         message = "a value is nested too deeply to be read"
-    if len(message) > 600:  # the value stands in it
-        message = f"{message[:400]} ... {message[-150:]}"
+    message = escape.line(message, 600)  # the value stands in it
     return f"--config has no setting {message}" if isinstance(error, AttributeError | KeyError) else message
 
 
@@ -134,7 +134,7 @@ def _ending(error: BaseException) -> tuple[int, str]:
     failed = machine.failure(error)
     if failed is None:
         raise error
-    return failed.code, f"error: {failed.line}"
+    return failed.code, f"error: {escape.line(failed.line)}"
 
 
 def _say(line: str) -> None:

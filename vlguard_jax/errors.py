@@ -2,6 +2,8 @@
 
 import reprlib
 
+from vlguard_jax import escape
+
 EXIT_OK = 0
 EXIT_OUR_FAULT = 1
 EXIT_USER_ERROR = 2
@@ -19,8 +21,12 @@ _SHORT.maxstring = _SHORT.maxother = _SHORT.maxlong = 100
 class UserError(Exception):
     """Something the user can put right: one line that names the file, record or flag, and the way out.
 
-    Entry points print it without a stack trace and exit with code 2.
+    Entry points print it without a stack trace and exit with code 2. Foreign text in the message may be what it likes: a terminal can
+    show the line that comes of it, and a very long one keeps its end, where the way out stands.
     """
+
+    def __init__(self, message: object = ""):
+        super().__init__(escape.line(str(message)))
 
 
 def nearest(name: str, known: object, *, label: str = "known") -> str:

@@ -13,3 +13,5 @@ ZIP_DIRECTORY_BYTES = 1 << 24  # of a torch file's directory: 60 a tensor
 SAFETENSORS_HEADER_BYTES = 1 << 24  # 120 a tensor
 DIMENSIONS = 16  # of a stored tensor; weights have up to 5
 REPEATED = 1 << 24  # numbers of a tensor in a torch file that repeats what is stored (strides of 0)
+
+LINE = 1500  # characters of a message, or of a foreign text in a line or a table's cell; a longer one keeps its beginning and end

@@ -38,6 +38,7 @@ import numpy as np
 
 import vlguard_jax
 from vlguard_jax import errors
+from vlguard_jax import escape
 from vlguard_jax.parallel import coordinator
 
 TIMEOUT = 300  # seconds
@@ -204,7 +205,7 @@ def hand_over_sigterm() -> None:
 
 def _give_up(message: str) -> None:
     """The way out while JAX waits: its own time-out aborts the process with a stack trace. Nothing has been written yet."""
-    print(f"error: {message}", file=sys.stderr, flush=True)
+    print(f"error: {escape.line(message)}", file=sys.stderr, flush=True)
     os._exit(errors.EXIT_USER_ERROR)
 
 
@@ -309,7 +310,7 @@ class Team:
     def say(self, notice: str) -> None:
         """Print, in the first process."""
         if self.first:
-            print(notice)
+            print(escape.line(notice))
 
     def agree(self, digests: Mapping[str, str]) -> None:
         """See `agree_on_files`."""
