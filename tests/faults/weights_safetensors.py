@@ -12,6 +12,7 @@ import numpy as np
 
 from tests.faults import documents
 from tests.faults import sandbox
+from vlguard_jax import limits
 from vlguard_jax.checkpoints import tensors
 
 ARRAYS = {"a": np.arange(12, dtype=np.float32).reshape(3, 4), "b": np.arange(6, dtype=np.float16), "c": np.ones((2, 2), np.int64)}
@@ -45,7 +46,7 @@ def _lied(rng: random.Random) -> bytes:
     name = rng.choice(list(ARRAYS))
     entry = head[name]
     begin, end = entry["data_offsets"]
-    which = rng.randrange(8)
+    which = rng.randrange(10)
     if which == 0:
         entry["shape"] = [rng.choice(FAR), *entry["shape"][1:]]
     elif which == 1:
@@ -60,6 +61,10 @@ def _lied(rng: random.Random) -> bytes:
         entry["dtype"] = rng.choice(["F8_E4M3", "F128", "", None, 7, "f32", "I4", "\u001b[31mF32"])
     elif which == 6:
         entry["data_offsets"] = next(head[other]["data_offsets"] for other in ARRAYS if other != name)
+    elif which == 7:
+        entry["shape"] = [1] * 65 + entry["shape"]
+    elif which == 8:
+        head["d"] = {"dtype": "F32", "shape": rng.choice([[0, 1 << 62], [1 << 62, 0, 2], [0] * 70]), "data_offsets": [68, 68]}
     else:
         head[rng.choice(["d", "\u001b[2J", "x" * 100_000])] = {"dtype": "F32", "shape": [1], "data_offsets": [1 << 40, (1 << 40) + 4]}
     return written(json.dumps(head).encode())
@@ -78,7 +83,9 @@ def make(rng: random.Random, folder: pathlib.Path) -> sandbox.Trial:
         data = written(true)
         path.write_bytes(data[: rng.randrange(len(data))] if rng.random() < 0.8 else data + b"x" * rng.randrange(1, 99))
     elif kind == "length of the header":
-        path.write_bytes(written(true, size=rng.choice([0, 1, len(true) - 1, len(true) + 1, 1 << 31, 1 << 62, (1 << 64) - 1])))
+        sizes = [0, 1, len(true) - 1, len(true) + 1, 1 << 31, 1 << 62, (1 << 64) - 1]
+        long = true[:-1] + b" " * (limits.SAFETENSORS_HEADER_BYTES + 8) + true[-1:]
+        path.write_bytes(written(long) if rng.random() < 0.1 else written(true, size=rng.choice(sizes)))
     elif kind == "lies":
         path.write_bytes(_lied(rng))
     elif kind == "document":

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 import dataclasses
 import functools
+import math
+import os
 import pathlib
 
 import ml_dtypes
@@ -12,6 +14,7 @@ import numpy as np
 
 from vlguard_jax import errors
 from vlguard_jax import files
+from vlguard_jax import limits
 
 FLOATS = {
     "fp32": np.dtype(np.float32),
@@ -28,6 +31,7 @@ _SAFETENSORS_DTYPES = {
     "U8": np.dtype(np.uint8),
     "BOOL": np.dtype(np.bool_),
 }
+_LONGEST_NAME = 255  # bytes of a file's name
 # In the order in which transformers looks for them.
 WEIGHT_FILES = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json")
 
@@ -80,7 +84,7 @@ def _open_shards(index: pathlib.Path) -> dict[str, Tensor]:
         raise errors.UserError(f"{index}: no weight_map in this index")
     found: dict[str, Tensor] = {}
     for shard in sorted(set(weight_map.values())):
-        path = index.parent / shard
+        path = _beside(index, shard)
         if not path.is_file():
             raise errors.UserError(f"{path}: missing shard, named by {index.name}; download the checkpoint again")
         for name, tensor in open_file(path).items():
@@ -88,20 +92,30 @@ def _open_shards(index: pathlib.Path) -> dict[str, Tensor]:
                 raise errors.UserError(f"{path}: duplicate tensor {name}, also in {found[name].file.name}")
             found[name] = tensor
     for name, shard in weight_map.items():
-        if name not in found or found[name].file.name != pathlib.PurePath(shard).name:
+        if name not in found or found[name].file.name != shard:
             raise errors.UserError(f"{index.parent / shard}: missing tensor {name}, promised by {index.name}")
     return found
+
+
+def _beside(index: pathlib.Path, shard: str) -> pathlib.Path:
+    """The file of this name in the folder of the index (a link is fine, as in the hub's cache: who made the folder made it)."""
+    if not shard or shard in (".", "..") or "/" in shard or "\0" in shard or len(os.fsencode(shard)) > _LONGEST_NAME:
+        raise errors.UserError(f"{index}: names {errors.short(shard)}, which is no file beside it; download the checkpoint again")
+    return index.parent / shard
 
 
 def _open_safetensors(path: pathlib.Path) -> dict[str, Tensor]:
     import safetensors
 
+    with files.opened(path) as file:
+        size = int.from_bytes(file.read(8), "little")
+    if limits.SAFETENSORS_HEADER_BYTES < size < path.stat().st_size:
+        most = f"at most {limits.SAFETENSORS_HEADER_BYTES:,} are read"
+        raise errors.UserError(f"{path}: its header has {size:,} bytes, {most}; is it the right file?")
     try:
         with safetensors.safe_open(path, "np") as f:
             slices = {name: f.get_slice(name) for name in f.keys()}  # noqa: SIM118 (not a mapping)
             heads = {name: (tuple(s.get_shape()), s.get_dtype()) for name, s in slices.items()}
-    except FileNotFoundError as e:
-        raise errors.UserError(f"{path}: no such file") from e
     except (safetensors.SafetensorError, OSError) as e:
         why = unreadable(path, f"truncated? get it again: {e}")
         raise errors.UserError(f"{path}: not a readable safetensors file: {why}") from e
@@ -110,8 +124,17 @@ def _open_safetensors(path: pathlib.Path) -> dict[str, Tensor]:
         if dtype not in _SAFETENSORS_DTYPES:
             quantized = "; quantized weights are not read, take those they were made from" if dtype.startswith(("F8", "F4", "I8")) else ""
             raise errors.UserError(f"{path}: tensor {name} has the unsupported type {dtype}{quantized}")
+        check_shape(path, name, shape, math.prod(shape))
         result[name] = Tensor(name, shape, _SAFETENSORS_DTYPES[dtype], path, functools.partial(_read_safetensor, path, name))
     return result
+
+
+def check_shape(path: pathlib.Path, name: str, shape: tuple[int, ...], stored: int) -> None:
+    """Raise UserError for more dimensions than weights have, or a tensor far larger than the `stored` numbers that are there for it."""
+    if len(shape) > limits.DIMENSIONS:
+        raise errors.UserError(f"{path}: tensor {name} has {len(shape)} dimensions, at most {limits.DIMENSIONS} are read")
+    if math.prod(max(n, 1) for n in shape) > max(stored, limits.REPEATED):
+        raise errors.UserError(f"{path}: tensor {name} would be far larger than its data; save it again as contiguous()")
 
 
 def unreadable(path: pathlib.Path, otherwise: str) -> str:

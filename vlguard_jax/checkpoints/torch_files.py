@@ -77,14 +77,11 @@ def open_torch(path: pathlib.Path) -> dict[str, tensors.Tensor]:
 
 def _check_sizes(path: pathlib.Path, name: str, t: state_pickle.Strided, stored: int) -> None:
     """Raise UserError unless the tensor lies within its storage, `stored` numbers, and repeats little of it."""
-    if len(t.shape) > limits.DIMENSIONS:
-        raise errors.UserError(f"{path}: tensor {name} has {len(t.shape)} dimensions, at most {limits.DIMENSIONS} are read")
     sizes_ok = len(t.shape) == len(t.strides) and min((*t.shape, *t.strides, t.offset, t.storage.count)) >= 0
     last = t.offset + sum((n - 1) * s for n, s in zip(t.shape, t.strides, strict=True)) if sizes_ok and all(t.shape) else -1
     if not sizes_ok or t.storage.count > stored or last >= t.storage.count:
         raise errors.UserError(f"{path}: tensor {name} reaches beyond its data; the file is damaged, get it again")
-    if math.prod(max(n, 1) for n in t.shape) > max(t.storage.count, limits.REPEATED):
-        raise errors.UserError(f"{path}: tensor {name} would be far larger than its data; save it again as contiguous()")
+    tensors.check_shape(path, name, t.shape, t.storage.count)
 
 
 def _read_strided(archive: _Archive, member: str, dtype: np.dtype, t: state_pickle.Strided) -> np.ndarray:
