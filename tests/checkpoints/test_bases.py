@@ -125,6 +125,37 @@ def test_adapters_on_a_llava_hf_folder_would_do_nothing(folder: pathlib.Path) ->
     assert not (folder / "runs/again").exists()
 
 
+def test_adapters_on_adapters_are_not_taken_for_the_whole(folder: pathlib.Path) -> None:
+    """Only one of the two would be merged: named by adapter_config.json or by hand, with a config of LLaVA's or bare."""
+    for name in ("second", "bare"):
+        shutil.copytree(folder / "runs/lora", folder / "runs" / name)
+        config = json.loads((folder / "runs" / name / "adapter_config.json").read_text())
+        config["base_model_name_or_path"] = str(folder / "runs/first")
+        (folder / "runs" / name / "adapter_config.json").write_text(json.dumps(config))
+    shutil.copytree(folder / "runs/lora", folder / "runs/first")
+    for name in ("first", "bare"):
+        (folder / "runs" / name / "config.json").unlink()
+        (folder / "runs" / name / "non_lora_trainables.bin").unlink()
+    refused = r"runs/\w+: its base .*runs/first is adapters, .*convert --to llava, which merges adapters\) and name the result as base"
+    for path, base in (("runs/second", ""), ("runs/bare", ""), ("runs/lora", str(folder / "runs/first"))):
+        with pytest.raises(errors.UserError, match=refused):
+            load.load(folder / path, base=base)
+    # The way out.
+    save.save_llava(lora.merge(load.load(folder / "runs/first")), folder / "runs/merged")
+    twice = lora.merge(load.load(folder / "runs/bare", base=str(folder / "runs/merged")))
+    flat, start = trees.flatten(twice.params), trees.flatten(made.model().params)
+    once = trees.flatten(load.load(folder / "runs/merged").params)
+    path = next(p.replace("lora_a", "kernel") for p in trees.flatten(made.model(made.LORA).params) if p.endswith(".lora_a"))
+    np.testing.assert_allclose(flat[path] - once[path], once[path] - start[path], atol=1e-5)
+    assert np.abs(once[path] - start[path]).max() > 0.01
+
+
+def test_an_orbax_folder_is_no_base(folder: pathlib.Path) -> None:
+    save.save_orbax(load.load(folder / "base"), folder / "orbax")
+    with pytest.raises(errors.UserError, match=r"runs/lora: its base .*orbax is an Orbax folder, .*convert --to llava"):
+        load.load(folder / "runs/lora", base=str(folder / "orbax"))
+
+
 def test_a_hub_base_keeps_its_revision(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
     save.save_peft(made.model(made.LORA, base=made.on("owner/name@v1.5")), tmp_path / "lora")
     found = recorded(tmp_path / "lora")

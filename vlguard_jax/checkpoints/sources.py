@@ -10,6 +10,7 @@ from typing import Any
 from vlguard_jax import errors
 from vlguard_jax import files
 from vlguard_jax.checkpoints import checkpoint
+from vlguard_jax.checkpoints import export
 from vlguard_jax.checkpoints import hub
 from vlguard_jax.checkpoints import layouts
 from vlguard_jax.checkpoints import lora as lora_lib
@@ -214,7 +215,7 @@ def _plan_llava(folder: pathlib.Path, config: dict[str, Any], base: str, vision_
 def _plan_projector_only(folder: pathlib.Path, config: dict[str, Any], base: str, vision_tower: str) -> Plan:
     if not base:
         raise errors.UserError(f"{folder}: only a projector is here; name the language model it belongs to as base")
-    base_folder = hub.resolve(base)
+    base_folder = _whole(hub.resolve(base), folder)
     model, tower, extras = _original_model(folder, config, vision_tower, base_folder)
     pieces = (
         _base_text(base_folder, model),
@@ -222,6 +223,18 @@ def _plan_projector_only(folder: pathlib.Path, config: dict[str, Any], base: str
         Piece("projector", folder / "mm_projector.bin", ("projector",)),
     )
     return Plan(model, pieces, "projector", _tokenizer_folder(folder, base_folder), extras, base=base)
+
+
+def _whole(base: pathlib.Path, folder: pathlib.Path) -> pathlib.Path:
+    """`base`, which holds the weights that `folder` stands on: of two adapters, one on the other, only one would be merged."""
+    kinds = ((base / "adapter_config.json").is_file(), "adapters"), (export.is_export(base), "an Orbax folder")
+    for found, what in kinds:
+        if found:
+            raise errors.UserError(
+                f"{folder}: its base {base} is {what}, where a whole model in LLaVA's, llava-hf's or Llama's layout was expected; write it"
+                " so first (python -m vlguard_jax.convert --to llava, which merges adapters) and name the result as base"
+            )
+    return base
 
 
 def _tokenizer_folder(folder: pathlib.Path, base: pathlib.Path) -> pathlib.Path:
@@ -254,7 +267,7 @@ def _plan_peft(folder: pathlib.Path, base: str, vision_tower: str) -> Plan:
     adapter = files.read_object(path)
     lora = lora_lib.from_peft(adapter, str(path))
     name = base or _base_name(adapter)
-    base_folder = hub.resolve(base) if base else _find_base(name, folder)
+    base_folder = _whole(hub.resolve(base) if base else _find_base(name, folder), folder)
     pieces: list[Piece]
     if (folder / "config.json").is_file():
         kind, config = config_lib.read_config(folder)
