@@ -16,7 +16,6 @@ import sentencepiece
 from vlguard_jax import errors
 from vlguard_jax import files
 from vlguard_jax import machine
-from vlguard_jax.checkpoints import save
 
 USER, AGAIN = errors.EXIT_USER_ERROR, errors.EXIT_RESTART
 
@@ -151,42 +150,3 @@ def test_append_is_whole_or_not_at_all(tmp_path: pathlib.Path) -> None:
         file.room = 100
         files.append(file, b"third\n")
     assert path.read_bytes() == b"first\nthird\n"
-
-
-@pytest.mark.parametrize("error", [OSError(errno.ENOSPC, "x"), SystemExit(75)])
-def test_a_new_folder_is_whole_or_not_there(tmp_path: pathlib.Path, error: BaseException) -> None:
-    target = tmp_path / "a" / "b"
-    with pytest.raises(type(error)), files.new_folder(target) as folder:
-        (folder / "x").write_text("half")
-        raise error
-    assert list(tmp_path.iterdir()) == []
-    with files.new_folder(target) as folder:
-        (folder / "x").write_text("old")
-    with pytest.raises(type(error)), files.new_folder(target, replace=True) as folder:
-        raise error
-    with pytest.raises(OSError), files.new_folder(target) as folder:
-        pass
-    assert (target / "x").read_text() == "old" and list(target.parent.iterdir()) == [target]
-    with files.new_folder(target, replace=True) as folder:
-        (folder / "x").write_text("new")
-    assert (target / "x").read_text() == "new" and list(target.parent.iterdir()) == [target]
-
-
-def test_where_a_model_cannot_be_written(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Told before anything is read, and nothing is left behind."""
-    (tmp_path / "file").touch()
-    (tmp_path / "link").symlink_to(tmp_path)
-    monkeypatch.chdir(tmp_path)
-    for dst, words in (
-        ("file/x", "a part of this path is a file"),
-        ("link", "is a link to"),
-        (".", "holds the folder that you are in"),
-        ("..", "holds the folder that you are in"),
-        ("x" * 300, "the name is too long"),
-        ("x" * 250, "the name is too long"),
-        ("file", "is there already"),
-    ):
-        with pytest.raises(errors.UserError, match=words):
-            save.check_free(dst, dst != "file")
-    save.check_free("new/folder", False)
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "link"]

@@ -59,12 +59,12 @@ def stamps(folder: pathlib.Path) -> dict[pathlib.Path, int]:
 
 def test_running_again_changes_nothing_and_overwrites_nothing(metadata, tmp_path):
     out = tmp_path / "out"
-    (tmp_path / "out.partial" / "train").mkdir(parents=True)  # of a run that was stopped
+    (tmp_path / "out.partial" / "train").mkdir(parents=True)  # somebody's
     vlguard_folder.prepare(metadata, out, None, stand_in=True)
     before = stamps(out)
     assert vlguard_folder.prepare(metadata, out, None, stand_in=True).was_ready
     assert before == stamps(out)
-    assert not (tmp_path / "out.partial").exists()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["metadata", "out", "out.partial"]
     (out / "vlguard.json").unlink()
     with pytest.raises(errors.UserError, match=r"out holds something else already: remove it, or name another folder with --out$"):
         vlguard_folder.prepare(metadata, out, None, stand_in=True)
@@ -75,7 +75,6 @@ def test_records_that_are_missing_are_added_and_others_are_not_taken_for_these(m
     vlguard_folder.prepare(metadata, out, None, stand_in=True)
     files = {path: at for path, at in stamps(out).items() if "tfds" not in path.parts and path.is_file()}
     shutil.rmtree(out / "tfds")
-    (out / "tfds.partial").mkdir()  # of a run that was stopped
     assert not vlguard_folder.prepare(metadata, out, None, stand_in=True).was_ready
     assert len(reader.open_prepared(out, "train").items()) == 8
     assert sorted(path.name for path in out.iterdir()) == ["test", "test.json", "tfds", "train", "train.json", "vlguard.json"]
@@ -88,14 +87,17 @@ def test_records_that_are_missing_are_added_and_others_are_not_taken_for_these(m
 
 def test_a_stopped_run_leaves_nothing_half_written(metadata, tmp_path, monkeypatch):
     def stopped(folder: pathlib.Path) -> None:
-        assert folder.name == "out.partial"
+        assert folder.name.startswith(".out.") and folder.name.endswith(".partial")
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
         patch.setattr(vlguard_folder, "write_records", stopped)
         with pytest.raises(KeyboardInterrupt):
             vlguard_folder.prepare(metadata, tmp_path / "out", None, stand_in=True)
-    assert not (tmp_path / "out").exists()
+    assert [path.name for path in tmp_path.iterdir()] == ["metadata"]
+    (tmp_path / "link").symlink_to("somewhere")
+    with pytest.raises(errors.UserError, match="link is a link to somewhere; name the folder itself"):
+        vlguard_folder.prepare(metadata, tmp_path / "link", None, stand_in=True)
     assert not vlguard_folder.prepare(metadata, tmp_path / "out", None, stand_in=True).was_ready
 
 
@@ -110,7 +112,7 @@ def test_real_pictures_are_checked_and_linked(metadata, tmp_path):
         errors.UserError, match=r"1 of 11 pictures are missing, first: test/set/1\.png; the pictures are gated: accept the terms"
     ):
         vlguard_folder.prepare(metadata, out, source, stand_in=False)
-    assert not out.exists() and not (tmp_path / "out.partial").exists()
+    assert not out.exists() and not list(tmp_path.glob(".*"))
     stand.write_picture(source / "test" / "set" / "1.png")
     vlguard_folder.prepare(metadata, out, source, stand_in=False)
     assert (out / "test" / "set" / "1.png").is_file() and not vlguard.is_stand_in(out / "test")
@@ -134,7 +136,7 @@ def test_a_picture_that_cannot_be_read_is_named(metadata, tmp_path, zipped, dama
             shutil.rmtree(source / name)
     with pytest.raises(errors.UserError, match=r"unzipped: 1 of 11 pictures are not readable, first: train/set/2\.jpg: ") as caught:
         vlguard_folder.prepare(metadata, tmp_path / "out", source, stand_in=False)
-    assert "\n" not in str(caught.value) and not (tmp_path / "out").exists() and not (tmp_path / "out.partial").exists()
+    assert "\n" not in str(caught.value) and not (tmp_path / "out").exists() and not list(tmp_path.glob(".*"))
 
 
 def test_zipped_pictures_need_no_unpacking(metadata, tmp_path):

@@ -27,7 +27,7 @@ _BASE = flags.DEFINE_string("base", "", "Base model of a PEFT or projector-only 
 _TOWER = flags.DEFINE_string("vision_tower", "", "CLIP folder or hub id, in place of the one that config.json names.")
 _PROJECTOR = flags.DEFINE_string("projector", "", "mm_projector.bin, to make a LLaVA model out of a Llama folder.")
 _DTYPE = flags.DEFINE_enum("dtype", "keep", DTYPES, "Number format of the written arrays.")
-_OVERWRITE = flags.DEFINE_bool("overwrite", False, "Replace the folder --dst if it is there.")
+_OVERWRITE = flags.DEFINE_bool("overwrite", False, "Replace the checkpoint --dst if it is there; never a folder that holds anything else.")
 
 
 def main(argv: list[str]) -> int | None:
@@ -49,13 +49,14 @@ def main(argv: list[str]) -> int | None:
 def _convert(src: str, dst: str, to: str) -> None:
     from vlguard_jax.checkpoints import load
     from vlguard_jax.checkpoints import lora
+    from vlguard_jax.checkpoints import place
     from vlguard_jax.checkpoints import save
     from vlguard_jax.checkpoints import tensors
 
     dst = os.path.expanduser(dst)  # as --src; the shell leaves --dst=~/folder alone
     if dst.startswith("~"):
         raise errors.UserError(f"--dst={dst}: there is no such user; for a folder of that name give ./{dst}")
-    save.check_free(dst, _OVERWRITE.value)  # before the long part
+    place.check_free(dst, _OVERWRITE.value, [src, _BASE.value, _TOWER.value, _PROJECTOR.value])  # before the long part
     model = load.load(src, base=_BASE.value, vision_tower=_TOWER.value, projector=_PROJECTOR.value)
     save.check(model, to)
     if "note" in model.extras:

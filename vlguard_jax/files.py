@@ -1,4 +1,4 @@
-"""The one way in for JSON that others wrote, and the one way out for single files.
+"""The one way in for JSON that others wrote, and the one way out for single files (folders: folders.py).
 
 Reading: every failure is one line that names the file, what it looks like and the way out. Text is UTF-8, with or without a byte order
 mark. Half of a surrogate pair, which JSON can spell ("\\ud83d") and no file, terminal or tokenizer can take, is refused here, so no
@@ -20,7 +20,6 @@ import math
 import os
 import pathlib
 import secrets
-import shutil
 import stat
 from typing import Any, BinaryIO
 
@@ -214,63 +213,6 @@ def write_bytes(path: pathlib.Path, data: bytes) -> None:
         with contextlib.suppress(OSError):
             new.unlink()
         raise
-
-
-def beside(path: pathlib.Path) -> pathlib.Path:
-    """Where `new_folder` makes what is to be `path`."""
-    return path.with_name(f".{path.name}.partial")
-
-
-@contextlib.contextmanager
-def new_folder(path: pathlib.Path, *, partial: pathlib.Path | None = None, replace: bool = False) -> Iterator[pathlib.Path]:
-    """A new folder that becomes `path` when the block ends well, and is deleted when it does not.
-
-    Args:
-      path: nothing, or an empty folder, may be there.
-      partial: where it is made, on the same disk; None: see `beside`.
-      replace: what is there is deleted, once its place is taken.
-
-    Raises:
-      OSError: it cannot be written; what was there is still there.
-    """
-    target = pathlib.Path(os.path.abspath(path))
-    new = partial or beside(target)
-    made = [folder for folder in target.parents if not os.path.lexists(folder)]
-    with machine.naming(path, new):
-        try:
-            target.parent.mkdir(parents=True, exist_ok=True)
-            shutil.rmtree(new, ignore_errors=True)  # what a killed run left
-            new.mkdir()
-            yield new
-            _replace(target, new) if replace else new.rename(target)
-        except BaseException:
-            shutil.rmtree(new, ignore_errors=True)
-            for folder in made:
-                with contextlib.suppress(OSError):
-                    folder.rmdir()
-            raise
-
-
-def _replace(target: pathlib.Path, new: pathlib.Path) -> None:
-    """Give `new` the name `target`; what had it is deleted last."""
-    old = target.with_name(f".{target.name}.old")
-    _remove(old)
-    try:
-        if os.path.lexists(target):
-            target.rename(old)
-        new.rename(target)
-    except BaseException:
-        if os.path.lexists(old) and not os.path.lexists(target):
-            old.rename(target)
-        raise
-    _remove(old)
-
-
-def _remove(path: pathlib.Path) -> None:
-    if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path)
-    else:
-        path.unlink(missing_ok=True)
 
 
 def append(file: io.FileIO, data: bytes) -> None:

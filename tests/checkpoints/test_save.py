@@ -209,8 +209,28 @@ def test_arguments_without_effect_are_refused(tmp_path: pathlib.Path, writer, ta
             load.load(tmp_path / "a", **{name: "somewhere"})
 
 
-def test_what_an_interrupted_save_left_is_cleaned(tmp_path: pathlib.Path) -> None:
-    (tmp_path / ".a.partial").mkdir()
-    (tmp_path / ".a.partial/model.safetensors").write_text("half")
-    save.save_llava(made.model(), tmp_path / "a")
-    assert [p.name for p in tmp_path.iterdir()] == ["a"]
+def test_what_others_keep_beside_stays(tmp_path: pathlib.Path) -> None:
+    for name in (".a.partial", "a.partial", ".a.old"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "model.safetensors").write_text("somebody's")
+    for overwrite in (False, True):
+        save.save_llava(made.model(), tmp_path / "a", overwrite=overwrite)
+    assert sorted(p.name for p in tmp_path.iterdir()) == [".a.old", ".a.partial", "a", "a.partial"]
+    assert (tmp_path / ".a.partial/model.safetensors").read_text() == "somebody's"
+
+
+def test_of_two_that_save_the_first_to_end_wins(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The second is told so, and what it was not asked to overwrite stays."""
+    write_json, first = save.tokenizer_files.write_json, made.model()
+    for overwrite in (False, True):
+        meanwhile = [lambda: save.save_hf(first, tmp_path / "a", overwrite=overwrite)]  # noqa: B023 -- called at once
+
+        def slow(path: pathlib.Path, value: object, meanwhile=meanwhile) -> None:
+            if meanwhile:
+                meanwhile.pop()()
+            write_json(path, value)
+
+        monkeypatch.setattr(save.tokenizer_files, "write_json", slow)
+        with pytest.raises(errors.UserError, match=r"a: (something is there already|another process has written it meanwhile)"):
+            save.save_llava(made.model(), tmp_path / "a", overwrite=overwrite)
+        assert load.load(tmp_path / "a").layout == "llava-hf" and [p.name for p in tmp_path.iterdir()] == ["a"]

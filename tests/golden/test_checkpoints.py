@@ -17,6 +17,7 @@ from vlguard_jax import trees
 from vlguard_jax.checkpoints import load
 from vlguard_jax.checkpoints import lora
 from vlguard_jax.checkpoints import model_config
+from vlguard_jax.checkpoints import place
 from vlguard_jax.checkpoints import save
 from vlguard_jax.checkpoints import tensors
 from vlguard_jax.types import IMAGE_TOKEN
@@ -179,3 +180,8 @@ def test_the_processor_of_a_saved_folder(golden: pathlib.Path, tmp_path: pathlib
             assert vision is not None
             expected = json.loads((recorded / "preprocessor_config.json").read_text())
             assert {k: v for k, v in expected.items() if k in vision} == vision
+
+
+def test_what_others_wrote_is_known_as_checkpoints(golden: pathlib.Path) -> None:
+    for folder in (*golden.glob("l*-*ha"), *golden.glob("l*-gqa"), *(golden / "vision_tower").iterdir()):
+        assert not place._foreign(folder, place._FILES), folder

@@ -13,19 +13,19 @@ import math
 import os
 import pathlib
 import shutil
-import tempfile
 from typing import Any
 
 import numpy as np
 
 from vlguard_jax import errors
 from vlguard_jax import files
-from vlguard_jax import machine
+from vlguard_jax import folders
 from vlguard_jax import trees
 from vlguard_jax.checkpoints import checkpoint
 from vlguard_jax.checkpoints import export
 from vlguard_jax.checkpoints import layouts
 from vlguard_jax.checkpoints import model_config
+from vlguard_jax.checkpoints import place
 from vlguard_jax.checkpoints import tensors
 from vlguard_jax.checkpoints import tokenizer_files
 from vlguard_jax.checkpoints import torch_files
@@ -49,12 +49,12 @@ def save_llava(
     Adapters must have been merged. `dtype` None keeps the type of every array.
 
     Raises:
-      UserError: `dst` is there already, the model has no tower, or a value does not fit `dtype`.
+      UserError: see `place.check_free`; the model has no tower, or a value does not fit `dtype`.
     """
     config = write_config.llava_json(model, _dtype_name(model, dtype)) | write_config.provenance(model)
     parts = ["text", "head", "projector", *(["vision"] if config.get("unfreeze_mm_vision_tower") else [])]
     entries, tower_entries = _entries(model, "llava", parts, dtype), _entries(model, "clip", ["vision"], dtype)
-    with _new_folder(dst, overwrite, _size([*entries, *tower_entries])) as folder:
+    with _new_folder(model, dst, overwrite, _size([*entries, *tower_entries])) as folder:
         _write_weights(folder, entries, shard_bytes)
         tokenizer_files.write_json(folder / "config.json", config)
         tokenizer_files.write_json(folder / "generation_config.json", write_config.generation_json(model, None))
@@ -91,7 +91,7 @@ def save_hf(
     layout = "llava-hf" if whole else "llama"
     vocab, stored = model.config.text.vocab_size, int(config.get("text_config", config).get("vocab_size", 0))
     entries = _entries(model, layout, ("text", "head", "vision", "projector"), dtype, stored_vocab=max(stored, vocab))
-    with _new_folder(dst, overwrite, _size(entries)) as folder:
+    with _new_folder(model, dst, overwrite, _size(entries)) as folder:
         _write_weights(folder, entries, shard_bytes)
         tokenizer_files.write_json(folder / "config.json", config)
         pad = config.get("pad_token_id") if whole else None
@@ -133,7 +133,7 @@ def save_peft(model: checkpoint.Checkpoint, dst: str | os.PathLike[str], dtype: 
     """
     check(model, "peft")
     assert model.base is not None
-    with _new_folder(dst, overwrite) as folder:
+    with _new_folder(model, dst, overwrite) as folder:
         adapter = {name: read() for name, _, _, read in _entries(model, "peft", ("adapter",), dtype)}
         _save_safetensors(folder / "adapter_model.safetensors", adapter)
         trained = {name: read() for name, _, _, read in _entries(model, "non_lora", ("projector",), dtype)}
@@ -155,7 +155,7 @@ def save_orbax(model: checkpoint.Checkpoint, dst: str | os.PathLike[str], dtype:
         params = trees.unflatten({path: _cast(path, np.asarray(value), dtype) for path, value in trees.flatten(model.params).items()})
         model = dataclasses.replace(model, params=params, weights_sha256="")
     n_bytes = sum(np.asarray(value).nbytes for value in trees.flatten(model.params).values())
-    with _new_folder(dst, overwrite, n_bytes) as folder:
+    with _new_folder(model, dst, overwrite, n_bytes) as folder:
         export.save_export(model, folder)
 
 
@@ -192,41 +192,16 @@ def _check_adapters(model: checkpoint.Checkpoint) -> None:
         )
 
 
-def check_free(dst: str | os.PathLike[str], overwrite: bool) -> None:
-    """See that `dst` can be written, and leave nothing behind.
-
-    Raises:
-      UserError: it holds something and may not be overwritten, is a link or above the working directory, or no folder can be made there.
-    """
-    target = pathlib.Path(os.path.abspath(dst))
-    if os.path.islink(target):
-        raise errors.UserError(f"{dst} is a link to {os.readlink(target)}; name the folder itself, or remove the link")
-    if target in (here := pathlib.Path.cwd(), *here.parents):
-        raise errors.UserError(f"{dst} holds the folder that you are in; name a folder that is to hold the model alone")
-    above = next(folder for folder in target.parents if os.path.lexists(folder))
-    try:
-        if not overwrite and os.path.lexists(target) and not (target.is_dir() and not any(target.iterdir())):
-            raise errors.UserError(f"{dst} is there already; choose another folder, or overwrite it with --overwrite")
-        with contextlib.suppress(FileNotFoundError):
-            os.lstat(files.beside(target))  # whether its name can be one
-        with machine.naming(above, f"{above}/."):
-            os.rmdir(tempfile.mkdtemp(prefix=".", dir=above))
-    except OSError as e:
-        if failed := machine.failure(e):
-            raise errors.UserError(f"{dst} cannot be written: {failed.line}") from e
-        raise
-
-
 @contextlib.contextmanager
-def _new_folder(dst: str | os.PathLike[str], overwrite: bool, n_bytes: int = 0) -> Iterator[pathlib.Path]:
+def _new_folder(model: checkpoint.Checkpoint, dst: str | os.PathLike[str], overwrite: bool, n_bytes: int = 0) -> Iterator[pathlib.Path]:
     """A new folder beside `dst` that takes its name when the block ends well, and is deleted when it does not.
 
     Raises:
-      UserError: see `check_free`; or there is no room for `n_bytes`.
+      UserError: see `place.check_free`; another process has written `dst` meanwhile; or there is no room for `n_bytes`.
       OSError: the disk filled up or failed; what was at `dst` is still there.
     """
-    check_free(dst, overwrite)
-    with files.new_folder(pathlib.Path(dst), replace=True) as folder:
+    place.check_free(dst, overwrite, [str(model.tokenizer_folder)])
+    with folders.new_folder(pathlib.Path(dst), replace=overwrite) as folder:
         disk = shutil.disk_usage(folder)
         if disk.total and disk.free < n_bytes:  # a file system without a limit says 0
             sizes = f"{n_bytes:,} bytes are to be written, {disk.free:,} are free"

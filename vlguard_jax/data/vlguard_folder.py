@@ -11,11 +11,12 @@ import dataclasses
 import hashlib
 import io
 import json
+import os
 import pathlib
 import shutil
 
 from vlguard_jax import errors
-from vlguard_jax import files
+from vlguard_jax import folders
 from vlguard_jax.data import picture_check
 from vlguard_jax.data import pictures
 from vlguard_jax.data import standin
@@ -76,7 +77,7 @@ def prepare(metadata: pathlib.Path, out: pathlib.Path, images: pathlib.Path | No
     source = None if stand_in else (images or metadata).resolve()
     if source is not None:
         _check_pictures(items, source)
-    with files.new_folder(out, partial=out.with_name(f"{out.name}.partial")) as beside:
+    with folders.new_folder(out) as beside:
         for name in vlguard.SPLITS:
             shutil.copyfile(metadata / f"{name}.json", beside / f"{name}.json")
             if source is None:
@@ -108,15 +109,14 @@ def _is_ready(out: pathlib.Path, note: dict) -> bool:
     """Whether `out` already holds exactly this.
 
     Raises:
-      UserError: it holds something else.
+      UserError: it holds something else, or is a link.
     """
-    if not out.exists() or (out.is_dir() and not any(out.iterdir())):
-        if out.exists():
-            out.rmdir()
+    if not os.path.lexists(out) or (out.is_dir() and not out.is_symlink() and not any(out.iterdir())):
         return False
     path = out / vlguard.NOTE_FILE
     if path.is_file() and vlguard.read_note(out) == note:
         return True
+    folders.check_no_link(out)
     raise errors.UserError(f"{out} holds something else already: remove it, or name another folder with --out")
 
 
@@ -141,18 +141,14 @@ def write_records(folder: pathlib.Path) -> None:
 
     from vlguard_jax.data.tfds.vlguard import vlguard_dataset_builder
 
-    beside = folder / "tfds.partial"
-    shutil.rmtree(beside, ignore_errors=True)  # of a run that was stopped
     tfds.disable_progress_bar()
     how = tfds.download.DownloadConfig(manual_dir=folder, compute_stats=tfds.download.ComputeStatsMode.SKIP, try_download_gcs=False)
-    try:
+    with folders.scratch(folder, "tfds") as beside:
         builder = vlguard_dataset_builder.Builder(data_dir=beside, file_format="array_record")
         with contextlib.redirect_stdout(io.StringIO()):  # it announces downloads of unknown size, but downloads nothing
             builder.download_and_prepare(download_dir=beside / "downloads", download_config=how)
         (folder / RECORDS).parent.mkdir(parents=True, exist_ok=True)
-        (beside / reader.NAME / reader.VERSION).rename(folder / RECORDS)
-    finally:
-        shutil.rmtree(beside, ignore_errors=True)
+        folders.take(beside / reader.NAME / reader.VERSION, folder / RECORDS)
 
 
 def _check_pictures(items: dict[str, list[vlguard.Item]], source: pathlib.Path) -> None:

@@ -24,7 +24,7 @@ import random
 import re
 from typing import Any
 
-from vlguard_jax import files
+from vlguard_jax import folders
 from vlguard_jax.quickstart import language as language_lib
 from vlguard_jax.quickstart import pictures
 
@@ -278,7 +278,7 @@ def _write_prompts(root: Path, speaker: Speaker, sizes: Sizes) -> None:
 
 def write(folder: Path, seed: int, split: str, sizes: Sizes) -> None:
     """Write the world below `folder`, which must not exist. `split`: whose items the test files hold, "tuning" or "test"."""
-    with files.new_folder(folder) as beside:
+    with folders.new_folder(folder) as beside:
         language = language_lib.language(seed, len(pictures.symbols()))
         trained = functools.partial(Speaker, language, "train")
         asked = functools.partial(Speaker, language, split)

@@ -25,6 +25,7 @@ from vlguard_jax import types
 from vlguard_jax import workdir as workdir_lib
 from vlguard_jax.checkpoints import checkpoint as checkpoint_lib
 from vlguard_jax.checkpoints import lora
+from vlguard_jax.checkpoints import place
 from vlguard_jax.checkpoints import save
 from vlguard_jax.checkpoints import store as store_lib
 from vlguard_jax.checkpoints import vocabulary
@@ -90,6 +91,9 @@ def train(settings: config.TrainConfig, workdir: str | Path) -> Result:
     with processes.together():
         if main:
             workdir_lib.prepare(workdir)
+            if settings.run.export != "none":
+                m = settings.model
+                place.check_free(workdir / "model", True, [m.path, m.base, m.vision_tower, m.projector])
             (workdir / PROBLEMS_FILE).unlink(missing_ok=True)
             (workdir / DROPS_FILE).unlink(missing_ok=True)
             if data.mixture.drops:

@@ -1,0 +1,109 @@
+"""Folders that are there whole or not at all, and of several that write one, a single winner."""
+
+from __future__ import annotations
+
+import errno
+import os
+import pathlib
+import subprocess
+import sys
+
+import pytest
+
+from tests import source
+from vlguard_jax import errors
+from vlguard_jax import folders
+
+
+@pytest.mark.parametrize("error", [OSError(errno.ENOSPC, "x"), SystemExit(75)])
+def test_a_new_folder_is_whole_or_not_there(tmp_path: pathlib.Path, error: BaseException) -> None:
+    target = tmp_path / "a" / "b"
+    with pytest.raises(type(error)), folders.new_folder(target) as folder:
+        (folder / "x").write_text("half")
+        raise error
+    assert list(tmp_path.iterdir()) == []
+    with folders.new_folder(target) as folder:
+        (folder / "x").write_text("old")
+    with pytest.raises(type(error)), folders.new_folder(target, replace=True) as folder:
+        raise error
+    with pytest.raises(errors.UserError, match="something is there already"), folders.new_folder(target) as folder:
+        (folder / "x").write_text("another")
+    assert (target / "x").read_text() == "old" and list(target.parent.iterdir()) == [target]
+    with folders.new_folder(target, replace=True) as folder:
+        (folder / "x").write_text("new")
+    assert (target / "x").read_text() == "new" and list(target.parent.iterdir()) == [target]
+
+
+def _tree(folder: pathlib.Path) -> list[str]:
+    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*"))
+
+
+def test_what_was_there_before_stays(tmp_path: pathlib.Path) -> None:
+    """Folders of others that look like a temporary one, links, files."""
+    for name in (".a.partial", "a.partial", ".a.old"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "kept").touch()
+    (tmp_path / "file").touch()
+    (tmp_path / "link").symlink_to(".a.old")
+    before = _tree(tmp_path)
+    for name in ("file", "link"):
+        with pytest.raises(errors.UserError, match=r"file: something is there|link is a link to"), folders.new_folder(tmp_path / name):
+            pass
+    with pytest.raises(SystemExit), folders.new_folder(tmp_path / "a"):
+        raise SystemExit
+    assert _tree(tmp_path) == before
+    with folders.new_folder(tmp_path / "a") as folder:
+        (folder / "mine").touch()
+    assert _tree(tmp_path) == sorted([*before, "a", "a/mine"])
+
+
+def test_what_took_the_place_meanwhile_stays(tmp_path: pathlib.Path) -> None:
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "old").touch()
+    with (
+        pytest.raises(errors.UserError, match="another process has written it meanwhile"),
+        folders.new_folder(tmp_path / "a", replace=True),
+    ):
+        (tmp_path / "a").rename(tmp_path / "elsewhere")
+        (tmp_path / "a").mkdir()
+        (tmp_path / "a" / "theirs").touch()
+    assert _tree(tmp_path) == ["a", "a/theirs", "elsewhere", "elsewhere/old"]
+
+
+RACE = """
+import pathlib, sys, time
+from vlguard_jax import errors, folders
+try:
+    with folders.new_folder(pathlib.Path(sys.argv[1])) as folder:
+        for part in "abc":
+            (folder / part).write_text(sys.argv[2])
+        print("ready", flush=True)
+        sys.stdin.readline()
+except errors.UserError as e:
+    sys.exit(str(e))
+"""
+
+
+def test_processes_that_race_for_a_folder(tmp_path: pathlib.Path) -> None:
+    """All are let go at once; one has it, whole, the others say so."""
+    target = tmp_path / "new" / "a"
+    command = [sys.executable, "-c", RACE, str(target)]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, "cwd": source.ROOT}
+    racing = [subprocess.Popen([*command, str(i)], **pipes) for i in range(4)]
+    for one in racing:
+        assert one.stdout.readline() == "ready\n"
+    for one in racing:
+        one.stdin.write("go\n")
+        one.stdin.flush()
+    ended = [one.communicate(timeout=source.PATIENCE) for one in racing]
+    winners = [i for i, one in enumerate(racing) if one.returncode == 0]
+    assert len(winners) == 1 and sum("something is there already" in said for _, said in ended) == 3
+    assert {path.name: path.read_text() for path in target.iterdir()} == dict.fromkeys("abc", str(winners[0]))
+    assert os.listdir(tmp_path / "new") == ["a"]
+
+
+def test_a_name_of_any_length(tmp_path: pathlib.Path) -> None:
+    for name in ("n" * 255, "é" * 127, "." + "x" * 200):
+        with folders.new_folder(tmp_path / name) as folder:
+            (folder / "x").touch()
+    assert len(list(tmp_path.iterdir())) == 3

@@ -1,0 +1,116 @@
+"""The one way out for whole folders: made beside under a name of one's own, then renamed. What was there is never lost to a failure.
+
+Nothing is deleted but what the same call has made, and, with `replace`, the folder that stood there when it began.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+import contextlib
+import errno
+import os
+import pathlib
+import secrets
+import shutil
+
+from vlguard_jax import errors
+from vlguard_jax import machine
+
+_LONGEST = 40  # characters of a folder's name that the temporary one shows
+
+
+@contextlib.contextmanager
+def scratch(folder: pathlib.Path, name: str) -> Iterator[pathlib.Path]:
+    """A new folder below `folder`, deleted at the end with what is left in it. name: shown in its own, which is unique."""
+    new = folder / f".{name[:_LONGEST]}.{secrets.token_hex(8)}.partial"
+    new.mkdir()  # fails if anything is there, a link too
+    try:
+        yield new
+    finally:
+        shutil.rmtree(new, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def new_folder(path: pathlib.Path, *, replace: bool = False) -> Iterator[pathlib.Path]:
+    """A new folder that becomes `path` when the block ends well, and is deleted when it does not.
+
+    Of several that write one `path` at a time, the first to end has it.
+
+    Args:
+      path: nothing, or an empty folder, may be there.
+      replace: the folder that is there now is deleted, once its place is taken.
+
+    Raises:
+      UserError: `path` is a link, or somebody else has taken its place; what is there stays.
+      OSError: it cannot be written; what was there is still there.
+    """
+    target = pathlib.Path(os.path.abspath(path))
+    check_no_link(path)
+    before = _identity(target) if replace else None
+    made: list[pathlib.Path] = []
+    new = target
+    try:
+        with machine.naming(path):
+            for folder in reversed([folder for folder in target.parents if not os.path.lexists(folder)]):
+                with contextlib.suppress(FileExistsError):
+                    folder.mkdir()
+                    made.insert(0, folder)
+        with contextlib.ExitStack() as stack:
+            with machine.naming(path):
+                new = stack.enter_context(scratch(target.parent, target.name))
+            with machine.naming(path, new):
+                yield new
+                _replace(target, new, before) if before else take(new, target)
+    except BaseException:
+        for folder in made:
+            with contextlib.suppress(OSError):
+                folder.rmdir()
+        raise
+
+
+def take(new: pathlib.Path, target: pathlib.Path) -> None:
+    """Give the folder `new` the name `target`, which nothing, or an empty folder, has.
+
+    Raises:
+      UserError: something is there; it stays as it is.
+    """
+    try:
+        new.rename(target)  # never onto a folder that holds something, a file or a link
+    except OSError as e:
+        if e.errno not in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR):
+            raise
+        raise errors.UserError(f"{target}: something is there already, perhaps of another process that writes it too; it stays") from e
+
+
+def check_no_link(path: str | os.PathLike[str]) -> None:
+    """Raise UserError if `path`, where a folder is to be written, is a link."""
+    target = os.path.abspath(path)
+    if os.path.islink(target):
+        raise errors.UserError(f"{path} is a link to {os.readlink(target)}; name the folder itself, or remove the link")
+
+
+def _identity(path: pathlib.Path) -> tuple[int, int] | None:
+    """What tells a folder from another of its name; None where nothing is."""
+    try:
+        found = os.lstat(path)
+    except FileNotFoundError:
+        return None
+    return found.st_dev, found.st_ino
+
+
+def _replace(target: pathlib.Path, new: pathlib.Path, before: tuple[int, int]) -> None:
+    """Give `new` the name `target`; the folder `before` that had it is deleted last."""
+    old = new.with_suffix(".old")
+    with contextlib.suppress(FileNotFoundError):
+        target.rename(old)
+    try:
+        if _identity(old) not in (before, None):
+            raise errors.UserError(f"{target}: another process has written it meanwhile; what it wrote stays")
+        take(new, target)
+    except BaseException:
+        if os.path.lexists(old) and not os.path.lexists(target):
+            old.rename(target)
+        raise
+    shutil.rmtree(old, ignore_errors=True)
+    if os.path.lexists(old):
+        raise errors.UserError(f"{target} is written, but {old}, which was there before, could not be deleted; delete it")
