@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent import futures
 import dataclasses
 import os
 
@@ -38,17 +39,7 @@ def load(
         exported = export.load_export(folder, dtype)
         return dataclasses.replace(exported, extras={**exported.extras, "source": str(path)})
     plan = sources.make_plan(folder, base=base, vision_tower=vision_tower, projector=projector)
-    flat: dict[str, np.ndarray] = {}
-    digests: dict[str, str] = {}
-    padding: dict[str, np.ndarray] = {}
-    for piece in plan.pieces:
-        rows, placed, _ = sources.match_piece(plan, piece)
-        for row in rows:
-            value = _read_row(row, placed[row.path])
-            digests[row.path] = checkpoint.digest(row.path, value)
-            flat[row.path] = value if dtype is None else value.astype(dtype, copy=False)
-            if row.path in layouts.VOCABULARY and row.stored_shape[0] > plan.config.text.vocab_size:
-                padding[row.path] = placed[row.path][0].read()[plan.config.text.vocab_size :]
+    flat, digests, padding = _read(plan, dtype)
     own = checkpoint.Base(plan.base or str(path), plan.base_layout, checkpoint.base_fingerprint(digests))
     if plan.base_sha256 and own.sha256 != plan.base_sha256:
         raise errors.UserError(
@@ -69,6 +60,34 @@ def load(
         base=own,
         extras=extras,
     )
+
+
+def _read(plan: sources.Plan, dtype: np.dtype | type | None) -> tuple[dict[str, np.ndarray], dict[str, str], dict[str, np.ndarray]]:
+    """By tree path: arrays, hashes of what is stored, and the stored rows behind the vocabulary."""
+    flat: dict[str, np.ndarray] = {}
+    padding: dict[str, np.ndarray] = {}
+    hashes: dict[str, futures.Future[str]] = {}
+    with futures.ThreadPoolExecutor(1, thread_name_prefix="hash") as pool:  # one array is hashed while the next is read
+        last: futures.Future[str] | None = None
+        for piece in plan.pieces:
+            rows, placed, _ = sources.match_piece(plan, piece)
+            for row in rows:
+                value = _read_row(row, placed[row.path])
+                if last is not None:
+                    last.result()
+                last = hashes[row.path] = pool.submit(_digest, row, placed[row.path], value)
+                flat[row.path] = value if dtype is None else value.astype(dtype, copy=False)
+                if row.path in layouts.VOCABULARY and row.stored_shape[0] > plan.config.text.vocab_size:
+                    padding[row.path] = placed[row.path][0].read()[plan.config.text.vocab_size :]
+    return flat, {path: future.result() for path, future in hashes.items()}, padding
+
+
+def _digest(row: layouts.Row, stored: list[tensors.Tensor], value: np.ndarray) -> str:
+    try:
+        return checkpoint.digest(row.path, value)
+    except checkpoint.NotFiniteError as e:
+        tensor = stored[e.layer if row.stacked else 0]
+        raise checkpoint.NotFiniteError(f"{tensor.file}: tensor {tensor.name}", e.value, e.layer) from e
 
 
 def _read_row(row: layouts.Row, stored: list[tensors.Tensor]) -> np.ndarray:

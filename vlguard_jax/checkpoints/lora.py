@@ -105,7 +105,8 @@ def merge_lora(params: Mapping[str, Any], lora: model_config.LoraConfig | None) 
         scale = np.float32(lora.alpha / lora.rank)
         for i in range(len(kernel)):
             delta = a[i].astype(np.float32) @ b[i].astype(np.float32)
-            kernel[i] = (kernel[i].astype(np.float32) + scale * delta).astype(kernel.dtype)
+            with np.errstate(over="ignore"):  # `checkpoint.digest` names what is infinite
+                kernel[i] = (kernel[i].astype(np.float32) + scale * delta).astype(kernel.dtype)
         merged[f"{stem}kernel"] = kernel
     return trees.unflatten(merged)
 
