@@ -15,3 +15,13 @@ DIMENSIONS = 16  # of a stored tensor; weights have up to 5
 REPEATED = 1 << 24  # numbers of a tensor in a torch file that repeats what is stored (strides of 0)
 
 LINE = 1500  # characters of a message, or of a foreign text in a line or a table's cell; a longer one keeps its beginning and end
+
+# What the JSON files of a model may say.
+MODEL_SIZE = 1 << 20  # a width, a count of heads, the rows of a vocabulary, the rank of adapters: known models have up to 256,000 rows
+LAYERS = 1 << 10  # known models have up to 126
+PARAMETERS = 10**12  # in all; known models have up to 405 * 10**9
+SIDE = 1 << 12  # pixels of a picture's side, or of a patch's, in a vision tower: 336
+POSITIONS = 1 << 30  # tokens that a model was made for
+SMALLEST, LARGEST = 1e-30, 1e30  # of a positive number that float32 computes with
+CHANNEL_SCALE = 1e3  # of a picture's mean, of its deviation and of one over it: pixels lie between 0 and 1
+NAME = 1000  # characters of a folder's or a model's name

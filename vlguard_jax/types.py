@@ -79,11 +79,20 @@ class Batch(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Prompt:
-    """One question for the generation engine: ids i32[n] with `IMAGE_TOKEN` for each picture, pictures u8[S, S, 3] in order."""
+    """One question for the generation engine: ids i32[n] with `IMAGE_TOKEN` for each picture, pictures u8[S, S, 3] in order.
+
+    origin: what messages call it; empty: its id.
+    """
 
     id: str
     ids: Int32[np.ndarray, " n"]
     images: tuple[UInt8[np.ndarray, "S S 3"], ...] = ()
+    origin: str = ""
+
+    @property
+    def name(self) -> str:
+        """For messages."""
+        return self.origin or f"prompt {self.id}"
 
 
 @dataclasses.dataclass(frozen=True)

@@ -123,5 +123,5 @@ def test_positions(config: dict, positions: int | None) -> None:
 
 @pytest.mark.parametrize("value", [0, -1, True, "4096", 1.5, []])
 def test_positions_are_a_positive_number(value: object) -> None:
-    with pytest.raises(errors.UserError, match=r"max_position_embeddings=.* must be a positive number"):
+    with pytest.raises(errors.UserError, match=r"max_position_embeddings=.* must be a whole number from 1"):
         vocabulary.context({"config": {"max_position_embeddings": value}})

@@ -233,7 +233,7 @@ def test_half_precision_answers(compute: str) -> None:
         tiny.CONFIG,
         PARAMS,
         settings=config.DecodeSettings(4, 1, 2),
-        precision=config.PrecisionSettings(compute, compute, compute),
+        precision=config.PrecisionSettings(compute),
         stop_ids=(2,),
         pad_id=0,
         mesh=config.MeshSettings(data=-1, fsdp=1),
@@ -242,3 +242,66 @@ def test_half_precision_answers(compute: str) -> None:
     expected = _answer(prompts, batch=3, max_new=4, min_new=1)
     assert sum(answers[p.id].ids[0] == expected[p.id].ids[0] for p in prompts) >= 2
     assert all(g.finish_reason == "stop" or len(g.ids) == 4 for g in answers.values())
+
+
+DAMAGE = {"fp32": np.nan, "bf16": np.inf, "fp16": 1e5}  # the last is a number, and none in fp16
+
+
+@pytest.mark.parametrize("compute", DAMAGE)
+def test_scores_that_are_not_finite_are_no_answer(compute: str) -> None:
+    """The prompts with the one damaged embedding are refused by name, at the token where it shows; those beside them are answered."""
+    embedding = np.asarray(PARAMS["text"]["embed"]["embedding"]).copy()
+    embedding[7] = DAMAGE[compute]
+    params = {**PARAMS, "text": {**PARAMS["text"], "embed": {"embedding": jnp.asarray(embedding)}}}
+    one = config.MeshSettings(data=1, fsdp=1, tensor=8)
+
+    def built(weights, batch: int) -> engine.Engine:
+        return engine.Engine(
+            tiny.CONFIG, weights, settings=config.DecodeSettings(4, 4, batch), precision=config.PrecisionSettings(compute), stop_ids=(2,),
+            pad_id=0, mesh=one,
+        )  # fmt: skip
+
+    bare = [types.Prompt(f"p{i}", np.full(4 + i, i, np.int32)) for i in (3, 4, 5, 6, 8, 9)]
+    sound = {g.id: g.ids.tolist() for g in built(PARAMS, 3).generate(bare)}
+    clean = [p for p in bare if 7 not in sound[p.id]]
+    bad = types.Prompt("x", np.asarray([3, 7, 4], np.int32), origin="safes item 12")
+    message = rf"^safes item 12: after 0 tokens the model's scores are not finite, nor are the weights text\.embed\.embedding in {compute};"
+    seen = {}
+    assert len(clean) >= 3
+    with pytest.raises(errors.UserError, match=message):
+        for generation in built(params, 2).generate([*clean[:3], bad, *clean[3:]]):
+            seen[generation.id] = generation.ids.tolist()
+    assert len(seen) >= 3 and seen == {name: sound[name] for name in seen}
+
+    late = sound[clean[0].id][1]  # a token of an answer: its embedding is read for the one after it
+    assert late not in clean[0].ids
+    embedding = np.asarray(PARAMS["text"]["embed"]["embedding"]).copy()
+    embedding[late] = DAMAGE[compute]
+    params["text"]["embed"] = {"embedding": jnp.asarray(embedding)}
+    expected = sound[clean[0].id].index(late) + 1
+    with pytest.raises(errors.UserError, match=f"^prompt {clean[0].id}: after {expected} tokens the model's scores are not finite"):
+        list(built(params, 2).generate(clean[:1]))
+
+
+def test_finite_weights_that_overflow_are_said_to() -> None:
+    head = {"kernel": jnp.full_like(PARAMS["text"]["head"]["kernel"], 3e38)}
+    params = {**PARAMS, "text": {**PARAMS["text"], "head": head}}
+    built = engine.Engine(
+        tiny.CONFIG, params, settings=config.DecodeSettings(2, 0, 2), precision=FP32, stop_ids=(2,), pad_id=0,
+        mesh=config.MeshSettings(data=1, fsdp=1, tensor=8),
+    )  # fmt: skip
+    with pytest.raises(errors.UserError, match="not finite, though all its weights are: what they compute in fp32 overflows"):
+        list(built.generate(_prompts(2)))
+
+
+def test_damaged_layers_are_counted() -> None:
+    stacked = np.asarray(PARAMS["text"]["layers"]["mlp_norm"]["scale"]).copy()
+    stacked[1, 5] = np.nan
+    layers = {**PARAMS["text"]["layers"], "mlp_norm": {"scale": jnp.asarray(stacked)}}
+    params = {**PARAMS, "text": {**PARAMS["text"], "layers": layers}}
+    built = engine.Engine(
+        tiny.CONFIG, params, settings=config.DecodeSettings(2, 0, 2), precision=FP32, stop_ids=(2,), pad_id=0,
+        mesh=config.MeshSettings(data=1, fsdp=1, tensor=8),
+    )  # fmt: skip
+    with pytest.raises(errors.UserError, match=r"nor are the weights text\.layers\.mlp_norm\.scale, layer 1 in fp32"):
+        list(built.generate(_prompts(2)))

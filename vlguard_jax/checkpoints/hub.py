@@ -20,11 +20,11 @@ def resolve(name: str | os.PathLike[str]) -> pathlib.Path:
       UserError: neither; or the hub denies access, does not know the name or cannot be reached. Says what to do.
     """
     path = pathlib.Path(os.path.expanduser(name))
-    if str(name) and path.exists():
+    if str(name) and os.path.exists(path):  # false for a name that no file can have
         return path
     match = _HUB_ID.fullmatch(str(name))
     if match is None:
-        raise errors.UserError(f"{str(name)!r}: no such folder, and not a hub id of the form owner/name[@revision]")
+        raise errors.UserError(f"{errors.short(str(name))}: no such folder, and not a hub id of the form owner/name[@revision]")
     return _download(match["repo"], match["revision"])
 
 

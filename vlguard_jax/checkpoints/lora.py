@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from vlguard_jax import errors
+from vlguard_jax import fields
 from vlguard_jax import trees
 from vlguard_jax.checkpoints import checkpoint
 from vlguard_jax.checkpoints import layouts
@@ -58,12 +59,12 @@ def from_peft(config: Mapping[str, Any], where: str) -> model_config.LoraConfig:
     if not isinstance(modules, list) or not modules or not all(isinstance(m, str) and m in by_name for m in modules):
         known = ", ".join(by_name)
         raise errors.UserError(f"{where}: target_modules={errors.short(modules)} is not supported; a list out of {known} was expected")
-    rank = config.get("r")
-    if type(rank) is not int or rank < 1:
-        raise errors.UserError(f"{where}: r={errors.short(rank)} must be a positive whole number")
-    alpha, dropout = (_number(config, key, default, where) for key, default in (("lora_alpha", 8.0), ("lora_dropout", 0.0)))
-    if not 0 <= dropout < 1:
-        raise errors.UserError(f"{where}: lora_dropout={dropout:g} must be at least 0 and below 1")
+    found = fields.Fields(config, where)
+    # null is no default of peft's
+    rank, alpha = found.size("r"), found.number("lora_alpha", None if "lora_alpha" in config else 8.0)
+    dropout = found.number("lora_dropout", None if "lora_dropout" in config else 0.0, least=0.0, most=1.0)
+    if dropout == 1:
+        raise found.wrong("lora_dropout", "below 1")
     targets = tuple(ours for module, ours in by_name.items() if module in modules)
     return model_config.LoraConfig(rank, alpha, dropout, targets)
 
@@ -81,13 +82,6 @@ def _refuse_other_arithmetic(config: Mapping[str, Any], where: str) -> None:
             raise errors.UserError(f"{where}: {key}={errors.short(value)} is not supported: {_CONVERT if convertible else _MERGE}")
         shown = key if key.isidentifier() and len(key) < 100 else errors.short(key)
         raise errors.UserError(f"{where}: {shown}={errors.short(value)} is not supported; {_MERGE}")
-
-
-def _number(config: Mapping[str, Any], key: str, default: float, where: str) -> float:
-    value = config.get(key, default)
-    if type(value) not in (int, float) or not abs(value) < 1e300:  # neither infinite nor nan
-        raise errors.UserError(f"{where}: {key}={errors.short(value)} must be a number")
-    return float(value)
 
 
 def merge_lora(params: Mapping[str, Any], lora: model_config.LoraConfig | None) -> dict[str, Any]:

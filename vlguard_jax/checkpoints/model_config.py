@@ -14,31 +14,16 @@ from typing import Any
 import numpy as np
 
 from vlguard_jax import errors
+from vlguard_jax import fields
 from vlguard_jax import files
+from vlguard_jax import limits
 from vlguard_jax.checkpoints import checkpoint
 from vlguard_jax.models import config as model_config
 
 OPENAI_TOWER = "openai/clip-vit-large-patch14-336"
 VOCAB_MULTIPLE = 64  # llava-hf pads the rows of embedding and head to this
+DEFAULT_IMAGE_ID = 32000  # LlavaConfig's
 
-_LLAMA_DEFAULTS: dict[str, Any] = {
-    "vocab_size": 32000,
-    "hidden_size": 4096,
-    "intermediate_size": 11008,
-    "num_hidden_layers": 32,
-    "num_attention_heads": 32,
-    "rms_norm_eps": 1e-6,
-}
-_CLIP_DEFAULTS: dict[str, Any] = {
-    "hidden_size": 768,
-    "intermediate_size": 3072,
-    "num_hidden_layers": 12,
-    "num_attention_heads": 12,
-    "image_size": 224,
-    "patch_size": 32,
-    "hidden_act": "quick_gelu",
-    "layer_norm_eps": 1e-5,
-}
 # What a llava-hf config means when it names no vision_config.
 _HF_DEFAULT_VISION = {
     "hidden_size": 1024,
@@ -54,10 +39,14 @@ def read_config(folder: pathlib.Path) -> tuple[str, dict[str, Any]]:
     """Read `config.json`; returns (kind, its content) with kind "llava", "llava-hf", "llama" or "clip".
 
     Raises:
-      UserError: missing or broken file, another model type.
+      UserError: missing or broken file, another model type, or a part that is no object.
     """
     path = folder / "config.json"
     config = files.read_object(path)
+    looked_at = fields.Fields(config, str(path))
+    for part in ("text_config", "vision_config"):
+        looked_at.part(part)
+    looked_at.part(checkpoint.PROVENANCE).flag("stand_in")
     model_type = config.get("model_type")
     if model_type in ("llava", "llava_llama"):
         return ("llava-hf" if "text_config" in config or "vision_config" in config else "llava"), config
@@ -66,23 +55,8 @@ def read_config(folder: pathlib.Path) -> tuple[str, dict[str, Any]]:
     if model_type in ("clip", "clip_vision_model"):
         return "clip", config
     raise errors.UserError(
-        f"{path}: checkpoint of another model type: model_type is {model_type!r}; known: llava, llava_llama, llama, clip"
+        f"{path}: checkpoint of another model type: model_type is {errors.short(model_type)}; known: llava, llava_llama, llama, clip"
     )
-
-
-def _require(config: Mapping[str, Any], where: str, **allowed: tuple[Any, ...]) -> None:
-    for key, values in allowed.items():
-        if config.get(key, values[0]) not in values:
-            supported = " or ".join(repr(v) for v in values)
-            raise errors.UserError(f"{where}: {key}={config[key]!r} is not supported (only {supported})")
-
-
-def positive(config: Mapping[str, Any], key: str, where: str, kind: Any = int) -> Any:
-    """The number under `key`; UserError, which names `where`, if it is none or not positive."""
-    value: Any = config[key]
-    if isinstance(value, bool) or not isinstance(value, (int, kind)) or value <= 0:
-        raise errors.UserError(f"{where}: {key}={value!r} must be a positive number")
-    return kind(value)
 
 
 def text_config(config: Mapping[str, Any], where: str) -> model_config.TextConfig:
@@ -91,100 +65,108 @@ def text_config(config: Mapping[str, Any], where: str) -> model_config.TextConfi
     Raises:
       UserError: a setting that is not supported or makes no sense; `where` names the file.
     """
-    _require(config, where, model_type=("llama", "llava", "llava_llama"), hidden_act=("silu",), attention_bias=(False,), mlp_bias=(False,))
-    full = {**_LLAMA_DEFAULTS, **{k: v for k, v in config.items() if v is not None}}
-    width, heads = positive(full, "hidden_size", where), positive(full, "num_attention_heads", where)
-    full = {"num_key_value_heads": heads, "head_dim": width // heads, **full}
-    kv_heads, head_width = positive(full, "num_key_value_heads", where), positive(full, "head_dim", where)
-    if heads % kv_heads or head_width % 2 or ("head_dim" not in config and width % heads):
+    found = fields.Fields(config, where)
+    found.only(model_type=("llama", "llava", "llava_llama"), hidden_act=("silu",), attention_bias=(False,), mlp_bias=(False,))
+    width, heads = found.size("hidden_size", 4096), found.size("num_attention_heads", 32)
+    kv_heads, head_width = found.size("num_key_value_heads", heads), found.size("head_dim", max(1, width // heads))
+    if heads % kv_heads or head_width % 2 or (config.get("head_dim") is None and width % heads):
         raise errors.UserError(
             f"{where}: hidden_size={width}, num_attention_heads={heads}, num_key_value_heads={kv_heads} do not fit together"
         )
-    theta, scaling = rope(full, where)
+    theta, scaling = rope(config, where)
     return model_config.TextConfig(
-        vocab_size=positive(full, "vocab_size", where),
+        vocab_size=found.size("vocab_size", 32000),
         width=width,
-        num_layers=positive(full, "num_hidden_layers", where),
+        num_layers=found.size("num_hidden_layers", 32, most=limits.LAYERS),
         num_heads=heads,
         num_kv_heads=kv_heads,
         head_width=head_width,
-        mlp_width=positive(full, "intermediate_size", where),
-        norm_eps=positive(full, "rms_norm_eps", where, float),
+        mlp_width=found.size("intermediate_size", 11008),
+        norm_eps=found.number("rms_norm_eps", 1e-6, most=1.0),
         rope_theta=theta,
         rope_scaling=scaling,
-        tie_embeddings=bool(full.get("tie_word_embeddings", False)),
+        tie_embeddings=found.flag("tie_word_embeddings"),
     )
 
 
 def rope(config: Mapping[str, Any], where: str) -> tuple[float, model_config.RopeScaling | None]:
-    """Rope base and scaling from `rope_parameters` (5.x) or `rope_theta` and `rope_scaling` (4.x)."""
-    rope = {**(config.get("rope_scaling") or {}), **(config.get("rope_parameters") or {})}
-    theta = float(rope.get("rope_theta", config.get("rope_theta", 10000.0)))
-    kind = rope.get("rope_type", rope.get("type", "default"))
-    if config.get("partial_rotary_factor", rope.get("partial_rotary_factor", 1.0)) != 1.0:
+    """Rope base and scaling from `rope_parameters` (5.x) or `rope_theta` and `rope_scaling` (4.x).
+
+    Raises:
+      UserError: another kind of scaling, or a number that is missing, not finite or not positive.
+    """
+    whole = fields.Fields(config, where)
+    scaling = fields.Fields({**whole.part("rope_scaling").values, **whole.part("rope_parameters").values}, where)
+    theta = scaling.number("rope_theta", whole.number("rope_theta", 10000.0, least=1.0), least=1.0)
+    if scaling.number("partial_rotary_factor", whole.number("partial_rotary_factor", 1.0)) != 1.0:
         raise errors.UserError(f"{where}: partial_rotary_factor is not supported")
-    try:
-        if kind == "default":
-            return theta, None
-        if kind == "linear":
-            return theta, model_config.RopeScaling("linear", float(rope["factor"]))
-        if kind == "llama3":
-            return theta, model_config.RopeScaling(
-                kind="llama3",
-                factor=float(rope["factor"]),
-                low_freq_factor=float(rope["low_freq_factor"]),
-                high_freq_factor=float(rope["high_freq_factor"]),
-                original_max_position=int(rope["original_max_position_embeddings"]),
-            )
-    except KeyError as e:
-        raise errors.UserError(f"{where}: {e.args[0]} is missing in the rope settings of type {kind}") from e
-    raise errors.UserError(f"{where}: rope type {kind!r} is not supported (only default, linear, llama3)")
+    kind = scaling.text("rope_type", scaling.text("type", "default"))
+    if kind == "default":
+        return theta, None
+    if kind not in ("linear", "llama3"):
+        raise errors.UserError(f"{where}: rope type {errors.short(kind)} is not supported (only default, linear, llama3)")
+    settings = f"the rope settings of type {kind}"
+    factor = scaling.number("factor", of=settings)
+    if kind == "linear":
+        return theta, model_config.RopeScaling("linear", factor)
+    low, high = (scaling.number(f"{which}_freq_factor", of=settings) for which in ("low", "high"))
+    if low >= high:
+        raise errors.UserError(f"{where}: low_freq_factor={low:g} must be below high_freq_factor={high:g}")
+    positions = scaling.size("original_max_position_embeddings", most=limits.POSITIONS)
+    return theta, model_config.RopeScaling("llama3", factor, low, high, positions)
 
 
 def vision_config(
     config: Mapping[str, Any], where: str, preprocessor: Mapping[str, Any] | None, preprocessor_where: str, feature_layer: object = -2
 ) -> model_config.VisionConfig:
-    """A CLIP vision config (the `vision_config` of a CLIPModel, or a CLIPVisionModel's own) with its preprocessor's constants.
+    """A CLIP vision config (the `vision_config` of a CLIPModel, or a CLIPVisionModel's own) with its preprocessor's constants; keys left
+    out have CLIPVisionConfig's defaults.
 
     Raises:
       UserError: another tower, unsupported activation, or a preprocessor that does something else than LLaVA's.
     """
-    _require(config, where, model_type=("clip_vision_model",), hidden_act=("quick_gelu", "gelu"), num_channels=(3,))
-    full = {**_CLIP_DEFAULTS, **{k: v for k, v in config.items() if v is not None}}
-    image_size, num_layers = positive(full, "image_size", where), positive(full, "num_hidden_layers", where)
-    if not isinstance(feature_layer, int) or not -num_layers - 1 <= feature_layer <= num_layers:
-        raise errors.UserError(f"{where}: feature layer {feature_layer!r} is not one of the tower's {num_layers} layers")
-    mean, std = _pixel_constants(preprocessor, preprocessor_where, image_size)
+    found = fields.Fields(config, where)
+    found.only(model_type=("clip_vision_model",), hidden_act=("quick_gelu", "gelu"), num_channels=(3,))
+    image_size, patch_size = found.size("image_size", 224, most=limits.SIDE), found.size("patch_size", 32, most=limits.SIDE)
+    num_layers = found.size("num_hidden_layers", 12, most=limits.LAYERS)
+    width, heads = found.size("hidden_size", 768), found.size("num_attention_heads", 12)
+    if patch_size > image_size or width % heads:
+        raise errors.UserError(
+            f"{where}: image_size={image_size} and patch_size={patch_size}, or hidden_size={width} and num_attention_heads={heads}, do not"
+            " fit together"
+        )
+    if type(feature_layer) is not int or not -num_layers - 1 <= feature_layer <= num_layers:
+        raise errors.UserError(f"{where}: feature layer {errors.short(feature_layer)} is not one of the tower's {num_layers} layers")
+    mean, std = _pixel_constants(fields.Fields(preprocessor or {}, preprocessor_where), image_size)
     return model_config.VisionConfig(
         image_size=image_size,
-        patch_size=positive(full, "patch_size", where),
-        width=positive(full, "hidden_size", where),
+        patch_size=patch_size,
+        width=width,
         num_layers=num_layers,
-        num_heads=positive(full, "num_attention_heads", where),
-        mlp_width=positive(full, "intermediate_size", where),
-        norm_eps=positive(full, "layer_norm_eps", where, float),
-        activation=full["hidden_act"],
+        num_heads=heads,
+        mlp_width=found.size("intermediate_size", 3072),
+        norm_eps=found.number("layer_norm_eps", 1e-5, most=1.0),
+        activation=found.text("hidden_act", "quick_gelu"),
         feature_layer=feature_layer,
         image_mean=mean,
         image_std=std,
     )
 
 
-def _pixel_constants(preprocessor: Mapping[str, Any] | None, where: str, image_size: int) -> tuple[Any, Any]:
-    if preprocessor is None:
-        return model_config.CLIP_MEAN, model_config.CLIP_STD
+def _pixel_constants(found: fields.Fields, image_size: int) -> tuple[Any, Any]:
     always = {f"do_{step}": (True, None) for step in ("resize", "center_crop", "normalize", "rescale", "convert_rgb")}
-    _require(preprocessor, where, resample=(3, None), **always)
-    if abs((preprocessor.get("rescale_factor") or 1 / 255) * 255 - 1) > 1e-6:
-        raise errors.UserError(f"{where}: rescale_factor={preprocessor['rescale_factor']!r} is not supported (only 1/255)")
-    crop, size = preprocessor.get("crop_size") or image_size, preprocessor.get("size") or image_size
-    sides = set(crop.values()) if isinstance(crop, Mapping) else {crop}
-    sides |= {size.get("shortest_edge", size.get("height"))} if isinstance(size, Mapping) else {size}
-    if sides != {image_size}:
-        raise errors.UserError(f"{where}: crop_size and size must be the tower's image_size, {image_size}, not {crop} and {size}")
-    mean = tuple(float(x) for x in preprocessor.get("image_mean") or model_config.CLIP_MEAN)
-    std = tuple(float(x) for x in preprocessor.get("image_std") or model_config.CLIP_STD)
-    return mean, std
+    found.only(resample=(3, None), **always)
+    if abs(found.number("rescale_factor", 1 / 255) * 255 - 1) > 1e-6:
+        raise errors.UserError(f"{found.where}: rescale_factor={found.values['rescale_factor']!r} is not supported (only 1/255)")
+    crop, size = (found.values.get(key) for key in ("crop_size", "size"))
+    sides = [*crop.values()] if isinstance(crop, Mapping) else [crop]
+    sides += [size.get("shortest_edge", size.get("height"))] if isinstance(size, Mapping) else [size]
+    if any(side is not None and (type(side) is not int or side != image_size) for side in sides):
+        shown = f"{errors.short(crop)} and {errors.short(size)}"
+        raise errors.UserError(f"{found.where}: crop_size and size must be the tower's image_size, {image_size}, not {shown}")
+    most = limits.CHANNEL_SCALE
+    mean = found.numbers("image_mean", model_config.CLIP_MEAN, least=-most, most=most)
+    return mean, found.numbers("image_std", model_config.CLIP_STD, least=1 / most, most=most)
 
 
 def read_preprocessor(folder: pathlib.Path) -> tuple[dict[str, Any] | None, str]:
@@ -193,8 +175,8 @@ def read_preprocessor(folder: pathlib.Path) -> tuple[dict[str, Any] | None, str]
     if path.is_file():
         return files.read_object(path), str(path)
     path = folder / "processor_config.json"  # transformers 5.x keeps them here
-    if path.is_file() and isinstance(found := files.read_object(path).get("image_processor"), dict):
-        return found, str(path)
+    if path.is_file() and (found := files.read_object(path)).get("image_processor") is not None:
+        return dict(fields.Fields(found, str(path)).part("image_processor").values), str(path)
     return None, ""
 
 
@@ -207,7 +189,8 @@ def tower_config(folder: pathlib.Path, feature_layer: object = -2) -> model_conf
     kind, config = read_config(folder)
     if kind != "clip":
         raise errors.UserError(f"{folder / 'config.json'}: checkpoint of another model type: a CLIP vision tower was expected")
-    vision = {"model_type": "clip_vision_model", **config.get("vision_config", {})} if config["model_type"] == "clip" else config
+    whole = config["model_type"] == "clip"
+    vision = {"model_type": "clip_vision_model", **(config.get("vision_config") or {})} if whole else config
     return vision_config(vision, str(folder / "config.json"), *read_preprocessor(folder), feature_layer)
 
 
@@ -217,9 +200,7 @@ def check_original(config: Mapping[str, Any], where: str) -> None:
     Raises:
       UserError: one of them asks for something that the model code does not do.
     """
-    _require(
-        config,
-        where,
+    fields.Fields(config, where).only(
         mm_projector_type=("mlp2x_gelu", "linear"),
         mm_vision_select_feature=("patch",),
         mm_use_im_start_end=(False,),
@@ -239,21 +220,28 @@ def hf_config(config: Mapping[str, Any], folder: pathlib.Path) -> tuple[model_co
       UserError: a setting that is not supported.
     """
     where = str(folder / "config.json")
-    _require(config, where, vision_feature_select_strategy=("default",), projector_hidden_act=("gelu",), multimodal_projector_bias=(True,))
-    text = text_config({"model_type": "llama", **(config.get("text_config") or {})}, where)
-    text = dataclasses.replace(text, tie_embeddings=text.tie_embeddings or bool(config.get("tie_word_embeddings", False)))
+    found = fields.Fields(config, where)
+    found.only(vision_feature_select_strategy=("default",), projector_hidden_act=("gelu",), multimodal_projector_bias=(True,))
+    text = text_config({"model_type": "llama", **found.part("text_config").values}, where)
+    text = dataclasses.replace(text, tie_embeddings=text.tie_embeddings or found.flag("tie_word_embeddings"))
     stored = text.vocab_size
     _check_image_id(config, stored, where)
-    vision = {"model_type": "clip_vision_model", **(config.get("vision_config") or _HF_DEFAULT_VISION)}
+    vision = {"model_type": "clip_vision_model", **(found.part("vision_config").values or _HF_DEFAULT_VISION)}
     tower = vision_config(vision, where, *read_preprocessor(folder), config.get("vision_feature_layer", -2))
     text = dataclasses.replace(text, vocab_size=true_vocab(config, stored))
     return model_config.LlavaConfig(text=text, vision=tower, projector="mlp2x_gelu"), stored
 
 
 def _check_image_id(config: Mapping[str, Any], stored: int, where: str) -> None:
-    named = config.get("image_token_index", config.get("image_token_id"))
+    named = image_id(config)
     if named is not None and (type(named) is not int or not 0 <= named <= stored):
         raise errors.UserError(f"{where}: image_token_index={errors.short(named)} does not fit a vocab_size of {stored:,}: correct it")
+
+
+def image_id(config: Mapping[str, Any]) -> Any:
+    """The id of `<image>` in a llava-hf config, by either of its names; None where it names none."""
+    named = config.get("image_token_index")
+    return config.get("image_token_id") if named is None else named
 
 
 def true_vocab(config: Mapping[str, Any], stored: int) -> int:
@@ -261,8 +249,9 @@ def true_vocab(config: Mapping[str, Any], stored: int) -> int:
     recorded = (config.get(checkpoint.PROVENANCE) or {}).get(checkpoint.VOCAB_SIZE)
     if type(recorded) is int and 0 < recorded <= stored:
         return recorded
-    image_id = int(config.get("image_token_index", config.get("image_token_id", 32000)))
-    return image_id if stored % VOCAB_MULTIPLE == 0 and 2 <= stored - image_id < VOCAB_MULTIPLE + 2 else stored
+    image = image_id(config)
+    image = DEFAULT_IMAGE_ID if image is None else image
+    return image if stored % VOCAB_MULTIPLE == 0 and 2 <= stored - image < VOCAB_MULTIPLE + 2 else stored
 
 
 def padded_vocab(vocab_size: int) -> int:

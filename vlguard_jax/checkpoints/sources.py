@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 import dataclasses
+import math
+import os
 import pathlib
 from typing import Any
 
 from vlguard_jax import errors
+from vlguard_jax import fields
 from vlguard_jax import files
+from vlguard_jax import limits
 from vlguard_jax.checkpoints import checkpoint
 from vlguard_jax.checkpoints import export
 from vlguard_jax.checkpoints import hub
@@ -76,6 +80,11 @@ def make_plan(folder: pathlib.Path, *, base: str = "", vision_tower: str = "", p
       UserError: as `load`, short of what only shows when tensors are listed.
     """
     plan = _plan(folder, base=base, vision_tower=vision_tower, projector=projector)
+    total = sum(map(math.prod, layouts.tree_shapes(plan.config, plan.lora).values()))
+    if total > limits.PARAMETERS:
+        raise errors.UserError(
+            f"{folder}: its sizes make {total:.1e} parameters, at most {limits.PARAMETERS:.0e} are read: correct config.json"
+        )
     vocabulary.check(plan.tokenizer_folder, plan.config.text.vocab_size, plan.extras)
     return plan
 
@@ -166,17 +175,18 @@ def _original_model(
     """(sizes, tower folder, extras) of a folder with LLaVA's own config.json; a tower is also looked for next to `beside`."""
     where = str(folder / "config.json")
     config_lib.check_original(config, where)
-    name = str(config.get("mm_vision_tower", config.get("vision_tower", "")) or "")
+    found = fields.Fields(config, where)
+    name = found.text("mm_vision_tower", found.text("vision_tower"))
     if not name and not vision_tower:
         raise errors.UserError(f"{where}: no mm_vision_tower named here; give vision_tower")
     tower = hub.resolve(vision_tower) if vision_tower else _find_tower(name, (folder, beside))
     vision = config_lib.tower_config(tower, config.get("mm_vision_select_layer", -2))
-    if config.get("mm_hidden_size", vision.width) != vision.width:
+    if found.size("mm_hidden_size", vision.width) != vision.width:
         raise errors.UserError(f"{tower}: this tower's width is {vision.width}, but {where} has mm_hidden_size={config['mm_hidden_size']}")
     text = config_lib.text_config(config, where)
     extras = _extras(folder, "llava", config)
     extras |= {"vision_tower": name or vision_tower, "preprocessor": config_lib.read_preprocessor(tower)[0]}
-    return model_config.LlavaConfig(text, vision, config.get("mm_projector_type", "linear")), tower, extras
+    return model_config.LlavaConfig(text, vision, found.text("mm_projector_type", "linear")), tower, extras
 
 
 def _find_tower(name: str, folders: Collection[pathlib.Path]) -> pathlib.Path:
@@ -187,10 +197,10 @@ def _find_tower(name: str, folders: Collection[pathlib.Path]) -> pathlib.Path:
         above = folder.resolve().parent
         candidates += [folder / "vision_tower", folder / last, above / name, above / last, above / "vision_tower" / last]
     for candidate in candidates:
-        if (candidate / "config.json").is_file():
+        if os.path.isfile(candidate / "config.json"):  # false for a name that no file can have
             return candidate
     if not hub.is_hub_id(name):
-        raise errors.UserError(f"vision tower {name!r} of config.json is not found; give its folder as vision_tower")
+        raise errors.UserError(f"vision tower {errors.short(name)} of config.json is not found; give its folder as vision_tower")
     return hub.resolve(name)
 
 
@@ -200,7 +210,7 @@ def _plan_llava(folder: pathlib.Path, config: dict[str, Any], base: str, vision_
         return _plan_projector_only(folder, config, base, vision_tower)
     refuse(folder, base=base)
     model, tower, extras = _original_model(folder, config, vision_tower, folder)
-    keeps_tower = bool(config.get("unfreeze_mm_vision_tower", False))
+    keeps_tower = fields.Fields(config, str(folder / "config.json")).flag("unfreeze_mm_vision_tower")
     parts = [*_TEXT, *(["vision"] if keeps_tower else []), *([] if projector else ["projector"])]
     # The reference builds a frozen tower from its own folder and ignores the checkpoint's copy (reference notes 13).
     dropped = (*_tied(model.text), *([] if keeps_tower else [_TOWER_KEYS]), *([r"model\.mm_projector\..*"] if projector else []))
@@ -266,12 +276,13 @@ def _plan_peft(folder: pathlib.Path, base: str, vision_tower: str) -> Plan:
     path = folder / "adapter_config.json"
     adapter = files.read_object(path)
     lora = lora_lib.from_peft(adapter, str(path))
-    name = base or _base_name(adapter)
+    name = base or _base_name(fields.Fields(adapter, str(path)))
     base_folder = _whole(hub.resolve(base) if base else _find_base(name, folder), folder)
     pieces: list[Piece]
     if (folder / "config.json").is_file():
         kind, config = config_lib.read_config(folder)
-        base_sha256 = str((config.get(checkpoint.PROVENANCE) or {}).get(checkpoint.BASE_SHA256, ""))
+        written = fields.Fields(config, str(folder / "config.json")).part(checkpoint.PROVENANCE)
+        base_sha256 = written.text(checkpoint.BASE_SHA256)
         if kind != "llava":
             raise errors.UserError(f"{folder / 'config.json'}: LLaVA's own config was expected beside an adapter, not {kind}")
         model, tower, extras = _original_model(folder, config, vision_tower, base_folder)
@@ -294,20 +305,22 @@ def _plan_peft(folder: pathlib.Path, base: str, vision_tower: str) -> Plan:
     return Plan(model, tuple(pieces), "peft", tokenizer_folder, extras, lora, base=name, base_sha256=base_sha256)
 
 
-def _base_name(adapter: Mapping[str, Any]) -> str:
+def _base_name(adapter: fields.Fields) -> str:
     """The base that `adapter_config.json` names, a hub id with its revision."""
-    name, revision = str(adapter.get("base_model_name_or_path") or ""), str(adapter.get("revision") or "")
-    on_the_hub = hub.is_hub_id(name) and "@" not in name and not pathlib.Path(name).is_dir()
+    name, revision = adapter.text("base_model_name_or_path"), adapter.text("revision")
+    on_the_hub = hub.is_hub_id(name) and "@" not in name and not os.path.isdir(name)
     return f"{name}@{revision}" if revision and on_the_hub else name
 
 
 def _find_base(name: str, folder: pathlib.Path) -> pathlib.Path:
     local = name.partition("@")[0] if hub.is_hub_id(name) else name
     for above in folder.resolve().parents[:3]:
-        if local and (above / local / "config.json").is_file():
+        if local and os.path.isfile(above / local / "config.json"):
             return above / local
-    if not name or not (pathlib.Path(name).is_dir() or hub.is_hub_id(name)):
-        raise errors.UserError(f"{folder / 'adapter_config.json'}: its base model {name!r} is not found; name its folder as base")
+    if not name or not (os.path.isdir(name) or hub.is_hub_id(name)):
+        raise errors.UserError(
+            f"{folder / 'adapter_config.json'}: its base model {errors.short(name)} is not found; name its folder as base"
+        )
     return hub.resolve(name)
 
 

@@ -7,7 +7,9 @@ import pathlib
 from typing import Any
 
 from vlguard_jax import errors
+from vlguard_jax import fields
 from vlguard_jax import files
+from vlguard_jax import limits
 from vlguard_jax.checkpoints import checkpoint
 from vlguard_jax.checkpoints import model_config
 from vlguard_jax.data import added_tokens
@@ -65,17 +67,17 @@ def context(extras: Mapping[str, Any]) -> int | None:
     A linear scaling stretches max_position_embeddings; Vicuna's long models leave it as it was and name max_sequence_length.
 
     Raises:
-      UserError: one of them is no positive number.
+      UserError: one of them is no positive number within the limits.
     """
     config = extras.get("config")
     if not config:
         return None
     where = f"config.json of {extras.get('source', 'the model')}"
-    text = {"max_position_embeddings": 2048, **{k: v for k, v in (config.get("text_config") or config).items() if v is not None}}
-    positions = model_config.positive(text, "max_position_embeddings", where)
-    _, scaling = model_config.rope(text, where)
+    text = fields.Fields(config.get("text_config") or config, where)
+    positions = text.size("max_position_embeddings", 2048, most=limits.POSITIONS)
+    _, scaling = model_config.rope(text.values, where)
     stretched = int(positions * scaling.factor) if scaling is not None and scaling.kind == "linear" else positions
-    return max(stretched, model_config.positive({"max_sequence_length": 1, **text}, "max_sequence_length", where))
+    return max(stretched, text.size("max_sequence_length", 1, most=limits.POSITIONS))
 
 
 def _named(extras: Mapping[str, Any]) -> Iterator[tuple[str, str, Any]]:

@@ -151,7 +151,8 @@ def hf_json(model: checkpoint.Checkpoint, dtype: str, tokens: tokenizer_files.Hf
 
 def _same_hf_json(before: Mapping[str, Any], dtype: str, tokens: tokenizer_files.HfTokens) -> dict[str, Any]:
     """The config that the model came with, changed where type, ids or rows are others."""
-    image, pad = before.get("image_token_index", before.get("image_token_id", 32000)), before.get("pad_token_id")
+    image, pad = config_lib.image_id(before), before.get("pad_token_id")
+    image = config_lib.DEFAULT_IMAGE_ID if image is None else image
     if tokens.records:
         image, pad = tokens.image, tokens.pad
     # The parts may name a type of their own (5.x: `dtype`), and it would win over the whole's.

@@ -9,14 +9,18 @@ With several processes all ask the same prompts in the same order; each sends it
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+import contextlib
+import dataclasses
 import itertools
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from vlguard_jax import config as settings_lib
 from vlguard_jax import errors
+from vlguard_jax import trees
 from vlguard_jax import types
 from vlguard_jax.checkpoints import checkpoint as checkpoint_lib
 from vlguard_jax.data import batches
@@ -61,7 +65,7 @@ class Engine:
         if settings.max_new_tokens < 1 or settings.batch_size < 1:
             raise errors.UserError("config.decode.max_new_tokens and config.decode.batch_size must be at least 1")
         _check_ids(np.asarray([*stop_ids, pad_id], np.int64), config.text.vocab_size, "stop_ids and pad_id")
-        self._config, self._settings = config, settings
+        self._config, self._compute = config, precision.compute
         self._mesh = _mesh(mesh)
         shards = mesh_lib.row_shards(self._mesh)
         self._rows = -(-settings.batch_size // shards) * shards
@@ -82,25 +86,45 @@ class Engine:
 
         Raises:
           UserError: a prompt with pictures for a model without a tower, pictures of another size or more or fewer than the prompt has
-            places for, or an id that is not the model's.
+            places for, an id that is not the model's, or scores that are not finite, of which no answer is made; the answers of the
+            prompts beside it come first.
         """
-        before: tuple[list[str], sampler.Answers] | None = None
+        before: tuple[list[types.Prompt], sampler.Answers] | None = None
         try:
-            for ids, samples in self._batches(prompts):
+            for asked, samples in self._batches(prompts):
                 answers = self._start(samples)
                 # The device works on this batch while the caller looks at the one before.
-                ready, before = before, (ids, answers)
+                ready, before = before, (asked, answers)
                 if ready is not None:
-                    yield from _generations(*ready)
+                    yield from self._generations(*ready)
         except Exception:  # a broken picture, no memory: what is answered is not lost
             if before is not None:
-                yield from _generations(*before)
+                with contextlib.suppress(errors.UserError):  # what failed first is told
+                    yield from self._generations(*before)
             raise
         if before is not None:
-            yield from _generations(*before)
+            yield from self._generations(*before)
 
-    def _batches(self, prompts: Iterable[types.Prompt]) -> Iterator[tuple[list[str], list[batches.Sample]]]:
-        """Names and samples of one batch after the other; within a window, like is batched with like."""
+    def _generations(self, asked: list[types.Prompt], answers: sampler.Answers) -> Iterator[types.Generation]:
+        ids, length, stopped, finite = jax.device_get(answers)
+        for i in np.flatnonzero(finite[: len(asked)]):
+            yield types.Generation(asked[i].id, np.asarray(ids[i, : length[i]], np.int32), "stop" if stopped[i] else "length")
+        for i in np.flatnonzero(~finite[: len(asked)]):
+            raise errors.UserError(f"{asked[i].name}: after {length[i]} tokens the model's scores are not finite{self._cause()}")
+
+    def _cause(self) -> str:
+        """Why scores are not finite, as far as the weights show it, and the way out."""
+        first_bad = jax.jit(lambda params: jax.tree.map(_first_bad, params), out_shardings=mesh_lib.replicated(self._mesh))
+        bad = {path: int(row) for path, row in trees.flatten(jax.device_get(first_bad(self._params))).items() if row >= 0}
+        way = "no answer is made of them; get the model again, or compute in another format with --config.precision.compute"
+        if not bad:
+            return f", though all its weights are: what they compute in {self._compute} overflows; {way}"
+        path = min(bad)
+        layer = f", layer {bad[path]}" if ".layers." in path else ""
+        return f", nor are the weights {path}{layer} in {self._compute}; {way}"
+
+    def _batches(self, prompts: Iterable[types.Prompt]) -> Iterator[tuple[list[types.Prompt], list[batches.Sample]]]:
+        """Prompts, without their pictures, and samples of one batch after the other; within a window, like is batched with like."""
         remaining = iter(prompts)
         while window := list(itertools.islice(remaining, WINDOW * self._rows)):
             samples = [self._expand(p) for p in window]
@@ -109,7 +133,7 @@ class Engine:
                 longest = itertools.accumulate((len(samples[i].tokens) for i in order[: self._rows]), max)
                 count = sum(taken < self._rows_for(tokens) for taken, tokens in enumerate(longest))
                 chosen, order = order[:count], order[count:]
-                yield [window[i].id for i in chosen], [samples[i] for i in chosen]
+                yield [dataclasses.replace(window[i], images=()) for i in chosen], [samples[i] for i in chosen]
 
     def _rows_for(self, tokens: int) -> int:
         """Rows of a batch whose longest prompt has `tokens` tokens: all, or a half, a quarter, ... of them, so that its attention scores
@@ -123,12 +147,12 @@ class Engine:
     def _expand(self, prompt: types.Prompt) -> batches.Sample:
         vision = self._config.vision
         if prompt.images and (vision is None or self._config.projector is None):
-            raise errors.UserError(f"prompt {prompt.id} has pictures, but the model has no vision tower; choose a LLaVA checkpoint")
+            raise errors.UserError(f"{prompt.name} has pictures, but the model has no vision tower; choose a LLaVA checkpoint")
         if vision is not None and any(image.shape[0] != vision.image_size for image in prompt.images):
-            raise errors.UserError(f"prompt {prompt.id}: pictures must be {vision.image_size} pixels a side")
-        _check_ids(prompt.ids[prompt.ids != types.IMAGE_TOKEN], self._config.text.vocab_size, f"prompt {prompt.id}")
+            raise errors.UserError(f"{prompt.name}: pictures must be {vision.image_size} pixels a side")
+        _check_ids(prompt.ids[prompt.ids != types.IMAGE_TOKEN], self._config.text.vocab_size, prompt.name)
         if (places := int((prompt.ids == types.IMAGE_TOKEN).sum())) != len(prompt.images):
-            raise errors.UserError(f"prompt {prompt.id}: {len(prompt.images)} pictures for {places} places in the text")
+            raise errors.UserError(f"{prompt.name}: {len(prompt.images)} pictures for {places} places in the text")
         tokens = types.Tokens(prompt.ids, np.full(len(prompt.ids), types.IGNORE_LABEL, np.int32))
         patches = [vision.num_patches if vision else 0] * len(prompt.images)
         expanded = batches.expand(tokens, patches, None, None)
@@ -171,10 +195,10 @@ def of_checkpoint(
     )
 
 
-def _generations(names: list[str], answers: sampler.Answers) -> Iterator[types.Generation]:
-    ids, length, stopped = jax.device_get(answers)
-    for i, name in enumerate(names):
-        yield types.Generation(name, np.asarray(ids[i, : length[i]], np.int32), "stop" if stopped[i] else "length")
+def _first_bad(array: jax.Array) -> jax.Array:
+    """The first index of the first axis (the layer, of stacked layers) with a number that is not finite, -1 if all are."""
+    bad = ~jnp.isfinite(array.reshape(array.shape[0], -1)).all(axis=1)
+    return jnp.where(bad.any(), bad.argmax(), -1)
 
 
 def _padded(tokens: int) -> int:

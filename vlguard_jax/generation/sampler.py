@@ -15,11 +15,15 @@ from vlguard_jax.models import llava
 
 
 class Answers(NamedTuple):
-    """New ids i32[B, C] (the stop id included, padding behind it), their count i32[B], and whether a stop id ended them."""
+    """New ids i32[B, C] (the stop id included, padding behind it), their count i32[B], and whether a stop id ended them.
+
+    finite: False where a row's scores held NaN or an infinity; its ids are those chosen before.
+    """
 
     ids: Int32[Array, "B C"]
     length: Int32[Array, " B"]
     stopped: Bool[Array, " B"]
+    finite: Bool[Array, " B"]
 
 
 class _Loop(NamedTuple):
@@ -27,6 +31,7 @@ class _Loop(NamedTuple):
     ids: Array  # [B, C]
     length: Array  # [B]
     stopped: Array  # [B]
+    finite: Array  # [B]
     logits: Array  # [B, V] for the next token
     cache: llama.Cache
 
@@ -59,17 +64,20 @@ def greedy(
         jnp.full((rows, max_new), pad_id, jnp.int32),
         jnp.zeros((rows,), jnp.int32),
         last < 0,
+        jnp.ones((rows,), bool),
         logits,
         cache,
     )
 
     def step(loop: _Loop) -> _Loop:
-        token = jnp.where(loop.stopped, pad_id, _pick(loop.logits, stop_ids, loop.made < min_new))
-        length = loop.length + ~loop.stopped
-        stopped = loop.stopped | jnp.isin(token, stop_ids)
+        finite = loop.stopped | jnp.isfinite(loop.logits).all(axis=-1)
+        ended = loop.stopped | ~finite
+        token = jnp.where(ended, pad_id, _pick(loop.logits, stop_ids, loop.made < min_new))
+        length = loop.length + ~ended
+        stopped = ended | jnp.isin(token, stop_ids)
         ids = loop.ids.at[:, loop.made].set(token)
         logits, cache = model.decode(params, token, jnp.maximum(last, 0) + 1 + loop.made, loop.cache)
-        return _Loop(loop.made + 1, ids, length, stopped, logits, cache)
+        return _Loop(loop.made + 1, ids, length, stopped, loop.finite & finite, logits, cache)
 
     end = jax.lax.while_loop(lambda loop: (loop.made < max_new) & ~jnp.all(loop.stopped), step, start)
-    return Answers(end.ids, end.length, end.stopped)
+    return Answers(end.ids, end.length, end.stopped, end.finite)

@@ -151,11 +151,11 @@ def prompts(questions: Iterable[Question], model: model_lib.Model, mode: str) ->
       UserError: a picture that cannot be read (named with its record).
     """
     for question in questions:
+        origin = f"{question.item.subset} item {question.item.id}"
         pictures: tuple[UInt8[np.ndarray, "S S 3"], ...] = ()
         if question.image_mode in COLOURS and model.vision is not None:
             pictures = (one_colour(question.image_mode, model.vision.image_size),)
         elif question.item.path is not None and question.image_mode == "real" and model.vision is not None:
-            origin = f"{question.item.subset} item {question.item.id}"
             mean, size = model.vision.image_mean, model.vision.image_size
             pictures = (images.load_image(question.item.path, mode, size, mean, origin=origin),)
-        yield types.Prompt(question.key, question.ids, pictures)
+        yield types.Prompt(question.key, question.ids, pictures, origin)
