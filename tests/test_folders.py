@@ -107,3 +107,16 @@ def test_a_name_of_any_length(tmp_path: pathlib.Path) -> None:
         with folders.new_folder(tmp_path / name) as folder:
             (folder / "x").touch()
     assert len(list(tmp_path.iterdir())) == 3
+
+
+def test_programs_of_strangers_are_not_run(tmp_path: pathlib.Path) -> None:
+    folders.check_programs({})
+    for fine in (tmp_path, tmp_path / "new", "gs://bucket/programs"):
+        folders.check_programs({"JAX_COMPILATION_CACHE_DIR": str(fine)})
+    tmp_path.chmod(0o777)
+    with pytest.raises(errors.UserError, match=r"JAX_COMPILATION_CACHE_DIR=.* can be written to by everyone"):
+        folders.check_programs({"JAX_COMPILATION_CACHE_DIR": str(tmp_path)})
+    tmp_path.chmod(0o755)
+    os.chown(tmp_path, 12345, -1) if os.geteuid() == 0 else pytest.skip("only root can give a folder away")
+    with pytest.raises(errors.UserError, match="is another user's, and what is kept there is run; name a folder of your own"):
+        folders.check_programs({"JAX_COMPILATION_CACHE_DIR": str(tmp_path)})

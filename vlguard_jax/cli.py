@@ -17,6 +17,7 @@ from absl import flags
 
 from vlguard_jax import errors
 from vlguard_jax import escape
+from vlguard_jax import folders
 from vlguard_jax import machine
 from vlguard_jax import ranges
 from vlguard_jax import stopping
@@ -115,7 +116,9 @@ def _call(main: Callable[[list[str]], int | None], doc: str | None) -> int:
         print(f"{(doc or sys.modules['__main__'].__doc__ or '').strip()}\n\nflags:{flags.FLAGS.main_module_help()}")
         code = errors.EXIT_OK
     else:
-        code = main(parse_flags(sys.argv)) or errors.EXIT_OK
+        given = parse_flags(sys.argv)
+        folders.check_programs(os.environ)
+        code = main(given) or errors.EXIT_OK
     with machine.naming("standard output"):
         sys.stdout.flush()
     return code

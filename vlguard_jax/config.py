@@ -99,7 +99,7 @@ class DataSettings:
     read_threads: Annotated[int, Range(0, 1024)] = 4
     read_workers: Annotated[int, Range(0, 1024)] = 0  # processes that read; 0: threads of this one
     prefetch_mib: Annotated[int, Range(0, 2**20)] = 1024  # memory for steps read ahead, at least one
-    cache: str = ""  # folder of the sample index; empty: $VLGUARD_CACHE, or ~/.cache/vlguard_jax
+    cache: str = ""  # folder of the sample index; empty: $VLGUARD_CACHE, or vlguard_jax in $XDG_CACHE_HOME or ~/.cache
 
 
 @dataclasses.dataclass(frozen=True)

@@ -5,17 +5,20 @@ Nothing is deleted but what the same call has made, and, with `replace`, the fol
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 import contextlib
 import errno
 import os
 import pathlib
 import secrets
 import shutil
+import stat
 
 from vlguard_jax import errors
 from vlguard_jax import machine
 
+PROGRAMS = "JAX_COMPILATION_CACHE_DIR"
+ANOTHER, GROUP = "is another user's", "can be written to by its group"
 _LONGEST = 40  # characters of a folder's name that the temporary one shows
 
 
@@ -114,3 +117,38 @@ def _replace(target: pathlib.Path, new: pathlib.Path, before: tuple[int, int]) -
     shutil.rmtree(old, ignore_errors=True)
     if os.path.lexists(old):
         raise errors.UserError(f"{target} is written, but {old}, which was there before, could not be deleted; delete it")
+
+
+def check_writers(place: pathlib.Path, what: str, way: str) -> str:
+    """Who else can write to the folder `place`, in words for a message that begins with `what`; "" for nobody, or if it is not there.
+
+    Raises:
+      UserError: everyone, or it is no folder.
+    """
+    try:
+        found = os.stat(place)
+    except (FileNotFoundError, NotADirectoryError):
+        return ""
+    except ValueError as e:  # a null character
+        raise errors.UserError(f"{errors.short(os.fspath(place))}: no name of a folder") from e
+    if not stat.S_ISDIR(found.st_mode):
+        raise errors.UserError(f"{what} is no folder; {way}")
+    if found.st_mode & stat.S_IWOTH:
+        raise errors.UserError(f"{what} can be written to by everyone; take that right away (chmod o-w), or {way}")
+    if found.st_uid not in (os.geteuid(), 0):
+        return ANOTHER
+    return GROUP if found.st_mode & stat.S_IWGRP else ""
+
+
+def check_programs(environment: Mapping[str, str]) -> None:
+    """See that JAX's cache of compiled programs, which are run, is not one that strangers can write to.
+
+    Raises:
+      UserError: it is another user's, or everyone can write to it.
+    """
+    named = environment.get(PROGRAMS, "")
+    if not named or "://" in named:
+        return
+    way = f"name a folder of your own with {PROGRAMS}"
+    if check_writers(pathlib.Path(named), f"{PROGRAMS}={named}", way) == ANOTHER:
+        raise errors.UserError(f"{PROGRAMS}={named} {ANOTHER}, and what is kept there is run; {way}")

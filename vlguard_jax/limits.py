@@ -8,6 +8,8 @@ from __future__ import annotations
 
 JSON_BYTES = 1 << 28  # of a JSON file that is read whole; records of bigger ones are read one by one
 
+CACHE_BYTES = 1 << 33  # of an entry of the user's cache: an index takes about 100 a record, a plan 12 a sample and epoch
+
 PICKLE_BYTES = 1 << 21  # of the pickle in a torch file: 150 of them a tensor
 ZIP_DIRECTORY_BYTES = 1 << 24  # of a torch file's directory: 60 a tensor
 SAFETENSORS_HEADER_BYTES = 1 << 24  # 120 a tensor

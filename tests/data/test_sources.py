@@ -67,12 +67,19 @@ def test_addresses_are_copied_once(tmp_path):
     assert not list((tmp_path / "cache").rglob("*.partial"))
 
 
-def test_cache_folder(monkeypatch, tmp_path):
-    assert sources.cache_folder("here") == pathlib.Path("here")
-    monkeypatch.setenv("VLGUARD_CACHE", str(tmp_path))
-    assert sources.cache_folder("") == tmp_path
-    monkeypatch.delenv("VLGUARD_CACHE")
-    assert sources.cache_folder("") == pathlib.Path.home() / ".cache" / "vlguard_jax"
+def test_a_copy_that_was_changed_is_made_again(tmp_path):
+    import fsspec
+
+    system = fsspec.filesystem("memory")
+    system.pipe("/bucket/g.json", pathlib.Path(write(tmp_path / "g.json", "a")).read_bytes())
+    assert [record.id for record in open_(tmp_path, path="memory://bucket/g.json").records] == ["a"]
+    (copy,) = (tmp_path / "cache/remote").rglob("g.json")
+    write(copy, "forged")
+    assert [record.id for record in open_(tmp_path, path="memory://bucket/g.json").records] == ["a"]
+    copy.unlink()
+    copy.symlink_to(write(tmp_path / "other.json", "linked"))
+    assert [record.id for record in open_(tmp_path, path="memory://bucket/g.json").records] == ["a"]
+    assert (tmp_path / "other.json").read_bytes() == pathlib.Path(write(tmp_path / "same.json", "linked")).read_bytes()
 
 
 def test_list_records_are_cut_like_files():

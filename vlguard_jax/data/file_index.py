@@ -13,25 +13,24 @@ import dataclasses
 import functools
 import gc
 import hashlib
-import io
 import itertools
 import json
 import multiprocessing
 import os
 import pathlib
+import re
 from typing import Any, NamedTuple, Protocol, runtime_checkable
-import zipfile
 
 from jaxtyping import Int64
 import numpy as np
 
 from vlguard_jax import errors
-from vlguard_jax import files
 from vlguard_jax import types
+from vlguard_jax.data import cache as cache_lib
 from vlguard_jax.data import conversations
 from vlguard_jax.data import tokenization as tokenization_lib
 
-VERSION = 3  # of the counts and of the stored file; a change of either makes old files unread
+VERSION = 4  # of the counts and of the stored file; a change of either makes old files unread
 PART = 2000  # records that a process counts at a time
 PARALLEL_FROM = 4 * PART  # fewer records are counted in this process
 MOST_PROCESSES = 16
@@ -127,11 +126,10 @@ def build_or_load(
 ) -> FileIndex:
     """The index of a file whose content has the hash `content`, from `cache` if it was counted before."""
     key = hashlib.sha256(json.dumps([VERSION, content, tokenization.fingerprint]).encode()).hexdigest()
-    path = cache / "index" / f"{key}.npz"
-    if (stored := _load(path)) is not None:
+    if (stored := _load(cache, key, len(records))) is not None:
         return stored
     built = build(records, tokenization, progress)
-    _save(built, path)
+    _save(built, cache, key)
     return built
 
 
@@ -156,12 +154,12 @@ def content_hash(path: pathlib.Path, cache: pathlib.Path) -> str:
     """sha256 of a file, remembered in `cache` as long as its size and time of change stay."""
     status = path.stat()
     stamp = [str(path.resolve()), status.st_size, status.st_mtime_ns]
-    note = cache / "content" / hashlib.sha256(json.dumps(stamp).encode()).hexdigest()
-    if note.is_file() and len(found := note.read_text()) == 64:
-        return found
+    key = hashlib.sha256(json.dumps(stamp).encode()).hexdigest()
+    if (known := cache_lib.load(cache, "content", key)) is not None and re.fullmatch(b"[0-9a-f]{64}", known):
+        return known.decode()
     with open(path, "rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
-    write_beside(note, digest.encode())
+    cache_lib.save(cache, "content", key, digest.encode())
     return digest
 
 
@@ -205,7 +203,7 @@ def _count(records: Records, tokenization: tokenization_lib.Tokenization) -> dic
     return part
 
 
-def _save(index: FileIndex, path: pathlib.Path) -> None:
+def _save(index: FileIndex, cache: pathlib.Path, key: str) -> None:
     flat = {
         "ids": index.ids,
         "images": [name for names in index.images for name in names],
@@ -213,35 +211,27 @@ def _save(index: FileIndex, path: pathlib.Path) -> None:
         "problems": list(index.problems.items()),
     }
     arrays = {name: getattr(index, name) for name in _COUNTS} | {"named": np.asarray([len(names) for names in index.images], np.int64)}
-    buffer = io.BytesIO()
-    np.savez(buffer, text=np.frombuffer(json.dumps(flat).encode(), np.uint8), **arrays)
-    write_beside(path, buffer.getvalue())
+    cache_lib.save_arrays(cache, "index", key, arrays | {"text": np.frombuffer(json.dumps(flat).encode(), np.uint8)})
 
 
-def _load(path: pathlib.Path) -> FileIndex | None:
-    try:
-        with np.load(path) as arrays:
-            flat = json.loads(arrays["text"].tobytes())
-            counts = {name: arrays[name] for name in _COUNTS}
-            named = arrays["named"].tolist()
-    except FileNotFoundError:
+def _load(cache: pathlib.Path, key: str, count: int) -> FileIndex | None:
+    """The index of `count` records under that key; None where it is not there whole."""
+    arrays = cache_lib.load_arrays(cache, "index", key)
+    if arrays is None:
         return None
-    except (OSError, ValueError, KeyError, zipfile.BadZipFile):
-        return None  # not whole: it is built again
-    names = iter(flat["images"])
-    categories = [("", "")] * len(named)
-    for i, pair in flat["categories"].items():
-        categories[int(i)] = tuple(pair)
-    return FileIndex(
-        **counts,
-        ids=tuple(flat["ids"]),
-        images=tuple(tuple(itertools.islice(names, count)) for count in named),
-        categories=tuple(categories),
-        problems={i: Problem(*problem) for i, problem in flat["problems"]},
-    )
-
-
-def write_beside(path: pathlib.Path, data: bytes) -> None:
-    """Write a file of the cache, whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    files.write_bytes(path, data)
+    try:
+        flat = json.loads(arrays["text"].tobytes())
+        counts = {name: arrays[name] for name in _COUNTS}
+        named = arrays["named"].tolist()
+        names = iter(flat["images"])
+        categories = [("", "")] * count
+        for i, (category, subcategory) in flat["categories"].items():
+            categories[int(i)] = category, subcategory
+        ids, problems = tuple(flat["ids"]), {i: Problem(*problem) for i, problem in flat["problems"]}
+    except (ValueError, KeyError, TypeError, AttributeError, IndexError, RecursionError):
+        return None
+    whole = all(array.dtype == np.int64 and array.shape == (count,) for array in (*counts.values(), arrays["named"]))
+    if not whole or len(ids) != count or sum(named) != len(flat["images"]):
+        return None
+    images = tuple(tuple(itertools.islice(names, number)) for number in named)
+    return FileIndex(**counts, ids=ids, images=images, categories=tuple(categories), problems=problems)

@@ -16,6 +16,7 @@ from vlguard_jax import errors
 from vlguard_jax import files
 from vlguard_jax import types
 from vlguard_jax.data import batches
+from vlguard_jax.data import cache as cache_lib
 from vlguard_jax.data import file_index
 from vlguard_jax.data import index
 from vlguard_jax.data import picture_check
@@ -141,7 +142,7 @@ def build(
         reference would void it and `on_mismatch` is "error".
     """
     tokenization = tokenization_lib.Tokenization(tokenizer, template, patches, data.max_len)
-    cache = sources.cache_folder(data.cache)
+    cache = cache_lib.folder(data.cache)
     opened, chosen, indices = [], [], []
     drops: list[Drop] = []
     for name, settings in data.sources.items():

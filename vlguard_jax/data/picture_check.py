@@ -9,7 +9,7 @@ import os
 import pathlib
 
 from vlguard_jax import errors
-from vlguard_jax import files
+from vlguard_jax.data import cache as cache_lib
 from vlguard_jax.data import images
 from vlguard_jax.data import pictures
 from vlguard_jax.data.tfds import reader
@@ -51,13 +51,14 @@ def check(
     stamps = store.stamps(names)
     bad = {name: MISSING for name in names if name not in stamps}
     digests = {name: _digest(name, stamp) for name, stamp in stamps.items()} if cache else {}
-    notes = cache / "pictures" / f"{_key(store, level, mode, size)}.good" if cache else None
-    good = _read(notes)
+    key = _key(store, level, mode, size)
+    good = _read(cache, key)
     todo = [name for name in stamps if digests.get(name) not in good]
     faults = _faults(store, todo, level == "decode", mode, size, progress, threads or 4 * (os.cpu_count() or 1))
     bad |= {name: reason for name, reason in faults.items() if reason}
-    if notes is not None and len(faults) > sum(map(bool, faults.values())):
-        _write(notes, good | {digests[name] for name, reason in faults.items() if not reason})
+    if cache is not None and len(faults) > sum(map(bool, faults.values())):
+        good |= {digests[name] for name, reason in faults.items() if not reason}
+        cache_lib.save(cache, "pictures", key, b"".join(sorted(good)))
     return {name: bad[name] for name in names if name in bad}
 
 
@@ -106,21 +107,16 @@ def _blocks(names: list[str]) -> Iterator[list[str]]:
 
 def _key(store: pictures.Store | reader.PreparedVLGuard, level: str, mode: str, size: int) -> str:
     place = store.location if "://" in store.location else os.path.abspath(store.location)
-    return hashlib.sha256("\n".join((_FORMAT, place, level, mode, str(size))).encode()).hexdigest()[:32]
+    return hashlib.sha256("\n".join((_FORMAT, place, level, mode, str(size))).encode()).hexdigest()
 
 
 def _digest(name: str, stamp: str) -> bytes:
     return hashlib.blake2b(f"{name}\n{stamp}".encode(), digest_size=_DIGEST).digest()
 
 
-def _read(notes: pathlib.Path | None) -> set[bytes]:
-    """The digests noted as good; none where the notes are missing or cut off."""
-    content = notes.read_bytes() if notes is not None and notes.is_file() else b""
+def _read(cache: pathlib.Path | None, key: str) -> set[bytes]:
+    """The digests noted as good; none where the notes are missing or damaged."""
+    content = (cache_lib.load(cache, "pictures", key) if cache else None) or b""
     if len(content) % _DIGEST:
         return set()
     return {content[at : at + _DIGEST] for at in range(0, len(content), _DIGEST)}
-
-
-def _write(notes: pathlib.Path, good: set[bytes]) -> None:
-    notes.parent.mkdir(parents=True, exist_ok=True)
-    files.write_bytes(notes, b"".join(sorted(good)))

@@ -175,7 +175,7 @@ class BatchPlan:
     def _kept(self, cache: pathlib.Path) -> plan_cache.Kept:
         replay = None if self._replay is None else [order_.tolist() for order_ in self._replay]
         key = plan_cache.key(self.index, self.data, self.seed, dataclasses.astuple(self.layout), self.total_steps, replay)
-        if (known := plan_cache.load(cache, key)) is not None:
+        if (known := plan_cache.load(cache, key, len(self.index))) is not None:
             return known
         began = time.perf_counter()
         made = self._made()

@@ -4,20 +4,18 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import io
 import json
 import pathlib
 from typing import Any
-import zipfile
 
 from jaxtyping import Int32, Int64
 import numpy as np
 
 from vlguard_jax import config
-from vlguard_jax.data import file_index
+from vlguard_jax.data import cache as cache_lib
 from vlguard_jax.data import index as index_lib
 
-VERSION = 1  # of the planner's results; a change of any of them makes old plans unread
+VERSION = 2  # of the planner's results; a change of any of them makes old plans unread
 UNDECISIVE = (
     "sources",
     "cache",
@@ -51,17 +49,23 @@ def key(index: index_lib.SampleIndex, data: config.DataSettings, *more: Any) -> 
     return digest.hexdigest()
 
 
-def load(cache: pathlib.Path, name: str) -> Kept | None:
-    """The plan of that key, None if it is not there whole."""
-    try:
-        with np.load(cache / "plans" / f"{name}.npz") as arrays:
-            return Kept(**arrays)
-    except (OSError, ValueError, TypeError, zipfile.BadZipFile):
+def load(cache: pathlib.Path, name: str, samples: int) -> Kept | None:
+    """The plan of that key over so many samples, None if it is not there whole."""
+    found = cache_lib.load_arrays(cache, "plans", name) or {}
+    if set(found) != {field.name for field in dataclasses.fields(Kept)}:
         return None
+    dims = {"samples": (np.int64, 2), "row": (np.int32, 2), "which": (np.int32, 1), "shapes": (np.int64, 2)}
+    if any((found[part].dtype, found[part].ndim) != (np.dtype(kind), n) for part, (kind, n) in dims.items()):
+        return None
+    kept = Kept(**found)
+    fits = kept.samples.shape == kept.row.shape and len(kept.which) == len(kept.samples) > 0 and kept.shapes.shape[1:] == (3,)
+    return kept if fits and _within(kept.samples, -1, samples) and _within(kept.which, 0, len(kept.shapes)) else None
 
 
 def save(cache: pathlib.Path, name: str, kept: Kept) -> None:
     """Keep a plan."""
-    buffer = io.BytesIO()
-    np.savez(buffer, **{field.name: getattr(kept, field.name) for field in dataclasses.fields(kept)})
-    file_index.write_beside(cache / "plans" / f"{name}.npz", buffer.getvalue())
+    cache_lib.save_arrays(cache, "plans", name, {field.name: getattr(kept, field.name) for field in dataclasses.fields(kept)})
+
+
+def _within(numbers: np.ndarray, low: int, high: int) -> bool:
+    return bool(numbers.min() >= low and numbers.max() < high)

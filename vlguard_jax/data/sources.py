@@ -6,8 +6,6 @@ from collections.abc import Callable, Iterator, Sequence
 import dataclasses
 import functools
 import hashlib
-import io
-import os
 import pathlib
 import shutil
 
@@ -15,15 +13,15 @@ import numpy as np
 
 from vlguard_jax import config
 from vlguard_jax import errors
+from vlguard_jax import folders
 from vlguard_jax import types
+from vlguard_jax.data import cache as cache_lib
 from vlguard_jax.data import file_index
 from vlguard_jax.data import json_records
 from vlguard_jax.data import pictures
 from vlguard_jax.data import records
 from vlguard_jax.data import vlguard
 from vlguard_jax.data.tfds import reader
-
-CACHE_VARIABLE = "VLGUARD_CACHE"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,11 +59,6 @@ class Source:
     stand_in: bool
 
 
-def cache_folder(named: str) -> pathlib.Path:
-    """Where indices are kept: the folder that the config names, $VLGUARD_CACHE, or ~/.cache/vlguard_jax."""
-    return pathlib.Path(os.path.expanduser(named or os.environ.get(CACHE_VARIABLE, "") or "~/.cache/vlguard_jax"))
-
-
 def open_source(name: str, settings: config.SourceSettings, cache: pathlib.Path) -> Source:
     """Open one entry of `config.data.sources`; no record is looked at that needs not be.
 
@@ -91,16 +84,16 @@ def local_copy(path: str, cache: pathlib.Path) -> pathlib.Path:
     try:
         system, inside = fsspec.core.url_to_fs(path)
         version = str(system.ukey(inside))
-        copy = cache / "remote" / hashlib.sha256(f"{path}\n{version}".encode()).hexdigest() / pathlib.PurePosixPath(inside).name
-        if not copy.is_file():
-            copy.parent.mkdir(parents=True, exist_ok=True)
-            beside = copy.with_name(f"{copy.name}.{os.getpid()}.partial")
-            try:
-                with system.open(inside, "rb") as remote, open(beside, "wb") as file:
+        key = hashlib.sha256(f"{path}\n{version}".encode()).hexdigest()
+        copy = cache / "remote" / key / (pathlib.PurePosixPath(inside).name or "file")
+        known = cache_lib.load(cache, "copied", key)
+        if not known or copy.is_symlink() or not copy.is_file() or file_index.content_hash(copy, cache).encode() != known:
+            cache_lib.make_folder(cache, "remote", key)
+            with folders.scratch(copy.parent, "copy") as beside:
+                with system.open(inside, "rb") as remote, open(beside / "file", "xb") as file:
                     shutil.copyfileobj(remote, file, 1 << 22)
-                beside.replace(copy)
-            finally:
-                beside.unlink(missing_ok=True)
+                (beside / "file").replace(copy)
+            cache_lib.save(cache, "copied", key, file_index.content_hash(copy, cache).encode())
     except (OSError, ImportError, ValueError) as e:
         raise errors.UserError(f"{path}: cannot be read: {e}") from e
     return copy
@@ -140,17 +133,15 @@ def _with_pictures(name: str, settings: config.SourceSettings, found: file_index
 
 def _spans(path: pathlib.Path, content: str, cache: pathlib.Path) -> json_records.Spans:
     """Where the records of a file stand; remembered under its content."""
-    note = cache / "spans" / f"{content}.npy"
-    if note.is_file():
-        try:
-            return json_records.Spans(*np.load(note))
-        except (OSError, ValueError, EOFError):
-            pass  # not whole: it is scanned again
-    spans = json_records.scan(path)
-    buffer = io.BytesIO()
-    np.save(buffer, np.stack([spans.offset, spans.size]))
-    file_index.write_beside(note, buffer.getvalue())
-    return spans
+    known = cache_lib.load_arrays(cache, "spans", content) or {}
+    spans = known.get("spans", np.empty(0))
+    if spans.ndim == 2 and spans.shape[0] == 2 and spans.dtype == np.int64:
+        offset, size = spans
+        if len(offset) and offset[0] >= 0 and (size > 0).all() and (offset[1:] >= (offset + size)[:-1]).all():
+            return json_records.Spans(offset, size)
+    found = json_records.scan(path)
+    cache_lib.save_arrays(cache, "spans", content, {"spans": np.stack([found.offset, found.size])})
+    return found
 
 
 _OPEN: dict[str, Callable[[str, config.SourceSettings, pathlib.Path], Source]] = {

@@ -16,9 +16,9 @@ from vlguard_jax.checkpoints import export
 from vlguard_jax.checkpoints import hub
 from vlguard_jax.checkpoints import sources as checkpoint_sources
 from vlguard_jax.checkpoints import vocabulary
+from vlguard_jax.data import cache as cache_lib
 from vlguard_jax.data import mixtures
 from vlguard_jax.data import plan as plan_lib
-from vlguard_jax.data import sources
 from vlguard_jax.data import templates
 from vlguard_jax.data import tokenizer as tokenizer_lib
 from vlguard_jax.models import config as model_config
@@ -49,7 +49,7 @@ def open_mixture(settings: config.TrainConfig, console: rich_console.Console) ->
     template = templates.get_template(settings.model.template)
     patches = model.vision.num_patches if model.vision else 0
     side = model.vision.image_size if model.vision else 336
-    cache = sources.cache_folder(settings.data.cache)
+    cache = cache_lib.folder(settings.data.cache)
     known = _indices(cache)
     with progress.reading(console) as tell:
         mixture = mixtures.build(settings.data, words, template, patches, tell, image_mode=settings.model.image_mode, image_size=side)
@@ -64,7 +64,7 @@ def plan(settings: config.TrainConfig, mixture: mixtures.Mixture, shards: int) -
       UserError: as `plan.BatchPlan` and its `check`.
     """
     layout = plan_lib.Layout(rows=settings.run.rows, shards=shards)
-    cache = sources.cache_folder(settings.data.cache)
+    cache = cache_lib.folder(settings.data.cache)
     made = plan_lib.BatchPlan(mixture.index, settings.data, settings.seed, layout, settings.optimizer.epochs, cache)
     made.check(steps(settings, made))
     return made
@@ -77,7 +77,7 @@ def steps(settings: config.TrainConfig, made: plan_lib.BatchPlan) -> int:
 
 def _indices(cache: pathlib.Path) -> set[str]:
     """Names of the indices that lie in the cache; one for each file that was counted."""
-    return {path.name for path in (cache / "index").glob("*.npz")}
+    return {path.name for path in (cache / "index").glob("*")}
 
 
 def _model(model: config.ModelSettings) -> tuple[model_config.LlavaConfig, pathlib.Path, Mapping[str, Any]]:

@@ -18,9 +18,9 @@ from vlguard_jax import trees
 from vlguard_jax.checkpoints import checkpoint as checkpoint_lib
 from vlguard_jax.checkpoints import load as load_lib
 from vlguard_jax.checkpoints import vocabulary
+from vlguard_jax.data import cache as cache_lib
 from vlguard_jax.data import mixtures
 from vlguard_jax.data import plan as plan_lib
-from vlguard_jax.data import sources
 from vlguard_jax.data import templates
 from vlguard_jax.data import tokenizer as tokenizer_lib
 from vlguard_jax.models import config as model_config
@@ -99,7 +99,7 @@ def load_data(
     patches, size = (vision.num_patches, vision.image_size) if vision else (0, 336)
     mixture = mixtures.build(settings.data, words, template, patches, progress, problems_file, settings.model.image_mode, size)
     mixtures.check_lengths(mixture, vocabulary.context(start.extras))
-    cache = sources.cache_folder(settings.data.cache)
+    cache = cache_lib.folder(settings.data.cache)
     plan = plan_lib.BatchPlan(mixture.index, settings.data, settings.seed, layout, settings.optimizer.epochs, cache)
     last = min(plan.total_steps, settings.optimizer.max_steps or plan.total_steps)
     plan.check(last)
