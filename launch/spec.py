@@ -22,6 +22,7 @@ from launch import steps as steps_lib
 from launch import texts
 from launch.texts import Value
 from vlguard_jax import errors
+from vlguard_jax import limits
 
 MOUNT = "/bucket"  # where a gs:// bucket appears on every machine
 LONGEST_NAME = 40  # XPK's limit for a workload; names of pods are longer
@@ -136,9 +137,9 @@ def read(path: pathlib.Path) -> Spec:
         if not path.is_file():
             raise OSError("no such file" if not path.exists() else "not a file")
         with path.open("rb") as file:
-            content = file.read(texts.LARGEST_FILE + 1)
-        if len(content) > texts.LARGEST_FILE:
-            raise errors.UserError(f"{path}: a launch file has at most {texts.LARGEST_FILE:,} bytes")
+            content = file.read(limits.LAUNCH_BYTES + 1)
+        if len(content) > limits.LAUNCH_BYTES:
+            raise errors.UserError(f"{path}: a launch file has at most {limits.LAUNCH_BYTES:,} bytes")
         values = tomllib.loads(content.decode("utf-8"))
     except (OSError, ValueError, RecursionError) as e:  # ValueError: not UTF-8, not TOML, a number of thousands of digits
         raise errors.UserError(f"{path}: not readable as TOML ({str(e).splitlines()[0][:200]})") from e

@@ -17,7 +17,6 @@ from vlguard_jax import escape
 Value = str | int | float | bool
 
 LONGEST = 30_000  # characters of one value: Linux takes an argument or a variable of 131,071 bytes
-LARGEST_FILE = 1 << 20  # bytes of a launch file
 _REFUSED = {"Cc": "a control character", "Cs": "half a character", "Zl": "a line break", "Zp": "a line break"}
 _PARTS = re.compile(r"\{\{|\}\}|\{([^{}]*)\}|[{}]")
 

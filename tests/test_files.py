@@ -35,6 +35,9 @@ TAR = b"a.json" + b"\0" * 251 + b"ustar\0" + b"0" * 249
         ('{"a": 1}'.encode("utf-32"), "this is UTF-32 text; save it as UTF-8"),
         (b"[" * 100_000, "broken JSON: nested too deeply"),
         (b'{"a": ' * 100_000, "broken JSON: nested too deeply"),
+        (b"[" * 101 + b"]" * 101, "broken JSON: nested too deeply (more than 100 levels)"),
+        (b'{"a":' * 101 + b"1" + b"}" * 101, "broken JSON: nested too deeply (more than 100 levels)"),
+        (b"[" + b"[]," * 1_100_000 + b"1]", "more than 2,097,152 values in one document; is it the right file?"),
         (b'{"a": ' + b"9" * 5000 + b"}", "a number of more than 4,300 digits; correct it"),
         (b'{"a": NaN}', "'NaN' is not a finite number; correct it"),
         (b'{"a": [-Infinity]}', "'-Infinity' is not a finite number; correct it"),
@@ -96,7 +99,7 @@ def test_a_disk_that_fails_is_no_mistake_of_the_user(tmp_path: pathlib.Path) -> 
 def test_a_large_file_is_refused_unread(tmp_path: pathlib.Path) -> None:
     with open(tmp_path / "f.json", "wb") as file:
         file.truncate(limits.JSON_BYTES + 1)  # a hole that takes no room
-    with pytest.raises(errors.UserError, match=r"f\.json: 268,435,457 bytes, at most 268,435,456 are read; is it the right file\?$"):
+    with pytest.raises(errors.UserError, match=r"f\.json: 67,108,865 bytes, at most 67,108,864 are read; is it the right file\?$"):
         files.read_json(tmp_path / "f.json")
 
 
@@ -156,3 +159,22 @@ def _umask() -> int:
     now = os.umask(0)
     os.umask(now)
     return now
+
+
+def test_json_at_its_limits_is_read() -> None:
+    deep = b"[" * 100 + b"]" * 100
+    assert json.dumps(files.parse_json(deep, "x")).encode() == deep
+    text = json.dumps(["[{,"] * 900_000).encode()  # what stands in texts counts, too: beyond it there is no sound document
+    with pytest.raises(errors.UserError, match="values in one document"):
+        files.parse_json(text, "x")
+    assert len(files.parse_json(b"[" + b"1," * 2_000_000 + b"1]", "x")) == 2_000_001
+
+
+def test_a_file_that_says_it_is_empty_is_limited(tmp_path: pathlib.Path) -> None:
+    with open("/proc/self/status", "rb") as file:  # its size is given as 0
+        assert files.read_limited(file, "x", 1 << 20).startswith(b"Name:")
+    with (
+        open("/proc/self/status", "rb") as file,
+        pytest.raises(errors.UserError, match=r"^x: more than 100 bytes; is it the right file\?$"),
+    ):
+        files.read_limited(file, "x", 100)

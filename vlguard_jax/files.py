@@ -2,8 +2,8 @@
 
 Reading: every failure is one line that names the file, what it looks like and the way out. Text is UTF-8, with or without a byte order
 mark. Half of a surrogate pair, which JSON can spell ("\\ud83d") and no file, terminal or tokenizer can take, is refused here, so no
-text behind this module holds one. Limits: a JSON file of at most limits.JSON_BYTES bytes (records are read one by one and have their
-own limit, see data/json_records.py), nested at most as deep as Python's parser goes (about 1,000), numbers of at most 4,300 digits.
+text behind this module holds one. Limits: a JSON file of at most limits.JSON_BYTES bytes (records are read one by one, each of
+at most limits.RECORD_BYTES), limits.JSON_VALUES values and limits.JSON_DEPTH levels, numbers of at most 4,300 digits.
 
 Writing: beside, under a name of one's own, then renamed: readers see the old file or the new one, never half of one.
 """
@@ -21,7 +21,7 @@ import os
 import pathlib
 import secrets
 import stat
-from typing import Any, BinaryIO
+from typing import Any
 
 from vlguard_jax import errors
 from vlguard_jax import limits
@@ -70,7 +70,7 @@ def looks_like(head: bytes) -> str:
 
 
 @contextlib.contextmanager
-def opened(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
+def opened(path: str | os.PathLike[str]) -> Iterator[io.BufferedReader]:
     """The file at `path`, to be read.
 
     Raises:
@@ -78,7 +78,7 @@ def opened(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
       OSError: the disk fails.
     """
     try:
-        file = open(path, "rb", opener=_without_waiting)  # noqa: SIM115 -- closed below
+        file = open(path, "rb", opener=without_waiting)  # noqa: SIM115 -- closed below
     except (FileNotFoundError, NotADirectoryError) as e:
         raise errors.UserError(f"{path}: no such file") from e
     except IsADirectoryError as e:
@@ -91,8 +91,7 @@ def opened(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
         raise errors.UserError(f"{path}: cannot be read: {e.strerror}") from e
     with file:
         try:
-            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-                raise errors.UserError(f"{path}: a pipe or a device, not a file")
+            check_regular(file, str(path))
             yield file
         except OSError as e:
             e.filename = e.filename or os.fspath(path)
@@ -106,12 +105,27 @@ def read_bytes(path: str | os.PathLike[str], limit: int = limits.JSON_BYTES) -> 
       UserError: as `opened`, or it is larger.
     """
     with opened(path) as file:
-        size = os.fstat(file.fileno()).st_size
-        if size > limit:
-            raise errors.UserError(f"{path}: {size:,} bytes, at most {limit:,} are read; is it the right file?")
-        data = file.read(limit + 1)
+        return read_limited(file, str(path), limit)
+
+
+def check_regular(file: io.FileIO | io.BufferedReader, where: str, limit: int | None = None) -> int:
+    """The size of an opened file in bytes. Raises UserError where it is a pipe or a device, or has more than `limit`."""
+    found = os.fstat(file.fileno())
+    if not stat.S_ISREG(found.st_mode):
+        raise errors.UserError(f"{where}: a pipe or a device, not a file")
+    if limit is not None and found.st_size > limit:
+        raise errors.UserError(f"{where}: {found.st_size:,} bytes, at most {limit:,} are read; is it the right file?")
+    return found.st_size
+
+
+def read_limited(file: io.BufferedReader, where: str, limit: int) -> bytes:
+    """A file that was just opened. Raises UserError as `check_regular`, also where it has more bytes than it says (one of /proc)."""
+    size = check_regular(file, where, limit)
+    data = file.read(size + 1) or b""
+    if len(data) > size:
+        data += file.read(limit) or b""
     if len(data) > limit:
-        raise errors.UserError(f"{path}: more than {limit:,} bytes; is it the right file?")
+        raise errors.UserError(f"{where}: more than {limit:,} bytes; is it the right file?")
     return data
 
 
@@ -148,6 +162,9 @@ def parse_json(data: bytes, where: str, *, finite: bool = False) -> Any:
         digits, or half of a surrogate pair.
     """
     text = _decoded(data, where)
+    brackets = data.count(b"[") + data.count(b"{")
+    if len(data) > limits.JSON_VALUES and brackets + data.count(b",") > limits.JSON_VALUES:
+        raise errors.UserError(f"{where}: more than {limits.JSON_VALUES:,} values in one document; is it the right file?")
     try:
         value = (_FINITE if finite else _ANY).decode(text)
     except json.JSONDecodeError as e:
@@ -159,9 +176,21 @@ def parse_json(data: bytes, where: str, *, finite: bool = False) -> Any:
         raise errors.UserError(f"{where}: broken JSON: nested too deeply") from e
     except ValueError as e:
         raise errors.UserError(f"{where}: {_number(e)}") from e
+    if brackets > limits.JSON_DEPTH:
+        _check_depth(value, where)
     if b"\\ud" in data or b"\\uD" in data:
         check_text(value, where)
     return value
+
+
+def _check_depth(value: Any, where: str) -> None:
+    level: list[Any] = [[value]]
+    for _ in range(limits.JSON_DEPTH + 1):
+        inside = [inner for v in level for inner in (v.values() if isinstance(v, dict) else v)]
+        level = [v for v in inside if isinstance(v, dict | list)]
+        if not level:
+            return
+    raise errors.UserError(f"{where}: broken JSON: nested too deeply (more than {limits.JSON_DEPTH} levels)")
 
 
 def check_text(value: Any, where: str) -> None:
@@ -233,8 +262,8 @@ def append(file: io.FileIO, data: bytes) -> None:
         raise
 
 
-def _without_waiting(path: str, flags: int) -> int:
-    """Opens a pipe that no one writes to without waiting for a writer."""
+def without_waiting(path: str, flags: int) -> int:
+    """An `opener` that opens a pipe that no one writes to without waiting for a writer."""
     return os.open(path, flags | os.O_NONBLOCK)
 
 

@@ -6,7 +6,20 @@ looked at before memory is taken.
 
 from __future__ import annotations
 
-JSON_BYTES = 1 << 28  # of a JSON file that is read whole; records of bigger ones are read one by one
+JSON_BYTES = 1 << 26  # of a JSON file that is read whole; records of bigger ones are read one by one
+JSON_VALUES = 1 << 21  # values in one JSON document or record; each takes up to 250 bytes of memory
+JSON_DEPTH = 100  # lists and objects within each other; records have up to 5
+RECORD_BYTES = 1 << 24  # of one record, or of a line; the longest conversations have 1 MB
+LAUNCH_BYTES = 1 << 20  # of a launch file
+
+PICTURE_BYTES = 1 << 28  # of a picture's file: the largest picture, uncompressed
+PICTURE_PIXELS = 1 << 26  # of a picture, half as many as JPEG 2000, WebP or AVIF, whose decoders take twice the memory: 0.8 GB
+PICTURE_SIDE = 1 << 14  # pixels of a side; the square that a picture is padded to has the square of it
+PICTURE_SCALED = 1 << 28  # pixels that mode "crop" may have to compute for a long narrow picture: a second or two
+PICTURE_SCANNED = 1 << 30  # pixels times scans of a progressive JPEG; encoders write about 10 scans
+PICTURES_DIRECTORY_BYTES = 160 << 20  # of the directory of an archive of pictures: 1.5 million of them
+PICTURES_RATIO = 200  # of unpacked to packed size of a picture in an archive; pictures are compressed already
+PICTURES_RATIO_FROM = 1 << 24  # unpacked bytes from which the ratio is looked at: a small picture of one colour may have any
 
 CACHE_BYTES = 1 << 33  # of an entry of the user's cache: an index takes about 100 a record, a plan 12 a sample and epoch
 

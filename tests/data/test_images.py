@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import io
+import os
 import pathlib
 import subprocess
 import sys
@@ -15,7 +16,9 @@ from tests import memory
 from tests import source
 from tests.data import stand
 from vlguard_jax import errors
+from vlguard_jax import limits
 from vlguard_jax.data import images
+from vlguard_jax.data import pictures
 from vlguard_jax.models import config as model_config
 
 
@@ -145,9 +148,11 @@ def bomb(width: int, height: int) -> bytes:
 @pytest.mark.parametrize(
     ("size", "text"),
     [
-        ((20_000, 20_000), r"more than 178,956,970 pixels; scale it down"),
-        ((40_000, 10), r"40000 x 10 pixels, more than 178,956,970 or a side above 32,768; scale it down"),
+        ((20_000, 20_000), r"more than 67,108,864 pixels; scale it down"),
+        ((40_000, 10), r"40000 x 10 pixels, more than 67,108,864 or a side above 16,384; scale it down"),
         ((10, 40_000), r"10 x 40000 pixels, more than .*"),
+        ((1, 16_385), r"1 x 16385 pixels, more than .*"),
+        ((8192, 8193), r"8192 x 8193 pixels, more than 67,108,864 or .*"),
         ((0, 7), r".*"),
     ],
 )
@@ -158,7 +163,7 @@ def test_too_many_pixels(size, text):
 
 def test_long_and_narrow(monkeypatch):
     """Computed up to the bound, refused above it, and padded in any case."""
-    monkeypatch.setattr(images, "MAX_SCALED", 14 * 14 * 200)
+    monkeypatch.setattr(limits, "PICTURE_SCALED", 14 * 14 * 200)
     for width, height in ((200, 1), (1, 200)):
         picture = noise(width, height)
         np.testing.assert_array_equal(images.load_image(encoded(picture), "crop", 14), reference(picture, "crop", 14))
@@ -303,7 +308,7 @@ def test_the_header_check_knows_the_bounds(monkeypatch):
     assert fault(b"") == "the file is empty; download it again"
     assert "pixels" in fault(bomb(20_000, 20_000))
     assert "8 bits" in fault(encoded(Image.fromarray(np.zeros((4, 4), np.uint16))))
-    monkeypatch.setattr(images, "MAX_SCALED", 1000)
+    monkeypatch.setattr(limits, "PICTURE_SCALED", 1000)
     assert "too long" in fault(encoded(noise(1, 99)), "crop") and not fault(encoded(noise(1, 99)), "pad")
 
 
@@ -325,3 +330,53 @@ def test_the_check_reads_little_of_a_good_file(tmp_path: pathlib.Path):
 def test_normalize():
     pixels = images.normalize(np.full((1, 2, 2, 3), 255, np.uint8), mean=(0.5, 0.5, 0.0), std=(0.5, 0.25, 1.0))
     np.testing.assert_allclose(pixels[0, 0, 0], [1, 2, 1], rtol=1e-6)
+
+
+def many_scans(width: int, height: int, scans: int) -> bytes:
+    """A small file of a progressive JPEG that says it is of this size, its last scan repeated."""
+    data = encoded(noise(16, 16), "JPEG", progressive=True)
+    size = data.index(b"\xff\xc2") + 5
+    last = data.rindex(b"\xff\xda")
+    return data[:size] + height.to_bytes(2, "big") + width.to_bytes(2, "big") + data[size + 4 : last] + data[last:-2] * scans + data[-2:]
+
+
+def test_scans_are_counted_before_they_are_decoded():
+    with pytest.raises(errors.UserError, match=r"^x: not a readable picture: 8192 x 8192 pixels in 1,\d\d\d scans; save it again$"):
+        images.load_image(many_scans(8192, 8192, 1000), "pad", 14, name="x")
+    assert "scans; save it again" in fault(many_scans(8192, 8192, 1000), decode=True)
+    assert images.load_image(many_scans(16, 16, 100), "pad", 14).shape == (14, 14, 3)
+
+
+@pytest.mark.parametrize("format_", images.COSTLY)
+def test_costly_decoders_get_half_of_the_pixels(format_, monkeypatch):
+    monkeypatch.setattr(limits, "PICTURE_PIXELS", 1000)
+    assert images.load_image(encoded(noise(20, 25), format_), "pad", 14).shape == (14, 14, 3)
+    with pytest.raises(errors.UserError, match=r"^x: not a readable picture: 20 x 26 pixels, more than 500 or a side"):
+        images.load_image(encoded(noise(20, 26), format_), "pad", 14, name="x")
+
+
+@pytest.mark.parametrize(
+    "read", [lambda path: images.load_image(path, "pad", 14), lambda path: pictures.open_store(str(path.parent)).read("a.png")]
+)
+def test_what_is_no_file_is_refused_unread(tmp_path, read):
+    path = tmp_path / "a.png"
+    os.mkfifo(path)
+    with pytest.raises(errors.UserError, match=r"a\.png: a pipe or a device, not a file$"):
+        read(path)
+    path.unlink()
+    path.symlink_to("/dev/zero")
+    with pytest.raises(errors.UserError, match=r"a\.png: a pipe or a device, not a file$"):
+        read(path)
+    path.unlink()
+    with open(path, "wb") as file:
+        file.write(b"RIFF\xff\xff\xff\xffWEBP")
+        file.truncate(1 << 36)  # a hole that takes no room
+    with pytest.raises(errors.UserError, match=r"a\.png: 68,719,476,736 bytes, at most 268,435,456 are read; is it the right file\?$"):
+        read(path)
+
+
+def test_the_check_of_pictures_opens_no_sparse_file(tmp_path):
+    with open(tmp_path / "a.png", "wb") as file:
+        file.truncate(1 << 36)
+    with pytest.raises(errors.UserError, match=r"at most 268,435,456 are read"):
+        pictures.open_store(str(tmp_path)).open("a.png")

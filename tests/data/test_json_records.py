@@ -6,6 +6,7 @@ import tracemalloc
 import pytest
 
 from vlguard_jax import errors
+from vlguard_jax import limits
 from vlguard_jax import types
 from vlguard_jax.data import json_records
 
@@ -106,7 +107,7 @@ def test_file_that_is_no_text(tmp_path, chunk):
 
 def test_a_record_beyond_all_measure_ends_the_scan(tmp_path, monkeypatch):
     monkeypatch.setattr(json_records, "CHUNK", 64)
-    monkeypatch.setattr(json_records, "LARGEST", 1000)
+    monkeypatch.setattr(limits, "RECORD_BYTES", 1000)
     (tmp_path / "f.json").write_text('[{"a": "' + "x" * 100_000)
     with pytest.raises(errors.UserError, match="line 1, column 8: Unterminated string"):
         json_records.scan(tmp_path / "f.json")
@@ -142,7 +143,14 @@ def test_half_of_a_surrogate_pair_is_named_with_its_record(tmp_path):
 
 
 def test_a_line_beyond_all_measure_ends_the_scan(tmp_path, monkeypatch):
-    monkeypatch.setattr(json_records, "LARGEST", 1000)
+    monkeypatch.setattr(limits, "RECORD_BYTES", 1000)
     (tmp_path / "f.jsonl").write_text('{"a": 1}\n{"a": "' + "x" * 1000 + '"}\n')
     with pytest.raises(errors.UserError, match=r"it has a line of more than 1,000 bytes$"):
         json_records.scan(tmp_path / "f.jsonl")
+
+
+@pytest.mark.parametrize(("name", "text"), [("f.json", "[%s]"), ("f.jsonl", "%s\n{}\n")])
+def test_a_record_of_millions_of_values_is_not_built(tmp_path, name, text):
+    (tmp_path / name).write_text(text % ('{"a": [' + "{}," * 3_000_000 + "1]}"))
+    with pytest.raises(errors.UserError, match=rf"{name}: record 0: more than 2,097,152 values in one document"):
+        json_records.read(tmp_path / name, keep)[0]

@@ -12,6 +12,7 @@ import pytest
 
 from tests.data import stand
 from vlguard_jax import errors
+from vlguard_jax import limits
 from vlguard_jax.data import images
 from vlguard_jax.data import picture_check
 from vlguard_jax.data import pictures
@@ -103,7 +104,7 @@ def test_a_broken_archive_stops_the_check(tmp_path):
 
 
 def test_the_bounds_are_those_of_the_mode(tmp_path, monkeypatch):
-    monkeypatch.setattr(images, "MAX_SCALED", 1000)
+    monkeypatch.setattr(limits, "PICTURE_SCALED", 1000)
     stand.write_picture(tmp_path / "long.png", (1, 90))
     store = pictures.open_store(str(tmp_path))
     assert picture_check.check(store, ["long.png"], "header", mode="pad", size=14) == {}

@@ -5,6 +5,8 @@ from __future__ import annotations
 import io
 import os
 import pathlib
+import struct
+import tracemalloc
 import warnings
 import zipfile
 import zlib
@@ -17,6 +19,7 @@ from tests.data.test_pictures import NAMES
 from tests.data.test_pictures import content
 from tests.data.test_pictures import write_zip
 from vlguard_jax import errors
+from vlguard_jax import limits
 from vlguard_jax.data import pictures
 from vlguard_jax.data import zips
 
@@ -235,3 +238,57 @@ def test_other_files_named_zip(tmp_path, data, message):
     for place in (tmp_path / "set.zip", tmp_path):
         with pytest.raises(errors.UserError, match=rf"^[^\n]*set\.zip: {message}"):
             pictures.open_store(str(place)).read("a.jpg")
+
+
+def claiming(path: pathlib.Path, length: int, stored: bytes, *, wide: tuple[int, int, int] | None = None) -> pictures.Store:
+    """An archive of one deflated member `a.jpg` whose directory gives this unpacked size, or these 64-bit numbers."""
+    head = struct.pack("<HHHHHLLLHH", 20, 0, 8, 0, 0, 0, len(stored), length, 5, 0)
+    extra = b"" if wide is None else struct.pack("<HHQQQ", 1, 24, *wide)
+    sizes = (len(stored), length) if wide is None else (0xFFFFFFFF, 0xFFFFFFFF)
+    entry = b"PK\1\2" + struct.pack("<HHHHHHLLLHH", 20, 20, 0, 8, 0, 0, 0, *sizes, 5, len(extra))
+    entry += struct.pack("<HHHLL", 0, 0, 0, 0, 0 if wide is None else 0xFFFFFFFF) + b"a.jpg" + extra
+    local = b"PK\3\4" + head + b"a.jpg" + stored
+    path.write_bytes(local + entry + b"PK\5\6" + struct.pack("<HHHHLLH", 0, 0, 1, 1, len(entry), len(local), 0))
+    return pictures.open_store(str(path))
+
+
+@pytest.mark.parametrize(
+    ("length", "stored", "message"),
+    [
+        (0xFFFFFFFE, b"\3\0", r"would be 4,294,967,294 bytes, packed in 2; at most 268,435,456 and"),
+        ((1 << 28) + 1, bytes(1 << 22), r"would be 268,435,457 bytes"),
+        (1 << 28, bytes(1000), r"would be 268,435,456 bytes, packed in 1,000; .* of big ones, 200 times the packed size are read"),
+    ],
+)
+def test_sizes_are_looked_at_before_memory_is_taken(tmp_path, length, stored, message):
+    store = claiming(tmp_path / "set.zip", length, stored)
+    tracemalloc.start()
+    with pytest.raises(errors.UserError, match=rf"set\.zip: member a\.jpg {message}"):
+        store.read("a.jpg")
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 1 << 20
+
+
+@pytest.mark.parametrize("wide", [(9, 1 << 63, 0), (9, 2, 1 << 63), (9, (1 << 64) - 1, (1 << 64) - 1), (9, 1 << 40, 0), (1 << 63, 2, 0)])
+def test_64_bit_sizes_beyond_the_file(tmp_path, wide):
+    store = claiming(tmp_path / "set.zip", 9, b"\3\0", wide=wide)
+    with pytest.raises(errors.UserError, match=r"set\.zip: member a\.jpg (is damaged \(it lies beyond the archive's end\)|would be 9,223)"):
+        store.read("a.jpg")
+
+
+def test_an_end_record_beyond_the_file(tmp_path):
+    path = tmp_path / "set.zip"
+    write_zip(path, NAMES)
+    data = path.read_bytes()
+    at = data.rindex(b"PK\5\6")
+    path.write_bytes(data[:at] + struct.pack("<4sLQL", b"PK\6\7", 0, 1 << 63, 1) + data[at:])
+    with pytest.raises(errors.UserError, match=r"set\.zip: not a whole zip file \(its Zip64 end record is missing\)"):
+        pictures.open_store(str(path))
+
+
+def test_a_directory_beyond_all_measure_is_not_read(tmp_path, monkeypatch):
+    write_zip(tmp_path / "set.zip", NAMES)
+    monkeypatch.setattr(limits, "PICTURES_DIRECTORY_BYTES", 50)
+    with pytest.raises(errors.UserError, match=r"set\.zip: not a whole zip file \(its directory has \d+ bytes, at most 50 are read\)"):
+        pictures.open_store(str(tmp_path / "set.zip"))

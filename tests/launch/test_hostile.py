@@ -11,10 +11,10 @@ from launch import configs
 from launch import jobs
 from launch import spec as spec_lib
 from launch import targets
-from launch import texts
 from tests.launch import readers
 from tests.launch import stand
 from vlguard_jax import errors
+from vlguard_jax import limits
 
 KEYS = ("accelerator", "project", "zone", "cluster", "queue", "account", "image", "checkout", "bucket")
 SPEC = {
@@ -179,7 +179,7 @@ def test_sizes_are_limited(tmp_path):
     assert "env.A: 30,001 characters" in refused(tmp_path, "gke", after=f'[env]\nA = "{"x" * 30_001}"')
     many = "\n".join(f'V{i} = "{"x" * 29_000}"' for i in range(9))
     assert "would have" in refused(tmp_path, "gke", after=f"[env]\n{many}")
-    assert "at most 1,048,576 bytes" in refused(tmp_path, "gke", after="#" * texts.LARGEST_FILE)
+    assert "at most 1,048,576 bytes" in refused(tmp_path, "gke", after="#" * limits.LAUNCH_BYTES)
     long = f'\n[[steps]]\nrun = "report"\narguments = ["--out=/r.html", {", ".join([readers.toml("$" * 29_000)] * 3)}]\n'
     assert "too long for one argument of xpk" in refused(tmp_path, "xpk", after=long)
     prepare(tmp_path, "gke", after=long)

@@ -24,22 +24,21 @@ from PIL import Image
 from vlguard_jax import config
 from vlguard_jax import errors
 from vlguard_jax import files
+from vlguard_jax import limits
 from vlguard_jax.models import config as model_config
 
 MODES: tuple[config.ImageMode, ...] = typing.get_args(config.ImageMode)
 
 # What pictures come in. Pillow knows more, some of them risky in files from strangers (EPS starts Ghostscript).
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "JPEG2000", "PPM")
-MAX_PIXELS = 178_956_970  # of a picture: where Pillow itself stops, at 0.5 GB decoded
-MAX_SIDE = 32_768  # of a picture, so that no padded square has more than 2**30 pixels
-MAX_SCALED = 1 << 28  # pixels that mode "crop" may have to compute for a long narrow picture: a second or two
+COSTLY = ("JPEG2000", "WEBP", "AVIF")  # their decoders take twice the memory of others
 STRIP = 1 << 24  # pixels held at a time on the way; the result does not depend on it
 
 File = io.BytesIO | io.BufferedReader
 
 _DEEP = ("I", "F", "I;16", "I;16L", "I;16B", "I;16N")
 
-# Pillow warns of odd metadata, of pictures above half of MAX_PIXELS and of transparency in palettes. None of it touches the pixels
+# Pillow warns of odd metadata, of pictures with many pixels and of transparency in palettes. None of it touches the pixels
 # used here, and the warnings would name no file. The filter is set once, since setting one around each call is not thread-safe.
 warnings.filterwarnings("ignore", module=r"PIL\.")
 
@@ -64,9 +63,9 @@ def load_image(
 
     As in the reference: transparency is dropped, an EXIF rotation ignored, CMYK converted as Pillow does it, an animation gives its
     first frame, 16 bits a colour channel are cut to their upper 8. A picture of one pixel, row or column is a picture.
-    Errors: truncated, empty and unknown files; more than MAX_PIXELS or MAX_SIDE; in mode "crop" a picture that would be scaled to
-    more than MAX_SCALED pixels (about 2,400 times as long as wide at 336); and single-channel pictures of more than 8 bits,
-    which Pillow, and so the reference, would turn white from 255 on.
+    Errors: truncated, empty and unknown files; no regular file; more bytes, pixels, scans or a longer side than limits.PICTURE_...
+    allow; in mode "crop" a picture that would be scaled to more than limits.PICTURE_SCALED pixels (about 2,400 times as long as wide
+    at 336); and single-channel pictures of more than 8 bits, which Pillow, and so the reference, would turn white from 255 on.
 
     Raises:
       UserError: the picture is missing, or one of the above.
@@ -76,13 +75,20 @@ def load_image(
     whose = f" (picture of {origin})" if origin else ""
     label = name if isinstance(picture, bytes) else str(picture)
     try:
-        content = picture if isinstance(picture, bytes) else pathlib.Path(picture).read_bytes()
+        content = picture if isinstance(picture, bytes) else _content(picture)
         rgb = to_rgb(io.BytesIO(content), mode, size)
+    except errors.UserError as e:
+        raise errors.UserError(f"{e}{whose}") from e
     except FileNotFoundError as e:
         raise errors.UserError(f"{label}: no such picture{whose}; check the picture folder") from e
     except (OSError, ValueError) as e:
         raise errors.UserError(f"{label}: not a readable picture{whose}: {_text(e)}") from e
     return np.asarray(pad(rgb, size, mean) if mode == "pad" else crop(rgb, size))
+
+
+def _content(path: str | pathlib.Path) -> bytes:
+    with open(path, "rb", opener=files.without_waiting) as file:
+        return files.read_limited(file, str(path), limits.PICTURE_BYTES)
 
 
 def to_rgb(file: File, mode: str, size: int) -> Image.Image:
@@ -92,6 +98,8 @@ def to_rgb(file: File, mode: str, size: int) -> Image.Image:
       Fault: it cannot be used in `mode` at `size`.
     """
     with _opened(file, mode, size) as picture:
+        if picture.format in ("JPEG", "MPO") and "progressive" in picture.info:
+            _check_scans(file, picture)
         picture.load()
         return picture if picture.mode == "RGB" else picture.convert("RGB")
 
@@ -185,7 +193,7 @@ def _opened(file: File, mode: str, size: int) -> Iterator[Image.Image]:
     except Image.UnidentifiedImageError as e:
         raise Fault(_unknown(file)) from e
     except Image.DecompressionBombError as e:
-        raise Fault(f"more than {MAX_PIXELS:,} pixels; scale it down") from e
+        raise Fault(f"more than {limits.PICTURE_PIXELS:,} pixels; scale it down") from e
     except (Fault, MemoryError):
         raise
     except ValueError as e:
@@ -216,12 +224,23 @@ def _check(picture: Image.Image, mode: str, size: int) -> None:
     width, height = picture.size
     if not min(picture.size):
         raise Fault(f"{width} x {height} pixels; download it again")
-    if width * height > MAX_PIXELS or max(picture.size) > MAX_SIDE:
-        raise Fault(f"{width} x {height} pixels, more than {MAX_PIXELS:,} or a side above {MAX_SIDE:,}; scale it down")
-    if mode == "crop" and size * _scaled(picture, size) > MAX_SCALED:
+    most = limits.PICTURE_PIXELS // (2 if picture.format in COSTLY else 1)
+    if width * height > most or max(picture.size) > limits.PICTURE_SIDE:
+        raise Fault(f"{width} x {height} pixels, more than {most:,} or a side above {limits.PICTURE_SIDE:,}; scale it down")
+    if mode == "crop" and size * _scaled(picture, size) > limits.PICTURE_SCALED:
         raise Fault(f"{width} x {height} pixels are too long and narrow to cut out the middle; crop it")
     if picture.mode in _DEEP:
         raise Fault(f"more than 8 bits of grey (Pillow's mode {picture.mode}), of which all above 255 would be white; convert it to 8 bits")
+
+
+def _check_scans(file: File, picture: Image.Image) -> None:
+    """A progressive JPEG is decoded once for every scan, and a scan may take a few bytes. Leaves `file` where it was."""
+    here = file.tell()
+    file.seek(0)
+    scans = file.read().count(b"\xff\xda")  # in compressed data 0 comes behind 255
+    file.seek(here)
+    if scans * picture.width * picture.height > limits.PICTURE_SCANNED:
+        raise Fault(f"{picture.width} x {picture.height} pixels in {scans:,} scans; save it again")
 
 
 def _ends_well(file: File, format_: str) -> bool:

@@ -19,9 +19,9 @@ import numpy as np
 
 from vlguard_jax import errors
 from vlguard_jax import files
+from vlguard_jax import limits
 
 CHUNK = 1 << 23  # bytes read at once
-LARGEST = 1 << 26  # characters of one record (bytes of a line); beyond it the file is taken for broken
 WANTED = "must hold a JSON list of records, or one JSON object a line"
 _SPACE = " \t\r\n"
 _LINES = (".jsonl", ".ndjson")  # a lone object is a record only in a file of such a name
@@ -139,9 +139,9 @@ def _whole_lines(path: pathlib.Path, file: BinaryIO) -> list[bytes]:
 
 
 def _line(path: pathlib.Path, file: BinaryIO) -> bytes:
-    line = file.readline(LARGEST + 1)
-    if len(line) > LARGEST:
-        raise errors.UserError(f"{path}: {WANTED}; it has a line of more than {LARGEST:,} bytes")
+    line = file.readline(limits.RECORD_BYTES + 1)
+    if len(line) > limits.RECORD_BYTES:
+        raise errors.UserError(f"{path}: {WANTED}; it has a line of more than {limits.RECORD_BYTES:,} bytes")
     return line
 
 
@@ -222,7 +222,7 @@ class _ListScan:
             except RecursionError as e:
                 raise self._broken("nested too deeply") from e
             except json.JSONDecodeError as e:
-                if self._done or len(self._text) - self._at > LARGEST:
+                if self._done or len(self._text) - self._at > limits.RECORD_BYTES:
                     self._advance(e.pos - self._at)
                     raise self._broken(e.msg) from e
             except ValueError as e:

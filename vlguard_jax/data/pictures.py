@@ -17,6 +17,8 @@ from typing import Any
 import unicodedata
 
 from vlguard_jax import errors
+from vlguard_jax import files
+from vlguard_jax import limits
 from vlguard_jax.data import zips
 
 MANY_FOLDERS = 64  # more folders than that at a remote address are listed by one walk over everything
@@ -51,8 +53,9 @@ class Store:
         Raises:
           UserError: there is no such picture, its name leads out of the store, or it cannot be read.
         """
-        with self.open(name, origin=origin) as file, _one_line(f"{self.location}/{name}"):
-            return file.read()
+        label = f"{self.location}/{name}"
+        with self.open(name, origin=origin) as file, _one_line(label):
+            return file.read() if isinstance(file, io.BytesIO) else files.read_limited(file, label, limits.PICTURE_BYTES)
 
     def open(self, name: str, *, origin: str = "") -> io.BytesIO | io.BufferedReader:
         """A picture's file at its beginning; nothing of a local file is read yet. Raises as `read`."""
@@ -215,9 +218,15 @@ class _Local:
     def open(self, path: str) -> io.BytesIO | io.BufferedReader | None:
         with _one_line(path):
             try:
-                return open(path, "rb")
+                file = open(path, "rb", opener=files.without_waiting)  # noqa: SIM115 -- the caller closes it
             except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
                 return None
+            try:
+                files.check_regular(file, path, limits.PICTURE_BYTES)
+            except BaseException:
+                file.close()
+                raise
+            return file
 
     def list(self, folders: Sequence[str], top: str, *, stamps: bool) -> dict[str, dict[str, str]]:
         """For each folder its files, with their stamps if asked for. A folder that is not there has none."""
@@ -232,8 +241,8 @@ class _Local:
 
     def archive(self, path: str) -> zips.Archive:
         with _one_line(path):
-            file = open(path, "rb", buffering=0)  # noqa: SIM115 -- stays open as long as the archive
-            return zips.Archive(path, os.fstat(file.fileno()).st_size, lambda first, n: os.pread(file.fileno(), n, first))
+            file = open(path, "rb", buffering=0, opener=files.without_waiting)  # noqa: SIM115 -- stays open as long as the archive
+            return zips.Archive(path, files.check_regular(file, path), lambda first, n: os.pread(file.fileno(), n, first))
 
     def _files(self, folder: str, stamps: bool) -> dict[str, str]:
         with _one_line(folder):
@@ -257,9 +266,12 @@ class _Remote:
     def open(self, path: str) -> io.BytesIO | io.BufferedReader | None:
         with _one_line(path):
             try:
-                return io.BytesIO(self._system.cat_file(path))
+                content = self._system.cat_file(path, start=0, end=limits.PICTURE_BYTES + 1)
             except (FileNotFoundError, IsADirectoryError):
                 return None
+        if len(content) > limits.PICTURE_BYTES:
+            raise errors.UserError(f"{path}: more than {limits.PICTURE_BYTES:,} bytes; is it the right file?")
+        return io.BytesIO(content)
 
     def list(self, folders: Sequence[str], top: str, *, stamps: bool) -> dict[str, dict[str, str]]:
         """As `_Local.list`; `top` is a folder that holds them all."""

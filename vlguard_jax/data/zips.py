@@ -20,6 +20,7 @@ import zlib
 
 from vlguard_jax import errors
 from vlguard_jax import files
+from vlguard_jax import limits
 
 Read = Callable[[int, int], bytes]  # (first byte, number of bytes) -> fewer bytes only at the end of the file
 
@@ -64,7 +65,7 @@ class Archive:
 
     def __init__(self, label: str, size: int, read: Read):
         self.label = label
-        self._read = read
+        self._size, self._read = size, read
         try:
             self._directory, self._shift, members = _find_directory(size, read)
             self._entries = _index(self._directory)
@@ -114,6 +115,13 @@ class Archive:
         if member.encrypted or member.method not in (_STORED, _DEFLATED):
             how = "is encrypted" if member.encrypted else f"is compressed by method {member.method}"
             raise errors.UserError(f"{where} {how}; pack the archive again with plain zip")
+        if member.length > limits.PICTURE_BYTES or (
+            member.length > limits.PICTURES_RATIO_FROM and member.length > limits.PICTURES_RATIO * member.stored
+        ):
+            raise errors.UserError(
+                f"{where} would be {member.length:,} bytes, packed in {member.stored:,}; at most {limits.PICTURE_BYTES:,} and, of big"
+                f" ones, {limits.PICTURES_RATIO} times the packed size are read: is it a picture?"
+            )
         try:
             content = self._content(member)
         except (struct.error, zlib.error, ValueError) as e:
@@ -123,6 +131,8 @@ class Archive:
         return content
 
     def _content(self, member: Member) -> bytes:
+        if member.place < 0 or member.place + member.stored > self._size:
+            raise ValueError("it lies beyond the archive's end")
         found = self._read(member.place, member.header + member.stored)
         signature, name_len, extra_len = _LOCAL.unpack_from(found)
         if signature != b"PK\3\4":
@@ -148,7 +158,7 @@ def _find_directory(size: int, read: Read) -> tuple[bytes, int, int]:
     locator = read(end - _LOCATOR.size, _LOCATOR.size) if end >= _LOCATOR.size else b""
     if locator[:4] == b"PK\6\7":
         _, end64 = _LOCATOR.unpack(locator)
-        found = read(end64, _END64.size)
+        found = read(end64, _END64.size) if end64 < size else b""
         if found[:4] != b"PK\6\6":
             raise ValueError("its Zip64 end record is missing")
         _, members, length, place = _END64.unpack(found)
@@ -157,6 +167,8 @@ def _find_directory(size: int, read: Read) -> tuple[bytes, int, int]:
         shift = end - length - place  # something may have been put in front of the archive
     if shift < 0 or place + shift + length > size:
         raise ValueError("its directory is cut off")
+    if length > limits.PICTURES_DIRECTORY_BYTES:
+        raise ValueError(f"its directory has {length:,} bytes, at most {limits.PICTURES_DIRECTORY_BYTES:,} are read")
     return read(place + shift, length), shift, members
 
 

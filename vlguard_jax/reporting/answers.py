@@ -8,9 +8,10 @@ import hashlib
 import io
 from pathlib import Path
 
-from PIL import Image
-
 from vlguard_jax import errors
+from vlguard_jax import files
+from vlguard_jax import limits
+from vlguard_jax.data import images
 from vlguard_jax.reporting import embedded
 from vlguard_jax.reporting import grid as grid_lib
 from vlguard_jax.reporting import runs
@@ -151,12 +152,14 @@ def _badge(verdict: results.VerdictLine, metric: str) -> Badge:
 def _picture(path: Path | None, sha256: str) -> embedded.Picture:
     if path is None or not path.is_file():
         return embedded.Picture(trouble="The picture is not at hand.")
-    data = path.read_bytes()
+    try:
+        data = files.read_bytes(path, limits.PICTURE_BYTES)
+    except errors.UserError:
+        return embedded.Picture(trouble="The picture cannot be read.")
     if results.sha256(data) != sha256:
         return embedded.Picture(trouble="The picture's file has changed since the models saw it, so it is not shown.")
     try:
-        with Image.open(io.BytesIO(data)) as file:
-            picture = file.convert("RGB")
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
+        picture = images.to_rgb(io.BytesIO(data), "pad", 1)
+    except images.Fault:
         return embedded.Picture(trouble="The picture cannot be read.")
     return embedded.embed(picture)
