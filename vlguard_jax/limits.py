@@ -40,3 +40,4 @@ POSITIONS = 1 << 30  # tokens that a model was made for
 SMALLEST, LARGEST = 1e-30, 1e30  # of a positive number that float32 computes with
 CHANNEL_SCALE = 1e3  # of a picture's mean, of its deviation and of one over it: pixels lie between 0 and 1
 NAME = 1000  # characters of a folder's or a model's name
+TOKENIZER_BYTES = 1 << 25  # of a sentencepiece model: known ones have up to 4,300,000

@@ -71,7 +71,7 @@ def test_tokenizer_pointers(tmp_path: pathlib.Path) -> None:
     (tmp_path / "tokenizer.model").write_text(POINTER)
     with pytest.raises(errors.UserError, match=r"tokenizer\.model is not a sentencepiece model: .*git lfs pull"):
         tokenizer.load_tokenizer(tmp_path)
-    with pytest.raises(errors.UserError, match=r"tokenizer\.model: not a readable tokenizer: .*git lfs pull"):
+    with pytest.raises(errors.UserError, match=r"tokenizer\.model is not a sentencepiece model: .*git lfs pull"):
         save.check(made.model(tokenizer_folder=tmp_path), "hf")
     (tmp_path / "tokenizer.json").write_text(POINTER)
     with pytest.raises(errors.UserError, match=r"tokenizer\.json: .*git lfs pull"):

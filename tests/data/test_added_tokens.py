@@ -62,6 +62,17 @@ BAD = {
     "begin empty": ({"special_tokens_map": {"bos_token": ""}}, "bos_token must be a token's text, not ''"),
     "begin null": ({"special_tokens_map": {"bos_token": None}}, "bos_token must be a token's text, not None"),
     "begin without text": ({"special_tokens_map": {"bos_token": {"id": 1}}}, "bos_token must be a token's text"),
+    **{
+        f"decoder {key} {value!r}": (
+            {"tokenizer_config": decoder(n500={"content": "[X]", key: value})},
+            rf"added_tokens_decoder\[500\]: {key}=.* must be true or false",
+        )
+        for key in ("special", "lstrip", "rstrip", "single_word")
+        for value in ("false", 0, 1, [])
+    },
+    **{f"legacy {value!r}": ({"tokenizer_config": {"legacy": value}}, "legacy=.* must be true or false") for value in ("false", 0, "", [])},
+    "specials false": ({"special_tokens_map": {"additional_special_tokens": False}}, "must be a list of tokens, not False"),
+    "end null": ({"tokenizer_config": {"eos_token": None}}, "eos_token must be a token's text, not None"),
     "specials a text": ({"special_tokens_map": {"additional_special_tokens": "[X]"}}, "must be a list of tokens"),
 }
 

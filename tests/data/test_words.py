@@ -9,6 +9,7 @@ import pytest
 import sentencepiece
 
 from tests.data import stand
+from vlguard_jax.data import piece_model
 from vlguard_jax.data import words
 
 TEXT = st.text(alphabet=st.sampled_from(" \u2581\n\tabfox.?'0<un k>é漢🙂"), max_size=60)
@@ -58,8 +59,9 @@ def trained(**options) -> bytes:
         ({"user_defined_symbols": ["a b"]}, False),
     ],
 )
-def test_what_can_be_separated(options, expected):
-    assert words.separable(trained(**options)) is expected
+def test_what_can_be_separated(tmp_path, options, expected):
+    (tmp_path / "tokenizer.model").write_bytes(trained(**options))
+    assert words.separable(piece_model.read(tmp_path / "tokenizer.model")[1]) is expected
 
 
 def test_memory_is_bounded(monkeypatch):

@@ -12,6 +12,7 @@ from typing import Any
 from vlguard_jax import errors
 from vlguard_jax import files
 from vlguard_jax.checkpoints import tensors
+from vlguard_jax.data import piece_model
 
 _VOCABULARY = ("tokenizer.model", "tokenizer.json")
 _SETTINGS = (
@@ -186,22 +187,17 @@ def copy_for_llava(source: pathlib.Path, folder: pathlib.Path, vocab_size: int) 
 def _vocabulary(folder: pathlib.Path) -> dict[str, int]:
     """{piece: id} without added tokens; tokenizer.json counts where both are there, as in transformers."""
     path = folder / "tokenizer.json"
+    if not path.is_file():
+        return {piece.piece: i for i, piece in enumerate(piece_model.read(folder / "tokenizer.model")[1].pieces)}
+    import tokenizers
+
     try:
-        if path.is_file():
-            import tokenizers
-
-            return tokenizers.Tokenizer.from_str(files.read_text(path)).get_vocab(with_added_tokens=False)
-        import sentencepiece
-
-        path = folder / "tokenizer.model"
-        pieces = sentencepiece.SentencePieceProcessor()
-        pieces.LoadFromSerializedProto(files.read_bytes(path))
+        return tokenizers.Tokenizer.from_str(files.read_text(path)).get_vocab(with_added_tokens=False)
     except errors.UserError:
         raise
-    except Exception as e:  # tokenizers raises bare Exceptions, sentencepiece RuntimeErrors
+    except Exception as e:  # tokenizers raises bare Exceptions
         why = tensors.unreadable(path, f"copy it again ({errors.short(str(e))})")
         raise errors.UserError(f"{path}: not a readable tokenizer: {why}") from e
-    return {pieces.IdToPiece(i): i for i in range(pieces.GetPieceSize())}
 
 
 def _added_tokens(folder: pathlib.Path) -> tuple[dict[str, int | None], dict[str, dict[str, Any]]]:

@@ -10,6 +10,7 @@ import re
 from typing import Any
 
 from vlguard_jax import errors
+from vlguard_jax import fields
 from vlguard_jax import files
 
 MAX_ID = 999_999  # no vocabulary comes near it
@@ -52,7 +53,8 @@ def read(folder: pathlib.Path) -> Settings:
     A missing `legacy` key means True, as in transformers 4.37.2 (tokenization_llama.py:163-171).
 
     Raises:
-      UserError: a file is not readable, a token has no text, an id is no number from 0 to `MAX_ID`, or two tokens share an id.
+      UserError: a file is not readable, a token has no text, an id is no number from 0 to `MAX_ID`, a flag is not true or false, or two
+        tokens share an id.
     """
     config = _object(folder / _CONFIG)
     named = {**config, **_object(folder / _MAP)}
@@ -60,15 +62,16 @@ def read(folder: pathlib.Path) -> Settings:
     decoder = config.get("added_tokens_decoder", {})
     if not isinstance(decoder, dict) or not all(isinstance(entry, dict) for entry in decoder.values()):
         raise errors.UserError(f"{folder / _CONFIG}: added_tokens_decoder must be an object of id: token")
-    more = named.get("additional_special_tokens") or ()
+    more = named.get("additional_special_tokens")
+    more = () if more is None else more
     if not isinstance(more, (list, tuple)):
         raise errors.UserError(f"{folder}: additional_special_tokens must be a list of tokens, not {errors.short(more)}")
     extra = {_text(token, folder, "additional_special_tokens") for token in more}
     tokens = [_by_text(text, id_, text in extra, folder / _ADDED) for text, id_ in _object(folder / _ADDED).items()]
     tokens += [_by_id(id_, entry, folder / _CONFIG) for id_, entry in decoder.items()]
-    legacy = config.get("legacy")
+    legacy = fields.Fields(config, str(folder / _CONFIG)).flag("legacy", True)
     added = tuple(token for token in _unique(tokens, folder) if token.text not in HF_ONLY)
-    return Settings(True if legacy is None else bool(legacy), special, added, _unsupported(config, decoder, folder / _CONFIG))
+    return Settings(legacy, special, added, _unsupported(config, decoder, folder / _CONFIG))
 
 
 def _by_text(text: str, id_: Any, special: bool, path: pathlib.Path) -> AddedToken:
@@ -81,7 +84,9 @@ def _by_id(id_: str, entry: Mapping[str, Any], path: pathlib.Path) -> AddedToken
     text = _text(entry, path.parent, f"{path.name}: added_tokens_decoder[{errors.short(id_)}]")
     if not re.fullmatch("[0-9]{1,10}", id_) or int(id_) > MAX_ID:
         raise errors.UserError(f"{path}: the id of token {errors.short(text)} must be a number from 0 to {MAX_ID}, not {errors.short(id_)}")
-    return AddedToken(text, int(id_), *(bool(entry.get(key)) for key in ("special", "lstrip", "rstrip")))
+    flags = fields.Fields(entry, f"{path}: added_tokens_decoder[{id_}]")
+    flags.flag("single_word")  # see `_unsupported`
+    return AddedToken(text, int(id_), *(flags.flag(key) for key in ("special", "lstrip", "rstrip")))
 
 
 def _unique(tokens: list[AddedToken], folder: pathlib.Path) -> list[AddedToken]:

@@ -15,11 +15,9 @@ import pathlib
 import re
 from typing import Any
 
-import sentencepiece
-
 from vlguard_jax import errors
-from vlguard_jax import files
 from vlguard_jax.data import added_tokens
+from vlguard_jax.data import piece_model
 from vlguard_jax.data import words
 
 # A serialized protobuf may be followed by another one to be merged into it: normalizer_spec.add_dummy_prefix = false.
@@ -42,12 +40,17 @@ class Tokenizer:
       fingerprint: sha256 over everything that decides ids (the model file, `legacy`, added tokens).
     """
 
-    def __init__(self, folder: pathlib.Path, model: bytes, settings: added_tokens.Settings):
-        """Raises UserError: a special token is not in the vocabulary, or an added one has the id of another piece."""
+    def __init__(self, folder: pathlib.Path, model: bytes, spec: Any, settings: added_tokens.Settings):
+        """model, spec: see `piece_model.read`.
+
+        Raises:
+          UserError: a special token is not in the vocabulary, or an added one has the id of another piece.
+          RuntimeError: sentencepiece does not take the model.
+        """
         self.folder, self.unsupported = folder, settings.unsupported
         self.legacy = legacy = settings.legacy
-        self._pieces = _processor(model if legacy else model + _NO_DUMMY_PREFIX)
-        self._bare = _processor(model + _NO_DUMMY_PREFIX) if legacy else self._pieces
+        self._pieces = piece_model.processor(model if legacy else model + _NO_DUMMY_PREFIX)
+        self._bare = piece_model.processor(model + _NO_DUMMY_PREFIX) if legacy else self._pieces
         self.vocab_size = int(self._pieces.GetPieceSize())
         beyond = {token.text: token for token in settings.added}
         self._check_added(settings.added)
@@ -62,7 +65,7 @@ class Tokenizer:
         self._split = re.compile("(" + "|".join(re.escape(text) for text in longest_first) + ")")
         self._unk_text = settings.special["unk"]
         self._unk_length = len(self._bare.EncodeAsIds(self._unk_text))
-        self._by_word = words.WordEncoder(self._encode_bare) if words.separable(model) else None
+        self._by_word = words.WordEncoder(self._encode_bare) if words.separable(spec) else None
         decisive = [legacy, sorted(dataclasses.astuple(token) for token in self.added.values())]
         self.fingerprint = hashlib.sha256(model + json.dumps(decisive, ensure_ascii=True).encode()).hexdigest()
 
@@ -183,12 +186,6 @@ class Tokenizer:
         return text + self._pieces.DecodePieces(run)
 
 
-def _processor(model: bytes) -> sentencepiece.SentencePieceProcessor:
-    processor = sentencepiece.SentencePieceProcessor()
-    processor.LoadFromSerializedProto(model)
-    return processor
-
-
 def load_tokenizer(folder: str | pathlib.Path) -> Tokenizer:
     """The tokenizer of a checkpoint folder: its `tokenizer.model`, and the files beside it (data/added_tokens.py).
 
@@ -212,12 +209,11 @@ def read(folder: str | pathlib.Path) -> Tokenizer:
     path = folder / "tokenizer.model"
     if not path.is_file():
         raise errors.UserError(f"{folder} has no tokenizer.model: copy it from the checkpoint that the model was trained from")
-    settings, model = added_tokens.read(folder), files.read_bytes(path)
+    settings, (model, spec) = added_tokens.read(folder), piece_model.read(path)
     try:
-        return Tokenizer(folder, model, settings)
-    except (RuntimeError, OSError) as e:
-        why = files.looks_like(model[: files.HEAD]) or f"copy it again ({errors.short(str(e))})"
-        raise errors.UserError(f"{path} is not a sentencepiece model: {why}") from e
+        return Tokenizer(folder, model, spec, settings)
+    except RuntimeError as e:
+        raise piece_model.refusal(path, model, str(e)) from e
 
 
 def check_rows(tokenizer: Tokenizer, rows: int) -> None:

@@ -9,8 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 import itertools
 import re
-
-from sentencepiece import sentencepiece_model_pb2
+from typing import Any
 
 SPACE_PIECE = "\u2581"  # sentencepiece's visible space
 REMEMBERED = 1 << 17  # words; then all are forgotten, which bounds the memory
@@ -18,9 +17,8 @@ REMEMBERED = 1 << 17  # words; then all are forgotten, which bounds the memory
 _WORD = re.compile(f"[ {SPACE_PIECE}]*[^ {SPACE_PIECE}]+|[ {SPACE_PIECE}]+")
 
 
-def separable(model: bytes) -> bool:
-    """Whether `model`, a serialized sentencepiece model, tokenizes words independently of each other."""
-    spec = sentencepiece_model_pb2.ModelProto.FromString(model)  # type: ignore[attr-defined]
+def separable(spec: Any) -> bool:
+    """Whether a sentencepiece model (a protobuf ModelProto) tokenizes words independently of each other."""
     normal, trained = spec.normalizer_spec, spec.trainer_spec
     plain = not normal.precompiled_charsmap and not normal.remove_extra_whitespaces and normal.escape_whitespaces
     words = trained.model_type == trained.BPE and not trained.treat_whitespace_as_suffix

@@ -1,0 +1,82 @@
+"""The one way in for sentencepiece models: looked at in Python before native code reads them."""
+
+from __future__ import annotations
+
+import math
+import pathlib
+import re
+from typing import Any
+
+from google.protobuf import message
+import sentencepiece
+from sentencepiece import sentencepiece_model_pb2
+
+from vlguard_jax import errors
+from vlguard_jax import files
+from vlguard_jax import limits
+
+_BYTE = re.compile("<0x[0-9A-F]{2}>")
+
+
+def read(path: pathlib.Path) -> tuple[bytes, Any]:
+    """(content, the same as a protobuf ModelProto) of a `tokenizer.model`.
+
+    Raises:
+      UserError: as files.read_bytes; no sentencepiece model, one that is cut off, or pieces that are none.
+    """
+    data = files.read_bytes(path, limits.TOKENIZER_BYTES)
+    try:
+        model = sentencepiece_model_pb2.ModelProto.FromString(data)  # type: ignore[attr-defined]
+        reason = _fault(model)
+    except message.DecodeError as e:
+        reason = str(e)
+    if reason:
+        raise refusal(path, data, reason)
+    return data, model
+
+
+def processor(data: bytes) -> sentencepiece.SentencePieceProcessor:
+    """What encodes and decodes with a model that was looked at.
+
+    Raises:
+      RuntimeError: sentencepiece does not take it.
+    """
+    made = sentencepiece.SentencePieceProcessor()
+    made.LoadFromSerializedProto(data)
+    return made
+
+
+def refusal(path: pathlib.Path, data: bytes, reason: str) -> errors.UserError:
+    """What to raise where `data`, the content of `path`, is no model."""
+    why = files.looks_like(data[: files.HEAD]) or f"copy it again ({errors.short(reason)})"
+    return errors.UserError(f"{path} is not a sentencepiece model: {why}")
+
+
+def _fault(model: Any) -> str:
+    """Why a parsed model is none; "" if nothing speaks against it."""
+    if not model.pieces or not model.HasField("trainer_spec") or not model.HasField("normalizer_spec"):
+        return "it is cut off"
+    if len(model.pieces) > limits.MODEL_SIZE:
+        return f"it has {len(model.pieces):,} pieces, at most {limits.MODEL_SIZE:,} are read"
+    for spec in (model.normalizer_spec, model.denormalizer_spec):
+        if spec.precompiled_charsmap and spec.precompiled_charsmap not in _known_maps():  # native code follows its offsets unchecked
+            return f"its normalization {errors.short(spec.name)} is not one of sentencepiece's own"
+    seen: set[str] = set()
+    for i, piece in enumerate(model.pieces):
+        text = piece.piece
+        if not isinstance(text, str):  # protobuf leaves what is not UTF-8 as it is
+            return f"piece {i} is no text: {errors.short(text)}"
+        if not text or text in seen or not math.isfinite(piece.score):
+            return f"piece {i} is empty, there twice or without a finite score: {errors.short(text)}"
+        if piece.type == piece.BYTE and not _BYTE.fullmatch(text):
+            return f"piece {i} is no byte: {errors.short(text)}"
+        seen.add(text)
+    unknown = sum(piece.type == piece.UNKNOWN for piece in model.pieces)
+    return "" if unknown == 1 else f"{unknown} of its pieces stand for what it does not know, not one"
+
+
+def _known_maps() -> set[bytes]:
+    """Tables of the normalizations that sentencepiece comes with."""
+    made = (sentencepiece.SentencePieceNormalizer(rule_name=name) for name in ("nmt_nfkc", "nfkc", "nmt_nfkc_cf", "nfkc_cf"))
+    parse = sentencepiece_model_pb2.ModelProto.FromString  # type: ignore[attr-defined]
+    return {parse(one.serialized_model_proto()).normalizer_spec.precompiled_charsmap for one in made}
