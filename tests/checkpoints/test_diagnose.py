@@ -14,7 +14,7 @@ from tests.checkpoints import made
 from tests.checkpoints import tiny
 from vlguard_jax import errors
 from vlguard_jax.checkpoints import describe
-from vlguard_jax.checkpoints import export
+from vlguard_jax.checkpoints import export_record
 from vlguard_jax.checkpoints import load
 from vlguard_jax.checkpoints import save
 from vlguard_jax.checkpoints import torch_files
@@ -152,4 +152,4 @@ def test_the_projector_of_the_base_is_not_used_silently(tmp_path: pathlib.Path) 
     loaded = load.load(tmp_path / "lora")
     assert loaded.extras["note"] == note and describe.describe(tmp_path / "lora")["note"] == note
     save.save_orbax(loaded, tmp_path / "orbax")
-    assert "note" not in json.loads((tmp_path / "orbax" / export.RECORD).read_text())["extras"]
+    assert "note" not in json.loads((tmp_path / "orbax" / export_record.RECORD).read_text())["extras"]

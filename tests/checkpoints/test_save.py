@@ -15,7 +15,8 @@ from tests.checkpoints import tiny
 from tests.data import stand as data_stand
 from vlguard_jax import errors
 from vlguard_jax import trees
-from vlguard_jax.checkpoints import export
+from vlguard_jax.checkpoints import checkpoint
+from vlguard_jax.checkpoints import export_record
 from vlguard_jax.checkpoints import format_v1
 from vlguard_jax.checkpoints import load
 from vlguard_jax.checkpoints import save
@@ -147,13 +148,17 @@ def test_a_trained_tower_travels_with_the_checkpoint(tmp_path: pathlib.Path) -> 
 
 def test_exports_are_checked(tmp_path: pathlib.Path) -> None:
     save.save_orbax(made.model(), tmp_path / "a")
-    record = tmp_path / "a" / export.RECORD
+    record = tmp_path / "a" / export_record.RECORD
     content = json.loads(record.read_text())
     assert content["format_version"] == format_v1.FORMAT_VERSION and content["kind"] == "model"
     record.write_text(json.dumps(content | {"format_version": 99}))
     with pytest.raises(errors.UserError, match=r"checkpoint\.json: format_version is 99, this program reads 1"):
         load.load(tmp_path / "a")
-    record.write_text(json.dumps(content | {"arrays": content["arrays"] | {"text.norm.scale": "0" * 64}}))
+    others = content["arrays"] | {"text.norm.scale": "0" * 64}
+    record.write_text(json.dumps(content | {"arrays": others}))
+    with pytest.raises(errors.UserError, match=r"checkpoint\.json: weights_sha256 '\w+' is not that of its arrays"):
+        load.load(tmp_path / "a")
+    record.write_text(json.dumps(content | {"arrays": others, "weights_sha256": checkpoint.combine(others)}))
     with pytest.raises(errors.UserError, match=r"array text\.norm\.scale is not what checkpoint\.json says"):
         load.load(tmp_path / "a")
     half = load.load(_restored(record, content).parent, dtype=np.float16)

@@ -8,6 +8,7 @@ import random
 
 from tests.faults import archives
 from tests.faults import caches
+from tests.faults import exports
 from tests.faults import launches
 from tests.faults import models
 from tests.faults import pictures
@@ -23,6 +24,7 @@ Reader = Callable[[random.Random, pathlib.Path], sandbox.Trial]
 READERS: dict[str, Reader] = {
     "archives": archives.make,
     "caches": caches.make,
+    "exports": exports.make,
     "launches": launches.make,
     "models": models.make,
     "pictures": pictures.make,

@@ -9,6 +9,7 @@ import pathlib
 from typing import Any
 
 from vlguard_jax.checkpoints import export
+from vlguard_jax.checkpoints import export_record
 from vlguard_jax.checkpoints import hub
 from vlguard_jax.checkpoints import layouts
 from vlguard_jax.checkpoints import sources
@@ -25,10 +26,9 @@ def describe(path: str | os.PathLike[str], *, base: str = "", vision_tower: str 
     folder = hub.resolve(path)
     if export.is_export(folder):
         sources.refuse(folder, base=base, vision_tower=vision_tower, projector=projector)
-        record = export.read_record(folder)
-        config, lora = export.sizes(record)
-        lines = {"layout": f"orbax (format {record['format_version']})", **_sizes(config, lora)}
-        return lines | {"tokenizer": _tokenizer(folder), "weights sha256": record["weights_sha256"]}
+        record = export_record.read(folder)
+        lines = {"layout": f"orbax (format {record.format_version})", **_sizes(record.config, record.lora)}
+        return lines | {"tokenizer": _tokenizer(folder), "weights sha256": record.weights_sha256}
     plan = sources.make_plan(folder, base=base, vision_tower=vision_tower, projector=projector)
     lines = {"layout": plan.layout, **_sizes(plan.config, plan.lora)}
     types: Counter[str] = Counter()

@@ -5,28 +5,28 @@ from __future__ import annotations
 from collections.abc import Mapping
 import dataclasses
 import json
+import os
 import pathlib
 from typing import Any
 
 import numpy as np
 
 from vlguard_jax import errors
-from vlguard_jax import files
+from vlguard_jax import limits
 from vlguard_jax import trees
 from vlguard_jax.checkpoints import checkpoint
+from vlguard_jax.checkpoints import export_record
 from vlguard_jax.checkpoints import format_v1
 from vlguard_jax.checkpoints import layouts
+from vlguard_jax.checkpoints import tensors
 from vlguard_jax.checkpoints import tokenizer_files
-from vlguard_jax.checkpoints import vocabulary
-from vlguard_jax.models import config as model_config
 
-RECORD = "checkpoint.json"
 _ARRAYS = "arrays"
 
 
 def is_export(folder: pathlib.Path) -> bool:
     """True if the folder was written by `save_export`."""
-    return (folder / RECORD).is_file()
+    return (folder / export_record.RECORD).is_file()
 
 
 def save_export(model: checkpoint.Checkpoint, folder: pathlib.Path) -> None:
@@ -34,15 +34,15 @@ def save_export(model: checkpoint.Checkpoint, folder: pathlib.Path) -> None:
     import orbax.checkpoint as ocp
 
     extras = {k: v for k, v in model.extras.items() if k not in ("padding", "note")}
-    flat = trees.flatten(model.params)
+    digests = {path: checkpoint.digest(path, np.ascontiguousarray(value)) for path, value in trees.flatten(model.params).items()}
     record = {
         **format_v1.header(),
         "kind": "model",
         "config": dataclasses.asdict(model.config),
         "lora": dataclasses.asdict(model.lora) if model.lora else None,
-        "weights_sha256": model.weights_sha256 or checkpoint.fingerprint(model.params),
+        "weights_sha256": checkpoint.combine(digests),
         "base": dataclasses.asdict(model.base) if model.base else None,
-        "arrays": {path: checkpoint.digest(path, np.ascontiguousarray(value)) for path, value in flat.items()},
+        "arrays": digests,
         "extras": extras,
     }
     tree = {"params": model.params, "padding": trees.unflatten(model.extras.get("padding", {}))}
@@ -50,34 +50,7 @@ def save_export(model: checkpoint.Checkpoint, folder: pathlib.Path) -> None:
         writer.save((folder / _ARRAYS).absolute(), {k: v for k, v in tree.items() if v})
         writer.wait_until_finished()
     tokenizer_files.copy(model.tokenizer_folder, folder)
-    (folder / RECORD).write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
-
-
-def read_record(folder: pathlib.Path) -> dict[str, Any]:
-    """The checked record of an exported model.
-
-    Raises:
-      UserError: broken record, another format version, or an id without a row (vocabulary.py).
-    """
-    record = files.read_object(folder / RECORD)
-    format_v1.check_header(record, str(folder / RECORD))
-    if record.get("kind") != "model":
-        raise errors.UserError(f"{folder / RECORD}: kind is {record.get('kind')!r}, an exported model was expected")
-    vocabulary.check(folder, record["config"]["text"]["vocab_size"], record["extras"])
-    return record
-
-
-def sizes(record: Mapping[str, Any]) -> tuple[model_config.LlavaConfig, model_config.LoraConfig | None]:
-    """Model and adapter configuration out of a record."""
-    c, lora = record["config"], record["lora"]
-    scaling = c["text"]["rope_scaling"]
-    text = model_config.TextConfig(**{**c["text"], "rope_scaling": model_config.RopeScaling(**scaling) if scaling else None})
-    vision = None
-    if c["vision"]:
-        constants = {k: tuple(c["vision"][k]) for k in ("image_mean", "image_std")}
-        vision = model_config.VisionConfig(**{**c["vision"], **constants})
-    adapters = model_config.LoraConfig(**{**lora, "targets": tuple(lora["targets"])}) if lora else None
-    return model_config.LlavaConfig(text, vision, c["projector"]), adapters
+    (folder / export_record.RECORD).write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
 
 
 def load_export(folder: pathlib.Path, dtype: np.dtype | type | None = None) -> checkpoint.Checkpoint:
@@ -88,29 +61,55 @@ def load_export(folder: pathlib.Path, dtype: np.dtype | type | None = None) -> c
     """
     import orbax.checkpoint as ocp
 
-    record = read_record(folder)
-    config, lora = sizes(record)
+    where = folder / _ARRAYS
+    record = export_record.read(folder)
+    _check_files(where)
     try:
         reader = ocp.PyTreeCheckpointer()
-        stored = reader.metadata((folder / _ARRAYS).absolute()).item_metadata.tree
+        stored = trees.flatten(reader.metadata(where.absolute()).item_metadata.tree)
+        _check_stored(where, stored, layouts.tree_shapes(record.config, record.lora))
         # As numpy arrays, so that the devices of the machine that wrote them do not matter.
-        as_numpy = {path: ocp.RestoreArgs(restore_type=np.ndarray) for path in trees.flatten(stored)}
-        tree = reader.restore((folder / _ARRAYS).absolute(), restore_args=trees.unflatten(as_numpy))
-    except (ValueError, OSError, KeyError, AttributeError) as e:
-        raise errors.UserError(f"{folder / _ARRAYS}: damaged, export the model again: {e}") from e
-    flat = {path: np.asarray(value) for path, value in trees.flatten(tree["params"]).items()}
-    expected = layouts.tree_shapes(config, lora)
-    for path in sorted(record["arrays"].keys() | flat.keys() | expected.keys()):
-        if path not in flat or path not in expected or checkpoint.digest(path, flat[path]) != record["arrays"].get(path):
-            raise errors.UserError(f"{folder / _ARRAYS}: array {path} is not what {RECORD} says; export the model again")
+        as_numpy = {path: ocp.RestoreArgs(restore_type=np.ndarray) for path in stored}
+        tree = reader.restore(where.absolute(), restore_args=trees.unflatten(as_numpy))
+        flat = {path: np.asarray(value) for path, value in trees.flatten(tree["params"]).items()}
+    except errors.UserError:
+        raise
+    except Exception as e:  # a damaged folder can raise anything
+        raise errors.UserError(f"{where}: damaged, export the model again: {e or type(e).__name__}") from e
+    for path, value in flat.items():
+        if checkpoint.digest(path, value) != record.arrays[path]:
+            raise errors.UserError(f"{where}: array {path} is not what {export_record.RECORD} says; export the model again")
     if dtype is not None:
         flat = {path: value.astype(dtype, copy=False) for path, value in flat.items()}
     # The base by its name, unless adapters were merged into it or its numbers were changed since.
-    base = checkpoint.Base(**record["base"]) if record.get("base") else None
-    if base and base.sha256 != checkpoint.base_fingerprint(record["arrays"]):
+    base = record.base
+    if base and base.sha256 != checkpoint.base_fingerprint(record.arrays):
         base = None
-    extras = dict(record["extras"])
+    extras = dict(record.extras)
     if "padding" in tree:
         extras["padding"] = {path: np.asarray(value) for path, value in trees.flatten(tree["padding"]).items()}
     params = trees.unflatten(flat)
-    return checkpoint.Checkpoint(config, params, lora, folder, record["weights_sha256"], "orbax", base, extras)
+    return checkpoint.Checkpoint(record.config, params, record.lora, folder, record.weights_sha256, "orbax", base, extras)
+
+
+def _check_files(where: pathlib.Path) -> None:
+    """Raise UserError for a pipe or a device, behind a link or not: opening one may never end."""
+    for folder, _, names in os.walk(where):
+        for name in names:
+            if not os.path.isfile(os.path.join(folder, name)):
+                raise errors.UserError(f"{os.path.join(folder, name)}: no file, and Orbax writes nothing else; export the model again")
+
+
+def _check_stored(where: pathlib.Path, stored: Mapping[str, Any], shapes: Mapping[str, tuple[int, ...]]) -> None:
+    """Look at what Orbax's own record says of the arrays, before memory is taken for them."""
+    wanted = {f"params.{path}": shape for path, shape in shapes.items()}
+    for path in sorted(wanted.keys() | stored.keys()):
+        found = stored.get(path)
+        shape = tuple(getattr(found, "shape", None) or ())
+        rest = path.removeprefix("padding.")
+        if path not in wanted and rest != path and rest in layouts.VOCABULARY and len(shape) == 2:
+            width = shapes["text.embed.embedding"][1]
+            wanted[path] = (min(shape[0], limits.MODEL_SIZE), width)  # rows behind the vocabulary, as they are stored
+        if path not in wanted or found is None or shape != wanted[path] or np.dtype(found.dtype) not in tensors.FLOATS.values():
+            sizes = f"{list(wanted[path])} expected, {list(shape)} found" if path in wanted and found is not None else "unknown or missing"
+            raise errors.UserError(f"{where}: array {path.removeprefix('params.')}: {sizes}; export the model again")

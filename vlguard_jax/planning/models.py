@@ -52,8 +52,9 @@ def resolve(model: config.ModelSettings, preset: str = "") -> Named:
 def _sizes(folder: pathlib.Path, model: config.ModelSettings) -> model_config.LlavaConfig:
     os.environ["HF_HUB_OFFLINE"] = "1"  # before the hub's client is loaded: a plan fetches no tower
     from vlguard_jax.checkpoints import export
+    from vlguard_jax.checkpoints import export_record
     from vlguard_jax.checkpoints import sources
 
     if export.is_export(folder):
-        return export.sizes(export.read_record(folder))[0]
+        return export_record.read(folder).config
     return sources.make_plan(folder, base=model.base, vision_tower=model.vision_tower, projector=model.projector).config

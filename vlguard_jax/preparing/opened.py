@@ -13,6 +13,7 @@ from rich import console as rich_console
 from vlguard_jax import config
 from vlguard_jax import errors
 from vlguard_jax.checkpoints import export
+from vlguard_jax.checkpoints import export_record
 from vlguard_jax.checkpoints import hub
 from vlguard_jax.checkpoints import sources as checkpoint_sources
 from vlguard_jax.checkpoints import vocabulary
@@ -87,7 +88,7 @@ def _model(model: config.ModelSettings) -> tuple[model_config.LlavaConfig, pathl
     folder = hub.resolve(model.path)
     if export.is_export(folder):
         checkpoint_sources.refuse(folder, base=model.base, vision_tower=model.vision_tower, projector=model.projector)
-        record = export.read_record(folder)
-        return export.sizes(record)[0], folder, record["extras"]
+        record = export_record.read(folder)
+        return record.config, folder, record.extras
     found = checkpoint_sources.make_plan(folder, base=model.base, vision_tower=model.vision_tower, projector=model.projector)
     return found.config, found.tokenizer_folder, found.extras
