@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 import dataclasses
+import faulthandler
 import json
 import os
 import pathlib
@@ -141,6 +142,7 @@ def _listen(source: int, wait: float) -> tuple[bytes, bool]:
 
 
 def _in_child(trial: Trial, folder: pathlib.Path, sink: int, seconds: int) -> None:
+    faulthandler.disable()  # a crash is an outcome here, which needs no report
     sys.dont_write_bytecode = True
     quiet = os.open(os.devnull, os.O_WRONLY)
     os.dup2(quiet, 1)
