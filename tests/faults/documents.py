@@ -123,6 +123,8 @@ CHANGES: dict[str, Callable[[random.Random, Any, Path], bytes]] = {
     "huge exponent": _literal("1e999999"),
     "deep nesting": _literal("[" * 100_000 + "]" * 100_000),
     "deep objects": _literal('{"a":' * 50_000 + "1" + "}" * 50_000),
+    "nested as deep as parsers go": _literal("[" * 900 + "]" * 900),
+    "millions of values": _literal("[" + "{}," * 4_000_000 + "1]"),
     "flipped bytes": _flipped,
     "other encoding": _encoded,
     BROKEN: _cut,

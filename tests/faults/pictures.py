@@ -14,10 +14,14 @@ from PIL import Image
 from PIL import PngImagePlugin
 
 from tests.faults import sandbox
+from vlguard_jax import errors
 from vlguard_jax.data import images
+from vlguard_jax.data import pictures
 
 FORMATS = ("PNG", "JPEG", "GIF", "WEBP", "BMP", "TIFF", "PPM")
 SIDE = 28
+TOO_LARGE = ((1, 32768), (32768, 1), (30000, 30000), (65535, 65535), (1 << 31, 1), (12000, 12000), (1, 1 << 30))
+SIZES = (*TOO_LARGE, (1, 16384), (16384, 1), (8192, 8192), (4096, 16384))  # the rest is as large as pictures may be
 POSTSCRIPT = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n(touch ran) system\n"
 OTHER = (b"", POSTSCRIPT, b"<svg/>", b"P7\n", b"\0" * 99)
 
@@ -43,9 +47,19 @@ def png(width: int, height: int, body: bytes, *, depth: int = 8, colour: int = 0
 
 def _swollen(rng: random.Random) -> bytes:
     """Few bytes, many pixels."""
-    width, height = rng.choice([(1, 32768), (32768, 1), (30000, 30000), (65535, 65535), (1 << 31, 1), (12000, 12000), (1, 1 << 30)])
+    width, height = rng.choice(SIZES)
     rows = min(height, 2000)
     return png(width, height, zlib.compress(bytes((1 + min(width, 40000)) * rows), 9), colour=rng.choice([0, 2]))
+
+
+def _scans(rng: random.Random) -> bytes:
+    """A progressive JPEG whose last scan is repeated, of any claimed size."""
+    file = io.BytesIO()
+    Image.effect_noise((16, 16), 50).convert("RGB").save(file, "JPEG", progressive=True)
+    data = file.getvalue()
+    size, last = data.index(b"\xff\xc2") + 5, data.rindex(b"\xff\xda")
+    claimed = struct.pack(">HH", *rng.choice([(16, 16), (8192, 8192), (2000, 3000), (65535, 65535), (16384, 4096)]))
+    return data[:size] + claimed + data[size + 4 : last] + data[last:-2] * rng.choice([1, 20, 200, 5000]) + data[-2:]
 
 
 def _texts(rng: random.Random) -> bytes:
@@ -93,16 +107,33 @@ def _no_file(rng: random.Random, path: pathlib.Path) -> str:
         path.symlink_to(path)
     elif kind == "sparse":
         with open(path, "wb") as file:
+            file.write(rng.choice([b"", b"RIFF\xff\xff\xff\xffWEBP", b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff"]))
             file.truncate(1 << 36)
     else:
         path.symlink_to("/proc/self/mem")
     return kind
 
 
+def _from_store(path: pathlib.Path, mode: str) -> list[int]:
+    content = pictures.open_store(str(path.parent)).read(path.name)
+    return list(images.load_image(content, mode, SIDE, name=path.name).shape)
+
+
+def _checked(path: pathlib.Path, mode: str) -> list[int]:
+    """What the check lets through can be read."""
+    with pictures.open_store(str(path.parent)).open(path.name) as file:
+        if reason := images.fault(file, mode, SIDE, decode=True):
+            raise errors.UserError(reason)
+    return _from_store(path, mode)
+
+
+WAYS = {"file": lambda path, mode: list(images.load_image(path, mode, SIDE).shape), "store": _from_store, "check": _checked}
+
+
 def make(rng: random.Random, folder: pathlib.Path) -> sandbox.Trial:
     """One picture, read in one of the two modes."""
     path, mode = folder / "a.png", rng.choice(images.MODES)
-    kind = rng.choice(["sound", "damaged", "damaged", "damaged", "truncated", "swollen", "texts", "frames", "no file", "other"])
+    kind = rng.choice(["sound", "damaged", "damaged", "damaged", "truncated", "swollen", "scans", "texts", "frames", "no file", "other"])
     right: object = [SIDE, SIDE, 3]
     if kind == "no file":
         kind, right = f"no file: {_no_file(rng, path)}", sandbox.Nothing
@@ -117,5 +148,6 @@ def make(rng: random.Random, folder: pathlib.Path) -> sandbox.Trial:
         )
         right = sandbox.Nothing
     else:
-        path.write_bytes({"damaged": _damaged, "swollen": _swollen, "texts": _texts, "frames": _frames}[kind](rng))
-    return sandbox.Trial(f"{kind} ({mode})", lambda: list(images.load_image(path, mode, SIDE).shape), right, must_read=kind == "sound")
+        path.write_bytes({"damaged": _damaged, "swollen": _swollen, "scans": _scans, "texts": _texts, "frames": _frames}[kind](rng))
+    way = rng.choice(list(WAYS))
+    return sandbox.Trial(f"{kind} ({mode}, {way})", lambda: WAYS[way](path, mode), right, must_read=kind == "sound")

@@ -17,6 +17,24 @@ from tests.faults import sandbox
 from vlguard_jax import errors
 
 
+class _Raw(errors.UserError):
+    """A refusal whose message did not go through the boundary for a terminal's text."""
+
+    raw = ""
+
+    def __str__(self) -> str:
+        return self.raw
+
+
+def _refuse_raw(message: str) -> Callable[[], object]:
+    def read() -> object:
+        error = _Raw("no")
+        error.raw = message
+        raise error
+
+    return read
+
+
 def _refuse(message: str) -> Callable[[], object]:
     def read() -> object:
         raise errors.UserError(message)
@@ -53,10 +71,10 @@ CASES: dict[str, tuple[Callable[[], object], object, str]] = {
     "another value": (lambda: [1, "b"], [1, "a"], sandbox.WRONG),
     "a value where none is right": (lambda: 7, sandbox.Nothing, sandbox.WRONG),
     "a refusal": (_refuse("file: no; do this"), sandbox.Nothing, sandbox.REFUSED),
-    "a refusal of two lines": (_refuse("no\nway"), sandbox.Nothing, sandbox.TRACEBACK),
-    "a refusal that commands the terminal": (_refuse("\u001b[2J"), sandbox.Nothing, sandbox.TRACEBACK),
-    "a refusal that turns the line round": (_refuse("a\u202eb"), sandbox.Nothing, sandbox.TRACEBACK),
-    "an endless refusal": (_refuse("x" * 10_000), sandbox.Nothing, sandbox.TRACEBACK),
+    "a refusal of two lines": (_refuse_raw("no\nway"), sandbox.Nothing, sandbox.TRACEBACK),
+    "a refusal that commands the terminal": (_refuse_raw("\u001b[2J"), sandbox.Nothing, sandbox.TRACEBACK),
+    "a refusal that turns the line round": (_refuse_raw("a\u202eb"), sandbox.Nothing, sandbox.TRACEBACK),
+    "an endless refusal": (_refuse_raw("x" * 10_000), sandbox.Nothing, sandbox.TRACEBACK),
     "an exception": (_fail, sandbox.Nothing, sandbox.TRACEBACK),
     "a shell": (lambda: os.system("true"), sandbox.Anything, sandbox.EXECUTED),
     "a program": (lambda: subprocess.run(["true"]).returncode, sandbox.Anything, sandbox.EXECUTED),
