@@ -18,8 +18,8 @@ from vlguard_jax import cli, errors, stopping
 
 stopping.PATIENCE = 0.2
 
-def term():
-    os.kill(os.getpid(), signal.SIGTERM)
+def term(number=signal.SIGTERM):
+    os.kill(os.getpid(), number)
 
 def wait():
     for _ in range(400):
@@ -44,6 +44,17 @@ PLACES = {
 }
 
 
+# A library whose native part would crash if an exception came out of what it imports.
+FRAGILE = """
+import os, signal, threading
+try:
+    os.kill(os.getpid(), signal.SIGNAL)
+    threading.Event().wait(0.3)
+except BaseException:
+    os._exit(139)
+"""
+
+
 def run(body: str) -> subprocess.CompletedProcess[str]:
     program = PROGRAM.replace("{body}", "\n".join(f"  {line}" for line in body.splitlines()))
     return subprocess.run([sys.executable, "-c", program], cwd=source.ROOT, capture_output=True, text=True, timeout=60)
@@ -54,6 +65,42 @@ def test_sigterm_means_75(place: str) -> None:
     done = run(PLACES[place])
     assert (done.returncode, done.stderr) == (75, f"{stopping.MESSAGE}\n")
     assert done.stdout == ("cleaned up\n" if place == "twice" else "")
+
+
+@pytest.mark.parametrize(("name", "ending"), [("SIGTERM", (75, stopping.MESSAGE)), ("SIGINT", (130, stopping.INTERRUPTED))])
+def test_an_import_is_not_broken_off(name: str, ending: tuple[int, str], tmp_path) -> None:
+    (tmp_path / "fragile.py").write_text(FRAGILE.replace("SIGNAL", name))
+    done = run(f"sys.path.insert(0, {str(tmp_path)!r})\nimport fragile; wait()")
+    assert (done.returncode, done.stderr) == (ending[0], f"{ending[1]}\n")
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        "term(signal.SIGINT); wait()",
+        "class Dying:\n  def __del__(self): term(signal.SIGINT); wait()\nDying(); wait()",
+        "sent = []\ngc.callbacks.append(lambda *_: None if sent else (sent.append(1), term(signal.SIGINT)))\ngc.collect(); wait()",
+    ],
+)
+def test_ctrl_c_means_130(body: str) -> None:
+    done = run(body)
+    assert (done.returncode, done.stderr) == (130, f"{stopping.INTERRUPTED}\n")
+
+
+def test_ctrl_c_between_the_imports_of_a_command() -> None:
+    program = "import os, signal\nfrom vlguard_jax import stopping\nstopping.install()\nos.kill(os.getpid(), signal.SIGINT)"
+    done = subprocess.run([sys.executable, "-c", program], cwd=source.ROOT, capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stderr) == (130, f"{stopping.INTERRUPTED}\n")
+
+
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGINT"])
+def test_when_the_work_is_done_its_exit_code_stands(name: str) -> None:
+    """While JAX and Python take themselves down."""
+    body = f"import atexit\nclass Late:\n  def __del__(self): term(signal.{name})\nsys.modules['late'] = Late()\nprint('done', flush=True)"
+    done = run(body)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "done\n", "")
+    done = run(f"import atexit\natexit._run_exitfuncs()\nterm(signal.{name}); threading.Event().wait(0.1)\nprint('done', flush=True)")
+    assert (done.returncode, done.stdout, done.stderr) == (0, "done\n", "")
 
 
 def test_what_is_half_written_is_taken_away(tmp_path) -> None:

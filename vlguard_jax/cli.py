@@ -93,6 +93,7 @@ def run(main: Callable[[list[str]], int | None], *, doc: str | None = None) -> N
     VLGUARD_DEBUG=1 shows every stack trace.
     """
     stopping.install()
+    atexit.register(stopping.end)
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # a name or text that the terminal cannot show ends no command
     debug = os.environ.get("VLGUARD_DEBUG", "") not in ("", "0")
@@ -112,6 +113,7 @@ def run(main: Callable[[list[str]], int | None], *, doc: str | None = None) -> N
 
 
 def _call(main: Callable[[list[str]], int | None], doc: str | None) -> int:
+    stopping.take()
     if not {"--help", "-h", "-help"}.isdisjoint(sys.argv[1:]):
         print(f"{(doc or sys.modules['__main__'].__doc__ or '').strip()}\n\nflags:{flags.FLAGS.main_module_help()}")
         code = errors.EXIT_OK
@@ -129,7 +131,7 @@ def _ending(error: BaseException) -> tuple[int, str]:
     if stopping.requested():  # it has said so
         return errors.EXIT_RESTART, ""
     if isinstance(error, KeyboardInterrupt):
-        return errors.EXIT_INTERRUPTED, "stopped by Ctrl-C"
+        return errors.EXIT_INTERRUPTED, stopping.INTERRUPTED
     if not isinstance(error, Exception):
         raise error
     if isinstance(error, errors.UserError):
