@@ -11,6 +11,7 @@ JSON_VALUES = 1 << 21  # values in one JSON document or record; each takes up to
 JSON_DEPTH = 100  # lists and objects within each other; records have up to 5
 RECORD_BYTES = 1 << 24  # of one record, or of a line; the longest conversations have 1 MB
 LAUNCH_BYTES = 1 << 20  # of a launch file
+RESULT_BYTES = 1 << 28  # of a file of result lines: an answer takes 2,000
 
 PICTURE_BYTES = 1 << 28  # of a picture's file: the largest picture, uncompressed
 PICTURE_PIXELS = 1 << 26  # of a picture, half as many as JPEG 2000, WebP or AVIF, whose decoders take twice the memory: 0.8 GB

@@ -183,7 +183,7 @@ def damage(two: Two, how: str) -> None:
         ("old summary", r"summary\.json: schema 1, this program reads and writes 2"),
         ("broken line", r"generations\.jsonl:1: broken JSON"),
         ("no answers", "no answers; name the --workdir of an evaluation, not a folder above one"),
-        ("folder for file", r"verdicts\.jsonl: cannot be read: Is a directory"),
+        ("folder for file", r"verdicts\.jsonl: a folder, not a file"),
         ("no verdicts", r"unsafes item v0 has no verdict of keyword_vlguard_v1 \(version .*\); run evaluate there with this judge"),
         ("limited", "unsafes item v2 was not asked there; evaluate the baseline on the same benchmark and limit"),
     ],

@@ -2,10 +2,12 @@
 
 import dataclasses
 import json
+import os
 
 import pytest
 
 from vlguard_jax import errors
+from vlguard_jax.safety import questions
 from vlguard_jax.safety import results
 
 DECODE = results.Decode(8, 1, "greedy", "fp32", "highest", 0)
@@ -118,3 +120,20 @@ def test_text_that_no_file_can_hold_is_not_written(tmp_path):
     with pytest.raises(errors.UserError, match=r"v\.jsonl: the line of 'key1': half of a surrogate pair"):
         read(path).append([verdict(0), verdict(1, raw="half \ud83d")])
     assert not path.exists()
+
+
+@pytest.mark.parametrize("look", [read, lambda path: questions.file_hash(path)])
+def test_what_is_no_file_is_refused_unread(tmp_path, look):
+    path = tmp_path / "lines.jsonl"
+    os.mkfifo(path)
+    with pytest.raises(errors.UserError, match=r"lines\.jsonl: a pipe or a device, not a file$"):
+        look(path)
+    path.unlink()
+    path.symlink_to("/dev/zero")
+    with pytest.raises(errors.UserError, match=r"lines\.jsonl: a pipe or a device, not a file$"):
+        look(path)
+    path.unlink()
+    with open(path, "wb") as file:
+        file.truncate(1 << 36)  # a hole that takes no room
+    with pytest.raises(errors.UserError, match=r"lines\.jsonl: 68,719,476,736 bytes, at most 268,435,456 are read"):
+        look(path)

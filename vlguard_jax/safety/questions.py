@@ -12,6 +12,8 @@ import numpy as np
 
 from vlguard_jax import config as settings_lib
 from vlguard_jax import errors
+from vlguard_jax import files
+from vlguard_jax import limits
 from vlguard_jax import types
 from vlguard_jax.data import conversations
 from vlguard_jax.data import images
@@ -114,8 +116,8 @@ def _colour_hash(name: str, size: int) -> str:
 
 
 def file_hash(path: pathlib.Path) -> str:
-    """Of a picture's file, as result lines have it."""
-    return results.sha256(path.read_bytes())
+    """Of a picture's file, as result lines have it. Raises UserError: missing, no regular file, or too large."""
+    return results.sha256(files.read_bytes(path, limits.PICTURE_BYTES))
 
 
 def check_pictures(questions: Sequence[Question], model: model_lib.Model, mode: str) -> None:

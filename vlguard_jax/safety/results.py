@@ -12,6 +12,7 @@ from typing import Any, Generic, TypeVar
 
 from vlguard_jax import errors
 from vlguard_jax import files
+from vlguard_jax import limits
 from vlguard_jax import machine
 from vlguard_jax.safety.judges import judge as judge_lib
 
@@ -173,10 +174,10 @@ class Lines(Generic[L]):
         self.lines: list[L] = self._read()
 
     def _read(self) -> list[L]:
-        try:
-            data = self.path.read_bytes()
-        except FileNotFoundError:
+        if not self.path.exists():
             return []
+        try:
+            data = files.read_bytes(self.path, limits.RESULT_BYTES)
         except OSError as e:
             raise errors.UserError(f"{self.path}: cannot be read: {e.strerror}") from e
         whole = data.rfind(b"\n") + 1
