@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import math
 import pathlib
 import re
@@ -16,6 +17,7 @@ from vlguard_jax import files
 from vlguard_jax import limits
 
 _BYTE = re.compile("<0x[0-9A-F]{2}>")
+_BYTE_KIND, _UNKNOWN_KIND = 6, 2  # SentencePiece.Type of sentencepiece_model.proto
 
 
 def read(path: pathlib.Path) -> tuple[bytes, Any]:
@@ -61,17 +63,18 @@ def _fault(model: Any) -> str:
     for spec in (model.normalizer_spec, model.denormalizer_spec):
         if spec.precompiled_charsmap and spec.precompiled_charsmap not in _known_maps():  # native code follows its offsets unchecked
             return f"its normalization {errors.short(spec.name)} is not one of sentencepiece's own"
-    seen: set[str] = set()
-    for i, piece in enumerate(model.pieces):
-        text = piece.piece
-        if not isinstance(text, str):  # protobuf leaves what is not UTF-8 as it is
+    texts, kinds = [piece.piece for piece in model.pieces], [piece.type for piece in model.pieces]
+    for i, text in enumerate(texts):
+        if type(text) is not str or not text:  # protobuf leaves what is not UTF-8 as it is
             return f"piece {i} is no text: {errors.short(text)}"
-        if not text or text in seen or not math.isfinite(piece.score):
-            return f"piece {i} is empty, there twice or without a finite score: {errors.short(text)}"
-        if piece.type == piece.BYTE and not _BYTE.fullmatch(text):
-            return f"piece {i} is no byte: {errors.short(text)}"
-        seen.add(text)
-    unknown = sum(piece.type == piece.UNKNOWN for piece in model.pieces)
+    if len(set(texts)) < len(texts):
+        return f"a piece is there twice: {errors.short(collections.Counter(texts).most_common(1)[0][0])}"
+    if not math.isfinite(math.fsum(piece.score for piece in model.pieces)):
+        return "the score of a piece is not finite"
+    odd = [text for text, kind in zip(texts, kinds, strict=True) if kind == _BYTE_KIND and not _BYTE.fullmatch(text)]
+    if odd:
+        return f"a piece is no byte: {errors.short(odd[0])}"
+    unknown = kinds.count(_UNKNOWN_KIND)
     return "" if unknown == 1 else f"{unknown} of its pieces stand for what it does not know, not one"
 
 
