@@ -65,13 +65,14 @@ BAD = {
     **{
         f"decoder {key} {value!r}": (
             {"tokenizer_config": decoder(n500={"content": "[X]", key: value})},
-            rf"added_tokens_decoder\[500\]: {key}=.* must be true or false",
+            rf"added_tokens_decoder\['500'\]: {key}=.* must be true or false",
         )
         for key in ("special", "lstrip", "rstrip", "single_word")
         for value in ("false", 0, 1, [])
     },
     **{f"legacy {value!r}": ({"tokenizer_config": {"legacy": value}}, "legacy=.* must be true or false") for value in ("false", 0, "", [])},
     "specials false": ({"special_tokens_map": {"additional_special_tokens": False}}, "must be a list of tokens, not False"),
+    "end with a flag": ({"special_tokens_map": {"eos_token": {"content": "</s>", "lstrip": "false"}}}, "eos_token: lstrip='false' must be"),
     "end null": ({"tokenizer_config": {"eos_token": None}}, "eos_token must be a token's text, not None"),
     "specials a text": ({"special_tokens_map": {"additional_special_tokens": "[X]"}}, "must be a list of tokens"),
 }

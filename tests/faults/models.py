@@ -13,6 +13,7 @@ from typing import Any
 from tests.faults import documents
 from tests.faults import sandbox
 from vlguard_jax.checkpoints import sources
+from vlguard_jax.checkpoints import vocabulary
 
 TEXT: dict[str, Any] = {
     "model_type": "llama",
@@ -54,6 +55,7 @@ PREPROCESSOR: dict[str, Any] = {
     "crop_size": {"height": 28, "width": 28},
     "resample": 3,
     "do_resize": True,
+    "do_normalize": True,
     "rescale_factor": 1 / 255,
     "image_mean": [0.48, 0.46, 0.41],
     "image_std": [0.27, 0.26, 0.28],
@@ -68,19 +70,47 @@ ADAPTER: dict[str, Any] = {
     "base_model_name_or_path": "base",
     "init_lora_weights": True,
 }
+ORIGINAL: dict[str, Any] = {
+    **TEXT,
+    "model_type": "llava_llama",
+    "rope_scaling": {
+        "rope_type": "llama3",
+        "factor": 8.0,
+        "low_freq_factor": 1.0,
+        "high_freq_factor": 4.0,
+        "original_max_position_embeddings": 8192,
+    },
+    "attention_bias": False,
+    "mm_vision_tower": "tower",
+    "mm_hidden_size": 24,
+    "mm_projector_type": "mlp2x_gelu",
+    "mm_vision_select_layer": -2,
+    "mm_use_im_start_end": False,
+    "unfreeze_mm_vision_tower": True,
+    "vlguard_jax": {"stand_in": False, "updates": 3},
+}
+GENERATION: dict[str, Any] = {"bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0, "do_sample": False}
 COUNT, POSITIVE, FLAG, TRIPLE = "a whole number", "a positive number", "true or false", "three numbers"
+ID, SHARE = "an id", "a share"
 # What each number has to be; None, which means a default, is always allowed.
 RULES: dict[str, str] = {
     **dict.fromkeys(("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads"), COUNT),
     **dict.fromkeys(("num_key_value_heads", "image_size", "patch_size", "r"), COUNT),
     **dict.fromkeys(("rms_norm_eps", "rope_theta", "layer_norm_eps", "factor", "lora_alpha"), POSITIVE),
-    "tie_word_embeddings": FLAG,
+    **dict.fromkeys(("original_max_position_embeddings", "mm_hidden_size"), COUNT),
+    **dict.fromkeys(("low_freq_factor", "high_freq_factor", "rescale_factor"), POSITIVE),
+    **dict.fromkeys(("tie_word_embeddings", "attention_bias", "mm_use_im_start_end", "unfreeze_mm_vision_tower", "stand_in"), FLAG),
+    **dict.fromkeys(("do_resize", "do_normalize"), FLAG),
+    **dict.fromkeys(("bos_token_id", "eos_token_id"), ID),
+    "lora_dropout": SHARE,
     "image_mean": TRIPLE,
     "image_std": TRIPLE,
 }
 BAD: dict[str, tuple[Any, ...]] = {
     COUNT: (0, -1, 10**9, 1 << 63, 1.5, math.nan, math.inf, True, "8", [], {}, "x" * 3000, "\u001b[2J"),
     POSITIVE: (0, -1e-5, math.nan, math.inf, -math.inf, 10**400, True, "1e-5", [1.0], {}, "[/b]"),
+    ID: (-1, 10**9, 1.5, True, "2", {}, [math.nan]),
+    SHARE: (-0.1, 1, 1.5, math.nan, math.inf, "0.1", True, [0.1]),
     FLAG: ("false", "true", 0, 1, [], {}, 0.0),
     TRIPLE: (0.5, [0.5], [0.5] * 4, [0.5, 0.5, math.nan], [math.inf] * 3, ["a", "b", "c"], [True] * 3, "abc", {}),
 }
@@ -88,6 +118,7 @@ BAD: dict[str, tuple[Any, ...]] = {
 
 def _sizes(folder: pathlib.Path) -> object:
     plan = sources.make_plan(folder, base=str(folder / "base") if (folder / "adapter_config.json").is_file() else "")
+    vocabulary.context(plan.extras)
     return json.loads(json.dumps([dataclasses.asdict(plan.config), dataclasses.asdict(plan.lora) if plan.lora else None]))
 
 
@@ -110,6 +141,20 @@ def _preprocessor(folder: pathlib.Path, data: bytes) -> None:
     _write(folder, config=WHOLE, preprocessor_config=data)
 
 
+def _original(folder: pathlib.Path, data: bytes) -> None:
+    _write(folder, config=data)
+    _write(folder / "tower", config=VISION, preprocessor_config=PREPROCESSOR)
+
+
+def _tower(folder: pathlib.Path, data: bytes) -> None:
+    _write(folder, config=ORIGINAL)
+    _write(folder / "tower", config=data, preprocessor_config=PREPROCESSOR)
+
+
+def _generation(folder: pathlib.Path, data: bytes) -> None:
+    _write(folder, config=TEXT, generation_config=data)
+
+
 def _adapter(folder: pathlib.Path, data: bytes) -> None:
     _write(folder, adapter_config=data)
     (folder / "adapter_model.bin").touch()
@@ -119,6 +164,9 @@ def _adapter(folder: pathlib.Path, data: bytes) -> None:
 FILES: dict[str, tuple[Any, Callable[[pathlib.Path, bytes], None]]] = {
     "llama": (TEXT, _llama),
     "llava-hf": (WHOLE, _llava_hf),
+    "llava": (ORIGINAL, _original),
+    "tower": (VISION, _tower),
+    "generation": (GENERATION, _generation),
     "preprocessor": (PREPROCESSOR, _preprocessor),
     "adapter": (ADAPTER, _adapter),
 }

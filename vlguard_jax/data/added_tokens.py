@@ -20,6 +20,7 @@ MAX_ID = 999_999  # no vocabulary comes near it
 HF_ONLY = ("<image>", "<pad>")
 
 _DEFAULTS = {"bos": "<s>", "eos": "</s>", "unk": "<unk>"}
+_FLAGS = ("special", "lstrip", "rstrip", "single_word", "normalized")
 _CONFIG, _MAP, _ADDED = "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"
 
 
@@ -59,6 +60,8 @@ def read(folder: pathlib.Path) -> Settings:
     config = _object(folder / _CONFIG)
     named = {**config, **_object(folder / _MAP)}
     special = {name: _text(named.get(f"{name}_token", default), folder, f"{name}_token") for name, default in _DEFAULTS.items()}
+    for name in _DEFAULTS:  # also where the other file has the last word
+        _text(config.get(f"{name}_token") or special[name], folder, f"{_CONFIG}: {name}_token")
     decoder = config.get("added_tokens_decoder", {})
     if not isinstance(decoder, dict) or not all(isinstance(entry, dict) for entry in decoder.values()):
         raise errors.UserError(f"{folder / _CONFIG}: added_tokens_decoder must be an object of id: token")
@@ -84,9 +87,7 @@ def _by_id(id_: str, entry: Mapping[str, Any], path: pathlib.Path) -> AddedToken
     text = _text(entry, path.parent, f"{path.name}: added_tokens_decoder[{errors.short(id_)}]")
     if not re.fullmatch("[0-9]{1,10}", id_) or int(id_) > MAX_ID:
         raise errors.UserError(f"{path}: the id of token {errors.short(text)} must be a number from 0 to {MAX_ID}, not {errors.short(id_)}")
-    flags = fields.Fields(entry, f"{path}: added_tokens_decoder[{id_}]")
-    flags.flag("single_word")  # see `_unsupported`
-    return AddedToken(text, int(id_), *(flags.flag(key) for key in ("special", "lstrip", "rstrip")))
+    return AddedToken(text, int(id_), *(bool(entry.get(key)) for key in ("special", "lstrip", "rstrip")))
 
 
 def _unique(tokens: list[AddedToken], folder: pathlib.Path) -> list[AddedToken]:
@@ -120,7 +121,11 @@ def _object(path: pathlib.Path) -> dict[str, Any]:
 
 
 def _text(token: Any, folder: pathlib.Path, what: str) -> str:
-    text = token.get("content") if isinstance(token, dict) else token
+    text = token
+    if isinstance(token, dict):
+        text = token.get("content")
+        for key in _FLAGS:
+            fields.Fields(token, f"{folder}: {what}").flag(key)
     if not isinstance(text, str) or not text:
         raise errors.UserError(f"{folder}: {what} must be a token's text, not {errors.short(text)}")
     return text
