@@ -1,12 +1,17 @@
 """A working directory and the configuration it belongs to."""
 
 import dataclasses
+import errno
 import json
 import pathlib
+import socket
+import subprocess
+import sys
 from typing import Any
 
 import pytest
 
+from tests import source
 from vlguard_jax import config
 from vlguard_jax import errors
 from vlguard_jax import workdir
@@ -87,3 +92,69 @@ def test_results_of_nobody_are_refused(tmp_path: pathlib.Path) -> None:
         workdir.check_unclaimed(tmp_path, "world")
     workdir.claim(tmp_path, _settings())
     workdir.check_unclaimed(tmp_path, "world")
+
+
+WORK = """
+import pathlib, sys
+from vlguard_jax import errors, workdir
+try:
+    with workdir.hold(pathlib.Path(sys.argv[1])):
+        print("works", flush=True)
+        sys.stdin.readline()
+except errors.UserError as e:
+    print(e, flush=True)
+    sys.exit(2)
+"""
+
+
+def _worker(folder: pathlib.Path) -> subprocess.Popen[str]:
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+    return subprocess.Popen([sys.executable, "-c", WORK, str(folder)], cwd=source.ROOT, **pipes)
+
+
+def test_of_processes_that_start_at_once_one_works(tmp_path: pathlib.Path) -> None:
+    """Also where one was killed before; and nothing is left of those that wrote nothing."""
+    folder = tmp_path / "new" / "run"
+    killed = _worker(folder)
+    assert killed.stdout is not None and killed.stdout.readline() == "works\n"
+    killed.kill()
+    killed.communicate()
+    assert [path.name for path in folder.iterdir()] == [workdir.LOCK_FILE]
+    racing = [_worker(folder) for _ in range(4)]
+    said = [worker.stdout.readline() for worker in racing if worker.stdout]
+    (winner,) = (worker for worker, line in zip(racing, said, strict=True) if line == "works\n")
+    others = [line for line in said if line != "works\n"]
+    expected = f"another process (pid {winner.pid} on {socket.gethostname()}) is working in --workdir={folder}; wait for it"
+    assert len(others) == 3 and all(line.startswith((expected, "another process is working")) for line in others)
+    for worker in racing:
+        worker.communicate("done\n")
+    assert sorted(worker.returncode for worker in racing) == [0, 2, 2, 2] and winner.returncode == 0
+    assert not list(folder.iterdir())
+    with workdir.hold(folder):  # it was let go
+        pass
+    with workdir.hold(tmp_path / "a" / "b"):
+        assert (tmp_path / "a" / "b").is_dir()
+    assert not (tmp_path / "a").exists()
+
+
+def test_a_lock_is_no_way_out_of_the_folder(tmp_path: pathlib.Path) -> None:
+    folder, outside = tmp_path / "run", tmp_path / "outside"
+    folder.mkdir()
+    outside.write_text("kept")
+    lock = folder / workdir.LOCK_FILE
+    for make in (lambda: lock.symlink_to(outside), lock.mkdir):
+        make()
+        with pytest.raises(errors.UserError, match=r"run: \.vlguard_jax\.lock cannot be written: "), workdir.hold(folder):
+            pass
+        lock.unlink() if lock.is_symlink() else lock.rmdir()
+    assert outside.read_text() == "kept"
+
+
+def test_a_file_system_without_locks(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    def none(*_: object) -> None:
+        raise OSError(errno.ENOSYS, "Function not implemented")
+
+    monkeypatch.setattr(workdir.fcntl, "flock", none)
+    with workdir.hold(tmp_path):
+        pass
+    assert "no locks on this file system (Function not implemented); let no other process work there" in caplog.text

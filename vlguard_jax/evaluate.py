@@ -62,17 +62,18 @@ def run(config: settings_lib.EvalConfig, folder: pathlib.Path, *, grid: bool = F
 
     team = processes.Team()
     processes.agree(workdir.plain(config))
-    team.from_first(lambda: run_lib.check_baseline(config, folder, grid=grid))
-    with processes.together():
-        run_lib.check(config)
-        m = config.model
-        loaded = load.load(m.path, base=m.base, vision_tower=m.vision_tower, projector=m.projector)
-    config = run_lib.told(config, loaded.extras, team.say)
-    model = as_model(loaded, config)
-    if config.precision.compute != model.dtype:
-        team.say(f"config.precision.compute={config.precision.compute}: computing in {model.dtype} on this machine")
-    how = run_lib.evaluate_grid if grid else run_lib.evaluate
-    return how(config, folder, model, say=team.say, progress=run_lib.silent if quiet else progress.answers, team=team)
+    with processes.hold(folder):
+        team.from_first(lambda: run_lib.check_baseline(config, folder, grid=grid))
+        with processes.together():
+            run_lib.check(config)
+            m = config.model
+            loaded = load.load(m.path, base=m.base, vision_tower=m.vision_tower, projector=m.projector)
+        config = run_lib.told(config, loaded.extras, team.say)
+        model = as_model(loaded, config)
+        if config.precision.compute != model.dtype:
+            team.say(f"config.precision.compute={config.precision.compute}: computing in {model.dtype} on this machine")
+        how = run_lib.evaluate_grid if grid else run_lib.evaluate
+        return how(config, folder, model, say=team.say, progress=run_lib.silent if quiet else progress.answers, team=team)
 
 
 def main(positional: list[str]) -> int:

@@ -3,10 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+import contextlib
 import dataclasses
+import errno
+import fcntl
 import hashlib
+import io
 import json
+import logging
+import os
 from pathlib import Path
+import socket
 import tempfile
 from typing import Any
 
@@ -14,6 +21,7 @@ from vlguard_jax import errors
 from vlguard_jax import files
 
 CONFIG_FILE = "config.json"
+LOCK_FILE = ".vlguard_jax.lock"  # there while a process works in the folder
 
 
 def plain(settings: Any) -> dict[str, Any]:
@@ -82,6 +90,73 @@ def prepare(folder: Path) -> None:
             pass
     except (OSError, ValueError) as e:  # ValueError: a name with a null character
         raise errors.UserError(f"--workdir={folder} cannot be written: {e}") from e
+
+
+@contextlib.contextmanager
+def hold(folder: Path) -> Iterator[None]:
+    """Let no other process work in `folder` meanwhile. The kernel lets go of it when this process ends, however it ends.
+
+    Makes the folder where it does not exist, and takes it away again if nothing was written. On a file system without locks (some
+    mounts of buckets) that is said, and nothing held; over NFS it depends on the server whether other machines see it.
+
+    Raises:
+      UserError: another process holds it, or it cannot be written.
+    """
+    made = [above for above in (folder, *folder.parents) if not os.path.lexists(above)]
+    prepare(folder)
+    path = folder / LOCK_FILE
+    try:
+        with _locked(path, f"--workdir={folder}"):
+            yield
+    finally:
+        for above in made:
+            with contextlib.suppress(OSError):  # something was written
+                above.rmdir()
+
+
+@contextlib.contextmanager
+def _locked(path: Path, where: str) -> Iterator[None]:
+    while True:
+        try:
+            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, 0o666)
+        except OSError as e:
+            raise errors.UserError(f"{where}: {path.name} cannot be written: {e.strerror}") from e
+        with open(descriptor, "r+b", buffering=0) as file:
+            held = _lock(file, where)
+            if not _same(path, descriptor):  # its holder took it away just now
+                continue
+            if held:
+                file.truncate(0)
+                file.write(f"{os.getpid()} {socket.gethostname()}\n".encode())
+            try:
+                yield
+            finally:
+                if _same(path, descriptor):
+                    path.unlink()
+            return
+
+
+def _lock(file: io.FileIO, where: str) -> bool:
+    """Whether the file is locked now; False where the file system has no locks."""
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as e:
+        pid, _, host = file.read(300).decode(errors="replace").strip().partition(" ")
+        who = f" (pid {pid[:20]} on {host[:100]})" if pid.isdecimal() and host.isprintable() else ""
+        raise errors.UserError(f"another process{who} is working in {where}; wait for it, end it, or choose another --workdir") from e
+    except OSError as e:
+        if e.errno not in (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL, errno.EBADF):
+            raise
+        logging.getLogger(__name__).warning("%s: no locks on this file system (%s); let no other process work there", where, e.strerror)
+        return False
+    return True
+
+
+def _same(path: Path, descriptor: int) -> bool:
+    try:
+        return os.path.samestat(os.lstat(path), os.fstat(descriptor))
+    except FileNotFoundError:
+        return False
 
 
 def claim(folder: Path, settings: Any, *, free: tuple[str, ...] = ()) -> None:

@@ -39,6 +39,7 @@ import numpy as np
 import vlguard_jax
 from vlguard_jax import errors
 from vlguard_jax import escape
+from vlguard_jax import workdir
 from vlguard_jax.parallel import coordinator
 
 TIMEOUT = 300  # seconds
@@ -216,6 +217,16 @@ def _way(found: Start) -> str:
         "plain": f"check that JAX_COORDINATOR_ADDRESS={found.address} can be reached and that all {found.count} were started",
     }
     return ways[found.kind]
+
+
+@contextlib.contextmanager
+def hold(folder: Path) -> Iterator[None]:
+    """`workdir.hold` for all processes of this run: the first holds it. Raises UserError, in all, as there."""
+    with contextlib.ExitStack() as held:
+        with together():
+            if jax.process_index() == 0:
+                held.enter_context(workdir.hold(folder))
+        yield
 
 
 @contextlib.contextmanager

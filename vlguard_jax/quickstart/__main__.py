@@ -16,6 +16,7 @@ from absl import flags
 from vlguard_jax import cli
 from vlguard_jax import errors
 from vlguard_jax import evaluate as _evaluate  # noqa: F401 -- it defines --workdir
+from vlguard_jax import workdir
 from vlguard_jax.ranges import Range
 
 flags.declare_key_flag("workdir", flags.FLAGS)
@@ -31,7 +32,8 @@ def main(positional: list[str]) -> int:
     from vlguard_jax.quickstart import story  # late: --help needs no jax
 
     started = time.monotonic()
-    finished = story.tell(Path(flags.FLAGS.workdir), SEED.value, items=ITEMS.value)
+    with workdir.hold(Path(flags.FLAGS.workdir)):
+        finished = story.tell(Path(flags.FLAGS.workdir), SEED.value, items=ITEMS.value)
     if not finished:
         print("stopped; start the same command again to go on")
         return errors.EXIT_RESTART

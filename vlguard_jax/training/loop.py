@@ -75,9 +75,15 @@ def train(settings: config.TrainConfig, workdir: str | Path) -> Result:
     Raises:
       UserError: anything wrong with the config, the files or the directory.
     """
-    # 1. The directory belongs to one configuration. Nothing is written before the input has proved good.
+    # 1. The directory belongs to one run at a time, and to one configuration.
     workdir = Path(workdir)
     processes.agree(workdir_lib.plain(settings))
+    with processes.hold(workdir):
+        return _train(settings, workdir)
+
+
+def _train(settings: config.TrainConfig, workdir: Path) -> Result:
+    """The rest of `train`. Nothing is written before the input has proved good."""
     main = jax.process_index() == 0
     console = rich_console.Console(quiet=not main, soft_wrap=True, highlight=False)
     # 2. Model and data; every step of the run is looked at before anything is computed.
