@@ -170,3 +170,60 @@ def test_damaged_array_files_are_noticed(tmp_path: pathlib.Path) -> None:
     with pytest.raises(errors.UserError, match="5: damaged, remove this step"):
         steps.restore(5, abstract(state, jax.NamedSharding(mesh(1, 1), jax.P())))
     steps.close()
+
+
+@pytest.mark.parametrize("name", ["-5", "007", "99999999999999999999", "+6", "1_0", "\u0663", " 8"])
+def test_odd_numbers_of_steps_are_refused(tmp_path: pathlib.Path, name: str) -> None:
+    (tmp_path / "s" / name).mkdir(parents=True)
+    with pytest.raises(errors.UserError, match="is no number of a step; remove it, or choose another --workdir"):
+        store.Store(tmp_path / "s")
+
+
+def test_links_are_refused_and_what_they_lead_to_stays(tmp_path: pathlib.Path) -> None:
+    outside, folder = tmp_path / "outside", tmp_path / "s"
+    (outside / "6.orbax-checkpoint-tmp").mkdir(parents=True)
+    (outside / "kept").touch()
+    folder.symlink_to(outside)
+    with pytest.raises(errors.UserError, match="s must be a folder, not a link"):
+        store.Store(folder)
+    folder.unlink()
+    (folder / "5").mkdir(parents=True)
+    (folder / "5/state").symlink_to(outside)
+    with pytest.raises(errors.UserError, match="step '5' holds a link, 'state'"):
+        store.Store(folder)
+    (folder / "5/state").unlink()
+    (folder / "5").rmdir()
+    (folder / "5").symlink_to(outside)
+    with pytest.raises(errors.UserError, match="step '5' is no folder"):
+        store.Store(folder)
+    (folder / "5").unlink()
+    (folder / "6.orbax-checkpoint-tmp").symlink_to(outside)
+    (folder / "thesis.orbax-checkpoint-tmp.bak").mkdir()
+    steps = store.Store(folder)
+    steps.close()
+    assert sorted(p.name for p in outside.iterdir()) == ["6.orbax-checkpoint-tmp", "kept"]
+    assert sorted(p.name for p in folder.iterdir()) == ["6.orbax-checkpoint-tmp", "thesis.orbax-checkpoint-tmp.bak"]
+
+
+def test_forged_records_are_refused(tmp_path: pathlib.Path) -> None:
+    saved(tmp_path / "s")
+    record = tmp_path / "s/5/meta/metadata"
+    content = json.loads(record.read_text())
+    array = content["arrays"]["params.half"]
+    steps = store.Store(tmp_path / "s")
+    for change in (
+        *(
+            {"arrays": value}
+            for value in (None, [], {"a": 3}, {"a": {}}, {"a": array | {"shape": "8"}}, {"a": array | {"shape": [-1, True]}})
+        ),
+        *({"step": value} for value in (6, -5, "5", True, None)),
+        *({"config": []}, {"config": None}, {"config_hash": 3}, {"base_sha256": None}, {"kind": "model"}),
+    ):
+        record.write_text(json.dumps(content | change))
+        with pytest.raises(errors.UserError, match="5: damaged record: it is not what a training of this program writes"):
+            steps.read_meta(5)
+    for text in ("[" * 100_000, "[]", "", "\xff", "1" * 5000):
+        record.write_text(text)
+        with pytest.raises(errors.UserError, match="5: damaged record: "):
+            steps.read_meta(5)
+    steps.close()

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 import functools
 import os
 import pathlib
+import re
 import shutil
 from typing import Any
 
@@ -19,11 +20,12 @@ import numpy as np
 import orbax.checkpoint as ocp
 
 from vlguard_jax import errors
+from vlguard_jax import files
 from vlguard_jax import machine
 from vlguard_jax import trees
 from vlguard_jax.checkpoints import format_v1
 
-_UNFINISHED = "*.orbax-checkpoint-tmp*"
+_UNFINISHED = re.compile(r"[0-9]+\.orbax-checkpoint-tmp(-[0-9]+)?")
 
 
 class Store:
@@ -33,8 +35,13 @@ class Store:
     """
 
     def __init__(self, folder: str | os.PathLike[str], keep: int = 1):
-        """Open or create the store; what an interrupted save left behind is deleted."""
+        """Open or create the store; what an interrupted save left behind is deleted.
+
+        Raises:
+          UserError: the folder, a step or something in a step is a link, or a step has an odd number.
+        """
         self._folder = pathlib.Path(folder).absolute()
+        _check_steps(self._folder)
         if jax.process_index() == 0:
             self._remove_unfinished()
         options = ocp.CheckpointManagerOptions(max_to_keep=keep, enable_async_checkpointing=True)
@@ -68,13 +75,13 @@ class Store:
         """
         if step not in self._manager.all_steps():
             raise errors.UserError(f"{self._folder}: no step {step} here; the newest is {self.latest_step()}")
+        where = f"{self._folder}/{step}"
         try:
-            record = self._manager.restore(step, args=ocp.args.Composite(meta=ocp.args.JsonRestore()))["meta"]
-        except (ValueError, OSError, KeyError) as e:
-            if machine.failure(e, places=False):
-                raise
-            raise errors.UserError(f"{self._folder}/{step}: damaged record: {e}") from e
-        format_v1.check_header(record, f"{self._folder}/{step}")
+            record = files.read_object(self._folder / str(step) / "meta" / "metadata", finite=False)
+        except errors.UserError as e:
+            raise errors.UserError(f"{where}: damaged record: {e}") from e
+        format_v1.check_header(record, where)
+        _check_record(record, step, where)
         return record
 
     def restore(self, step: int, abstract_tree: Mapping[str, Any]) -> dict[str, Any]:
@@ -115,8 +122,47 @@ class Store:
                 self._remove_unfinished()
 
     def _remove_unfinished(self) -> None:
-        for leftover in self._folder.glob(_UNFINISHED):
-            shutil.rmtree(leftover, ignore_errors=True)
+        for leftover in self._folder.iterdir() if self._folder.is_dir() else ():
+            if _UNFINISHED.fullmatch(leftover.name) and not leftover.is_symlink():
+                shutil.rmtree(leftover, ignore_errors=True)
+
+
+def _check_steps(folder: pathlib.Path) -> None:
+    """Raise UserError unless everything that counts as a step is one: Orbax follows links, and deletes old steps."""
+    if not os.path.lexists(folder):
+        return
+    if folder.is_symlink() or not folder.is_dir():
+        raise errors.UserError(f"{folder} must be a folder, not a {'link' if folder.is_symlink() else 'file'}; choose another --workdir")
+    for step in folder.iterdir():
+        try:
+            number = int(step.name)  # as Orbax does
+        except ValueError:
+            continue
+        name = errors.short(step.name)
+        if str(number) != step.name or not 0 <= number < 2**31:
+            raise errors.UserError(f"{folder}: {name} is no number of a step; remove it, or choose another --workdir")
+        if step.is_symlink() or not step.is_dir():
+            raise errors.UserError(f"{folder}: step {name} is no folder; remove it, or choose another --workdir")
+        if link := next((path for path in step.rglob("*") if path.is_symlink()), None):
+            raise errors.UserError(f"{folder}: step {name} holds a link, {errors.short(link.name)}; remove it, or choose another --workdir")
+
+
+def _check_record(record: Mapping[str, Any], step: int, where: str) -> None:
+    """Whether a record is of the form that `Store.save` gives it."""
+    arrays = record.get("arrays")
+    whole = isinstance(arrays, dict) and all(
+        isinstance(each, dict)
+        and set(each) == {"shape", "dtype", "checksum"}
+        and isinstance(each["shape"], list)
+        and all(type(size) is int and size >= 0 for size in each["shape"])
+        and isinstance(each["dtype"], str)
+        and isinstance(each["checksum"], str)
+        for each in arrays.values()
+    )
+    own = (record.get("kind"), record.get("step")) == ("training", step) and type(record.get("step")) is int
+    texts = all(isinstance(record[name], str) for name in ("config_hash", "base_sha256") if name in record)
+    if not (whole and own and texts and isinstance(record.get("config"), dict)):
+        raise errors.UserError(f"{where}: damaged record: it is not what a training of this program writes; remove this step")
 
 
 def _arrays(tree: Mapping[str, Any]) -> dict[str, Any]:
