@@ -136,13 +136,16 @@ def _mean(label: str, subset: str, rows: Sequence[Row]) -> Row:
 
 def markdown(headings: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
     """The table as Markdown, with its caption."""
-    body = [headings, ["---", *["---:"] * (len(headings) - 1)], *lines]
-    return "".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |\n" for line in body) + f"\n{CAPTION}\n"
+    from vlguard_jax.reporting import tables
+
+    return f"{tables.markdown_table(headings, lines, right=True)}\n{CAPTION}\n"
 
 
 def main(positional: list[str]) -> int:
     """Print the table, and write what the flags ask for."""
     from vlguard_jax import errors
+    from vlguard_jax import escape
+    from vlguard_jax import terminal
     from vlguard_jax.reporting import page
     from vlguard_jax.reporting import runs as runs_lib
 
@@ -150,15 +153,15 @@ def main(positional: list[str]) -> int:
     root = pathlib.Path(_ROOT.value)
     found, missing = read(root, jobs)
     text = markdown(*table(found, jobs))
-    print(text)
-    print(f"{len(found)} of {len(jobs)} jobs have finished" + (f"; not yet: {', '.join(missing)}" if missing else ""))
+    print(escape.page(text))
+    terminal.say(f"{len(found)} of {len(jobs)} jobs have finished" + (f"; not yet: {', '.join(missing)}" if missing else ""))
     if _MARKDOWN.value:
         page.save(pathlib.Path(_MARKDOWN.value), text)
-        print(f"wrote {_MARKDOWN.value}")
+        terminal.say(f"wrote {_MARKDOWN.value}")
     if _OUT.value:
         everything = runs_lib.find([root / job for job in found])
         page.save(pathlib.Path(_OUT.value), page.render(everything, title=f"Sweep of {len(jobs)} jobs", fold_unsafe=True))
-        print(f"wrote {_OUT.value}")
+        terminal.say(f"wrote {_OUT.value}")
     return errors.EXIT_OK
 
 

@@ -10,6 +10,7 @@ one job per cell, start.sh that starts them all, and gather.sh that puts their r
 from __future__ import annotations
 
 import pathlib
+import shlex
 import sys
 
 from absl import flags
@@ -26,6 +27,8 @@ def main(positional: list[str]) -> int:
     """Check the launch file and write, or print, the files of its jobs."""
     from launch import jobs
     from vlguard_jax import errors
+    from vlguard_jax import escape
+    from vlguard_jax import terminal
 
     if len(positional) != 1 or not _TARGET.value:
         raise errors.UserError("name a target and one launch file: python launch/render.py --target gke FILE.toml --out DIR")
@@ -33,11 +36,11 @@ def main(positional: list[str]) -> int:
         raise errors.UserError("give --out DIR to write to, or --dry_run to look only")
     launch = jobs.prepare(pathlib.Path(positional[0]), _TARGET.value)
     if _DRY_RUN.value:
-        print(jobs.shown(launch))
+        print(escape.page(jobs.shown(launch)))
         return errors.EXIT_OK
     for path in jobs.write(launch, pathlib.Path(_OUT.value)):
-        print(f"wrote {path}")
-    print(f"start with: cd {_OUT.value} && bash start.sh")
+        terminal.say(f"wrote {path}")
+    terminal.say(f"start with: cd {shlex.quote(_OUT.value)} && bash start.sh")
     return errors.EXIT_OK
 
 

@@ -22,7 +22,7 @@ ORDER = (
     ("models",),
     ("workdir",),
     ("config", "cli"),
-    ("types", "trees"),
+    ("types", "trees", "typed", "terminal"),
     ("fields", "files", "folders", "ranges"),
     ("machine", "stopping"),
     ("errors",),
@@ -31,7 +31,7 @@ ORDER = (
 RANK = {name: rank for rank, line in enumerate(ORDER, 1) for name in line}
 JAX = {"jax", "jaxlib", "flax", "optax", "orbax", "grain", "chex"}
 WITHOUT_JAX = ("data", "safety", "reporting", "quickstart", "config", "ranges", "types", "trees", "files", "errors", "cli", "workdir")
-WITHOUT_JAX += ("escape", "fields", "folders", "limits", "machine", "stopping")
+WITHOUT_JAX += ("escape", "fields", "folders", "limits", "machine", "stopping", "terminal", "typed")
 # Where one of these parts does load jax, and what of it.
 ALLOWED = {"vlguard_jax.data.loader": {"grain"}, "vlguard_jax.quickstart.tower": {"flax", "jax", "optax"}}
 

@@ -47,6 +47,7 @@ def main(argv: list[str]) -> int | None:
 
 
 def _convert(src: str, dst: str, to: str) -> None:
+    from vlguard_jax import terminal
     from vlguard_jax.checkpoints import load
     from vlguard_jax.checkpoints import lora
     from vlguard_jax.checkpoints import place
@@ -60,12 +61,12 @@ def _convert(src: str, dst: str, to: str) -> None:
     model = load.load(src, base=_BASE.value, vision_tower=_TOWER.value, projector=_PROJECTOR.value)
     save.check(model, to)
     if "note" in model.extras:
-        print(model.extras["note"])
+        terminal.say(model.extras["note"])
     if to != "peft":
         model = lora.merge(model)
     writers = {"orbax": save.save_orbax, "llava": save.save_llava, "hf": save.save_hf, "peft": save.save_peft}
     writers[to](model, dst, tensors.FLOATS.get(_DTYPE.value), overwrite=_OVERWRITE.value)
-    print(f"{dst}: written as {to}")
+    terminal.say(f"{dst}: written as {to}")
 
 
 if __name__ == "__main__":

@@ -44,12 +44,13 @@ def main(positional: list[str]) -> int:
     """Plan what the flags describe."""
     if positional:
         raise errors.UserError(f"unexpected argument {positional[0]!r}; settings are given as --config.name=value")
+    from vlguard_jax import terminal
     from vlguard_jax.planning import advice  # late: --help needs none of it
     from vlguard_jax.planning import backtest
     from vlguard_jax.planning import run
     from vlguard_jax.planning import show
 
-    console = show.terminal()
+    console = terminal.console()
     if BACKTEST.value:
         found = backtest.results()
         show.backtests(found, console)
@@ -79,7 +80,7 @@ def main(positional: list[str]) -> int:
             content["changes"] = [change.as_json() for change in changes]
     if JSON.value:
         run.write(JSON.value, json.dumps(content, indent=1, allow_nan=False) + "\n", "--json")
-        console.print(f"wrote {JSON.value}", markup=False)
+        console.print(f"wrote {JSON.value}")
     return errors.EXIT_OK
 
 

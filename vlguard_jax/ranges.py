@@ -12,9 +12,9 @@ import typing
 from typing import Any, TypeVar
 
 from vlguard_jax import errors
+from vlguard_jax import limits
 
 T = TypeVar("T")
-LONGEST_TEXT = 10_000  # characters of a text setting
 _WORDS = {int: "a whole number", float: "a number", bool: "True or False", str: "a text"}
 
 
@@ -66,8 +66,8 @@ class Rule:
 
 
 def _check_text(value: str, name: str) -> None:
-    if len(value) > LONGEST_TEXT:
-        raise errors.UserError(f"{name}={errors.short(value)} has {len(value):,} characters; at most {LONGEST_TEXT:,}")
+    if len(value) > limits.TEXT:
+        raise errors.UserError(f"{name}={errors.short(value)} has {len(value):,} characters; at most {limits.TEXT:,}")
     if "\0" in value or any("\ud800" <= character <= "\udfff" for character in value):
         raise errors.UserError(f"{name}={errors.short(value)} holds a character that no text has (NUL, or half of a surrogate pair)")
 

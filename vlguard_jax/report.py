@@ -29,6 +29,7 @@ def main(positional: list[str]) -> int:
         raise errors.UserError("name the folders of the runs: python -m vlguard_jax.report FOLDER [FOLDER ...] --out FILE")
     if not (_OUT.value or _MARKDOWN.value or _LATEX.value):
         raise errors.UserError("say what to write: --out FILE for the page, --markdown FILE or --latex FILE for the table")
+    from vlguard_jax import terminal
     from vlguard_jax.reporting import alike
     from vlguard_jax.reporting import grid
     from vlguard_jax.reporting import page
@@ -42,10 +43,10 @@ def main(positional: list[str]) -> int:
             if not arranged.lines:
                 raise errors.UserError(f"--{flag.name}: there is no evaluation in {', '.join(positional)}, so there is no table")
             page.save(pathlib.Path(flag.value), as_text(arranged))
-            print(f"wrote {flag.value}")
+            terminal.say(f"wrote {flag.value}")
     if _OUT.value:
         page.save(pathlib.Path(_OUT.value), page.render(found, title=_TITLE.value, fold_unsafe=not _HARMLESS.value))
-        print(f"wrote {_OUT.value}")
+        terminal.say(f"wrote {_OUT.value}")
     return errors.EXIT_OK
 
 

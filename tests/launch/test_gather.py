@@ -136,14 +136,15 @@ def test_seeds_and_arms_that_were_asked_other_questions(seeds, how, labels):
         ({"decode": {"min_new": 1, "max_new": 64}}, "1 to 64 new tokens, not 1 to 8"),
         ({"judge_version": "0"}, "judge version '0', not "),
         ({"weights_sha256": None}, "two and one, seeds of 'a', have the same weights: one model cannot count twice"),
-        ({"n": 40}, "different numbers of unsafes"),
+        ({"n": 40, "count": 40, "rate": 1.0, "ci_high": 1.0}, "different numbers of unsafes"),
     ],
 )
 def test_seeds_that_were_not_asked_alike(seeds, change, message):
     root, benchmark = seeds
     stand.evaluate(root / "two", benchmark, "two", stand.answers_all)
     first = json.loads((root / "one" / "summary.json").read_text())
-    rows = [row | change for row in json.loads((root / "two" / "summary.json").read_text())]
+    second = json.loads((root / "two" / "summary.json").read_text())
+    rows = [row | {k: row[k] | v if isinstance(v, dict) else v for k, v in change.items()} for row in second]
     if "weights_sha256" in change:
         rows = [row | {"weights_sha256": first[0]["weights_sha256"]} for row in rows]
     (root / "two" / "summary.json").write_text(json.dumps(rows))

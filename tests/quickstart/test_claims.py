@@ -63,7 +63,8 @@ def write_pairs(workdir: Path, arm: str, refused: list[tuple[bool, bool, bool]])
 
 def blank(kind: Any, **values: Any) -> Any:
     """A line of a result file with nothing but `values` in it."""
-    empty = {"str": "", "int": 0, "bool": False, "Mapping[str, str]": {}}
+    empty = {"str": "", "typed.Name": "", "typed.Count": 0, "typed.Seed": 0, "bool": False, "Mapping[str, typed.Name]": {}}
+    empty["typed.Time"] = "2026-01-31T12:00:00+00:00"
     return kind(**{field.name: empty.get(field.type) for field in dataclasses.fields(kind)} | values)
 
 

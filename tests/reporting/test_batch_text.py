@@ -5,10 +5,10 @@ import re
 
 import numpy as np
 import pytest
-from rich import console as rich_console
 
 from tests.data import stand
 from tests.reporting import batches
+from vlguard_jax import terminal
 from vlguard_jax.reporting import batch_rows
 from vlguard_jax.reporting import batch_text
 
@@ -16,7 +16,7 @@ from vlguard_jax.reporting import batch_text
 def show(step, mixture, rows=0, width=100, colours=False) -> str:
     out = io.StringIO()
     kind = {"force_terminal": True, "color_system": "standard", "no_color": False} if colours else {"color_system": None}
-    console = rich_console.Console(file=out, width=width, highlight=False, **kind)
+    console = terminal.Console(file=out, width=width, highlight=False, **kind)
     batch_text.show(step, rows, mixture.tokenization.tokenizer, console)
     return out.getvalue()
 
@@ -80,7 +80,7 @@ def test_a_long_row_is_folded(tmp_path):
     for conversations in (of, [long]):
         step = batch_rows.Step(0, 1, 0, 7296, 1, 1, 0, (batch_rows.Row(0, tuple(conversations)),))
         out = io.StringIO()
-        batch_text.show(step, 0, tokenizer, rich_console.Console(file=out, width=100, color_system=None))
+        batch_text.show(step, 0, tokenizer, terminal.Console(file=out, width=100, color_system=None))
         lines = out.getvalue().splitlines()
         assert len(lines) < 200 and "\u2026" in out.getvalue()
     assert "more letters" in out.getvalue()

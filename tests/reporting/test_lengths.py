@@ -5,11 +5,11 @@ import io
 import json
 
 import pytest
-from rich import console as rich_console
 
 from tests.data import stand
 from tests.reporting import batches
 from vlguard_jax import config
+from vlguard_jax import terminal
 from vlguard_jax.data import plan as plan_lib
 from vlguard_jax.reporting import lengths
 
@@ -88,14 +88,14 @@ def test_plan(tmp_path):
 def test_stand_in_pictures_are_named(report):
     for stand_in in (False, True):
         out = io.StringIO()
-        lengths.show(dataclasses.replace(report, stand_in=stand_in), rich_console.Console(file=out, width=100))
+        lengths.show(dataclasses.replace(report, stand_in=stand_in), terminal.Console(file=out, width=100))
         assert ("STAND-IN PICTURES" in out.getvalue()) is stand_in
 
 
 @pytest.mark.parametrize("width", [60, 132])
 def test_nothing_is_shortened_in_a_narrow_terminal(tmp_path, report, width):
     out = io.StringIO()
-    console = rich_console.Console(file=out, width=width)
+    console = terminal.Console(file=out, width=width)
     lengths.show(report, console)
     data = batches.data(tmp_path)
     made = plan_lib.BatchPlan(batches.build(tmp_path, data).index, data, 3)

@@ -57,11 +57,11 @@ def test_a_torn_last_line_of_metrics_is_left_out(folder):
 @pytest.mark.parametrize(
     ("file", "text", "message"),
     [
-        ("a/fox/metrics.jsonl", "{}\n", "not a metrics line"),
+        ("a/fox/metrics.jsonl", "{}\n", "not a metrics line of train: restore"),
         ("a/fox/config.json", "{", r"broken JSON at column 2: [^;]*; restore the file or leave its folder out$"),
         ("a/fox/eval/summary.json", "{", "not a list of result rows"),
         ("a/fox/eval/summary.json", "[]", "no rows"),
-        ("a/fox/eval/summary.json", '[{"model": "fox"}]', "no field 'weights_sha256'"),
+        ("a/fox/eval/summary.json", '[{"model": "fox"}]', "row 1: the field 'n' is missing; run evaluate again"),
         ("a/fox/eval/verdicts.jsonl", "{}\n", "not a result line"),
     ],
 )

@@ -3,8 +3,8 @@
 import io
 
 import pytest
-from rich import console as rich_console
 
+from vlguard_jax import terminal
 from vlguard_jax.reporting import progress
 from vlguard_jax.reporting import tables
 
@@ -98,7 +98,7 @@ def test_markdown_and_terminal_hold_every_cell():
     text = tables.markdown(rows)
     assert text.splitlines()[1].replace("---", "").strip("| ") == "" and "fox\\|hound" in text and "- released:" in text
     out = io.StringIO()
-    rich_console.Console(file=out, width=200).print(tables.terminal(rows, "Foxes"))
+    terminal.Console(file=out, width=200).print(tables.table(rows, "Foxes"))
     assert all(word in out.getvalue() for word in ("Foxes", "72.62", "68.20 to 76.58", "safe_safes", "refusal rate"))
 
 

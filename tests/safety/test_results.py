@@ -10,11 +10,12 @@ from vlguard_jax import errors
 from vlguard_jax.safety import questions
 from vlguard_jax.safety import results
 
+NOW = "2026-01-31T12:00:00+00:00"
 DECODE = results.Decode(8, 1, "greedy", "fp32", "highest", 0)
 
 
 def verdict(i: int, **changes) -> results.VerdictLine:
-    return dataclasses.replace(results.VerdictLine(f"key{i}", "j", "1", "", "comply", 1.0, "caf\u00e9 \U0001f600", "now"), **changes)
+    return dataclasses.replace(results.VerdictLine(f"key{i}", "j", "1", "", "comply", 1.0, "caf\u00e9 \U0001f600", NOW), **changes)
 
 
 def read(path, **options):
@@ -100,7 +101,8 @@ PARTS = {
 def test_the_key_hears_everything_that_can_change_an_answer():
     changes = [{name: "other"} for name in PARTS if isinstance(PARTS[name], str)]
     changes += [{"prompt_ids": [1, -200, 3]}, {"stand_in": True}]
-    changes += [{"decode": dataclasses.replace(DECODE, **{f.name: 7 if f.type == "int" else "x"})} for f in dataclasses.fields(DECODE)]
+    others = [{f.name: "x" if f.type == "typed.Name" else 7} for f in dataclasses.fields(DECODE)]
+    changes += [{"decode": dataclasses.replace(DECODE, **other)} for other in others]
     keys = [results.answer_key(**{**PARTS, **change}) for change in changes]
     assert len({results.answer_key(**PARTS), *keys}) == len(changes) + 1
     assert results.answer_key(**PARTS) == results.answer_key(**dict(reversed(PARTS.items())))

@@ -8,6 +8,7 @@ import os
 import pathlib
 from typing import Any
 
+from vlguard_jax import escape
 from vlguard_jax.checkpoints import export
 from vlguard_jax.checkpoints import export_record
 from vlguard_jax.checkpoints import hub
@@ -81,12 +82,13 @@ def _sizes(config: model_config.LlavaConfig, lora: model_config.LoraConfig | Non
 def show(lines: dict[str, Any]) -> None:
     """Print a description as a table of two columns."""
     import rich.box
-    import rich.console
     import rich.table
+
+    from vlguard_jax import terminal
 
     table = rich.table.Table(box=rich.box.SIMPLE, show_header=False)
     table.add_column(style="bold", no_wrap=True)
     table.add_column(overflow="fold")
     for label, text in lines.items():
-        table.add_row(label, rich.markup.escape(text))
-    rich.console.Console().print(table)
+        table.add_row(label, escape.line(text))
+    terminal.console().print(table)

@@ -39,6 +39,7 @@ import numpy as np
 import vlguard_jax
 from vlguard_jax import errors
 from vlguard_jax import escape
+from vlguard_jax import terminal
 from vlguard_jax import workdir
 from vlguard_jax.parallel import coordinator
 
@@ -321,7 +322,7 @@ class Team:
     def say(self, notice: str) -> None:
         """Print, in the first process."""
         if self.first:
-            print(escape.line(notice))
+            terminal.say(notice)
 
     def agree(self, digests: Mapping[str, str]) -> None:
         """See `agree_on_files`."""

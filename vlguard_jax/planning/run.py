@@ -13,6 +13,7 @@ from ml_collections import config_dict
 from vlguard_jax import config
 from vlguard_jax import errors
 from vlguard_jax import files
+from vlguard_jax import terminal
 from vlguard_jax.models import config as model_config
 from vlguard_jax.planning import advice
 from vlguard_jax.planning import chips
@@ -107,10 +108,9 @@ def _works(settings: config.TrainConfig, named: models.Named) -> Callable[[confi
             return known[key]
 
         return of_assumed
-    from vlguard_jax.planning import show
     from vlguard_jax.preparing import opened
 
-    mixture = opened.open_mixture(settings, show.terminal()).mixture
+    mixture = opened.open_mixture(settings, terminal.console()).mixture
 
     def of_real(changed: config.TrainConfig, shards: int) -> work.Work:
         made = opened.plan(changed, mixture, shards)

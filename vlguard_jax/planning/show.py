@@ -11,14 +11,7 @@ from vlguard_jax.planning import advice
 from vlguard_jax.planning import backtest
 from vlguard_jax.planning import estimate
 
-WIDTH = 132  # letters of a line where the output is no terminal
 SHOWN = 16  # slices of a sweep
-
-
-def terminal() -> rich_console.Console:
-    """Where the output goes; wide lines where that is no terminal."""
-    console = rich_console.Console(highlight=False)
-    return console if console.is_terminal else rich_console.Console(highlight=False, width=WIDTH)
 
 
 def plan(found: estimate.Estimate, console: rich_console.Console) -> None:
@@ -32,9 +25,9 @@ def plan(found: estimate.Estimate, console: rich_console.Console) -> None:
         table.add_row(name, text)
     console.print(table)
     if found.stops:
-        console.print(f"more chips would not help: {found.stops}", markup=False)
+        console.print(f"more chips would not help: {found.stops}")
     for note in (f"{chip.name}: {chip.source}", *found.notes, *_assumed(found)):
-        console.print(f"- {note}", markup=False)
+        console.print(f"- {note}")
 
 
 def _memory(found: estimate.Estimate) -> list[tuple[str, str]]:
@@ -121,12 +114,12 @@ def sweep(found: advice.Sweep, deadline: float, console: rich_console.Console) -
     if best is None:
         fastest = min(fitting, key=lambda made: made.hours["total"], default=None)
         also = f"; the fastest is {fastest.topology.name} with {fastest.hours['total']:.2f}" if fastest else ""
-        console.print(f"no slice with a price is done within {deadline:g} hours{also}", markup=False)
+        console.print(f"no slice with a price is done within {deadline:g} hours{also}")
     else:
         text = f"cheapest within {deadline:g} hours: {best.topology.name}, {best.hours['total']:.2f} hours, ${best.dollars:,.2f}"
-        console.print(text, markup=False)
+        console.print(text)
     for name, why in found.stops.values():
-        console.print(f"stops scaling at {name}: {why}", markup=False)
+        console.print(f"stops scaling at {name}: {why}")
 
 
 def backtests(found: Sequence[backtest.Result], console: rich_console.Console) -> None:
@@ -140,4 +133,4 @@ def backtests(found: Sequence[backtest.Result], console: rich_console.Console) -
         table.add_row(name, f"{line.run.seconds:.3f}", f"{line.predicted:.3f}", *cells)
     console.print(table)
     for text in backtest.summary(found):
-        console.print(text, markup=False)
+        console.print(text)

@@ -6,16 +6,13 @@ import dataclasses
 import json
 import pathlib
 
-from rich import console as rich_console
-
 from vlguard_jax import config
 from vlguard_jax import errors
+from vlguard_jax import terminal
 from vlguard_jax.data import mixtures
 from vlguard_jax.preparing import opened
 from vlguard_jax.reporting import lengths
 from vlguard_jax.reporting import page
-
-WIDTH = 132  # letters of a line where the output is no terminal
 
 
 def run(settings: config.TrainConfig, *, shards: int = 1, json_file: str = "", bad_file: str = "") -> None:
@@ -29,7 +26,7 @@ def run(settings: config.TrainConfig, *, shards: int = 1, json_file: str = "", b
     Raises:
       UserError: as `opened.open_mixture` and `opened.plan`, or a file cannot be written.
     """
-    console = terminal()
+    console = terminal.console()
     if bad_file:
         on_mismatch = "ignore" if settings.data.on_mismatch == "error" else settings.data.on_mismatch
         data = dataclasses.replace(settings.data, on_bad_record="skip", on_mismatch=on_mismatch)
@@ -37,23 +34,17 @@ def run(settings: config.TrainConfig, *, shards: int = 1, json_file: str = "", b
     found = opened.open_mixture(settings, console)
     if bad_file:
         _list(found.mixture, pathlib.Path(bad_file))
-        console.print(f"{len(found.mixture.drops):,} records that cannot be used are listed in {bad_file}", markup=False)
+        console.print(f"{len(found.mixture.drops):,} records that cannot be used are listed in {bad_file}")
     report = lengths.measure(found.mixture)
     lengths.show(report, console)
-    console.print(_origin(found), markup=False)
+    console.print(_origin(found))
     made = opened.plan(settings, found.mixture, shards)
     plan = lengths.plan(made, opened.steps(settings, made))
     lengths.show_plan(plan, console)
     if json_file:
         more = {"seconds": round(found.seconds, 3), "files_counted": found.counted, "cache": str(found.cache)}
         page.save(pathlib.Path(json_file), json.dumps(lengths.as_json(report, plan, **more), indent=1) + "\n")
-        console.print(f"wrote {json_file}", markup=False)
-
-
-def terminal() -> rich_console.Console:
-    """Where the output goes; wide lines where that is no terminal."""
-    console = rich_console.Console(highlight=False)
-    return console if console.is_terminal else rich_console.Console(highlight=False, width=WIDTH)
+        console.print(f"wrote {json_file}")
 
 
 def _list(mixture: mixtures.Mixture, path: pathlib.Path) -> None:

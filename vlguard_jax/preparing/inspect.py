@@ -6,8 +6,8 @@ import pathlib
 
 from vlguard_jax import config
 from vlguard_jax import errors
+from vlguard_jax import terminal
 from vlguard_jax.data import loader
-from vlguard_jax.preparing import index
 from vlguard_jax.preparing import opened
 from vlguard_jax.reporting import batch_page
 from vlguard_jax.reporting import batch_rows
@@ -28,7 +28,7 @@ def run(
     Raises:
       UserError: as `opened.open_mixture` and `opened.plan`, there is no such step, or the page cannot be written.
     """
-    console = index.terminal()
+    console = terminal.console()
     found = opened.open_mixture(settings, console)
     plan = opened.plan(settings, found.mixture, shards)
     steps = opened.steps(settings, plan)
@@ -43,5 +43,6 @@ def run(
         page.save(pathlib.Path(out), batch_page.render(shown, rows, words, title=f"Step {step} of {steps:,}", fold=not harmless))
     batch_text.show(shown, rows, words, console)
     if out:
-        console.print(f"\nwrote {out}", markup=False)
+        console.print()
+        console.print(f"wrote {out}")
     return shown

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pathlib
 
-from rich import console
 from rich import table
 
+from vlguard_jax import terminal
 from vlguard_jax.data import llava_mix
 
 
@@ -21,12 +21,12 @@ def draw(mix: str, out: str, images: str, count: int, seed: int, any_size: bool)
     for folder, needed in drawn.by_folder.items():
         shown.add_row(folder, f"{needed:,}")
     shown.add_row("all", f"{drawn.pictures:,}", end_section=True)
-    console.Console().print(shown)
+    terminal.console().print(shown)
     meanings = ("the conversations, a source of their own", "their ids, for include_ids of the whole file", "the pictures to fetch")
     for path, meaning in zip(drawn.files, (*meanings, "those that are not there yet"), strict=False):
-        print(f"{path}: {meaning}")
+        terminal.say(f"{path}: {meaning}")
     if drawn.absent is not None:
-        print(f"{drawn.pictures - drawn.absent:,} of {drawn.pictures:,} pictures are in {images}, {drawn.absent:,} are missing.")
+        terminal.say(f"{drawn.pictures - drawn.absent:,} of {drawn.pictures:,} pictures are in {images}, {drawn.absent:,} are missing.")
 
 
 def clean(mix: str, cleaned: str, out: str, any_size: bool) -> None:
@@ -36,4 +36,4 @@ def clean(mix: str, cleaned: str, out: str, any_size: bool) -> None:
       UserError: as there.
     """
     count = llava_mix.removed(pathlib.Path(mix), pathlib.Path(cleaned), pathlib.Path(out), any_size)
-    print(f"{out}: the ids of {count:,} conversations of {mix} that {cleaned} leaves out, for exclude_ids of the whole file")
+    terminal.say(f"{out}: the ids of {count:,} conversations of {mix} that {cleaned} leaves out, for exclude_ids of the whole file")

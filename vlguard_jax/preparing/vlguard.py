@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pathlib
 
-from rich import console
 from rich import table
 
+from vlguard_jax import terminal
 from vlguard_jax.data import vlguard_folder
 
 
@@ -22,10 +22,10 @@ def run(metadata: str, out: str, images: str, stand_in: bool) -> None:
     for split in prepared.splits:
         numbers = (split.unsafe, split.safe, split.unsafe + split.safe, split.pairs, split.pictures)
         shown.add_row(split.name, *(f"{n:,}" for n in numbers))
-    console.Console().print(shown)
-    print(f"As ArrayRecord in {prepared.records}, for the source format tfds.")
+    terminal.console().print(shown)
+    terminal.say(f"As ArrayRecord in {prepared.records}, for the source format tfds.")
     if prepared.was_ready:
-        print("Everything was there already: nothing was written.")
+        terminal.say("Everything was there already: nothing was written.")
     if stand_in:
-        print("Results made with these pictures are marked stand_in and say nothing about real pictures.")
-        print(f"For those: {vlguard_folder.ACCESS}.")
+        terminal.say("Results made with these pictures are marked stand_in and say nothing about real pictures.")
+        terminal.say(f"For those: {vlguard_folder.ACCESS}.")

@@ -29,6 +29,7 @@ def main(positional: list[str]) -> int:
     """Run all arms."""
     if positional or flags.FLAGS.config is not None:
         raise errors.UserError("the quickstart takes --workdir, --seed and --items only; see --help")
+    from vlguard_jax import terminal
     from vlguard_jax.quickstart import story  # late: --help needs no jax
 
     started = time.monotonic()
@@ -37,7 +38,7 @@ def main(positional: list[str]) -> int:
     if not finished:
         print("stopped; start the same command again to go on")
         return errors.EXIT_RESTART
-    print(f"{flags.FLAGS.workdir}/report.html written after {time.monotonic() - started:.0f} s")
+    terminal.say(f"{flags.FLAGS.workdir}/report.html written after {time.monotonic() - started:.0f} s")
     return errors.EXIT_OK
 
 

@@ -8,9 +8,9 @@ import json
 from pathlib import Path
 from typing import Any
 
-from rich import console as rich_console
 from rich import table as rich_table
 
+from vlguard_jax import terminal
 from vlguard_jax.quickstart import arms
 from vlguard_jax.reporting import provenance
 from vlguard_jax.safety import results
@@ -19,7 +19,6 @@ from vlguard_jax.safety import statistics
 Row = dict[str, Any]
 REPAIRED = ("posthoc", "mixed", "posthoc_lora")
 JUDGE = "keyword_vlguard_v1"
-FILE_WIDTH = 160  # characters in a line where the output is no terminal
 
 
 @dataclasses.dataclass(frozen=True)
@@ -141,8 +140,7 @@ def show(claims: Sequence[Claim]) -> None:
         printed.add_column(heading, justify="right" if heading in ("%", "95 % interval", "n") else "left", overflow="fold")
     for line in texts.lines:
         printed.add_row(*line)
-    console = rich_console.Console()
-    (console if console.is_terminal else rich_console.Console(width=FILE_WIDTH)).print(printed)
+    terminal.console().print(printed)
 
 
 def read(workdir: Path) -> list[Claim]:

@@ -22,7 +22,7 @@ INDENT = 5
 def show(step: batch_rows.Step, rows: int, tokenizer: tokenizer_lib.Tokenizer, console: rich_console.Console) -> None:
     """Print the first `rows` rows of a step, 0 for all, with a legend and the totals. Long parts are folded."""
     rows = min(rows or len(step.rows), len(step.rows))
-    console.print(*totals(step), sep="\n", markup=False)
+    console.print(*totals(step), sep="\n")
     console.print(_legend(console))
     for row in step.rows[:rows]:
         console.print()
@@ -132,7 +132,7 @@ def _bar(row: batch_rows.Row, row_len: int, width: int) -> text.Text:
 
 def _more(console: rich_console.Console, count: int, what: str) -> None:
     if count > 0:
-        console.print(f"\u2026 {count:,} {what}", style="italic", markup=False)
+        console.print(f"\u2026 {count:,} {what}", style="italic")
 
 
 def _of(n: int, what: str) -> str:

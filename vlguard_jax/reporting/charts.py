@@ -15,6 +15,7 @@ LETTER = 7.6  # width of a letter of a label, in pixels: an upper bound at 14 px
 HEIGHT = 18  # of a line of text
 SIZES = ((760, 470), (350, 400))  # wide, narrow: width and height in pixels
 STYLES = 7  # colours, markers and dashes before they repeat
+LEAST, MOST = 1e-30, 1e30  # values that are drawn
 POINTS = 400  # of a curve; more would not be seen
 
 
@@ -192,9 +193,9 @@ Series = Sequence[tuple[float, float]]  # (update, loss)
 def curves(series: Sequence[Series], styles: Sequence[int], size: tuple[int, int]) -> Curves | None:
     """Lay out loss curves, losses on a logarithmic axis where they span more than a factor of ten; None without a finite value.
 
-    Values that are not finite, and zeros on the logarithmic axis, are left out.
+    Values that are not finite, and those that no axis has room for, are left out.
     """
-    finite = [[(u, v) for u, v in one if math.isfinite(v) and v > 0] for one in series]
+    finite = [[(u, v) for u, v in one if LEAST < v < MOST] for one in series]
     if not any(finite):
         return None
     losses, last = [v for one in finite for _, v in one], max(u for one in finite for u, _ in one)

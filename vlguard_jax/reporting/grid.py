@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 import dataclasses
 
+from vlguard_jax import escape
 from vlguard_jax.reporting import runs
+from vlguard_jax.reporting import tables
 from vlguard_jax.safety import asked as asked_lib
 
 Row = runs.Row
@@ -239,36 +241,20 @@ def _text(row: Row | None, column: Column) -> str:
 def markdown(grid: Grid) -> str:
     """The grid as a Markdown table; intervals in brackets."""
     headings, lines = texts(grid)
-    body = [headings, ["---", *["---:"] * len(grid.columns)], *lines]
-    return "".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |\n" for line in body) + f"\n{CAPTION}\n"
+    return f"{tables.markdown_table(headings, lines, right=True)}\n{CAPTION}\n"
 
 
 CAPTION = "Percent, with 95 % intervals (Wilson) in brackets; ↓ lower is better, ↑ higher is better."
-LATEX = {
-    **{c: f"\\{c}" for c in "&%$#_{}"},
-    "\\": r"\textbackslash{}",
-    "~": r"\textasciitilde{}",
-    "^": r"\textasciicircum{}",
-    "↓": r"$\downarrow$",
-    "↑": r"$\uparrow$",
-    "<": r"$<$",
-    ">": r"$>$",
-}
-
-
-def latex_text(text: str) -> str:
-    """Plain text with LaTeX's special characters escaped."""
-    return "".join(LATEX.get(c, c) for c in text)
 
 
 def latex(grid: Grid) -> str:
     """The grid as a LaTeX table (package booktabs), groups above their columns, intervals in small below the rates."""
     spans, first = [], 2
     for group, width in grid.groups:
-        title = latex_text(f"{group.title} {ARROWS[group.direction]}".strip())
+        title = escape.latex(f"{group.title} {ARROWS[group.direction]}".strip())
         spans.append((rf"\multicolumn{{{width}}}{{c}}{{{title}}}", rf"\cmidrule(lr){{{first}-{first + width - 1}}}"))
         first += width
-    names = [latex_text(grid.heading(c) + (f" (n = {c.n})" if c.n else "")) for c in grid.columns]
+    names = [escape.latex(grid.heading(c) + (f" (n = {c.n})" if c.n else "")) for c in grid.columns]
     lines = [
         r"\begin{tabular}{l" + "r" * len(grid.columns) + "}",
         r"\toprule",
@@ -278,12 +264,13 @@ def latex(grid: Grid) -> str:
         r"\midrule",
     ]
     for line in grid.lines:
-        lines.append(" & ".join([latex_text(line.label), *(_latex(r, c) for r, c in zip(line.cells, grid.columns, strict=True))]) + r" \\")
-    return "\n".join([*lines, r"\bottomrule", r"\end{tabular}", f"% {latex_text(CAPTION)}", ""])
+        cells = (_latex(row, column) for row, column in zip(line.cells, grid.columns, strict=True))
+        lines.append(" & ".join([escape.latex(line.label), *cells]) + r" \\")
+    return "\n".join([*lines, r"\bottomrule", r"\end{tabular}", f"% {escape.latex(CAPTION)}", ""])
 
 
 def _latex(row: Row | None, column: Column) -> str:
     if row is None:
         return "--"
-    small = latex_text(_text(row, column).split(" ", 1)[1])
+    small = escape.latex(_text(row, column).split(" ", 1)[1]).removeprefix("{}")  # the rate stands before it
     return rf"{percent(row['rate'])} {{\scriptsize {small}}}"

@@ -163,9 +163,9 @@ def show(report: Report, console: rich_console.Console) -> None:
     for s in report.sources:
         if s.left_out and s.name != TOTAL:
             reasons = ", ".join(f"{count:,} {text}" for text, count in s.left_out.items())
-            console.print(f"{s.name}: left out {sum(s.left_out.values()):,}: {reasons}", markup=False)
+            console.print(f"{s.name}: left out {sum(s.left_out.values()):,}: {reasons}")
     for note in (*report.notes, *[STAND_IN] * report.stand_in):
-        console.print(note, markup=False)
+        console.print(note)
 
 
 def show_plan(made: Plan, console: rich_console.Console) -> None:
@@ -177,9 +177,9 @@ def show_plan(made: Plan, console: rich_console.Console) -> None:
         shown.add_row(*(f"{n:,}" for n in (s.steps, s.rows, s.row_len, s.rows * s.row_len, s.pictures)))
     console.print(shown)
     at_once = f", {made.rows} rows at a time" if made.rows else ""
-    console.print(f"{_count(made.steps_per_epoch, 'step')} an epoch, {_count(made.steps, 'step')} in all{at_once}", highlight=False)
+    console.print(f"{_count(made.steps_per_epoch, 'step')} an epoch, {_count(made.steps, 'step')} in all{at_once}")
     for note in made.notes:
-        console.print(note, markup=False)
+        console.print(note)
 
 
 _ROWS: dict[str, Callable[[Source], str]] = {

@@ -8,10 +8,12 @@ import datetime
 import json
 from pathlib import Path
 from pathlib import PurePath
+import shlex
 import sys
 from typing import Any
 
 from vlguard_jax import config as settings_lib
+from vlguard_jax import escape
 from vlguard_jax import workdir as workdir_lib
 from vlguard_jax.reporting import grid as grid_lib
 from vlguard_jax.reporting import runs
@@ -196,4 +198,4 @@ def command() -> str:
     """The command line of this process as a user would type it."""
     spec = getattr(sys.modules["__main__"], "__spec__", None)
     name = f"python -m {spec.name.removesuffix('.__main__')}" if spec else PurePath(sys.argv[0]).name
-    return " ".join([name, *sys.argv[1:]])
+    return escape.line(" ".join([name, *map(shlex.quote, sys.argv[1:])]))

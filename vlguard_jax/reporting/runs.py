@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 import dataclasses
 import os
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Annotated, Any, NotRequired, TypedDict, TypeVar
 
 from vlguard_jax import config as settings_lib
 from vlguard_jax import errors
 from vlguard_jax import files as files_lib
+from vlguard_jax import ranges
+from vlguard_jax import typed
 from vlguard_jax import workdir as workdir_lib
 from vlguard_jax.safety import asked as asked_lib
 from vlguard_jax.safety import results
@@ -23,6 +25,14 @@ TEXT_ONLY = "text"
 
 C = TypeVar("C", settings_lib.TrainConfig, settings_lib.EvalConfig)
 L = TypeVar("L", results.GenerationLine, results.VerdictLine)
+
+
+class MetricsLine(TypedDict):
+    """What the report needs of a line of metrics.jsonl; a loss may be NaN or infinite where an update was skipped."""
+
+    step: Annotated[int, ranges.Range(1, 1 << 40)]
+    loss: typed.Number | typed.NotFinite
+    step_seconds: NotRequired[Annotated[float, ranges.Range(0, 1e9)]]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -139,11 +149,16 @@ def _resolve(path: Path, values: dict[str, Any], kind: type[C]) -> C:
 
 def _metrics(path: Path) -> tuple[dict[str, float], ...]:
     lines = files_lib.read_bytes(path).split(b"\n")[:-1]  # what follows the last line end was cut short
-    try:
-        found = [{str(k): float(v) for k, v in files_lib.parse_json(line, str(path)).items()} for line in lines]
-        assert all({"step", "loss"} <= line.keys() for line in found)
-    except (errors.UserError, ValueError, TypeError, AttributeError, AssertionError) as e:
-        raise errors.UserError(f"{path}: a line is not a metrics line of train; restore the file or leave its folder out") from e
+    found = []
+    for number, line in enumerate(lines, 1):
+        where, way = f"{path}:{number}", "not a metrics line of train: restore the file or leave its folder out"
+        try:
+            values = files_lib.parse_json(line, where)
+        except errors.UserError as e:
+            raise errors.UserError(f"{e}; {way}") from e
+        typed.check(Mapping[str, typed.Number | typed.NotFinite], values, where, way)
+        typed.check(MetricsLine, values, where, way)
+        found.append({name: float(value) for name, value in values.items()})
     return tuple(found)
 
 

@@ -11,9 +11,10 @@ import datetime
 import json
 from typing import Any
 
-from rich import console as rich_console
 from rich import table as rich_table
 
+from vlguard_jax import escape
+from vlguard_jax import terminal
 from vlguard_jax.reporting import charts
 from vlguard_jax.reporting import grid as grid_lib
 from vlguard_jax.reporting import provenance
@@ -198,15 +199,13 @@ def markdown(found: Row) -> str:
     """All tables for a document."""
     text = f"{result(found)} Seeds: {', '.join(map(str, found['seeds']))}. {CAPTION}\n"
     for title, headings, lines in sections(found):
-        body = [headings, ["---", *["---:"] * (len(headings) - 1)], *lines]
-        text += f"\n### {title}\n\n" + "".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |\n" for line in body)
-    return text + "".join(f"\n- {line}" for line in trained_texts(found)) + "\n"
+        text += f"\n### {title}\n\n{tables.markdown_table(headings, lines, right=True)}"
+    return text + "".join(f"\n- {escape.markdown(line)}" for line in trained_texts(found)) + "\n"
 
 
 def show(found: Row) -> None:
-    """Print all tables as wide as the terminal, or `tables.FILE_WIDTH` into a file or pipe."""
-    console = rich_console.Console()
-    console = console if console.is_terminal else rich_console.Console(width=tables.FILE_WIDTH)
+    """Print all tables as wide as the terminal, or as `terminal.console` into a file or pipe."""
+    console = terminal.console()
     for title, headings, lines in sections(found):
         printed = rich_table.Table(title=title)
         for heading in headings:
@@ -215,4 +214,4 @@ def show(found: Row) -> None:
             printed.add_row(*line)
         console.print(printed)
     for line in (CAPTION, *trained_texts(found), result(found)):
-        console.print(line, highlight=False, markup=False)
+        console.print(line)

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from rich import console as rich_console
 from rich import table as rich_table
 
+from vlguard_jax import escape
+from vlguard_jax import terminal
+
 Row = dict[str, Any]
-FILE_WIDTH = 200  # characters in a line where the output is no terminal
 MISSING = "-"
 
 
@@ -109,31 +110,35 @@ def notes(rows: Sequence[Row]) -> list[str]:
     return found
 
 
-def terminal(rows: Sequence[Row], title: str = "") -> rich_table.Table:
+def table(rows: Sequence[Row], title: str = "") -> rich_table.Table:
     """A table for rich; `notes` belong below it."""
     headings, lines = cells(rows)
-    table = rich_table.Table(title=title or None)
+    made = rich_table.Table(title=title or None)
     for heading in headings:
         number = heading in ("n", "%", "95 % interval", "invalid", "cut", "paper %")
-        table.add_column(heading, justify="right" if number else "left", overflow="fold")
+        made.add_column(heading, justify="right" if number else "left", overflow="fold")
     for line in lines:
-        table.add_row(*line)
-    return table
+        made.add_row(*line)
+    return made
 
 
 def show(rows: Sequence[Row], title: str = "") -> None:
-    """Print the table and its notes as wide as the terminal, or `FILE_WIDTH` into a file or pipe."""
-    console = rich_console.Console()
-    if not console.is_terminal:
-        console = rich_console.Console(width=FILE_WIDTH)
-    console.print(terminal(rows, title))
+    """Print the table and its notes as wide as the terminal, or as `terminal.console` into a file or pipe."""
+    console = terminal.console()
+    console.print(table(rows, title))
     for note in notes(rows):
-        console.print(note, highlight=False, markup=False)
+        console.print(note)
 
 
 def markdown(rows: Sequence[Row]) -> str:
     """The same as a Markdown table with its notes as a list."""
     headings, lines = cells(rows)
-    texts = [headings, ["---"] * len(headings), *lines]
-    body = "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in texts)
-    return body + "\n\n" + "\n".join(f"- {note}" for note in notes(rows)) + "\n"
+    return markdown_table(headings, lines) + "\n" + "\n".join(f"- {escape.markdown(note)}" for note in notes(rows)) + "\n"
+
+
+def markdown_table(headings: Sequence[str], lines: Sequence[Sequence[str]], *, right: bool = False) -> str:
+    """Texts as a table in Markdown; `right`: all columns but the first are set to the right."""
+    body = "".join("| " + " | ".join(map(escape.markdown, line)) + " |\n" for line in (headings, *lines))
+    head, _, rest = body.partition("\n")
+    rule = ["---", *["---:" if right else "---"] * (len(headings) - 1)]
+    return f"{head}\n| {' | '.join(rule)} |\n{rest}"

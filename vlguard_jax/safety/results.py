@@ -8,35 +8,33 @@ import hashlib
 import json
 import os
 import pathlib
-from typing import Any, Generic, TypeVar
+from typing import Annotated, Any, Generic, NotRequired, TypedDict, TypeVar
 
 from vlguard_jax import errors
 from vlguard_jax import files
 from vlguard_jax import limits
 from vlguard_jax import machine
+from vlguard_jax import ranges
+from vlguard_jax import typed
 from vlguard_jax.safety.judges import judge as judge_lib
 
 SCHEMA = 2
 GENERATIONS = "generations.jsonl"
 VERDICTS = "verdicts.jsonl"
 SUMMARY = "summary.json"
-NEEDED = (
-    *("model", "weights_sha256", "seed", "benchmark", "preset", "template", "preprocessing", "image_mode", "decode"),
-    *("subset", "metric", "judge", "judge_version", "judge_prompt_sha256", "n", "count", "rate", "ci_low", "ci_high", "first_n"),
-    *("questions_sha256", "pictures_sha256", "n_cut"),
-)  # what a row of summary.json has at least
+ROUNDING = 1e-9  # between a rate and its interval
 
 
 @dataclasses.dataclass(frozen=True)
 class Decode:
     """How an answer was decoded. `dtype` is the number format of computation."""
 
-    max_new: int
-    min_new: int
-    sampling: str
-    dtype: str
-    matmul_precision: str
-    seed: int
+    max_new: typed.Count
+    min_new: typed.Count
+    sampling: typed.Name
+    dtype: typed.Name
+    matmul_precision: typed.Name
+    seed: typed.Seed
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,46 +47,46 @@ class GenerationLine:
     `question_sha256` of the question's alone, without template and picture tag but with its suffix.
     """
 
-    key: str
-    benchmark: str
-    subset: str
-    item_id: str
-    image: str | None
-    image_sha256: str
-    image_mode: str
+    key: typed.Name
+    benchmark: typed.Name
+    subset: typed.Name
+    item_id: typed.Name
+    image: typed.Name | None
+    image_sha256: typed.Name
+    image_mode: typed.Name
     stand_in: bool
-    preprocessing: str
-    template: str
-    preset: str
-    category: str | None
-    subcategory: str | None
-    prompt_sha256: str
-    question_sha256: str
-    n_prompt_tokens: int
+    preprocessing: typed.Name
+    template: typed.Name
+    preset: typed.Name
+    category: typed.Name | None
+    subcategory: typed.Name | None
+    prompt_sha256: typed.Name
+    question_sha256: typed.Name
+    n_prompt_tokens: typed.Count
     response: str
     withheld: bool
-    finish_reason: str
-    n_new_tokens: int
-    model: str
-    weights_sha256: str
+    finish_reason: typed.Name
+    n_new_tokens: typed.Count
+    model: typed.Name
+    weights_sha256: typed.Name
     decode: Decode
-    versions: Mapping[str, str]
-    run_id: str
-    time: str
+    versions: Mapping[str, typed.Name]
+    run_id: typed.Name
+    time: typed.Time
 
 
 @dataclasses.dataclass(frozen=True)
 class VerdictLine:
     """What one judge says about one answer. `label`, `score` and `raw`: see judges/judge.py."""
 
-    key: str
-    judge: str
-    judge_version: str
-    judge_prompt_sha256: str
-    label: str
-    score: float | None
+    key: typed.Name
+    judge: typed.Name
+    judge_version: typed.Name
+    judge_prompt_sha256: typed.Name
+    label: typed.Name
+    score: typed.Number | None
     raw: str
-    time: str
+    time: typed.Time
 
     @property
     def rule(self) -> tuple[str, str, str]:
@@ -99,6 +97,70 @@ class VerdictLine:
     def verdict(self) -> judge_lib.Verdict:
         """What the judge said."""
         return judge_lib.Verdict(self.label, self.score, self.raw)
+
+
+class Rates(TypedDict):
+    """A rate: `count` of `n`, and its 95 % interval."""
+
+    n: Annotated[int, ranges.Range(1, 1 << 53)]
+    count: typed.Count
+    rate: typed.Fraction
+    ci_low: typed.Fraction
+    ci_high: typed.Fraction
+
+
+class CategoryRates(Rates):
+    """The rate of a category, or of a part of one."""
+
+    category: typed.Name
+    subcategory: typed.Name | None
+
+
+class Difference(TypedDict):
+    """The paired difference from a baseline, as rates."""
+
+    diff: Annotated[float, ranges.Range(-1, 1)]
+    ci: tuple[Annotated[float, ranges.Range(-1, 1)], Annotated[float, ranges.Range(-1, 1)]]
+    p: typed.Fraction
+    template: NotRequired[typed.Name]
+
+
+class Paper(TypedDict):
+    """What `paper.Comparison` says."""
+
+    percent: Annotated[float, ranges.Range(0, 100)]
+    p: typed.Fraction | None
+    reproduced: bool | None
+    note: typed.Name
+
+
+class Row(Rates):
+    """What a row of summary.json has at least, and the types of what it may have."""
+
+    model: typed.Name
+    weights_sha256: typed.Name
+    seed: typed.Seed
+    benchmark: typed.Name
+    preset: typed.Name
+    template: typed.Name
+    preprocessing: typed.Name
+    image_mode: typed.Name
+    decode: Decode
+    subset: typed.Name
+    metric: typed.Name
+    judge: typed.Name
+    judge_version: typed.Name
+    judge_prompt_sha256: typed.Name
+    questions_sha256: typed.Name
+    pictures_sha256: typed.Name
+    n_cut: typed.Count
+    first_n: typed.Count | None
+    n_invalid: NotRequired[typed.Count]
+    n_too_long: NotRequired[typed.Count]
+    stand_in: NotRequired[bool]
+    by_category: NotRequired[list[CategoryRates]]
+    vs_baseline: NotRequired[Difference | None]
+    paper: NotRequired[Paper | None]
 
 
 def rule(judge: judge_lib.Judge) -> tuple[str, str, str]:
@@ -139,21 +201,33 @@ def read_summary(path: pathlib.Path) -> list[dict[str, Any]]:
     """The rows of a summary.json.
 
     Raises:
-      UserError: it cannot be read, is of another schema, or a row lacks a field of NEEDED.
+      UserError: it cannot be read, is of another schema, or a row is not one (`Row`).
     """
     again = "run evaluate again with the same --workdir"
     try:
         rows = files.read_json(path)
-        missing = [name for row in rows for name in NEEDED if name not in row]
-        other = [row["schema"] for row in rows if row.get("schema", SCHEMA) != SCHEMA]
-    except (errors.UserError, TypeError, AttributeError) as e:
+    except errors.UserError as e:
         raise errors.UserError(f"{path}: not a list of result rows ({e}); {again}") from e
-    if other:
-        raise errors.UserError(f"{path}: schema {other[0]}, this program reads and writes {SCHEMA}; evaluate again in another --workdir")
-    if missing or not rows:
-        what = f"a row has no field {missing[0]!r}" if missing else "no rows"
-        raise errors.UserError(f"{path}: {what}; {again}")
+    if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
+        raise errors.UserError(f"{path}: not a list of result rows; {again}")
+    if not rows:
+        raise errors.UserError(f"{path}: no rows; {again}")
+    for i, row in enumerate(rows):
+        if (schema := row.get("schema", SCHEMA)) != SCHEMA:
+            ours = f"this program reads and writes {SCHEMA}; evaluate again in another --workdir"
+            raise errors.UserError(f"{path}: schema {errors.short(schema)}, {ours}")
+        typed.check(Row, row, f"{path}: row {i + 1}", again)
+        for rates in (row, *row.get("by_category", ())):
+            _check_rates(rates, f"{path}: row {i + 1}", again)
     return rows
+
+
+def _check_rates(rates: Mapping[str, Any], where: str, way: str) -> None:
+    """Raise UserError where a rate is not that of its own counts, or lies outside its interval."""
+    low, rate, high = (rates[name] for name in ("ci_low", "rate", "ci_high"))
+    if abs(rate - rates["count"] / rates["n"]) > ROUNDING or not low - ROUNDING <= rate <= high + ROUNDING:
+        told = f"rate {rate:g} of {rates['count']} in {rates['n']}, interval {low:g} to {high:g}"
+        raise errors.UserError(f"{where}: the numbers do not fit each other ({told}); {way}")
 
 
 class Lines(Generic[L]):
@@ -176,10 +250,7 @@ class Lines(Generic[L]):
     def _read(self) -> list[L]:
         if not self.path.exists():
             return []
-        try:
-            data = files.read_bytes(self.path, limits.RESULT_BYTES)
-        except OSError as e:
-            raise errors.UserError(f"{self.path}: cannot be read: {e.strerror}") from e
+        data = files.read_bytes(self.path, limits.RESULT_BYTES)
         whole = data.rfind(b"\n") + 1
         if whole < len(data) and self._repair:
             os.truncate(self.path, whole)
@@ -187,20 +258,18 @@ class Lines(Generic[L]):
         return [self._parse(line, number) for number, line in enumerate(data[:whole].split(b"\n")[:-1], 1)]
 
     def _parse(self, line: bytes, number: int) -> L:
-        where = f"{self.path}:{number}"
+        where, way = f"{self.path}:{number}", "restore the file or delete this line"
         try:
             values = files.parse_json(line, where)
-            schema = values.pop("schema")
         except errors.UserError as e:
-            raise errors.UserError(f"{e}; not a result line: restore the file or delete this line") from e
-        except (AttributeError, KeyError, TypeError) as e:
-            raise errors.UserError(f"{where}: not a result line; restore the file or delete this line") from e
-        if schema != SCHEMA:
-            raise errors.UserError(f"{where}: schema {schema}, this program reads and writes {SCHEMA}; choose another --workdir")
-        fields = {f.name for f in dataclasses.fields(self._kind)}
-        if values.keys() != fields:
-            wrong = sorted(values.keys() ^ fields)[0]
-            raise errors.UserError(f"{where}: the field {wrong!r} is {'missing' if wrong in fields else 'unknown'}")
+            raise errors.UserError(f"{e}; not a result line: {way}") from e
+        if not isinstance(values, dict) or "schema" not in values:
+            raise errors.UserError(f"{where}: not a result line; {way}")
+        if (schema := values.pop("schema")) != SCHEMA:
+            raise errors.UserError(
+                f"{where}: schema {errors.short(schema)}, this program reads and writes {SCHEMA}; choose another --workdir"
+            )
+        typed.check(self._kind, values, where, way)
         if self._kind is GenerationLine:
             values["decode"] = Decode(**values["decode"])
         return self._kind(**values)

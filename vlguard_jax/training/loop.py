@@ -8,6 +8,7 @@ import dataclasses
 import functools
 import logging
 from pathlib import Path
+import shlex
 import time
 from types import TracebackType
 from typing import Any
@@ -20,7 +21,9 @@ from rich import progress
 
 from vlguard_jax import config
 from vlguard_jax import errors
+from vlguard_jax import escape
 from vlguard_jax import stopping
+from vlguard_jax import terminal
 from vlguard_jax import types
 from vlguard_jax import workdir as workdir_lib
 from vlguard_jax.checkpoints import checkpoint as checkpoint_lib
@@ -85,7 +88,7 @@ def train(settings: config.TrainConfig, workdir: str | Path) -> Result:
 def _train(settings: config.TrainConfig, workdir: Path) -> Result:
     """The rest of `train`. Nothing is written before the input has proved good."""
     main = jax.process_index() == 0
-    console = rich_console.Console(quiet=not main, soft_wrap=True, highlight=False)
+    console = terminal.console(quiet=not main, soft_wrap=True)
     # 2. Model and data; every step of the run is looked at before anything is computed.
     with processes.together(), _reading_bar(console) as progress_of:
         workdir_lib.check(workdir, settings, free=FREE_SETTINGS)
@@ -134,8 +137,8 @@ def _train(settings: config.TrainConfig, workdir: Path) -> Result:
 def _say(console: rich_console.Console, *lines: str) -> None:
     """On the terminal of process 0, and in the log of every process."""
     for line in lines:
-        console.print(line, markup=False)
-        logging.getLogger(__name__).info(line)
+        console.print(line)
+        logging.getLogger(__name__).info(escape.line(line))
 
 
 def _introduction(settings: config.TrainConfig, start: checkpoint_lib.Checkpoint, data: setup.Data) -> list[str]:
@@ -383,5 +386,6 @@ def _export(
     writers = {"llava": save.save_llava, "hf": save.save_hf, "peft": save.save_peft}
     writers[kind](tuned if kind == "peft" else lora.merge(tuned), path, dtype, overwrite=True)
     merged = ", adapters merged" if tuned.lora and kind != "peft" else ""
-    _say(console, f"wrote {path} ({kind} layout{merged}); measure it: python -m vlguard_jax.evaluate --config.model.path={path} ...")
+    measure = f"python -m vlguard_jax.evaluate --config.model.path={shlex.quote(str(path))} ..."
+    _say(console, f"wrote {path} ({kind} layout{merged}); measure it: {measure}")
     return path

@@ -10,11 +10,12 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from rich import console as rich_console
 from rich import progress
 from rich import table
 
+from vlguard_jax import errors
 from vlguard_jax import files
+from vlguard_jax import terminal
 from vlguard_jax.training import losses
 
 METRICS_FILE = "metrics.jsonl"
@@ -30,8 +31,8 @@ def cut_back(path: Path, step: int) -> int:
     kept: list[bytes] = []
     for line in lines:
         try:
-            keep = json.loads(line)["step"] <= step
-        except (ValueError, KeyError, TypeError):
+            keep = files.parse_json(line, str(path))["step"] <= step
+        except (errors.UserError, KeyError, TypeError):
             keep = False
         if keep:
             kept.append(line)
@@ -79,7 +80,7 @@ class Writer:
             progress.TimeElapsedColumn(table_column=one_line),
             progress.TimeRemainingColumn(table_column=one_line),
         )
-        self._bar = progress.Progress(*columns, console=rich_console.Console(), disable=not self._active, refresh_per_second=2)
+        self._bar = progress.Progress(*columns, console=terminal.console(), disable=not self._active, refresh_per_second=2)
         self._task = self._bar.add_task("training", total=self._total, completed=self._start, note="")
         self._stack.enter_context(self._bar)
         return self
@@ -91,7 +92,7 @@ class Writer:
         """One line in this process's log, and on the terminal, above the bar, where the writer is active."""
         logging.getLogger(__name__).info(text)
         if self._active:
-            self._bar.console.print(text, highlight=False, markup=False, soft_wrap=True)
+            self._bar.console.print(text, soft_wrap=True)
 
     def write(self, step: int, values: Mapping[str, float]) -> None:
         """Store the metrics of update `step` (from 1) and advance the bar."""
