@@ -8,6 +8,7 @@ import hashlib
 import json
 import os
 import pathlib
+import typing
 from typing import Annotated, Any, Generic, NotRequired, TypedDict, TypeVar
 
 from vlguard_jax import errors
@@ -161,6 +162,9 @@ class Row(Rates):
     by_category: NotRequired[list[CategoryRates]]
     vs_baseline: NotRequired[Difference | None]
     paper: NotRequired[Paper | None]
+
+
+NEEDED = tuple(name for name, hint in typing.get_type_hints(Row, include_extras=True).items() if typing.get_origin(hint) is not NotRequired)
 
 
 def rule(judge: judge_lib.Judge) -> tuple[str, str, str]:
