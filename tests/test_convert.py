@@ -5,6 +5,8 @@ from __future__ import annotations
 import pathlib
 import subprocess
 import sys
+import types
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,6 +14,8 @@ import pytest
 from tests import source
 from tests.checkpoints import made
 from tests.checkpoints import tiny
+from vlguard_jax import convert
+from vlguard_jax import errors
 from vlguard_jax.checkpoints import load
 from vlguard_jax.checkpoints import lora
 from vlguard_jax.checkpoints import save
@@ -69,3 +73,21 @@ def test_inspect(adapter: pathlib.Path) -> None:
 def test_mistakes(args: list[str], message: str) -> None:
     done = run(*args)
     assert done.returncode == 2 and done.stderr.startswith(message) and done.stderr.count("\n") == 1
+
+
+def test_what_another_process_wrote_meanwhile_is_not_overwritten(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also with --overwrite, which speaks of what was there when the command began."""
+    save.save_llava(made.model(), tmp_path / "src")
+    read = load.load
+
+    def slow(*args: Any, **given: Any) -> Any:
+        save.save_hf(made.model(), tmp_path / "dst", overwrite=True)
+        return read(*args, **given)
+
+    for name, value in (("_OVERWRITE", True), ("_BASE", ""), ("_TOWER", ""), ("_PROJECTOR", ""), ("_DTYPE", "keep")):
+        monkeypatch.setattr(convert, name, types.SimpleNamespace(value=value))
+    monkeypatch.setattr(load, "load", slow)
+    for _ in range(2):  # nothing was there; something was
+        with pytest.raises(errors.UserError, match="dst: another process has written it meanwhile; what it wrote stays"):
+            convert._convert(str(tmp_path / "src"), str(tmp_path / "dst"), "llava")
+        assert read(tmp_path / "dst").layout == "llava-hf"

@@ -15,6 +15,7 @@ from absl import flags
 
 from vlguard_jax import cli
 from vlguard_jax import errors
+from vlguard_jax import folders
 
 LAYOUTS = ("orbax", "llava", "hf", "peft")
 DTYPES = ("keep", "fp32", "fp16", "bf16")
@@ -58,12 +59,15 @@ def _convert(src: str, dst: str, to: str) -> None:
     if dst.startswith("~"):
         raise errors.UserError(f"--dst={dst}: there is no such user; for a folder of that name give ./{dst}")
     place.check_free(dst, _OVERWRITE.value, [src, _BASE.value, _TOWER.value, _PROJECTOR.value])  # before the long part
+    before = folders.identity(dst)
     model = load.load(src, base=_BASE.value, vision_tower=_TOWER.value, projector=_PROJECTOR.value)
     save.check(model, to)
     if "note" in model.extras:
         terminal.say(model.extras["note"])
     if to != "peft":
         model = lora.merge(model)
+    if folders.identity(dst) != before:
+        raise errors.UserError(f"{dst}: another process has written it meanwhile; what it wrote stays")
     writers = {"orbax": save.save_orbax, "llava": save.save_llava, "hf": save.save_hf, "peft": save.save_peft}
     writers[to](model, dst, tensors.FLOATS.get(_DTYPE.value), overwrite=_OVERWRITE.value)
     terminal.say(f"{dst}: written as {to}")

@@ -49,7 +49,7 @@ def new_folder(path: pathlib.Path, *, replace: bool = False) -> Iterator[pathlib
     """
     target = pathlib.Path(os.path.abspath(path))
     check_no_link(path)
-    before = _identity(target) if replace else None
+    before = identity(target) if replace else None
     made: list[pathlib.Path] = []
     new = target
     try:
@@ -92,7 +92,7 @@ def check_no_link(path: str | os.PathLike[str]) -> None:
         raise errors.UserError(f"{path} is a link to {os.readlink(target)}; name the folder itself, or remove the link")
 
 
-def _identity(path: pathlib.Path) -> tuple[int, int] | None:
+def identity(path: str | os.PathLike[str]) -> tuple[int, int] | None:
     """What tells a folder from another of its name; None where nothing is."""
     try:
         found = os.lstat(path)
@@ -107,7 +107,7 @@ def _replace(target: pathlib.Path, new: pathlib.Path, before: tuple[int, int]) -
     with contextlib.suppress(FileNotFoundError):
         target.rename(old)
     try:
-        if _identity(old) not in (before, None):
+        if identity(old) not in (before, None):
             raise errors.UserError(f"{target}: another process has written it meanwhile; what it wrote stays")
         take(new, target)
     except BaseException:
