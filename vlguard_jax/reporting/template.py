@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from vlguard_jax import escape
 from vlguard_jax.reporting import grid as grid_lib
 
 
@@ -16,8 +17,14 @@ def render(name: str, **values: Any) -> str:
         loader=jinja2.FileSystemLoader(Path(__file__).parent),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
+        finalize=_plain,
         trim_blocks=True,
         lstrip_blocks=True,
     )
     environment.filters |= {"percent": grid_lib.percent}
     return environment.get_template(name).render(**values)
+
+
+def _plain(value: Any) -> Any:
+    """What a template shows; texts of the template itself, which may be markup, stay as they are."""
+    return escape.page(value) if type(value) is str else value
