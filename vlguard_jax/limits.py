@@ -10,6 +10,7 @@ JSON_BYTES = 1 << 26  # of a JSON file that is read whole; records of bigger one
 JSON_VALUES = 1 << 21  # values in one JSON document or record; each takes up to 250 bytes of memory
 JSON_DEPTH = 100  # lists and objects within each other; records have up to 5
 RECORD_BYTES = 1 << 24  # of one record, or of a line; the longest conversations have 1 MB
+RECORDS = 1 << 21  # in one file, which is split beyond; LLaVA's mixture has 665,000
 LAUNCH_BYTES = 1 << 20  # of a launch file
 RESULT_BYTES = 1 << 28  # of a file of result lines: an answer takes 2,000
 

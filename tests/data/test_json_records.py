@@ -154,3 +154,13 @@ def test_a_record_of_millions_of_values_is_not_built(tmp_path, name, text):
     (tmp_path / name).write_text(text % ('{"a": [' + "{}," * 3_000_000 + "1]}"))
     with pytest.raises(errors.UserError, match=rf"{name}: record 0: more than 2,097,152 values in one document"):
         json_records.read(tmp_path / name, keep)[0]
+
+
+@pytest.mark.parametrize(("name", "text"), [("f.json", "[{}, {}, {}%s]"), ("f.jsonl", "{}\n{}\n{}\n%s")])
+def test_a_file_of_too_many_records_ends_the_scan(tmp_path, monkeypatch, name, text):
+    monkeypatch.setattr(limits, "RECORDS", 3)
+    (tmp_path / name).write_text(text % "")
+    assert len(json_records.scan(tmp_path / name).offset) == 3
+    (tmp_path / name).write_text(text % (", {}, broken" if name == "f.json" else "{}\n"))
+    with pytest.raises(errors.UserError, match=rf"{name}: more than 3 records; split the file$"):
+        json_records.scan(tmp_path / name)

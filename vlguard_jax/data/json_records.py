@@ -9,6 +9,7 @@ import codecs
 from collections.abc import Callable, Iterator
 import dataclasses
 import functools
+import itertools
 import json
 import os
 import pathlib
@@ -101,7 +102,10 @@ def scan(path: str | pathlib.Path) -> Spans:
         if guess := files.looks_like(head):
             raise errors.UserError(f"{path}: {WANTED}; {guess}")
         file.seek(0)
-        found = list(_scan_lines(path, file) if _has_lines(path, head, file) else _ListScan(path, file).spans())
+        spans = _scan_lines(path, file) if _has_lines(path, head, file) else _ListScan(path, file).spans()
+        found = list(itertools.islice(spans, limits.RECORDS + 1))
+    if len(found) > limits.RECORDS:
+        raise errors.UserError(f"{path}: more than {limits.RECORDS:,} records; split the file")
     if not found:
         raise errors.UserError(f"{path}: {WANTED}, but holds none")
     offset, size = np.asarray(found, np.int64).T
