@@ -101,6 +101,7 @@ def settings(folder: Path) -> config.TrainConfig:
 
 def write_model(folder: Path) -> int:
     """A random LLaVA folder; returns the decoder's parameters."""
+    from benchmarks import vocabulary
     from vlguard_jax import trees
     from vlguard_jax.checkpoints import checkpoint as checkpoint_lib
     from vlguard_jax.checkpoints import layouts
@@ -129,6 +130,7 @@ def write_model(folder: Path) -> int:
     params = trees.unflatten({path: (0.02 * rng.standard_normal(shape)).astype(np.float32) for path, shape in shapes.items()})
     with tempfile.TemporaryDirectory() as tokenizer:
         quickstart_model.train_tokenizer(Path(tokenizer), [QUESTION + " " + " ".join(rng.permutation(WORDS)) for _ in range(200)])
+        vocabulary.fill(Path(tokenizer), VOCABULARY)
         sha256 = checkpoint_lib.fingerprint(params)
         save.save_llava(checkpoint_lib.Checkpoint(sizes, params, tokenizer_folder=Path(tokenizer), weights_sha256=sha256), folder)
     return sum(int(np.prod(shape)) for path, shape in shapes.items() if path.startswith("text."))

@@ -9,6 +9,7 @@ import tempfile
 
 import numpy as np
 
+from benchmarks import vocabulary
 from vlguard_jax import config
 from vlguard_jax import trees
 from vlguard_jax import types
@@ -91,6 +92,7 @@ def write_model(size: Size, folder: pathlib.Path, sentences: Sequence[str] = ())
     params = trees.unflatten(flat)
     with tempfile.TemporaryDirectory() as tokenizer:
         quickstart_model.train_tokenizer(pathlib.Path(tokenizer), list(sentences))
+        vocabulary.fill(pathlib.Path(tokenizer), size.model.text.vocab_size)
         made = checkpoint_lib.Checkpoint(size.model, params, tokenizer_folder=pathlib.Path(tokenizer), weights_sha256="0" * 64)
         save.save_hf(made, folder)
 

@@ -42,7 +42,7 @@ _STEPS = cli.define_number("steps", int, 3, Range(1, 10**6), "pairs of turns tha
 _CASES = flags.DEFINE_list("cases", list(CASES), f"of {', '.join(CASES)}")
 _LORA = flags.DEFINE_boolean("lora", False, "adapters of rank 128 in place of full fine-tuning")
 _BOUND = cli.define_number(
-    "loss_bound", float, None, Range(0, 1), "largest relative difference of a loss; default 1e-3 in fp32, 2e-2 in bf16"
+    "loss_bound", float, None, Range(-1, 1), "largest relative difference of a loss; default 1e-3 in fp32, 2e-2 in bf16"
 )
 _ROWS = cli.define_number("rows", int, 0, Range(0, 2**20), "config.run.rows of the packed case")
 _ROW_LEN = cli.define_number("row_len", int, 0, Range(0, 2**20), "config.data.max_row_len of the packed case; 0: the size's")

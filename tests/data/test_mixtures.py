@@ -67,7 +67,8 @@ def test_another_process_reads_the_same(tmp_path, tokenizer):
 
 def test_progress_reaches_the_end(tmp_path, tokenizer):
     seen = []
-    data = config.DataSettings(sources={"mine": llava(tmp_path, *plain(3))})
+    # A cache of its own: another test may have counted the same conversations.
+    data = config.DataSettings(sources={"mine": llava(tmp_path, *plain(3))}, cache=str(tmp_path / "cache"))
     mixtures.build(data, tokenizer, VICUNA, PATCHES, progress=lambda done, total: seen.append((done, total)))
     assert seen == [(3, 3)]
 
