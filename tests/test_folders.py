@@ -120,3 +120,19 @@ def test_programs_of_strangers_are_not_run(tmp_path: pathlib.Path) -> None:
     os.chown(tmp_path, 12345, -1) if os.geteuid() == 0 else pytest.skip("only root can give a folder away")
     with pytest.raises(errors.UserError, match="is another user's, and what is kept there is run; name a folder of your own"):
         folders.check_programs({"JAX_COMPILATION_CACHE_DIR": str(tmp_path)})
+
+
+def test_what_a_killed_writer_left_is_swept_and_nothing_else(tmp_path: pathlib.Path) -> None:
+    program = (
+        "import os, pathlib, sys\nfrom vlguard_jax import folders\n"
+        "with folders.scratch(pathlib.Path(sys.argv[1]), 'a') as new:\n    (new / 'half').write_text('x')\n    os._exit(9)\n"
+    )
+    assert subprocess.run([sys.executable, "-c", program, str(tmp_path)], cwd=source.ROOT).returncode == 9
+    (left,) = tmp_path.iterdir()
+    name = left.name.replace(".a.", ".b.")
+    (tmp_path / ".p.partial").mkdir()  # others' own
+    (tmp_path / f"x{name}").mkdir()
+    (tmp_path / name).symlink_to(tmp_path / ".p.partial", target_is_directory=True)
+    with folders.scratch(tmp_path, "live") as live:
+        folders.sweep(tmp_path)
+        assert sorted(path.name for path in tmp_path.iterdir()) == sorted([".p.partial", f"x{name}", name, live.name])

@@ -1,6 +1,7 @@
 """The one way out for whole folders: made beside under a name of one's own, then renamed. What was there is never lost to a failure.
 
-Nothing is deleted but what the same call has made, and, with `replace`, the folder that stood there when it began.
+Nothing is deleted but what the same call has made, what it left behind when it was killed, and, with `replace`, the folder that stood
+there when it began.
 """
 
 from __future__ import annotations
@@ -8,8 +9,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 import contextlib
 import errno
+import fcntl
 import os
 import pathlib
+import re
 import secrets
 import shutil
 import stat
@@ -20,6 +23,7 @@ from vlguard_jax import machine
 PROGRAMS = "JAX_COMPILATION_CACHE_DIR"
 ANOTHER, GROUP = "is another user's", "can be written to by its group"
 _LONGEST = 40  # characters of a folder's name that the temporary one shows
+_SCRATCH = re.compile(rf"\..{{1,{_LONGEST}}}\.[0-9a-f]{{16}}\.partial", re.DOTALL)
 
 
 @contextlib.contextmanager
@@ -27,10 +31,29 @@ def scratch(folder: pathlib.Path, name: str) -> Iterator[pathlib.Path]:
     """A new folder below `folder`, deleted at the end with what is left in it. name: shown in its own, which is unique."""
     new = folder / f".{name[:_LONGEST]}.{secrets.token_hex(8)}.partial"
     new.mkdir()  # fails if anything is there, a link too
+    descriptor = os.open(new, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
     try:
+        with contextlib.suppress(OSError):  # no locks on this file system: then `sweep` leaves it alone
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         yield new
     finally:
         shutil.rmtree(new, ignore_errors=True)
+        os.close(descriptor)
+
+
+def sweep(folder: pathlib.Path) -> None:
+    """Delete what `scratch` made in `folder` for a process that was killed; one that still lives holds its own locked."""
+    for entry in sorted(folder.iterdir()):
+        if not _SCRATCH.fullmatch(entry.name) or entry.is_symlink() or not entry.is_dir():
+            continue
+        descriptor = os.open(entry, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            shutil.rmtree(entry, ignore_errors=True)
+        except OSError:  # in use, or no locks here
+            continue
+        finally:
+            os.close(descriptor)
 
 
 @contextlib.contextmanager

@@ -19,6 +19,7 @@ from typing import Any
 
 from vlguard_jax import errors
 from vlguard_jax import files
+from vlguard_jax import folders
 
 CONFIG_FILE = "config.json"
 LOCK_FILE = ".vlguard_jax.lock"  # there while a process works in the folder
@@ -107,6 +108,7 @@ def hold(folder: Path) -> Iterator[None]:
     path = folder / LOCK_FILE
     try:
         with _locked(path, f"--workdir={folder}"):
+            folders.sweep(folder)
             yield
     finally:
         for above in made:

@@ -21,6 +21,7 @@ import skimage.data  # noqa: F401
 from tests.quickstart import stand
 from vlguard_jax import config
 from vlguard_jax import evaluate
+from vlguard_jax import workdir
 from vlguard_jax.checkpoints import save
 from vlguard_jax.checkpoints import store
 from vlguard_jax.quickstart import arms
@@ -98,7 +99,9 @@ def main() -> None:
         if not child:
             if moment:
                 arm_trap(moment)
-            sys.exit(0 if story.tell(Path(folder), SEED, arms=ARMS, sizes=stand.SMALL) else 1)
+            with workdir.hold(Path(folder)):
+                told = story.tell(Path(folder), SEED, arms=ARMS, sizes=stand.SMALL)
+            sys.exit(0 if told else 1)
         code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
         if code != (ENDS[moment.sent] if moment else 0):
             sys.exit(f"{moment or 'the last run'}: exit code {code}")

@@ -19,6 +19,7 @@ from tests.quickstart import stand
 from vlguard_jax import errors
 from vlguard_jax.quickstart import arms
 from vlguard_jax.quickstart import claims
+from vlguard_jax.quickstart import model
 from vlguard_jax.quickstart import story
 from vlguard_jax.quickstart import world
 
@@ -100,7 +101,8 @@ def test_a_folder_belongs_to_one_story(tmp_path: Path, monkeypatch: pytest.Monke
     def stop(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(world, "write", stop)
+    monkeypatch.setattr(world, "write", lambda folder, *_: folder.mkdir())  # the first result
+    monkeypatch.setattr(model, "write", stop)
     asked: dict[str, Any] = {"items": "test", "arms": arms.ARMS, "sizes": stand.SMALL}
     for _ in range(2):
         with pytest.raises(KeyboardInterrupt):

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from tests.training import stand
+from vlguard_jax import errors
 from vlguard_jax import trees
 from vlguard_jax.checkpoints import load
 from vlguard_jax.training import loop
@@ -93,11 +94,19 @@ def not_a_number(model, params, batch, extras):
 
 def test_only_non_finite_updates_are_skipped(tmp_path: pathlib.Path) -> None:
     settings = stand.settings(loss="tests.training.test_step:not_a_number", run={"export": "llava"})
-    result = loop.train(settings, tmp_path)
-    assert result.metrics["skipped"] == 1.0 and result.finished
-    before = trees.flatten(load.load(stand.folder() / "init").params)
-    for name, value in _final(tmp_path).items():
-        np.testing.assert_array_equal(value, before[name], err_msg=name)
+    with pytest.raises(errors.UserError, match="all 6 updates were skipped"):
+        loop.train(settings, tmp_path / "run")
+    assert [line["skipped"] for line in stand.metrics(tmp_path / "run")] == [1.0] * 6
+    assert not (tmp_path / "run" / "model").exists()
+    start = setup.load_model(settings)
+    data = setup.load_data(settings, start)
+    program = setup.build_program(settings, start, data.total_updates)
+    before = {path: np.asarray(value) for path, value in trees.flatten(program.state.params).items()}
+    _, batch = next(loop._batches(settings, data, program, 0))
+    state, _ = program.step(program.state, program.frozen, program.reference, batch)
+    assert int(state.step) == 1
+    for path, value in trees.flatten(state.params).items():
+        np.testing.assert_array_equal(value, before[path], err_msg=path)
 
 
 def test_worked_example_of_a_users_loss(tmp_path: pathlib.Path) -> None:
