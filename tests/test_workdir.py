@@ -85,6 +85,13 @@ def test_a_try_claims_nothing(tmp_path: pathlib.Path) -> None:
             workdir.prepare(impossible)
 
 
+def test_a_folder_that_cannot_be_held_leaves_none_above_it(tmp_path: pathlib.Path) -> None:
+    for name in ("x" * 300, "nul\0"):
+        with pytest.raises(errors.UserError, match="cannot be written"), workdir.hold(tmp_path / "new" / name):
+            pass
+        assert not list(tmp_path.iterdir())
+
+
 def test_results_of_nobody_are_refused(tmp_path: pathlib.Path) -> None:
     workdir.check_unclaimed(tmp_path, "world")
     (tmp_path / "world").mkdir()

@@ -104,15 +104,14 @@ def hold(folder: Path) -> Iterator[None]:
       UserError: another process holds it, or it cannot be written.
     """
     made = [above for above in (folder, *folder.parents) if not os.path.lexists(above)]
-    prepare(folder)
-    path = folder / LOCK_FILE
     try:
-        with _locked(path, f"--workdir={folder}"):
+        prepare(folder)
+        with _locked(folder / LOCK_FILE, f"--workdir={folder}"):
             folders.sweep(folder)
             yield
     finally:
         for above in made:
-            with contextlib.suppress(OSError):  # something was written
+            with contextlib.suppress(OSError, ValueError):  # something was written, or it could not be made
                 above.rmdir()
 
 
