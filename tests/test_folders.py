@@ -136,3 +136,19 @@ def test_what_a_killed_writer_left_is_swept_and_nothing_else(tmp_path: pathlib.P
     with folders.scratch(tmp_path, "live") as live:
         folders.sweep(tmp_path)
         assert sorted(path.name for path in tmp_path.iterdir()) == sorted([".p.partial", f"x{name}", name, live.name])
+
+
+def test_what_cannot_be_swept_stays(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another user's, or one that its writer takes away just now."""
+    (left := tmp_path / f".a.{'0' * 16}.partial").mkdir()
+    for number in (errno.EACCES, errno.ENOENT):
+
+        def refuse(path: pathlib.Path, flags: int, number: int = number) -> int:
+            raise OSError(number, "x", str(path))
+
+        with monkeypatch.context() as patched:
+            patched.setattr(folders.os, "open", refuse)
+            folders.sweep(tmp_path)
+        assert left.is_dir()
+    folders.sweep(tmp_path)
+    assert not left.exists()

@@ -31,7 +31,7 @@ def scratch(folder: pathlib.Path, name: str) -> Iterator[pathlib.Path]:
     """A new folder below `folder`, deleted at the end with what is left in it. name: shown in its own, which is unique."""
     new = folder / f".{name[:_LONGEST]}.{secrets.token_hex(8)}.partial"
     new.mkdir()  # fails if anything is there, a link too
-    descriptor = os.open(new, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    descriptor = _opened(new)
     try:
         with contextlib.suppress(OSError):  # no locks on this file system: then `sweep` leaves it alone
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -46,14 +46,17 @@ def sweep(folder: pathlib.Path) -> None:
     for entry in sorted(folder.iterdir()):
         if not _SCRATCH.fullmatch(entry.name) or entry.is_symlink() or not entry.is_dir():
             continue
-        descriptor = os.open(entry, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            shutil.rmtree(entry, ignore_errors=True)
-        except OSError:  # in use, or no locks here
-            continue
-        finally:
-            os.close(descriptor)
+        with contextlib.suppress(OSError):  # gone just now, another user's, in use, or no locks here
+            descriptor = _opened(entry)
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                shutil.rmtree(entry, ignore_errors=True)
+            finally:
+                os.close(descriptor)
+
+
+def _opened(folder: pathlib.Path) -> int:
+    return os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
 
 
 @contextlib.contextmanager
