@@ -66,6 +66,13 @@ def test_numbers_of_the_system(number: str, code: int, words: str) -> None:
     assert found is None if number in ("EEXIST", "ENOENT") else found is not None and found.code == code
 
 
+def test_a_path_is_shown_as_it_is() -> None:
+    """Blanks are part of a name, and of a long one the end says which file it is."""
+    for path, shown in (("/a  b/ c", "/a  b/ c: no space"), ("/a\nb", r"/a\nb: no space"), ("/" + "x" * 500 + "/last", "/last: no space")):
+        found = machine.failure(OSError(errno.ENOSPC, "text", path))
+        assert found is not None and shown in found.line and found.line.startswith(path[:2]) and len(found.line) < 500
+
+
 def test_faults_of_ours_are_none() -> None:
     for error in (
         ValueError("x"),

@@ -11,6 +11,7 @@ import re
 import traceback
 
 from vlguard_jax import errors
+from vlguard_jax import escape
 
 SAFE = "what was finished before is kept"
 _AGAIN = "start the same command again to go on"
@@ -65,7 +66,7 @@ _NUMBER = re.compile(r"\(os error (\d+)\)|\[os_error_code='(\d+)'\]|\[Errno (\d+
 _QUOTED = re.compile(r"""["'](/[^"']+)["']""")
 _BROKEN = ("UNAVAILABLE", "DEADLINE_EXCEEDED", "ABORTED", "CANCELLED")  # of XLA: another process or its machine is gone
 _WRITING = "writing "  # begins a note to an error
-_LONGEST = 300  # characters of a library's own words
+_LONGEST = 300  # characters of a path, or of a library's own words
 
 
 @dataclasses.dataclass(frozen=True)
@@ -124,7 +125,7 @@ def _system(error: BaseException, places: bool) -> Failure | None:
 
 def _numbered(number: int, path: object, places: bool) -> Failure | None:
     name = os.fsdecode(path) if isinstance(path, str | bytes) else ""
-    where = f"{_cut(name)}: " if name else ""
+    where = f"{escape.line(name, _LONGEST)}: " if name else ""
     if number == errno.EPIPE:
         what, way = _USERS[number]
         return Failure(f"{what}; {way}", errors.EXIT_RESTART)
@@ -194,9 +195,5 @@ def _without_backend(error: BaseException) -> bool:
 
 
 def _first_line(error: BaseException) -> str:
-    return _cut(next((line.strip() for line in str(error).splitlines() if line.strip()), ""))
-
-
-def _cut(text: str) -> str:
-    text = " ".join(text.split())
+    text = " ".join(next((line for line in str(error).splitlines() if line.strip()), "").split())
     return text if len(text) <= _LONGEST else f"{text[: _LONGEST - 3]}..."
