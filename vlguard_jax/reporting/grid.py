@@ -195,11 +195,6 @@ def p_value(p: float) -> str:
     return f"{p:.2g}" if p >= 1e-4 else "<0.0001"
 
 
-def mostly_cut(row: Row) -> bool:
-    """Whether most of the answers did not end by themselves but at the limit of new tokens."""
-    return 2 * row.get("n_cut", 0) > row.get("n_answers", row["n"])
-
-
 def marks(row: Row, column: Column) -> list[str]:
     """What a reader must know of one cell besides its rate."""
     found = []
@@ -213,7 +208,7 @@ def marks(row: Row, column: Column) -> list[str]:
         found.append(f"{row['n_too_long']} too long, left out")
     if row.get("n_invalid"):
         found.append(f"{row['n_invalid']} invalid")
-    if mostly_cut(row):
+    if tables.mostly_cut(row):
         found.append(f"{row['n_cut']} of {row.get('n_answers', row['n'])} cut")
     if row.get("stand_in"):
         found.append("STAND-IN")

@@ -15,6 +15,7 @@ from vlguard_jax.reporting import charts
 from vlguard_jax.reporting import grid as grid_lib
 from vlguard_jax.reporting import provenance
 from vlguard_jax.reporting import runs as runs_lib
+from vlguard_jax.reporting import tables
 from vlguard_jax.reporting import template
 from vlguard_jax.reporting import tradeoff
 
@@ -90,7 +91,7 @@ def render(
         marks=grid_lib.marks,
         stand_in=any(row.get("stand_in") for e in found.evaluations for row in e.rows),
         invalid=any(row.get("n_invalid") for e in found.evaluations for row in e.rows),
-        cut=any(grid_lib.mostly_cut(row) for e in found.evaluations for row in e.rows),
+        cut=any(tables.mostly_cut(row) for e in found.evaluations for row in e.rows),
         comparisons=provenance.comparisons(grid, provenance.baseline_names(found.evaluations)),
         categories=provenance.categories(grid),
         balance=balance,

@@ -98,7 +98,7 @@ def notes(rows: Sequence[Row]) -> list[str]:
         found.append("first n: only the first n questions of a subset were asked; not comparable with published rates.")
     if any(r.get("n_cut") for r in rows):
         found.append("cut: answers that did not end by themselves but at config.decode.max_new_tokens; judges saw only their beginning.")
-    for row in {r["subset"]: r for r in rows if 2 * r.get("n_cut", 0) > r["n"]}.values():
+    for row in {r["subset"]: r for r in rows if mostly_cut(r)}.values():
         share = "all" if row["n_cut"] == row["n"] else f"{row['n_cut']} of"
         found.append(f"CUT: {share} {row['n']} answers to {row['subset']} were cut; raise config.decode.max_new_tokens in a new --workdir.")
     if any(r.get("n_too_long") for r in rows):
@@ -108,6 +108,11 @@ def notes(rows: Sequence[Row]) -> list[str]:
     if any(r.get("paper") and r["paper"]["note"].startswith("impossible") for r in rows):
         found.append("*: no count of this subset gives the printed percentage.")
     return found
+
+
+def mostly_cut(row: Row) -> bool:
+    """Whether most of the answers, of all seeds, did not end by themselves but at the limit of new tokens."""
+    return 2 * row.get("n_cut", 0) > row.get("n_answers", row["n"])
 
 
 def table(rows: Sequence[Row], title: str = "") -> rich_table.Table:
