@@ -22,8 +22,8 @@ def port_of(address: str, name: str) -> int:
     """
     found = _ADDRESS.fullmatch(address)
     if found is None:
-        shown = address if len(address) <= 100 else f"{address[:97]}..."
-        raise errors.UserError(f"{name}={shown!r} must be HOST:PORT, for example 10.0.0.1:1234 or [fd00::1]:1234")
+        way = "for example 10.0.0.1:1234 or [fd00::1]:1234"
+        raise errors.UserError(f"{name}={errors.short(address)} must be HOST:PORT, {way}")
     return _port(found["port"], name)
 
 
@@ -43,7 +43,7 @@ def local_devices(environment: Mapping[str, str]) -> None:
     """Raises UserError if JAX_LOCAL_DEVICE_IDS is no list of numbers."""
     given = environment.get(_DEVICES) or "0"
     if not all(re.fullmatch("[0-9]{1,6}", part.strip(), re.ASCII) for part in given.split(",")):
-        raise errors.UserError(f"{_DEVICES}={given[:100]!r} must be whole numbers with commas between them")
+        raise errors.UserError(f"{_DEVICES}={errors.short(given)} must be whole numbers with commas between them")
 
 
 def check_free(number: int) -> None:

@@ -153,7 +153,7 @@ def _number(environment: Mapping[str, str], name: str, default: int) -> int:
     """A whole number from 1 (from 0 where the default is 0)."""
     given = environment.get(name) or str(default)
     if not (given.isascii() and given.isdigit() and len(given) < 10) or (default and not int(given)):
-        raise errors.UserError(f"{name}={_short(given)} must be a whole number{', at least 1' if default else ''}")
+        raise errors.UserError(f"{name}={errors.short(given)} must be a whole number{', at least 1' if default else ''}")
     return int(given)
 
 
@@ -357,7 +357,7 @@ def _difference(index: int, ours: Mapping[str, Any], theirs: Mapping[str, Any]) 
     for section, way in WAYS.items():
         if ours.get(section) != theirs.get(section):
             name, own, first = _first_difference(ours[section], theirs[section], section)
-            return f"process {index} has {name}={_short(own)}, process 0 has {_short(first)}; {way}"
+            return f"process {index} has {name}={errors.short(own)}, process 0 has {errors.short(first)}; {way}"
     return ""
 
 
@@ -372,11 +372,6 @@ def _uneven(devices: list[tuple[int, str]]) -> str:
     say = {process: " and ".join(f"{n} x {kind}" for kind, n in sorted(Counter(kinds).items())) for process, kinds in of.items()}
     other = next((process for process in sorted(say) if say[process] != say[0]), None)
     return f"process {other} has {say[other]}, process 0 has {say[0]}; start every process on as many devices of one kind" if other else ""
-
-
-def _short(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 200 else f"{text[:197]}..."
 
 
 def _first_difference(ours: Any, theirs: Any, where: str) -> tuple[str, Any, Any]:
