@@ -99,7 +99,6 @@ def _train(settings: config.TrainConfig, workdir: Path) -> Result:
     program = setup.build_program(settings, start, data.total_updates)
     with processes.together():
         if main:
-            workdir_lib.prepare(workdir)
             if settings.run.export != "none":
                 m = settings.model
                 place.check_free(workdir / "model", True, [m.path, m.base, m.vision_tower, m.projector])
