@@ -1,7 +1,8 @@
-"""The one way out for whole folders: made beside under a name of one's own, then renamed. What was there is never lost to a failure.
+"""The one way out for whole folders: made beside under a name of one's own, then renamed.
+What was there is never lost to a failure.
 
-Nothing is deleted but what the same call has made, what it left behind when it was killed, and, with `replace`, the folder that stood
-there when it began.
+Nothing is deleted but what the same call has made, what it left behind when it was killed, and, with `replace`,
+the folder that stood there when it began.
 """
 
 from __future__ import annotations
@@ -28,7 +29,10 @@ _SCRATCH = re.compile(rf"\..{{1,{_LONGEST}}}\.[0-9a-f]{{16}}\.partial", re.DOTAL
 
 @contextlib.contextmanager
 def scratch(folder: pathlib.Path, name: str) -> Iterator[pathlib.Path]:
-    """A new folder below `folder`, deleted at the end with what is left in it. name: shown in its own, which is unique."""
+    """A new folder below `folder`, deleted at the end with what is left in it.
+
+    name: shown in its own, which is unique.
+    """
     new = folder / f".{name[:_LONGEST]}.{secrets.token_hex(8)}.partial"
     new.mkdir()  # fails if anything is there, a link too
     descriptor = _opened(new)
@@ -42,7 +46,9 @@ def scratch(folder: pathlib.Path, name: str) -> Iterator[pathlib.Path]:
 
 
 def sweep(folder: pathlib.Path) -> None:
-    """Delete what `scratch` made in `folder` for a process that was killed; one that still lives holds its own locked."""
+    """Delete what `scratch` made in `folder` for a process that was killed;
+    one that still lives holds its own locked.
+    """
     for entry in sorted(folder.iterdir()):
         if not _SCRATCH.fullmatch(entry.name) or entry.is_symlink() or not entry.is_dir():
             continue
@@ -146,7 +152,8 @@ def _replace(target: pathlib.Path, new: pathlib.Path, before: tuple[int, int]) -
 
 
 def check_writers(place: pathlib.Path, what: str, way: str) -> str:
-    """Who else can write to the folder `place`, in words for a message that begins with `what`; "" for nobody, or if it is not there.
+    """Who else can write to the folder `place`, in words for a message that begins with `what`;
+    "" for nobody, or if it is not there.
 
     Raises:
       UserError: everyone, or it is no folder.

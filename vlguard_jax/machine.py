@@ -1,4 +1,6 @@
-"""Failures of the machine, told from faults of ours: a full disk, a missing right, memory, a device or a port that is not there."""
+"""Failures of the machine, told from faults of ours: a full disk, a missing right, memory,
+a device or a port that is not there.
+"""
 
 from __future__ import annotations
 
@@ -71,7 +73,9 @@ _LONGEST = 300  # characters of a path, or of a library's own words
 
 @dataclasses.dataclass(frozen=True)
 class Failure:
-    """One line for the user, and the exit code: 2 where the user has to do something, 75 where starting again goes on."""
+    """One line for the user, and the exit code:
+    2 where the user has to do something, 75 where starting again goes on.
+    """
 
     line: str
     code: int
@@ -91,7 +95,9 @@ def failure(error: BaseException, *, places: bool = True) -> Failure | None:
 
 @contextlib.contextmanager
 def naming(path: str | os.PathLike[str], beside: str | os.PathLike[str] | None = None) -> Iterator[None]:
-    """A failure of the body that names no file, as of `write`, or the one `beside` that the user does not know, names `path`."""
+    """A failure of the body that names no file, as of `write`, or the one `beside` that the user does not know,
+    names `path`.
+    """
     try:
         yield
     except OSError as e:
@@ -105,7 +111,9 @@ def naming(path: str | os.PathLike[str], beside: str | os.PathLike[str] | None =
 
 
 def _chain(error: BaseException) -> Iterator[tuple[BaseException, bool]]:
-    """The error and what it was raised from, then what was being handled when one of them was raised; True for the former."""
+    """The error and what it was raised from, then what was being handled when one of them was raised;
+    True for the former.
+    """
     seen: set[int] = set()
     waiting: list[tuple[BaseException | None, bool]] = [(error, True)]
     while waiting:

@@ -1,4 +1,6 @@
-"""A working directory belongs to one configuration: it is written with the first result and compared when a run comes back."""
+"""A working directory belongs to one configuration:
+it is written with the first result and compared when a run comes back.
+"""
 
 from __future__ import annotations
 
@@ -36,8 +38,8 @@ def config_hash(settings: Any) -> str:
 
 
 def check(folder: Path, settings: Any, *, free: tuple[str, ...] = ()) -> None:
-    """Raise UserError if `folder` is the working directory of another configuration, or its file is damaged. Without the file it
-    belongs to nobody, unless results say otherwise (`compare`).
+    """Raise UserError if `folder` is the working directory of another configuration, or its file is damaged.
+    Without the file it belongs to nobody, unless results say otherwise (`compare`).
 
     free: see `compare`.
     """
@@ -95,10 +97,12 @@ def prepare(folder: Path) -> None:
 
 @contextlib.contextmanager
 def hold(folder: Path) -> Iterator[None]:
-    """Let no other process work in `folder` meanwhile. The kernel lets go of it when this process ends, however it ends.
+    """Let no other process work in `folder` meanwhile. The kernel lets go of it when this process ends,
+    however it ends.
 
-    Makes the folder where it does not exist, and takes it away again if nothing was written. On a file system without locks (some
-    mounts of buckets) that is said, and nothing held; over NFS it depends on the server whether other machines see it.
+    Makes the folder where it does not exist, and takes it away again if nothing was written. On a file system without
+    locks (some mounts of buckets) that is said, and nothing held; over NFS it depends on the server whether other
+    machines see it.
 
     Raises:
       UserError: another process holds it, or it cannot be written.
@@ -161,7 +165,8 @@ def _same(path: Path, descriptor: int) -> bool:
 
 
 def claim(folder: Path, settings: Any, *, free: tuple[str, ...] = ()) -> None:
-    """Make `folder` the working directory of `settings`, or `check` that it already is. To be called when the first result is there.
+    """Make `folder` the working directory of `settings`, or `check` that it already is.
+    To be called when the first result is there.
 
     Raises:
       UserError: the folder holds another configuration, or cannot be written.

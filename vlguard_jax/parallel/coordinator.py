@@ -1,4 +1,6 @@
-"""Where the first process waits for the others: checked before JAX is told, which ends with a segmentation fault where it cannot listen."""
+"""Where the first process waits for the others: checked before JAX is told,
+which ends with a segmentation fault where it cannot listen.
+"""
 
 from __future__ import annotations
 
@@ -34,7 +36,9 @@ def port(environment: Mapping[str, str], default: int) -> int:
 
 
 def bound(environment: Mapping[str, str], address: str) -> int:
-    """The port that the first process listens at: JAX_COORDINATOR_BIND_ADDRESS's, else that of `address`, which has been checked."""
+    """The port that the first process listens at: JAX_COORDINATOR_BIND_ADDRESS's, else that of `address`,
+    which has been checked.
+    """
     given = environment.get(_BIND)
     return port_of(given, _BIND) if given else int(address.rpartition(":")[2])
 

@@ -80,7 +80,8 @@ def detect(environment: Mapping[str, str]) -> Start:
     """How a process with these environment variables is to start.
 
     Raises:
-      UserError: of the three variables for plain hosts some are missing; or a variable is not the number or the address that it has to be.
+      UserError: of the three variables for plain hosts some are missing;
+        or a variable is not the number or the address that it has to be.
     """
     given = [name for name in OURS if environment.get(name)]
     if given:
@@ -105,7 +106,8 @@ def detect(environment: Mapping[str, str]) -> Start:
 
 
 def _opens(found: Start, environment: Mapping[str, str]) -> int | None:
-    """The port at which this process is to wait for the others, as the first of all; None where it is another or not known.
+    """The port at which this process is to wait for the others, as the first of all;
+    None where it is another or not known.
 
     Raises:
       UserError: a variable that JAX reads is odd; JAX itself would name none.
@@ -192,7 +194,9 @@ def start(environment: Mapping[str, str] | None = None) -> None:
 
 
 def take_sigterm() -> None:
-    """Let SIGTERM come to Python's handler, which ends this process, not to JAX's, which notes it for `reached_preemption_sync_point`."""
+    """Let SIGTERM come to Python's handler, which ends this process, not to JAX's,
+    which notes it for `reached_preemption_sync_point`.
+    """
     ours = signal.getsignal(signal.SIGTERM)
     if callable(ours) and not _JAXS:
         _JAXS.append(_LIBC.signal(signal.SIGTERM, 0))

@@ -243,7 +243,10 @@ class _StopSignal:
 
 
 class _Log:
-    """Fetches metrics one update late, so that the device never waits for the host. claim: called once the first update is done."""
+    """Fetches metrics one update late, so that the device never waits for the host.
+
+    claim: called once the first update is done.
+    """
 
     def __init__(self, writer: metrics.Writer, settings: config.TrainConfig, last_update: int, claim: Callable[[], None]):
         self._writer, self._settings, self._last_update, self._claim = writer, settings, last_update, claim
