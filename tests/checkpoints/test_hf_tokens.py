@@ -196,6 +196,40 @@ def test_tokens_that_cannot_be_carried(tmp_path: pathlib.Path, case: Case, messa
     assert [path.name for path in tmp_path.iterdir()] == ["source"]
 
 
+def change(path: pathlib.Path, **values: Any) -> None:
+    path.write_text(json.dumps(json.loads(path.read_text()) | values))
+
+
+@pytest.mark.parametrize(
+    ("name", "values", "message"),
+    [
+        ("special_tokens_map", {"additional_special_tokens": 5}, "additional_special_tokens must be a list of tokens, not 5"),
+        ("tokenizer_config", {"extra_special_tokens": "<x>"}, "extra_special_tokens must be a list of tokens, not '<x>'"),
+        ("tokenizer_config", {"added_tokens_decoder": {"9" * 5000: {"content": "<x>"}}}, "the added token '<x>' has the id '9+'"),
+        ("tokenizer_config", {"added_tokens_decoder": {"\u0665": {"content": "<x>"}}}, "the added token '<x>' has the id '.', a number"),
+        ("added_tokens", {"<x>": str(N)}, f"the added token '<x>' has the id '{N}', a number was expected"),
+        ("added_tokens", {"<x>": "9" * 5000}, "the added token '<x>' has the id '9+'"),
+        ("tokenizer", {"added_tokens": [{"id": str(N), "content": "<x>"}]}, "<x>' has the id '60', a number|not a readable tokenizer"),
+    ],
+)
+def test_settings_that_no_tokenizer_has(tmp_path: pathlib.Path, name: str, values: dict[str, Any], message: str) -> None:
+    """Where there is no tokenizer.model, nothing else has looked at them."""
+    model = source(tmp_path / "source", Case(120, N, {"<x>": N}), "tokenizer.json")
+    change(tmp_path / f"source/{name}.json", **values)
+    for write in (save.save_hf, save.save_llava):
+        with pytest.raises(errors.UserError, match=message):
+            write(model, tmp_path / "written")
+    assert [path.name for path in tmp_path.iterdir()] == ["source"]
+
+
+def test_null_stands_for_nothing(tmp_path: pathlib.Path) -> None:
+    model = source(tmp_path / "source", Case(N, N), "tokenizer.json")
+    change(tmp_path / "source/tokenizer_config.json", added_tokens_decoder=None, pad_token="<pad>", additional_special_tokens=None)
+    change(tmp_path / "source/tokenizer.json", added_tokens=None)
+    save.save_llava(model, tmp_path / "llava")
+    assert json.loads((tmp_path / "llava/tokenizer_config.json").read_text())["pad_token"] is None
+
+
 @pytest.mark.parametrize(
     ("name", "change"),
     [

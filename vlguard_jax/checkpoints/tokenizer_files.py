@@ -6,12 +6,14 @@ from collections.abc import Iterable, Mapping
 import dataclasses
 import json
 import pathlib
+import re
 import shutil
 from typing import Any
 
 from vlguard_jax import errors
 from vlguard_jax import files
 from vlguard_jax.checkpoints import tensors
+from vlguard_jax.data import added_tokens
 from vlguard_jax.data import piece_model
 
 _VOCABULARY = ("tokenizer.model", "tokenizer.json")
@@ -24,7 +26,7 @@ _SETTINGS = (
 )
 _NAMED = tuple(f"{name}_token" for name in ("bos", "eos", "unk", "sep", "pad", "cls", "mask"))  # in the order of transformers
 _LISTS = ("additional_special_tokens", "extra_special_tokens")
-IMAGE, PAD = "<image>", "<pad>"
+IMAGE, PAD = added_tokens.HF_ONLY
 
 
 @dataclasses.dataclass(frozen=True)
@@ -83,10 +85,7 @@ def hf_tokens(folder: pathlib.Path, vocab_size: int) -> HfTokens:
         )
     listed, records = _added_tokens(folder)
     ids = numbered(vocabulary, listed)
-    for moved in (
-        IMAGE,
-        PAD,
-    ):  # under an id that transformers does not give; as no model reads their rows, they can move
+    for moved in (IMAGE, PAD):  # under an id that transformers does not give; as no model reads their rows, they can move
         if moved in ids and listed.get(moved) != ids[moved]:
             listed.pop(moved, None)
             ids = numbered(vocabulary, listed)
@@ -146,10 +145,8 @@ def copy_for_hf(source: pathlib.Path, folder: pathlib.Path, tokens: HfTokens) ->
     write_json(folder / "special_tokens_map.json", special | {"pad_token": PAD})
     write_json(folder / "added_tokens.json", {tokens.records[i]["content"]: i for i in sorted(tokens.beyond)})
     if fast := _read(folder / "tokenizer.json"):
-        write_json(
-            folder / "tokenizer.json",
-            fast | {"added_tokens": [{"id": i, **tokens.records[i]} for i in sorted(tokens.records)]},
-        )
+        added = [{"id": i, **tokens.records[i]} for i in sorted(tokens.records)]
+        write_json(folder / "tokenizer.json", fast | {"added_tokens": added})
 
 
 def copy_for_llava(source: pathlib.Path, folder: pathlib.Path, vocab_size: int) -> None:
@@ -161,7 +158,7 @@ def copy_for_llava(source: pathlib.Path, folder: pathlib.Path, vocab_size: int) 
     _added_tokens(source)
     copy(source, folder)
     settings, special = _read(folder / "tokenizer_config.json"), _read(folder / "special_tokens_map.json")
-    decoder = settings.get("added_tokens_decoder", {})
+    decoder = settings.get("added_tokens_decoder") or {}
     if all(int(i) < vocab_size for i in decoder) and settings.get("pad_token") != PAD:
         return
     last = max((int(i) for i, token in decoder.items() if token["content"] not in (IMAGE, PAD)), default=-1)
@@ -180,7 +177,7 @@ def copy_for_llava(source: pathlib.Path, folder: pathlib.Path, vocab_size: int) 
     if added:
         write_json(folder / "added_tokens.json", added)
     if fast := _read(folder / "tokenizer.json"):
-        left = [token for token in fast.get("added_tokens", []) if kept(token["id"], token["content"])]
+        left = [token for token in fast.get("added_tokens") or () if kept(token["id"], token["content"])]
         write_json(folder / "tokenizer.json", fast | {"added_tokens": left})
 
 
@@ -207,21 +204,16 @@ def _added_tokens(folder: pathlib.Path) -> tuple[dict[str, int | None], dict[str
     """
     settings, special = _read(folder / "tokenizer_config.json"), _read(folder / "special_tokens_map.json")
     settings = settings | special
-    named = [
-        *map(_content, map(settings.get, _NAMED)),
-        *(_content(token) for key in _LISTS for token in _each(settings.get(key))),
-    ]
+    named = [*map(_content, map(settings.get, _NAMED)), *(_content(token) for key in _LISTS for token in _each(settings, key, folder))]
     listed: dict[str, int | None] = {}
     records: dict[str, dict[str, Any]] = {}
     for content, id_ in _read(folder / "added_tokens.json").items():
         listed[content], records[content] = _id(id_, content, folder), _entry(content, special=content in named)
-    fast, decoder = (
-        _read(folder / "tokenizer.json").get("added_tokens") or [],
-        settings.get("added_tokens_decoder") or {},
-    )
+    fast, decoder = _read(folder / "tokenizer.json").get("added_tokens") or [], settings.get("added_tokens_decoder") or {}
     if not isinstance(fast, list) or not isinstance(decoder, dict):
         raise errors.UserError(f"{folder}: added_tokens or added_tokens_decoder is broken; copy the tokenizer's files again")
-    for id_, token in [*((_get(token, "id"), token) for token in fast), *decoder.items()]:
+    by_number = [(int(key) if re.fullmatch("[0-9]{1,10}", key) else key, token) for key, token in decoder.items()]
+    for id_, token in [*((_get(token, "id"), token) for token in fast), *by_number]:
         content = _get(token, "content")
         if not isinstance(content, str):
             raise errors.UserError(f"{folder}: added token without text: {errors.short(token)}; copy the tokenizer's files again")
@@ -231,13 +223,16 @@ def _added_tokens(folder: pathlib.Path) -> tuple[dict[str, int | None], dict[str
 
 
 def _id(id_: object, content: str, folder: pathlib.Path) -> int:
-    if isinstance(id_, bool) or not str(id_).isdecimal():
+    if type(id_) is not int or id_ < 0:
         shown = f"the added token {errors.short(content)} has the id {errors.short(id_)}"
         raise errors.UserError(f"{folder}: {shown}, a number was expected")
-    return int(str(id_))
+    return id_
 
 
-def _each(value: Any) -> Iterable[Any]:
+def _each(settings: Mapping[str, Any], key: str, folder: pathlib.Path) -> Iterable[Any]:
+    value = settings.get(key)
+    if not isinstance(value, dict | list | None):
+        raise errors.UserError(f"{folder}: {key} must be a list of tokens, not {errors.short(value)}")
     return value.values() if isinstance(value, dict) else value or ()
 
 
