@@ -21,8 +21,9 @@ from vlguard_jax.models import config as model_config
 
 RECORD = "checkpoint.json"
 _SHA256 = re.compile(r"[0-9a-f]{64}")
-_EXTRAS = {  # what `checkpoint.Checkpoint.extras` may hold here, "padding" and "note" apart
-    **dict.fromkeys(("config", "generation_config", "preprocessor", "adapter_config", "provenance"), dict),
+_EXTRAS: dict[str, Any] = {  # what `checkpoint.Checkpoint.extras` may hold here, "padding" and "note" apart
+    **dict.fromkeys(("config", "generation_config", "adapter_config", "provenance"), dict),
+    "preprocessor": dict | None,
     **dict.fromkeys(("kind", "vision_tower", "source"), str),
 }
 
@@ -150,7 +151,7 @@ def _base(found: fields.Fields) -> checkpoint.Base | None:
 
 def _extras(found: fields.Fields) -> dict[str, Any]:
     for key, value in found.values.items():
-        if key not in _EXTRAS or not isinstance(value, (_EXTRAS[key], type(None))):
+        if key not in _EXTRAS or not isinstance(value, _EXTRAS[key]):
             raise errors.UserError(f"{found.where}: extras: {errors.short(key)} is {files.kind(value)}; export the model again")
         if isinstance(value, str):
             found.text(key)
