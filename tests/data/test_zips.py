@@ -277,6 +277,19 @@ def test_64_bit_sizes_beyond_the_file(tmp_path, wide):
         store.read("a.jpg")
 
 
+def test_more_packed_bytes_than_a_picture_has_are_not_read(tmp_path):
+    """In a large archive a member can claim all of it."""
+    path = tmp_path / "set.zip"
+    claiming(path, 9, b"\3\0", wide=(9, 1 << 29, 0))
+    data = path.read_bytes()
+    at, end, hole = data.index(b"PK\1\2"), data.rindex(b"PK\5\6"), 1 << 30
+    with open(path, "r+b") as file:
+        file.seek(hole)
+        file.write(data[at:end] + struct.pack("<4sHHHHLLH", b"PK\5\6", 0, 0, 1, 1, end - at, hole, 0))
+    with pytest.raises(errors.UserError, match=r"member a\.jpg is damaged \(it would take 536,870,912 packed bytes, at most 268,"):
+        pictures.open_store(str(path)).read("a.jpg")
+
+
 def test_an_end_record_beyond_the_file(tmp_path):
     path = tmp_path / "set.zip"
     write_zip(path, NAMES)

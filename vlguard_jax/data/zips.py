@@ -133,6 +133,8 @@ class Archive:
     def _content(self, member: Member) -> bytes:
         if member.place < 0 or member.place + member.stored > self._size:
             raise ValueError("it lies beyond the archive's end")
+        if member.stored > limits.PICTURE_BYTES:
+            raise ValueError(f"it would take {member.stored:,} packed bytes, at most {limits.PICTURE_BYTES:,} are read")
         found = self._read(member.place, member.header + member.stored)
         signature, name_len, extra_len = _LOCAL.unpack_from(found)
         if signature != b"PK\3\4":
