@@ -81,8 +81,8 @@ def table(found: Mapping[str, runs_lib.Runs], jobs: Mapping[str, str]) -> tuple[
     alike.check(evaluation for runs in found.values() for evaluation in runs.evaluations)
     by_label: dict[str, dict[tuple[str, ...], list[tuple[str, alike.Rated]]]] = {}
     for job, runs in found.items():
-        for key, rated in _rows(job, runs).items():
-            by_label.setdefault(jobs[job], {}).setdefault(key, []).append((job, rated))
+        for key, one in _rows(job, runs).items():
+            by_label.setdefault(jobs[job], {}).setdefault(key, []).append((job, one))
     keys = list(dict.fromkeys(key for measures in by_label.values() for key in measures))
     names, pictures = {}, {}
     for benchmark, subset, _, judge, shown in keys:
@@ -96,7 +96,7 @@ def table(found: Mapping[str, runs_lib.Runs], jobs: Mapping[str, str]) -> tuple[
         line = f"{label} ({finished} of {sum(other == label for other in jobs.values())} seeds)"
         for (benchmark, subset, metric, judge, shown), rated in measures.items():
             alike.check_seeds(label, subset, rated)
-            mean = _mean(label, subset, [one.row for _, one in rated])
+            mean = _mean(label, subset, [seed.row for _, seed in rated])
             mean["seeds"] = f"{len(rated)} of {finished} seeds" if len(rated) < finished else ""
             rates.setdefault(line, {}).setdefault("/".join((benchmark, subset, judge, shown)), {})[metric] = mean
     return grid_lib.texts(seeds_lib.arrange(rates, names, pictures))
