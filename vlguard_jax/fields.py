@@ -11,6 +11,7 @@ from typing import Any
 
 from vlguard_jax import errors
 from vlguard_jax import limits
+from vlguard_jax import ranges
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,7 +32,7 @@ class Fields:
     def size(self, key: str, default: int | None = None, *, most: int = limits.MODEL_SIZE) -> int:
         """A whole number from 1 to `most`."""
         value = self._found(key, default)
-        if type(value) is not int or not 1 <= value <= most:
+        if not _number(int, 1, most).fits(value):
             raise self.wrong(key, f"a whole number from 1 to {most:,}")
         return value
 
@@ -40,14 +41,14 @@ class Fields:
     ) -> float:
         """A number from `least` to `most`; `of`: what lacks it, for the message."""
         value = self._found(key, default, of)
-        if not _between(value, least, most):
+        if not _number(float, least, most).fits(value):
             raise self.wrong(key, f"a number from {least:g} to {most:g}")
         return float(value)
 
     def numbers(self, key: str, default: tuple[float, ...], *, least: float, most: float) -> tuple[float, ...]:
         """As many numbers from `least` to `most` as `default` has."""
         value = self._found(key, default)
-        if not isinstance(value, (list, tuple)) or len(value) != len(default) or not all(_between(v, least, most) for v in value):
+        if not isinstance(value, (list, tuple)) or len(value) != len(default) or not all(map(_number(float, least, most).fits, value)):
             raise self.wrong(key, f"{len(default)} numbers from {least:g} to {most:g}")
         return tuple(map(float, value))
 
@@ -93,5 +94,5 @@ class Fields:
         return default if value is None else value
 
 
-def _between(value: Any, least: float, most: float) -> bool:
-    return type(value) in (int, float) and least <= value <= most  # NaN compares as false
+def _number(kind: type[Any], least: int | float, most: int | float) -> ranges.Rule:
+    return ranges.Rule(kind, ranges.Range(least, most))

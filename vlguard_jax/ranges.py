@@ -46,20 +46,24 @@ class Rule:
             return " or ".join(map(repr, self.choices))
         return _WORDS[self.kind] + (f" {self.range}" if self.range else "")
 
+    def fits(self, value: Any) -> bool:
+        """Whether `value` may stand here. True and False are no numbers; a whole number may stand where a float is wanted."""
+        if self.choices is not None:
+            return isinstance(value, str) and value in self.choices
+        of_kind = type(value) is self.kind or (self.kind is float and type(value) is int)
+        return of_kind and (self.range is None or value in self.range)
+
     def checked(self, value: Any, name: str) -> Any:
         """`value`, a whole number as float where one is wanted.
 
         Raises:
           UserError: it is not what `name` may be.
         """
-        if self.choices is not None:
-            if not isinstance(value, str) or value not in self.choices:
-                near = errors.nearest(value if isinstance(value, str) else "", self.choices)
-                raise errors.UserError(f"{name}={errors.short(value)} is unknown{near}")
-            return value
-        of_kind = type(value) is self.kind or (self.kind is float and type(value) is int)
-        if not of_kind or (self.range is not None and value not in self.range):
-            raise errors.UserError(f"{name}={errors.short(value)} must be {self}")
+        if not self.fits(value):
+            if self.choices is None:
+                raise errors.UserError(f"{name}={errors.short(value)} must be {self}")
+            near = errors.nearest(value if isinstance(value, str) else "", self.choices)
+            raise errors.UserError(f"{name}={errors.short(value)} is unknown{near}")
         if isinstance(value, str):
             _check_text(value, name)
         return float(value) if self.kind is float else value

@@ -45,7 +45,7 @@ Seed = Annotated[int, ranges.Range(-(1 << 63), 1 << 64)]
 Number = Annotated[float, ranges.Range(-1e300, 1e300)]
 NotFinite = Annotated[float, lambda value: "" if not math.isfinite(value) else "NaN or Infinity"]
 Fraction = Annotated[float, ranges.Range(0, 1)]
-_WORDS = {str: "a text", bool: "true or false", type(None): "null", int: "a whole number", float: "a number"}
+_WORDS = {str: "a text", bool: "true or false", type(None): "null", float: "a number"}
 
 
 def check(kind: Any, value: Any, where: str, way: str = "") -> None:
@@ -85,8 +85,8 @@ def _wrong(kind: Any, value: Any) -> tuple[str, str, str] | None:
 
 def _annotated(kind: Any, rule: Any, value: Any) -> tuple[str, str, str] | None:
     if isinstance(rule, ranges.Range):
-        fits = (type(value) is kind or (kind is float and type(value) is int)) and value in rule
-        return None if fits else _other(value, f"{_WORDS[kind]} {rule}")
+        number = ranges.Rule(kind, rule)
+        return None if number.fits(value) else _other(value, str(number))
     if wrong := _wrong(kind, value):
         return wrong
     wanted = rule(value)
