@@ -157,11 +157,11 @@ def test_vocabulary_behind_the_padding() -> None:
         return model.text.vocab_size, rows
 
     assert vocabulary(32064, 32000) == (32000, 32064)
-    assert vocabulary(model_config.padded_vocab(2048), 2048) == (2048, 2112)
+    assert vocabulary(model_config.padded(2048 + 2), 2048) == (2048, 2112)
     assert vocabulary(128, 126) == (126, 128)
     assert vocabulary(32000, 32000) == (32000, 32000)  # no row for the image token
     assert vocabulary(128, 10) == (128, 128)  # an ordinary id
-    assert [model_config.padded_vocab(v) for v in (1, 62, 63, 32000)] == [64, 64, 128, 32064]
+    assert [model_config.padded(v + 2) for v in (1, 62, 63, 32000)] == [64, 64, 128, 32064]
 
 
 def test_preprocessor_is_read_and_checked(tmp_path: pathlib.Path) -> None:

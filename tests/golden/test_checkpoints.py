@@ -173,7 +173,7 @@ def test_the_processor_of_a_saved_folder(golden: pathlib.Path, tmp_path: pathlib
         assert tokenizer.convert_tokens_to_ids(["<image>", "<pad>"]) == [vocab, vocab + 1]
         assert tokenizer.pad_token == "<pad>"
         rows = tiny.read_all(tmp_path / variant)["language_model.lm_head.weight"].shape[0]
-        assert rows == model_config.padded_vocab(vocab)
+        assert rows == model_config.padded(vocab + 2)
         assert trees.flatten(model.params)["text.head.kernel"].shape[1] == vocab
         vision = model_config.read_preprocessor(tmp_path / variant)[0]
         for recorded in golden.glob(f"llava-hf-{variant}"):

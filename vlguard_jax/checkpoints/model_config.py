@@ -11,8 +11,6 @@ import dataclasses
 import pathlib
 from typing import Any
 
-import numpy as np
-
 from vlguard_jax import errors
 from vlguard_jax import fields
 from vlguard_jax import files
@@ -254,16 +252,6 @@ def true_vocab(config: Mapping[str, Any], stored: int) -> int:
     return image if stored % VOCAB_MULTIPLE == 0 and 2 <= stored - image < VOCAB_MULTIPLE + 2 else stored
 
 
-def padded_vocab(vocab_size: int) -> int:
-    """Rows that llava-hf stores for V tokens, `<image>` and `<pad>`."""
-    return padded(vocab_size + 2)
-
-
 def padded(rows: int) -> int:
-    """The next multiple of 64."""
+    """The next multiple of 64, as llava-hf stores them."""
     return -(-rows // VOCAB_MULTIPLE) * VOCAB_MULTIPLE
-
-
-def dtype_name(dtype: np.dtype) -> str:
-    """The name that config files use: float32, float16 or bfloat16."""
-    return np.dtype(dtype).name

@@ -20,6 +20,7 @@ from vlguard_jax.checkpoints import layouts
 from vlguard_jax.checkpoints import lora as lora_lib
 from vlguard_jax.checkpoints import model_config as config_lib
 from vlguard_jax.checkpoints import tensors
+from vlguard_jax.checkpoints import tokenizer_files
 from vlguard_jax.checkpoints import vocabulary
 from vlguard_jax.models import config as model_config
 
@@ -248,8 +249,7 @@ def _whole(base: pathlib.Path, folder: pathlib.Path) -> pathlib.Path:
 
 
 def _tokenizer_folder(folder: pathlib.Path, base: pathlib.Path) -> pathlib.Path:
-    own = any((folder / name).is_file() for name in ("tokenizer.model", "tokenizer.json"))
-    return folder if own else base
+    return folder if tokenizer_files.has_tokenizer(folder) else base
 
 
 def _base_text(base: pathlib.Path, model: model_config.LlavaConfig) -> Piece:
