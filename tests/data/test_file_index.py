@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from tests.data import stand
+from vlguard_jax.data import cache as cache_lib
 from vlguard_jax.data import file_index
 from vlguard_jax.data import json_records
 from vlguard_jax.data import records
@@ -102,6 +103,16 @@ def test_stored_index_is_found_by_content_and_tokenization(tmp_path, tokenizatio
     for path in (cache / "index").iterdir():
         path.write_bytes(path.read_bytes()[:100])
     assert same(first, file_index.build_or_load(found, "content", tokenization, cache)) and built
+
+
+def test_a_stored_index_with_fewer_pictures_than_none_is_made_again(tmp_path, tokenization):
+    found = read(tmp_path, [stand.as_json(record) for record in made(8)])
+    first = file_index.build_or_load(found, "content", tokenization, tmp_path)
+    (entry,) = (tmp_path / "index").iterdir()
+    arrays = cache_lib.load_arrays(tmp_path, "index", entry.name)
+    arrays["named"][:2] += [9, -9]
+    cache_lib.save_arrays(tmp_path, "index", entry.name, arrays)
+    assert same(first, file_index.build_or_load(found, "content", tokenization, tmp_path))
 
 
 def test_content_hash_follows_the_file(tmp_path):

@@ -15,6 +15,7 @@ from vlguard_jax import config
 from vlguard_jax import errors
 from vlguard_jax.data import index as index_lib
 from vlguard_jax.data import plan
+from vlguard_jax.data import plan_cache
 
 
 def make_index(supervised, length=None, words=None) -> index_lib.SampleIndex:
@@ -360,3 +361,10 @@ def test_a_plan_that_took_long_is_kept(tmp_path, monkeypatch):
     kept.write_bytes(kept.read_bytes()[:99])
     with pytest.raises(pytest.fail.Exception):
         make()
+
+
+def test_a_kept_plan_without_samples_is_not_there(tmp_path):
+    key, empty = "0" * 64, np.zeros((3, 0))
+    shapes = np.array([[1, 8, 1]])
+    plan_cache.save(tmp_path, key, plan_cache.Kept(empty.astype(np.int64), empty.astype(np.int32), np.zeros(3, np.int32), shapes))
+    assert plan_cache.load(tmp_path, key, 5) is None

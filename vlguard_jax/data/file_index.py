@@ -231,7 +231,7 @@ def _load(cache: pathlib.Path, key: str, count: int) -> FileIndex | None:
     except (ValueError, KeyError, TypeError, AttributeError, IndexError, RecursionError):
         return None
     whole = all(array.dtype == np.int64 and array.shape == (count,) for array in (*counts.values(), arrays["named"]))
-    if not whole or len(ids) != count or sum(named) != len(flat["images"]):
+    if not whole or len(ids) != count or min(named, default=0) < 0 or sum(named) != len(flat["images"]):
         return None
     images = tuple(tuple(itertools.islice(names, number)) for number in named)
     return FileIndex(**counts, ids=ids, images=images, categories=tuple(categories), problems=problems)

@@ -68,4 +68,4 @@ def save(cache: pathlib.Path, name: str, kept: Kept) -> None:
 
 
 def _within(numbers: np.ndarray, low: int, high: int) -> bool:
-    return bool(numbers.min() >= low and numbers.max() < high)
+    return bool(numbers.size and numbers.min() >= low and numbers.max() < high)
