@@ -21,6 +21,9 @@ from launch import spec as spec_lib
 from vlguard_jax import cli
 from vlguard_jax import config as settings_lib
 from vlguard_jax import errors
+from vlguard_jax.planning import chips
+
+Settings = settings_lib.TrainConfig | settings_lib.EvalConfig
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 KINDS = {"train": settings_lib.TrainConfig, "evaluate": settings_lib.EvalConfig, "prepare": settings_lib.TrainConfig}
@@ -52,16 +55,19 @@ def check(job: spec_lib.Job) -> None:
 
     Raises:
       UserError: a config file that does not exist or is not part of the checkout, an unknown flag or setting, a wrong value, a name
-        (judge, subset, template, loss) that is not known.
+        (judge, subset, template, loss) that is not known, a mesh or an attention that the job's accelerator does not have.
     """
     for step, (name, *arguments) in zip(job.spec.steps, job.commands, strict=True):
         try:
-            _check_command(name, step, arguments)
+            settings = _check_command(name, step, arguments)
+            if settings is not None:
+                _check_devices(settings, dataclasses.replace(job.accelerator.slice, slices=job.spec.slices))
         except errors.UserError as e:
             raise errors.UserError(f"job {job.name}, {step.run}: {e}") from e
 
 
-def _check_command(name: str, step: spec_lib.Step, arguments: Sequence[str]) -> None:
+def _check_command(name: str, step: spec_lib.Step, arguments: Sequence[str]) -> Settings | None:
+    """The settings of a command that computes on the accelerator."""
     for argument in step.arguments:
         if _KEYS.match(argument):
             raise errors.UserError(f"arguments: {errors.short(argument)} cannot be given here; config and workdir are keys of the step")
@@ -86,8 +92,11 @@ def _check_command(name: str, step: spec_lib.Step, arguments: Sequence[str]) -> 
         raise errors.UserError(f"unexpected argument {errors.short(positional[0])}; {name} takes flags only")
     if name == "prepare":
         _check_prepare(positional, known)
-    if config is not None:
-        _check_names(settings_lib.resolve(config, KINDS[name]))
+    if config is None:
+        return None
+    settings: Settings = settings_lib.resolve(config, KINDS[name])
+    _check_names(settings)
+    return None if name == "prepare" else settings
 
 
 @functools.cache
@@ -139,7 +148,19 @@ def _check_prepare(positional: list[str], known: flags.FlagValues) -> None:
     commands.check(positional, {flag for flag in commands.FLAGS if flag in known and known[flag].present}, values)
 
 
-def _check_names(settings: Any) -> None:
+def _check_devices(settings: Settings, topology: chips.Topology) -> None:
+    """What a command finds out about its devices when it starts on them."""
+    if settings.mesh != settings_lib.MeshSettings():
+        from vlguard_jax.planning import traffic  # late: it loads jax
+
+        traffic.mesh(settings.mesh, topology)
+    if isinstance(settings, settings_lib.TrainConfig) and settings.run.attention not in ("auto", "xla"):
+        from vlguard_jax.parallel import attention  # late, likewise
+
+        attention.backend(settings.run.attention, topology.chip.kind, settings.precision.compute)
+
+
+def _check_names(settings: Settings) -> None:
     """The names that a command looks up before it reads any data."""
     if isinstance(settings, settings_lib.EvalConfig):
         from vlguard_jax.safety import run
