@@ -50,12 +50,12 @@ def run(commands: Sequence[Sequence[str]]) -> int:
 
     for name, *arguments in commands:
         if received:
-            return EXIT_RESTART
+            return _as_exit_code(-received[0], received)
         process = subprocess.Popen([sys.executable, "-m", f"vlguard_jax.{name}", *arguments])
         early = bool(received)  # while it started, when there was nothing to pass the signal on to
         running.append(process)
         if early:
-            process.terminate()
+            process.send_signal(received[0])
         if code := process.wait():
             return _as_exit_code(code, received)
     return 0

@@ -79,3 +79,10 @@ def test_sigterm_reaches_the_command(package, what):
     process.send_signal(signal.SIGTERM)
     assert process.wait(source.PATIENCE) == 75
     assert "evaluate" not in package.read_text()
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 75), (signal.SIGINT, 130)])
+def test_a_signal_between_two_commands_ends_the_job_with_its_code(number, code, monkeypatch):
+    """As it does within one: who presses Ctrl-C, or a loop that starts again after 75, must not be told to go on."""
+    monkeypatch.setattr(signal, "signal", lambda to, handler: handler(to, None) if to == number else None)
+    assert steps.run([["train"]]) == code
