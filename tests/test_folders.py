@@ -152,3 +152,22 @@ def test_what_cannot_be_swept_stays(tmp_path: pathlib.Path, monkeypatch: pytest.
         assert left.is_dir()
     folders.sweep(tmp_path)
     assert not left.exists()
+
+
+@pytest.mark.parametrize("when", ["before it is opened", "before it is locked"])
+def test_a_folder_that_is_swept_before_it_is_locked_is_made_again(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch, when: str
+) -> None:
+    opened, taken = folders._opened, []
+
+    def raced(folder: pathlib.Path) -> int:
+        descriptor = opened(folder) if taken or when == "before it is locked" else -1
+        if not taken:
+            taken.append(folder)
+            folder.rmdir()
+        return descriptor if descriptor >= 0 else opened(folder)
+
+    monkeypatch.setattr(folders, "_opened", raced)
+    with folders.scratch(tmp_path, "a") as new:
+        assert new.is_dir() and taken != [new]
+    assert not list(tmp_path.iterdir())

@@ -33,22 +33,30 @@ def scratch(folder: pathlib.Path, name: str) -> Iterator[pathlib.Path]:
 
     name: shown in its own, which is unique.
     """
-    new = folder / f".{name[:_LONGEST]}.{secrets.token_hex(8)}.partial"
-    new.mkdir()  # fails if anything is there, a link too
-    descriptor = _opened(new)
+    new, descriptor = _made(folder, name)
     try:
-        with contextlib.suppress(OSError):  # no locks on this file system: then `sweep` leaves it alone
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         yield new
     finally:
         shutil.rmtree(new, ignore_errors=True)
         os.close(descriptor)
 
 
+def _made(folder: pathlib.Path, name: str) -> tuple[pathlib.Path, int]:
+    """A new folder and the descriptor that keeps it locked, on a file system that has locks."""
+    while True:
+        new = folder / f".{name[:_LONGEST]}.{secrets.token_hex(8)}.partial"
+        new.mkdir()  # fails if anything is there, a link too
+        with contextlib.suppress(FileNotFoundError):  # swept by another process before it was locked: once more
+            descriptor = _opened(new)
+            with contextlib.suppress(OSError):  # no locks here: then `sweep` leaves it alone
+                fcntl.flock(descriptor, fcntl.LOCK_EX)
+            if os.path.lexists(new):
+                return new, descriptor
+            os.close(descriptor)
+
+
 def sweep(folder: pathlib.Path) -> None:
-    """Delete what `scratch` made in `folder` for a process that was killed;
-    one that still lives holds its own locked.
-    """
+    """Delete what `scratch` made in `folder` for a process that was killed; one that still lives holds its own locked."""
     for entry in sorted(folder.iterdir()):
         if not _SCRATCH.fullmatch(entry.name) or entry.is_symlink() or not entry.is_dir():
             continue
