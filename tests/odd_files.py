@@ -1,4 +1,4 @@
-"""What may lie where a file is expected, and must be refused before it is read: reading it would not end, or take all memory."""
+"""What may lie where a file is expected and must be refused unread: it would not end, or take all memory."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ NO_FILE = r": a pipe or a device, not a file$"
 
 
 def at(path: pathlib.Path, head: bytes = b"") -> Iterator[str]:
-    """Makes one after the other at `path` and gives the end of the message, a pattern. head: the first bytes of the one that is a file."""
+    """Makes one after the other at `path` and gives the end of the message, a pattern. `head` begins the one that is a file."""
     os.mkfifo(path)
     yield NO_FILE
     path.unlink()

@@ -1,6 +1,6 @@
 """Typed values out of the JSON files of a model: what is left out or null has its default, everything else is looked at.
 
-A size is a whole number within a limit, a number is finite and within a range, a flag is true or false and nothing like it.
+A size is a whole number within a limit, a number is finite and within a range, a flag is true or false alone.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from vlguard_jax import ranges
 class Fields:
     """An object of a JSON file.
 
-    Every reader raises UserError, which names the file and the key, where the value is of another type or out of range, or where it
-    is missing and has no default.
+    Every reader raises UserError, which names the file and the key, where the value is of another type or out of range,
+    or where it is missing and has no default.
 
     Attributes:
       values: the object, as parsed.
@@ -48,7 +48,8 @@ class Fields:
     def numbers(self, key: str, default: tuple[float, ...], *, least: float, most: float) -> tuple[float, ...]:
         """As many numbers from `least` to `most` as `default` has."""
         value = self._found(key, default)
-        if not isinstance(value, (list, tuple)) or len(value) != len(default) or not all(map(_number(float, least, most).fits, value)):
+        fits = _number(float, least, most).fits
+        if not isinstance(value, (list, tuple)) or len(value) != len(default) or not all(map(fits, value)):
             raise self.wrong(key, f"{len(default)} numbers from {least:g} to {most:g}")
         return tuple(map(float, value))
 

@@ -1,7 +1,7 @@
 """What the settings of a frozen dataclass may be, read from its annotations, and plain values turned into such a dataclass.
 
-A leaf is `Annotated[int, Range(0, 9)]`, `Annotated[float, Range(0, 1)]`, `Literal["a", "b"]`, `bool` or `str`; sections are
-dataclasses, groups are `Mapping[str, LEAF or SECTION]`, lists are `tuple[LEAF, ...]`.
+A leaf is `Annotated[int, Range(0, 9)]`, `Annotated[float, Range(0, 1)]`, `Literal["a", "b"]`, `bool` or `str`; sections
+are dataclasses, groups are `Mapping[str, LEAF or SECTION]`, lists are `tuple[LEAF, ...]`.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class Rule:
         return _WORDS[self.kind] + (f" {self.range}" if self.range else "")
 
     def fits(self, value: Any) -> bool:
-        """Whether `value` may stand here. True and False are no numbers; a whole number may stand where a float is wanted."""
+        """Whether `value` may stand here. True and False are no numbers; a whole number will do for a float."""
         if self.choices is not None:
             return isinstance(value, str) and value in self.choices
         of_kind = type(value) is self.kind or (self.kind is float and type(value) is int)

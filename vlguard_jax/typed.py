@@ -1,7 +1,8 @@
 """Values out of JSON files, checked against the types that a program declares for them.
 
-A type is str, bool, None, `Annotated[int or float, ranges.Range]`, `Annotated[str, A_CHECK]`, a union of these, `list[...]`, a tuple of
-fixed length, `Mapping[str, ...]`, a dataclass (its fields and no others), or a TypedDict (fields beyond its own are left as they are).
+A type is str, bool, None, `Annotated[int or float, ranges.Range]`, `Annotated[str, A_CHECK]`, a union of these,
+`list[...]`, a tuple of fixed length, `Mapping[str, ...]`, a dataclass (its fields and no others), or a TypedDict
+(fields beyond its own are left as they are).
 """
 
 from __future__ import annotations

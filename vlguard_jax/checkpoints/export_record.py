@@ -32,7 +32,7 @@ _EXTRAS: dict[str, Any] = {  # what `checkpoint.Checkpoint.extras` may hold here
 class Record:
     """What an exported model says of itself.
 
-    arrays: {tree path: digest}, of exactly the arrays that `config` and `lora` ask for; `weights_sha256` is made of them.
+    arrays: {tree path: digest}, of exactly the arrays that `config` and `lora` ask for. weights_sha256: made of them.
     """
 
     config: model_config.LlavaConfig
@@ -48,8 +48,8 @@ def read(folder: pathlib.Path) -> Record:
     """The record of an exported model.
 
     Raises:
-      UserError: broken, another format version, a value of another type or out of range, arrays or a hash that do not fit the rest, or
-        an id without a row (vocabulary.py).
+      UserError: broken, another format version, a value of another type or out of range, arrays or a hash that do not
+        fit the rest, or an id without a row (vocabulary.py).
     """
     where = str(folder / RECORD)
     record = files.read_object(where)

@@ -212,7 +212,7 @@ def check_original(config: Mapping[str, Any], where: str) -> None:
 def hf_config(config: Mapping[str, Any], folder: pathlib.Path) -> tuple[model_config.LlavaConfig, int]:
     """A llava-hf config; returns (config with the true vocabulary, rows of embedding and head in the files).
 
-    The hub's checkpoints put `<image>` = V and `<pad>` = V + 1 behind the vocabulary and pad the rows to a multiple of 64.
+    The hub's checkpoints put `<image>` = V and `<pad>` = V + 1 behind the vocabulary and pad the rows to `padded` ones.
 
     Raises:
       UserError: a setting that is not supported.

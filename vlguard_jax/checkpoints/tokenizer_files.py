@@ -85,7 +85,8 @@ def hf_tokens(folder: pathlib.Path, vocab_size: int) -> HfTokens:
         )
     listed, records = _added_tokens(folder)
     ids = numbered(vocabulary, listed)
-    for moved in (IMAGE, PAD):  # under an id that transformers does not give; as no model reads their rows, they can move
+    # Under an id that transformers does not give; as no model reads their rows, they can move.
+    for moved in (IMAGE, PAD):
         if moved in ids and listed.get(moved) != ids[moved]:
             listed.pop(moved, None)
             ids = numbered(vocabulary, listed)
@@ -204,12 +205,14 @@ def _added_tokens(folder: pathlib.Path) -> tuple[dict[str, int | None], dict[str
     """
     settings, special = _read(folder / "tokenizer_config.json"), _read(folder / "special_tokens_map.json")
     settings = settings | special
-    named = [*map(_content, map(settings.get, _NAMED)), *(_content(token) for key in _LISTS for token in _each(settings, key, folder))]
+    listed_tokens = (token for key in _LISTS for token in _each(settings, key, folder))
+    named = [*map(_content, map(settings.get, _NAMED)), *map(_content, listed_tokens)]
     listed: dict[str, int | None] = {}
     records: dict[str, dict[str, Any]] = {}
     for content, id_ in _read(folder / "added_tokens.json").items():
         listed[content], records[content] = _id(id_, content, folder), _entry(content, special=content in named)
-    fast, decoder = _read(folder / "tokenizer.json").get("added_tokens") or [], settings.get("added_tokens_decoder") or {}
+    fast = _read(folder / "tokenizer.json").get("added_tokens") or []
+    decoder = settings.get("added_tokens_decoder") or {}
     if not isinstance(fast, list) or not isinstance(decoder, dict):
         raise errors.UserError(f"{folder}: added_tokens or added_tokens_decoder is broken; copy the tokenizer's files again")
     by_number = [(int(key) if re.fullmatch("[0-9]{1,10}", key) else key, token) for key, token in decoder.items()]

@@ -1,7 +1,7 @@
 """Everything there is to know about a file of conversations before any picture is read: counted once, in parallel, and kept.
 
-The counts of a file depend on its content and on how text becomes tokens, so they are stored under a hash of both and found again by
-any run, whatever it selects from the file.
+The counts of a file depend on its content and on how text becomes tokens, so they are stored under a hash of both and
+found again by any run, whatever it selects from the file.
 """
 
 from __future__ import annotations
@@ -56,9 +56,9 @@ class Records(Protocol):
 class Problem(NamedTuple):
     """What is wrong with a record.
 
-    kind: "record" (malformed); "tag" (pictures without a tag in the text, or a tag without any picture, which the reference trains on
-    as they stand); "pictures" (their number and that of the tags differ); "tokens" (the reference voids its labels). The `reason` of a
-    malformed record names the file; the others stand behind `origin`.
+    kind: "record" (malformed); "tag" (pictures without a tag in the text, or a tag without any picture, which the
+    reference trains on as they stand); "pictures" (their number and that of the tags differ); "tokens" (the reference
+    voids its labels). The `reason` of a malformed record names the file; the others stand behind `origin`.
     """
 
     kind: str
@@ -70,8 +70,8 @@ class Problem(NamedTuple):
 class FileIndex:
     """One entry per record of a file. length .. modality_length as in `index.SampleIndex`, 0 for a malformed record.
 
-    ids: unique; a repeated id `x` becomes `x~1`, `x~2`, ...; "" for a malformed record. images: the pictures that the record
-    names. categories: its category and subcategory, empty where it gives none.
+    ids: unique; a repeated id `x` becomes `x~1`, `x~2`, ...; "" for a malformed record. images: the pictures that the
+    record names. categories: its category and subcategory, empty where it gives none.
     """
 
     length: Int64[np.ndarray, " n"]

@@ -1,13 +1,15 @@
 """Random access to the members of big zip files, from many threads at once.
 
-The standard library's zipfile takes 9 microseconds and half a kilobyte for each member when it opens an archive, in every process, and
-its reads share one lock. Picture archives have 100,000 members and more: here the archive's directory stays the bytes it is, beside a
-table of where each member's entry begins, and every read names its own place in the file.
-Format: PKWARE's APPNOTE.TXT 6.3, sections 4.3.7 (local header), 4.3.12 (directory), 4.3.14-16 (its end), 4.5.3 (Zip64), 4.6.9 (Unicode
-path).
+The standard library's zipfile takes 9 microseconds and half a kilobyte for each member when it opens an archive, in
+every process, and its reads share one lock. Picture archives have 100,000 members and more: here the archive's
+directory stays the bytes it is, beside a table of where each member's entry begins, and every read names its own place
+in the file.
+Format: PKWARE's APPNOTE.TXT 6.3, sections 4.3.7 (local header), 4.3.12 (directory), 4.3.14-16 (its end), 4.5.3 (Zip64),
+4.6.9 (Unicode path).
 
-Members have the names of the files that Info-ZIP's `unzip` makes of them: `\\` of Windows tools is `/`; `./`, `../` and a leading `/` are
-dropped; of two members of one name the later one counts. Names are UTF-8 where they can be, else of code page 437.
+Members have the names of the files that Info-ZIP's `unzip` makes of them: `\\` of Windows tools is `/`; `./`, `../` and
+a leading `/` are dropped; of two members of one name the later one counts. Names are UTF-8 where they can be, else of
+code page 437.
 """
 
 from __future__ import annotations
