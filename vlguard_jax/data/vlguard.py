@@ -63,7 +63,7 @@ def read_items(path: str | pathlib.Path, split: str) -> list[Item]:
     path = pathlib.Path(path)
     if path.is_dir():
         path = path / f"{split}.json"
-    return list(json_records.read(path, _parse))
+    return list(json_records.read(path, parse))
 
 
 def read_each(path: str | pathlib.Path, split: str) -> list[Item | errors.UserError]:
@@ -73,7 +73,7 @@ def read_each(path: str | pathlib.Path, split: str) -> list[Item | errors.UserEr
       UserError: missing file or broken JSON.
     """
     path = pathlib.Path(path)
-    return [_attempt(read) for read in json_records.read(path / f"{split}.json" if path.is_dir() else path, _parse).each()]
+    return [_attempt(read) for read in json_records.read(path / f"{split}.json" if path.is_dir() else path, parse).each()]
 
 
 def check_counts(items: Sequence[Item], split: str, path: str | pathlib.Path) -> None:
@@ -165,7 +165,12 @@ def _attempt(read: Callable[[], Item]) -> Item | errors.UserError:
         return e
 
 
-def _parse(value: Any, position: int, path: str) -> Item:
+def parse(value: Any, position: int, path: str) -> Item:
+    """One record of VLGuard's JSON, number `position` of `path`.
+
+    Raises:
+      UserError: a wrong or missing field.
+    """
     id_, origin = records.name(value, position, path)
     safe = value.get("safe")
     if not isinstance(safe, bool):

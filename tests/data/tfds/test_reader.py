@@ -13,6 +13,7 @@ import shutil
 import subprocess
 import sys
 
+from array_record.python import array_record_module
 from PIL import Image
 import pytest
 import tensorflow_datasets as tfds
@@ -181,3 +182,64 @@ def test_damaged_sets(copy):
         (copy / "metadata.json").write_text(text)
         with pytest.raises(errors.UserError, match=message):
             reader.open_prepared(copy, "test")
+
+
+def test_a_set_names_no_code_and_no_place(copy, tmp_path, monkeypatch):
+    right = reader.open_prepared(copy, "train").items()
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "brought.py").write_text("import pathlib\npathlib.Path(__file__).with_name('ran').touch()\n")
+    edit(copy / "features.json", pythonClassName="brought.Features")
+    info = json.loads((copy / "dataset_info.json").read_text())
+    elsewhere = [split | {"filepathTemplate": f"{tmp_path}/elsewhere/{{SPLIT}}"} for split in info["splits"]]
+    edit(copy / "dataset_info.json", moduleName="brought", splits=elsewhere)
+    there = reader.open_prepared(copy, "train")
+    assert there.items() == right and all(there.read(item.image) for item in right)
+    assert not (tmp_path / "ran").exists() and "brought" not in sys.modules
+
+
+@pytest.mark.parametrize(
+    ("name", "changes", "message"),
+    [
+        ("dataset_info.json", {"name": None}, r"dataset_info\.json: \.name: None must be a text; run"),
+        ("dataset_info.json", {"splits": 7}, r"\.splits: 7 must be a list; run"),
+        ("dataset_info.json", {"splits": [{"name": "train"}]}, r"the field 'shardLengths' is missing; run"),
+        ("dataset_info.json", {"splits": [{"name": "train", "shardLengths": ["-1"]}]}, "'-1' must be a number of records up to 2,097,152"),
+        ("dataset_info.json", {"splits": [{"name": "train", "shardLengths": ["9" * 5000]}]}, "must be a number of records up to"),
+        ("dataset_info.json", {"splits": [{"name": "train", "shardLengths": ["3"]}]}, "11 records in its files, 3 in dataset_info.json"),
+        ("dataset_info.json", {"splits": [{"name": "train", "shardLengths": []}]}, "split 'train' is unreadable"),
+        ("metadata.json", {"stand_in": "no"}, r"\.stand_in: 'no' must be true or false; run"),
+        ("metadata.json", {"sha256": {"test": "0"}}, "does not say what 'train' was made from"),
+    ],
+)
+def test_what_a_set_says_of_itself_is_looked_at(copy, name, changes, message):
+    edit(copy / name, **changes)
+    with pytest.raises(errors.UserError, match=message):
+        reader.open_prepared(copy, "train").items()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"image/filename": "../../x.png"}, r"record 0 \(id 'v0'\): image '\.\./\.\./x\.png' must be a path inside the picture folder"),
+        ({"instr-resp": []}, r"record 0 \(id 'v0'\): 'instr-resp' must be a list of 1"),
+        ({"id": b"\xff"}, "holds text that is not UTF-8"),
+    ],
+)
+def test_records_are_checked_as_those_of_the_json_files(copy, change, message):
+    form = vlguard_dataset_builder.features()
+    pair = {"kind": "instruction", "instruction": "a", "response": "b"}
+    texts = {"harmful_category": "c", "harmful_subcategory": "d"}
+    record = {"id": "v0", "image": b"picture", "image/filename": "a.png", "safe": False, **texts, "instr-resp": [pair]} | change
+    [shard] = copy.glob("vlguard-train.*")
+    writer = array_record_module.ArrayRecordWriter(str(shard), "group_size:1")
+    writer.write(form.serialize_example(form.encode_example(record)))
+    writer.close()
+    edit(copy / "dataset_info.json", splits=[{"name": "train", "shardLengths": ["1"]}])
+    with pytest.raises(errors.UserError, match=message):
+        reader.open_prepared(copy, "train").items()
+    shard.write_bytes(b"")
+    writer = array_record_module.ArrayRecordWriter(str(shard), "group_size:1")
+    writer.write(b"no record")
+    writer.close()
+    with pytest.raises(errors.UserError, match="record 0 of split 'train' is unreadable"):
+        reader.open_prepared(copy, "train").items()

@@ -1,22 +1,58 @@
-"""Reads VLGuard back from the ArrayRecord files that its TFDS builder wrote: the records, and each picture's own bytes by name."""
+"""Reads VLGuard back from the ArrayRecord files that its TFDS builder wrote: the records, and each picture's own bytes by name.
+
+What the folder says of its own form (features.json, the places of its files) is not asked: TFDS imports every class that is named
+there, which is code of whoever made the folder. The form is the builder's, the files lie beside dataset_info.json, and a record is
+checked as one of VLGuard's JSON files is.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+import dataclasses
 import functools
 import hashlib
 import io
 import pathlib
-from typing import Any
+from typing import Annotated, Any, TypedDict
 
 from vlguard_jax import errors
 from vlguard_jax import files
+from vlguard_jax import limits
+from vlguard_jax import typed
 from vlguard_jax.data import pictures
 from vlguard_jax.data import vlguard
 
 NAME, VERSION = "vlguard", "1.0.0"
-INFO_FILE = "dataset_info.json"
+INFO_FILE, MADE_FILE = "dataset_info.json", "metadata.json"
 AGAIN = "run `python -m vlguard_jax.prepare vlguard` again"
+
+
+def _count(value: str) -> str:
+    """A check for typed.py; protocol buffers spell whole numbers as texts."""
+    fits = value.isdecimal() and value.isascii() and len(value) < 10 and int(value) <= limits.RECORDS
+    return "" if fits else f"a number of records up to {limits.RECORDS:,}"
+
+
+class _Split(TypedDict):
+    """What dataset_info.json says of a split."""
+
+    name: typed.Name
+    shardLengths: list[Annotated[str, _count]]
+
+
+class _Info(TypedDict):
+    """What is asked of dataset_info.json."""
+
+    name: typed.Name
+    version: typed.Name
+    splits: list[_Split]
+
+
+class _Made(TypedDict):
+    """What metadata.json says a set was made from."""
+
+    stand_in: bool
+    sha256: Mapping[str, typed.Name]
 
 
 class PreparedVLGuard:
@@ -26,11 +62,14 @@ class PreparedVLGuard:
     access to a record.
     """
 
-    def __init__(self, folder: pathlib.Path, split: str, metadata: dict[str, Any], stamp: str):
+    def __init__(self, folder: pathlib.Path, split: str, parts: Sequence[pathlib.Path], count: int, made: _Made):
+        """parts: the files of the split, in order, with `count` records."""
         self.location, self.split = str(folder), split
-        self.stand_in: bool = metadata["stand_in"]
-        self.sha256: str = metadata["sha256"][split]  # of the JSON file that the split was made from
-        self._stamp = stamp
+        self.stand_in = made["stand_in"]
+        self.sha256 = made["sha256"][split]  # of the JSON file that the split was made from
+        self._parts, self._count = [str(part) for part in parts], count
+        stamp = " ".join(f"{part.stat().st_size} {part.stat().st_mtime_ns}" for part in parts)
+        self._stamp = hashlib.sha256(stamp.encode()).hexdigest()[:16]
 
     def items(self) -> list[vlguard.Item]:
         """The records, equal to those of the JSON file but for `origin`. The first call reads the whole split, pictures and all.
@@ -74,10 +113,15 @@ class PreparedVLGuard:
 
     @functools.cached_property
     def _examples(self) -> Any:
-        import tensorflow_datasets as tfds
+        from array_record.python import array_record_data_source
 
-        builder = tfds.builder_from_directory(self.location)
-        return builder.as_data_source(self.split, decoders={"image": tfds.decode.SkipDecoding()})
+        try:
+            found = array_record_data_source.ArrayRecordDataSource(self._parts)
+            if len(found) != self._count:
+                raise ValueError(f"{len(found)} records in its files, {self._count} in {INFO_FILE}")
+        except (OSError, RuntimeError, ValueError) as e:
+            raise self._unreadable(0, e) from e
+        return found
 
     @functools.cached_property
     def _items(self) -> tuple[vlguard.Item, ...]:
@@ -89,35 +133,53 @@ class PreparedVLGuard:
         return {item.image: i for i, item in reversed(list(enumerate(self._items)))}
 
     def _example(self, position: int) -> dict[str, Any]:
+        serialized = self._examples
         try:
-            return self._examples[position]
-        except (OSError, RuntimeError, ValueError, IndexError) as e:
-            reason = str(e).strip().splitlines()
-            raise errors.UserError(
-                f"{self.location}: record {position} of split {self.split!r} is unreadable ({reason[0] if reason else type(e).__name__});"
-                f" remove the folder and {AGAIN}"
-            ) from e
+            return _parser()(serialized[position])
+        except Exception as e:  # a damaged record can raise anything
+            raise self._unreadable(position, e) from e
+
+    def _unreadable(self, position: int, error: Exception) -> errors.UserError:
+        reason = [*str(error).strip().splitlines(), type(error).__name__][0]
+        return errors.UserError(
+            f"{self.location}: record {position} of split {self.split!r} is unreadable ({reason}); remove the folder and {AGAIN}"
+        )
 
     def _item(self, position: int) -> vlguard.Item:
+        example = self._example(position)
         try:
-            return self._parsed(self._example(position), position)
+            value = _as_json(example)
         except UnicodeDecodeError as e:
             raise errors.UserError(
                 f"{self.location}: record {position} of split {self.split!r} holds text that is not UTF-8; remove the folder and {AGAIN}"
             ) from e
+        except Exception as e:  # as above
+            raise self._unreadable(position, e) from e
+        item = vlguard.parse(value, position, self.location)
+        return dataclasses.replace(item, origin=f"{self.location}: {self.split} record {position} (id {errors.short(item.id)})")
 
-    def _parsed(self, example: dict[str, Any], position: int) -> vlguard.Item:
-        id_, pairs, safe = example["id"].decode(), example["instr-resp"], bool(example["safe"])
-        columns = zip(pairs["kind"], pairs["instruction"], pairs["response"], strict=True)
-        return vlguard.Item(
-            id=id_,
-            image=example["image/filename"].decode(),
-            safe=safe,
-            pairs=tuple((kind.decode(), instruction.decode(), response.decode()) for kind, instruction, response in columns),
-            category=None if safe else example["harmful_category"].decode(),
-            subcategory=None if safe else example["harmful_subcategory"].decode(),
-            origin=f"{self.location}: {self.split} record {position} (id {errors.short(id_)})",
-        )
+
+@functools.cache
+def _parser() -> Callable[[bytes], dict[str, Any]]:
+    """What makes a record of its bytes, pictures as they are."""
+    from tensorflow_datasets import decode
+
+    from vlguard_jax.data.tfds.vlguard import vlguard_dataset_builder
+
+    return functools.partial(vlguard_dataset_builder.features().deserialize_example_np, decoders={"image": decode.SkipDecoding()})
+
+
+def _as_json(example: dict[str, Any]) -> dict[str, Any]:
+    """A record as it stood in VLGuard's JSON file."""
+    pairs = example["instr-resp"]
+    columns = zip(pairs["kind"], pairs["instruction"], pairs["response"], strict=True)
+    names = ("id", "harmful_category", "harmful_subcategory")
+    return {
+        **{name: example[name].decode() for name in names},
+        "image": example["image/filename"].decode(),
+        "safe": bool(example["safe"]),
+        "instr-resp": [{kind.decode(): asked.decode(), "response": answer.decode()} for kind, asked, answer in columns],
+    }
 
 
 def open_prepared(folder: str | pathlib.Path, split: str) -> PreparedVLGuard:
@@ -127,25 +189,29 @@ def open_prepared(folder: str | pathlib.Path, split: str) -> PreparedVLGuard:
       UserError: no prepared set there, one of another version, another data set, no such split, or a file of it is missing.
     """
     place, info = _find(pathlib.Path(folder))
+    typed.check(_Info, info, str(place / INFO_FILE), AGAIN)
     if info["name"] != NAME or info["version"] != VERSION:
         raise errors.UserError(f"{place}: holds {info['name']} {info['version']}, not {NAME} {VERSION}; {AGAIN}")
     if info.get("fileFormat") != "array_record":
         raise errors.UserError(f"{place}: written as {info.get('fileFormat')}, not as array_record; {AGAIN}")
-    shards = {s["name"]: len(s["shardLengths"]) for s in info["splits"]}
-    if split not in shards:
-        raise errors.UserError(f"{place}: has no split {split!r}{errors.nearest(split, shards)}")
-    files = [place / f"{NAME}-{split}.array_record-{i:05d}-of-{shards[split]:05d}" for i in range(shards[split])]
-    for file in files:
-        if not file.is_file():
-            raise errors.UserError(f"{file}: missing; remove {place} and {AGAIN}")
-    metadata = _read(place / "metadata.json")
-    if not isinstance(metadata, dict) or not {"stand_in", "sha256"} <= metadata.keys():
-        raise errors.UserError(f"{place}: metadata.json does not say what the set was made from; remove {place} and {AGAIN}")
-    stamp = " ".join(f"{file.stat().st_size} {file.stat().st_mtime_ns}" for file in files)
-    return PreparedVLGuard(place, split, metadata, hashlib.sha256(stamp.encode()).hexdigest()[:16])
+    lengths = {s["name"]: [int(n) for n in s["shardLengths"]] for s in info["splits"]}
+    if split not in lengths:
+        raise errors.UserError(f"{place}: has no split {split!r}{errors.nearest(split, lengths)}")
+    shards = len(lengths[split])
+    parts = [place / f"{NAME}-{split}.array_record-{i:05d}-of-{shards:05d}" for i in range(shards)]
+    for part in parts:
+        if not part.is_file():
+            raise errors.UserError(f"{part}: missing; remove {place} and {AGAIN}")
+    made = _read(place / MADE_FILE)
+    if not {"stand_in", "sha256"} <= made.keys():
+        raise errors.UserError(f"{place}: {MADE_FILE} does not say what the set was made from; remove {place} and {AGAIN}")
+    typed.check(_Made, made, str(place / MADE_FILE), AGAIN)
+    if split not in made["sha256"]:
+        raise errors.UserError(f"{place}: {MADE_FILE} does not say what {split!r} was made from; remove {place} and {AGAIN}")
+    return PreparedVLGuard(place, split, parts, sum(lengths[split]), made)
 
 
-def _find(folder: pathlib.Path) -> tuple[pathlib.Path, dict[str, Any]]:
+def _find(folder: pathlib.Path) -> tuple[pathlib.Path, Any]:
     """The version's folder at or below `folder`, and what TFDS noted about it."""
     roots = [folder, folder / NAME, folder / "tfds" / NAME]
     for place in (version for root in roots for version in (root, root / VERSION)):
@@ -156,7 +222,7 @@ def _find(folder: pathlib.Path) -> tuple[pathlib.Path, dict[str, Any]]:
     raise errors.UserError(f"{folder}: {found}; `python -m vlguard_jax.prepare vlguard` writes one")
 
 
-def _read(path: pathlib.Path) -> dict[str, Any]:
+def _read(path: pathlib.Path) -> Any:
     try:
         return files.read_object(path)
     except errors.UserError as e:

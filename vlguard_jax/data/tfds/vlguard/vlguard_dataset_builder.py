@@ -18,6 +18,26 @@ from vlguard_jax.data.tfds import reader
 KIND, INSTRUCTION, RESPONSE = "kind", "instruction", "response"
 
 
+def features() -> tfds.features.FeaturesDict:
+    """The form of a record."""
+    pair = {
+        KIND: tfds.features.Text(doc="instruction (unsafe picture), safe_instruction or unsafe_instruction (safe picture)"),
+        INSTRUCTION: tfds.features.Text(),
+        RESPONSE: tfds.features.Text(),
+    }
+    return tfds.features.FeaturesDict(
+        {
+            "id": tfds.features.Text(),
+            "image": tfds.features.Image(doc="The picture's own bytes: not decoded, not encoded again."),
+            "image/filename": tfds.features.Text(doc="Path below the split's picture folder."),
+            "safe": tfds.features.Scalar(np.bool_, doc="Whether the picture is harmless."),
+            "harmful_category": tfds.features.Text(doc="Empty where the picture is safe."),
+            "harmful_subcategory": tfds.features.Text(doc="Empty where the picture is safe."),
+            "instr-resp": tfds.features.Sequence(pair, doc="One pair of an unsafe picture, two of a safe one, in file order."),
+        }
+    )
+
+
 class Builder(tfds.core.GeneratorBasedBuilder):
     """Records of train.json and test.json in file order, each with the bytes of its picture exactly as they were."""
 
@@ -36,23 +56,8 @@ pictures to rehearse with.
 """
 
     def _info(self) -> tfds.core.DatasetInfo:
-        pair = {
-            KIND: tfds.features.Text(doc="instruction (unsafe picture), safe_instruction or unsafe_instruction (safe picture)"),
-            INSTRUCTION: tfds.features.Text(),
-            RESPONSE: tfds.features.Text(),
-        }
         return self.dataset_info_from_configs(
-            features=tfds.features.FeaturesDict(
-                {
-                    "id": tfds.features.Text(),
-                    "image": tfds.features.Image(doc="The picture's own bytes: not decoded, not encoded again."),
-                    "image/filename": tfds.features.Text(doc="Path below the split's picture folder."),
-                    "safe": tfds.features.Scalar(np.bool_, doc="Whether the picture is harmless."),
-                    "harmful_category": tfds.features.Text(doc="Empty where the picture is safe."),
-                    "harmful_subcategory": tfds.features.Text(doc="Empty where the picture is safe."),
-                    "instr-resp": tfds.features.Sequence(pair, doc="One pair of an unsafe picture, two of a safe one, in file order."),
-                }
-            ),
+            features=features(),
             homepage="https://ys-zong.github.io/VLGuard/",
             # The seeded conversion to conversations draws record after record, so their order is part of the data.
             disable_shuffling=True,
