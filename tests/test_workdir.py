@@ -3,6 +3,7 @@
 import dataclasses
 import errno
 import json
+import os
 import pathlib
 import socket
 import subprocess
@@ -15,6 +16,8 @@ from tests import source
 from vlguard_jax import config
 from vlguard_jax import errors
 from vlguard_jax import workdir
+from vlguard_jax.safety import results
+from vlguard_jax.training import metrics
 
 
 def _settings(**changes: Any) -> config.TrainConfig:
@@ -155,6 +158,24 @@ def test_a_lock_is_no_way_out_of_the_folder(tmp_path: pathlib.Path) -> None:
             pass
         lock.unlink() if lock.is_symlink() else lock.rmdir()
     assert outside.read_text() == "kept"
+
+
+def test_what_a_run_goes_on_writing_is_known() -> None:
+    assert set(workdir.WRITTEN_ON) == {metrics.METRICS_FILE, "tensorboard", "logs", results.GENERATIONS, results.VERDICTS}
+
+
+@pytest.mark.parametrize("name", [*workdir.WRITTEN_ON, "logs/process-0.log", "tensorboard/events"])
+def test_what_a_run_goes_on_writing_leads_nowhere(tmp_path: pathlib.Path, name: str) -> None:
+    written, outside = tmp_path / "run" / name, tmp_path / "outside"
+    written.parent.mkdir(parents=True)
+    for make in (lambda: written.symlink_to(outside), lambda: os.mkfifo(written)):
+        make()
+        with pytest.raises(errors.UserError, match=f"run/{name} is a link, a pipe or a device"), workdir.hold(tmp_path / "run"):
+            pass
+        written.unlink()
+    with workdir.hold(tmp_path / "run"):
+        pass
+    assert not outside.exists()
 
 
 def test_a_file_system_without_locks(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:

@@ -132,6 +132,25 @@ def check_no_link(path: str | os.PathLike[str]) -> None:
         raise errors.UserError(f"{path} is a link to {os.readlink(target)}; name the folder itself, or remove the link")
 
 
+def check_own(*paths: pathlib.Path) -> None:
+    """See that what a run goes on writing, a file or a folder with all that is in it, is its own.
+
+    Raises:
+      UserError: something there is a link, which leads elsewhere, or a pipe or a device, which may never end.
+    """
+    for path in paths:
+        for found in (path, *(() if path.is_symlink() else path.rglob("*"))):
+            if odd(found):
+                raise errors.UserError(
+                    f"{found} is a link, a pipe or a device, and a run writes there; remove it, or choose another folder"
+                )
+
+
+def odd(path: pathlib.Path) -> bool:
+    """Whether something is there that is neither a file nor a folder, a link included."""
+    return os.path.lexists(path) and (path.is_symlink() or not (path.is_file() or path.is_dir()))
+
+
 def identity(path: str | os.PathLike[str]) -> tuple[int, int] | None:
     """What tells a folder from another of its name; None where nothing is."""
     try:

@@ -25,6 +25,8 @@ from vlguard_jax import folders
 
 CONFIG_FILE = "config.json"
 LOCK_FILE = ".vlguard_jax.lock"  # there while a process works in the folder
+# What runs go on writing; all else is written anew and renamed, or looked at where it is opened (checkpoints/store.py).
+WRITTEN_ON = ("metrics.jsonl", "tensorboard", "logs", "generations.jsonl", "verdicts.jsonl")
 
 
 def plain(settings: Any) -> dict[str, Any]:
@@ -105,13 +107,14 @@ def hold(folder: Path) -> Iterator[None]:
     machines see it.
 
     Raises:
-      UserError: another process holds it, or it cannot be written.
+      UserError: another process holds it, it cannot be written, or what would be written there leads elsewhere.
     """
     made = [above for above in (folder, *folder.parents) if not os.path.lexists(above)]
     try:
         prepare(folder)
         with _locked(folder / LOCK_FILE, f"--workdir={folder}"):
             folders.sweep(folder)
+            folders.check_own(*(folder / name for name in WRITTEN_ON))
             yield
     finally:
         for above in made:

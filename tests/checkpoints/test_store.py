@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import pathlib
 from typing import Any
 
@@ -192,6 +193,10 @@ def test_links_are_refused_and_what_they_lead_to_stays(tmp_path: pathlib.Path) -
     with pytest.raises(errors.UserError, match="step '5' holds a link, 'state'"):
         store.Store(folder)
     (folder / "5/state").unlink()
+    os.mkfifo(folder / "5/manifest.ocdbt")
+    with pytest.raises(errors.UserError, match=r"step '5' holds a pipe or a device, 'manifest\.ocdbt'"):
+        store.Store(folder)
+    (folder / "5/manifest.ocdbt").unlink()
     (folder / "5").rmdir()
     (folder / "5").symlink_to(outside)
     with pytest.raises(errors.UserError, match="step '5' is no folder"):

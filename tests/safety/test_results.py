@@ -129,3 +129,12 @@ def test_what_is_no_file_is_refused_unread(tmp_path, look):
     for message in odd_files.at(tmp_path / "lines.jsonl"):
         with pytest.raises(errors.UserError, match=rf"lines\.jsonl{message}"):
             look(tmp_path / "lines.jsonl")
+
+
+def test_what_a_link_leads_to_is_not_repaired(tmp_path):
+    (tmp_path / "notes").write_text("kept, without a line's end")
+    path = tmp_path / "verdicts.jsonl"
+    path.symlink_to(tmp_path / "notes")
+    with pytest.raises(errors.UserError, match=r"verdicts\.jsonl is a link, a pipe or a device, and a run writes there"):
+        read(path)
+    assert (tmp_path / "notes").read_text() == "kept, without a line's end"

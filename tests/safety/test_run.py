@@ -205,6 +205,16 @@ def test_grid_asks_in_every_way(tmp_path, folder):
     assert json.loads((tmp_path / "grid" / results.SUMMARY).read_text()) == rows
 
 
+def test_no_part_of_a_grid_leads_elsewhere(tmp_path, folder):
+    (tmp_path / "grid").mkdir()
+    (tmp_path / "elsewhere").mkdir()
+    for template in templates.TEMPLATES:
+        (tmp_path / "grid" / f"{template}-pad").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(errors.UserError, match=r"-pad is a link to .*elsewhere; name the folder itself"):
+        run.evaluate_grid(stand.settings(folder), tmp_path / "grid", stand.make_model(tmp_path, fox)[0])
+    assert not list((tmp_path / "elsewhere").iterdir())
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [

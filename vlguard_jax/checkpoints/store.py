@@ -21,6 +21,7 @@ import orbax.checkpoint as ocp
 
 from vlguard_jax import errors
 from vlguard_jax import files
+from vlguard_jax import folders
 from vlguard_jax import machine
 from vlguard_jax import trees
 from vlguard_jax.checkpoints import format_v1
@@ -38,7 +39,7 @@ class Store:
         """Open or create the store; what an interrupted save left behind is deleted.
 
         Raises:
-          UserError: the folder, a step or something in a step is a link, or a step has an odd number.
+          UserError: the folder, a step or something in a step is a link, a pipe or a device, or a step has an odd number.
         """
         self._folder = pathlib.Path(folder).absolute()
         _check_steps(self._folder)
@@ -143,8 +144,9 @@ def _check_steps(folder: pathlib.Path) -> None:
             raise errors.UserError(f"{folder}: {name} is no number of a step; remove it, or choose another --workdir")
         if step.is_symlink() or not step.is_dir():
             raise errors.UserError(f"{folder}: step {name} is no folder; remove it, or choose another --workdir")
-        if link := next((path for path in step.rglob("*") if path.is_symlink()), None):
-            raise errors.UserError(f"{folder}: step {name} holds a link, {errors.short(link.name)}; remove it, or choose another --workdir")
+        if odd := next(filter(folders.odd, step.rglob("*")), None):
+            what = "a link" if odd.is_symlink() else "a pipe or a device"
+            raise errors.UserError(f"{folder}: step {name} holds {what}, {errors.short(odd.name)}; remove it, or choose another --workdir")
 
 
 def _check_record(record: Mapping[str, Any], step: int, where: str) -> None:

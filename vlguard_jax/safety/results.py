@@ -13,6 +13,7 @@ from typing import Annotated, Any, Generic, NotRequired, TypedDict, TypeVar
 
 from vlguard_jax import errors
 from vlguard_jax import files
+from vlguard_jax import folders
 from vlguard_jax import limits
 from vlguard_jax import machine
 from vlguard_jax import ranges
@@ -243,7 +244,8 @@ class Lines(Generic[L]):
         A torn last line (its writer was killed) is left out; with `repair` it is cut off the file too, and `notice` says so.
 
         Raises:
-          UserError: the file cannot be read, a broken line elsewhere, or lines of another schema (file and line number are named).
+          UserError: the file cannot be read, or with `repair` is a link, a broken line elsewhere, or lines of another schema (file and
+            line number are named).
         """
         self.path = path
         self.notice = ""
@@ -252,9 +254,9 @@ class Lines(Generic[L]):
         self.lines: list[L] = self._read()
 
     def _read(self) -> list[L]:
-        if not self.path.exists():
-            return []
-        data = files.read_bytes(self.path, limits.RESULT_BYTES)
+        data = files.read_bytes(self.path, limits.RESULT_BYTES) if self.path.exists() else b""
+        if self._repair:
+            folders.check_own(self.path)
         whole = data.rfind(b"\n") + 1
         if whole < len(data) and self._repair:
             os.truncate(self.path, whole)

@@ -13,6 +13,7 @@ from typing import Any, Protocol, runtime_checkable
 from vlguard_jax import config as settings_lib
 from vlguard_jax import errors
 from vlguard_jax import files
+from vlguard_jax import folders
 from vlguard_jax import types
 from vlguard_jax import workdir as workdir_lib
 from vlguard_jax.data import images
@@ -253,6 +254,7 @@ def evaluate_grid(
     """
     rows: list[asr.Row] = []
     for part, place in _parts(config, folder):
+        folders.check_no_link(place)
         rows += evaluate(part, place, model, say=say, progress=progress, team=team)
     if team is None or team.first:
         files.write_text(folder / results.SUMMARY, json.dumps(rows, indent=1) + "\n")
