@@ -31,6 +31,9 @@ SAFETENSORS_HEADER_BYTES = 1 << 24  # 120 a tensor
 DIMENSIONS = 16  # of a stored tensor; weights have up to 5
 REPEATED = 1 << 24  # numbers of a tensor in a torch file that repeats what is stored (strides of 0)
 
+EXPORT_RATIO = 50  # of an Orbax folder's arrays to its files: weights pack to two thirds, fresh adapters to a third
+EXPORT_RATIO_FROM = 1 << 28  # bytes from which the ratio is looked at: a small model of one number may have any
+
 LINE = 1500  # characters of a message, or of a foreign text in a line or a table's cell; a longer one keeps its beginning and end
 
 # What the JSON files of a model may say.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pathlib
+import re
 from typing import Any
 
 import jax
@@ -208,6 +209,19 @@ def test_links_are_refused_and_what_they_lead_to_stays(tmp_path: pathlib.Path) -
     steps.close()
     assert sorted(p.name for p in outside.iterdir()) == ["6.orbax-checkpoint-tmp", "kept"]
     assert sorted(p.name for p in folder.iterdir()) == ["6.orbax-checkpoint-tmp", "thesis.orbax-checkpoint-tmp.bak"]
+
+
+@pytest.mark.parametrize("content", ["[]", "null", '{"a":' * 50_000, ""])
+@pytest.mark.parametrize("name", ["_CHECKPOINT_METADATA", "state/_METADATA"])
+def test_damaged_notes_of_orbax_end_in_one_line(tmp_path: pathlib.Path, name: str, content: str) -> None:
+    expected = saved(tmp_path / "s")
+    (tmp_path / "s/5" / name).write_text(content)
+    try:
+        steps = store.Store(tmp_path / "s")
+        assert steps.latest_step() in (5, None)
+        steps.restore(5, abstract(expected, jax.NamedSharding(mesh(4, 2), jax.P("x", "y"))))
+    except errors.UserError as e:
+        assert re.search(r"s(/5)?: (a step: |no step 5|)", str(e)) and "\n" not in str(e)
 
 
 def test_forged_records_are_refused(tmp_path: pathlib.Path) -> None:

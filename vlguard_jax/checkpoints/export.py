@@ -18,6 +18,7 @@ from vlguard_jax.checkpoints import checkpoint
 from vlguard_jax.checkpoints import export_record
 from vlguard_jax.checkpoints import format_v1
 from vlguard_jax.checkpoints import layouts
+from vlguard_jax.checkpoints import stored
 from vlguard_jax.checkpoints import tensors
 from vlguard_jax.checkpoints import tokenizer_files
 
@@ -65,12 +66,12 @@ def load_export(folder: pathlib.Path, dtype: np.dtype | type | None = None) -> c
     record = export_record.read(folder)
     _check_files(where)
     try:
-        reader = ocp.PyTreeCheckpointer()
-        stored = trees.flatten(reader.metadata(where.absolute()).item_metadata.tree)
-        _check_stored(where, stored, layouts.tree_shapes(record.config, record.lora))
+        arrays = stored.read(where)
+        _check_stored(where, arrays, layouts.tree_shapes(record.config, record.lora))
+        stored.check_sizes(where, arrays)
         # As numpy arrays, so that the devices of the machine that wrote them do not matter.
-        as_numpy = {path: ocp.RestoreArgs(restore_type=np.ndarray) for path in stored}
-        tree = reader.restore(where.absolute(), restore_args=trees.unflatten(as_numpy))
+        as_numpy = {path: ocp.RestoreArgs(restore_type=np.ndarray) for path in arrays}
+        tree = ocp.PyTreeCheckpointer().restore(where.absolute(), restore_args=trees.unflatten(as_numpy))
         flat = {path: np.asarray(value) for path, value in trees.flatten(tree["params"]).items()}
     except errors.UserError:
         raise
@@ -100,11 +101,11 @@ def _check_files(where: pathlib.Path) -> None:
                 raise errors.UserError(f"{os.path.join(folder, name)}: no file, and Orbax writes nothing else; export the model again")
 
 
-def _check_stored(where: pathlib.Path, stored: Mapping[str, Any], shapes: Mapping[str, tuple[int, ...]]) -> None:
+def _check_stored(where: pathlib.Path, arrays: Mapping[str, Any], shapes: Mapping[str, tuple[int, ...]]) -> None:
     """Look at what Orbax's own record says of the arrays, before memory is taken for them."""
     wanted = {f"params.{path}": shape for path, shape in shapes.items()}
-    for path in sorted(wanted.keys() | stored.keys()):
-        found = stored.get(path)
+    for path in sorted(wanted.keys() | arrays.keys()):
+        found = arrays.get(path)
         shape = tuple(getattr(found, "shape", None) or ())
         rest = path.removeprefix("padding.")
         if path not in wanted and rest != path and rest in layouts.VOCABULARY and len(shape) == 2:

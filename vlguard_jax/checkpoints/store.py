@@ -6,7 +6,8 @@ array is sharded, so it is checked again after a restore onto another mesh.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+import contextlib
 import functools
 import os
 import pathlib
@@ -25,6 +26,7 @@ from vlguard_jax import folders
 from vlguard_jax import machine
 from vlguard_jax import trees
 from vlguard_jax.checkpoints import format_v1
+from vlguard_jax.checkpoints import stored
 
 _UNFINISHED = re.compile(r"[0-9]+\.orbax-checkpoint-tmp(-[0-9]+)?")
 
@@ -46,7 +48,8 @@ class Store:
         if jax.process_index() == 0:
             self._remove_unfinished()
         options = ocp.CheckpointManagerOptions(max_to_keep=keep, enable_async_checkpointing=True)
-        self._manager = ocp.CheckpointManager(self._folder, options=options)
+        with _damaged(f"{self._folder}: a step", "remove it"):
+            self._manager = ocp.CheckpointManager(self._folder, options=options)
 
     def save(self, step: int, tree: Mapping[str, Any], meta: Mapping[str, Any]) -> None:
         """Save a step. `tree`: nested dict of arrays (None leaves are left out); `meta`: JSON values, merged into the record.
@@ -64,9 +67,10 @@ class Store:
         self._manager.wait_until_finished()
 
     def latest_step(self) -> int | None:
-        """The newest complete step, None without one."""
+        """The newest complete step, None without one. Raises UserError where Orbax's note on a step is damaged."""
         self._manager.wait_until_finished()
-        return self._manager.latest_step()
+        with _damaged(f"{self._folder}: a step", "remove it"):
+            return self._manager.latest_step()
 
     def read_meta(self, step: int) -> dict[str, Any]:
         """The record of a step.
@@ -101,13 +105,11 @@ class Store:
             asked = {"shape": list(wanted[path].shape), "dtype": np.dtype(wanted[path].dtype).name} if path in wanted else None
             if asked is None or any(saved[key] != asked[key] for key in asked):
                 raise errors.UserError(f"{where}: {path}: saved is {saved['dtype']}{saved['shape']}, this run needs {asked or 'nothing'}")
-        try:
+        state = self._folder / str(step) / "state"
+        with _damaged(where, "remove this step to go on from an older one"):
+            stored.check_sizes(state, stored.read(state))
             target = ocp.args.Composite(state=ocp.args.StandardRestore(trees.unflatten(wanted)))
             restored = trees.flatten(self._manager.restore(step, args=target)["state"])
-        except (ValueError, OSError, KeyError) as e:
-            if machine.failure(e, places=False):
-                raise
-            raise errors.UserError(f"{where}: damaged, remove this step to go on from an older one: {e}") from e
         for path, value in restored.items():
             if _describe(value) != manifest[path]:
                 raise errors.UserError(f"{where}: {path} is not what was saved (checksum); remove this step to go on from an older one")
@@ -126,6 +128,19 @@ class Store:
         for leftover in self._folder.iterdir() if self._folder.is_dir() else ():
             if _UNFINISHED.fullmatch(leftover.name) and not leftover.is_symlink():
                 shutil.rmtree(leftover, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def _damaged(where: str, way: str) -> Iterator[None]:
+    """Over what others may have written, Orbax raises anything; a failure of the machine stays what it is."""
+    try:
+        yield
+    except errors.UserError:
+        raise
+    except Exception as e:
+        if machine.failure(e, places=False):
+            raise
+        raise errors.UserError(f"{where}: damaged, {way}: {e or type(e).__name__}") from e
 
 
 def _check_steps(folder: pathlib.Path) -> None:

@@ -1,0 +1,45 @@
+"""What Orbax's own record says of the arrays in a folder, looked at before memory is taken for them.
+
+An array is read by chunks, each unpacked as a whole: a chunk that is said to be larger than its array, or arrays that would be far
+larger than their files, are there to fill the memory.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+import math
+import pathlib
+from typing import Any
+
+import numpy as np
+
+from vlguard_jax import errors
+from vlguard_jax import limits
+from vlguard_jax import trees
+
+
+def read(where: pathlib.Path) -> dict[str, Any]:
+    """By tree path: shape, dtype and storage of every array. A damaged folder can raise anything."""
+    import orbax.checkpoint as ocp
+
+    return trees.flatten(ocp.PyTreeCheckpointer().metadata(where.absolute()).item_metadata.tree)
+
+
+def check_sizes(where: pathlib.Path, stored: Mapping[str, Any]) -> None:
+    """See that `stored`, of `read`, asks for no more memory than the files in `where` are good for.
+
+    Raises:
+      UserError: a chunk is larger than its array, or all arrays are far larger than the files.
+    """
+    whole, packed = 0, sum(path.stat().st_size for path in where.rglob("*") if path.is_file())
+    for path, array in stored.items():
+        shape, chunk = tuple(array.shape), getattr(array.storage, "chunk_shape", None) or ()
+        if any(part > max(size, 1) for part, size in zip(chunk, shape, strict=False)):
+            sizes = f"chunks of {list(chunk)} are larger than its {list(shape)}"
+            raise errors.UserError(f"{where}: array {path}: {sizes}; get the folder again")
+        whole += math.prod(shape) * np.dtype(array.dtype).itemsize
+    if whole > max(limits.EXPORT_RATIO * packed, limits.EXPORT_RATIO_FROM):
+        raise errors.UserError(
+            f"{where}: its arrays would be {whole:,} bytes, packed in {packed:,}; weights are at most"
+            f" {limits.EXPORT_RATIO} times as large as their files: get the folder again"
+        )
