@@ -54,7 +54,7 @@ def check(job: spec_lib.Job) -> None:
     """Read every command of the job as it would be read where it runs.
 
     Raises:
-      UserError: a config file that does not exist or is not part of the checkout, an unknown flag or setting, a wrong value, a name
+      UserError: a config file that does not exist or is not one of the checkout's, an unknown flag or setting, a wrong value, a name
         (judge, subset, template, loss) that is not known, a mesh or an attention that the job's accelerator does not have.
     """
     for step, (name, *arguments) in zip(job.spec.steps, job.commands, strict=True):
@@ -110,7 +110,7 @@ def _command(name: str) -> _Command:
 
 
 def _load(name: str) -> config_dict.ConfigDict:
-    """The config of FILE or FILE:argument, which must be part of this checkout: reading it runs it."""
+    """The config of FILE or FILE:argument, which must be one of this checkout's configs: reading it runs it."""
     path, _, argument = name.partition(":")
     try:
         file = (ROOT / path).resolve()
@@ -123,6 +123,8 @@ def _load(name: str) -> config_dict.ConfigDict:
         known = [str(p.relative_to(ROOT)) for p in (ROOT / "configs").rglob("*.py")]
         raise errors.UserError(f"{errors.short(path)[1:-1]}: no such config file{errors.nearest(path, known)}")
     module_spec = importlib.util.spec_from_file_location(f"launch_config_{file.stem}", file)
+    if not file.is_relative_to(ROOT / "configs"):  # data and environments often lie in the checkout, too
+        raise errors.UserError(f"{errors.short(path)} is not below configs/, where a launch file's configs are: move it there")
     if file.suffix != ".py" or module_spec is None or module_spec.loader is None:
         raise errors.UserError(f"{path}: a config is a Python file, NAME.py")
     module = importlib.util.module_from_spec(module_spec)

@@ -142,6 +142,18 @@ def test_no_config_outside_the_checkout_is_run(where, tmp_path, monkeypatch):
     assert not (tmp_path / "ran").exists()
 
 
+@pytest.mark.parametrize("where", ["data/set/evil.py", ".venv/evil.py:x", "configs/../data/set/evil.py", "configs/link.py"])
+def test_no_code_that_lies_in_the_checkout_by_chance_is_run(where, tmp_path, monkeypatch):
+    for folder in ("data/set", ".venv", "configs"):
+        (tmp_path / folder).mkdir(parents=True)
+        (tmp_path / folder / "evil.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')\n")
+    (tmp_path / "configs/link.py").symlink_to(tmp_path / "data/set/evil.py")
+    monkeypatch.setattr(configs, "ROOT", tmp_path)
+    with pytest.raises(errors.UserError, match="is not below configs/"):
+        configs._load(where)
+    assert not (tmp_path / "ran").exists()
+
+
 @pytest.mark.parametrize(
     "argument",
     [
