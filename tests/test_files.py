@@ -39,6 +39,8 @@ TAR = b"a.json" + b"\0" * 251 + b"ustar\0" + b"0" * 249
         (b'{"a":' * 101 + b"1" + b"}" * 101, "broken JSON: nested too deeply (more than 100 levels)"),
         (b"[" + b"[]," * 1_100_000 + b"1]", "more than 2,097,152 values in one document; is it the right file?"),
         (b'{"a": ' + b"9" * 5000 + b"}", "a number of more than 4,300 digits; correct it"),
+        (b'{"a": {"eps": 1e-5, "b": 0, "eps": 1e-6}}', "an object has two values for 'eps'; leave one"),
+        (b'{"a": 1, "a": true}', "an object has two values for 'a'; leave one"),
         (b'{"a": NaN}', "'NaN' is not a finite number; correct it"),
         (b'{"a": [-Infinity]}', "'-Infinity' is not a finite number; correct it"),
         (b'{"a": 1e999}', "'1e999' is not a finite number; correct it"),
@@ -178,3 +180,7 @@ def test_a_file_that_says_it_is_empty_is_limited(tmp_path: pathlib.Path) -> None
         pytest.raises(errors.UserError, match=r"^x: more than 100 bytes; is it the right file\?$"),
     ):
         files.read_limited(file, "x", 100)
+
+
+def test_what_is_said_twice_alike_is_said_once() -> None:
+    assert files.parse_json(b'{"a": [1], "b": 2, "a": [1]}', "f.json") == {"a": [1], "b": 2}

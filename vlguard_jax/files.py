@@ -159,7 +159,7 @@ def parse_json(data: bytes, where: str, *, finite: bool = False) -> Any:
 
     Raises:
       UserError: not UTF-8, not JSON (line and column are named, and what it looks like), nested too deeply, a number of thousands of
-        digits, or half of a surrogate pair.
+        digits, half of a surrogate pair, or an object that has two values for one name.
     """
     text = _decoded(data, where)
     brackets = data.count(b"[") + data.count(b"{")
@@ -175,7 +175,7 @@ def parse_json(data: bytes, where: str, *, finite: bool = False) -> Any:
     except RecursionError as e:
         raise errors.UserError(f"{where}: broken JSON: nested too deeply") from e
     except ValueError as e:
-        raise errors.UserError(f"{where}: {_number(e)}") from e
+        raise errors.UserError(f"{where}: {_odd(e)}") from e
     if brackets > limits.JSON_DEPTH:
         _check_depth(value, where)
     if b"\\ud" in data or b"\\uD" in data:
@@ -274,19 +274,28 @@ def _decoded(data: bytes, where: str) -> str:
         raise errors.UserError(f"{where}: {looks_like(data[:HEAD]) or f'not UTF-8 text at byte {e.start}; {SAVE_AS_UTF8}'}") from e
 
 
-class _NotFinite(ValueError):
-    """A number that is none."""
+class _Odd(ValueError):
+    """JSON that Python would read and that says nothing, or two things at once."""
 
 
 def _finite(text: str) -> float:
     if not math.isfinite(value := float(text)):
-        raise _NotFinite(f"{errors.short(text)} is not a finite number; correct it")
+        raise _Odd(f"{errors.short(text)} is not a finite number; correct it")
     return value
 
 
-def _number(error: ValueError) -> str:
-    return str(error) if isinstance(error, _NotFinite) else "a number of more than 4,300 digits; correct it"
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        for name, value in pairs:
+            if (type(value), value) != (type(found[name]), found[name]):
+                raise _Odd(f"an object has two values for {errors.short(name)}; leave one")
+    return found
 
 
-_ANY = json.JSONDecoder()
-_FINITE = json.JSONDecoder(parse_float=_finite, parse_constant=_finite)
+def _odd(error: ValueError) -> str:
+    return str(error) if isinstance(error, _Odd) else "a number of more than 4,300 digits; correct it"
+
+
+_ANY = json.JSONDecoder(object_pairs_hook=_object)
+_FINITE = json.JSONDecoder(object_pairs_hook=_object, parse_float=_finite, parse_constant=_finite)

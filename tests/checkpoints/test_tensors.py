@@ -106,6 +106,15 @@ def test_shapes_beyond_reason(tmp_path: pathlib.Path, shape: list[int], message:
         tensors.open_file(path)
 
 
+def test_two_tensors_of_one_name(tmp_path: pathlib.Path) -> None:
+    path = tmp_path / "x.safetensors"
+    first, second = ({"dtype": "F32", "shape": [2], "data_offsets": at} for at in ([0, 8], [8, 16]))
+    text = f'{{"t": {json.dumps(first)}, "u": {json.dumps(first)}, "t": {json.dumps(second)}}}'.encode()
+    path.write_bytes(len(text).to_bytes(8, "little") + text + bytes(16))
+    with pytest.raises(errors.UserError, match=r"x\.safetensors: an object has two values for 't'; leave one"):
+        tensors.open_file(path)
+
+
 def test_headers_of_a_sound_size(tmp_path: pathlib.Path) -> None:
     path, head = tmp_path / "x.safetensors", {"t": {"dtype": "F32", "shape": [4], "data_offsets": [0, 16]}}
     with_header(path, head)

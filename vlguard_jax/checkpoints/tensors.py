@@ -109,23 +109,25 @@ def _open_safetensors(path: pathlib.Path) -> dict[str, Tensor]:
 
     with files.opened(path) as file:
         size = int.from_bytes(file.read(8), "little")
+        header = file.read(min(size, limits.SAFETENSORS_HEADER_BYTES))
     if limits.SAFETENSORS_HEADER_BYTES < size < path.stat().st_size:
         most = f"at most {limits.SAFETENSORS_HEADER_BYTES:,} are read"
         raise errors.UserError(f"{path}: its header has {size:,} bytes, {most}; is it the right file?")
     try:
-        with safetensors.safe_open(path, "np") as f:
-            slices = {name: f.get_slice(name) for name in f.keys()}  # noqa: SIM118 (not a mapping)
-            heads = {name: (tuple(s.get_shape()), s.get_dtype()) for name, s in slices.items()}
+        whole = safetensors.safe_open(path, "np")  # once: each opening parses the header
+        slices = {name: whole.get_slice(name) for name in whole.keys()}  # noqa: SIM118 (not a mapping)
+        heads = {name: (tuple(s.get_shape()), s.get_dtype()) for name, s in slices.items()}
     except (safetensors.SafetensorError, OSError) as e:
         why = unreadable(path, f"truncated? get it again: {e}")
         raise errors.UserError(f"{path}: not a readable safetensors file: {why}") from e
+    files.parse_json(header, str(path))  # what is parsed above keeps the last of two tensors of one name
     result = {}
     for name, (shape, dtype) in heads.items():
         if dtype not in _SAFETENSORS_DTYPES:
             quantized = "; quantized weights are not read, take those they were made from" if dtype.startswith(("F8", "F4", "I8")) else ""
             raise errors.UserError(f"{path}: tensor {name} has the unsupported type {dtype}{quantized}")
         check_shape(path, name, shape, math.prod(shape))
-        result[name] = Tensor(name, shape, _SAFETENSORS_DTYPES[dtype], path, functools.partial(_read_safetensor, path, name))
+        result[name] = Tensor(name, shape, _SAFETENSORS_DTYPES[dtype], path, functools.partial(whole.get_tensor, name))
     return result
 
 
@@ -148,10 +150,3 @@ def unreadable(path: pathlib.Path, otherwise: str) -> str:
         return "the file is empty; get it again"
     text = b"\0" not in head[:4]  # the guess at an encoding is for text
     return (text and not head.startswith(b"PK") and files.looks_like(head)) or otherwise
-
-
-def _read_safetensor(path: pathlib.Path, name: str) -> np.ndarray:
-    import safetensors
-
-    with safetensors.safe_open(path, "np") as f:
-        return f.get_tensor(name)
