@@ -21,6 +21,7 @@ from vlguard_jax import limits
 from vlguard_jax import typed
 from vlguard_jax.data import pictures
 from vlguard_jax.data import vlguard
+from vlguard_jax.data.tfds import chunks
 
 NAME, VERSION = "vlguard", "1.0.0"
 INFO_FILE, MADE_FILE = "dataset_info.json", "metadata.json"
@@ -116,6 +117,8 @@ class PreparedVLGuard:
         from array_record.python import array_record_data_source
 
         try:
+            for part in self._parts:
+                chunks.check(part)
             found = array_record_data_source.ArrayRecordDataSource(self._parts)
             if len(found) != self._count:
                 raise ValueError(f"{len(found)} records in its files, {self._count} in {INFO_FILE}")
