@@ -67,10 +67,26 @@ def test_a_page_keeps_every_script_and_its_line_breaks(text: str) -> None:
         ("[x]: y", r"[x\]: y"),
         ("&lt;b&gt; `c` *d* _e_ ~f~ $g$", r"\&lt;b\&gt; \`c\` \*d\* \_e\_ \~f\~ \$g\$"),
         ("# title", r"\# title"),
+        ("__init__ a__b", r"\_\_init\_\_ a\_\_b"),
     ],
 )
 def test_markdown_is_text(text: str, shown: str) -> None:
     assert escape.markdown(text) == shown
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("- x", r"\- x"),
+        ("12) x", r"12\) x"),
+        ("---", r"\---"),
+        ("    x", "x"),
+        ("[x] y", r"\[x] y"),
+        ("llava-7b: 1.5 [a]", "llava-7b: 1.5 [a]"),
+    ],
+)
+def test_an_item_of_a_list_stays_one(text: str, shown: str) -> None:
+    assert escape.markdown_item(text) == shown
 
 
 @hypothesis.given(ANY)

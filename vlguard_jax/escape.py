@@ -16,7 +16,8 @@ DIRECTIONS = frozenset("\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u
 _BREAKS = frozenset("\n\t")
 _LEFT_OUT = 40  # characters that say how long a text was
 # Backslash, code, emphasis, HTML, entities, cells, strikes, formulas; ends of links; underscores that no name has; links without brackets.
-_MARKDOWN = re.compile(r"[\\`*<>|~$&]|\](?=[(\[:])|(?<!\w)_|_(?!\w)|^#|(?<=:)/(?=/)|(?<=www)\.", re.IGNORECASE)
+_MARKDOWN = re.compile(r"[\\`*<>|~$&]|\](?=[(\[:])|(?<![^\W_])_|_(?![^\W_])|^#|(?<=:)/(?=/)|(?<=www)\.", re.IGNORECASE)
+_BEGINNING = re.compile(r"^(\d{0,9})([-+=.)\[])")  # of a list, a rule, a box to tick
 _LATEX = {
     **{c: f"\\{c}" for c in "&%$#_{}"},
     "\\": r"\textbackslash{}",
@@ -61,8 +62,13 @@ def no_character(char: str) -> bool:
 
 
 def markdown(text: str) -> str:
-    """`text` for a cell of a table or an item of a list: no markup, no HTML, no link."""
+    """`text` for a cell of a table: no markup, no HTML, no link."""
     return _MARKDOWN.sub(r"\\\g<0>", line(text))
+
+
+def markdown_item(text: str) -> str:
+    """`text` for an item of a list: as `markdown`, and nothing at its beginning that makes another list of it, or a block."""
+    return _BEGINNING.sub(r"\1\\\2", markdown(text.lstrip()))
 
 
 def latex(text: str) -> str:

@@ -200,7 +200,7 @@ def markdown(found: Row) -> str:
     text = f"{result(found)} Seeds: {', '.join(map(str, found['seeds']))}. {CAPTION}\n"
     for title, headings, lines in sections(found):
         text += f"\n### {title}\n\n{tables.markdown_table(headings, lines, right=True)}"
-    return text + "".join(f"\n- {escape.markdown(line)}" for line in trained_texts(found)) + "\n"
+    return text + "".join(f"\n- {escape.markdown_item(line)}" for line in trained_texts(found)) + "\n"
 
 
 def show(found: Row) -> None:

@@ -138,7 +138,7 @@ def show(rows: Sequence[Row], title: str = "") -> None:
 def markdown(rows: Sequence[Row]) -> str:
     """The same as a Markdown table with its notes as a list."""
     headings, lines = cells(rows)
-    return markdown_table(headings, lines) + "\n" + "\n".join(f"- {escape.markdown(note)}" for note in notes(rows)) + "\n"
+    return markdown_table(headings, lines) + "\n" + "\n".join(f"- {escape.markdown_item(note)}" for note in notes(rows)) + "\n"
 
 
 def markdown_table(headings: Sequence[str], lines: Sequence[Sequence[str]], *, right: bool = False) -> str:
