@@ -109,6 +109,18 @@ def test_a_name_of_any_length(tmp_path: pathlib.Path) -> None:
     assert len(list(tmp_path.iterdir())) == 3
 
 
+def test_what_can_be_no_name_is_refused_before_anything_is_made(tmp_path: pathlib.Path) -> None:
+    def made() -> None:
+        pytest.fail("something was made")
+
+    with pytest.raises(errors.UserError, match=r"'.*a\\x00b': no name of a folder"), folders.new_folder(tmp_path / "a\0b"):
+        made()
+    for name in ("new/" + "n" * 256, "d/" * 3000):
+        with pytest.raises(OSError) as raised, folders.new_folder(tmp_path / name):
+            made()
+        assert raised.value.errno == errno.ENAMETOOLONG and not list(tmp_path.iterdir())
+
+
 def test_programs_of_strangers_are_not_run(tmp_path: pathlib.Path) -> None:
     folders.check_programs({})
     for fine in (tmp_path, tmp_path / "new", "gs://bucket/programs"):

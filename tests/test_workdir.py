@@ -147,6 +147,13 @@ def test_of_processes_that_start_at_once_one_works(tmp_path: pathlib.Path) -> No
     assert not (tmp_path / "a").exists()
 
 
+@pytest.mark.parametrize("name", ["a\0b", "d/" * 1100, "n" * 256])
+def test_a_name_that_no_folder_can_have(tmp_path: pathlib.Path, name: str) -> None:
+    with pytest.raises(errors.UserError, match=r"--workdir=.* cannot be written: "), workdir.hold(tmp_path / name):
+        pass
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_lock_is_no_way_out_of_the_folder(tmp_path: pathlib.Path) -> None:
     folder, outside = tmp_path / "run", tmp_path / "outside"
     folder.mkdir()
@@ -158,6 +165,13 @@ def test_a_lock_is_no_way_out_of_the_folder(tmp_path: pathlib.Path) -> None:
             pass
         lock.unlink() if lock.is_symlink() else lock.rmdir()
     assert outside.read_text() == "kept"
+    os.mkfifo(lock)
+    with (
+        pytest.raises(errors.UserError, match=r"run: \.vlguard_jax\.lock is a pipe or a device, not a file; remove it"),
+        workdir.hold(folder),
+    ):
+        pass
+    assert lock.is_fifo()
 
 
 def test_what_a_run_goes_on_writing_is_known() -> None:

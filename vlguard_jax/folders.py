@@ -89,7 +89,8 @@ def new_folder(path: pathlib.Path, *, replace: bool = False) -> Iterator[pathlib
     """
     target = pathlib.Path(os.path.abspath(path))
     check_no_link(path)
-    before = identity(target) if replace else None
+    with machine.naming(path):
+        before = identity(target)  # fails for what can be no name, before anything is made
     made: list[pathlib.Path] = []
     new = target
     try:
@@ -98,12 +99,13 @@ def new_folder(path: pathlib.Path, *, replace: bool = False) -> Iterator[pathlib
                 with contextlib.suppress(FileExistsError):
                     folder.mkdir()
                     made.insert(0, folder)
+            identity(target)  # where its folder is new only now
         with contextlib.ExitStack() as stack:
             with machine.naming(path):
                 new = stack.enter_context(scratch(target.parent, target.name))
             with machine.naming(path, new):
                 yield new
-                _replace(target, new, before) if before else take(new, target)
+                _replace(target, new, before) if before and replace else take(new, target)
     except BaseException:
         for folder in made:
             with contextlib.suppress(OSError):
@@ -126,8 +128,10 @@ def take(new: pathlib.Path, target: pathlib.Path) -> None:
 
 
 def check_no_link(path: str | os.PathLike[str]) -> None:
-    """Raise UserError if `path`, where a folder is to be written, is a link."""
+    """Raise UserError if `path`, where a folder is to be written, is a link, or can be no name."""
     target = os.path.abspath(path)
+    if "\0" in target:
+        raise errors.UserError(f"{errors.short(os.fspath(path))}: no name of a folder")
     if os.path.islink(target):
         raise errors.UserError(f"{path} is a link to {os.readlink(target)}; name the folder itself, or remove the link")
 

@@ -16,6 +16,7 @@ import logging
 import os
 from pathlib import Path
 import socket
+import stat
 import tempfile
 from typing import Any
 
@@ -93,7 +94,7 @@ def prepare(folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder):
             pass
-    except (OSError, ValueError) as e:  # ValueError: a name with a null character
+    except (OSError, ValueError, RecursionError) as e:  # the last two: a name with a null character, or of a thousand folders
         raise errors.UserError(f"--workdir={folder} cannot be written: {e}") from e
 
 
@@ -130,6 +131,8 @@ def _locked(path: Path, where: str) -> Iterator[None]:
         except OSError as e:
             raise errors.UserError(f"{where}: {path.name} cannot be written: {e.strerror}") from e
         with open(descriptor, "r+b", buffering=0) as file:
+            if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+                raise errors.UserError(f"{where}: {path.name} is a pipe or a device, not a file; remove it")
             held = _lock(file, where)
             if not _same(path, descriptor):  # its holder took it away just now
                 continue

@@ -34,6 +34,7 @@ def test_where_a_model_cannot_be_written(tmp_path: pathlib.Path, monkeypatch: py
         ("here", "holds your home"),
         ("here/home", "holds your home"),
         ("x" * 300, "the name is too long"),
+        ("x\0y", r"'x\\x00y': no name of a folder"),
         ("file", "file is a file; --overwrite replaces a checkpoint alone"),
     ):
         with pytest.raises(errors.UserError, match=words):
