@@ -246,3 +246,24 @@ def test_forged_records_are_refused(tmp_path: pathlib.Path) -> None:
         with pytest.raises(errors.UserError, match="5: damaged record: "):
             steps.read_meta(5)
     steps.close()
+
+
+def test_a_pipe_beside_the_steps_is_not_waited_for(tmp_path: pathlib.Path) -> None:
+    saved(tmp_path / "s")
+    os.mkfifo(pipe := tmp_path / "s/6.orbax-checkpoint-tmp")
+    store.Store(tmp_path / "s").close()
+    assert pipe.is_fifo()
+
+
+@pytest.mark.parametrize("bad", [np.nan, -np.inf])
+def test_parameters_that_are_not_finite_are_refused(tmp_path: pathlib.Path, bad: float) -> None:
+    """Nothing was learned from there on: every update would be skipped, and such a model exported."""
+    sharding = jax.NamedSharding(mesh(4, 2), jax.P("x", "y"))
+    state = tree(sharding)
+    state["params"]["half"] = state["params"]["half"].at[3, 4].set(bad)
+    steps = store.Store(tmp_path / "s")
+    steps.save(5, state, META)
+    steps.wait()
+    with pytest.raises(errors.UserError, match=r"5: params\.half holds NaN or an infinity; remove this step to go on from an older one"):
+        steps.restore(5, abstract(state, sharding))
+    steps.close()

@@ -95,7 +95,8 @@ class Store:
         The arrays' checksums are checked.
 
         Raises:
-          UserError: the saved arrays are others than those asked for, the step is damaged, or see `read_meta`.
+          UserError: the saved arrays are others than those asked for, the step is damaged, a parameter is not finite, or see
+            `read_meta`.
         """
         where = f"{self._folder}/{step}"
         manifest = self.read_meta(step)["arrays"]
@@ -113,6 +114,8 @@ class Store:
         for path, value in restored.items():
             if _describe(value) != manifest[path]:
                 raise errors.UserError(f"{where}: {path} is not what was saved (checksum); remove this step to go on from an older one")
+            if path.startswith("params.") and not _finite(value):
+                raise errors.UserError(f"{where}: {path} holds NaN or an infinity; remove this step to go on from an older one")
         return _fill(abstract_tree, restored)
 
     def close(self) -> None:
@@ -126,7 +129,7 @@ class Store:
 
     def _remove_unfinished(self) -> None:
         for leftover in self._folder.iterdir() if self._folder.is_dir() else ():
-            if _UNFINISHED.fullmatch(leftover.name) and not leftover.is_symlink():
+            if _UNFINISHED.fullmatch(leftover.name) and leftover.is_dir() and not leftover.is_symlink():
                 shutil.rmtree(leftover, ignore_errors=True)
 
 
@@ -144,7 +147,7 @@ def _damaged(where: str, way: str) -> Iterator[None]:
 
 
 def _check_steps(folder: pathlib.Path) -> None:
-    """Raise UserError unless everything that counts as a step is one: Orbax follows links, and deletes old steps."""
+    """Raise UserError unless everything that counts as a step is one: Orbax follows links, deletes old steps and waits for pipes."""
     if not os.path.lexists(folder):
         return
     if folder.is_symlink() or not folder.is_dir():
@@ -198,6 +201,11 @@ def _describe(value: Any) -> dict[str, Any]:
     array = jnp.asarray(value)
     checksum = int(np.asarray(_checksum_program(_replicated(array))(array)))
     return {"shape": list(array.shape), "dtype": np.dtype(array.dtype).name, "checksum": f"{checksum:08x}"}
+
+
+def _finite(array: jax.Array) -> bool:
+    out = _replicated(array)
+    return bool(np.asarray(jax.jit(lambda x: jnp.isfinite(x).all(), out_shardings=out)(array)))
 
 
 def _replicated(array: jax.Array) -> jax.sharding.Sharding | None:
