@@ -20,6 +20,7 @@ import tempfile
 import time
 
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # a forked child has none of the parent's threads
+os.environ.setdefault("JAX_PLATFORMS", "cpu")  # started in children alone
 
 from tests.faults import readers
 from tests.faults import sandbox

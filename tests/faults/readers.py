@@ -12,10 +12,13 @@ from tests.faults import exports
 from tests.faults import launches
 from tests.faults import models
 from tests.faults import pictures
+from tests.faults import places
 from tests.faults import results
 from tests.faults import sandbox
+from tests.faults import shown
 from tests.faults import texts
 from tests.faults import tokenizers
+from tests.faults import training
 from tests.faults import weights_safetensors
 from tests.faults import weights_torch
 
@@ -28,11 +31,14 @@ READERS: dict[str, Reader] = {
     "launches": launches.make,
     "models": models.make,
     "pictures": pictures.make,
+    "places": places.make,
     "results": results.make,
     "safetensors": weights_safetensors.make,
+    "shown": shown.make,
     "texts": texts.make,
     "tokenizers": tokenizers.make,
     "torch": weights_torch.make,
+    "training": training.make,
 }
 
 

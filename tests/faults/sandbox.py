@@ -9,12 +9,14 @@ from __future__ import annotations
 from collections.abc import Callable
 import dataclasses
 import faulthandler
+import hashlib
 import json
 import os
 import pathlib
 import resource
 import select
 import signal
+import stat
 import sys
 import time
 import unicodedata
@@ -107,7 +109,7 @@ class _Watch:
 
 def run(trial: Trial, folder: pathlib.Path, *, seconds: int = SECONDS, wait: float = WAIT) -> Outcome:
     """Read in a child process. `folder` is the trial's own; what lies beside it is out of bounds."""
-    before = sorted(os.listdir(folder.parent))
+    before = listing(folder.parent, without=folder)
     source, sink = os.pipe()
     child = os.fork()
     if child == 0:
@@ -119,14 +121,35 @@ def run(trial: Trial, folder: pathlib.Path, *, seconds: int = SECONDS, wait: flo
     if late:
         os.kill(child, signal.SIGKILL)
     _, status = os.waitpid(child, 0)
-    if sorted(os.listdir(folder.parent)) != before:
-        return Outcome(ESCAPED, "something was left beside the folder")
+    if (after := listing(folder.parent, without=folder)) != before:
+        changed = min(path for path in before.keys() | after.keys() if before.get(path) != after.get(path))
+        return Outcome(ESCAPED, f"beside the folder: {changed!a} is not as it was")
     if late:
         return Outcome(TIME_OUT, f"nothing after {wait:g} s")
     if os.WIFSIGNALED(status):
         number = os.WTERMSIG(status)
         return Outcome(TIME_OUT if number == signal.SIGXCPU else CRASHED, signal.Signals(number).name)
     return Outcome(*json.loads(said)) if said else Outcome(CRASHED, f"exit code {os.WEXITSTATUS(status)}")
+
+
+def listing(top: pathlib.Path, without: pathlib.Path | None = None) -> dict[str, str]:
+    """Everything below `top` by its path: what it is, its mode, and the hash of a file or the place that a link leads to."""
+    found: dict[str, str] = {}
+    waiting = [top]
+    while waiting:
+        for entry in os.scandir(waiting.pop()):
+            if without is not None and entry.path == os.fspath(without):
+                continue
+            mode = entry.stat(follow_symlinks=False).st_mode
+            content = ""
+            if stat.S_ISDIR(mode):
+                waiting.append(pathlib.Path(entry.path))
+            elif stat.S_ISREG(mode):
+                content = hashlib.sha256(pathlib.Path(entry.path).read_bytes()).hexdigest()
+            elif stat.S_ISLNK(mode):
+                content = os.readlink(entry.path)
+            found[os.path.relpath(entry.path, top)] = f"{stat.filemode(mode)} {content}"
+    return found
 
 
 def _listen(source: int, wait: float) -> tuple[bytes, bool]:
