@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from vlguard_jax import errors
 from vlguard_jax.quickstart import arms
 from vlguard_jax.quickstart import claims
 from vlguard_jax.safety import results
@@ -207,3 +208,17 @@ def test_table_and_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> N
     claims.show(found)
     printed = capsys.readouterr().out
     assert all(text in printed for text in lines) and printed.count("NO") == 2
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("[{}]", r"claims\.json: \[0\]: the field 'text' is missing; run the quickstart there again"),
+        ('[{"text": "t", "value": NaN, "ci_low": 0, "ci_high": 1, "n": 1, "bar": "", "met": null}]', r"\.value: nan must be a number"),
+        ("{", r"claims\.json: broken JSON"),
+    ],
+)
+def test_claims_of_others_are_looked_at(tmp_path: Path, text: str, words: str) -> None:
+    (tmp_path / "claims.json").write_text(text)
+    with pytest.raises(errors.UserError, match=words):
+        claims.read(tmp_path)

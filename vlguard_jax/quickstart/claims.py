@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 import dataclasses
-import json
 from pathlib import Path
 from typing import Any
 
 from rich import table as rich_table
 
+from vlguard_jax import files
 from vlguard_jax import terminal
+from vlguard_jax import typed
 from vlguard_jax.quickstart import arms
 from vlguard_jax.reporting import provenance
 from vlguard_jax.safety import results
@@ -26,10 +27,10 @@ class Claim:
     """A figure (a fraction, or a difference of two) with its 95 % interval. `met` is None where no bar was set."""
 
     text: str
-    value: float
-    ci_low: float
-    ci_high: float
-    n: int
+    value: typed.Number
+    ci_low: typed.Number
+    ci_high: typed.Number
+    n: typed.Count
     bar: str = ""
     met: bool | None = None
 
@@ -144,5 +145,12 @@ def show(claims: Sequence[Claim]) -> None:
 
 
 def read(workdir: Path) -> list[Claim]:
-    """The claims that a finished run wrote."""
-    return [Claim(**values) for values in json.loads((workdir / "claims.json").read_text())]
+    """The claims that a finished run wrote.
+
+    Raises:
+      UserError: its file is missing, or is not what a run writes.
+    """
+    path = workdir / "claims.json"
+    found = files.read_json(path)
+    typed.check(list[Claim], found, str(path), "run the quickstart there again")
+    return [Claim(**values) for values in found]
