@@ -189,7 +189,8 @@ def _of_another(rng: random.Random, run: pathlib.Path) -> tuple[str, object]:
         shutil.copytree(other, own)
     else:
         shutil.copy(other, own)
-    return f"{part} of a run that is {name}", sandbox.Nothing
+    same = name == "other types" and part.endswith("state")  # its half floats hold the very values that the record's sums are of
+    return f"{part} of a run that is {name}", NEWEST if same else sandbox.Nothing
 
 
 def _older(rng: random.Random, run: pathlib.Path) -> tuple[str, object]:
