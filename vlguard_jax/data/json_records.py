@@ -13,6 +13,7 @@ import itertools
 import json
 import os
 import pathlib
+import re
 from typing import Any, BinaryIO, Generic, TypeVar
 
 from jaxtyping import Int64
@@ -24,7 +25,7 @@ from vlguard_jax import limits
 
 CHUNK = 1 << 23  # bytes read at once
 WANTED = "must hold a JSON list of records, or one JSON object a line"
-_SPACE = " \t\r\n"
+_SPACE = re.compile(r"[ \t\r\n]*")
 _LINES = (".jsonl", ".ndjson")  # a lone object is a record only in a file of such a name
 
 T = TypeVar("T")
@@ -164,10 +165,10 @@ class _ListScan:
         self._path, self._file = path, file
         self._size = os.fstat(file.fileno()).st_size
         self._decoder = codecs.getincrementaldecoder("utf-8")()
-        self._text = ""
+        self._text, self._ascii = "", True
         self._at = 0  # place in the window
         self._offset = 0  # bytes of the file before that place
-        self._line, self._column = 1, 1  # of that place
+        self._line, self._column = 1, 1  # of the window's beginning
         self._done = False
 
     def spans(self) -> Iterator[tuple[int, int]]:
@@ -199,18 +200,16 @@ class _ListScan:
         except UnicodeDecodeError as e:
             byte = self._file.tell() - len(data) + e.start
             raise errors.UserError(f"{self._path}: not UTF-8 text at byte {byte}; {files.SAVE_AS_UTF8}") from e
+        self._line, self._column = self._place()
         self._text = self._text[self._at :] + text
-        self._at = 0
+        self._at, self._ascii = 0, self._text.isascii()
 
     def _next(self) -> str:
         """Go to the next character that is not white space and return it; "" at the end."""
         while True:
-            rest = len(self._text)
-            at = self._at
-            while at < rest and self._text[at] in _SPACE:
-                at += 1
-            self._advance(at - self._at)
-            if self._at < rest:
+            space = _SPACE.match(self._text, self._at)
+            self._advance(space.end() - self._at if space else 0)
+            if self._at < len(self._text):
                 return self._text[self._at]
             if self._done:
                 return ""
@@ -234,17 +233,21 @@ class _ListScan:
             self._more()  # the value may go on behind the window
 
     def _advance(self, characters: int) -> int:
-        passed = self._text[self._at : self._at + characters]
-        size = len(passed) if passed.isascii() else len(passed.encode())
-        newlines = passed.count("\n")
-        self._line += newlines
-        self._column = len(passed) - passed.rfind("\n") if newlines else self._column + len(passed)
-        self._at += characters
-        self._offset += size
+        end = self._at + characters
+        size = characters if self._ascii else len(self._text[self._at : end].encode())
+        self._at, self._offset = end, self._offset + size
         return size
 
+    def _place(self) -> tuple[int, int]:
+        """Line and column, both from 1."""
+        newlines = self._text.count("\n", 0, self._at)
+        if newlines:
+            return self._line + newlines, self._at - self._text.rfind("\n", 0, self._at)
+        return self._line, self._column + self._at
+
     def _broken(self, reason: str) -> errors.UserError:
-        return errors.UserError(f"{self._path}: broken JSON at line {self._line}, column {self._column}: {reason}")
+        line, column = self._place()
+        return errors.UserError(f"{self._path}: broken JSON at line {line}, column {column}: {reason}")
 
     def _kind(self, start: str) -> str:
         """What the file is instead, by its first character and line."""
