@@ -24,9 +24,9 @@ faults: $(VENV)/.core  ## hostile input for every reader, counted by outcome (FA
 	$(RUN) tests.faults --n $(FAULTS_N) $(FAULTS_ARGS)
 
 # A description of a slice takes no chip: two processes compile at a time, and other users of libtpu here are not in the way.
-aot: $(VENV)/.core $(VENV)/.libtpu  ## every 7B and 13B config through the TPU compiler, without a TPU (about a quarter of an hour)
+aot: $(VENV)/.core $(VENV)/.libtpu  ## a 7B training and evaluation through the TPU compiler, without a TPU (ALL=1: every 7B and 13B config)
 	JAX_PLATFORMS=cpu JAX_ENABLE_COMPILATION_CACHE=false TPU_SKIP_MDS_QUERY=1 ALLOW_MULTIPLE_LIBTPU_LOAD=1 \
-	  $(RUN) pytest -m aot --dist worksteal tests/aot tests/planning $(PYTEST_ARGS)
+	  $(RUN) pytest -m '$(if $(ALL),aot,aot and not more)' --dist worksteal tests/aot tests/planning $(PYTEST_ARGS)
 
 lint: $(VENV)/.core  ## format and lint check, type check
 	$(RUN) ruff format --check .

@@ -1,6 +1,7 @@
-"""Every shipped 7B and 13B config, compiled by the TPU compiler for a slice it is meant for; nothing runs, no chip is needed.
+"""The shipped 7B and 13B configs, compiled by the TPU compiler for a slice they are meant for; nothing runs, no chip is needed.
 
-`make aot`. Each program is compiled once, and all is asserted of that one module.
+`make aot` compiles the first training and the first evaluation, `make aot ALL=1` every one. Each program is compiled once,
+and all is asserted of that one module.
 """
 
 from __future__ import annotations
@@ -41,6 +42,11 @@ TRAIN = [
 ANSWER = [("released/llava_v15_7b_mixed", "v5e:2x2"), ("released/llava_v15_7b_mixed", "v6e:1x1")]
 ROOM = 0.75  # GiB that stay free for what the compiler does not see: 15 of a v5e's 15.75
 CLOSE = 0.15  # share by which --estimate may miss
+
+
+def first_alone(cases: list[tuple[str, str]]) -> list[object]:
+    """All but the first are left to `make aot ALL=1`: minutes each, and they differ in sizes alone."""
+    return [pytest.param(*case, marks=[pytest.mark.more] if i else []) for i, case in enumerate(cases)]
 
 
 def load(path: str) -> config.TrainConfig | config.EvalConfig:
@@ -90,7 +96,7 @@ def faults(case: Case, measured: estimate.Measured, done: jax.stages.Compiled, t
     return [*found, f"only {room:.2f} GiB are free"] if room < ROOM else found
 
 
-@pytest.mark.parametrize(("path", "name"), TRAIN, ids=lambda value: value.split("/")[-1])
+@pytest.mark.parametrize(("path", "name"), first_alone(TRAIN), ids=lambda value: value.split("/")[-1])
 def test_training(path: str, name: str, record_property) -> None:
     case = case_of(path, name)
     settings, model, topology = case.settings, case.model, case.topology
@@ -101,7 +107,7 @@ def test_training(path: str, name: str, record_property) -> None:
     assert faults(case, measured, done, work.rows * work.row_len, formula) == []
 
 
-@pytest.mark.parametrize(("path", "name"), ANSWER, ids=lambda value: value.split("/")[-1])
+@pytest.mark.parametrize(("path", "name"), first_alone(ANSWER), ids=lambda value: value.split("/")[-1])
 def test_answering(path: str, name: str, record_property) -> None:
     case = case_of(path, name)
     settings, model, topology = case.settings, case.model, case.topology
