@@ -3,14 +3,14 @@ r"""Asks a model a benchmark's questions, judges the answers and prints a table;
   python -m vlguard_jax.evaluate --config configs/eval/vlguard.py:released --config.model.path=DIR \
       --config.benchmark.path=VLGUARD_DIR --workdir runs/eval
 
-Presets of configs/eval/vlguard.py: `released` (as VLGuard's script asks) and `llava` (as LLaVA trains); configs/released/*.py: one
-published checkpoint each. Results: generations.jsonl, verdicts.jsonl and summary.json in --workdir. Several hosts: see processes.py.
+Presets: `released` asks as VLGuard's script, `llava` as LLaVA trains; a published checkpoint each: configs/released.
+Results: generations.jsonl, verdicts.jsonl and summary.json in --workdir. Several hosts: see parallel/joining.py.
 """
 
 from __future__ import annotations
 
 import functools
-import pathlib
+from pathlib import Path
 import typing
 
 from absl import flags
@@ -25,7 +25,7 @@ if typing.TYPE_CHECKING:
     from vlguard_jax.safety import asr
     from vlguard_jax.safety import model as model_lib
 
-_CONFIG = config_flags.DEFINE_config_file("config", help_string="what to run: FILE[:preset], see configs/eval and configs/released")
+_CONFIG = config_flags.DEFINE_config_file("config", help_string="FILE[:preset], see configs/eval and configs/released")
 _WORKDIR = flags.DEFINE_string("workdir", None, "folder of the result files; the same command again resumes there")
 _GRID = flags.DEFINE_bool("grid", False, "run every template with every image mode, each in a folder below --workdir")
 
@@ -41,7 +41,7 @@ def as_model(checkpoint: checkpoint_lib.Checkpoint, config: settings_lib.EvalCon
     precision = settings_lib.on_backend(config.precision, jax.default_backend())
     tokenizer = vocabulary.answering(checkpoint)
     return model_lib.Model(
-        name=config.model_name or pathlib.PurePath(config.model.path).name,
+        name=config.model_name or Path(config.model.path).name,
         weights_sha256=checkpoint.weights_sha256,
         fingerprint=model_lib.fingerprint(checkpoint.weights_sha256, checkpoint.config, checkpoint.lora),
         tokenizer=tokenizer,
@@ -52,8 +52,8 @@ def as_model(checkpoint: checkpoint_lib.Checkpoint, config: settings_lib.EvalCon
     )
 
 
-def run(config: settings_lib.EvalConfig, folder: pathlib.Path, *, grid: bool = False, quiet: bool = False) -> list[asr.Row]:
-    """Load the model, evaluate it into `folder` and return the rows of summary.json, in every process; `quiet`: no progress bar."""
+def run(config: settings_lib.EvalConfig, folder: Path, *, grid: bool = False, quiet: bool = False) -> list[asr.Row]:
+    """Load the model, evaluate it into `folder`, return the rows of summary.json. quiet: no progress bar."""
     from vlguard_jax import workdir
     from vlguard_jax.checkpoints import load
     from vlguard_jax.parallel import processes
@@ -72,8 +72,8 @@ def run(config: settings_lib.EvalConfig, folder: pathlib.Path, *, grid: bool = F
         model = as_model(loaded, config)
         if config.precision.compute != model.dtype:
             team.say(f"config.precision.compute={config.precision.compute}: computing in {model.dtype} on this machine")
-        how = run_lib.evaluate_grid if grid else run_lib.evaluate
-        return how(config, folder, model, say=team.say, progress=run_lib.silent if quiet else progress.answers, team=team)
+        how, bar = run_lib.evaluate_grid if grid else run_lib.evaluate, run_lib.silent if quiet else progress.answers
+        return how(config, folder, model, say=team.say, progress=bar, team=team)
 
 
 def main(positional: list[str]) -> int:
@@ -82,12 +82,13 @@ def main(positional: list[str]) -> int:
         raise errors.UserError(f"{positional[0]!r} is not understood: evaluate takes flags only, see --help")
     if _CONFIG.value is None or not _WORKDIR.value:
         raise errors.UserError("give --config FILE (see configs/eval and configs/released) and --workdir DIR")
+    from vlguard_jax.parallel import joining
     from vlguard_jax.parallel import processes
     from vlguard_jax.reporting import tables
 
     config = settings_lib.resolve(_CONFIG.value, settings_lib.EvalConfig)
-    processes.start()
-    rows = run(config, pathlib.Path(_WORKDIR.value), grid=_GRID.value)
+    joining.start()
+    rows = run(config, Path(_WORKDIR.value), grid=_GRID.value)
     if processes.Team().first:
         tables.show(rows)
     return errors.EXIT_OK

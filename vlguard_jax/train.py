@@ -5,7 +5,7 @@
 Everything about the run stands in the config file; any setting can be changed with --config.a.b=value. The run resumes by itself
 when it is started again with the same --workdir. SIGTERM saves and ends with exit code 75.
 
-Several hosts: start the same command on each, with a --workdir that all of them see; see vlguard_jax/parallel/processes.py.
+Several hosts: start the same command on each, with a --workdir that all of them see; see vlguard_jax/parallel/joining.py.
 """
 
 from __future__ import annotations
@@ -29,10 +29,10 @@ def main(positional: list[str]) -> int:
         raise errors.UserError("--config FILE and --workdir DIR are needed; see --help")
     settings = config.resolve(CONFIG.value, config.TrainConfig)
 
-    from vlguard_jax.parallel import processes  # late: --help needs no jax
+    from vlguard_jax.parallel import joining  # late: --help needs no jax
     from vlguard_jax.training import loop
 
-    processes.start()
+    joining.start()
     result = loop.train(settings, WORKDIR.value)
     if result.finished:
         return errors.EXIT_OK

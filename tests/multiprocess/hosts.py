@@ -151,10 +151,10 @@ def _do(job: dict[str, Any]) -> int:
 
 def main(_: list[str]) -> int:
     """Every job; a user's mistake ends the job, not the process."""
-    from vlguard_jax.parallel import processes
+    from vlguard_jax.parallel import joining
 
     jobs = json.loads(pathlib.Path(sys.argv[1]).read_text())
-    processes.start()
+    joining.start()
     code = 0
     with programs() as made:
         for job in jobs:

@@ -8,7 +8,6 @@ import dataclasses
 import functools
 import logging
 from pathlib import Path
-import shlex
 import time
 from types import TracebackType
 from typing import Any
@@ -27,14 +26,13 @@ from vlguard_jax import terminal
 from vlguard_jax import types
 from vlguard_jax import workdir as workdir_lib
 from vlguard_jax.checkpoints import checkpoint as checkpoint_lib
-from vlguard_jax.checkpoints import lora
 from vlguard_jax.checkpoints import place
 from vlguard_jax.checkpoints import save
 from vlguard_jax.checkpoints import store as store_lib
 from vlguard_jax.checkpoints import vocabulary
 from vlguard_jax.data import loader
 from vlguard_jax.data import mixtures
-from vlguard_jax.models import llava
+from vlguard_jax.parallel import joining
 from vlguard_jax.parallel import mesh as mesh_lib
 from vlguard_jax.parallel import processes
 from vlguard_jax.training import feed
@@ -44,6 +42,7 @@ from vlguard_jax.training import optimizer
 from vlguard_jax.training import program as program_lib
 from vlguard_jax.training import setup
 from vlguard_jax.training import step as step_lib
+from vlguard_jax.training import tuned
 
 # What may differ when a run is resumed: nothing here changes what is computed beyond rounding.
 FREE_SETTINGS = (
@@ -109,7 +108,7 @@ def _train(settings: config.TrainConfig, workdir: Path) -> Result:
     # 3. The state, fresh or restored: a step number is all there is to know about the data.
     with processes.log_file(workdir):
         _say(console, *_introduction(settings, start, data))
-        start = dataclasses.replace(start, params=_untrained(start))
+        start = tuned.without_trained(start)
         with contextlib.closing(store_lib.Store(workdir / "checkpoints", keep=settings.run.keep)) as store:
             state = _restore(settings, program, store, start, workdir, console)
             # 4. The steps.
@@ -128,8 +127,11 @@ def _train(settings: config.TrainConfig, workdir: Path) -> Result:
         if main:  # where no update was left to make, what is free may have changed all the same
             workdir_lib.claim(workdir, settings, free=FREE_SETTINGS)
         # 5. The tuned model in a layout that others read.
-        start = _with_provenance(settings, start, data, done)
-        path = _export(settings, start, program, state, workdir / "model", console) if finished else None
+        path = workdir / "model" if finished and settings.run.export != "none" else None
+        if path is not None:
+            start = tuned.with_provenance(settings, start, updates=done, stand_in=data.mixture.stand_in)
+            notice = tuned.write(settings, start, program, state, path)
+            _say(console, *([notice] if notice else []))
     return Result(done, finished, log.last, path)
 
 
@@ -160,26 +162,6 @@ def _introduction(settings: config.TrainConfig, start: checkpoint_lib.Checkpoint
     if data.mixture.stand_in:
         lines.append("STAND-IN PICTURES: drawn by `prepare --stand_in_images`; this run is a rehearsal, not a result")
     return lines
-
-
-def _untrained(start: checkpoint_lib.Checkpoint) -> llava.Params:
-    """What the export needs besides the state: the parameters that are not trained, as they came."""
-    return step_lib.split(start.params, with_lora=start.lora is not None)[1]
-
-
-def _with_provenance(
-    settings: config.TrainConfig, start: checkpoint_lib.Checkpoint, data: setup.Data, updates: int
-) -> checkpoint_lib.Checkpoint:
-    before = start.extras.get("provenance", {})
-    own = {
-        "schema": 1,
-        "source": settings.model.path,
-        "source_sha256": start.weights_sha256,
-        "config_hash": workdir_lib.config_hash(settings),
-        "updates": updates,
-        "stand_in": data.mixture.stand_in or bool(before.get("stand_in", False)),
-    }
-    return dataclasses.replace(start, extras={**start.extras, "provenance": own})
 
 
 def _restore(
@@ -220,7 +202,7 @@ class _StopSignal:
         if self._alone:
             self._noted.hold()
         else:  # JAX's own handler tells the other processes
-            processes.hand_over_sigterm()
+            joining.hand_over_sigterm()
 
     def seen(self, done: int) -> bool:
         """Whether to leave behind update `done`; every process has to ask behind every update."""
@@ -239,7 +221,7 @@ class _StopSignal:
     def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None) -> None:
         self._noted.__exit__(kind, value, trace)
         if not self._alone:
-            processes.take_sigterm()
+            joining.take_sigterm()
 
 
 class _Log:
@@ -366,28 +348,3 @@ def _reading_bar(console: rich_console.Console) -> Iterator[Any]:
     with progress.Progress(console=console, transient=True) as bar:
         task = bar.add_task("reading conversations", total=None)
         yield lambda done, total: bar.update(task, completed=done, total=total)
-
-
-def _export(
-    settings: config.TrainConfig,
-    start: checkpoint_lib.Checkpoint,
-    program: program_lib.Program,
-    state: step_lib.TrainState,
-    path: Path,
-    console: rich_console.Console,
-) -> Path | None:
-    kind = settings.run.export
-    if kind == "none":
-        return None
-    whole = mesh_lib.replicated(program.mesh)
-    trained = jax.tree.map(lambda x: np.asarray(jax.device_get(jax.jit(lambda y: y, out_shardings=whole)(x))), state.params)
-    if jax.process_index() != 0:
-        return path
-    dtype = llava.DTYPES[settings.precision.compute]
-    tuned = dataclasses.replace(start, params=step_lib.join(trained, start.params), weights_sha256="")
-    writers = {"llava": save.save_llava, "hf": save.save_hf, "peft": save.save_peft}
-    writers[kind](tuned if kind == "peft" else lora.merge(tuned), path, dtype, overwrite=True)
-    merged = ", adapters merged" if tuned.lora and kind != "peft" else ""
-    measure = f"python -m vlguard_jax.evaluate --config.model.path={shlex.quote(str(path))} ..."
-    _say(console, f"wrote {path} ({kind} layout{merged}); measure it: {measure}")
-    return path
