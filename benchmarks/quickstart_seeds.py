@@ -34,12 +34,13 @@ WHOLE = "posthoc"  # the arm that has all of the safety set
 
 TITLE = "Safety fine-tuning in miniature, on several seeds"
 INTRODUCTION = (
-    "The quickstart's story, told from the start for seeds {seeds}: a tiny model is aligned on text (llm), learns to see and forgets its"
-    " refusals (base), and is repaired or trained with safety data from the start. A seed is another world, another model and another"
-    " order of the data. Settings were chosen on tuning seeds (1000 and above) and tuning items; a first choice failed on the test items of"
-    " seeds 0 and 1 and was changed, so those two seeds can give no result. The items asked are test items: pictures that stand in no"
-    " training file, with symbols on the forbidden signs and wordings of the requests that neither training nor tuning items have. Nothing"
-    " in this world is harmful: what is forbidden is a convention."
+    "The quickstart's story, told from the start for seeds {seeds}: a tiny model is aligned on text (llm), learns to"
+    " see and forgets its refusals (base), and is repaired or trained with safety data from the start. A seed is"
+    " another world, another model and another order of the data. Settings were chosen on tuning seeds (1000 and"
+    " above) and tuning items; a first choice failed on the test items of seeds 0 and 1 and was changed, so those two"
+    " seeds can give no result. The items asked are test items: pictures that stand in no training file, with symbols"
+    " on the forbidden signs and wordings of the requests that neither training nor tuning items have. Nothing in this"
+    " world is harmful: what is forbidden is a convention."
 )
 
 Row = dict[str, Any]

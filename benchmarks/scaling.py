@@ -4,8 +4,8 @@
   python benchmarks/scaling.py --config configs/train/llava_v15_13b_posthoc_lora.py --chips v5e --largest 64 --compile
 
 One line per usual slice: seconds a step, speed-up over the smallest slice that fits and how much of it is lost, MFU, hours, dollars, and
-where the recipe's global batch stops filling the chips. These are estimates, no measurements; how good the formulas are says
-`python -m vlguard_jax.plan --backtest`. With --compile memory and traffic are those of the programs that the TPU compiler makes, one to
+where the recipe's global batch stops filling the chips. These are estimates, no measurements; `plan --backtest` says how
+good the formulas are. With --compile memory and traffic are those of the programs that the TPU compiler makes, one to
 five minutes for each slice. Prints one table per kind of chip, or with --json one JSON object.
 """
 

@@ -1,8 +1,10 @@
 """From a Hugging Face folder to a table: wall clock by phase, with an empty and then with a filled compilation cache.
 
   python benchmarks/time_to_result.py
-  python benchmarks/time_to_result.py --model llava-1.5-7b-hf --train_config configs/train/llava_v15_7b_posthoc_lora.py \\
-      --train data.sources.vlguard.path=data/vlguard --eval_config configs/eval/vlguard.py:released --evaluate benchmark.path=data/vlguard
+  python benchmarks/time_to_result.py --model llava-1.5-7b-hf \\
+      --train_config configs/train/llava_v15_7b_posthoc_lora.py \\
+      --train data.sources.vlguard.path=data/vlguard --eval_config configs/eval/vlguard.py:released \\
+      --evaluate benchmark.path=data/vlguard
 
 Convert, train, evaluate and report are started one after the other as processes of their own, as by hand. Without --model all of it runs
 on a tiny random model with harmless stand-in conversations and prompts, offline. Prints one table, or with --json one JSON object.

@@ -34,7 +34,7 @@ PLACES = {
     "at rest": "term(); wait()",
     "in a finally that fails": "try: term(); wait()\nfinally: raise ValueError('no longer of interest')",
     "in a destructor": "class Dying:\n  def __del__(self): term(); wait()\nDying(); wait()",
-    "in the garbage collector": "gc.callbacks.append(lambda *_: None if stopping.requested() else term())\ngc.collect(); wait()",
+    "in the garbage collector": ("gc.callbacks.append(lambda *_: None if stopping.requested() else term())\ngc.collect(); wait()"),
     "swallowed by a library": "try: term(); wait()\nexcept BaseException: wait()",
     # which lets other threads run, but no handler of Python
     "in a library": "import hashlib\nthreading.Timer(0.1, term).start()\nhashlib.pbkdf2_hmac('sha256', b'', b'', 10**8)\nwait()",

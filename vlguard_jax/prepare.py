@@ -1,22 +1,27 @@
-"""Checks what you downloaded, says what is missing and how to get it, lays it out, and shows what a training run would read.
+"""Checks what you downloaded, says what is missing, lays it out, and shows what a training run would read.
 
   python -m vlguard_jax.prepare vlguard --metadata DIR --out DIR [--images DIR] [--stand_in_images]
   python -m vlguard_jax.prepare llava_mix --mix FILE --out DIR [--count N] [--seed N] [--images DIR] [--any_size]
   python -m vlguard_jax.prepare clean --mix FILE --cleaned FILE --out IDS [--any_size]
   python -m vlguard_jax.prepare index --config FILE [--config.x=y ...] [--shards N] [--json FILE] [--list_bad FILE]
-  python -m vlguard_jax.prepare inspect --config FILE [--config.x=y ...] [--step N] [--rows K] [--shards N] [--out PAGE] [--harmless]
+  python -m vlguard_jax.prepare inspect --config FILE [--config.x=y ...] [--step N] [--rows K] [--shards N]
+      [--out PAGE] [--harmless]
 
-vlguard: --metadata holds VLGuard's train.json and test.json, --images its pictures: train.zip and test.zip, or unzipped train/ and test/.
-  Writes the files that training and evaluation read and, in OUT/tfds, the same as ArrayRecord files for TensorFlow Datasets (TFDS).
-  --stand_in_images draws one picture per record instead, to rehearse a run before access to the gated ones is granted.
-llava_mix: --mix is llava_v1_5_mix665k.json (665,298 conversations; --any_size allows another number). Draws the --count helpful ones of
-  a post-hoc run and writes them, their ids and the exact list of pictures to fetch; with --images also which of these are missing.
-clean: compares the mixture with its clean form (--cleaned, 247 conversations less) and writes the ids that are left out.
-index: counts what a training config would train on, for each source: conversations, tokens, lengths, what is cut or left out, and the
-  batches that come of it on --shards devices. Needs the model's config and tokenizer, no weights. The counts are kept for later runs.
-inspect: shows one step of that training, token by token: what the model is given, what it learns, with which weight, and what is padding.
-  The terminal shows the text as it is. --out writes a page with the pictures, too; there, text and pictures are folded and blurred
-  unless --harmless says that they may be shown.
+vlguard: --metadata holds VLGuard's train.json and test.json, --images its pictures: train.zip and test.zip, or
+  unzipped train/ and test/. Writes the files that training and evaluation read and, in OUT/tfds, the same as
+  ArrayRecord files for TensorFlow Datasets (TFDS). --stand_in_images draws one picture per record instead, to
+  rehearse a run before access to the gated ones is granted.
+llava_mix: --mix is llava_v1_5_mix665k.json (665,298 conversations; --any_size allows another number). Draws the
+  --count helpful ones of a post-hoc run and writes them, their ids and the exact list of pictures to fetch; with
+  --images also which of these are missing.
+clean: compares the mixture with its clean form (--cleaned, 247 conversations less) and writes the ids that are left
+  out.
+index: counts what a training config would train on, for each source: conversations, tokens, lengths, what is cut or
+  left out, and the batches that come of it on --shards devices. Needs the model's config and tokenizer, no weights.
+  The counts are kept for later runs.
+inspect: shows one step of that training, token by token: what the model is given, what it learns, with which weight,
+  and what is padding. The terminal shows the text as it is. --out writes a page with the pictures, too; there, text
+  and pictures are folded and blurred unless --harmless says that they may be shown.
 """
 
 from __future__ import annotations

@@ -6,6 +6,7 @@ import functools
 import io
 import json
 import pathlib
+import zlib
 
 import numpy as np
 from PIL import Image
@@ -85,3 +86,26 @@ def vlguard_value(i: int, safe: bool) -> dict:
         pairs = [{f"{kind}_instruction": f"Ask {kind} {i}?", "response": f"Answer {kind} {i}."} for kind in ("safe", "unsafe")]
     extra = {} if safe else {"harmful_category": "privacy", "harmful_subcategory": "personal data"}
     return {"id": f"v{i}", "image": f"set/{i}.{'png' if i % 2 else 'jpg'}", "safe": safe, "instr-resp": pairs, **extra}
+
+
+def encoded(picture: Image.Image, format_: str = "PNG", **options) -> bytes:
+    """The file of a picture."""
+    out = io.BytesIO()
+    picture.save(out, format_, **options)
+    return out.getvalue()
+
+
+def noise(width: int, height: int, seed: int = 0) -> Image.Image:
+    """A picture of random pixels."""
+    return Image.fromarray(np.random.default_rng(seed).integers(0, 256, (height, width, 3), np.uint8))
+
+
+def png_chunk(kind: bytes, content: bytes) -> bytes:
+    """A part of a PNG file."""
+    return len(content).to_bytes(4, "big") + kind + content + zlib.crc32(kind + content).to_bytes(4, "big")
+
+
+def bomb(width: int, height: int) -> bytes:
+    """A small file that says it is a picture of this size."""
+    header = width.to_bytes(4, "big") + height.to_bytes(4, "big") + bytes([8, 2, 0, 0, 0])
+    return b"\x89PNG\r\n\x1a\n" + png_chunk(b"IHDR", header) + png_chunk(b"IDAT", b"") + png_chunk(b"IEND", b"")

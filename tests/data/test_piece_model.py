@@ -78,9 +78,14 @@ def test_size_and_kind_of_the_file(tmp_path: pathlib.Path) -> None:
 def test_sentencepiece_s_own_normalizations_are_taken(tmp_path: pathlib.Path) -> None:
     out, path = io.BytesIO(), tmp_path / "tokenizer.model"
     sentencepiece.SentencePieceTrainer.train(
-        sentence_iterator=iter([stand.WORDS] * 9), model_writer=out, minloglevel=2, model_type="bpe", vocab_size=90, hard_vocab_limit=False,
+        sentence_iterator=iter([stand.WORDS] * 9),
+        model_writer=out,
+        minloglevel=2,
+        model_type="bpe",
+        vocab_size=90,
+        hard_vocab_limit=False,
         normalization_rule_name="nmt_nfkc",
-    )  # fmt: skip
+    )
     path.write_bytes(out.getvalue())
     data, model = piece_model.read(path)
     assert data == out.getvalue() and model.normalizer_spec.precompiled_charsmap and len(model.pieces) == 90

@@ -244,7 +244,7 @@ def _swollen(rng: random.Random, path: pathlib.Path) -> object:
         b"\x96" + struct.pack("<Q", 1 << 34),  # BYTEARRAY8
         b"\x95" + struct.pack("<Q", 1 << 60),  # FRAME
         b"\x8b" + struct.pack("<i", (1 << 31) - 1),  # LONG4
-        b"N" + b"q\x00(h\x00h\x00t" * 1 + b"".join(b"q" + bytes([i]) + b"(h" + bytes([i]) + b"h" + bytes([i]) + b"t" for i in range(1, 60)),
+        b"N" + b"".join(b"q%c(h%ch%ct" % (i, i, i) for i in range(60)),
         b"(" * 200_000,
         b"]" * 100_000 + b"a" * 99_999,
         b"I" + b"9" * 50_000 + b"\n",

@@ -257,9 +257,14 @@ def test_scores_that_are_not_finite_are_no_answer(compute: str) -> None:
 
     def built(weights, batch: int) -> engine.Engine:
         return engine.Engine(
-            tiny.CONFIG, weights, settings=config.DecodeSettings(4, 4, batch), precision=config.PrecisionSettings(compute), stop_ids=(2,),
-            pad_id=0, mesh=one,
-        )  # fmt: skip
+            tiny.CONFIG,
+            weights,
+            settings=config.DecodeSettings(4, 4, batch),
+            precision=config.PrecisionSettings(compute),
+            stop_ids=(2,),
+            pad_id=0,
+            mesh=one,
+        )
 
     bare = [types.Prompt(f"p{i}", np.full(4 + i, i, np.int32)) for i in (3, 4, 5, 6, 8, 9)]
     sound = {g.id: g.ids.tolist() for g in built(PARAMS, 3).generate(bare)}

@@ -22,7 +22,8 @@ CUT = """() => [...document.querySelectorAll('body *')].filter(e => {
   if (!e.checkVisibility() || e.closest('.scroll')) return false;
   const box = e.getBoundingClientRect();
   const outside = box.left < -0.5 || box.right > innerWidth + 0.5;
-  const overfull = e.namespaceURI.endsWith('html') && e.scrollWidth > e.clientWidth + 1 && getComputedStyle(e).display !== 'inline';
+  const inline = getComputedStyle(e).display === 'inline';
+  const overfull = e.namespaceURI.endsWith('html') && e.scrollWidth > e.clientWidth + 1 && !inline;
   return box.width > 0 && (outside || overfull);
 }).map(e => e.tagName + ': ' + e.textContent.trim().slice(0, 60))"""
 

@@ -116,8 +116,9 @@ class Tokenizer:
         for token in added:
             if token.id < self.vocab_size and (piece := self._pieces.IdToPiece(token.id)) != token.text:
                 raise errors.UserError(
-                    f"{self.folder}: the added token {errors.short(token.text)} has the id {token.id}, which is {piece!r} in"
-                    f" tokenizer.model; added tokens start at {self.vocab_size:,}: correct added_tokens.json or tokenizer_config.json"
+                    f"{self.folder}: the added token {errors.short(token.text)} has the id {token.id}, which is"
+                    f" {piece!r} in tokenizer.model; added tokens start at {self.vocab_size:,}: correct"
+                    " added_tokens.json or tokenizer_config.json"
                 )
 
     def _special_id(self, text: str, name: str, beyond: dict[str, added_tokens.AddedToken]) -> int:

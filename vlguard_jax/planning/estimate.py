@@ -119,13 +119,12 @@ def train(
       UserError: the mesh does not fit the topology, or the rematerialisation policy is unknown.
     """
     shape, lora, remat = traffic.mesh(settings.mesh, topology), lora_of(settings), flops.policy(settings.run.remat)
-    size = traffic.BYTES
-    formats = memory.Formats(size[settings.precision.compute], size[settings.precision.params], size[settings.precision.frozen])
+    formats, sizes = _formats(settings.precision), flops.sizes(model, lora)
     needed = flops.training(model, lora, work.tokens, work.squares, work.pictures)
     done = flops.training(model, lora, work.computed, work.computed_squares, work.picture_room)
     done += flops.recomputed(model, lora, remat, work.computed, work.computed_squares)
     own = work.computed / shape.row_shards
-    load = traffic.Load(flops.sizes(model, lora), lora is not None, own, work.micro, formats.compute, formats.params, formats.frozen)
+    load = traffic.Load(sizes, lora is not None, own, work.micro, formats.compute, formats.params, formats.frozen)
     moved = traffic.training(model.text, load, shape, topology, remat)
     per_chip, notes = _buffers(settings, model, topology, shape, formats, work).gib(), work.assumed
     if measured is not None:
@@ -135,8 +134,7 @@ def train(
     if host:
         per_chip = {**per_chip, "host_gib": host}
     time = roofline.seconds(done, moved, topology)
-    trained = flops.sizes(model, lora)
-    stored = 3.0 * formats.params * (trained.projector + (trained.adapters if lora else trained.text))
+    stored = 3.0 * formats.params * (sizes.projector + (sizes.adapters if lora else sizes.text))
     compiling = measured.compile_seconds if measured else work_lib.assumptions()["time"]["compile_seconds"]
     hours = _hours(settings, model, topology, work, time.expected, stored, compiling)
     cost = prices.get(topology.chip.name, price)
@@ -160,6 +158,11 @@ def train(
         stops=_stops(work, shape, time),
         notes=notes,
     )
+
+
+def _formats(precision: config.PrecisionSettings) -> memory.Formats:
+    size = traffic.BYTES
+    return memory.Formats(size[precision.compute], size[precision.params], size[precision.frozen])
 
 
 def _buffers(

@@ -69,15 +69,7 @@ def evaluate(
     read = dataclasses.replace(read, head=read.head / prompt)  # of the last position alone
     first, each = _generation(model, shape, topology, read, b, rows, prompt, new, measured)
     batches = -(-prompts // rows)
-    time = work_lib.assumptions()["time"]
-    weights = flops.sizes(model)
-    seconds = {
-        "start": time["start_seconds"],
-        "load": 2.0 * (weights.text + weights.tower + weights.projector) / (time["read_gbps"] * 1e9),
-        "compile": sum(one.compile_seconds for one in measured) if measured else time["compile_seconds"] / 2,  # no backward pass
-        "steps": batches * (first.expected + new * each.expected),
-    }
-    hours = {phase: value / 3600 for phase, value in seconds.items()} | {"total": sum(seconds.values()) / 3600}
+    hours = _hours(model, batches * (first.expected + new * each.expected), measured)
     cost = prices.get(topology.chip.name, price)
     return estimate.Estimate(
         kind="evaluate",
@@ -102,6 +94,23 @@ def evaluate(
             *(one.source for one in measured or ()),
         ),
     )
+
+
+def _hours(
+    model: model_config.LlavaConfig,
+    steps: flops.Number,
+    measured: tuple[estimate.Measured, estimate.Measured] | None,
+) -> dict[str, flops.Number]:
+    """By phase, and in all. steps: seconds of all batches."""
+    time, weights = work_lib.assumptions()["time"], flops.sizes(model)
+    half = time["compile_seconds"] / 2  # no backward pass
+    seconds = {
+        "start": time["start_seconds"],
+        "load": 2.0 * (weights.text + weights.tower + weights.projector) / (time["read_gbps"] * 1e9),
+        "compile": sum(one.compile_seconds for one in measured) if measured else half,
+        "steps": steps,
+    }
+    return {phase: value / 3600 for phase, value in seconds.items()} | {"total": sum(seconds.values()) / 3600}
 
 
 def memories(settings: config.EvalConfig, model: model_config.LlavaConfig, topology: chips.Topology) -> tuple[memory.Memory, memory.Memory]:

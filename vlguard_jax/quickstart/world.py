@@ -2,7 +2,7 @@
 
 The files have the layout of a real run's, so that the readers of a real run are the ones that run here:
 
-  texts.json            text-only conversations that align the language model: answers, and refusals of forbidden requests
+  texts.json            text-only conversations that align the language model: answers, refusals of forbidden requests
   mix.json, mix/        visual instruction data, nothing forbidden in it, with some text-only conversations among it
   train.json, train/    the safety set, VLGuard's records
   test.json, test/      the test, VLGuard's records: quadruples of two pictures and two questions

@@ -160,11 +160,11 @@ def evaluate(
     progress: Progress = silent,
     team: Team | None = None,
 ) -> list[asr.Row]:
-    """Answer what is not answered yet, judge what is not judged yet, write the result files. The first answers claim `folder`.
+    """Answer what is not answered yet, judge what is not judged yet, write the result files.
 
     Args:
       config: what to run.
-      folder: working directory. A run that was stopped goes on where it was; judges can be added later.
+      folder: working directory, claimed by the first answers. A run that was stopped goes on where it was; judges can be added later.
       model: whom to ask.
       say: receives notices for the user.
       progress: see `Progress`; of the first process of a team.
@@ -174,14 +174,14 @@ def evaluate(
       the rows of summary.json, one per judge and subset; in every process of a team.
 
     Raises:
-      UserError: before the first answer; see `check`, `questions`, `lengths.split`, `baseline.read`, `store.Store` and `workdir`.
+      UserError: before the first answer; see `check`, `questions`, `lengths`, `baseline`, `store` and `workdir`.
     """
     team = team or Alone()
     questions, skipped = lengths.split(config, model, questions_lib.ask(config, model, check(config)))
     items = [q.item for q in questions]
-    team.agree({"weights": model.weights_sha256, "questions and pictures": results.sha256("".join(q.key for q in questions))})
+    asked = results.sha256("".join(q.key for q in questions))
+    team.agree({"weights": model.weights_sha256, "questions and pictures": asked})
     judging = _judging(config, items)
-    firsts = benchmark_lib.first_n(benchmarks.get(config.benchmark.name), config.benchmark)
     kept: list[store_lib.Store] = []  # of the first process
     before: list[baseline_lib.Verdicts | None] = []  # of the first process
 
@@ -196,9 +196,6 @@ def evaluate(
             say(notice)
         return [q.key for q in unanswered]
 
-    def judge_all() -> list[asr.Row]:
-        return _judged(config, folder, model, kept[0], judging, questions, before[0], firsts, skipped)
-
     by_key = {q.key: q for q in questions}
     missing = [by_key[key] for key in team.from_first(open_store)]
     if missing:
@@ -209,7 +206,7 @@ def evaluate(
                         workdir_lib.claim(folder, config, free=FREE)
                     store.add(batch, judging)
                 advance(len(batch))
-    return team.from_first(judge_all)
+    return team.from_first(lambda: _judged(config, folder, model, kept[0], judging, questions, before[0], skipped))
 
 
 def _judged(
@@ -220,12 +217,12 @@ def _judged(
     judging: Sequence[baseline_lib.Judging],
     questions: Sequence[questions_lib.Question],
     baseline: baseline_lib.Verdicts | None,
-    firsts: Mapping[str, int | None],
     skipped: Sequence[lengths.Skipped],
 ) -> list[asr.Row]:
     """Judge what is not judged yet and write summary.json."""
     workdir_lib.claim(folder, config, free=FREE)
     rows: list[asr.Row] = []
+    firsts = benchmark_lib.first_n(benchmarks.get(config.benchmark.name), config.benchmark)
     for judge, measured in judging:
         read = [q for q in questions if q.item.subset in measured]
         found = _rows(config, model, judge, measured, read, store.verdicts(judge, read), baseline)

@@ -46,13 +46,13 @@ class Builder(tfds.core.GeneratorBasedBuilder):
     VERSION = tfds.core.Version(reader.VERSION)
     RELEASE_NOTES: ClassVar[dict[str, str]] = {"1.0.0": "First release: ys-zong/VLGuard's train.json and test.json as of January 2025."}
     MANUAL_DOWNLOAD_INSTRUCTIONS = """\
-The pictures are gated. Accept the terms on https://huggingface.co/datasets/ys-zong/VLGuard, then lay these four files, zipped or
-unpacked, into `manual_dir`: train.json, test.json, train.zip (or its folder train/), test.zip (or its folder test/):
+The pictures are gated. Accept the terms on https://huggingface.co/datasets/ys-zong/VLGuard, then lay these four files,
+zipped or unpacked, into `manual_dir`: train.json, test.json, train.zip (or its folder train/), test.zip (or test/):
 
   hf download ys-zong/VLGuard train.json test.json train.zip test.zip --repo-type dataset --local-dir MANUAL_DIR
 
-`python -m vlguard_jax.prepare vlguard` checks such a folder, counts what is in it and runs this builder; with --stand_in_images it draws
-pictures to rehearse with.
+`python -m vlguard_jax.prepare vlguard` checks such a folder, counts what is in it and runs this builder; with
+--stand_in_images it draws pictures to rehearse with.
 """
 
     def _info(self) -> tfds.core.DatasetInfo:
