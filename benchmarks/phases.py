@@ -36,7 +36,7 @@ TIMED = {
         ("vlguard_jax.training.loop", "_run", "steps"),
         ("vlguard_jax.checkpoints.store", "Store.save", "save"),
         ("vlguard_jax.checkpoints.store", "Store.close", "save"),
-        ("vlguard_jax.training.loop", "_export", "save"),
+        ("vlguard_jax.training.tuned", "write", "save"),
     ],
     "vlguard_jax.evaluate": [
         ("vlguard_jax.checkpoints.load", "load", "load"),

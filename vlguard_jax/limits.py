@@ -15,15 +15,15 @@ LAUNCH_BYTES = 1 << 20  # of a launch file
 RESULT_BYTES = 1 << 28  # of a file of result lines: an answer takes 2,000
 
 PICTURE_BYTES = 1 << 28  # of a picture's file: the largest picture, uncompressed
-PICTURE_PIXELS = 1 << 26  # of a picture, half as many as JPEG 2000, WebP or AVIF, whose decoders take twice the memory: 0.8 GB
+PICTURE_PIXELS = 1 << 26  # of a picture; half of it where the decoder takes twice the memory: JPEG 2000, WebP, AVIF
 PICTURE_SIDE = 1 << 14  # pixels of a side; the square that a picture is padded to has the square of it
 PICTURE_SCALED = 1 << 28  # pixels that mode "crop" may have to compute for a long narrow picture: a second or two
 PICTURE_SCANNED = 1 << 30  # pixels times scans of a progressive JPEG; encoders write about 10 scans
 PICTURES_DIRECTORY_BYTES = 160 << 20  # of the directory of an archive of pictures: 1.5 million of them
 PICTURES_RATIO = 200  # of unpacked to packed size of a picture in an archive; pictures are compressed already
-PICTURES_RATIO_FROM = 1 << 24  # unpacked bytes from which the ratio is looked at: a small picture of one colour may have any
+PICTURES_RATIO_FROM = 1 << 24  # bytes from which the ratio is looked at: a small picture of one colour may have any
 
-CACHE_BYTES = 1 << 33  # of an entry of the user's cache: an index takes about 100 a record, a plan 12 a sample and epoch
+CACHE_BYTES = 1 << 33  # of an entry of the cache: an index takes about 100 a record, a plan 12 a sample and epoch
 
 PICKLE_BYTES = 1 << 21  # of the pickle in a torch file: 150 of them a tensor
 ZIP_DIRECTORY_BYTES = 1 << 24  # of a torch file's directory: 60 a tensor
@@ -34,10 +34,10 @@ REPEATED = 1 << 24  # numbers of a tensor in a torch file that repeats what is s
 EXPORT_RATIO = 50  # of an Orbax folder's arrays to its files: weights pack to two thirds, fresh adapters to a third
 EXPORT_RATIO_FROM = 1 << 28  # bytes from which the ratio is looked at: a small model of one number may have any
 
-LINE = 1500  # characters of a message, or of a foreign text in a line or a table's cell; a longer one keeps its beginning and end
+LINE = 1500  # characters of a message, or of a foreign text in a line or a cell; its beginning and end are kept
 
 # What the JSON files of a model may say.
-MODEL_SIZE = 1 << 20  # a width, a count of heads, the rows of a vocabulary, the rank of adapters: known models have up to 256,000 rows
+MODEL_SIZE = 1 << 20  # a width, heads, the rows of a vocabulary, the rank of adapters: up to 256,000 rows are known
 LAYERS = 1 << 10  # known models have up to 126
 PARAMETERS = 10**12  # in all; known models have up to 405 * 10**9
 SIDE = 1 << 12  # pixels of a picture's side, or of a patch's, in a vision tower: 336
