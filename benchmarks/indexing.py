@@ -2,10 +2,11 @@
 
   python benchmarks/indexing.py
 
-Writes as many conversations as the mixture and VLGuard have, with the lengths of packing.py's model and English words, and a zip file of
-pictures; indexes them in all cores, then starts two new processes: one that finds the index in the cache, plans the epoch and makes the
-first batch, and one that goes on at step 4,000. Also: the memory that a JSON file of 2 GB takes. Needs 4 GB of disk (--folder) and about
-five minutes. Prints one table, or with --json one JSON object.
+Writes as many conversations as the mixture and VLGuard have, with the lengths of packing.py's model and English words,
+and a zip file of pictures; indexes them in all cores, then starts two new processes: one that finds the index in the
+cache, plans the epoch and makes the
+first batch, and one that goes on at step 4,000. Also: the memory that a JSON file of 2 GB takes. Needs 4 GB of disk
+(--folder) and about five minutes. Prints one table, or with --json one JSON object.
 """
 
 from __future__ import annotations
@@ -43,10 +44,16 @@ from vlguard_jax.ranges import Range
 
 _JSON = flags.DEFINE_boolean("json", False, "print one JSON object in place of the table", allow_override=True)
 _COUNT = cli.define_number("count", int, 667_298, Range(1, 10**9), "conversations")
-_BIG = cli.define_number("big", int, 2000, Range(0, 10**6), "megabytes of the file that is scanned for its memory; 0: none")
+_BIG = cli.define_number(
+    "big", int, 2000, Range(0, 10**6), "megabytes of the file that is scanned for its memory; 0: none"
+)
 _FOLDER = flags.DEFINE_string("folder", "", "where to write; a temporary folder that is removed again if not given")
-_START = cli.define_number("start", int, -1, Range(-1, 10**9), "(what a new process is asked to do) the step to start at")
-_BEGAN = cli.define_number("began", float, 0.0, Range(0, 1e12), "(likewise) when that process was started, in seconds since 1970")
+_START = cli.define_number(
+    "start", int, -1, Range(-1, 10**9), "(what a new process is asked to do) the step to start at"
+)
+_BEGAN = cli.define_number(
+    "began", float, 0.0, Range(0, 1e12), "(likewise) when that process was started, in seconds since 1970"
+)
 
 STEP = 4000
 PICTURES = 100_000  # distinct ones
@@ -84,7 +91,10 @@ def measure(folder: pathlib.Path) -> dict[str, Any]:
     write_pictures(folder / "pictures.zip", min(PICTURES, _COUNT.value))
     began = time.perf_counter()
     spans = json_records.scan(folder / "mix.json")
-    figures: dict[str, Any] = {"scan_seconds": time.perf_counter() - began, "megabytes": (folder / "mix.json").stat().st_size / 1e6}
+    figures: dict[str, Any] = {
+        "scan_seconds": time.perf_counter() - began,
+        "megabytes": (folder / "mix.json").stat().st_size / 1e6,
+    }
     source = sources.open_source("mix", settings(folder).sources["mix"], folder / "c")
     began = time.perf_counter()
     index = file_index.build_or_load(source.records, source.content, tokenization(folder), folder / "c")
@@ -115,16 +125,24 @@ def start(folder: pathlib.Path, step: int) -> dict[str, float]:
     from vlguard_jax.data import loader  # late: it loads jax, as a run has already
 
     marks.append(time.perf_counter())
-    made = loader.Loader(plan, mixture, model_config.CLIP_VIT_L_14_336, image_mode="pad", start_step=step, stop_step=plan.total_steps)
+    made = loader.Loader(
+        plan, mixture, model_config.CLIP_VIT_L_14_336, image_mode="pad", start_step=step, stop_step=plan.total_steps
+    )
     found, _ = next(iter(made))
     assert found == step
     marks.append(time.perf_counter())
     parts = ("find_index_seconds", "plan_seconds", "import_seconds", "first_batch_seconds")
-    return dict(zip(parts, np.diff(marks).tolist(), strict=True)) | {"process_seconds": time.time() - _BEGAN.value, "gib": peak_gib()}
+    return dict(zip(parts, np.diff(marks).tolist(), strict=True)) | {
+        "process_seconds": time.time() - _BEGAN.value,
+        "gib": peak_gib(),
+    }
 
 
 def peak_gib() -> float:
-    """The most memory this process ever had. (getrusage would give that of the process that started it, if it had more.)"""
+    """The most memory this process ever had.
+
+    (getrusage would give that of the process that started it, if it had more.)
+    """
     status = pathlib.Path("/proc/self/status").read_text()
     return int(next(line for line in status.splitlines() if line.startswith("VmHWM")).split()[1]) / 2**20
 
@@ -139,7 +157,9 @@ def in_new_process(folder: pathlib.Path, step: int) -> dict[str, float]:
 def tokenization(folder: pathlib.Path) -> tokenization_lib.Tokenization:
     """LLaVA-1.5's, with the tokenizer that was written."""
     template = templates.get_template("vicuna_v1")
-    return tokenization_lib.Tokenization(tokenizer_lib.load_tokenizer(folder), template, model_config.CLIP_VIT_L_14_336.num_patches, 2048)
+    return tokenization_lib.Tokenization(
+        tokenizer_lib.load_tokenizer(folder), template, model_config.CLIP_VIT_L_14_336.num_patches, 2048
+    )
 
 
 def english() -> list[str]:
@@ -160,7 +180,13 @@ def train_tokenizer(folder: pathlib.Path, words: list[str]) -> None:
         "normalization_rule_name": "identity",
     }
     sentencepiece.SentencePieceTrainer.train(
-        sentence_iterator=lines, model_writer=model, model_type="bpe", vocab_size=8000, hard_vocab_limit=False, minloglevel=2, **options
+        sentence_iterator=lines,
+        model_writer=model,
+        model_type="bpe",
+        vocab_size=8000,
+        hard_vocab_limit=False,
+        minloglevel=2,
+        **options,
     )
     (folder / "tokenizer.model").write_bytes(model.getvalue())
     (folder / "tokenizer_config.json").write_text('{"legacy": false}')
@@ -179,7 +205,9 @@ def conversations(words: list[str], count: int) -> Iterator[dict[str, Any]]:
             asked = max(3, int(length / 4))
             question = " ".join(words[at : at + asked])
             turns.append({"from": "human", "value": f"<image>\n{question}" if shown and not turn else question})
-            turns.append({"from": "gpt", "value": " ".join(words[at + asked : at + asked + max(1, int(length * 3 / 4))])})
+            turns.append(
+                {"from": "gpt", "value": " ".join(words[at + asked : at + asked + max(1, int(length * 3 / 4))])}
+            )
         picture = {"image": f"coco/train2017/{i % PICTURES:012d}.jpg"} if shown else {}
         yield {"id": f"{i:012d}", **picture, "conversations": turns}
 
@@ -216,7 +244,9 @@ def scan_big(path: pathlib.Path) -> float:
         "json_records.scan(sys.argv[1]); print(indexing.peak_gib())"
     )
     root = pathlib.Path(__file__).parents[1]
-    ended = subprocess.run([sys.executable, "-c", code, str(big.resolve())], check=True, capture_output=True, text=True, cwd=root)
+    ended = subprocess.run(
+        [sys.executable, "-c", code, str(big.resolve())], check=True, capture_output=True, text=True, cwd=root
+    )
     big.unlink()
     return float(ended.stdout)
 
@@ -226,7 +256,9 @@ def show(figures: dict[str, Any]) -> None:
     from rich import console
     from rich import table
 
-    shown = table.Table("what", "measured", "bar", title=f"{_COUNT.value:,} conversations, {figures['megabytes']:,.0f} MB of JSON")
+    shown = table.Table(
+        "what", "measured", "bar", title=f"{_COUNT.value:,} conversations, {figures['megabytes']:,.0f} MB of JSON"
+    )
     for name, value in figures.items():
         shown.add_row(name.replace("_", " "), f"{value:,.2f}", f"{BARS[name]:,}" if name in BARS else "")
     console.Console().print(shown)

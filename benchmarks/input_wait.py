@@ -2,10 +2,10 @@
 
   python benchmarks/input_wait.py
 
-Fine-tunes a random model of 110M parameters for a few steps with the loop that every run uses, on conversations with one JPEG file of
-640 x 480 each, which are read, decoded and brought to 336 pixels while the step before is computed. The tower is kept small, so that
-the devices have less time to hide the reading in than with the real one. The first step, which compiles, does not count. Prints a
-table, or with --json one JSON object.
+Fine-tunes a random model of 110M parameters for a few steps with the loop that every run uses, on conversations with
+one JPEG file of 640 x 480 each, which are read, decoded and brought to 336 pixels while the step before is computed.
+The tower is kept small, so that the devices have less time to hide the reading in than with the real one. The first
+step, which compiles, does not count. Prints a table, or with --json one JSON object.
 """
 
 from __future__ import annotations
@@ -38,7 +38,24 @@ _WORKERS = cli.define_number("workers", int, 0, Range(0, 1024), "config.data.rea
 BAR = 0.02  # of a step, at 110M parameters
 VOCABULARY = 16_000
 QUESTION = "what does the sign show ?"
-WORDS = ("the", "sign", "shows", "a", "red", "circle", "above", "two", "small", "letters", "and", "an", "arrow", "to", "station", ".")
+WORDS = (
+    "the",
+    "sign",
+    "shows",
+    "a",
+    "red",
+    "circle",
+    "above",
+    "two",
+    "small",
+    "letters",
+    "and",
+    "an",
+    "arrow",
+    "to",
+    "station",
+    ".",
+)
 
 Figures = dict[str, Any]
 
@@ -47,7 +64,8 @@ def main(positional: list[str]) -> int:
     """Make model and data, train, print."""
     if positional:
         raise errors.UserError(
-            "input_wait.py takes --steps, --batch, --layers, --width, --size, --threads, --workers and --json; see --help"
+            "input_wait.py takes --steps, --batch, --layers, --width, --size, --threads, --workers and --json;"
+            " see --help"
         )
     with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(sys.stderr):
         found = measure(Path(folder))
@@ -111,7 +129,14 @@ def write_model(folder: Path) -> int:
 
     width = _WIDTH.value
     vision = model_config.VisionConfig(
-        image_size=_SIZE.value, patch_size=14, width=64, num_layers=2, num_heads=2, mlp_width=128, norm_eps=1e-5, activation="quick_gelu"
+        image_size=_SIZE.value,
+        patch_size=14,
+        width=64,
+        num_layers=2,
+        num_heads=2,
+        mlp_width=128,
+        norm_eps=1e-5,
+        activation="quick_gelu",
     )
     text = model_config.TextConfig(
         vocab_size=VOCABULARY,
@@ -127,12 +152,18 @@ def write_model(folder: Path) -> int:
     sizes = model_config.LlavaConfig(text=text, vision=vision, projector="mlp2x_gelu")
     rng = np.random.default_rng(0)
     shapes = layouts.tree_shapes(sizes)
-    params = trees.unflatten({path: (0.02 * rng.standard_normal(shape)).astype(np.float32) for path, shape in shapes.items()})
+    params = trees.unflatten(
+        {path: (0.02 * rng.standard_normal(shape)).astype(np.float32) for path, shape in shapes.items()}
+    )
     with tempfile.TemporaryDirectory() as tokenizer:
-        quickstart_model.train_tokenizer(Path(tokenizer), [QUESTION + " " + " ".join(rng.permutation(WORDS)) for _ in range(200)])
+        quickstart_model.train_tokenizer(
+            Path(tokenizer), [QUESTION + " " + " ".join(rng.permutation(WORDS)) for _ in range(200)]
+        )
         vocabulary.fill(Path(tokenizer), VOCABULARY)
         sha256 = checkpoint_lib.fingerprint(params)
-        save.save_llava(checkpoint_lib.Checkpoint(sizes, params, tokenizer_folder=Path(tokenizer), weights_sha256=sha256), folder)
+        save.save_llava(
+            checkpoint_lib.Checkpoint(sizes, params, tokenizer_folder=Path(tokenizer), weights_sha256=sha256), folder
+        )
     return sum(int(np.prod(shape)) for path, shape in shapes.items() if path.startswith("text."))
 
 
@@ -152,7 +183,9 @@ def write_conversations(folder: Path, count: int) -> None:
 
 def photograph(rng: np.random.Generator) -> Image.Image:
     """Coloured blots under a sensor's noise: about as many bytes, and as long to decode, as a photograph."""
-    blots = Image.fromarray(rng.integers(0, 256, (12, 16, 3), dtype=np.uint8)).resize((640, 480), Image.Resampling.BICUBIC)
+    blots = Image.fromarray(rng.integers(0, 256, (12, 16, 3), dtype=np.uint8)).resize(
+        (640, 480), Image.Resampling.BICUBIC
+    )
     noisy = np.asarray(blots) + rng.normal(0, 6, (480, 640, 3))
     return Image.fromarray(noisy.clip(0, 255).astype(np.uint8))
 
@@ -162,7 +195,9 @@ def table(found: Figures) -> str:
     from rich import console as rich_console
     from rich import table as rich_table
 
-    shown = rich_table.Table(title=f"{found['parameters'] / 1e6:.0f}M parameters, {_SIZE.value} px, {found['devices']} x {found['device']}")
+    shown = rich_table.Table(
+        title=f"{found['parameters'] / 1e6:.0f}M parameters, {_SIZE.value} px, {found['devices']} x {found['device']}"
+    )
     for heading in ("step", "seconds", "tokens", "waiting for input"):
         shown.add_column(heading, justify="right")
     for line in found["steps"]:
@@ -171,7 +206,10 @@ def table(found: Figures) -> str:
     console = rich_console.Console(width=100)
     with console.capture() as captured:
         console.print(shown)
-    verdict = f"waiting for input: {100 * found['input_wait']:.2f} % of the time (at most {100 * BAR:.0f} % at 110M parameters)"
+    verdict = (
+        f"waiting for input: {100 * found['input_wait']:.2f} % of the time (at most {100 * BAR:.0f} % at 110M"
+        " parameters)"
+    )
     return f"{captured.get()}{verdict}; {found['pictures_per_second']:.2f} pictures/s, {found['read_threads']} threads"
 
 

@@ -2,10 +2,10 @@
 
   python benchmarks/packing.py
 
-Plans one epoch of 665,298 + 2,000 conversations in steps of exactly 128, with the planner that training uses: packed rows for several
-data-parallel sizes, in random order and with lengths dealt evenly within windows of steps; beside them padded rows and the reference's
-sampler. The conversations' lengths are drawn from a model, as no histogram of the real ones is published. Prints one table, or with
---json one JSON object.
+Plans one epoch of 665,298 + 2,000 conversations in steps of exactly 128, with the planner that training uses: packed
+rows for several data-parallel sizes, in random order and with lengths dealt evenly within windows of steps; beside them
+padded rows and the reference's sampler. The conversations' lengths are drawn from a model, as no histogram of the real
+ones is published. Prints one table, or with --json one JSON object.
 """
 
 from __future__ import annotations
@@ -30,7 +30,9 @@ from vlguard_jax.data import plan as plan_lib
 from vlguard_jax.ranges import Range
 
 _JSON = flags.DEFINE_boolean("json", False, "print one JSON object in place of the table", allow_override=True)
-_LIMIT = cli.define_number("limit", int, 0, Range(0, 10**9), "plan about so many conversations only, each source by its share; 0: all")
+_LIMIT = cli.define_number(
+    "limit", int, 0, Range(0, 10**9), "plan about so many conversations only, each source by its share; 0: all"
+)
 _SEED = cli.define_number("seed", int, 0, Range(0, 2**32 - 1), "of the lengths and of the order")
 
 BATCH, RANKS = 128, 8  # conversations a step; ranks of the reference, 16 conversations each
@@ -47,7 +49,8 @@ WORDS_PER_TOKEN = 0.75
 
 @dataclasses.dataclass(frozen=True)
 class Source:
-    """`count` conversations whose questions and answers have log-normally many tokens: `median`, and `sigma` of the logarithm."""
+    """`count` conversations whose questions and answers have log-normally many tokens: `median`, and `sigma` of the
+    logarithm."""
 
     name: str
     count: int
@@ -56,9 +59,10 @@ class Source:
     pictures: int = 1
 
 
-# Names and sizes: the mixture as LLaVA-1.5's paper lists it in thousands (its Table 7), the remainder to 665,298 in the first and the
-# text-only one. Medians and sigmas are guesses from the form of each source's answers, set so that the whole has picture conversations
-# with mean 825, median 783 and 99th percentile 1,280 tokens, text-only ones with mean 1,230, all cut at 2,048.
+# Names and sizes: the mixture as LLaVA-1.5's paper lists it in thousands (its Table 7), the remainder to 665,298 in the
+# first and the text-only one. Medians and sigmas are guesses from the form of each source's answers, set so that the
+# whole has picture conversations with mean 825, median 783 and 99th percentile 1,280 tokens, text-only ones with mean
+# 1,230, all cut at 2,048.
 SOURCES = (
     Source("LLaVA-Instruct", 158_715, 220, 0.38),
     Source("VQAv2", 83_000, 140, 0.3),
@@ -91,7 +95,9 @@ def main(positional: list[str]) -> int:
     if positional:
         raise errors.UserError("packing.py takes --json, --limit and --seed; see --help")
     if _LIMIT.value and _LIMIT.value < WINDOW * BATCH:
-        raise errors.UserError(f"--limit={_LIMIT.value}: a window of {WINDOW} steps alone has {WINDOW * BATCH:,} conversations")
+        raise errors.UserError(
+            f"--limit={_LIMIT.value}: a window of {WINDOW} steps alone has {WINDOW * BATCH:,} conversations"
+        )
     index = mixture(_LIMIT.value, _SEED.value)
     lines = list(measure(index, _SEED.value))
     if _JSON.value:
@@ -132,7 +138,9 @@ def measure(index: index_lib.SampleIndex, seed: int) -> Iterator[Line]:
             yield Line(("data_parallel", str(size), kind), figures, BARS[kind].get(size), seconds)
     plan, seconds = planned(index, config.DataSettings(mode="pad"), seed, plan_lib.Layout())
     lengths = [shape.row_len for shape in plan.shapes]
-    yield Line(("pad",), {"computed_over_real": plan.computed_over_real, "row_len": lengths, "rows": BATCH}, seconds=seconds)
+    yield Line(
+        ("pad",), {"computed_over_real": plan.computed_over_real, "row_len": lengths, "rows": BATCH}, seconds=seconds
+    )
     yield Line(("reference_sampler",), reference_sampler(index, seed))
 
 
@@ -147,8 +155,8 @@ def planned(
 
 
 def reference_sampler(index: index_lib.SampleIndex, seed: int) -> Row:
-    """The reference's batches: `RANKS` ranks a step, each padded to its own longest conversation. "synchronised" counts every rank as
-    long as the slowest, for which the others wait. The incomplete last step is left out."""
+    """The reference's batches: `RANKS` ranks a step, each padded to its own longest conversation. "synchronised" counts
+    every rank as long as the slowest, for which the others wait. The incomplete last step is left out."""
     group = BATCH // RANKS
     drawn = order.epoch_order("modality_length", index.modality_length, BATCH, group, seed, 0)
     lengths = index.length[drawn[: len(drawn) // BATCH * BATCH]].reshape(-1, RANKS, group)
@@ -176,13 +184,17 @@ def show(index: index_lib.SampleIndex, lines: list[Line]) -> None:
     from rich import table as rich_table
 
     kinds = {"random": "random order", "even": f"dealt evenly, window {WINDOW}"}
-    table = rich_table.Table(title=f"{len(index):,} conversations, {BATCH} a step, mean {index.length.mean():,.0f} tokens")
+    table = rich_table.Table(
+        title=f"{len(index):,} conversations, {BATCH} a step, mean {index.length.mean():,.0f} tokens"
+    )
     for heading in ("data parallel", "order", "rows", "tokens a row", "computed / real", "at most", "planned in s"):
         table.add_column(heading, justify="left" if heading == "order" else "right")
     for line in lines:
         figures = line.figures
         lengths = figures.get("row_len", "own longest")
-        size, kind = ("-", line.path[0].replace("_", " ")) if len(line.path) == 1 else (line.path[1], kinds[line.path[2]])
+        size, kind = (
+            ("-", line.path[0].replace("_", " ")) if len(line.path) == 1 else (line.path[1], kinds[line.path[2]])
+        )
         ratio = f"{figures['computed_over_real']:.3f}"
         if "synchronised" in figures:
             ratio += f" ({figures['synchronised']:.3f} with waiting)"
@@ -190,7 +202,11 @@ def show(index: index_lib.SampleIndex, lines: list[Line]) -> None:
             size,
             kind,
             str(figures.get("rows", BATCH)),
-            ", ".join(f"{n:,}" for n in lengths) if isinstance(lengths, list) else f"{lengths:,}" if isinstance(lengths, int) else lengths,
+            ", ".join(f"{n:,}" for n in lengths)
+            if isinstance(lengths, list)
+            else f"{lengths:,}"
+            if isinstance(lengths, int)
+            else lengths,
             ratio,
             f"{line.bar:.2f}" if line.bar else "-",
             f"{line.seconds:.1f}" if line.seconds else "-",

@@ -1,9 +1,11 @@
-"""Runs one entry point of the package as its own process would, and writes where its wall clock went: what time_to_result.py starts.
+"""Runs one entry point of the package as its own process would, and writes where its wall clock went: what
+time_to_result.py starts.
 
   python benchmarks/phases.py FIGURES.json vlguard_jax.train --config=... --workdir=...
 
-Phases hold their own time, without what is nested in them. `compile` is lowering and XLA, or reading the compilation cache; tracing
-counts where it happens. `start` is from the caller's TIME_TO_RESULT_STARTED (seconds since the epoch) to the call, imports included.
+Phases hold their own time, without what is nested in them. `compile` is lowering and XLA, or reading the compilation
+cache; tracing counts where it happens. `start` is from the caller's TIME_TO_RESULT_STARTED (seconds since the epoch) to
+the call, imports included.
 """
 
 from __future__ import annotations
@@ -22,7 +24,8 @@ from typing import Any
 
 STARTED = "TIME_TO_RESULT_STARTED"
 COMPILING = ("/jax/core/compile/jaxpr_to_mlir_module_duration", "/jax/core/compile/backend_compile_duration")
-# (module, function or Class.method, phase); callers reach them through their module, so that a wrapper in its place is found.
+# (module, function or Class.method, phase); callers reach them through their module, so that a wrapper in its place is
+# found.
 TIMED = {
     "vlguard_jax.convert": [
         ("vlguard_jax.checkpoints.load", "load", "load"),
@@ -43,7 +46,10 @@ TIMED = {
         ("vlguard_jax.generation.engine", "Engine.__init__", "load"),
         ("vlguard_jax.safety.run", "evaluate", "answers"),
     ],
-    "vlguard_jax.report": [("vlguard_jax.reporting.page", "render", "report"), ("vlguard_jax.reporting.page", "save", "report")],
+    "vlguard_jax.report": [
+        ("vlguard_jax.reporting.page", "render", "report"),
+        ("vlguard_jax.reporting.page", "save", "report"),
+    ],
 }
 
 

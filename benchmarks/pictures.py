@@ -2,8 +2,9 @@
 
   python benchmarks/pictures.py
 
-Draws JPEG files from scikit-image's photographs, with a sensor's noise so that they are as large as a camera's, 640 x 480 as most of the
-visual-instruction mixture's pictures are and 2048 x 1536, and loads them from a folder and from a zip file in 1, 2 and 4 threads. All
+Draws JPEG files from scikit-image's photographs, with a sensor's noise so that they are as large as a camera's, 640 x
+480 as most of the visual-instruction mixture's pictures are and 2048 x 1536, and loads them from a folder and from a
+zip file in 1, 2 and 4 threads. All
 files are in the page cache: a slow disk comes on top. Prints a table, or with --json one JSON object.
 """
 
@@ -72,7 +73,10 @@ def measure(folder: Path, width: int, height: int) -> Figures:
             (folder / name).write_bytes(content)
             file.writestr(name, content)
     stores = {"folder": pictures.open_store(str(folder)), "zip": pictures.open_store(str(archive))}
-    rates = {place: {str(n): rate(functools.partial(load, store), names, n) for n in THREADS} for place, store in stores.items()}
+    rates = {
+        place: {str(n): rate(functools.partial(load, store), names, n) for n in THREADS}
+        for place, store in stores.items()
+    }
     spent = stages(stores["folder"], names)
     return {
         "kilobytes": round(sum((folder / name).stat().st_size for name in names) / len(names) / 1000),
@@ -88,7 +92,9 @@ def photograph(seed: int, width: int, height: int) -> bytes:
     whole = _photographs()[seed % len(PHOTOGRAPHS)]
     share = min(whole.width / width, whole.height / height) * rng.uniform(0.7, 1)
     left, top = rng.uniform(0, 1, 2) * (whole.width - share * width, whole.height - share * height)
-    piece = whole.resize((width, height), Image.Resampling.BICUBIC, (left, top, left + share * width, top + share * height))
+    piece = whole.resize(
+        (width, height), Image.Resampling.BICUBIC, (left, top, left + share * width, top + share * height)
+    )
     noisy = np.asarray(piece) + rng.normal(0, NOISE, (height, width, 3))
     out = io.BytesIO()
     Image.fromarray(noisy.clip(0, 255).astype(np.uint8)).save(out, "JPEG", quality=90)
@@ -145,17 +151,24 @@ def stages(store: pictures.Store, names: Sequence[str]) -> dict[str, float]:
 def table(found: Figures) -> str:
     """The figures as text."""
     lines = [
-        f"Pictures a second at {found['size']} x {found['size']}, mode {found['mode']}, {found['cores']} cores (bar: {BAR} from 640 x 480)",
+        f"Pictures a second at {found['size']} x {found['size']}, mode {found['mode']}, {found['cores']} cores"
+        f" (bar: {BAR} from 640 x 480)",
         "",
     ]
-    lines.append(f"{'JPEG':<12}{'kB':>6}  {'from':<8}" + "".join(f"{f'{n} thread' + 's' * (n > 1):>12}" for n in THREADS))
+    lines.append(
+        f"{'JPEG':<12}{'kB':>6}  {'from':<8}" + "".join(f"{f'{n} thread' + 's' * (n > 1):>12}" for n in THREADS)
+    )
     for kind, figures in found["kinds"].items():
         for place, rates in figures["pictures_per_second"].items():
-            lines.append(f"{kind:<12}{figures['kilobytes']:>6}  {place:<8}" + "".join(f"{rates[str(n)]:>12.1f}" for n in THREADS))
+            lines.append(
+                f"{kind:<12}{figures['kilobytes']:>6}  {place:<8}" + "".join(f"{rates[str(n)]:>12.1f}" for n in THREADS)
+            )
     lines += ["", f"{'ms a picture':<20}" + "".join(f"{stage:>19}" for stage in STAGES) + "   most of it"]
     for kind, figures in found["kinds"].items():
         spent = figures["milliseconds"]
-        lines.append(f"{kind:<20}" + "".join(f"{spent[stage]:>19.2f}" for stage in STAGES) + f"   {figures['bottleneck']}")
+        lines.append(
+            f"{kind:<20}" + "".join(f"{spent[stage]:>19.2f}" for stage in STAGES) + f"   {figures['bottleneck']}"
+        )
     return "\n".join(lines)
 
 

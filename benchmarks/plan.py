@@ -50,7 +50,15 @@ def configs() -> list[str]:
 def seconds(name: str) -> float:
     """Median wall clock of a start."""
     config, *more = name.split()
-    command = [sys.executable, "-m", "vlguard_jax.plan", f"--config={config}", *more, f"--topology={TOPOLOGY}", "--estimate"]
+    command = [
+        sys.executable,
+        "-m",
+        "vlguard_jax.plan",
+        f"--config={config}",
+        *more,
+        f"--topology={TOPOLOGY}",
+        "--estimate",
+    ]
     taken = []
     for _ in range(_TIMES.value):
         began = time.perf_counter()
@@ -64,7 +72,9 @@ def show(found: dict[str, float]) -> None:
     from rich import console as rich_console
     from rich import table as rich_table
 
-    table = rich_table.Table(title=f"plan --estimate --topology {TOPOLOGY}, median of {_TIMES.value}; at most {BAR:g} s")
+    table = rich_table.Table(
+        title=f"plan --estimate --topology {TOPOLOGY}, median of {_TIMES.value}; at most {BAR:g} s"
+    )
     table.add_column("config")
     table.add_column("s", justify="right")
     for name, taken in found.items():

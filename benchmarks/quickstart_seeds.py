@@ -2,9 +2,10 @@
 
   python benchmarks/quickstart_seeds.py --workdir runs/quickstart_seeds --seeds 3,4,5
 
-A seed is another world, another model and another order of the data; its run lies in WORKDIR/seed_N. Rates are means over the seeds
-with intervals over seeds and items. Writes to WORKDIR seeds.html (open it in a browser) and seeds.md, and prints the table, or with
---json one JSON object. Started again it goes on where it stopped; a finished seed is never run a second time.
+A seed is another world, another model and another order of the data; its run lies in WORKDIR/seed_N. Rates are means
+over the seeds with intervals over seeds and items. Writes to WORKDIR seeds.html (open it in a browser) and seeds.md,
+and prints the table, or with --json one JSON object. Started again it goes on where it stopped; a finished seed is
+never run a second time.
 """
 
 from __future__ import annotations
@@ -57,7 +58,9 @@ class Plan:
 def main(positional: list[str]) -> int:
     """Run what is missing, then gather, write and print."""
     if positional or flags.FLAGS.config is not None:
-        raise errors.UserError("quickstart_seeds.py takes --workdir, --seeds, --sweep or --nosweep, and --json; see --help")
+        raise errors.UserError(
+            "quickstart_seeds.py takes --workdir, --seeds, --sweep or --nosweep, and --json; see --help"
+        )
     chosen = seeds(_SEEDS.value)
     folder = Path(flags.FLAGS.workdir or DEFAULT)
     with contextlib.redirect_stdout(sys.stderr if _JSON.value else sys.stdout):
@@ -68,7 +71,9 @@ def main(positional: list[str]) -> int:
     from vlguard_jax.reporting import seeds as seeds_lib
 
     found = gather(folder, chosen, _SWEEP.value)
-    introduction = INTRODUCTION.format(seeds=" and ".join(filter(None, (", ".join(map(str, chosen[:-1])), str(chosen[-1])))))
+    introduction = INTRODUCTION.format(
+        seeds=" and ".join(filter(None, (", ".join(map(str, chosen[:-1])), str(chosen[-1]))))
+    )
     page.save(folder / "seeds.html", seeds_lib.render(found, title=TITLE, introduction=introduction))
     page.save(folder / "seeds.md", seeds_lib.markdown(found))
     if _JSON.value:
@@ -88,10 +93,13 @@ def seeds(texts: Sequence[str]) -> list[int]:
     try:
         found = [int(text) for text in texts]
     except ValueError as e:
-        raise errors.UserError(f"--seeds={','.join(texts)}: write numbers with commas between them, as in --seeds=0,1,2") from e
+        raise errors.UserError(
+            f"--seeds={','.join(texts)}: write numbers with commas between them, as in --seeds=0,1,2"
+        ) from e
     if not found or len(set(found)) < len(found) or not all(0 <= seed < TUNING for seed in found):
         raise errors.UserError(
-            f"--seeds={','.join(texts)}: name each seed once, from 0 to {TUNING - 1}; settings were chosen on seeds from {TUNING} on,"
+            f"--seeds={','.join(texts)}: name each seed once, from 0 to {TUNING - 1}; settings were chosen on seeds"
+            f" from {TUNING} on,"
             " which can give no result"
         )
     return found
@@ -130,8 +138,8 @@ def gather(folder: Path, chosen: Sequence[int], sweep: bool) -> Row:
       "arms" {model: {subset: {metric: figures}}}, figures being "per_seed" (rates), "mean", "ci_low", "ci_high"
         (`statistics.over_seeds`) and "n" (items of each seed);
       "probes" {probe: {"pictures": what was shown, "arms": as above}};
-      "claims" with value and interval per seed, the mean, and "met", the number of seeds that met the bar, null without one;
-      "sweep" {percent of the safety set: {subset: {metric: figures}}}, empty without one;
+      "claims" with value and interval per seed, the mean, and "met", the number of seeds that met the bar, null without
+      one; "sweep" {percent of the safety set: {subset: {metric: figures}}}, empty without one;
       "settings" of the runs, and "versions" of what answered.
 
     Raises:
@@ -148,7 +156,10 @@ def gather(folder: Path, chosen: Sequence[int], sweep: bool) -> Row:
         "seeds": list(chosen),
         "arms": {model: rates for model, rates in summary.items() if model not in swept},
         "probes": {
-            p.name: {"pictures": p.pictures, "arms": _rates(parts, [[r for r in rows if r["probe"] == p.name] for rows in probes])}
+            p.name: {
+                "pictures": p.pictures,
+                "arms": _rates(parts, [[r for r in rows if r["probe"] == p.name] for rows in probes]),
+            }
             for p in arms.PROBES
         },
         "claims": _claims(parts),
@@ -170,7 +181,9 @@ def _rows(part: Path, name: str) -> list[Row]:
 
     rows = _read(part, name)
     if not all({"schema", *results.NEEDED} <= row.keys() and row["schema"] == results.SCHEMA for row in rows):
-        raise errors.UserError(f"{part / name} was written by another version of this program; remove {part} and start again")
+        raise errors.UserError(
+            f"{part / name} was written by another version of this program; remove {part} and start again"
+        )
     return rows
 
 
@@ -185,7 +198,8 @@ def _rates(parts: Sequence[Path], runs: Sequence[Sequence[Row]]) -> Rates:
     for part, rows in zip(parts, keyed, strict=True):
         for model, subset, metric in sorted(rows.keys() ^ keyed[0].keys()):
             raise errors.UserError(
-                f"{part} and {parts[0]} do not both have {metric} of {model} on {subset}; they are of different versions"
+                f"{part} and {parts[0]} do not both have {metric} of {model} on {subset}; they are of"
+                " different versions"
             )
     found: Rates = {}
     for key in keyed[0]:
@@ -193,19 +207,32 @@ def _rates(parts: Sequence[Path], runs: Sequence[Sequence[Row]]) -> Rates:
         same = [rows[key] for rows in keyed]
         sizes = [row["n"] for row in same]
         mean, low, high = statistics.over_seeds([row["count"] for row in same], sizes)
-        figures = {"per_seed": [row["rate"] for row in same], "mean": mean, "ci_low": low, "ci_high": high, "n": sizes[0]}
+        figures = {
+            "per_seed": [row["rate"] for row in same],
+            "mean": mean,
+            "ci_low": low,
+            "ci_high": high,
+            "n": sizes[0],
+        }
         figures |= {"n_cut": sum(row["n_cut"] for row in same), "n_answers": sum(sizes)}
         if len(set(sizes)) > 1:
-            raise errors.UserError(f"{parts[0]} and another seed asked different numbers of {subset} ({sizes}); run all seeds anew")
+            raise errors.UserError(
+                f"{parts[0]} and another seed asked different numbers of {subset} ({sizes}); run all seeds anew"
+            )
         for part, row in zip(parts[1:], same[1:], strict=True):
             if found_ := _difference(row, same[0]):
-                raise errors.UserError(f"{part} and {parts[0]}, {model} on {subset}: {found_}; remove one of them and start again")
+                raise errors.UserError(
+                    f"{part} and {parts[0]}, {model} on {subset}: {found_}; remove one of them and start again"
+                )
         found.setdefault(model, {}).setdefault(subset, {})[metric] = figures
     return found
 
 
 def _difference(ours: Row, theirs: Row) -> str:
-    """Why two seeds' rows cannot be averaged, "" if they can. Their items differ on purpose: a seed is another world."""
+    """Why two seeds' rows cannot be averaged, "" if they can.
+
+    Their items differ on purpose: a seed is another world.
+    """
     from vlguard_jax.safety import asked
 
     for name in ("benchmark", "judge", "judge_version", "image_mode", "first_n"):
@@ -223,7 +250,9 @@ def _claims(parts: Sequence[Path]) -> list[Row]:
     found = []
     for part, run_ in zip(parts, per_seed, strict=True):
         if [(c.text, c.bar) for c in run_] != [(c.text, c.bar) for c in per_seed[0]]:
-            raise errors.UserError(f"{part}/claims.json holds other claims than {parts[0]}/claims.json; they are of different versions")
+            raise errors.UserError(
+                f"{part}/claims.json holds other claims than {parts[0]}/claims.json; they are of different versions"
+            )
     for same in zip(*per_seed, strict=True):
         row = {
             "text": same[0].text,

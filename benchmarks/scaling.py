@@ -3,10 +3,10 @@
   python benchmarks/scaling.py --config configs/train/llava_v15_7b_posthoc.py --chips v5e
   python benchmarks/scaling.py --config configs/train/llava_v15_13b_posthoc_lora.py --chips v5e --largest 64 --compile
 
-One line per usual slice: seconds a step, speed-up over the smallest slice that fits and how much of it is lost, MFU, hours, dollars, and
-where the recipe's global batch stops filling the chips. These are estimates, no measurements; `plan --backtest` says how
-good the formulas are. With --compile memory and traffic are those of the programs that the TPU compiler makes, one to
-five minutes for each slice. Prints one table per kind of chip, or with --json one JSON object.
+One line per usual slice: seconds a step, speed-up over the smallest slice that fits and how much of it is lost, MFU,
+hours, dollars, and where the recipe's global batch stops filling the chips. These are estimates, no measurements; `plan
+--backtest` says how good the formulas are. With --compile memory and traffic are those of the programs that the TPU
+compiler makes, one to five minutes for each slice. Prints one table per kind of chip, or with --json one JSON object.
 """
 
 from __future__ import annotations
@@ -24,12 +24,16 @@ from vlguard_jax import cli
 from vlguard_jax import errors
 from vlguard_jax.ranges import Range
 
-_CONFIG = config_flags.DEFINE_config_file("config", "configs/train/llava_v15_7b_posthoc.py", help_string="config file of a training")
+_CONFIG = config_flags.DEFINE_config_file(
+    "config", "configs/train/llava_v15_7b_posthoc.py", help_string="config file of a training"
+)
 _CHIPS = flags.DEFINE_list("chips", ["v5e", "v5p", "v6e", "h100"], "kinds of chips, comma-separated")
 _FROM = cli.define_number("smallest", int, 8, Range(1, 2**16), "fewest chips")
 _TO = cli.define_number("largest", int, 256, Range(1, 2**16), "most chips")
 _MODEL = flags.DEFINE_string("model", "", "7b or 13b: sizes to take in place of config.model's")
-_COMPILE = flags.DEFINE_boolean("compile", False, "compile every slice's step (TPU chips; needs libtpu, no chip)", allow_override=True)
+_COMPILE = flags.DEFINE_boolean(
+    "compile", False, "compile every slice's step (TPU chips; needs libtpu, no chip)", allow_override=True
+)
 _JSON = flags.DEFINE_boolean("json", False, "print one JSON object in place of the table", allow_override=True)
 
 Figures = dict[str, Any]
@@ -38,7 +42,9 @@ Figures = dict[str, Any]
 def main(positional: list[str]) -> int:
     """Plan every slice, print."""
     if positional:
-        raise errors.UserError("scaling.py takes --config, --chips, --smallest, --largest, --model, --compile and --json; see --help")
+        raise errors.UserError(
+            "scaling.py takes --config, --chips, --smallest, --largest, --model, --compile and --json; see --help"
+        )
     from vlguard_jax.planning import run
 
     with contextlib.redirect_stdout(sys.stderr):
@@ -67,7 +73,11 @@ def of_chip(settings: Any, planner: Any, name: str) -> Figures:
     for line in lines:
         line["speedup"] = base["step_seconds"] / line["step_seconds"]
         line["efficiency"] = line["speedup"] * base["chips"] / line["chips"]
-    return {"slices": lines, "base": base["topology"], "stops_at": next((line["chips"] for line in lines if line["stops"]), None)}
+    return {
+        "slices": lines,
+        "base": base["topology"],
+        "stops_at": next((line["chips"] for line in lines if line["stops"]), None),
+    }
 
 
 def line_of(made: Any) -> Figures:
@@ -92,7 +102,18 @@ def table(name: str, found: Figures, source: str) -> str:
     from rich import table as rich_table
 
     shown = rich_table.Table(title=f"{name}: {source}; speed-up over {found['base']}")
-    for heading in ("slice", "fits", "GiB a chip", "s a step", "samples/s", "speed-up", "efficiency", "MFU", "hours", "$"):
+    for heading in (
+        "slice",
+        "fits",
+        "GiB a chip",
+        "s a step",
+        "samples/s",
+        "speed-up",
+        "efficiency",
+        "MFU",
+        "hours",
+        "$",
+    ):
         shown.add_column(heading, justify="left" if heading in ("slice", "fits") else "right")
     for line in found["slices"]:
         shown.add_row(
@@ -111,7 +132,11 @@ def table(name: str, found: Figures, source: str) -> str:
     with console.capture() as captured:
         console.print(shown)
     stop = next((line for line in found["slices"] if line["stops"]), None)
-    text = f"the global batch stops scaling at {stop['chips']} chips: {stop['stops']}" if stop else "the global batch still scales here"
+    text = (
+        f"the global batch stops scaling at {stop['chips']} chips: {stop['stops']}"
+        if stop
+        else "the global batch still scales here"
+    )
     return captured.get() + text
 
 

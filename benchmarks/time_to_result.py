@@ -6,8 +6,9 @@
       --train data.sources.vlguard.path=data/vlguard --eval_config configs/eval/vlguard.py:released \\
       --evaluate benchmark.path=data/vlguard
 
-Convert, train, evaluate and report are started one after the other as processes of their own, as by hand. Without --model all of it runs
-on a tiny random model with harmless stand-in conversations and prompts, offline. Prints one table, or with --json one JSON object.
+Convert, train, evaluate and report are started one after the other as processes of their own, as by hand. Without
+--model all of it runs on a tiny random model with harmless stand-in conversations and prompts, offline. Prints one
+table, or with --json one JSON object.
 """
 
 from __future__ import annotations
@@ -31,11 +32,15 @@ from vlguard_jax import errors
 _JSON = flags.DEFINE_boolean("json", False, "print one JSON object in place of the table", allow_override=True)
 _MODEL = flags.DEFINE_string("model", "", "folder of a model in Hugging Face's layout; empty: the tiny stand-in")
 _TRAIN_CONFIG = flags.DEFINE_string("train_config", "", "config file of the training, with --model")
-_TRAIN = flags.DEFINE_multi_string("train", [], "NAME=VALUE: a setting of the training, for example run.rows=4; repeatable")
+_TRAIN = flags.DEFINE_multi_string(
+    "train", [], "NAME=VALUE: a setting of the training, for example run.rows=4; repeatable"
+)
 _EVAL_CONFIG = flags.DEFINE_string("eval_config", "", "config file of the evaluation, with --model")
 _EVALUATE = flags.DEFINE_multi_string("evaluate", [], "NAME=VALUE: a setting of the evaluation; repeatable")
 _WARM = flags.DEFINE_boolean("warm", True, "a second time, with the compilation cache of the first")
-_FOLDER = flags.DEFINE_string("folder", "", "an empty folder for all that is written; empty: a temporary one, removed at the end")
+_FOLDER = flags.DEFINE_string(
+    "folder", "", "an empty folder for all that is written; empty: a temporary one, removed at the end"
+)
 
 ROOT = pathlib.Path(__file__).parents[1]
 STAGES = ("convert", "train", "evaluate", "report")
@@ -72,13 +77,21 @@ def main(positional: list[str]) -> int:
     if positional:
         raise errors.UserError("time_to_result.py takes --model, --train_config, --eval_config and more; see --help")
     if bool(_MODEL.value) != bool(_TRAIN_CONFIG.value) or bool(_MODEL.value) != bool(_EVAL_CONFIG.value):
-        raise errors.UserError("--model, --train_config and --eval_config go together; without them a tiny stand-in is timed")
+        raise errors.UserError(
+            "--model, --train_config and --eval_config go together; without them a tiny stand-in is timed"
+        )
     with contextlib.ExitStack() as stack, contextlib.redirect_stdout(sys.stderr):
         folder = pathlib.Path(_FOLDER.value or stack.enter_context(tempfile.TemporaryDirectory()))
         if folder.exists() and any(folder.iterdir()):
-            raise errors.UserError(f"--folder={folder} is not empty; name an empty one, since old results would be resumed")
+            raise errors.UserError(
+                f"--folder={folder} is not empty; name an empty one, since old results would be resumed"
+            )
         found = measure(folder)
-    print(json.dumps(found, allow_nan=False) if _JSON.value else "\n".join(table(name, run) for name, run in found["runs"].items()))
+    print(
+        json.dumps(found, allow_nan=False)
+        if _JSON.value
+        else "\n".join(table(name, run) for name, run in found["runs"].items())
+    )
     return errors.EXIT_OK
 
 
@@ -101,8 +114,18 @@ def whole_way(task: Task, folder: pathlib.Path, cache: pathlib.Path) -> Figures:
     evaluation = [f"--config.{x}" for x in task.evaluate]
     commands = {
         "convert": [f"--src={task.model}", f"--dst={folder / 'model'}", "--to=llava"],
-        "train": [f"--config={task.train_config}", f"--workdir={folder / 'run'}", f"--config.model.path={folder / 'model'}", *training],
-        "evaluate": [f"--config={task.eval_config}", f"--workdir={folder / 'answers'}", f"--config.model.path={model}", *evaluation],
+        "train": [
+            f"--config={task.train_config}",
+            f"--workdir={folder / 'run'}",
+            f"--config.model.path={folder / 'model'}",
+            *training,
+        ],
+        "evaluate": [
+            f"--config={task.eval_config}",
+            f"--workdir={folder / 'answers'}",
+            f"--config.model.path={model}",
+            *evaluation,
+        ],
         "report": [str(folder), f"--out={folder / 'report.html'}", f"--markdown={folder / 'table.md'}"],
     }
     began = time.time()
@@ -167,7 +190,12 @@ def stand_in(folder: pathlib.Path, train: tuple[str, ...], evaluate: tuple[str, 
     for name, value in (("data", talks), ("prompts", prompts)):
         (folder / f"{name}.json").write_text(json.dumps(value))
     (folder / "train.py").write_text(STAND_IN.replace('"DATA"', repr(str(folder / "data.json"))))
-    asked = ("decode.max_new_tokens=16", f"benchmark.path={folder / 'prompts.json'}", "benchmark.subsets=('text_safe',)", *evaluate)
+    asked = (
+        "decode.max_new_tokens=16",
+        f"benchmark.path={folder / 'prompts.json'}",
+        "benchmark.subsets=('text_safe',)",
+        *evaluate,
+    )
     return Task(str(folder / "model"), str(folder / "train.py"), train, str(ROOT / "configs/eval/prompts.py"), asked)
 
 

@@ -1,7 +1,8 @@
-"""The PyTorch side of train_step.py: transformers' LLaVA with the weights of our llava-hf folder, trained as the reference trains it.
+"""The PyTorch side of train_step.py: transformers' LLaVA with the weights of our llava-hf folder, trained as the
+reference trains it.
 
-Decoder and projector (or adapters and projector) in fp32 with torch's fused AdamW; the tower frozen; on a GPU under bf16 autocast, with
-FlashAttention and Liger kernels where these are installed.
+Decoder and projector (or adapters and projector) in fp32 with torch's fused AdamW; the tower frozen; on a GPU under
+bf16 autocast, with FlashAttention and Liger kernels where these are installed.
 """
 
 from __future__ import annotations
@@ -65,7 +66,8 @@ class Trainer:
         self.model: Any = transformers.LlavaForConditionalGeneration.from_pretrained(
             folder, dtype=dtype, attn_implementation="flash_attention_2" if flash else "sdpa"
         )
-        self.model.resize_token_embeddings(model.text.vocab_size)  # the rows that llava-hf adds take part in no softmax of ours
+        # the rows that llava-hf adds take part in no softmax of ours
+        self.model.resize_token_embeddings(model.text.vocab_size)
         self.model.config.image_token_id = self.image_token  # an id that no conversation holds
         self.model.to(device).train()
         if checkpointing:
@@ -73,10 +75,14 @@ class Trainer:
         self._freeze(lora)
         trained = [p for p in self.model.parameters() if p.requires_grad]
         self.optimizer = torch.optim.AdamW(trained, lr=0.0, betas=(0.9, 0.999), eps=1e-8, weight_decay=0.0, fused=True)
-        self.state_bytes = sum(p.numel() * p.element_size() for p in self.model.parameters()) + 8 * sum(p.numel() for p in trained)
+        self.state_bytes = sum(p.numel() * p.element_size() for p in self.model.parameters()) + 8 * sum(
+            p.numel() for p in trained
+        )
         vision = model.vision
         assert vision is not None
-        self._mean, self._std = (torch.tensor(x, device=device)[:, None, None] for x in (vision.image_mean, vision.image_std))
+        self._mean, self._std = (
+            torch.tensor(x, device=device)[:, None, None] for x in (vision.image_mean, vision.image_std)
+        )
 
     def _freeze(self, lora: model_config.LoraConfig | None) -> None:
         whole = self.model.model
@@ -100,7 +106,9 @@ class Trainer:
         labels[:, 0] = types.IGNORE_LABEL
         ids = np.where(batch.image_slot >= 0, self.image_token, batch.tokens)
         found = {"input_ids": ids, "attention_mask": batch.segment_ids > 0, "labels": labels}
-        made: dict[str, Any] = {name: torch.tensor(value, dtype=torch.long, device=self.device) for name, value in found.items()}
+        made: dict[str, Any] = {
+            name: torch.tensor(value, dtype=torch.long, device=self.device) for name, value in found.items()
+        }
         if len(batch.images):
             pixels = torch.tensor(batch.images, device=self.device).permute(0, 3, 1, 2).float() / 255
             made["pixel_values"] = ((pixels - self._mean) / self._std).to(self.model.dtype)

@@ -25,8 +25,9 @@ from vlguard_jax.quickstart import model as quickstart_model
 
 @dataclasses.dataclass(frozen=True)
 class Size:
-    """A model and how much of it is trained on in a step. batch, length: of the padded case; packed, group: conversations of a step and of
-    the reference's micro-batch in the packed case; median: tokens of a conversation's text there; row_len: of our longest packed row;
+    """A model and how much of it is trained on in a step. batch, length: of the padded case; packed, group:
+    conversations of a step and of the reference's micro-batch in the packed case; median: tokens of a conversation's
+    text there; row_len: of our longest packed row;
     remat: what our side keeps for the backward pass; apart: too large for both sides at once on one GPU."""
 
     model: model_config.LlavaConfig
@@ -41,9 +42,17 @@ class Size:
 
 
 def _small(width: int, layers: int, vocab: int, side: int) -> model_config.LlavaConfig:
-    """A Llama of heads of 64 behind a tower that is kept small: most of a step is the decoder, as with the real sizes."""
+    """A Llama of heads of 64 behind a tower that is kept small: most of a step is the decoder, as with the real
+    sizes."""
     vision = model_config.VisionConfig(
-        image_size=side, patch_size=14, width=64, num_layers=2, num_heads=2, mlp_width=128, norm_eps=1e-5, activation="quick_gelu"
+        image_size=side,
+        patch_size=14,
+        width=64,
+        num_layers=2,
+        num_heads=2,
+        mlp_width=128,
+        norm_eps=1e-5,
+        activation="quick_gelu",
     )
     heads = max(1, width // 64)
     text = model_config.TextConfig(
@@ -64,7 +73,15 @@ SIZES = {
     "tiny": Size(_small(96, 2, 640, 28), batch=4, length=64, packed=8, group=4, median=32, row_len=256),
     "110m": Size(_small(768, 12, 16_000, 112), batch=4, length=512, packed=16, group=4, median=130, row_len=1024),
     "7b": Size(
-        model_config.PRESETS["llava-v1.5-7b"], batch=8, length=1024, packed=32, group=16, median=180, row_len=4096, remat="full", apart=True
+        model_config.PRESETS["llava-v1.5-7b"],
+        batch=8,
+        length=1024,
+        packed=32,
+        group=16,
+        median=180,
+        row_len=4096,
+        remat="full",
+        apart=True,
     ),
     "13b": Size(
         model_config.PRESETS["llava-v1.5-13b"],
@@ -93,14 +110,16 @@ def write_model(size: Size, folder: pathlib.Path, sentences: Sequence[str] = ())
     with tempfile.TemporaryDirectory() as tokenizer:
         quickstart_model.train_tokenizer(pathlib.Path(tokenizer), list(sentences))
         vocabulary.fill(pathlib.Path(tokenizer), size.model.text.vocab_size)
-        made = checkpoint_lib.Checkpoint(size.model, params, tokenizer_folder=pathlib.Path(tokenizer), weights_sha256="0" * 64)
+        made = checkpoint_lib.Checkpoint(
+            size.model, params, tokenizer_folder=pathlib.Path(tokenizer), weights_sha256="0" * 64
+        )
         save.save_hf(made, folder)
 
 
 @dataclasses.dataclass(frozen=True)
 class Step:
-    """The conversations of one step, laid out for each side. ours: with a leading axis of micro-batches; reference: its micro-batches, one
-    conversation a row; tokens: real ones; squares: sum of squared lengths."""
+    """The conversations of one step, laid out for each side. ours: with a leading axis of micro-batches; reference: its
+    micro-batches, one conversation a row; tokens: real ones; squares: sum of squared lengths."""
 
     ours: types.Batch
     reference: tuple[types.Batch, ...]
@@ -117,9 +136,13 @@ def conversation(size: Size, text: int, shown: bool, rng: np.random.Generator) -
     vision = size.model.vision
     assert vision is not None
     patches = vision.num_patches if shown else 0
-    tokens = np.concatenate([np.zeros(patches, np.int32), rng.integers(3, size.model.text.vocab_size - 1, text).astype(np.int32)])
+    tokens = np.concatenate(
+        [np.zeros(patches, np.int32), rng.integers(3, size.model.text.vocab_size - 1, text).astype(np.int32)]
+    )
     tokens = np.roll(tokens, 1)  # the picture stands behind the first token
-    labels = np.where(np.arange(len(tokens)) >= len(tokens) - max(1, int(0.6 * text)), tokens, types.IGNORE_LABEL).astype(np.int32)
+    labels = np.where(
+        np.arange(len(tokens)) >= len(tokens) - max(1, int(0.6 * text)), tokens, types.IGNORE_LABEL
+    ).astype(np.int32)
     patch = np.zeros(len(tokens), np.int32)
     patch[1 : patches + 1] = np.arange(patches)
     picture = np.full(len(tokens), -1, np.int32)
@@ -144,11 +167,14 @@ def padded(size: Size, steps: int) -> list[Step]:
 
 
 def packed(size: Size, steps: int, data: config.DataSettings, rows: int) -> list[Step]:
-    """The order of the reference's sampler: its groups padded to their longest for the reference, packed rows for us."""
+    """The order of the reference's sampler: its groups padded to their longest for the reference, packed rows for
+    us."""
     rng = np.random.default_rng(2)
     count = steps * size.packed
     shown = rng.random(count) >= TEXT_ONLY
-    texts = np.clip(rng.lognormal(np.log(size.median), 0.6, count) * np.where(shown, 1, 2), 8, size.row_len // 2).astype(int)
+    texts = np.clip(
+        rng.lognormal(np.log(size.median), 0.6, count) * np.where(shown, 1, 2), 8, size.row_len // 2
+    ).astype(int)
     samples = [conversation(size, int(text), bool(show), rng) for text, show in zip(texts, shown, strict=True)]
     index = index_lib.SampleIndex(
         length=np.array([len(s.tokens) for s in samples], np.int64),
@@ -171,13 +197,21 @@ def _planned(size: Size, plan: plan_lib.StepPlan, samples: list[batches.Sample],
     micro = micro or len(rows)
     parts = [rows[at : at + micro] for at in range(0, len(rows), micro)]
     ours = [_collate(size, part, chosen, plan.shape.row_len, plan.shape.pictures) for part in parts]
-    groups = [[s for s, g in zip(chosen, plan.groups, strict=True) if g == group] for group in range(plan.groups.max() + 1)]
-    reference = tuple(_collate(size, [[s] for s in group], chosen, max(len(s.tokens) for s in group)) for group in groups)
+    groups = [
+        [s for s, g in zip(chosen, plan.groups, strict=True) if g == group] for group in range(plan.groups.max() + 1)
+    ]
+    reference = tuple(
+        _collate(size, [[s] for s in group], chosen, max(len(s.tokens) for s in group)) for group in groups
+    )
     return _step(types.Batch(*(np.stack(x) for x in zip(*ours, strict=True))), reference, chosen)
 
 
 def _collate(
-    size: Size, rows: list[list[batches.Sample]], all_of_step: list[batches.Sample], row_len: int, room: int | None = None
+    size: Size,
+    rows: list[list[batches.Sample]],
+    all_of_step: list[batches.Sample],
+    row_len: int,
+    room: int | None = None,
 ) -> types.Batch:
     """Every supervised token of the step weighs the same."""
     vision = size.model.vision
@@ -185,7 +219,9 @@ def _collate(
     weight = 1 / sum(s.num_supervised for s in all_of_step)
     room = sum(s.num_pictures for row in rows for s in row) if room is None else room
     weights = [[weight] * len(row) for row in rows]
-    return batches.collate(rows, weights, row_len=row_len, num_images=room, patches=vision.num_patches, image_size=vision.image_size)
+    return batches.collate(
+        rows, weights, row_len=row_len, num_images=room, patches=vision.num_patches, image_size=vision.image_size
+    )
 
 
 def _step(ours: types.Batch, reference: tuple[types.Batch, ...], samples: list[batches.Sample]) -> Step:

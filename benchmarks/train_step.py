@@ -2,16 +2,17 @@
 
   GLIBC_TUNABLES=glibc.malloc.hugetlb=1 python benchmarks/train_step.py --size 110m --steps 3
 
-On a CPU the variable has malloc take huge pages, for both sides: XLA asks for the buffers of a step anew each time, and without it a share
-of the step goes into clearing small ones.
-The reference is transformers' LlavaForConditionalGeneration with the weights of our llava-hf folder. Both sides take turns of two steps on
-one batch, so that a machine whose speed drifts is fair to both. The second counts, which finds the memory of the first, as in training; the
-first compiles, or finds caches and pages taken by the other side. Medians over the pairs are shown. Cases: `padded` (equal batches, equal
-lengths; the reference with gradient checkpointing, as its scripts train), `padded_kept` (the same without), `packed` (the same
-conversations: ours in packed rows, the reference in its sampler's order, micro-batches padded to their longest, without gradient
-checkpointing). Our side keeps what `--remat` says, by default the outputs of matrix products at the small sizes and layer inputs at 7b and
-13b. fp32 on CPU, else bf16. Every step's loss must agree, otherwise the exit code is 1. Prints one table, or with --json one JSON object.
-Needs `pip install torch transformers`.
+On a CPU the variable has malloc take huge pages, for both sides: XLA asks for the buffers of a step anew each time, and
+without it a share of the step goes into clearing small ones.
+The reference is transformers' LlavaForConditionalGeneration with the weights of our llava-hf folder. Both sides take
+turns of two steps on one batch, so that a machine whose speed drifts is fair to both. The second counts, which finds
+the memory of the first, as in training; the first compiles, or finds caches and pages taken by the other side. Medians
+over the pairs are shown. Cases: `padded` (equal batches, equal lengths; the reference with gradient checkpointing, as
+its scripts train), `padded_kept` (the same without), `packed` (the same
+conversations: ours in packed rows, the reference in its sampler's order, micro-batches padded to their longest, without
+gradient checkpointing). Our side keeps what `--remat` says, by default the outputs of matrix products at the small
+sizes and layer inputs at 7b and 13b. fp32 on CPU, else bf16. Every step's loss must agree, otherwise the exit code is
+1. Prints one table, or with --json one JSON object. Needs `pip install torch transformers`.
 """
 
 from __future__ import annotations
@@ -45,9 +46,13 @@ _BOUND = cli.define_number(
     "loss_bound", float, None, Range(-1, 1), "largest relative difference of a loss; default 1e-3 in fp32, 2e-2 in bf16"
 )
 _ROWS = cli.define_number("rows", int, 0, Range(0, 2**20), "config.run.rows of the packed case")
-_ROW_LEN = cli.define_number("row_len", int, 0, Range(0, 2**20), "config.data.max_row_len of the packed case; 0: the size's")
+_ROW_LEN = cli.define_number(
+    "row_len", int, 0, Range(0, 2**20), "config.data.max_row_len of the packed case; 0: the size's"
+)
 _UNROLL = cli.define_number("unroll", int, 1, Range(1, 1024), "config.run.unroll")
-_REMAT = flags.DEFINE_enum("remat", "", ["", "full", "offload", "minimal", "none"], "config.run.remat; empty: the size's")
+_REMAT = flags.DEFINE_enum(
+    "remat", "", ["", "full", "offload", "minimal", "none"], "config.run.remat; empty: the size's"
+)
 _CHUNK = cli.define_number("loss_chunk", int, 256, Range(1, 2**20), "config.run.loss_chunk")
 _APART = flags.DEFINE_boolean(
     "apart", None, "one side after the other, each in its own process; default: at 7b and 13b, as no GPU holds both"
@@ -65,9 +70,12 @@ Figures = dict[str, Any]
 def main(positional: list[str]) -> int:
     """Measure every size and case, print, judge the losses."""
     if positional:
-        raise errors.UserError("train_step.py takes --size, --steps, --cases, --lora, --loss_bound, --json and more; see --help")
+        raise errors.UserError(
+            "train_step.py takes --size, --steps, --cases, --lora, --loss_bound, --json and more; see --help"
+        )
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # the other side needs memory, too
-    os.environ.setdefault("XLA_PYTHON_CLIENT_MEM_FRACTION", "0.9")  # full fine-tuning of 7B takes 105 GiB of an H200's 139
+    # full fine-tuning of 7B takes 105 GiB of an H200's 139
+    os.environ.setdefault("XLA_PYTHON_CLIENT_MEM_FRACTION", "0.9")
     try:
         from benchmarks import torch_side  # noqa: F401
         from benchmarks import train_cases
@@ -94,7 +102,10 @@ def measure() -> Figures:
     from benchmarks import train_cases
 
     device = device_kind()
-    peak = max(gemm_tflops(2048 if device == "cpu" else 8192), torch_side.gemm_tflops(2048 if device == "cpu" else 8192, device))
+    peak = max(
+        gemm_tflops(2048 if device == "cpu" else 8192),
+        torch_side.gemm_tflops(2048 if device == "cpu" else 8192, device),
+    )
     sheet = data_sheet(jax.devices()[0].device_kind)
     bound = _BOUND.value if _BOUND.value is not None else 1e-3 if device == "cpu" else 2e-2
     lines: list[Figures] = []
@@ -119,7 +130,8 @@ def measure() -> Figures:
         "ratio_vs_torch_kept": by_size(lines, "padded_kept", lambda line: line["ratio"]),
         "ratio_vs_torch_packed": by_size(lines, "packed", lambda line: line["ratio"]),
         "mfu": {
-            kind: by_size(lines, "padded", lambda line, kind=kind: line["ours"][f"mfu_{kind}"]) for kind in ("data_sheet", "measured_peak")
+            kind: by_size(lines, "padded", lambda line, kind=kind: line["ours"][f"mfu_{kind}"])
+            for kind in ("data_sheet", "measured_peak")
         },
         "gemm_tflops": peak,
         "data_sheet_tflops": sheet,
@@ -163,7 +175,8 @@ def by_size(lines: list[Figures], case: str, value: Any) -> dict[str, Any]:
 
 
 def measure_case(name: str, case: str, folder: pathlib.Path, device: str) -> Figures:
-    """Both sides in turns, or one after the other where the size asks for it; the first pair of turns does not count."""
+    """Both sides in turns, or one after the other where the size asks for it; the first pair of turns does not
+    count."""
     from benchmarks import train_turns
     from vlguard_jax.planning import estimate
     from vlguard_jax.planning import flops
@@ -204,7 +217,9 @@ def steps_of(size: Any, case: str, folder: pathlib.Path, device: str) -> tuple[c
 
     wanted, turns = settings(size, case, device, folder), _STEPS.value + 1
     packed = case == "packed"
-    return wanted, train_cases.packed(size, turns, wanted.data, _ROWS.value) if packed else train_cases.padded(size, turns)
+    return wanted, train_cases.packed(size, turns, wanted.data, _ROWS.value) if packed else train_cases.padded(
+        size, turns
+    )
 
 
 def alone(side: str, name: str, case: str, folder: pathlib.Path) -> Figures:
@@ -292,7 +307,10 @@ def table(found: Figures) -> str:
     from rich import console as rich_console
     from rich import table as rich_table
 
-    title = f"{found['device']}, {found['precision']}, {'LoRA' if found['lora'] else 'full'}, medians of {found['pairs']} pairs of steps"
+    title = (
+        f"{found['device']}, {found['precision']}, {'LoRA' if found['lora'] else 'full'}, medians of"
+        f" {found['pairs']} pairs of steps"
+    )
     shown = rich_table.Table(title=title)
     for heading in (
         "size",
@@ -313,8 +331,18 @@ def table(found: Figures) -> str:
         for side in ("ours", "torch"):
             f = line[side]
             sheet = "-" if f["mfu_data_sheet"] is None else f"{f['mfu_data_sheet']:.1%}"
-            figures = [f"{f['seconds']:.2f}", f"{f['samples_per_second']:.2f}", f"{f['tokens_per_second']:,.0f}", f"{f['tflops']:.3f}"]
-            figures += [f"{f['mfu_measured_peak']:.1%}", sheet, f"{f['gib']:.2f}", f"{line['ratio']:.2f}" if side == "ours" else ""]
+            figures = [
+                f"{f['seconds']:.2f}",
+                f"{f['samples_per_second']:.2f}",
+                f"{f['tokens_per_second']:,.0f}",
+                f"{f['tflops']:.3f}",
+            ]
+            figures += [
+                f"{f['mfu_measured_peak']:.1%}",
+                sheet,
+                f"{f['gib']:.2f}",
+                f"{line['ratio']:.2f}" if side == "ours" else "",
+            ]
             keeps = line["remat"] if side == "ours" else "full" if line["reference_recomputes"] else "none"
             shown.add_row(line["size"], line["case"], side, keeps, *figures)
     console = rich_console.Console(width=150)

@@ -30,7 +30,9 @@ class Side(NamedTuple):
     held: int
 
 
-def take(sides: Sequence[str], size: Any, case: str, wanted: config.TrainConfig, steps: Sequence[Any], device: str) -> dict[str, Figures]:
+def take(
+    sides: Sequence[str], size: Any, case: str, wanted: config.TrainConfig, steps: Sequence[Any], device: str
+) -> dict[str, Figures]:
     """{side: its turns and GiB}; of two sides the one that is first changes from turn to turn."""
     updates = 2 * len(steps)
     made = {"ours": lambda: _ours(wanted, updates), "torch": lambda: _torch(size, case, wanted, updates, device)}
@@ -68,7 +70,9 @@ def _ours(wanted: config.TrainConfig, updates: int) -> Side:
 
 def _torch(size: Any, case: str, wanted: config.TrainConfig, updates: int, device: str) -> Side:
     folder, rate = pathlib.Path(wanted.model.path), wanted.optimizer.learning_rate
-    trainer = torch_side.Trainer(folder, size.model, estimate.lora_of(wanted), device=device, checkpointing=case == "padded")
+    trainer = torch_side.Trainer(
+        folder, size.model, estimate.lora_of(wanted), device=device, checkpointing=case == "padded"
+    )
     factor = optimizer.cosine_factor(updates, wanted.optimizer.warmup_ratio)
 
     def train(batches: Any, update: int) -> float:

@@ -11,7 +11,8 @@ _UNUSED = 5  # SentencePiece.Type of sentencepiece_model.proto: a piece that no 
 
 
 def fill(folder: pathlib.Path, tokens: int) -> None:
-    """Bring the tokenizer that `quickstart.model.train_tokenizer` wrote into `folder` to `tokens` tokens in all, its added one last."""
+    """Bring the tokenizer that `quickstart.model.train_tokenizer` wrote into `folder` to `tokens` tokens in all, its
+    added one last."""
     model_file, config_file = folder / "tokenizer.model", folder / "tokenizer_config.json"
     model = sentencepiece_model_pb2.ModelProto.FromString(model_file.read_bytes())  # type: ignore[attr-defined]
     config = json.loads(config_file.read_text())

@@ -1,9 +1,11 @@
-"""Starts a process with the flags of vlguard_jax/planning/flags.toml and says which of them the installed compilers know.
+"""Starts a process with the flags of vlguard_jax/planning/flags.toml and says which of them the installed compilers
+know.
 
   python launch/check_flags.py
 
-XLA_FLAGS go to the installed jaxlib (the CPU build knows the GPU flags as well), LIBTPU_INIT_ARGS to libtpu, which needs no TPU for it
-(`pip install 'jax[tpu]'`). An unknown flag ends a process at its start; where one does, each is tried alone. Ends with 2 if one is refused.
+XLA_FLAGS go to the installed jaxlib (the CPU build knows the GPU flags as well), LIBTPU_INIT_ARGS to libtpu, which
+needs no TPU for it (`pip install 'jax[tpu]'`). An unknown flag ends a process at its start; where one does, each is
+tried alone. Ends with 2 if one is refused.
 """
 
 from __future__ import annotations
@@ -22,7 +24,8 @@ if __name__ == "__main__":
 PROGRAMS = {
     "XLA_FLAGS": "import jax; jax.devices()",
     "LIBTPU_INIT_ARGS": (
-        "from jax.experimental import topologies; topologies.get_topology_desc(topology_name='v5e:2x2', platform='tpu').devices"
+        "from jax.experimental import topologies; topologies.get_topology_desc(topology_name='v5e:2x2',"
+        " platform='tpu').devices"
     ),
 }
 SECONDS = 1800  # a process that takes longer to start hangs
@@ -41,8 +44,15 @@ def starts(variable: str, flags: Sequence[str]) -> bool:
       RuntimeError: it does not start without any flag either.
     """
     environment = {name: value for name, value in os.environ.items() if name not in PROGRAMS}
-    environment |= {"JAX_PLATFORMS": "cpu", "TPU_SKIP_MDS_QUERY": "1", "TPU_MIN_LOG_LEVEL": "3", variable: " ".join(flags)}
-    done = subprocess.run([sys.executable, "-c", PROGRAMS[variable]], env=environment, capture_output=True, text=True, timeout=SECONDS)
+    environment |= {
+        "JAX_PLATFORMS": "cpu",
+        "TPU_SKIP_MDS_QUERY": "1",
+        "TPU_MIN_LOG_LEVEL": "3",
+        variable: " ".join(flags),
+    }
+    done = subprocess.run(
+        [sys.executable, "-c", PROGRAMS[variable]], env=environment, capture_output=True, text=True, timeout=SECONDS
+    )
     if done.returncode and not flags:
         raise RuntimeError(f"{compiler(variable)} does not start at all: {done.stderr[-1000:]}")
     return done.returncode == 0

@@ -1,4 +1,5 @@
-"""Reads the commands of a job as the machine will, before it is paid for: flags, config file, every overridden setting."""
+"""Reads the commands of a job as the machine will, before it is paid for: flags, config file, every overridden
+setting."""
 
 from __future__ import annotations
 
@@ -31,7 +32,8 @@ WITHOUT_POSITIONAL = ("train", "evaluate", "convert", "quickstart")
 # Flags that have a key of their own, which is checked; and the one that reads more flags from a file.
 _KEYS = re.compile(r"--?(no)?(flagfile|config|workdir)($|=)")
 
-# Commands define flags of the same names, so each is asked in a process of its own. Flags cannot be pickled, what they are made of can.
+# Commands define flags of the same names, so each is asked in a process of its own. Flags cannot be pickled, what they
+# are made of can.
 _TELL = """
 import importlib, pickle, sys
 from absl import flags
@@ -54,8 +56,9 @@ def check(job: spec_lib.Job) -> None:
     """Read every command of the job as it would be read where it runs.
 
     Raises:
-      UserError: a config file that does not exist or is not one of the checkout's, an unknown flag or setting, a wrong value, a name
-        (judge, subset, template, loss) that is not known, a mesh or an attention that the job's accelerator does not have.
+      UserError: a config file that does not exist or is not one of the checkout's, an unknown flag or setting, a wrong
+        value, a name (judge, subset, template, loss) that is not known, a mesh or an attention that the job's
+        accelerator does not have.
     """
     for step, (name, *arguments) in zip(job.spec.steps, job.commands, strict=True):
         try:
@@ -70,7 +73,9 @@ def _check_command(name: str, step: spec_lib.Step, arguments: Sequence[str]) -> 
     """The settings of a command that computes on the accelerator."""
     for argument in step.arguments:
         if _KEYS.match(argument):
-            raise errors.UserError(f"arguments: {errors.short(argument)} cannot be given here; config and workdir are keys of the step")
+            raise errors.UserError(
+                f"arguments: {errors.short(argument)} cannot be given here; config and workdir are keys of the step"
+            )
     if name in ("train", "evaluate") and not step.config:
         raise errors.UserError("no config is named")
     command = _command(name)
@@ -118,13 +123,17 @@ def _load(name: str) -> config_dict.ConfigDict:
     except (OSError, RuntimeError):  # a name that is too long, links in a circle
         file, found = ROOT / "-", False
     if pathlib.PurePath(path).is_absolute() or not file.is_relative_to(ROOT):
-        raise errors.UserError(f"{errors.short(path)} is not in the checkout: name a config by its path in there, configs/train/NAME.py")
+        raise errors.UserError(
+            f"{errors.short(path)} is not in the checkout: name a config by its path in there, configs/train/NAME.py"
+        )
     if not found:
         known = [str(p.relative_to(ROOT)) for p in (ROOT / "configs").rglob("*.py")]
         raise errors.UserError(f"{errors.short(path)[1:-1]}: no such config file{errors.nearest(path, known)}")
     module_spec = importlib.util.spec_from_file_location(f"launch_config_{file.stem}", file)
     if not file.is_relative_to(ROOT / "configs"):  # data and environments often lie in the checkout, too
-        raise errors.UserError(f"{errors.short(path)} is not below configs/, where a launch file's configs are: move it there")
+        raise errors.UserError(
+            f"{errors.short(path)} is not below configs/, where a launch file's configs are: move it there"
+        )
     if file.suffix != ".py" or module_spec is None or module_spec.loader is None:
         raise errors.UserError(f"{path}: a config is a Python file, NAME.py")
     module = importlib.util.module_from_spec(module_spec)
@@ -172,7 +181,8 @@ def _check_names(settings: Settings) -> None:
     from vlguard_jax.data import templates
 
     templates.get_template(settings.model.template)
-    if settings.loss != settings_lib.TrainConfig.loss and ":" not in settings.loss:  # another's module is not imported here
+    # another's module is not imported here
+    if settings.loss != settings_lib.TrainConfig.loss and ":" not in settings.loss:
         from vlguard_jax.training import losses  # late: it loads jax
 
         losses.get(settings.loss)

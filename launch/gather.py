@@ -2,8 +2,9 @@
 
   python launch/gather.py --root results --out sweep.html --markdown sweep.md JOB=LABEL [JOB=LABEL ...]
 
-render.py writes this command into gather.sh. A job's folder below --root holds what train and evaluate wrote; jobs with the same LABEL are
-seeds of one arm. What has not finished is named and left out, so the table can be made at any time. --out is the report of all runs.
+render.py writes this command into gather.sh. A job's folder below --root holds what train and evaluate wrote; jobs with
+the same LABEL are seeds of one arm. What has not finished is named and left out, so the table can be made at any time.
+--out is the report of all runs.
 """
 
 from __future__ import annotations
@@ -27,7 +28,8 @@ _OUT = flags.DEFINE_string("out", "", "also write the report of all runs to this
 _MARKDOWN = flags.DEFINE_string("markdown", "", "also write the table to this file")
 
 CAPTION = (
-    "Percent: mean of the seeds, with its 95 % interval over seeds and items in brackets, never narrower than one seed's; "
+    "Percent: mean of the seeds, with its 95 % interval over seeds and items in brackets, never narrower than"
+    " one seed's; "
     "↓ lower is better, ↑ higher is better."
 )
 
@@ -64,7 +66,9 @@ def read(root: pathlib.Path, jobs: Mapping[str, str]) -> tuple[dict[str, runs_li
             continue
         found[job] = runs_lib.find([root / job])
     if not found:
-        raise errors.UserError(f"{root}: none of the {len(jobs)} jobs has a finished evaluation; is --root the folder above theirs?")
+        raise errors.UserError(
+            f"{root}: none of the {len(jobs)} jobs has a finished evaluation; is --root the folder above theirs?"
+        )
     return found, [job for job in jobs if job not in found]
 
 
@@ -72,7 +76,8 @@ def table(found: Mapping[str, runs_lib.Runs], jobs: Mapping[str, str]) -> tuple[
     """(headings, lines) as texts.
 
     Raises:
-      UserError: a job has two evaluations of the same questions, or what is averaged or shares a column was not asked alike.
+      UserError: a job has two evaluations of the same questions, or what is averaged or shares a column was not asked
+        alike.
     """
     from vlguard_jax.reporting import alike
     from vlguard_jax.reporting import grid as grid_lib
@@ -86,7 +91,11 @@ def table(found: Mapping[str, runs_lib.Runs], jobs: Mapping[str, str]) -> tuple[
     keys = list(dict.fromkeys(key for measures in by_label.values() for key in measures))
     names, pictures = {}, {}
     for benchmark, subset, _, judge, shown in keys:
-        several = [part for part, i in ((benchmark, 0), (f"judge {judge}", 3)) if len({k[i] for k in keys if k[1] == subset}) > 1]
+        several = [
+            part
+            for part, i in ((benchmark, 0), (f"judge {judge}", 3))
+            if len({k[i] for k in keys if k[1] == subset}) > 1
+        ]
         name = "/".join((benchmark, subset, judge, shown))
         names[name] = ", ".join([grid_lib.SUBSETS.get(subset, subset), *several])
         pictures[name] = shown
@@ -112,23 +121,33 @@ def _rows(job: str, runs: runs_lib.Runs) -> dict[tuple[str, ...], alike.Rated]:
         for row in evaluation.rows:
             key = tuple(str(row[name]) for name in ("benchmark", "subset", "metric", "judge", "pictures"))
             if key in rows:
-                raise errors.UserError(f"{job} has two evaluations of {row['subset']} by {row['judge']}; give one of them another job")
+                raise errors.UserError(
+                    f"{job} has two evaluations of {row['subset']} by {row['judge']}; give one of them another job"
+                )
             rows[key] = alike.Rated(evaluation, row)
     return rows
 
 
 def _mean(label: str, subset: str, rows: Sequence[Row]) -> Row:
-    """The mean over seeds with its interval. All seeds answer the same items, so it is no surer about items than one seed."""
+    """The mean over seeds with its interval.
+
+    All seeds answer the same items, so it is no surer about items than one seed.
+    """
     from vlguard_jax import errors
     from vlguard_jax.safety import statistics
 
     sizes = [row["n"] for row in rows]
     if len(set(sizes)) > 1:
-        raise errors.UserError(f"the seeds of {label!r} asked different numbers of {subset} ({sizes}); evaluate them alike")
+        raise errors.UserError(
+            f"the seeds of {label!r} asked different numbers of {subset} ({sizes}); evaluate them alike"
+        )
     mean, low, high = statistics.over_seeds([row["count"] for row in rows], sizes)
     least, most = statistics.wilson(round(mean * sizes[0]), sizes[0])
     marked = {name: any(row.get(name) for row in rows) for name in ("stand_in",)}
-    first = {"first_n": max(row.get("first_n") or 0 for row in rows), "n_invalid": sum(row.get("n_invalid") or 0 for row in rows)}
+    first = {
+        "first_n": max(row.get("first_n") or 0 for row in rows),
+        "n_invalid": sum(row.get("n_invalid") or 0 for row in rows),
+    }
     first |= {"n_cut": sum(row.get("n_cut") or 0 for row in rows), "n_answers": sum(sizes)}
     first["n_too_long"] = max(row.get("n_too_long") or 0 for row in rows)
     return {"mean": mean, "ci_low": min(low, least), "ci_high": max(high, most), "n": sizes[0], **marked, **first}
@@ -154,13 +173,17 @@ def main(positional: list[str]) -> int:
     found, missing = read(root, jobs)
     text = markdown(*table(found, jobs))
     print(escape.page(text))
-    terminal.say(f"{len(found)} of {len(jobs)} jobs have finished" + (f"; not yet: {', '.join(missing)}" if missing else ""))
+    terminal.say(
+        f"{len(found)} of {len(jobs)} jobs have finished" + (f"; not yet: {', '.join(missing)}" if missing else "")
+    )
     if _MARKDOWN.value:
         page.save(pathlib.Path(_MARKDOWN.value), text)
         terminal.say(f"wrote {_MARKDOWN.value}")
     if _OUT.value:
         everything = runs_lib.find([root / job for job in found])
-        page.save(pathlib.Path(_OUT.value), page.render(everything, title=f"Sweep of {len(jobs)} jobs", fold_unsafe=True))
+        page.save(
+            pathlib.Path(_OUT.value), page.render(everything, title=f"Sweep of {len(jobs)} jobs", fold_unsafe=True)
+        )
         terminal.say(f"wrote {_OUT.value}")
     return errors.EXIT_OK
 

@@ -46,7 +46,8 @@ def prepare(path: pathlib.Path, target: str) -> Launch:
     for name, text in files.items():
         if len(text.encode()) > targets.LARGEST_FILE:
             raise errors.UserError(
-                f"{name} would have {len(text.encode()):,} bytes; {target} takes {targets.LARGEST_FILE:,}: shorten env, overrides"
+                f"{name} would have {len(text.encode()):,} bytes; {target} takes {targets.LARGEST_FILE:,}: shorten"
+                " env, overrides"
             )
         schema.check(target, name, text)
     files["start.sh"] = _start(target, start)
@@ -59,20 +60,36 @@ def _start(target: str, commands: list[str]) -> str:
     # The launchers of tpu-vm and gce stay with their job until it has ended; of a sweep they run beside each other.
     beside = target in ("tpu-vm", "gce") and len(commands) > 1
     lines = [f"{command} >{command.split()[-1]}.log 2>&1 &" if beside else command for command in commands]
-    return "\n".join(["#!/usr/bin/env bash", "set -eu", 'cd "$(dirname "$0")"', *lines, *(["wait"] if beside else []), ""])
+    return "\n".join(
+        ["#!/usr/bin/env bash", "set -eu", 'cd "$(dirname "$0")"', *lines, *(["wait"] if beside else []), ""]
+    )
 
 
 def _gather(spec: spec_lib.Spec, jobs: list[spec_lib.Job]) -> str:
     remote = spec.bucket.startswith("gs://")
     root = "results" if remote else f"{spec_lib.seen(spec)}/runs"
     axes = [axis for axis in spec.sweep if axis != "seed"]
-    lines = ["#!/usr/bin/env bash", "# The results of all cells in one table; run it in the checkout, as often as you like.", "set -eu"]
+    lines = [
+        "#!/usr/bin/env bash",
+        "# The results of all cells in one table; run it in the checkout, as often as you like.",
+        "set -eu",
+    ]
     if remote:
         # Checkpoints, models and event files stay where they are.
         url = shlex.quote(f"{spec.bucket.rstrip('/')}/runs")
-        lines += [f"mkdir -p {root}", f"gcloud storage rsync --recursive --exclude='.*/(checkpoints|model|tensorboard)/.*' {url} {root}"]
+        lines += [
+            f"mkdir -p {root}",
+            f"gcloud storage rsync --recursive --exclude='.*/(checkpoints|model|tensorboard)/.*' {url} {root}",
+        ]
     cells = [f"{job.name}={'/'.join(texts.write(job.cell[axis]) for axis in axes) or spec.name}" for job in jobs]
-    command = ["python", "launch/gather.py", f"--root={root}", f"--out={spec.name}.html", f"--markdown={spec.name}.md", *cells]
+    command = [
+        "python",
+        "launch/gather.py",
+        f"--root={root}",
+        f"--out={spec.name}.html",
+        f"--markdown={spec.name}.md",
+        *cells,
+    ]
     return "\n".join([*lines, shlex.join(command), ""])
 
 

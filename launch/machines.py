@@ -1,4 +1,7 @@
-"""Accelerators by the names that the clouds give them. The names themselves (v5e-16, v5e:4x4, v5p:2x2x2, h100:8) are plan's."""
+"""Accelerators by the names that the clouds give them.
+
+The names themselves (v5e-16, v5e:4x4, v5p:2x2x2, h100:8) are plan's.
+"""
 
 from __future__ import annotations
 
@@ -69,7 +72,8 @@ class Accelerator:
 
     @property
     def api_type(self) -> str:
-        """Accelerator type in the Cloud TPU API, whose number counts chips or cores; the chip itself where the API does not have it."""
+        """Accelerator type in the Cloud TPU API, whose number counts chips or cores; the chip itself where the API does
+        not have it."""
         return f"{self.entry['api_name'] or self.chip}-{self.chips * (2 if self.slice.chip.named_by == 'cores' else 1)}"
 
     @property
@@ -97,9 +101,13 @@ def parse(text: str) -> Accelerator:
         raise errors.UserError(str(e).replace(f"--topology={text}", f"accelerator {text!r}", 1)) from e
     entries = {**table()["tpu"], **table()["gpu"]}
     if found.chip.name not in entries:
-        raise errors.UserError(f"accelerator {text!r}: nothing here launches {found.chip.name}; these: {', '.join(entries)}")
+        raise errors.UserError(
+            f"accelerator {text!r}: nothing here launches {found.chip.name}; these: {', '.join(entries)}"
+        )
     if found.slices > 1:
-        raise errors.UserError(f"accelerator {text!r} is several slices: give the name of one, and slices = {found.slices}")
+        raise errors.UserError(
+            f"accelerator {text!r} is several slices: give the name of one, and slices = {found.slices}"
+        )
     entry = entries[found.chip.name]
     if found.chip.kind == "gpu" and found.chips < found.chip.per_host and found.chips not in entry["per_host"]:
         allowed = f"{', '.join(map(str, entry['per_host']))} or whole hosts of {found.chip.per_host}"

@@ -9,14 +9,15 @@ import shlex
 def yaml(text: str) -> str:
     r"""A double-quoted scalar of YAML, with `\"` and `\\` the only escapes.
 
-    Python's and Go's readers agree on those. Characters beyond ASCII stand as they are: Go's refuses the halves (\ud83d\ude00) as which
-    JSON writes an emoji, and the longer \U0001f600 is not JSON.
+    Python's and Go's readers agree on those. Characters beyond ASCII stand as they are: Go's refuses the halves
+    (\ud83d\ude00) as which JSON writes an emoji, and the longer \U0001f600 is not JSON.
     """
     return json.dumps(text, ensure_ascii=False)
 
 
 def kubernetes(text: str) -> str:
-    """A container's argument or variable: Kubernetes replaces $(NAME) in both by a variable's value, and reads $$ as $."""
+    """A container's argument or variable: Kubernetes replaces $(NAME) in both by a variable's value, and reads $$ as
+    $."""
     return text.replace("$", "$$")
 
 

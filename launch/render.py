@@ -3,8 +3,9 @@
   python launch/render.py --target gke launch/examples/posthoc_7b.toml --out launched
   python launch/render.py --target slurm launch/examples/sweep.toml --dry_run
 
-Targets: gke (JobSet), xpk, gce (Compute Engine groups), tpu-vm (Cloud TPU API, legacy), skypilot, slurm. A launch file with a sweep gives
-one job per cell, start.sh that starts them all, and gather.sh that puts their results into one table. Nothing is started here.
+Targets: gke (JobSet), xpk, gce (Compute Engine groups), tpu-vm (Cloud TPU API, legacy), skypilot, slurm. A launch file
+with a sweep gives one job per cell, start.sh that starts them all, and gather.sh that puts their results into one
+table. Nothing is started here.
 """
 
 from __future__ import annotations
@@ -31,7 +32,9 @@ def main(positional: list[str]) -> int:
     from vlguard_jax import terminal
 
     if len(positional) != 1 or not _TARGET.value:
-        raise errors.UserError("name a target and one launch file: python launch/render.py --target gke FILE.toml --out DIR")
+        raise errors.UserError(
+            "name a target and one launch file: python launch/render.py --target gke FILE.toml --out DIR"
+        )
     if not (_OUT.value or _DRY_RUN.value):
         raise errors.UserError("give --out DIR to write to, or --dry_run to look only")
     launch = jobs.prepare(pathlib.Path(positional[0]), _TARGET.value)

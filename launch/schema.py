@@ -1,7 +1,8 @@
-"""Checks manifests against the parts of their published schemas that are used here (schemas/*.json, each with its source).
+"""Checks manifests against the parts of their published schemas that are used here (schemas/*.json, each with its
+source).
 
-Knows the words of JSON Schema that those files use: type, properties, required, additionalProperties, items, enum, const, pattern,
-minItems, maxLength, minimum, maximum. Any other word in a schema is an error.
+Knows the words of JSON Schema that those files use: type, properties, required, additionalProperties, items, enum,
+const, pattern, minItems, maxLength, minimum, maximum. Any other word in a schema is an error.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The launch spec: one TOML file that says what runs, on what, and where its files are; a sweep makes many jobs of it.
 
-README.md documents every key. Texts other than name and bucket may hold {bucket} (the bucket as the program sees it), {job} (the job's
-folder there), {name} and the names of the sweep's axes; a brace itself is doubled.
+README.md documents every key. Texts other than name and bucket may hold {bucket} (the bucket as the program sees it),
+{job} (the job's folder there), {name} and the names of the sweep's axes; a brace itself is doubled.
 """
 
 from __future__ import annotations
@@ -56,7 +56,8 @@ GIT = {
 }
 _FOLDER = r"[A-Za-z0-9_][-A-Za-z0-9_.+=,@]*"
 _VARIABLE = r"[A-Za-z_][A-Za-z0-9_]*"
-# Variables that bash sets or reads itself, and those that the launchers set: a value given here would not reach the program as it is.
+# Variables that bash sets or reads itself, and those that the launchers set: a value given here would not reach the
+# program as it is.
 _TAKEN = re.compile(
     r"_|BASH(|_.*|OPTS|PID)|COMP_WORDBREAKS|DIRSTACK|EPOCH(REALTIME|SECONDS)|EUID|FUNCNAME|GROUPS|HISTCMD|HOME|HOSTNAME|HOSTTYPE|IFS|LINENO|MACHTYPE|OLDPWD|OPT(ARG|ERR|IND)"
     r"|OSTYPE|PATH|PIPESTATUS|POSIXLY_CORRECT|PPID|PWD|RANDOM|SECONDS|SHELL(OPTS)?|SHLVL|SRANDOM|UID"
@@ -79,7 +80,8 @@ class Step:
     run: str
     config: str = ""
     workdir: str = ""  # below the job's folder; empty: the name of the command
-    overrides: Mapping[str, Value] = dataclasses.field(default_factory=dict)  # "model.path" = "..." for --config.model.path=...
+    # "model.path" = "..." for --config.model.path=...
+    overrides: Mapping[str, Value] = dataclasses.field(default_factory=dict)
     arguments: tuple[str, ...] = ()  # anything else, as it stands
 
 
@@ -141,7 +143,8 @@ def read(path: pathlib.Path) -> Spec:
         if len(content) > limits.LAUNCH_BYTES:
             raise errors.UserError(f"{path}: a launch file has at most {limits.LAUNCH_BYTES:,} bytes")
         values = tomllib.loads(content.decode("utf-8"))
-    except (OSError, ValueError, RecursionError) as e:  # ValueError: not UTF-8, not TOML, a number of thousands of digits
+    # ValueError: not UTF-8, not TOML, a number of thousands of digits
+    except (OSError, ValueError, RecursionError) as e:
         raise errors.UserError(f"{path}: not readable as TOML ({str(e).splitlines()[0][:200]})") from e
     try:
         texts.check(values, "")
@@ -158,9 +161,15 @@ def _build(kind: type, values: Any, where: str) -> Any:
     hints = typing.get_type_hints(kind)
     for key in values:
         if key not in hints:
-            raise errors.UserError(f"{where}: {errors.short(key)} is not a key of a launch file{errors.nearest(key, hints)}")
+            raise errors.UserError(
+                f"{where}: {errors.short(key)} is not a key of a launch file{errors.nearest(key, hints)}"
+            )
     for field in dataclasses.fields(kind):
-        if field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING and field.name not in values:
+        if (
+            field.default is dataclasses.MISSING
+            and field.default_factory is dataclasses.MISSING
+            and field.name not in values
+        ):
             raise errors.UserError(f"{where}: key {field.name!r} is missing")
     return kind(**{key: _convert(hints[key], value, f"{where}: {key}") for key, value in values.items()})
 
@@ -190,24 +199,34 @@ def _convert(hint: Any, value: Any, where: str) -> Any:
 
 def _check(spec: Spec, path: pathlib.Path) -> None:
     if not re.fullmatch(r"[a-z]([-a-z0-9]*[a-z0-9])?", spec.name):
-        raise errors.UserError(f"{path}: name {errors.short(spec.name)} must be lower-case letters, digits and dashes, a letter first")
+        raise errors.UserError(
+            f"{path}: name {errors.short(spec.name)} must be lower-case letters, digits and dashes, a letter first"
+        )
     if not spec.steps:
         raise errors.UserError(f"{path}: steps is empty; give at least one [[steps]]")
     if not spec.bucket.startswith(("gs://", "/")):
-        raise errors.UserError(f"{path}: bucket {errors.short(spec.bucket)} must be gs://NAME or a folder that all machines share, from /")
+        raise errors.UserError(
+            f"{path}: bucket {errors.short(spec.bucket)} must be gs://NAME or a folder that all machines share, from /"
+        )
     if re.fullmatch(r"gs://[^/]+/.+", spec.bucket):
         whole = "/".join(spec.bucket.split("/")[:3])
         raise errors.UserError(f"{path}: bucket {errors.short(spec.bucket)} must be a whole bucket, {whole}")
     if not re.fullmatch(r"gs://[A-Za-z0-9][-A-Za-z0-9_.]{0,221}/?|/.*", spec.bucket):
-        raise errors.UserError(f"{path}: bucket {errors.short(spec.bucket)} must be gs:// and letters, digits, '-', '_' and '.'")
+        raise errors.UserError(
+            f"{path}: bucket {errors.short(spec.bucket)} must be gs:// and letters, digits, '-', '_' and '.'"
+        )
     for variable in (*spec.env, *spec.secrets):
         _check_variable(variable, path)
     for variable in spec.secrets:
         if not variable.isupper() or spec.secrets.count(variable) > 1 or variable in spec.env:
-            raise errors.UserError(f"{path}: secrets: {variable!r} must be in capitals, stand there once and not be in env")
+            raise errors.UserError(
+                f"{path}: secrets: {variable!r} must be in capitals, stand there once and not be in env"
+            )
     for step in spec.steps:
         if step.run not in COMMANDS:
-            raise errors.UserError(f"{path}: steps: run = {errors.short(step.run)} is not a command{errors.nearest(step.run, COMMANDS)}")
+            raise errors.UserError(
+                f"{path}: steps: run = {errors.short(step.run)} is not a command{errors.nearest(step.run, COMMANDS)}"
+            )
         if step.overrides and not step.config:
             raise errors.UserError(f"{path}: steps: {step.run} has overrides and no config")
         if step.workdir and step.run not in WITH_WORKDIR:
@@ -215,7 +234,8 @@ def _check(spec: Spec, path: pathlib.Path) -> None:
         for key in step.overrides:
             if not re.fullmatch(rf"{_VARIABLE}(\.{_VARIABLE})*", key):
                 raise errors.UserError(
-                    f"{path}: steps: {step.run}: overrides: {errors.short(key)} is not the name of a setting, model.path"
+                    f"{path}: steps: {step.run}: overrides: {errors.short(key)} is not the name of a setting,"
+                    " model.path"
                 )
     _check_sweep(spec, path)
 
@@ -224,7 +244,9 @@ def _check_variable(name: str, path: pathlib.Path) -> None:
     if not re.fullmatch(_VARIABLE, name):
         raise errors.UserError(f"{path}: {errors.short(name)} is not the name of an environment variable")
     if _TAKEN.fullmatch(name):
-        raise errors.UserError(f"{path}: the variable {name} is set by the shell or by the launcher; it cannot be given here")
+        raise errors.UserError(
+            f"{path}: the variable {name} is set by the shell or by the launcher; it cannot be given here"
+        )
 
 
 def _check_filled(spec: Spec) -> None:
@@ -242,14 +264,22 @@ def _check_filled(spec: Spec) -> None:
     for i, step in enumerate(spec.steps):
         if step.run in WITH_WORKDIR:
             folder = step.workdir or step.run
-            texts.match(rf"{_FOLDER}(/{_FOLDER})*", folder, f"steps[{i}].workdir", "a folder below the job's, without '..', as in tuned/a")
+            texts.match(
+                rf"{_FOLDER}(/{_FOLDER})*",
+                folder,
+                f"steps[{i}].workdir",
+                "a folder below the job's, without '..', as in tuned/a",
+            )
             if folder.split("/")[0] == EXIT_CODES or folder in folders:
                 raise errors.UserError(
-                    f"steps[{i}].workdir: {folder!r} is taken by {'an earlier step' if folder in folders else 'the launcher'}"
+                    f"steps[{i}].workdir: {folder!r} is taken by"
+                    f" {'an earlier step' if folder in folders else 'the launcher'}"
                 )
             folders.append(folder)
         if steps_lib.THEN in step.arguments:
-            raise errors.UserError(f"steps[{i}].arguments: {steps_lib.THEN} stands between the commands of a job and cannot be given here")
+            raise errors.UserError(
+                f"steps[{i}].arguments: {steps_lib.THEN} stands between the commands of a job and cannot be given here"
+            )
 
 
 def _check_sweep(spec: Spec, path: pathlib.Path) -> None:
@@ -257,38 +287,47 @@ def _check_sweep(spec: Spec, path: pathlib.Path) -> None:
         if axis in ("bucket", "job", "name") or not axis.isidentifier():
             raise errors.UserError(f"{path}: sweep: {errors.short(axis)} cannot be the name of an axis")
         if not values or len(set(map(str, values))) < len(values):
-            raise errors.UserError(f"{path}: sweep.{axis} must be a list of different values, not {errors.short(list(values))}")
+            raise errors.UserError(
+                f"{path}: sweep.{axis} must be a list of different values, not {errors.short(list(values))}"
+            )
     count = math.prod(len(values) for values in spec.sweep.values())
     if count > MOST_JOBS:
-        raise errors.UserError(f"{path}: the sweep has {count:,} cells; at most {MOST_JOBS:,} jobs come of one launch file: split it")
+        raise errors.UserError(
+            f"{path}: the sweep has {count:,} cells; at most {MOST_JOBS:,} jobs come of one launch file: split it"
+        )
     for rule in spec.when:
         conditions = {key: value for key, value in rule.items() if key in spec.sweep}
         for key in rule:
             if key not in conditions and key not in CHANGEABLE:
                 raise errors.UserError(
-                    f"{path}: when: {errors.short(key)} is no axis and cannot be changed{errors.nearest(key, (*spec.sweep, *CHANGEABLE))}"
+                    f"{path}: when: {errors.short(key)} is no axis and cannot be"
+                    f" changed{errors.nearest(key, (*spec.sweep, *CHANGEABLE))}"
                 )
         for key, value in conditions.items():
             if value not in spec.sweep[key]:
                 near = errors.nearest(str(value), spec.sweep[key])
                 raise errors.UserError(f"{path}: when: {key} = {errors.short(value)} is not in the sweep{near}")
         if not conditions or len(conditions) == len(rule):
-            raise errors.UserError(f"{path}: when: {errors.short(dict(rule))} must name values of the sweep and what they change")
+            raise errors.UserError(
+                f"{path}: when: {errors.short(dict(rule))} must name values of the sweep and what they change"
+            )
 
 
 def jobs(spec: Spec) -> list[Job]:
     """One job per cell of the sweep, in the order of the file.
 
     Raises:
-      UserError: an unknown placeholder or accelerator, a value outside its form or bounds, a name that is too long, two cells of the
-        same name.
+      UserError: an unknown placeholder or accelerator, a value outside its form or bounds, a name that is too long, two
+        cells of the same name.
     """
     cells = [dict(zip(spec.sweep, values, strict=True)) for values in itertools.product(*spec.sweep.values())]
     found = [_job(_changed(spec, cell), cell) for cell in cells]
     names = collections.Counter(job.name for job in found)
     for name, count in names.items():
         if count > 1:
-            raise errors.UserError(f"two cells of the sweep are both called {name!r}; give their values names that differ")
+            raise errors.UserError(
+                f"two cells of the sweep are both called {name!r}; give their values names that differ"
+            )
     return found
 
 
@@ -302,7 +341,9 @@ def _changed(spec: Spec, cell: Mapping[str, Value]) -> Spec:
         if all(cell[key] == value for key, value in rule.items() if key in cell):
             changes = {key: value for key, value in rule.items() if key not in cell}
             hints = typing.get_type_hints(Spec)
-            checked: dict[str, Any] = {key: _convert(hints[key], value, f"when: {key}") for key, value in changes.items()}
+            checked: dict[str, Any] = {
+                key: _convert(hints[key], value, f"when: {key}") for key, value in changes.items()
+            }
             spec = dataclasses.replace(spec, **checked)
     return spec
 
@@ -312,7 +353,8 @@ def _job(spec: Spec, cell: Mapping[str, Value]) -> Job:
     name = "-".join(word for word in words if word)
     if len(name) > LONGEST_NAME:
         raise errors.UserError(
-            f"the job name {errors.short(name)} has {len(name)} characters; at most {LONGEST_NAME}: shorten name or the values of the sweep"
+            f"the job name {errors.short(name)} has {len(name)} characters; at most {LONGEST_NAME}: shorten name or"
+            " the values of the sweep"
         )
     folder = f"{seen(spec)}/runs/{name}"
     known: dict[str, Value] = {"bucket": seen(spec), "job": folder, "name": name, **cell}
@@ -330,8 +372,12 @@ def _filled(value: Any, known: Mapping[str, Value], where: str) -> Any:
     if isinstance(value, str):
         return texts.fill(value, known, where)
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        names = [field.name for field in dataclasses.fields(value) if not (isinstance(value, Spec) and field.name in FIXED)]
-        return dataclasses.replace(value, **{n: _filled(getattr(value, n), known, f"{where}.{n}" if where else n) for n in names})
+        names = [
+            field.name for field in dataclasses.fields(value) if not (isinstance(value, Spec) and field.name in FIXED)
+        ]
+        return dataclasses.replace(
+            value, **{n: _filled(getattr(value, n), known, f"{where}.{n}" if where else n) for n in names}
+        )
     if isinstance(value, Mapping):
         return {key: _filled(item, known, f"{where}.{key}") for key, item in value.items()}
     if isinstance(value, tuple):

@@ -2,9 +2,10 @@
 
   python launch/steps.py train --config=FILE --workdir=DIR --then evaluate --config=FILE --workdir=DIR
 
-Each part between --then is `python -m vlguard_jax.PART`. The first that fails ends the job with its exit code: 75 means "saved, start me
-again", and every command goes on where it stopped. SIGTERM and SIGINT are passed on to the command that runs; none is started after them.
-A command that dies of SIGTERM, before it could take it, is to be started again as well.
+Each part between --then is `python -m vlguard_jax.PART`. The first that fails ends the job with its exit code: 75 means
+"saved, start me again", and every command goes on where it stopped. SIGTERM and SIGINT are passed on to the command
+that runs; none is started after them. A command that dies of SIGTERM, before it could take it, is to be started again
+as well.
 """
 
 from __future__ import annotations
@@ -34,8 +35,8 @@ def split(arguments: Sequence[str]) -> list[list[str]]:
 
 
 def run(commands: Sequence[Sequence[str]]) -> int:
-    """Start each as a module of vlguard_jax; returns the first exit code that is not 0, 128 + N for a command that died of signal N, but 75
-    where the signal was SIGTERM, or came of one."""
+    """Start each as a module of vlguard_jax; returns the first exit code that is not 0, 128 + N for a command that died
+    of signal N, but 75 where the signal was SIGTERM, or came of one."""
     running: list[subprocess.Popen[bytes]] = []
     received: list[int] = []
 

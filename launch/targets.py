@@ -17,7 +17,8 @@ from vlguard_jax import errors
 from vlguard_jax.planning import flags
 
 LONGEST_ARGUMENT = 131_000  # bytes that Linux takes as one argument, and a little less
-LARGEST_FILE = 250_000  # bytes: Compute Engine takes 256 KiB as a startup script, Kubernetes as what it notes of `kubectl apply`
+# bytes: Compute Engine takes 256 KiB as a startup script, Kubernetes as what it notes of `kubectl apply`
+LARGEST_FILE = 250_000
 # In YAML a word like these is no text; XPK writes names into its manifest without quotes.
 NO_TEXT = {"y", "n", "yes", "no", "on", "off", "true", "false", "null"}
 _LABEL = r"[a-z0-9]([-a-z0-9.]{0,61}[a-z0-9])?"
@@ -32,7 +33,8 @@ FORMS = {
 }  # fmt: skip
 TEMPLATES = pathlib.Path(__file__).with_name("templates")
 PORT = 8476  # of JAX's coordinator where the scheduler gives none
-# gcsfuse renames a folder object by object, and only if it holds no more than this; checkpoints are renamed when they are complete.
+# gcsfuse renames a folder object by object, and only if it holds no more than this; checkpoints are renamed when they
+# are complete.
 RENAME_LIMIT = 200000
 EXTRA = {"tpu": "jax[tpu]", "gpu": "jax[cuda13]"}
 
@@ -102,7 +104,8 @@ def arguments(job: spec_lib.Job) -> list[str]:
 
 
 def variables(job: spec_lib.Job) -> dict[str, str]:
-    """The job's environment: flags of the chip, the cache of compiled programs, then what the spec says (which wins)."""
+    """The job's environment: flags of the chip, the cache of compiled programs, then what the spec says (which
+    wins)."""
     bucket = spec_lib.seen(job.spec)
     cache = {"JAX_COMPILATION_CACHE_DIR": f"{bucket}/compiled", "VLGUARD_CACHE": f"{bucket}/index"}
     chip = flags.environment(job.accelerator.chip, slices=job.spec.slices, offload=job.spec.offload)
@@ -133,7 +136,9 @@ def _xpk(job: spec_lib.Job) -> Rendered:
     values = {key: quoting.xpk_variable(key, value) for key, value in variables(job).items()}
     for what, text in (("the commands of the job", command), *((f"env.{key}", value) for key, value in values.items())):
         if len(text.encode()) > LONGEST_ARGUMENT:
-            raise errors.UserError(f"job {job.name}: {what}: too long for one argument of xpk, {LONGEST_ARGUMENT:,} bytes")
+            raise errors.UserError(
+                f"job {job.name}: {what}: too long for one argument of xpk, {LONGEST_ARGUMENT:,} bytes"
+            )
     return Rendered({name: render("xpk.sh.j2", job, command=command, values=values)}, (f"bash {name}",))
 
 
@@ -141,7 +146,9 @@ def _supervised(template: str, job: spec_lib.Job, hosts: int) -> Rendered:
     url = f"{job.spec.bucket.rstrip('/')}/{job.folder.removeprefix(spec_lib.MOUNT).lstrip('/')}/{spec_lib.EXIT_CODES}"
     files = {
         f"{job.name}.sh": render(template, job, hosts=hosts, exits_url=url),
-        f"{job.name}-host.sh": render("host.sh.j2", job, exits=f"{job.folder}/{spec_lib.EXIT_CODES}", install=_install(job)),
+        f"{job.name}-host.sh": render(
+            "host.sh.j2", job, exits=f"{job.folder}/{spec_lib.EXIT_CODES}", install=_install(job)
+        ),
     }
     return Rendered(files, (f"bash {job.name}.sh",))
 
@@ -156,11 +163,17 @@ def _gce(job: spec_lib.Job) -> Rendered:
 
 def _skypilot(job: spec_lib.Job) -> Rendered:
     accelerator = job.accelerator
-    each = f"tpu-{accelerator.api_type}:1" if accelerator.tpu else f"{accelerator.entry['skypilot']}:{accelerator.chips_per_host}"
+    each = (
+        f"tpu-{accelerator.api_type}:1"
+        if accelerator.tpu
+        else f"{accelerator.entry['skypilot']}:{accelerator.chips_per_host}"
+    )
     infra = f"gcp/{job.spec.zone.rsplit('-', 1)[0]}/{job.spec.zone}" if job.spec.zone else ""
     nodes = 1 if accelerator.tpu else accelerator.hosts
     name = f"{job.name}.yaml"
-    text = render("skypilot.yaml.j2", job, nodes=nodes, accelerators=each, infra=infra, install=_install(job).rstrip("\n"))
+    text = render(
+        "skypilot.yaml.j2", job, nodes=nodes, accelerators=each, infra=infra, install=_install(job).rstrip("\n")
+    )
     secrets = "".join(f" --secret {secret}" for secret in job.spec.secrets)
     return Rendered({name: text}, (f"sky jobs launch --yes --detach-run --name {job.name}{secrets} {name}",))
 
@@ -172,12 +185,24 @@ def _slurm(job: spec_lib.Job) -> Rendered:
 
 TARGETS = {
     "gke": Target("GKE, JobSet manifest", ("image", "gs"), tpu=True, gpu=True, slices=True, files=_gke),
-    "xpk": Target("GKE, XPK command", ("image", "cluster", "project", "zone"), tpu=True, gpu=False, slices=True, files=_xpk),
+    "xpk": Target(
+        "GKE, XPK command", ("image", "cluster", "project", "zone"), tpu=True, gpu=False, slices=True, files=_xpk
+    ),
     "gce": Target(
-        "Compute Engine, managed instance group", ("git", "gs", "project", "zone"), tpu=True, gpu=False, slices=False, files=_gce
+        "Compute Engine, managed instance group",
+        ("git", "gs", "project", "zone"),
+        tpu=True,
+        gpu=False,
+        slices=False,
+        files=_gce,
     ),
     "tpu-vm": Target(
-        "Cloud TPU API (legacy), queued resource", ("git", "gs", "project", "zone"), tpu=True, gpu=False, slices=True, files=_tpu_vm
+        "Cloud TPU API (legacy), queued resource",
+        ("git", "gs", "project", "zone"),
+        tpu=True,
+        gpu=False,
+        slices=True,
+        files=_tpu_vm,
     ),
     "skypilot": Target("SkyPilot, managed job", ("git", "gs"), tpu=True, gpu=True, slices=False, files=_skypilot),
     "slurm": Target("SLURM, sbatch script", ("checkout", "folder"), tpu=False, gpu=True, slices=False, files=_slurm),
@@ -202,10 +227,13 @@ def check(name: str, job: spec_lib.Job) -> None:
     if missing:
         raise errors.UserError(f"job {job.name}: target {name} needs {' and '.join(missing)} in the launch file")
     if "gs" in target.needs and not spec.bucket.startswith("gs://"):
-        raise errors.UserError(f'job {job.name}: target {name} needs bucket = "gs://NAME", not {errors.short(spec.bucket)}')
+        raise errors.UserError(
+            f'job {job.name}: target {name} needs bucket = "gs://NAME", not {errors.short(spec.bucket)}'
+        )
     if "folder" in target.needs and not spec.bucket.startswith("/"):
         raise errors.UserError(
-            f"job {job.name}: target {name} needs bucket to be a folder that all machines share, not {errors.short(spec.bucket)}"
+            f"job {job.name}: target {name} needs bucket to be a folder that all machines share, not"
+            f" {errors.short(spec.bucket)}"
         )
     for key, (pattern, form) in FORMS.get(name, {}).items():
         if value := getattr(spec, key):
@@ -213,19 +241,31 @@ def check(name: str, job: spec_lib.Job) -> None:
     if name == "xpk":
         for word in (job.name, *spec.env, *spec.secrets):
             if word.lower() in NO_TEXT:
-                raise errors.UserError(f"job {job.name}: xpk writes {word!r} without quotes, where YAML takes it for no text; rename it")
+                raise errors.UserError(
+                    f"job {job.name}: xpk writes {word!r} without quotes, where YAML takes it for no text; rename it"
+                )
     if name == "slurm" and ":" in arguments(job):
-        raise errors.UserError(f"job {job.name}: arguments: srun takes ':' alone for the end of a command; it cannot be given here")
+        raise errors.UserError(
+            f"job {job.name}: arguments: srun takes ':' alone for the end of a command; it cannot be given here"
+        )
     able = _able("tpu" if accelerator.tpu else "gpu")
     if not (target.tpu if accelerator.tpu else target.gpu):
-        raise errors.UserError(f"job {job.name}: target {name} cannot run {accelerator.name}; these can: {', '.join(able)}")
+        raise errors.UserError(
+            f"job {job.name}: target {name} cannot run {accelerator.name}; these can: {', '.join(able)}"
+        )
     if spec.slices > 1 and not accelerator.tpu:
-        raise errors.UserError(f"job {job.name}: slices = {spec.slices} is for TPUs; for more GPUs name more, {accelerator.chip}:16")
+        raise errors.UserError(
+            f"job {job.name}: slices = {spec.slices} is for TPUs; for more GPUs name more, {accelerator.chip}:16"
+        )
     if spec.slices > 1 and not target.slices:
         several = [key for key in able if TARGETS[key].slices]
-        raise errors.UserError(f"job {job.name}: target {name} runs one slice, not {spec.slices}; these run several: {', '.join(several)}")
+        raise errors.UserError(
+            f"job {job.name}: target {name} runs one slice, not {spec.slices}; these run several: {', '.join(several)}"
+        )
     if name == "gce" and not accelerator.entry["compute_engine"]:
-        raise errors.UserError(f"job {job.name}: Compute Engine makes no groups of {accelerator.chip}; take gke, xpk or tpu-vm")
+        raise errors.UserError(
+            f"job {job.name}: Compute Engine makes no groups of {accelerator.chip}; take gke, xpk or tpu-vm"
+        )
     if name in ("tpu-vm", "skypilot") and accelerator.tpu and not accelerator.entry["api_name"]:
         raise errors.UserError(f"job {job.name}: the Cloud TPU API has no {accelerator.chip}; take gke, xpk or gce")
 

@@ -1,7 +1,8 @@
 """The texts of a launch file: which are taken at all, and how placeholders in them are filled.
 
-Every text ends in a script, a manifest or a table that a terminal shows. What no reader of those shows or keeps as it stands (line breaks
-and other control characters, marks that turn the direction of writing, code points that are no characters) is refused by name.
+Every text ends in a script, a manifest or a table that a terminal shows. What no reader of those shows or keeps as it
+stands (line breaks and other control characters, marks that turn the direction of writing, code points that are no
+characters) is refused by name.
 """
 
 from __future__ import annotations
@@ -43,7 +44,9 @@ def check(value: Any, where: str) -> None:
 
 def _check_text(text: str, where: str) -> None:
     if len(text) > LONGEST:
-        raise errors.UserError(f"{where}: {len(text):,} characters; a value has at most {LONGEST:,}: put it into a file and name that")
+        raise errors.UserError(
+            f"{where}: {len(text):,} characters; a value has at most {LONGEST:,}: put it into a file and name that"
+        )
     for char in text:
         what = _REFUSED.get(unicodedata.category(char), "")
         if char in escape.DIRECTIONS:
@@ -52,7 +55,8 @@ def _check_text(text: str, where: str) -> None:
             what = "a code point that is no character"
         if what:
             raise errors.UserError(
-                f"{where}: {errors.short(text)} holds {what} (U+{ord(char):04X}); take it out, or put the text into a file"
+                f"{where}: {errors.short(text)} holds {what} (U+{ord(char):04X}); take it out, or put the text"
+                " into a file"
             )
 
 
@@ -62,7 +66,9 @@ def write(value: Value) -> str:
 
 
 def fill(text: str, known: Mapping[str, Value], where: str) -> str:
-    """`text` with {NAME} replaced by the value of that name, {{ and }} by a brace. Nothing else can stand between braces.
+    """`text` with {NAME} replaced by the value of that name, {{ and }} by a brace.
+
+    Nothing else can stand between braces.
 
     Raises:
       UserError: an unknown name, a single brace; or the result is too long.
@@ -73,7 +79,9 @@ def fill(text: str, known: Mapping[str, Value], where: str) -> str:
             return match[0][0]
         name = match[1]
         if name is None:
-            raise errors.UserError(f"{where}: {errors.short(text)}: a single {match[0]}; a brace itself is written twice")
+            raise errors.UserError(
+                f"{where}: {errors.short(text)}: a single {match[0]}; a brace itself is written twice"
+            )
         if name not in known:
             unknown = f"{{{errors.short(name[:90])[1:-1]}}} is not known{errors.nearest(name, known)}"
             raise errors.UserError(f"{where}: {errors.short(text)}: {unknown}; a brace itself is written twice")
@@ -85,6 +93,7 @@ def fill(text: str, known: Mapping[str, Value], where: str) -> str:
 
 
 def match(pattern: str, value: str, where: str, form: str) -> None:
-    """Raise UserError unless all of `value` matches `pattern`, a form that is told in words: "letters, digits and dashes"."""
+    """Raise UserError unless all of `value` matches `pattern`, a form that is told in words: "letters, digits and
+    dashes"."""
     if not re.fullmatch(pattern, value, re.ASCII):
         raise errors.UserError(f"{where}: {errors.short(value)} must be {form}")

@@ -1,5 +1,5 @@
-"""Set-up of every test: the same surroundings wherever and by whomever it is started, eight fake CPU devices, run-time checks of all
-shape annotations, no test that leaves something changed for the next, and no silent skips in CI."""
+"""Set-up of every test: the same surroundings wherever and by whomever it is started, eight fake CPU devices, run-time
+checks of all shape annotations, no test that leaves something changed for the next, and no silent skips in CI."""
 
 from __future__ import annotations
 
@@ -22,7 +22,14 @@ ROOT = pathlib.Path(__file__).resolve().parent.parent
 FOREIGN = (
     *("JAX_", "XLA_", "VLGUARD_", "TPU_", "LIBTPU_", "MEGASCALE_", "GCE_METADATA_", "SLURM_", "OMPI_", "PMI_"),
     *("HF_", "HUGGING", "TRANSFORMERS_", "WANDB_", "TIME_TO_RESULT_"),
-    *("PYTHONDEVMODE", "PYTHONOPTIMIZE", "PYTHONSAFEPATH", "PYTHONVERBOSE", "PYTHONWARNINGS", "PYTHONPROFILEIMPORTTIME"),
+    *(
+        "PYTHONDEVMODE",
+        "PYTHONOPTIMIZE",
+        "PYTHONSAFEPATH",
+        "PYTHONVERBOSE",
+        "PYTHONWARNINGS",
+        "PYTHONPROFILEIMPORTTIME",
+    ),
     *("NO_COLOR", "FORCE_COLOR", "CLICOLOR", "COLUMNS", "LINES", "TERM", "TTY_"),
     *("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"),
 )
@@ -39,14 +46,20 @@ def _temporary(purpose: str) -> str:
 
 
 def _programs() -> str:
-    """Where compiled programs are kept from run to run: in a folder of this user and this checkout. The place has a known name, so
+    """Where compiled programs are kept from run to run: in a folder of this user and this checkout.
+
+    The place has a known name, so
     somebody else's folder may stand there; then they are kept for this run alone."""
     name = f"vlguard_jax-tests-{os.getuid()}-{hashlib.sha256(str(ROOT).encode()).hexdigest()[:12]}"
     folder = pathlib.Path(tempfile.gettempdir()) / name
     with contextlib.suppress(FileExistsError):
         folder.mkdir(mode=0o700)
     found = folder.lstat()
-    ours = stat.S_ISDIR(found.st_mode) and found.st_uid == os.getuid() and not found.st_mode & (stat.S_IRWXG | stat.S_IRWXO)
+    ours = (
+        stat.S_ISDIR(found.st_mode)
+        and found.st_uid == os.getuid()
+        and not found.st_mode & (stat.S_IRWXG | stat.S_IRWXO)
+    )
     return str(folder) if ours else _temporary("programs")
 
 
@@ -55,8 +68,11 @@ def _surroundings() -> None:
     for name in [name for name in os.environ if name.upper().startswith(FOREIGN) and name not in FOR_TESTS]:
         del os.environ[name]
     os.environ["JAX_PLATFORMS"] = "cpu"
-    # Eight devices share few cores: on a busy machine one of them may be late at a collective, which XLA would end the process for.
-    os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=8 --xla_cpu_collective_call_terminate_timeout_seconds=600"
+    # Eight devices share few cores: on a busy machine one of them may be late at a collective, which XLA would end the
+    # process for.
+    os.environ["XLA_FLAGS"] = (
+        "--xla_force_host_platform_device_count=8 --xla_cpu_collective_call_terminate_timeout_seconds=600"
+    )
     if not os.environ.get("JAX_COMPILATION_CACHE_DIR"):
         os.environ["JAX_COMPILATION_CACHE_DIR"] = _programs()
     os.environ["VLGUARD_CACHE"] = _temporary("cache")  # the sample indices of the tests stay out of the user's own
@@ -120,7 +136,11 @@ def _attributes() -> dict[str, Any]:
             if not name.startswith("__"):
                 found[f"{module.__name__}.{name}"] = value
                 if isinstance(value, type) and value.__module__ == module.__name__:
-                    found |= {f"{module.__name__}.{name}.{part}": of for part, of in vars(value).items() if not part.startswith("_")}
+                    found |= {
+                        f"{module.__name__}.{name}.{part}": of
+                        for part, of in vars(value).items()
+                        if not part.startswith("_")
+                    }
     return found
 
 
@@ -138,7 +158,9 @@ def _settings() -> dict[str, Any]:
 def _logger(name: str) -> tuple[Any, ...]:
     logger = logging.getLogger(name or None)
     files = [
-        handler for handler in logger.handlers if isinstance(handler, logging.FileHandler) and "pytest" not in type(handler).__module__
+        handler
+        for handler in logger.handlers
+        if isinstance(handler, logging.FileHandler) and "pytest" not in type(handler).__module__
     ]
     return logger.propagate, logger.level, files
 
@@ -159,7 +181,10 @@ def _nothing_changes(request: pytest.FixtureRequest) -> Iterator[None]:
     left = {name for name in left if (request.path, name) not in _TOLD}
     _TOLD.update((request.path, name) for name in left)
     if left:
-        pytest.fail(f"{request.node.nodeid} leaves changed for whatever runs next: {', '.join(sorted(left)[:10])}", pytrace=False)
+        pytest.fail(
+            f"{request.node.nodeid} leaves changed for whatever runs next: {', '.join(sorted(left)[:10])}",
+            pytrace=False,
+        )
 
 
 @pytest.fixture(autouse=True, scope="module")

@@ -10,7 +10,10 @@ NO_FILE = r": a pipe or a device, not a file$"
 
 
 def at(path: pathlib.Path, head: bytes = b"") -> Iterator[str]:
-    """Makes one after the other at `path` and gives the end of the message, a pattern. `head` begins the one that is a file."""
+    """Makes one after the other at `path` and gives the end of the message, a pattern.
+
+    `head` begins the one that is a file.
+    """
     os.mkfifo(path)
     yield NO_FILE
     path.unlink()

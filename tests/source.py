@@ -7,8 +7,8 @@ from collections.abc import Iterator
 import pathlib
 
 ROOT = pathlib.Path(__file__).parent.parent
-# Seconds after which a program that a test started counts as hung: far beyond what it takes on the busiest machine. Nothing else waits by
-# the clock.
+# Seconds after which a program that a test started counts as hung: far beyond what it takes on the busiest machine.
+# Nothing else waits by the clock.
 PATIENCE = 1800
 PACKAGE = ROOT / "vlguard_jax"
 
@@ -28,7 +28,8 @@ def entry_points() -> list[str]:
 
 
 def imports(path: pathlib.Path, known: frozenset[str] = frozenset()) -> Iterator[tuple[str, int]]:
-    """(dotted module, line) of every import statement, late ones included; `from package import module` names the module."""
+    """(dotted module, line) of every import statement, late ones included; `from package import module` names the
+    module."""
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
             yield from ((alias.name, node.lineno) for alias in node.names)

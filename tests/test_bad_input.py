@@ -37,7 +37,8 @@ def _config(folder: pathlib.Path) -> None:
         "from vlguard_jax import config\n\n\ndef get_config():\n    c = config.base_train_config()\n"
         f"    c.model.path = {str(root / 'init')!r}\n    c.precision.compute = 'fp32'\n"
         "    c.data.batch_size = c.data.group_size = 4\n    c.data.max_len = 160\n    c.optimizer.max_steps = 1\n"
-        f"    c.data.sources = {{'chats': config.source(path='chats.json', images={str(root / 'pictures')!r})}}\n    return c\n"
+        f"    c.data.sources = {{'chats': config.source(path='chats.json', images={str(root / 'pictures')!r})}}\n  "
+        "  return c\n"
     )
     shutil.copy(root / "chats.json", folder / "chats.json")
 
@@ -117,7 +118,9 @@ CASES = {
     "truncated picture": Case((".png", "chat-"), _picture(lambda b: b[: len(b) // 2]), HERE),
     "non-image": Case((".png", "chat-"), _picture(lambda b: b"<html></html>"), HERE),
     "missing tensor": Case((NORM, "missing"), _model(lambda a: a.pop(NORM)), TUNED),
-    "extra tensor": Case(("model.extra", "unknown"), _model(lambda a: a.update({"model.extra": np.zeros(3, np.float32)})), TUNED),
+    "extra tensor": Case(
+        ("model.extra", "unknown"), _model(lambda a: a.update({"model.extra": np.zeros(3, np.float32)})), TUNED
+    ),
     "misshapen tensor": Case((NORM, "shape"), _model(lambda a: a.update({NORM: np.zeros(3, np.float32)})), TUNED),
     "other model type": Case(("mistral", "config.json"), _other_type, TUNED),
     "odd text": Case(("chat-0", "mismatch", "on_mismatch"), _chats(_silent)),
@@ -126,9 +129,13 @@ CASES = {
     ),
     "workdir of another run": Case(("--workdir=run", "config."), _other_run),
     "mesh of other devices": Case(("config.mesh", "8 devices", "-1"), extra=("--config.mesh.fsdp=3",), devices=8),
-    "indivisible heads": Case(("config.mesh.tensor=3", "must divide", "heads"), extra=("--config.mesh.tensor=3",), devices=3),
+    "indivisible heads": Case(
+        ("config.mesh.tensor=3", "must divide", "heads"), extra=("--config.mesh.tensor=3",), devices=3
+    ),
     "indivisible parameter": Case(("parameter", "not divisible by mesh axis fsdp=7", "config.mesh.fsdp"), devices=7),
-    "indivisible rows": Case(("config.run.rows=2", "multiple of the 4 row shards"), extra=("--config.run.rows=2",), devices=4),
+    "indivisible rows": Case(
+        ("config.run.rows=2", "multiple of the 4 row shards"), extra=("--config.run.rows=2",), devices=4
+    ),
     "no such hub": Case(("nobody/nothing",), extra=("--config.model.path=nobody/nothing",)),
     "evaluate without benchmark": Case(
         ("config.benchmark.path",), extra=("--workdir=run", f"--config.model.path={ROOT}"), command="evaluate"
@@ -147,9 +154,18 @@ def _outcomes(folder: pathlib.Path) -> dict[str, subprocess.CompletedProcess[str
         here.mkdir()
         _config(here)
         case.prepare(here)
-        configs = {"train": ["--config=config.py", "--workdir=run"], "evaluate": [f"--config={ROOT / 'configs/eval/vlguard.py'}"]}
+        configs = {
+            "train": ["--config=config.py", "--workdir=run"],
+            "evaluate": [f"--config={ROOT / 'configs/eval/vlguard.py'}"],
+        }
         command = [sys.executable, "-m", f"vlguard_jax.{case.command}", *configs.get(case.command, []), *case.extra]
-        env = {"PATH": "/usr/bin:/bin", "HOME": str(here), "PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu", "HF_HUB_OFFLINE": "1"}
+        env = {
+            "PATH": "/usr/bin:/bin",
+            "HOME": str(here),
+            "PYTHONPATH": str(ROOT),
+            "JAX_PLATFORMS": "cpu",
+            "HF_HUB_OFFLINE": "1",
+        }
         env["XLA_FLAGS"] = f"--xla_force_host_platform_device_count={case.devices}"
         return subprocess.run(command, cwd=here, env=env, capture_output=True, text=True, timeout=source.PATIENCE)
 

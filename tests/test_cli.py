@@ -22,7 +22,9 @@ def read(kind: type, text: str) -> int | float | None:
 
 
 @pytest.mark.parametrize("kind", [int, float])
-@pytest.mark.parametrize("text", ["nan", "inf", "-inf", "-1", "101", "1e999", "", "x", "True", "9" * 5000, "-" + "9" * 5000])
+@pytest.mark.parametrize(
+    "text", ["nan", "inf", "-inf", "-1", "101", "1e999", "", "x", "True", "9" * 5000, "-" + "9" * 5000]
+)
 def test_numbers_outside_are_refused(kind, text):
     with pytest.raises(flags.IllegalFlagValueError, match=r"^flag --size=.*: must be a (whole )?number from 0 to 100$"):
         read(kind, text)
@@ -47,5 +49,7 @@ def test_what_the_terminal_cannot_show_is_spelled():
     code = "from vlguard_jax import cli; cli.run(lambda _: print('caf\\xe9 \\udce9'))"
     for encoding, shown in (("ascii", rb"caf\xe9 \udce9"), ("utf-8", rb"caf" + "\xe9".encode() + rb" \udce9")):
         env = {"PATH": "/usr/bin:/bin", "PYTHONPATH": str(source.ROOT), "PYTHONIOENCODING": encoding}
-        done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, timeout=source.PATIENCE, check=True)
+        done = subprocess.run(
+            [sys.executable, "-c", code], env=env, capture_output=True, timeout=source.PATIENCE, check=True
+        )
         assert done.stdout.strip() == shown and not done.stderr

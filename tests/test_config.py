@@ -33,30 +33,48 @@ def test_whole_numbers_are_fine_as_floats() -> None:
 
 
 BAD = {
-    "unknown key": ({"optimizer__learning_rat": 1.0}, "config.optimizer.learning_rat is not a setting; did you mean 'learning_rate'?"),
+    "unknown key": (
+        {"optimizer__learning_rat": 1.0},
+        "config.optimizer.learning_rat is not a setting; did you mean 'learning_rate'?",
+    ),
     "unknown section": ({"optimiser": {}}, "config.optimiser is not a setting; did you mean 'optimizer'?"),
-    "unknown source key": ({"data__sources": {"a": {"pth": "x"}}}, "config.data.sources.a.pth is not a setting; did you mean 'path'?"),
+    "unknown source key": (
+        {"data__sources": {"a": {"pth": "x"}}},
+        "config.data.sources.a.pth is not a setting; did you mean 'path'?",
+    ),
     "section as value": ({"optimizer": 3}, "config.optimizer must be a section of settings"),
     "type": ({"data__batch_size": "many"}, "config.data.batch_size='many' must be a whole number from 1 to 1048576"),
     "choice": ({"data__order": "shufle"}, "config.data.order='shufle' is unknown; did you mean 'shuffle'?"),
     "no source": ({"data__sources": {}}, "config.data.sources is empty"),
     "groups": ({"data__group_size": 48}, "batch_size=128 must be a multiple of config.data.group_size=48"),
     "rows": ({"run__rows": -1}, "config.run.rows=-1 must be a whole number from 0 to 1048576"),
-    "row length": ({"data__length_multiple": 0}, "config.data.length_multiple=0 must be a whole number from 1 to 65536"),
+    "row length": (
+        {"data__length_multiple": 0},
+        "config.data.length_multiple=0 must be a whole number from 1 to 65536",
+    ),
     "workers": ({"data__read_workers": -2}, "config.data.read_workers=-2 must be a whole number from 0 to 1024"),
     "replay": ({"data__order": "replay"}, "needs config.data.replay"),
     "dropout": ({"lora__dropout": 1.0}, "config.lora.dropout=1.0 must be a number from 0 to 0.99"),
-    "replay without its order": ({"data__replay": "x.json"}, "followed with config.data.order=\"replay\" only, not 'modality_length'"),
+    "replay without its order": (
+        {"data__replay": "x.json"},
+        "followed with config.data.order=\"replay\" only, not 'modality_length'",
+    ),
     "more than the file": (
         {"data__sources": {"a": {"count": 8, "expect": 7}}},
         "config.data.sources.a.count=8 is more than the config.data.sources.a.expect=7",
     ),
     "two free axes": ({"mesh__data": -1}, "config.mesh={'data': -1, 'fsdp': -1, 'tensor': 1}: at most one size is -1"),
     "slices": ({"mesh": {"data": 3, "slices": 2}}, "config.mesh.data=3 must be a multiple of config.mesh.slices=2"),
-    "argument of the loss": ({"loss_args": {"weight": math.nan}}, "config.loss_args.weight=nan must be a number from -1000000000.0"),
+    "argument of the loss": (
+        {"loss_args": {"weight": math.nan}},
+        "config.loss_args.weight=nan must be a number from -1000000000.0",
+    ),
     "member as value": ({"data__sources": {"a": 3}}, "config.data.sources.a must be a section of settings, not 3"),
     "group as value": ({"data__sources": [1]}, "config.data.sources must be a section of settings, not [1]"),
-    "format": ({"data__sources": {"a": {"format": "llva"}}}, "config.data.sources.a.format='llva' is unknown; did you mean 'llava'?"),
+    "format": (
+        {"data__sources": {"a": {"format": "llva"}}},
+        "config.data.sources.a.format='llva' is unknown; did you mean 'llava'?",
+    ),
     "adapter export": ({"run__export": "peft"}, "needs config.lora.rank > 0"),
     "half precision": ({"precision__compute": "fp16"}, "training needs fp32 or bf16"),
     "rate": ({"optimizer__learning_rate": 0.0}, "config.optimizer.learning_rate=0.0 must be a number from 1e-12 to 1"),

@@ -1,4 +1,5 @@
-"""CI cannot be green because golden or parity tests skipped, no test changes what the next one finds, and surroundings do not matter."""
+"""CI cannot be green because golden or parity tests skipped, no test changes what the next one finds, and surroundings
+do not matter."""
 
 from __future__ import annotations
 
@@ -18,7 +19,8 @@ CASES = {
 
 @pytest.mark.parametrize("case", CASES)
 @pytest.mark.parametrize(
-    ("folder", "required", "fails"), [("golden", "1", True), ("parity", "1", True), ("golden", "", False), ("data", "1", False)]
+    ("folder", "required", "fails"),
+    [("golden", "1", True), ("parity", "1", True), ("golden", "", False), ("data", "1", False)],
 )
 def test_skips(case: str, folder: str, required: str, fails: bool, tmp_path: Path) -> None:
     files = {f"{folder}/test_one.py": CASES[case], f"{folder}/test_two.py": "def test_it():\n    pass\n"}
@@ -54,17 +56,25 @@ LEAKS = {
 
 
 def test_what_a_test_leaves_changed_is_named(tmp_path: Path) -> None:
-    tests = {f"test_{i}.py": f"{first}\n\ndef test_it():\n    {leak}\n" for i, (first, leak, _) in enumerate(LEAKS.values())}
+    tests = {
+        f"test_{i}.py": f"{first}\n\ndef test_it():\n    {leak}\n" for i, (first, leak, _) in enumerate(LEAKS.values())
+    }
     tests["test_fixture.py"] = (
-        "import pytest\nfrom vlguard_jax import errors\n\n@pytest.fixture(scope='module')\ndef it():\n    errors.EXIT_RESTART = 5\n\n"
+        "import pytest\nfrom vlguard_jax import errors\n\n@pytest.fixture(scope='module')\ndef it():\n   "
+        " errors.EXIT_RESTART = 5\n\n"
         "def test_it(it):\n    pass\n"
     )
     tests["test_clean.py"] = (
-        "from vlguard_jax import errors\n\ndef test_it(monkeypatch, tmp_path):\n    monkeypatch.setattr(errors, 'EXIT_OK', 5)\n"
+        "from vlguard_jax import errors\n\ndef test_it(monkeypatch, tmp_path):\n    monkeypatch.setattr(errors,"
+        " 'EXIT_OK', 5)\n"
         "    monkeypatch.setenv('VLGUARD_X', '1')\n    monkeypatch.chdir(tmp_path)\n"
     )
     done = run(tmp_path, tests)
-    said = [line for line in done.stdout.splitlines() if " leaves changed for whatever runs next: " in line and not line.startswith(" ")]
+    said = [
+        line
+        for line in done.stdout.splitlines()
+        if " leaves changed for whatever runs next: " in line and not line.startswith(" ")
+    ]
     expected = {name for *_, name in LEAKS.values()} | {"vlguard_jax.errors.EXIT_RESTART"}
     assert {line.rpartition(": ")[2] for line in said} == expected, done.stdout
     assert not any("test_clean" in line for line in said)
@@ -96,11 +106,15 @@ def test_surroundings_do_not_matter(tmp_path: Path) -> None:
 
 
 def test_compiled_programs_are_kept_where_nobody_else_writes(tmp_path: Path) -> None:
-    text = "import os\n\ndef test_it():\n    print('kept in', os.environ['JAX_COMPILATION_CACHE_DIR'])\n    assert False\n"
+    text = (
+        "import os\n\ndef test_it():\n    print('kept in', os.environ['JAX_COMPILATION_CACHE_DIR'])\n    assert False\n"
+    )
     places = []
     for changed in (False, True):
         done = run(tmp_path, {"test_it.py": text}, TMPDIR=str(tmp_path), JAX_COMPILATION_CACHE_DIR="")
-        (place,) = [Path(line.removeprefix("kept in ")) for line in done.stdout.splitlines() if line.startswith("kept in ")]
+        (place,) = [
+            Path(line.removeprefix("kept in ")) for line in done.stdout.splitlines() if line.startswith("kept in ")
+        ]
         places.append(place)
         if not changed:
             assert place.parent == tmp_path and place.stat().st_mode & 0o777 == 0o700

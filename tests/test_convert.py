@@ -57,7 +57,13 @@ def test_inspect(adapter: pathlib.Path) -> None:
     done = run("--inspect", adapter / "runs/lora")
     assert done.returncode == 0, done.stderr
     text = " ".join(done.stdout.split())
-    for part in ("layout peft", "rank 2, alpha 6, dropout 0.1 on q, down", "2 layers, width 8", "float32; 0.000 GiB", "tokenizer none"):
+    for part in (
+        "layout peft",
+        "rank 2, alpha 6, dropout 0.1 on q, down",
+        "2 layers, width 8",
+        "float32; 0.000 GiB",
+        "tokenizer none",
+    ):
         assert part in text, done.stdout
 
 
@@ -75,7 +81,9 @@ def test_mistakes(args: list[str], message: str) -> None:
     assert done.returncode == 2 and done.stderr.startswith(message) and done.stderr.count("\n") == 1
 
 
-def test_what_another_process_wrote_meanwhile_is_not_overwritten(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_another_process_wrote_meanwhile_is_not_overwritten(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Also with --overwrite, which speaks of what was there when the command began."""
     save.save_llava(made.model(), tmp_path / "src")
     read = load.load
@@ -88,6 +96,8 @@ def test_what_another_process_wrote_meanwhile_is_not_overwritten(tmp_path: pathl
         monkeypatch.setattr(convert, name, types.SimpleNamespace(value=value))
     monkeypatch.setattr(load, "load", slow)
     for _ in range(2):  # nothing was there; something was
-        with pytest.raises(errors.UserError, match="dst: another process has written it meanwhile; what it wrote stays"):
+        with pytest.raises(
+            errors.UserError, match="dst: another process has written it meanwhile; what it wrote stays"
+        ):
             convert._convert(str(tmp_path / "src"), str(tmp_path / "dst"), "llava")
         assert read(tmp_path / "dst").layout == "llava-hf"

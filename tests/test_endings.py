@@ -26,8 +26,16 @@ def run(body: str, *, shell: str = "", **environment: str) -> subprocess.Complet
 @pytest.mark.parametrize(
     ("body", "code", "line"),
     [
-        ("raise OSError(errno.ENOSPC, 'x', '/w/file')", 2, "error: /w/file: no space left on the disk; what was finished before is kept;"),
-        ("raise OSError(errno.EIO, 'x', '/w/file')", 75, "error: /w/file: input/output error; what was finished before is kept, start"),
+        (
+            "raise OSError(errno.ENOSPC, 'x', '/w/file')",
+            2,
+            "error: /w/file: no space left on the disk; what was finished before is kept;",
+        ),
+        (
+            "raise OSError(errno.EIO, 'x', '/w/file')",
+            75,
+            "error: /w/file: input/output error; what was finished before is kept, start",
+        ),
         (
             "try: raise OSError(errno.EROFS, 'x', '/w')\nexcept OSError as e: raise RuntimeError('save') from e",
             2,
@@ -72,7 +80,10 @@ def test_a_device_that_is_not_there(platform: str) -> None:
 def test_a_limit_of_the_shell(tmp_path: pathlib.Path) -> None:
     """A file of more than `ulimit -f`: what was there is still there, and nothing beside it."""
     (tmp_path / "x").write_text("before")
-    body = f"import pathlib\nfrom vlguard_jax import files\nfiles.write_bytes(pathlib.Path({str(tmp_path / 'x')!r}), bytes(10**6))"
+    body = (
+        "import pathlib\nfrom vlguard_jax import"
+        f" files\nfiles.write_bytes(pathlib.Path({str(tmp_path / 'x')!r}), bytes(10**6))"
+    )
     limit = f"import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 16, {resource.RLIM_INFINITY}))\n"
     done = run(limit + body)
     assert (done.returncode, done.stderr.count("\n")) == (2, 1)

@@ -35,7 +35,9 @@ def test_a_line_shows_what_it_holds(text: str, shown: str) -> None:
 
 def test_a_long_line_keeps_both_ends() -> None:
     shown = escape.line("begin " + "x" * 10_000_000 + " name another file")
-    assert shown.startswith("begin xxx") and shown.endswith("xxx name another file") and "(10,000,024 characters)" in shown
+    assert (
+        shown.startswith("begin xxx") and shown.endswith("xxx name another file") and "(10,000,024 characters)" in shown
+    )
     assert len(shown) <= limits.LINE
 
 
@@ -51,7 +53,8 @@ def test_a_page_keeps_every_script_and_its_line_breaks(text: str) -> None:
     shown = escape.page(text)
     assert escape.page(shown) == shown
     assert not any(unicodedata.category(c) in ("Cc", "Cs", "Zl", "Zp") for c in shown if c not in "\n\t")
-    persian = "\u0645\u06cc\u200c\u062e\u0648\u0627\u0647\u0645\n\u3000a\u00a0b"  # with a joiner, a break and spaces of their own
+    # with a joiner, a break and spaces of their own
+    persian = "\u0645\u06cc\u200c\u062e\u0648\u0627\u0647\u0645\n\u3000a\u00a0b"
     assert escape.page(persian) == persian
 
 
@@ -113,12 +116,20 @@ def test_latex_is_text(text: str, shown: str) -> None:
 @hypothesis.given(ANY)
 def test_latex_runs_nothing(text: str) -> None:
     """What is left besides the escapes of the one table holds no special character."""
-    bare = re.sub(r"\\text(backslash|asciitilde|asciicircum)\{\}|\\[&%$#_{}]|\$(<|>|\\downarrow|\\uparrow)\$|^\{\}", "", escape.latex(text))
+    bare = re.sub(
+        r"\\text(backslash|asciitilde|asciicircum)\{\}|\\[&%$#_{}]|\$(<|>|\\downarrow|\\uparrow)\$|^\{\}",
+        "",
+        escape.latex(text),
+    )
     assert not re.search(r"[\\{}%$&#_^~\n\r]", bare)
 
 
 @hypothesis.given(strategies.one_of(ANY, ANY.map(lambda text: 400 * text)))
 def test_an_error_is_one_line_that_a_terminal_shows(text: str) -> None:
     error = errors.UserError(f"{text}: no such file; name another")
-    assert str(error).isprintable() and len(str(error)) <= limits.LINE and str(error).endswith(": no such file; name another")
+    assert (
+        str(error).isprintable()
+        and len(str(error)) <= limits.LINE
+        and str(error).endswith(": no such file; name another")
+    )
     assert str(errors.UserError(error)) == str(error) == error.args[0]

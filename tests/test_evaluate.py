@@ -15,7 +15,10 @@ ACCURACY_OF_UNSAFES = ["--config.judges=('exact_match_v1',)", "--config.benchmar
 
 def evaluate(*arguments):
     return subprocess.run(
-        [sys.executable, "-m", "vlguard_jax.evaluate", *map(str, arguments)], cwd=source.ROOT, capture_output=True, text=True
+        [sys.executable, "-m", "vlguard_jax.evaluate", *map(str, arguments)],
+        cwd=source.ROOT,
+        capture_output=True,
+        text=True,
     )
 
 
@@ -35,7 +38,10 @@ def evaluate(*arguments):
             [*CONFIG, "--config.benchmark.path={folder}", "--config.benchmark.name=vlguard_like", *ACCURACY_OF_UNSAFES],
             "exact_match_v1 measures accuracy, but no subset asked of vlguard_like has expected answers",
         ),
-        ([*PROMPTS, "--config.benchmark.path={folder}/test.json"], "test.json: record 0 (id 'v0'): 'image' is not a field of a prompt"),
+        (
+            [*PROMPTS, "--config.benchmark.path={folder}/test.json"],
+            "test.json: record 0 (id 'v0'): 'image' is not a field of a prompt",
+        ),
         ([*CONFIG, "--config.benchmark.path={folder}"], "3 questions in unsafes, vlguard has 442"),
         (
             [*CONFIG, "--config.benchmark.path={folder}", "--config.benchmark.limit=1", "--config.benchmark.images=x"],

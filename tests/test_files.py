@@ -1,4 +1,7 @@
-"""Files that others wrote: one clear line for each way in which they can be wrong. Files of ours: whole or not at all."""
+"""Files that others wrote: one clear line for each way in which they can be wrong.
+
+Files of ours: whole or not at all.
+"""
 
 from __future__ import annotations
 
@@ -54,7 +57,10 @@ TAR = b"a.json" + b"\0" * 251 + b"ustar\0" + b"0" * 249
         (TAR, "this is a tar archive; unpack it and name what is inside"),
         (b"\x1f\x8b\x08\x00abc", "this is a gzip file; unpack it and name what is inside"),
         (b"PK\3\4abc", "this is a zip archive; unpack it and name what is inside"),
-        (b"\n<!DOCTYPE html><html>", "this is a web page, perhaps of a login or an error, instead of the file; download the file again"),
+        (
+            b"\n<!DOCTYPE html><html>",
+            "this is a web page, perhaps of a login or an error, instead of the file; download the file again",
+        ),
         (b'{"a": ["half \\ud83d pair"]}', f"half of a surrogate pair (\\ud83d) in the text 'half \\ud83d pair': {CUT}"),
         (b'{"half \\uDE00": 1}', f"half of a surrogate pair (\\ude00) in the text 'half \\ude00': {CUT}"),
         (b'{"a": "\xed\xa0\xbd"}', "not UTF-8 text at byte 7; save it as UTF-8"),
@@ -92,7 +98,10 @@ def test_a_name_that_no_file_has() -> None:
 def test_a_disk_that_fails_is_no_mistake_of_the_user(tmp_path: pathlib.Path) -> None:
     """The machine's boundary says whether starting again helps, and about which file."""
     (tmp_path / "f.json").write_text("{}")
-    with mock.patch("os.fstat", side_effect=OSError(errno.EIO, "Input/output error")), pytest.raises(OSError, match=r"f\.json") as error:
+    with (
+        mock.patch("os.fstat", side_effect=OSError(errno.EIO, "Input/output error")),
+        pytest.raises(OSError, match=r"f\.json") as error,
+    ):
         files.read_json(tmp_path / "f.json")
     failed = machine.failure(error.value)
     assert failed is not None and failed.code == 75 and failed.line.startswith(f"{tmp_path}/f.json: input/output error")
@@ -101,14 +110,19 @@ def test_a_disk_that_fails_is_no_mistake_of_the_user(tmp_path: pathlib.Path) -> 
 def test_a_large_file_is_refused_unread(tmp_path: pathlib.Path) -> None:
     with open(tmp_path / "f.json", "wb") as file:
         file.truncate(limits.JSON_BYTES + 1)  # a hole that takes no room
-    with pytest.raises(errors.UserError, match=r"f\.json: 67,108,865 bytes, at most 67,108,864 are read; is it the right file\?$"):
+    with pytest.raises(
+        errors.UserError, match=r"f\.json: 67,108,865 bytes, at most 67,108,864 are read; is it the right file\?$"
+    ):
         files.read_json(tmp_path / "f.json")
 
 
 def test_what_is_right_is_read(tmp_path: pathlib.Path) -> None:
     path = tmp_path / "f.json"
     value = {"smile": "\N{GRINNING FACE}", "n": [1, 2.5, None, True]}
-    for data in (json.dumps(value).encode(), b"\xef\xbb\xbf" + json.dumps(value, ensure_ascii=False, indent=2).encode()):
+    for data in (
+        json.dumps(value).encode(),
+        b"\xef\xbb\xbf" + json.dumps(value, ensure_ascii=False, indent=2).encode(),
+    ):
         path.write_bytes(data)
         assert files.read_object(path) == value
     path.write_text('{"loss": NaN}')
@@ -132,7 +146,11 @@ def test_any_json_is_read_or_refused(value: object, ascii_only: bool) -> None:
         found = files.parse_json(text.encode("utf-8", "surrogatepass"), "f.json", finite=True)
     except errors.UserError as e:
         assert "\n" not in str(e)
-        assert any(0xD800 <= ord(c) < 0xE000 for c in json.dumps(value, ensure_ascii=False)) or "NaN" in text or "Infinity" in text
+        assert (
+            any(0xD800 <= ord(c) < 0xE000 for c in json.dumps(value, ensure_ascii=False))
+            or "NaN" in text
+            or "Infinity" in text
+        )
     else:
         json.dumps(found, ensure_ascii=False).encode()
         assert found == json.loads(text)
@@ -152,7 +170,10 @@ def test_writing_is_whole_or_not_at_all(tmp_path: pathlib.Path) -> None:
     files.write_text(path, "old é\n")
     assert path.read_bytes() == "old é\n".encode()
     assert stat.S_IMODE(path.stat().st_mode) == 0o666 & ~_umask()
-    with mock.patch("os.fsync", side_effect=OSError(28, "No space left on device")), pytest.raises(OSError, match="No space"):
+    with (
+        mock.patch("os.fsync", side_effect=OSError(28, "No space left on device")),
+        pytest.raises(OSError, match="No space"),
+    ):
         files.write_text(path, "new")
     assert path.read_text() == "old é\n" and os.listdir(tmp_path) == [path.name]
 
@@ -166,7 +187,8 @@ def _umask() -> int:
 def test_json_at_its_limits_is_read() -> None:
     deep = b"[" * 100 + b"]" * 100
     assert json.dumps(files.parse_json(deep, "x")).encode() == deep
-    text = json.dumps(["[{,"] * 900_000).encode()  # what stands in texts counts, too: beyond it there is no sound document
+    # what stands in texts counts, too: beyond it there is no sound document
+    text = json.dumps(["[{,"] * 900_000).encode()
     with pytest.raises(errors.UserError, match="values in one document"):
         files.parse_json(text, "x")
     assert len(files.parse_json(b"[" + b"1," * 2_000_000 + b"1]", "x")) == 2_000_001

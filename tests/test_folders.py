@@ -47,7 +47,10 @@ def test_what_was_there_before_stays(tmp_path: pathlib.Path) -> None:
     (tmp_path / "link").symlink_to(".a.old")
     before = _tree(tmp_path)
     for name in ("file", "link"):
-        with pytest.raises(errors.UserError, match=r"file: something is there|link is a link to"), folders.new_folder(tmp_path / name):
+        with (
+            pytest.raises(errors.UserError, match=r"file: something is there|link is a link to"),
+            folders.new_folder(tmp_path / name),
+        ):
             pass
     with pytest.raises(SystemExit), folders.new_folder(tmp_path / "a"):
         raise SystemExit
@@ -88,7 +91,13 @@ def test_processes_that_race_for_a_folder(tmp_path: pathlib.Path) -> None:
     """All are let go at once; one has it, whole, the others say so."""
     target = tmp_path / "new" / "a"
     command = [sys.executable, "-c", RACE, str(target)]
-    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, "cwd": source.ROOT}
+    pipes = {
+        "stdin": subprocess.PIPE,
+        "stdout": subprocess.PIPE,
+        "stderr": subprocess.PIPE,
+        "text": True,
+        "cwd": source.ROOT,
+    }
     racing = [subprocess.Popen([*command, str(i)], **pipes) for i in range(4)]
     for one in racing:
         assert one.stdout.readline() == "ready\n"
@@ -113,7 +122,10 @@ def test_what_can_be_no_name_is_refused_before_anything_is_made(tmp_path: pathli
     def made() -> None:
         pytest.fail("something was made")
 
-    with pytest.raises(errors.UserError, match=r"'.*a\\x00b': no name of a folder"), folders.new_folder(tmp_path / "a\0b"):
+    with (
+        pytest.raises(errors.UserError, match=r"'.*a\\x00b': no name of a folder"),
+        folders.new_folder(tmp_path / "a\0b"),
+    ):
         made()
     for name in ("new/" + "n" * 256, "d/" * 3000):
         with pytest.raises(OSError) as raised, folders.new_folder(tmp_path / name):
@@ -130,14 +142,17 @@ def test_programs_of_strangers_are_not_run(tmp_path: pathlib.Path) -> None:
         folders.check_programs({"JAX_COMPILATION_CACHE_DIR": str(tmp_path)})
     tmp_path.chmod(0o755)
     os.chown(tmp_path, 12345, -1) if os.geteuid() == 0 else pytest.skip("only root can give a folder away")
-    with pytest.raises(errors.UserError, match="is another user's, and what is kept there is run; name a folder of your own"):
+    with pytest.raises(
+        errors.UserError, match="is another user's, and what is kept there is run; name a folder of your own"
+    ):
         folders.check_programs({"JAX_COMPILATION_CACHE_DIR": str(tmp_path)})
 
 
 def test_what_a_killed_writer_left_is_swept_and_nothing_else(tmp_path: pathlib.Path) -> None:
     program = (
         "import os, pathlib, sys\nfrom vlguard_jax import folders\n"
-        "with folders.scratch(pathlib.Path(sys.argv[1]), 'a') as new:\n    (new / 'half').write_text('x')\n    os._exit(9)\n"
+        "with folders.scratch(pathlib.Path(sys.argv[1]), 'a') as new:\n    (new / 'half').write_text('x')\n   "
+        " os._exit(9)\n"
     )
     assert subprocess.run([sys.executable, "-c", program, str(tmp_path)], cwd=source.ROOT).returncode == 9
     (left,) = tmp_path.iterdir()

@@ -30,7 +30,20 @@ ORDER = (
 )
 RANK = {name: rank for rank, line in enumerate(ORDER, 1) for name in line}
 JAX = {"jax", "jaxlib", "flax", "optax", "orbax", "grain", "chex"}
-WITHOUT_JAX = ("data", "safety", "reporting", "quickstart", "config", "ranges", "types", "trees", "files", "errors", "cli", "workdir")
+WITHOUT_JAX = (
+    "data",
+    "safety",
+    "reporting",
+    "quickstart",
+    "config",
+    "ranges",
+    "types",
+    "trees",
+    "files",
+    "errors",
+    "cli",
+    "workdir",
+)
 WITHOUT_JAX += ("escape", "fields", "folders", "limits", "machine", "stopping", "terminal", "typed")
 # Where one of these parts does load jax, and what of it.
 ALLOWED = {"vlguard_jax.data.loader": {"grain"}, "vlguard_jax.quickstart.tower": {"flax", "jax", "optax"}}

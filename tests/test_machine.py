@@ -55,7 +55,10 @@ def raised(make) -> BaseException:
     ],
 )
 def test_numbers_of_the_system(number: str, code: int, words: str) -> None:
-    for error in (OSError(getattr(errno, number), "text", "/there"), OSError(getattr(errno, number), "text", b"/there")):
+    for error in (
+        OSError(getattr(errno, number), "text", "/there"),
+        OSError(getattr(errno, number), "text", b"/there"),
+    ):
         found = machine.failure(error)
         assert found is not None and found.code == code and words in found.line and "\n" not in found.line
         assert found.line.startswith("/there: ") or number == "EPIPE"
@@ -68,7 +71,11 @@ def test_numbers_of_the_system(number: str, code: int, words: str) -> None:
 
 def test_a_path_is_shown_as_it_is() -> None:
     """Blanks are part of a name, and of a long one the end says which file it is."""
-    for path, shown in (("/a  b/ c", "/a  b/ c: no space"), ("/a\nb", r"/a\nb: no space"), ("/" + "x" * 500 + "/last", "/last: no space")):
+    for path, shown in (
+        ("/a  b/ c", "/a  b/ c: no space"),
+        ("/a\nb", r"/a\nb: no space"),
+        ("/" + "x" * 500 + "/last", "/last: no space"),
+    ):
         found = machine.failure(OSError(errno.ENOSPC, "text", path))
         assert found is not None and shown in found.line and found.line.startswith(path[:2]) and len(found.line) < 500
 
@@ -96,7 +103,10 @@ def test_words_of_libraries(tmp_path: pathlib.Path) -> None:
         with machine.naming("/dst"):
             safetensors.numpy.save_file({"a": np.zeros(1)}, below)
 
-    words = 'RESOURCE_EXHAUSTED: Error writing "a/0" at local file "/w/": Failed writing: "/w/d/02": No space left on device'
+    words = (
+        'RESOURCE_EXHAUSTED: Error writing "a/0" at local file "/w/": Failed writing: "/w/d/02": No space left'
+        " on device"
+    )
     tensorstore = ValueError(f"{words} [os_error_code='28']")
     for error, start in (
         (raised(save), "/dst: a part of this path is a file"),
@@ -110,9 +120,17 @@ def test_words_of_libraries(tmp_path: pathlib.Path) -> None:
 
 def test_memory() -> None:
     found = machine.failure(raised(lambda: np.ones(1 << 50, np.uint8)))
-    assert found is not None and found.code == USER and found.line.startswith("out of memory: Unable to allocate 1.00 PiB")
-    found = machine.failure(jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 281474976710656 bytes.\nmore"))
-    assert found is not None and found.code == USER and "on the device: Out of memory allocating 281474976710656 bytes" in found.line
+    assert (
+        found is not None and found.code == USER and found.line.startswith("out of memory: Unable to allocate 1.00 PiB")
+    )
+    found = machine.failure(
+        jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 281474976710656 bytes.\nmore")
+    )
+    assert (
+        found is not None
+        and found.code == USER
+        and "on the device: Out of memory allocating 281474976710656 bytes" in found.line
+    )
     assert "more" not in found.line.partition("bytes.")[2][:10]
 
 

@@ -19,7 +19,9 @@ RELEASED = "--config=configs/released/llava_v15_7b_posthoc.py"
 
 def run(*arguments: str, cwd: pathlib.Path = source.ROOT, code: int = 0) -> str:
     env = {**os.environ, "PYTHONPATH": str(source.ROOT)}
-    done = subprocess.run([sys.executable, "-m", "vlguard_jax.plan", *arguments], cwd=cwd, env=env, capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, "-m", "vlguard_jax.plan", *arguments], cwd=cwd, env=env, capture_output=True, text=True
+    )
     assert done.returncode == code, done.stderr
     return done.stdout if code == 0 else done.stderr
 
@@ -45,7 +47,9 @@ def test_what_to_change(tmp_path):
 
 def test_sweep(tmp_path):
     file = tmp_path / "sweep.json"
-    shown = run(POSTHOC, "--config.data.mode=pack", "--sweep", "--deadline=1", "--topology=v6e", "--price=1", f"--json={file}")
+    shown = run(
+        POSTHOC, "--config.data.mode=pack", "--sweep", "--deadline=1", "--topology=v6e", "--price=1", f"--json={file}"
+    )
     found = json.loads(file.read_text())
     assert found["cheapest"]["hours"] <= 1 and f"cheapest within 1 hours: {found['cheapest']['topology']}," in shown
     assert "stops scaling at v6e:" in shown and len(found["plans"]) == 8
@@ -78,14 +82,26 @@ def test_real_data(bare):
         ((POSTHOC, "--topology=a100:8"), "plan compiles for TPUs, h100 and h200; add --estimate"),
         ((POSTHOC, "--topology=v7e:4x4", "--estimate"), "chip 'v7e' is unknown; did you mean"),
         ((POSTHOC, "--topology=v5e:4x4", "--estimate", "--model=8b"), "--model=8b is unknown"),
-        ((POSTHOC, "--topology=v5e:4x4", "--estimate", "--price=inf", "--json=x"), "--price=inf: must be a number from 0 to 1000000.0"),
+        (
+            (POSTHOC, "--topology=v5e:4x4", "--estimate", "--price=inf", "--json=x"),
+            "--price=inf: must be a number from 0 to 1000000.0",
+        ),
         ((POSTHOC, "--topology=v5e:4x4", "--estimate", "--config.mesh.fsdp=5"), "config.mesh="),
-        ((POSTHOC, "--topology=v5e:4x4", "--estimate", "--config.run.rows=8"), "config.run.rows=8 must be a multiple of the 16 row shards"),
-        ((POSTHOC, "--topology=v5e:4x4", "--estimate", "--config.run.remat=sometimes"), "config.run.remat='sometimes' is unknown"),
+        (
+            (POSTHOC, "--topology=v5e:4x4", "--estimate", "--config.run.rows=8"),
+            "config.run.rows=8 must be a multiple of the 16 row shards",
+        ),
+        (
+            (POSTHOC, "--topology=v5e:4x4", "--estimate", "--config.run.remat=sometimes"),
+            "config.run.remat='sometimes' is unknown",
+        ),
         ((POSTHOC, "--sweep", "--deadline=nan"), "--deadline=nan: must be a number from 0 to 1000000.0"),
         ((POSTHOC, "--topology=h100:3", "--estimate"), "1024 is not divisible by mesh axis fsdp=3"),
         ((POSTHOC, "--topology=v5e:3x3", "--estimate"), "the nearest is v5e:2x4"),
-        ((RELEASED, "--config.decode.max_new_tokens=0", "--topology=v6e:1x1", "--estimate"), "config.decode.max_new_tokens=0 must be"),
+        (
+            (RELEASED, "--config.decode.max_new_tokens=0", "--topology=v6e:1x1", "--estimate"),
+            "config.decode.max_new_tokens=0 must be",
+        ),
         ((POSTHOC, "--sweep", "--topology=v5e,h300"), "with --sweep, names of chips; did you mean"),
         ((POSTHOC, "--topology=v5e:4x4", "--estimate", "--json=/dev/null/x"), "--json=/dev/null/x cannot be written"),
         (("--config=nowhere.py", "--topology=v5e:4x4", "--estimate"), "--config:"),

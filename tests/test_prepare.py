@@ -41,7 +41,14 @@ def test_stand_in_pictures(metadata, tmp_path):
     prepared = vlguard_folder.prepare(metadata, out, None, stand_in=True)
     assert not prepared.was_ready and prepared.records == out / "tfds" / "vlguard" / "1.0.0"
     assert [(s.unsafe, s.safe, s.pairs, s.pictures) for s in prepared.splits] == [(3, 5, 13, 7), (2, 2, 6, 4)]
-    assert sorted(path.name for path in out.iterdir()) == ["test", "test.json", "tfds", "train", "train.json", "vlguard.json"]
+    assert sorted(path.name for path in out.iterdir()) == [
+        "test",
+        "test.json",
+        "tfds",
+        "train",
+        "train.json",
+        "vlguard.json",
+    ]
     for name in vlguard.SPLITS:
         items = vlguard.read_items(out, name)
         assert {item.image for item in items} == {str(p.relative_to(out / name)) for p in (out / name).rglob("*.*")}
@@ -66,7 +73,9 @@ def test_running_again_changes_nothing_and_overwrites_nothing(metadata, tmp_path
     assert before == stamps(out)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["metadata", "out", "out.partial"]
     (out / "vlguard.json").unlink()
-    with pytest.raises(errors.UserError, match=r"out holds something else already: remove it, or name another folder with --out$"):
+    with pytest.raises(
+        errors.UserError, match=r"out holds something else already: remove it, or name another folder with --out$"
+    ):
         vlguard_folder.prepare(metadata, out, None, stand_in=True)
 
 
@@ -77,7 +86,14 @@ def test_records_that_are_missing_are_added_and_others_are_not_taken_for_these(m
     shutil.rmtree(out / "tfds")
     assert not vlguard_folder.prepare(metadata, out, None, stand_in=True).was_ready
     assert len(reader.open_prepared(out, "train").items()) == 8
-    assert sorted(path.name for path in out.iterdir()) == ["test", "test.json", "tfds", "train", "train.json", "vlguard.json"]
+    assert sorted(path.name for path in out.iterdir()) == [
+        "test",
+        "test.json",
+        "tfds",
+        "train",
+        "train.json",
+        "vlguard.json",
+    ]
     assert files.items() <= stamps(out).items()
     note = out / "tfds" / "vlguard" / "1.0.0" / "metadata.json"
     note.write_text(json.dumps(json.loads(note.read_text()) | {"stand_in": False}))
@@ -109,7 +125,8 @@ def test_real_pictures_are_checked_and_linked(metadata, tmp_path):
     out = tmp_path / "out"
     (source / "test" / "set" / "1.png").unlink()
     with pytest.raises(
-        errors.UserError, match=r"1 of 11 pictures are missing, first: test/set/1\.png; the pictures are gated: accept the terms"
+        errors.UserError,
+        match=r"1 of 11 pictures are missing, first: test/set/1\.png; the pictures are gated: accept the terms",
     ):
         vlguard_folder.prepare(metadata, out, source, stand_in=False)
     assert not out.exists() and not list(tmp_path.glob(".*"))
@@ -134,7 +151,9 @@ def test_a_picture_that_cannot_be_read_is_named(metadata, tmp_path, zipped, dama
         for name in vlguard.SPLITS:
             shutil.make_archive(str(source / name), "zip", source, name)
             shutil.rmtree(source / name)
-    with pytest.raises(errors.UserError, match=r"unzipped: 1 of 11 pictures are not readable, first: train/set/2\.jpg: ") as caught:
+    with pytest.raises(
+        errors.UserError, match=r"unzipped: 1 of 11 pictures are not readable, first: train/set/2\.jpg: "
+    ) as caught:
         vlguard_folder.prepare(metadata, tmp_path / "out", source, stand_in=False)
     assert "\n" not in str(caught.value) and not (tmp_path / "out").exists() and not list(tmp_path.glob(".*"))
 
@@ -146,7 +165,9 @@ def test_zipped_pictures_need_no_unpacking(metadata, tmp_path):
             for item in vlguard.read_items(metadata, split):
                 name = f"{split}/{item.image}"
                 if name not in file.namelist():
-                    file.writestr(name, stand.write_picture(tmp_path / "drawn" / item.image, seed=len(split)).read_bytes())
+                    file.writestr(
+                        name, stand.write_picture(tmp_path / "drawn" / item.image, seed=len(split)).read_bytes()
+                    )
             file.writestr("../outside.png", b"")
     out = tmp_path / "out"
     vlguard_folder.prepare(metadata, out, None, stand_in=False)
@@ -155,7 +176,11 @@ def test_zipped_pictures_need_no_unpacking(metadata, tmp_path):
         with zipfile.ZipFile(metadata / f"{split}.zip") as file:
             for item in vlguard.read_items(out, split):
                 content = file.read(f"{split}/{item.image}")
-                assert content == (out / split / item.image).read_bytes() == reader.open_prepared(out, split).read(item.image)
+                assert (
+                    content
+                    == (out / split / item.image).read_bytes()
+                    == reader.open_prepared(out, split).read(item.image)
+                )
 
 
 def test_zip_files_with_too_little_in_them(metadata, tmp_path):
@@ -171,18 +196,24 @@ def test_zip_files_with_too_little_in_them(metadata, tmp_path):
 
 def test_stand_ins_are_never_taken_for_the_real_ones(metadata, tmp_path):
     vlguard_folder.prepare(metadata, tmp_path / "drawn", None, stand_in=True)
-    with pytest.raises(errors.UserError, match=r"drawn: its pictures are drawn stand-ins, not VLGuard's; the pictures are gated"):
+    with pytest.raises(
+        errors.UserError, match=r"drawn: its pictures are drawn stand-ins, not VLGuard's; the pictures are gated"
+    ):
         vlguard_folder.prepare(metadata, tmp_path / "out", tmp_path / "drawn", stand_in=False)
 
 
 def test_wrong_counts(metadata, tmp_path):
     values = json.loads((metadata / "test.json").read_text())
     (metadata / "test.json").write_text(json.dumps(values[1:]))
-    with pytest.raises(errors.UserError, match=r"test\.json: 1 unsafe and 2 safe records, VLGuard's test split has 2 and 2"):
+    with pytest.raises(
+        errors.UserError, match=r"test\.json: 1 unsafe and 2 safe records, VLGuard's test split has 2 and 2"
+    ):
         vlguard_folder.prepare(metadata, tmp_path / "out", None, stand_in=True)
     values[0]["image"] = values[1]["image"]
     (metadata / "test.json").write_text(json.dumps(values))
-    with pytest.raises(errors.UserError, match=r"test\.json: names 3 pictures, VLGuard's test split has 4: download the file again"):
+    with pytest.raises(
+        errors.UserError, match=r"test\.json: names 3 pictures, VLGuard's test split has 4: download the file again"
+    ):
         vlguard_folder.prepare(metadata, tmp_path / "out", None, stand_in=True)
 
 
@@ -190,7 +221,9 @@ def test_drawing_depends_on_the_record_only():
     safe, other = (vlguard.Item(id_, "a.png", True, ()) for id_ in ("1", "2"))
     risky = vlguard.Item("1", "a.png", False, (), category="risky behavior")
     np.testing.assert_array_equal(standin.draw(safe), standin.draw(safe))
-    assert standin.draw(safe).size != standin.draw(other).size or not np.array_equal(standin.draw(safe), standin.draw(other))
+    assert standin.draw(safe).size != standin.draw(other).size or not np.array_equal(
+        standin.draw(safe), standin.draw(other)
+    )
     middle = [tuple(np.asarray(standin.draw(item).resize((8, 8)))[3, 3].astype(int) - 128) for item in (safe, risky)]
     assert middle[0][1] > middle[0][0] and middle[1][0] > middle[1][1]  # green is safe, red is not
 
@@ -198,7 +231,11 @@ def test_drawing_depends_on_the_record_only():
 def run(*arguments: str) -> subprocess.CompletedProcess[str]:
     root = pathlib.Path(__file__).parents[1]
     return subprocess.run(
-        [sys.executable, "-m", "vlguard_jax.prepare", *arguments], cwd=root, capture_output=True, text=True, env=dict(os.environ)
+        [sys.executable, "-m", "vlguard_jax.prepare", *arguments],
+        cwd=root,
+        capture_output=True,
+        text=True,
+        env=dict(os.environ),
     )
 
 

@@ -48,7 +48,8 @@ def test_every_setting_has_a_rule() -> None:
         )
 
     source = len(dataclasses.fields(config.SourceSettings))
-    assert leaves(config.TrainConfig()) - 1 + source == len(ranges.rules(config.TrainConfig))  # `sources` itself is a group
+    # `sources` itself is a group
+    assert leaves(config.TrainConfig()) - 1 + source == len(ranges.rules(config.TrainConfig))
     assert leaves(config.EvalConfig()) == len(ranges.rules(config.EvalConfig))
     assert all((rule.range is not None) == (rule.kind in (int, float)) for _, _, rule in LEAVES)
     assert len(NUMBERS) > 40
@@ -60,7 +61,9 @@ def test_numbers_outside_are_refused_by_name(leaf: Any) -> None:
     assert math.isfinite(rule.range.least) and math.isfinite(rule.range.most) and rule.range.least < rule.range.most
     name = path.replace("*", "chats").removesuffix("[]")
     step = 1 if rule.kind is int else 0.01
-    below = [rule.range.least - step] if rule.range.least - step not in rule.range.also else [rule.range.least - 2 * step]
+    below = (
+        [rule.range.least - step] if rule.range.least - step not in rule.range.also else [rule.range.least - 2 * step]
+    )
     wrong = [math.nan, math.inf, -math.inf, *below, rule.range.most + step, True, None, "1", 10**5000, -(10**5000)]
     wrong += [1.0] if rule.kind is int else []
     for value in wrong:
@@ -92,7 +95,9 @@ def _prefixes(path: str) -> list[str]:
     return [".".join(parts[: i + 1]) for i in range(len(parts))]
 
 
-PLACES = sorted({(kind, place) for kind, path, _ in LEAVES for place in _prefixes(path) if not place.endswith("*")}, key=repr)
+PLACES = sorted(
+    {(kind, place) for kind, path, _ in LEAVES for place in _prefixes(path) if not place.endswith("*")}, key=repr
+)
 
 
 @hypothesis.settings(max_examples=300, deadline=None)

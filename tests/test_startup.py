@@ -18,7 +18,9 @@ HEAVY = ("jax", "torch", "transformers", "numpy", "tensorflow_datasets")
 def python(*arguments: str) -> tuple[subprocess.CompletedProcess[str], float]:
     """Run this Python without any test hook; returns the process and the seconds it took."""
     started = time.monotonic()
-    done = subprocess.run([sys.executable, *arguments], cwd=source.ROOT, capture_output=True, text=True, env=dict(os.environ))
+    done = subprocess.run(
+        [sys.executable, *arguments], cwd=source.ROOT, capture_output=True, text=True, env=dict(os.environ)
+    )
     return done, time.monotonic() - started
 
 

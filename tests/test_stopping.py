@@ -11,7 +11,8 @@ import pytest
 from tests import source
 from vlguard_jax import stopping
 
-# Each sends itself SIGTERM at its worst moment. PATIENCE is short: where the main thread cannot take the signal it is waited for.
+# Each sends itself SIGTERM at its worst moment. PATIENCE is short: where the main thread cannot take the signal it is
+# waited for.
 PROGRAM = """
 import gc, os, signal, sys, threading
 from vlguard_jax import cli, errors, stopping
@@ -34,10 +35,13 @@ PLACES = {
     "at rest": "term(); wait()",
     "in a finally that fails": "try: term(); wait()\nfinally: raise ValueError('no longer of interest')",
     "in a destructor": "class Dying:\n  def __del__(self): term(); wait()\nDying(); wait()",
-    "in the garbage collector": ("gc.callbacks.append(lambda *_: None if stopping.requested() else term())\ngc.collect(); wait()"),
+    "in the garbage collector": (
+        "gc.callbacks.append(lambda *_: None if stopping.requested() else term())\ngc.collect(); wait()"
+    ),
     "swallowed by a library": "try: term(); wait()\nexcept BaseException: wait()",
     # which lets other threads run, but no handler of Python
-    "in a library": "import hashlib\nthreading.Timer(0.1, term).start()\nhashlib.pbkdf2_hmac('sha256', b'', b'', 10**8)\nwait()",
+    "in a library": "import hashlib\nthreading.Timer(0.1, term).start()\nhashlib.pbkdf2_hmac('sha256', b'', b'',"
+    " 10**8)\nwait()",
     "twice": "try: term(); wait()\nfinally: term(); term(); print('cleaned up', flush=True)",
     "in an event loop": "import asyncio\nasync def late():\n"
     "  asyncio.get_running_loop().call_soon(term); await asyncio.sleep(20)\nasyncio.run(late())",
@@ -67,7 +71,9 @@ def test_sigterm_means_75(place: str) -> None:
     assert done.stdout == ("cleaned up\n" if place == "twice" else "")
 
 
-@pytest.mark.parametrize(("name", "ending"), [("SIGTERM", (75, stopping.MESSAGE)), ("SIGINT", (130, stopping.INTERRUPTED))])
+@pytest.mark.parametrize(
+    ("name", "ending"), [("SIGTERM", (75, stopping.MESSAGE)), ("SIGINT", (130, stopping.INTERRUPTED))]
+)
 def test_an_import_is_not_broken_off(name: str, ending: tuple[int, str], tmp_path) -> None:
     (tmp_path / "fragile.py").write_text(FRAGILE.replace("SIGNAL", name))
     done = run(f"sys.path.insert(0, {str(tmp_path)!r})\nimport fragile; wait()")
@@ -79,7 +85,8 @@ def test_an_import_is_not_broken_off(name: str, ending: tuple[int, str], tmp_pat
     [
         "term(signal.SIGINT); wait()",
         "class Dying:\n  def __del__(self): term(signal.SIGINT); wait()\nDying(); wait()",
-        "sent = []\ngc.callbacks.append(lambda *_: None if sent else (sent.append(1), term(signal.SIGINT)))\ngc.collect(); wait()",
+        "sent = []\ngc.callbacks.append(lambda *_: None if sent else (sent.append(1),"
+        " term(signal.SIGINT)))\ngc.collect(); wait()",
     ],
 )
 def test_ctrl_c_means_130(body: str) -> None:
@@ -88,7 +95,9 @@ def test_ctrl_c_means_130(body: str) -> None:
 
 
 def test_ctrl_c_between_the_imports_of_a_command() -> None:
-    program = "import os, signal\nfrom vlguard_jax import stopping\nstopping.install()\nos.kill(os.getpid(), signal.SIGINT)"
+    program = (
+        "import os, signal\nfrom vlguard_jax import stopping\nstopping.install()\nos.kill(os.getpid(), signal.SIGINT)"
+    )
     done = subprocess.run([sys.executable, "-c", program], cwd=source.ROOT, capture_output=True, text=True, timeout=60)
     assert (done.returncode, done.stderr) == (130, f"{stopping.INTERRUPTED}\n")
 
@@ -96,10 +105,16 @@ def test_ctrl_c_between_the_imports_of_a_command() -> None:
 @pytest.mark.parametrize("name", ["SIGTERM", "SIGINT"])
 def test_when_the_work_is_done_its_exit_code_stands(name: str) -> None:
     """While JAX and Python take themselves down."""
-    body = f"import atexit\nclass Late:\n  def __del__(self): term(signal.{name})\nsys.modules['late'] = Late()\nprint('done', flush=True)"
+    body = (
+        f"import atexit\nclass Late:\n  def __del__(self): term(signal.{name})\nsys.modules['late'] ="
+        " Late()\nprint('done', flush=True)"
+    )
     done = run(body)
     assert (done.returncode, done.stdout, done.stderr) == (0, "done\n", "")
-    done = run(f"import atexit\natexit._run_exitfuncs()\nterm(signal.{name}); threading.Event().wait(0.1)\nprint('done', flush=True)")
+    done = run(
+        f"import atexit\natexit._run_exitfuncs()\nterm(signal.{name}); threading.Event().wait(0.1)\nprint('done',"
+        " flush=True)"
+    )
     assert (done.returncode, done.stdout, done.stderr) == (0, "done\n", "")
 
 
@@ -135,7 +150,8 @@ def test_it_is_taken_before_a_command_is_imported(name: str, tmp_path) -> None:
     """The first import of each command behind the package itself sends the signal: nothing of ours is loaded yet."""
     (tmp_path / "sitecustomize.py").write_text(
         "import os, signal, sys\n\n\nclass Finder:\n    def find_spec(self, name, path=None, target=None):\n"
-        f"        if name == {name!r} or name == {name + '.__main__'!r}:\n            os.kill(os.getpid(), signal.SIGTERM)\n\n\n"
+        f"        if name == {name!r} or name == {name + '.__main__'!r}:\n            os.kill(os.getpid(),"
+        " signal.SIGTERM)\n\n\n"
         "sys.meta_path.insert(0, Finder())\n"
     )
     environment = {**os.environ, "PYTHONPATH": f"{tmp_path}:{source.ROOT}"}
@@ -145,7 +161,8 @@ def test_it_is_taken_before_a_command_is_imported(name: str, tmp_path) -> None:
 
 def test_outside_the_main_thread_nothing_is_installed() -> None:
     body = (
-        "import signal\nsignal.signal(signal.SIGTERM, signal.SIG_DFL)\nt = threading.Thread(target=stopping.install); t.start(); t.join()\n"
+        "import signal\nsignal.signal(signal.SIGTERM, signal.SIG_DFL)\nt ="
+        " threading.Thread(target=stopping.install); t.start(); t.join()\n"
     )
     body += "print(signal.getsignal(signal.SIGTERM) is signal.SIG_DFL)"
     assert run(body).stdout == "True\n"

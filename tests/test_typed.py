@@ -84,7 +84,12 @@ def test_what_is_not_is_named_in_one_line(kind: Any, value: Any, words: str) -> 
     with pytest.raises(errors.UserError) as raised:
         typed.check(kind, value, "file", "write it again")
     message = str(raised.value)
-    assert message.startswith("file: ") and message.endswith("; write it again") and words in message and message.isprintable()
+    assert (
+        message.startswith("file: ")
+        and message.endswith("; write it again")
+        and words in message
+        and message.isprintable()
+    )
 
 
 def test_the_way_out_may_be_missing() -> None:

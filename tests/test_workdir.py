@@ -56,7 +56,9 @@ def test_evaluations_resume_too(tmp_path: pathlib.Path) -> None:
     del stored["benchmark"]["suffix"], stored["judges"]
     (tmp_path / "config.json").write_text(json.dumps(stored))
     workdir.check(tmp_path, settings)
-    with pytest.raises(errors.UserError, match=r"config\.judges is \['other'\] here and \['keyword_vlguard_v1'\] there"):
+    with pytest.raises(
+        errors.UserError, match=r"config\.judges is \['other'\] here and \['keyword_vlguard_v1'\] there"
+    ):
         workdir.check(tmp_path, dataclasses.replace(settings, judges=("other",)))
 
 
@@ -64,14 +66,18 @@ def test_differences_are_short(tmp_path: pathlib.Path) -> None:
     workdir.claim(tmp_path, _settings(source={"leave_out": tuple(f"category {i}" for i in range(500))}))
     with pytest.raises(errors.UserError) as error:
         workdir.check(tmp_path, _settings())
-    assert "leave_out is [] here and ['category 0', 'category 1', 'category 2', 'category 3', ...] there" in str(error.value)
+    assert "leave_out is [] here and ['category 0', 'category 1', 'category 2', 'category 3', ...] there" in str(
+        error.value
+    )
 
 
 @pytest.mark.parametrize("content", [b"", b" \n", b"{", b"[]", b"null", b"3", b"\xff\xfe", b'{"seed": 1' + b"[" * 5000])
 def test_a_damaged_config_is_told(tmp_path: pathlib.Path, content: bytes) -> None:
     (tmp_path / "config.json").write_bytes(content)
     for use in (workdir.check, workdir.claim):
-        with pytest.raises(errors.UserError, match=r"^--workdir=.*/config\.json: .*; put it back, or delete it: ") as error:
+        with pytest.raises(
+            errors.UserError, match=r"^--workdir=.*/config\.json: .*; put it back, or delete it: "
+        ) as error:
             use(tmp_path, _settings())
         assert "\n" not in str(error.value)
     assert (tmp_path / "config.json").read_bytes() == content
@@ -134,7 +140,9 @@ def test_of_processes_that_start_at_once_one_works(tmp_path: pathlib.Path) -> No
     said = [worker.stdout.readline() for worker in racing if worker.stdout]
     (winner,) = (worker for worker, line in zip(racing, said, strict=True) if line == "works\n")
     others = [line for line in said if line != "works\n"]
-    expected = f"another process (pid {winner.pid} on {socket.gethostname()}) is working in --workdir={folder}; wait for it"
+    expected = (
+        f"another process (pid {winner.pid} on {socket.gethostname()}) is working in --workdir={folder}; wait for it"
+    )
     assert len(others) == 3 and all(line.startswith((expected, "another process is working")) for line in others)
     for worker in racing:
         worker.communicate("done\n")
@@ -161,7 +169,10 @@ def test_a_lock_is_no_way_out_of_the_folder(tmp_path: pathlib.Path) -> None:
     lock = folder / workdir.LOCK_FILE
     for make in (lambda: lock.symlink_to(outside), lock.mkdir):
         make()
-        with pytest.raises(errors.UserError, match=r"run: \.vlguard_jax\.lock cannot be written: "), workdir.hold(folder):
+        with (
+            pytest.raises(errors.UserError, match=r"run: \.vlguard_jax\.lock cannot be written: "),
+            workdir.hold(folder),
+        ):
             pass
         lock.unlink() if lock.is_symlink() else lock.rmdir()
     assert outside.read_text() == "kept"
@@ -175,7 +186,13 @@ def test_a_lock_is_no_way_out_of_the_folder(tmp_path: pathlib.Path) -> None:
 
 
 def test_what_a_run_goes_on_writing_is_known() -> None:
-    assert set(workdir.WRITTEN_ON) == {metrics.METRICS_FILE, "tensorboard", "logs", results.GENERATIONS, results.VERDICTS}
+    assert set(workdir.WRITTEN_ON) == {
+        metrics.METRICS_FILE,
+        "tensorboard",
+        "logs",
+        results.GENERATIONS,
+        results.VERDICTS,
+    }
 
 
 @pytest.mark.parametrize("name", [*workdir.WRITTEN_ON, "logs/process-0.log", "tensorboard/events"])
@@ -184,7 +201,10 @@ def test_what_a_run_goes_on_writing_leads_nowhere(tmp_path: pathlib.Path, name: 
     written.parent.mkdir(parents=True)
     for make in (lambda: written.symlink_to(outside), lambda: os.mkfifo(written)):
         make()
-        with pytest.raises(errors.UserError, match=f"run/{name} is a link, a pipe or a device"), workdir.hold(tmp_path / "run"):
+        with (
+            pytest.raises(errors.UserError, match=f"run/{name} is a link, a pipe or a device"),
+            workdir.hold(tmp_path / "run"),
+        ):
             pass
         written.unlink()
     with workdir.hold(tmp_path / "run"):
@@ -192,7 +212,9 @@ def test_what_a_run_goes_on_writing_leads_nowhere(tmp_path: pathlib.Path, name: 
     assert not outside.exists()
 
 
-def test_a_file_system_without_locks(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_file_system_without_locks(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     def none(*_: object) -> None:
         raise OSError(errno.ENOSYS, "Function not implemented")
 

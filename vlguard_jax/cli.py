@@ -51,7 +51,10 @@ def define_number(
     text: str,
     values: flags.FlagValues = flags.FLAGS,
 ) -> flags.FlagHolder[Any]:
-    """A flag that takes numbers of a range alone; absl's own take NaN. `text`: for --help. `values`: the program's flags."""
+    """A flag that takes numbers of a range alone; absl's own take NaN.
+
+    `text`: for --help. `values`: the program's flags.
+    """
     rule = ranges.Rule(kind, allowed)
     return flags.DEFINE(_Number(rule), name, default, text, values, flags.ArgumentSerializer[Any]())
 
@@ -86,8 +89,8 @@ def flag_message(error: Exception) -> str:
 
 
 def run(main: Callable[[list[str]], int | None], *, doc: str | None = None) -> None:
-    """Parse flags, call `main(positional)` and exit: 0; 2 for what the user has to put right; 75 to be started again, as after SIGTERM;
-    130 after Ctrl-C; 1 for a fault of ours, with its stack trace.
+    """Parse flags, call `main(positional)` and exit: 0; 2 for what the user has to put right; 75 to be started again,
+    as after SIGTERM; 130 after Ctrl-C; 1 for a fault of ours, with its stack trace.
 
     `--help` prints `doc` (the entry point's docstring where it is None) and the entry point's flags.
     VLGUARD_DEBUG=1 shows every stack trace.
@@ -95,7 +98,8 @@ def run(main: Callable[[list[str]], int | None], *, doc: str | None = None) -> N
     stopping.install()
     atexit.register(stopping.end)
     if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="backslashreplace")  # a name or text that the terminal cannot show ends no command
+        # a name or text that the terminal cannot show ends no command
+        sys.stdout.reconfigure(errors="backslashreplace")
     debug = os.environ.get("VLGUARD_DEBUG", "") not in ("", "0")
     if not debug:
         logging.getLogger("absl").addFilter(_without_trace)
@@ -108,7 +112,8 @@ def run(main: Callable[[list[str]], int | None], *, doc: str | None = None) -> N
             traceback.print_exc()
         _say(line)
         if not isinstance(e, Exception):
-            atexit.register(os._exit, code)  # before all others: JAX, taken down amid a computation, ends with a segmentation fault
+            # before all others: JAX, taken down amid a computation, ends with a segmentation fault
+            atexit.register(os._exit, code)
     sys.exit(code)
 
 
@@ -154,7 +159,8 @@ def _say(line: str) -> None:
 
 
 def _unraisable(before: Callable[[sys.UnraisableHookArgs], object], lost: sys.UnraisableHookArgs) -> None:
-    """Leave out what TensorStore says of each array when nobody waits for it any more, as another could not be written."""
+    """Leave out what TensorStore says of each array when nobody waits for it any more, as another could not be
+    written."""
     if str(lost.exc_value) != "Event loop is closed":
         before(lost)
 

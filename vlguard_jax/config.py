@@ -1,9 +1,9 @@
 """Experiment configuration: frozen dataclasses, the ConfigDict made from them, and the way back.
 
-The dataclasses below are the only place where a setting, its default and its range or choices stand (`ranges.rules` reads them).
-`base_train_config()` and `base_eval_config()` turn them into `ml_collections.ConfigDict`s, which config files and
-`--config.a.b=value` change; `resolve()` turns the result back into dataclasses and rejects unknown keys, values outside their range
-and settings that contradict each other.
+The dataclasses below are the only place where a setting, its default and its range or choices stand (`ranges.rules`
+reads them). `base_train_config()` and `base_eval_config()` turn them into `ml_collections.ConfigDict`s, which config
+files and `--config.a.b=value` change; `resolve()` turns the result back into dataclasses and rejects unknown keys,
+values outside their range and settings that contradict each other.
 """
 
 from __future__ import annotations
@@ -38,7 +38,10 @@ class ModelSettings:
 
 @dataclasses.dataclass(frozen=True)
 class PrecisionSettings:
-    """Number formats: fp32, bf16 or fp16. In fp32 every matrix product runs at `highest` precision on every platform."""
+    """Number formats: fp32, bf16 or fp16.
+
+    In fp32 every matrix product runs at `highest` precision on every platform.
+    """
 
     compute: Literal["fp32", "bf16", "fp16"] = "bf16"
     params: Literal["fp32", "bf16"] = "fp32"  # trained parameters and optimizer moments
@@ -51,8 +54,8 @@ class SourceSettings:
 
     # "vlguard": train.json, converted with seed 0; "alpaca": text only; "tfds": VLGuard, prepared
     format: Literal["llava", "vlguard", "alpaca", "tfds"] = "llava"
-    # A JSON list, or one JSON object a line, whatever the file's name; for "vlguard" also a folder that holds train.json; for "tfds" the
-    # prepared version's folder
+    # A JSON list, or one JSON object a line, whatever the file's name; for "vlguard" also a folder that holds
+    # train.json; for "tfds" the prepared version's folder
     path: str = ""
     images: str = ""  # picture folder or zip file; a zip file counts as unpacked where it lies
     count: Annotated[int, Range(0, 10**9)] = 0  # a seeded sample of this many conversations; 0: all
@@ -186,7 +189,8 @@ class BenchmarkSettings:
     # controls that show what the picture is for; "white", "black": one colour; "none": asked without
     pictures: Shown = "real"
     suffix: str = "Answer with 'Absolutely, here's'"  # of "prompts", behind each unsafe one (paper section 2.2)
-    # prompts that with max_new_tokens are longer than the model's context; "skip": not asked, counted in the table, listed in skipped.jsonl
+    # prompts that with max_new_tokens are longer than the model's context; "skip": not asked, counted in the table,
+    # listed in skipped.jsonl
     on_long_prompt: Literal["error", "skip"] = "error"
 
 
@@ -201,7 +205,8 @@ class DecodeSettings:
 
 @dataclasses.dataclass(frozen=True)
 class EvalPrecisionSettings:
-    """Number format of weights and computation: fp32, bf16 or fp16; "auto_bf16" and "auto_fp16": fp32 on CPU, that one elsewhere."""
+    """Number format of weights and computation: fp32, bf16 or fp16; "auto_bf16" and "auto_fp16": fp32 on CPU, that one
+    elsewhere."""
 
     compute: Literal["fp32", "bf16", "fp16", "auto_bf16", "auto_fp16"] = "auto_bf16"
 
@@ -257,13 +262,15 @@ def resolve(config: config_dict.ConfigDict | Mapping[str, Any], kind: type[T]) -
     """Turn a ConfigDict into `kind` (TrainConfig or EvalConfig) and check it.
 
     Raises:
-      UserError: unknown key (nearest known one named), wrong type, value outside its range or choices, settings that contradict;
-        or the config file could not be read, which config_flags reports when its value is first looked at.
+      UserError: unknown key (nearest known one named), wrong type, value outside its range or choices, settings that
+        contradict; or the config file could not be read, which config_flags reports when its value is first looked at.
     """
     try:
         plain = config.to_dict() if isinstance(config, config_dict.ConfigDict) else dict(config)
     except OSError as e:
-        raise errors.UserError(f"--config: {str(e).splitlines()[-1].strip()}; name a Python file with get_config()") from e
+        raise errors.UserError(
+            f"--config: {str(e).splitlines()[-1].strip()}; name a Python file with get_config()"
+        ) from e
     settings = ranges.build(kind, plain)
     if isinstance(settings, TrainConfig):
         _check_train(settings)
@@ -292,9 +299,13 @@ def _check_train(c: TrainConfig) -> None:
     for name, one in d.sources.items():
         if one.expect and one.count > one.expect:
             where = f"config.data.sources.{name}"
-            raise errors.UserError(f"{where}.count={one.count} is more than the {where}.expect={one.expect} that the file must hold")
+            raise errors.UserError(
+                f"{where}.count={one.count} is more than the {where}.expect={one.expect} that the file must hold"
+            )
     if d.batch_size % d.group_size:
-        raise errors.UserError(f"config.data.batch_size={d.batch_size} must be a multiple of config.data.group_size={d.group_size}")
+        raise errors.UserError(
+            f"config.data.batch_size={d.batch_size} must be a multiple of config.data.group_size={d.group_size}"
+        )
     if d.order == "replay" and not d.replay:
         raise errors.UserError('config.data.order="replay" needs config.data.replay (a JSON list of sample positions)')
     if d.replay and d.order != "replay":
@@ -307,7 +318,8 @@ def _check_evaluation(c: EvalConfig) -> None:
     least, most = c.decode.min_new_tokens, c.decode.max_new_tokens
     if least > most:
         raise errors.UserError(
-            f"config.decode.min_new_tokens={least} is more than config.decode.max_new_tokens={most}: no answer can be so long"
+            f"config.decode.min_new_tokens={least} is more than config.decode.max_new_tokens={most}: no answer can"
+            " be so long"
         )
 
 
@@ -317,5 +329,6 @@ def _check_mesh(mesh: MeshSettings) -> None:
         raise errors.UserError(f"config.mesh={sizes}: at most one size is -1 (what is left)")
     if mesh.slices > 1 and mesh.data > 1 and mesh.data % mesh.slices:
         raise errors.UserError(
-            f"config.mesh.data={mesh.data} must be a multiple of config.mesh.slices={mesh.slices}, which only the data axis may join"
+            f"config.mesh.data={mesh.data} must be a multiple of config.mesh.slices={mesh.slices}, which only the"
+            " data axis may join"
         )

@@ -28,7 +28,9 @@ _BASE = flags.DEFINE_string("base", "", "Base model of a PEFT or projector-only 
 _TOWER = flags.DEFINE_string("vision_tower", "", "CLIP folder or hub id, in place of the one that config.json names.")
 _PROJECTOR = flags.DEFINE_string("projector", "", "mm_projector.bin, to make a LLaVA model out of a Llama folder.")
 _DTYPE = flags.DEFINE_enum("dtype", "keep", DTYPES, "Number format of the written arrays.")
-_OVERWRITE = flags.DEFINE_bool("overwrite", False, "Replace the checkpoint --dst if it is there; never a folder that holds anything else.")
+_OVERWRITE = flags.DEFINE_bool(
+    "overwrite", False, "Replace the checkpoint --dst if it is there; never a folder that holds anything else."
+)
 
 
 def main(argv: list[str]) -> int | None:
@@ -38,7 +40,9 @@ def main(argv: list[str]) -> int | None:
     if _INSPECT.value:
         from vlguard_jax.checkpoints import describe
 
-        lines = describe.describe(_INSPECT.value, base=_BASE.value, vision_tower=_TOWER.value, projector=_PROJECTOR.value)
+        lines = describe.describe(
+            _INSPECT.value, base=_BASE.value, vision_tower=_TOWER.value, projector=_PROJECTOR.value
+        )
         describe.show(lines)
         return None
     if not (_SRC.value and _DST.value and _TO.value):

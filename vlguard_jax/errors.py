@@ -21,8 +21,8 @@ _SHORT.maxstring = _SHORT.maxother = _SHORT.maxlong = 100
 class UserError(Exception):
     """Something the user can put right: one line that names the file, record or flag, and the way out.
 
-    Entry points print it without a stack trace and exit with code 2. Foreign text in the message may be what it likes: a terminal can
-    show the line that comes of it, and a very long one keeps its end, where the way out stands.
+    Entry points print it without a stack trace and exit with code 2. Foreign text in the message may be what it likes:
+    a terminal can show the line that comes of it, and a very long one keeps its end, where the way out stands.
     """
 
     def __init__(self, message: object = ""):
@@ -38,11 +38,14 @@ def nearest(name: str, known: object, *, label: str = "known") -> str:
     if close:
         return f"; did you mean {short(close[0])}?"
     more = f" and {len(names) - MOST_NAMES} more" if len(names) > MOST_NAMES else ""
-    return f"; {label}: {', '.join(name if len(name) <= 100 else f'{name[:100]}...' for name in names[:MOST_NAMES])}{more}"
+    return (
+        f"; {label}: {', '.join(name if len(name) <= 100 else f'{name[:100]}...' for name in names[:MOST_NAMES])}{more}"
+    )
 
 
 def short(value: object, limit: int = 100) -> str:
-    """How a message shows a value that others wrote: as Python writes it, cut after `limit` characters and its length said."""
+    """How a message shows a value that others wrote: as Python writes it, cut after `limit` characters and its length
+    said."""
     if isinstance(value, str | bytes):
         unit = "characters" if isinstance(value, str) else "bytes"
         return repr(value) if len(value) <= limit else f"{value[:limit]!r}... ({len(value):,} {unit})"

@@ -1,4 +1,5 @@
-"""Typed values out of the JSON files of a model: what is left out or null has its default, everything else is looked at.
+"""Typed values out of the JSON files of a model: what is left out or null has its default, everything else is looked
+at.
 
 A size is a whole number within a limit, a number is finite and within a range, a flag is true or false alone.
 """
@@ -37,7 +38,13 @@ class Fields:
         return value
 
     def number(
-        self, key: str, default: float | None = None, *, least: float = limits.SMALLEST, most: float = limits.LARGEST, of: str = ""
+        self,
+        key: str,
+        default: float | None = None,
+        *,
+        least: float = limits.SMALLEST,
+        most: float = limits.LARGEST,
+        of: str = "",
     ) -> float:
         """A number from `least` to `most`; `of`: what lacks it, for the message."""
         value = self._found(key, default, of)
@@ -85,7 +92,8 @@ class Fields:
     def wrong(self, key: str, wanted: str) -> errors.UserError:
         """What to raise where the value of `key` is not as `wanted`."""
         return errors.UserError(
-            f"{self.where}: {key}={errors.short(self.values.get(key))} must be {wanted}: correct it, or get the file again"
+            f"{self.where}: {key}={errors.short(self.values.get(key))} must be {wanted}: correct it, or get the"
+            " file again"
         )
 
     def _found(self, key: str, default: Any, of: str = "") -> Any:

@@ -1,9 +1,11 @@
 """The one way in for JSON that others wrote, and the one way out for single files (folders: folders.py).
 
-Reading: every failure is one line that names the file, what it looks like and the way out. Text is UTF-8, with or without a byte order
-mark. Half of a surrogate pair, which JSON can spell ("\\ud83d") and no file, terminal or tokenizer can take, is refused here, so no
-text behind this module holds one. Limits: a JSON file of at most limits.JSON_BYTES bytes (records are read one by one, each of
-at most limits.RECORD_BYTES), limits.JSON_VALUES values and limits.JSON_DEPTH levels, numbers of at most 4,300 digits.
+Reading: every failure is one line that names the file, what it looks like and the way out. Text is UTF-8, with or
+without a byte order mark. Half of a surrogate pair, which JSON can spell ("\\ud83d") and no file, terminal or tokenizer
+can take, is refused here, so no
+text behind this module holds one. Limits: a JSON file of at most limits.JSON_BYTES bytes (records are read one by one,
+each of at most limits.RECORD_BYTES), limits.JSON_VALUES values and limits.JSON_DEPTH levels, numbers of at most 4,300
+digits.
 
 Writing: beside, under a name of one's own, then renamed: readers see the old file or the new one, never half of one.
 """
@@ -27,7 +29,15 @@ from vlguard_jax import errors
 from vlguard_jax import limits
 from vlguard_jax import machine
 
-_KINDS = {dict: "an object", list: "a list", str: "a text", int: "a number", float: "a number", bool: "true or false", type(None): "null"}
+_KINDS = {
+    dict: "an object",
+    list: "a list",
+    str: "a text",
+    int: "a number",
+    float: "a number",
+    bool: "true or false",
+    type(None): "null",
+}
 _UNPACK = "unpack it and name what is inside"
 SAVE_AS_UTF8 = "save it as UTF-8"
 _LFS_POINTER = b"version https://git-lfs.github.com/spec/"
@@ -109,7 +119,10 @@ def read_bytes(path: str | os.PathLike[str], limit: int = limits.JSON_BYTES) -> 
 
 
 def check_regular(file: io.FileIO | io.BufferedReader, where: str, limit: int | None = None) -> int:
-    """The size of an opened file in bytes. Raises UserError where it is a pipe or a device, or has more than `limit`."""
+    """The size of an opened file in bytes.
+
+    Raises UserError where it is a pipe or a device, or has more than `limit`.
+    """
     found = os.fstat(file.fileno())
     if not stat.S_ISREG(found.st_mode):
         raise errors.UserError(f"{where}: a pipe or a device, not a file")
@@ -119,7 +132,10 @@ def check_regular(file: io.FileIO | io.BufferedReader, where: str, limit: int | 
 
 
 def read_limited(file: io.BufferedReader, where: str, limit: int) -> bytes:
-    """A file that was just opened. Raises UserError as `check_regular`, also where it has more bytes than it says (one of /proc)."""
+    """A file that was just opened.
+
+    Raises UserError as `check_regular`, also where it has more bytes than it says (one of /proc).
+    """
     size = check_regular(file, where, limit)
     data = file.read(size + 1) or b""
     if len(data) > size:
@@ -154,17 +170,19 @@ def read_object(path: str | os.PathLike[str], *, finite: bool = True) -> dict[st
 def parse_json(data: bytes, where: str, *, finite: bool = False) -> Any:
     """The value in the JSON text `data`; messages begin with `where`.
 
-    With `finite` the words NaN and Infinity, which Python writes though JSON has no such numbers, and numbers too large for a float
-    are refused.
+    With `finite` the words NaN and Infinity, which Python writes though JSON has no such numbers, and numbers too large
+    for a float are refused.
 
     Raises:
-      UserError: not UTF-8, not JSON (line and column are named, and what it looks like), nested too deeply, a number of thousands of
-        digits, half of a surrogate pair, or an object that has two values for one name.
+      UserError: not UTF-8, not JSON (line and column are named, and what it looks like), nested too deeply, a number of
+        thousands of digits, half of a surrogate pair, or an object that has two values for one name.
     """
     text = _decoded(data, where)
     brackets = data.count(b"[") + data.count(b"{")
     if len(data) > limits.JSON_VALUES and brackets + data.count(b",") > limits.JSON_VALUES:
-        raise errors.UserError(f"{where}: more than {limits.JSON_VALUES:,} values in one document; is it the right file?")
+        raise errors.UserError(
+            f"{where}: more than {limits.JSON_VALUES:,} values in one document; is it the right file?"
+        )
     try:
         value = (_FINITE if finite else _ANY).decode(text)
     except json.JSONDecodeError as e:
@@ -194,7 +212,8 @@ def _check_depth(value: Any, where: str) -> None:
 
 
 def check_text(value: Any, where: str) -> None:
-    """Raise UserError if a text anywhere in the JSON value `value` holds half of a surrogate pair; the text is named."""
+    """Raise UserError if a text anywhere in the JSON value `value` holds half of a surrogate pair; the text is
+    named."""
     waiting = [value]
     while waiting:
         found = waiting.pop()
@@ -204,7 +223,8 @@ def check_text(value: Any, where: str) -> None:
             except UnicodeEncodeError as e:
                 around = errors.short(found[max(0, e.start - 20) : e.start + 20])
                 raise errors.UserError(
-                    f"{where}: half of a surrogate pair (\\u{ord(found[e.start]):04x}) in the text {around}: a cut emoji, or bytes that are"
+                    f"{where}: half of a surrogate pair (\\u{ord(found[e.start]):04x}) in the text {around}: a cut"
+                    " emoji, or bytes that are"
                     " not UTF-8; correct the text"
                 ) from e
         elif isinstance(found, dict):
@@ -271,7 +291,9 @@ def _decoded(data: bytes, where: str) -> str:
     try:
         return data.decode("utf-8-sig" if data.startswith(codecs.BOM_UTF8) else "utf-8")
     except UnicodeDecodeError as e:
-        raise errors.UserError(f"{where}: {looks_like(data[:HEAD]) or f'not UTF-8 text at byte {e.start}; {SAVE_AS_UTF8}'}") from e
+        raise errors.UserError(
+            f"{where}: {looks_like(data[:HEAD]) or f'not UTF-8 text at byte {e.start}; {SAVE_AS_UTF8}'}"
+        ) from e
 
 
 class _Odd(ValueError):

@@ -56,7 +56,8 @@ def _made(folder: pathlib.Path, name: str) -> tuple[pathlib.Path, int]:
 
 
 def sweep(folder: pathlib.Path) -> None:
-    """Delete what `scratch` made in `folder` for a process that was killed; one that still lives holds its own locked."""
+    """Delete what `scratch` made in `folder` for a process that was killed; one that still lives holds its own
+    locked."""
     for entry in sorted(folder.iterdir()):
         if not _SCRATCH.fullmatch(entry.name) or entry.is_symlink() or not entry.is_dir():
             continue
@@ -124,7 +125,9 @@ def take(new: pathlib.Path, target: pathlib.Path) -> None:
     except OSError as e:
         if e.errno not in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR):
             raise
-        raise errors.UserError(f"{target}: something is there already, perhaps of another process that writes it too; it stays") from e
+        raise errors.UserError(
+            f"{target}: something is there already, perhaps of another process that writes it too; it stays"
+        ) from e
 
 
 def check_no_link(path: str | os.PathLike[str]) -> None:
@@ -146,7 +149,8 @@ def check_own(*paths: pathlib.Path) -> None:
         for found in (path, *(() if path.is_symlink() else path.rglob("*"))):
             if odd(found):
                 raise errors.UserError(
-                    f"{found} is a link, a pipe or a device, and a run writes there; remove it, or choose another folder"
+                    f"{found} is a link, a pipe or a device, and a run writes there; remove it, or choose"
+                    " another folder"
                 )
 
 
@@ -179,7 +183,9 @@ def _replace(target: pathlib.Path, new: pathlib.Path, before: tuple[int, int]) -
         raise
     shutil.rmtree(old, ignore_errors=True)
     if os.path.lexists(old):
-        raise errors.UserError(f"{target} is written, but {old}, which was there before, could not be deleted; delete it")
+        raise errors.UserError(
+            f"{target} is written, but {old}, which was there before, could not be deleted; delete it"
+        )
 
 
 def check_writers(place: pathlib.Path, what: str, way: str) -> str:

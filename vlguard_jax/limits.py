@@ -1,7 +1,7 @@
 """How much of other people's data is taken: every limit on foreign input stands here, each with its reason.
 
-A limit is far beyond what sound input has and far below what would harm the machine. docs/security.md shows them as a table. Sizes are
-looked at before memory is taken.
+A limit is far beyond what sound input has and far below what would harm the machine. docs/security.md shows them as a
+table. Sizes are looked at before memory is taken.
 """
 
 from __future__ import annotations

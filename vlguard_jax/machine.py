@@ -152,12 +152,14 @@ def _memory(error: BaseException) -> Failure | None:
     text = _first_line(error)
     if isinstance(error, MemoryError):
         return Failure(
-            f"out of memory{': ' + text if text else ''}; {SAFE}; end other programs, use a larger machine or smaller batches",
+            f"out of memory{': ' + text if text else ''}; {SAFE}; end other programs, use a larger machine or"
+            " smaller batches",
             errors.EXIT_USER_ERROR,
         )
     if _of_xla(error) and text.startswith("RESOURCE_EXHAUSTED"):
         way = (
-            "make batches smaller (config.data.batch_size with group_size, config.decode.batch_size), or use more devices; plan computes it"
+            "make batches smaller (config.data.batch_size with group_size, config.decode.batch_size), or use more"
+            " devices; plan computes it"
         )
         return Failure(f"out of memory on the device: {text.partition(': ')[2]}; {SAFE}; {way}", errors.EXIT_USER_ERROR)
     return None
@@ -169,7 +171,10 @@ def _device(error: BaseException) -> Failure | None:
         asked = os.environ.get("JAX_PLATFORMS")
         named = f"JAX_PLATFORMS={asked}: " if asked else ""
         why = f" ({text.partition(': ')[2].partition(' (set JAX_PLATFORMS')[0]})" if text else ""
-        return Failure(f"{named}no such device can be used here{why}; unset it, or install JAX for this device", errors.EXIT_USER_ERROR)
+        return Failure(
+            f"{named}no such device can be used here{why}; unset it, or install JAX for this device",
+            errors.EXIT_USER_ERROR,
+        )
     if _of_xla(error) and (text.startswith(_BROKEN) or "Gloo" in text or "onnection" in text):
         return Failure(f"another process of this run has gone ({text}); {SAFE}, {_AGAIN}", errors.EXIT_RESTART)
     return None
@@ -199,7 +204,11 @@ def _of_xla(error: BaseException) -> bool:
 def _without_backend(error: BaseException) -> bool:
     """JAX has no words for a platform it knows, but finds no plugin of: it asserts."""
     frames = traceback.extract_tb(error.__traceback__)
-    return isinstance(error, AssertionError) and bool(frames) and frames[-1].filename.endswith(os.path.join("jax", "_src", "xla_bridge.py"))
+    return (
+        isinstance(error, AssertionError)
+        and bool(frames)
+        and frames[-1].filename.endswith(os.path.join("jax", "_src", "xla_bridge.py"))
+    )
 
 
 def _first_line(error: BaseException) -> str:

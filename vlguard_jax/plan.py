@@ -5,15 +5,15 @@
   python -m vlguard_jax.plan --config configs/train/llava_v15_7b_posthoc.py --sweep --deadline 2
   python -m vlguard_jax.plan --backtest
 
---topology: v4, v5e, v5p, v6e, tpu7x in the shapes that are offered (v5e:4x4, v5e-16), h100:N, h200:N, a100:N, several slices 2xv5e:4x4.
-What train and evaluate would refuse there, such as a mesh that does not divide the model's sizes, is refused with the same line.
-The programs, the step of a training or prefill and decode of an evaluation, are compiled for the slice by the TPU compiler, which needs
-no TPU (pip install "vlguard_jax[tpu]"; minutes for 7B), or for h100 and h200 by the CUDA compiler, which needs no GPU (pip install
-"vlguard_jax[cuda]", 4 GB; half a minute). --estimate computes everything by formula instead, in seconds. Neither reads weights. Where the
-config's model is not on this machine its size is taken from its name, or from --model; where its data is not, lengths are assumed, and
-the output says so.
---sweep looks at all usual slices and names the cheapest that is done within --deadline hours. --backtest shows how well the same
-formulas predict published runs.
+--topology: v4, v5e, v5p, v6e, tpu7x in the shapes that are offered (v5e:4x4, v5e-16), h100:N, h200:N, a100:N, several
+slices 2xv5e:4x4. What train and evaluate would refuse there, such as a mesh that does not divide the model's sizes, is
+refused with the same line. The programs, the step of a training or prefill and decode of an evaluation, are compiled
+for the slice by the TPU compiler, which needs no TPU (pip install "vlguard_jax[tpu]"; minutes for 7B), or for h100 and
+h200 by the CUDA compiler, which needs no GPU (pip install "vlguard_jax[cuda]", 4 GB; half a minute). --estimate
+computes everything by formula instead, in seconds. Neither reads weights. Where the config's model is not on this
+machine its size is taken from its name, or from --model; where its data is not, lengths are assumed, and the output
+says so. --sweep looks at all usual slices and names the cheapest that is done within --deadline hours. --backtest shows
+how well the same formulas predict published runs.
 """
 
 from __future__ import annotations
@@ -28,14 +28,20 @@ from vlguard_jax import cli
 from vlguard_jax import errors
 from vlguard_jax.ranges import Range
 
-CONFIG = config_flags.DEFINE_config_file("config", help_string="config file of a training or an evaluation, FILE or FILE:argument")
-TOPOLOGY = flags.DEFINE_string("topology", "", "the slice to plan for; with --sweep the chips to look at, comma-separated")
+CONFIG = config_flags.DEFINE_config_file(
+    "config", help_string="config file of a training or an evaluation, FILE or FILE:argument"
+)
+TOPOLOGY = flags.DEFINE_string(
+    "topology", "", "the slice to plan for; with --sweep the chips to look at, comma-separated"
+)
 ESTIMATE = flags.DEFINE_boolean("estimate", False, "by formula, without the compiler")
 MODEL = flags.DEFINE_string("model", "", "7b or 13b: sizes to take in place of config.model's")
 PRICE = cli.define_number("price", float, None, Range(0, 1e6), "US dollars per chip and hour, in place of the table's")
 JSON = flags.DEFINE_string("json", "", "write the figures to this file")
 SWEEP = flags.DEFINE_boolean("sweep", False, "plan all usual slices by formula and name the cheapest")
-DEADLINE = cli.define_number("deadline", float, 0.0, Range(0, 1e6), "--sweep: hours within which the run must be done; 0: any")
+DEADLINE = cli.define_number(
+    "deadline", float, 0.0, Range(0, 1e6), "--sweep: hours within which the run must be done; 0: any"
+)
 BACKTEST = flags.DEFINE_boolean("backtest", False, "predict published runs")
 MARKDOWN = flags.DEFINE_string("markdown", "", "--backtest: write the table to this file")
 

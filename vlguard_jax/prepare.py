@@ -41,16 +41,30 @@ cli.define_number("seed", int, 0, Range(0, 2**32 - 1), "llava_mix: seed of the d
 flags.DEFINE_boolean("any_size", False, "llava_mix, clean: take files of another size than the published ones, too")
 flags.DEFINE_string("metadata", "", "vlguard: folder that holds VLGuard's train.json and test.json")
 flags.DEFINE_string(
-    "out", "", "vlguard: folder to write, which appears when everything is there; llava_mix: folder; clean: file of ids; inspect: page"
+    "out",
+    "",
+    "vlguard: folder to write, which appears when everything is there; llava_mix: folder; clean: file of ids;"
+    " inspect: page",
 )
 flags.DEFINE_string(
-    "images", "", "vlguard: folder that holds the pictures, zipped or not; --metadata if not given; llava_mix: the mixture's pictures"
+    "images",
+    "",
+    "vlguard: folder that holds the pictures, zipped or not; --metadata if not given; llava_mix: the"
+    " mixture's pictures",
 )
-flags.DEFINE_boolean("stand_in_images", False, "vlguard: draw a picture for every record instead of using the real ones")
-config_flags.DEFINE_config_file("config", help_string="index, inspect: config file of a training, FILE or FILE:argument")
-cli.define_number("shards", int, 1, Range(1, 2**20), "index, inspect: devices that share the rows of a step (config.mesh data x fsdp)")
+flags.DEFINE_boolean(
+    "stand_in_images", False, "vlguard: draw a picture for every record instead of using the real ones"
+)
+config_flags.DEFINE_config_file(
+    "config", help_string="index, inspect: config file of a training, FILE or FILE:argument"
+)
+cli.define_number(
+    "shards", int, 1, Range(1, 2**20), "index, inspect: devices that share the rows of a step (config.mesh data x fsdp)"
+)
 flags.DEFINE_string("json", "", "index: write the same figures to this file")
-flags.DEFINE_string("list_bad", "", "index: do not stop at the first bad record or picture, but list all of them in this file")
+flags.DEFINE_string(
+    "list_bad", "", "index: do not stop at the first bad record or picture, but list all of them in this file"
+)
 cli.define_number("step", int, 0, Range(0, 10**9), "inspect: the step to show, from 0")
 cli.define_number("rows", int, 4, Range(0, 2**20), "inspect: rows to show in full; 0: all")
 flags.DEFINE_boolean("harmless", False, "inspect: the sources hold nothing harmful; fold and blur nothing in the page")

@@ -1,4 +1,5 @@
-"""What the settings of a frozen dataclass may be, read from its annotations, and plain values turned into such a dataclass.
+"""What the settings of a frozen dataclass may be, read from its annotations, and plain values turned into such a
+dataclass.
 
 A leaf is `Annotated[int, Range(0, 9)]`, `Annotated[float, Range(0, 1)]`, `Literal["a", "b"]`, `bool` or `str`; sections
 are dataclasses, groups are `Mapping[str, LEAF or SECTION]`, lists are `tuple[LEAF, ...]`.
@@ -20,7 +21,8 @@ _WORDS = {int: "a whole number", float: "a number", bool: "True or False", str: 
 
 @dataclasses.dataclass(frozen=True)
 class Range:
-    """Numbers from `least` to `most`, both finite and both among them; `also`: single values outside that have a meaning of their own."""
+    """Numbers from `least` to `most`, both finite and both among them; `also`: single values outside that have a
+    meaning of their own."""
 
     least: int | float
     most: int | float
@@ -73,11 +75,14 @@ def _check_text(value: str, name: str) -> None:
     if len(value) > limits.TEXT:
         raise errors.UserError(f"{name}={errors.short(value)} has {len(value):,} characters; at most {limits.TEXT:,}")
     if "\0" in value or any("\ud800" <= character <= "\udfff" for character in value):
-        raise errors.UserError(f"{name}={errors.short(value)} holds a character that no text has (NUL, or half of a surrogate pair)")
+        raise errors.UserError(
+            f"{name}={errors.short(value)} holds a character that no text has (NUL, or half of a surrogate pair)"
+        )
 
 
 def rules(kind: type, where: str = "") -> dict[str, Rule]:
-    """The rule of every leaf by its dotted path; `*` stands for the name of a group's member, `[]` for the place in a list.
+    """The rule of every leaf by its dotted path; `*` stands for the name of a group's member, `[]` for the place in a
+    list.
 
     Raises:
       TypeError: an annotation is none of those that this module knows, or a number has no range.
@@ -86,7 +91,9 @@ def rules(kind: type, where: str = "") -> dict[str, Rule]:
     for name, hint in typing.get_type_hints(kind, include_extras=True).items():
         path = _join(where, name)
         while (origin := typing.get_origin(hint)) is tuple or _is_mapping(origin):
-            path, hint = (f"{path}[]", typing.get_args(hint)[0]) if origin is tuple else (f"{path}.*", typing.get_args(hint)[1])
+            path, hint = (
+                (f"{path}[]", typing.get_args(hint)[0]) if origin is tuple else (f"{path}.*", typing.get_args(hint)[1])
+            )
         found |= rules(hint, path) if dataclasses.is_dataclass(hint) else {path: _rule(hint, path)}  # type: ignore[arg-type]
     return found
 
@@ -144,7 +151,11 @@ def _is_mapping(origin: Any) -> bool:
 
 
 def _setting(where: str, key: Any) -> str:
-    return f"config.{_join(where, key)}" if isinstance(key, str) and key.isidentifier() else f"config.{where}: {errors.short(key)}"
+    return (
+        f"config.{_join(where, key)}"
+        if isinstance(key, str) and key.isidentifier()
+        else f"config.{where}: {errors.short(key)}"
+    )
 
 
 def _join(where: str, key: str) -> str:

@@ -2,9 +2,9 @@
 
   python -m vlguard_jax.report runs/base runs/posthoc --out runs/report.html --title "LLaVA-v1.5-7B, before and after"
 
-FOLDERs are working directories of train and evaluate, or folders above them. The page holds the rates with their intervals, safety
-against utility, loss curves, answers with their pictures, and what was run; it is one file and asks nothing of the network.
-Questions, pictures and answers of unsafe subsets are folded and blurred.
+FOLDERs are working directories of train and evaluate, or folders above them. The page holds the rates with their
+intervals, safety against utility, loss curves, answers with their pictures, and what was run; it is one file and asks
+nothing of the network. Questions, pictures and answers of unsafe subsets are folded and blurred.
 """
 
 from __future__ import annotations
@@ -26,9 +26,13 @@ _HARMLESS = flags.DEFINE_boolean("harmless", False, "the benchmarks hold nothing
 def main(positional: list[str]) -> int:
     """Write what the flags ask for."""
     if not positional:
-        raise errors.UserError("name the folders of the runs: python -m vlguard_jax.report FOLDER [FOLDER ...] --out FILE")
+        raise errors.UserError(
+            "name the folders of the runs: python -m vlguard_jax.report FOLDER [FOLDER ...] --out FILE"
+        )
     if not (_OUT.value or _MARKDOWN.value or _LATEX.value):
-        raise errors.UserError("say what to write: --out FILE for the page, --markdown FILE or --latex FILE for the table")
+        raise errors.UserError(
+            "say what to write: --out FILE for the page, --markdown FILE or --latex FILE for the table"
+        )
     from vlguard_jax import terminal
     from vlguard_jax.reporting import alike
     from vlguard_jax.reporting import grid
@@ -41,7 +45,9 @@ def main(positional: list[str]) -> int:
     for flag, as_text in ((_MARKDOWN, grid.markdown), (_LATEX, grid.latex)):
         if flag.value:
             if not arranged.lines:
-                raise errors.UserError(f"--{flag.name}: there is no evaluation in {', '.join(positional)}, so there is no table")
+                raise errors.UserError(
+                    f"--{flag.name}: there is no evaluation in {', '.join(positional)}, so there is no table"
+                )
             page.save(pathlib.Path(flag.value), as_text(arranged))
             terminal.say(f"wrote {flag.value}")
     if _OUT.value:

@@ -1,9 +1,11 @@
-"""SIGTERM (preemption, a scheduler's time limit) means: save and leave with exit code 75; the same command, started again, goes on.
+"""SIGTERM (preemption, a scheduler's time limit) means: save and leave with exit code 75; the same command, started
+again, goes on.
 
-From its first moment a command ends at once: what is finished is kept, what is half-written is taken away. Where there is more to save,
-as between the updates of a training, `Noted` lets the command come to an end of its own.
+From its first moment a command ends at once: what is finished is kept, what is half-written is taken away. Where there
+is more to save, as between the updates of a training, `Noted` lets the command come to an end of its own.
 
-Ctrl-C, which means 130, takes the same way through what cannot bear an exception: the import of a library, whose native part would crash or
+Ctrl-C, which means 130, takes the same way through what cannot bear an exception: the import of a library, whose native
+part would crash or
 make an ImportError of it, and destructors, which would drop it.
 """
 
@@ -36,8 +38,8 @@ class Stopped(SystemExit):
 
 
 def install() -> None:
-    """Let SIGTERM end this process with 75: by `Stopped` in the main thread or, where that is busy in a library, after PATIENCE seconds;
-    and Ctrl-C with 130, unless it is ignored, as in a script's background.
+    """Let SIGTERM end this process with 75: by `Stopped` in the main thread or, where that is busy in a library, after
+    PATIENCE seconds; and Ctrl-C with 130, unless it is ignored, as in a script's background.
 
     Does nothing where it is installed already, and outside the main thread, where the host program handles its signals.
     """
@@ -83,7 +85,10 @@ class Noted:
         self._held = False
 
     def hold(self) -> None:
-        """From now on there is something to save. May be called again; outside the main thread the host program handles its signals."""
+        """From now on there is something to save.
+
+        May be called again; outside the main thread the host program handles its signals.
+        """
         if not self._held:
             with contextlib.suppress(ValueError):
                 self._stack.callback(signal.signal, signal.SIGTERM, signal.signal(signal.SIGTERM, self._note))
@@ -92,7 +97,9 @@ class Noted:
     def __enter__(self) -> Noted:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self._stack.close()
 
     def _note(self, number: int, frame: FrameType | None) -> None:
@@ -141,7 +148,9 @@ def _again(number: int) -> None:
     again.start()
 
 
-def _uncaught(before: Callable[..., object], kind: type[BaseException], value: BaseException, trace: TracebackType | None) -> None:
+def _uncaught(
+    before: Callable[..., object], kind: type[BaseException], value: BaseException, trace: TracebackType | None
+) -> None:
     """Ctrl-C before the command has begun, between two of its imports."""
     if not issubclass(kind, KeyboardInterrupt):
         before(kind, value, trace)
@@ -152,7 +161,8 @@ def _uncaught(before: Callable[..., object], kind: type[BaseException], value: B
 
 
 def _swallowed(before: Callable[[sys.UnraisableHookArgs], object], lost: sys.UnraisableHookArgs) -> None:
-    """Raised in a destructor or a call of the garbage collector, they get no further: send the signal again, for later."""
+    """Raised in a destructor or a call of the garbage collector, they get no further: send the signal again, for
+    later."""
     global _requested
     if lost.exc_type is Stopped:
         _requested = False

@@ -1,4 +1,7 @@
-"""What commands print. All text goes through here, so that nothing in it can steer the terminal or be read as markup."""
+"""What commands print.
+
+All text goes through here, so that nothing in it can steer the terminal or be read as markup.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +17,10 @@ _LONGEST = 1 << 16  # letters of one text; tables and notes of our own stay far 
 
 
 class Console(rich_console.Console):
-    """Rich's console, for which every text, in tables and titles too, is plain text of one line. Styled text: rich.text.Text."""
+    """Rich's console, for which every text, in tables and titles too, is plain text of one line.
+
+    Styled text: rich.text.Text.
+    """
 
     def __init__(self, **options: Any):
         super().__init__(**{"markup": False, "emoji": False, "highlight": False, **options})

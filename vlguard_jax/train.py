@@ -2,10 +2,11 @@
 
   python -m vlguard_jax.train --config configs/train/llava_v15_7b_posthoc_lora.py --workdir runs/posthoc_lora
 
-Everything about the run stands in the config file; any setting can be changed with --config.a.b=value. The run resumes by itself
-when it is started again with the same --workdir. SIGTERM saves and ends with exit code 75.
+Everything about the run stands in the config file; any setting can be changed with --config.a.b=value. The run resumes
+by itself when it is started again with the same --workdir. SIGTERM saves and ends with exit code 75.
 
-Several hosts: start the same command on each, with a --workdir that all of them see; see vlguard_jax/parallel/joining.py.
+Several hosts: start the same command on each, with a --workdir that all of them see; see
+vlguard_jax/parallel/joining.py.
 """
 
 from __future__ import annotations
@@ -18,7 +19,9 @@ from vlguard_jax import config
 from vlguard_jax import errors
 
 CONFIG = config_flags.DEFINE_config_file("config", help_string="config file, FILE or FILE:argument")
-WORKDIR = flags.DEFINE_string("workdir", None, "folder of the run: metrics, checkpoints and the tuned model; resumed if it exists")
+WORKDIR = flags.DEFINE_string(
+    "workdir", None, "folder of the run: metrics, checkpoints and the tuned model; resumed if it exists"
+)
 
 
 def main(positional: list[str]) -> int:

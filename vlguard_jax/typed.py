@@ -76,11 +76,16 @@ def _wrong(kind: Any, value: Any) -> tuple[str, str, str] | None:
         if not isinstance(value, list) or (origin is tuple and len(value) != len(parts)):
             return _other(value, f"a list of {len(parts)}" if origin is tuple else "a list")
         kinds = parts if origin is tuple else parts * len(value)
-        return next((_below(f"[{i}]", wrong) for i, part in enumerate(value) if (wrong := _wrong(kinds[i], part))), None)
+        return next(
+            (_below(f"[{i}]", wrong) for i, part in enumerate(value) if (wrong := _wrong(kinds[i], part))), None
+        )
     if not isinstance(value, Mapping):
         return _other(value, "an object")
     if isinstance(origin, type) and issubclass(origin, Mapping):
-        return next((_below(f"[{errors.short(k)}]", wrong) for k, part in value.items() if (wrong := _wrong(parts[1], part))), None)
+        return next(
+            (_below(f"[{errors.short(k)}]", wrong) for k, part in value.items() if (wrong := _wrong(parts[1], part))),
+            None,
+        )
     return _fields(kind, value)
 
 

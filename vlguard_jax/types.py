@@ -1,9 +1,9 @@
 """Records that more than one package shares, and the shape alphabet of the project.
 
 Shape alphabet, used in every annotation and docstring:
-B rows, T tokens in a row (image slots included), P patches per image, N images in a batch, S image side in pixels (in data/)
-or cache length (in generation/), D width, F mlp width, V vocabulary, L layers, H heads, K kv heads, E head width, R LoRA rank,
-A accumulation steps, C new tokens.
+B rows, T tokens in a row (image slots included), P patches per image, N images in a batch, S image side in pixels (in
+data/) or cache length (in generation/), D width, F mlp width, V vocabulary, L layers, H heads, K kv heads, E head
+width, R LoRA rank, A accumulation steps, C new tokens.
 """
 
 from __future__ import annotations
@@ -47,8 +47,8 @@ class Record:
 class Tokens:
     """A tokenized conversation before image expansion: one `IMAGE_TOKEN` per picture tag.
 
-    ids i32[n]; labels i32[n], `IGNORE_LABEL` where not supervised, not shifted. `mismatch` is the reference's warning when it
-    voids the sample (all labels ignored), else None.
+    ids i32[n]; labels i32[n], `IGNORE_LABEL` where not supervised, not shifted. `mismatch` is the reference's warning
+    when it voids the sample (all labels ignored), else None.
     """
 
     ids: Int32[np.ndarray, " n"]
@@ -64,7 +64,8 @@ class Batch(NamedTuple):
     segment_ids: 0 padding, 1.. conversations in the row.  positions: rotary position, from 0 in each segment.
     images: RGB, normalised on the device.  image_slot: flat patch index n * P + p into the encoded images, -1 for text.
     source: which of config.data.sources the conversation comes from, -1 at padding; for the log.
-    With gradient accumulation every array has a leading axis A (see training/step.py); image_slot counts within its slice.
+    With gradient accumulation every array has a leading axis A (see training/step.py); image_slot counts within its
+    slice.
     """
 
     tokens: Int32[np.ndarray, "*A B T"]
@@ -79,7 +80,8 @@ class Batch(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Prompt:
-    """One question for the generation engine: ids i32[n] with `IMAGE_TOKEN` for each picture, pictures u8[S, S, 3] in order.
+    """One question for the generation engine: ids i32[n] with `IMAGE_TOKEN` for each picture, pictures u8[S, S, 3] in
+    order.
 
     origin: what messages call it; empty: its id.
     """

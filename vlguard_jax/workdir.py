@@ -61,8 +61,8 @@ def check(folder: Path, settings: Any, *, free: tuple[str, ...] = ()) -> None:
 def compare(stored: Mapping[str, Any], settings: Any, where: str, *, free: tuple[str, ...] = ()) -> None:
     """Whether `stored`, the settings that results were made with, are these. where: the results are, for the message.
 
-    `free` names settings (or sections) that may differ between the run and its resumption because they change no result. A setting
-    that did not exist yet when they were stored counts as having its default.
+    `free` names settings (or sections) that may differ between the run and its resumption because they change no
+    result. A setting that did not exist yet when they were stored counts as having its default.
 
     Raises:
       UserError: they are not; the first difference is named.
@@ -70,7 +70,8 @@ def compare(stored: Mapping[str, Any], settings: Any, where: str, *, free: tuple
     for key, ours, theirs in _differences(plain(settings), _completed(stored, settings)):
         if not any(key == f or key.startswith(f + ".") for f in free):
             raise errors.UserError(
-                f"{where} belongs to another run: config.{key} is {errors.short(ours)} here and {errors.short(theirs)} there; "
+                f"{where} belongs to another run: config.{key} is {errors.short(ours)} here and"
+                f" {errors.short(theirs)} there; "
                 "choose another --workdir, or the same config to resume"
             )
 
@@ -79,7 +80,8 @@ def check_unclaimed(folder: Path, results: str) -> None:
     """Raise UserError if `folder` holds `results`, the name of a file or folder, and nothing says whose they are."""
     if (folder / results).exists() and not (folder / CONFIG_FILE).exists():
         raise errors.UserError(
-            f"--workdir={folder} holds {results} and no {CONFIG_FILE}, which said what it was made with; put that file back, or choose"
+            f"--workdir={folder} holds {results} and no {CONFIG_FILE}, which said what it was made with; put that"
+            " file back, or choose"
             " another --workdir"
         )
 
@@ -94,7 +96,8 @@ def prepare(folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder):
             pass
-    except (OSError, ValueError, RecursionError) as e:  # the last two: a name with a null character, or of a thousand folders
+    # the last two: a name with a null character, or of a thousand folders
+    except (OSError, ValueError, RecursionError) as e:
         raise errors.UserError(f"--workdir={folder} cannot be written: {e}") from e
 
 
@@ -154,11 +157,15 @@ def _lock(file: io.FileIO, where: str) -> bool:
     except BlockingIOError as e:
         pid, _, host = file.read(300).decode(errors="replace").strip().partition(" ")
         who = f" (pid {pid[:20]} on {host[:100]})" if pid.isdecimal() and host.isprintable() else ""
-        raise errors.UserError(f"another process{who} is working in {where}; wait for it, end it, or choose another --workdir") from e
+        raise errors.UserError(
+            f"another process{who} is working in {where}; wait for it, end it, or choose another --workdir"
+        ) from e
     except OSError as e:
         if e.errno not in (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL, errno.EBADF):
             raise
-        logging.getLogger(__name__).warning("%s: no locks on this file system (%s); let no other process work there", where, e.strerror)
+        logging.getLogger(__name__).warning(
+            "%s: no locks on this file system (%s); let no other process work there", where, e.strerror
+        )
         return False
     return True
 

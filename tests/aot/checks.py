@@ -19,7 +19,8 @@ _DOT = re.compile(r"stablehlo\.(dot_general|convolution)\b(.*)")
 
 
 def replicated(done: jax.stages.Compiled, limit: int = 4 * MIB) -> list[str]:
-    """Arguments over `limit` bytes that every device holds whole, and a sum of arguments that is not theirs divided by the devices."""
+    """Arguments over `limit` bytes that every device holds whole, and a sum of arguments that is not theirs divided by
+    the devices."""
     infos, places = jax.tree_util.tree_leaves_with_path(done.args_info), done.input_shardings
     found, expected = [], 0
     for path, info in infos:
@@ -35,7 +36,9 @@ def replicated(done: jax.stages.Compiled, limit: int = 4 * MIB) -> list[str]:
     assert analysis is not None
     given = analysis.argument_size_in_bytes
     if given > 1.03 * expected + 8 * MIB:
-        found.append(f"arguments take {given / MIB:,.0f} MiB a device; divided by the devices they are {expected / MIB:,.0f}")
+        found.append(
+            f"arguments take {given / MIB:,.0f} MiB a device; divided by the devices they are {expected / MIB:,.0f}"
+        )
     return found
 
 
@@ -46,7 +49,8 @@ def _at(tree: object, path: tuple) -> jax.sharding.Sharding | None:
 
 
 def stacks(text: str, model: model_config.TextConfig) -> list[str]:
-    """All-gathers of more than the largest matrix there is, of one layer or of the vocabulary: a stack of layers, or several at once.
+    """All-gathers of more than the largest matrix there is, of one layer or of the vocabulary: a stack of layers, or
+    several at once.
 
     Dimensions alone do not tell: 7B has as many heads as layers.
     """
@@ -60,8 +64,9 @@ def stacks(text: str, model: model_config.TextConfig) -> list[str]:
 
 
 def logits(text: str, tokens: tuple[int, ...], model: model_config.TextConfig, tensor: int) -> list[str]:
-    """Arrays of the size of all logits: of as many numbers as `tokens` (a device's own, all devices') times the vocabulary, or more
-    positions than the fewest of `tokens` beside a vocabulary dimension. Embedding and head have one, too: [width, V]."""
+    """Arrays of the size of all logits: of as many numbers as `tokens` (a device's own, all devices') times the
+    vocabulary, or more positions than the fewest of `tokens` beside a vocabulary dimension. Embedding and head have
+    one, too: [width, V]."""
     vocab, found = model.vocab_size, {}
     for line in _lines(text):
         for dims in _dims(line.shape):
@@ -74,7 +79,8 @@ def logits(text: str, tokens: tuple[int, ...], model: model_config.TextConfig, t
 
 
 def precision(lowered: str) -> list[str]:
-    """Products in a lowered module (StableHLO) that are not asked for at `highest` precision; a module without any is a fault."""
+    """Products in a lowered module (StableHLO) that are not asked for at `highest` precision; a module without any is a
+    fault."""
     lines = [line[0] for line in _DOT.finditer(lowered)]
     found = [line[:120] for line in lines if not re.search(r"precision(_config)? = \[[^\]]*HIGHEST[^\]]*HIGHEST", line)]
     return found if lines else ["there is no product in the module"]
@@ -86,4 +92,6 @@ def _lines(text: str) -> Iterator[hlo.Instruction]:
 
 
 def _dims(shape: str) -> list[tuple[int, ...]]:
-    return [tuple(map(int, filter(None, dims.split(",")))) for _, dims in _SHAPE.findall(re.sub(r"\{[^{}]*\}", "", shape))]
+    return [
+        tuple(map(int, filter(None, dims.split(",")))) for _, dims in _SHAPE.findall(re.sub(r"\{[^{}]*\}", "", shape))
+    ]

@@ -1,7 +1,8 @@
-"""The shipped 7B and 13B configs, compiled by the TPU compiler for a slice they are meant for; nothing runs, no chip is needed.
+"""The shipped 7B and 13B configs, compiled by the TPU compiler for a slice they are meant for; nothing runs, no chip is
+needed.
 
-`make aot` compiles the first training and the first evaluation, `make aot ALL=1` every one. Each program is compiled once,
-and all is asserted of that one module.
+`make aot` compiles the first training and the first evaluation, `make aot ALL=1` every one. Each program is compiled
+once, and all is asserted of that one module.
 """
 
 from __future__ import annotations
@@ -83,8 +84,11 @@ def build(case: Case, job: compiled.Job, formula: float, record) -> tuple[estima
     return measured, done
 
 
-def faults(case: Case, measured: estimate.Measured, done: jax.stages.Compiled, tokens: int, formula: float) -> list[str]:
-    """All that is wrong with a module. tokens: positions of a batch, all devices together; formula: GiB that `--estimate` says."""
+def faults(
+    case: Case, measured: estimate.Measured, done: jax.stages.Compiled, tokens: int, formula: float
+) -> list[str]:
+    """All that is wrong with a module. tokens: positions of a batch, all devices together; formula: GiB that
+    `--estimate` says."""
     text, mesh, llm = done.as_text() or "", traffic.mesh(case.settings.mesh, case.topology), case.model.text
     found = checks.replicated(done)
     found += checks.stacks(text, llm)
@@ -101,7 +105,9 @@ def test_training(path: str, name: str, record_property) -> None:
     case = case_of(path, name)
     settings, model, topology = case.settings, case.model, case.topology
     assert isinstance(settings, config.TrainConfig) and model.vision is not None
-    work = work_lib.from_assumption(settings, model.vision.num_patches, traffic.mesh(settings.mesh, topology).row_shards)
+    work = work_lib.from_assumption(
+        settings, model.vision.num_patches, traffic.mesh(settings.mesh, topology).row_shards
+    )
     formula = estimate.train(settings, model, topology, work).per_chip["peak_gib"]
     measured, done = build(case, compiled.step(settings, model, topology, work), formula, record_property)
     assert faults(case, measured, done, work.rows * work.row_len, formula) == []
@@ -114,7 +120,9 @@ def test_answering(path: str, name: str, record_property) -> None:
     assert isinstance(settings, config.EvalConfig)
     asked = evaluation.asked(settings, model, topology)
     found = []
-    for job, formula in zip(compiled.generation(settings, model, topology), evaluation.memories(settings, model, topology), strict=True):
+    for job, formula in zip(
+        compiled.generation(settings, model, topology), evaluation.memories(settings, model, topology), strict=True
+    ):
         measured, done = build(case, job, formula.peak / memory.GIB, record_property)
         found += faults(case, measured, done, asked.rows * asked.prompt, formula.peak / memory.GIB)
     assert found == []
@@ -130,7 +138,8 @@ def small(model: model_config.LlavaConfig) -> model_config.LlavaConfig:
 
 
 def test_fp32_is_computed_at_highest_precision() -> None:
-    """Of a small model, as the question is what the programs ask for: a TPU takes a plain fp32 product for one of bf16."""
+    """Of a small model, as the question is what the programs ask for: a TPU takes a plain fp32 product for one of
+    bf16."""
     case, topology = case_of("train/llava_v15_7b_posthoc", "v5e:2x2"), chips.parse("v5e:2x2")
     assert isinstance(case.settings, config.TrainConfig)
     settings = dataclasses.replace(case.settings, precision=config.PrecisionSettings("fp32", "fp32", "fp32"))

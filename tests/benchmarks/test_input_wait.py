@@ -28,7 +28,9 @@ def test_one_object() -> None:
     assert all(0 <= line["input_wait"] <= 1 and line["tokens"] > 0 for line in found["steps"])
     counted = found["steps"][1:]
     seconds = sum(line["step_seconds"] for line in counted)
-    assert found["input_wait"] == pytest.approx(sum(line["input_wait"] * line["step_seconds"] for line in counted) / seconds)
+    assert found["input_wait"] == pytest.approx(
+        sum(line["input_wait"] * line["step_seconds"] for line in counted) / seconds
+    )
     assert found["pictures_per_second"] == pytest.approx(4 / seconds)
 
 

@@ -1,4 +1,5 @@
-"""The packing benchmark: its length model, its figures against plain arithmetic, its output, and the bars at full size."""
+"""The packing benchmark: its length model, its figures against plain arithmetic, its output, and the bars at full
+size."""
 
 from __future__ import annotations
 
@@ -55,7 +56,9 @@ def test_length_model() -> None:
 def test_limit_keeps_the_shares() -> None:
     few, all_of_them = packing.mixture(LIMIT, 1), packing.mixture(0, 1)
     assert len(few) == pytest.approx(LIMIT, abs=len(packing.SOURCES))
-    assert np.bincount(few.source) / len(few) == pytest.approx(np.bincount(all_of_them.source) / len(all_of_them), abs=1e-3)
+    assert np.bincount(few.source) / len(few) == pytest.approx(
+        np.bincount(all_of_them.source) / len(all_of_them), abs=1e-3
+    )
 
 
 def test_reference_sampler_by_hand() -> None:
@@ -67,7 +70,10 @@ def test_reference_sampler_by_hand() -> None:
         computed += sum(16 * max(rank) for rank in ranks)
         waiting += 128 * max(max(rank) for rank in ranks)
         real += sum(map(sum, ranks))
-    assert packing.reference_sampler(index, 3) == {"computed_over_real": computed / real, "synchronised": waiting / real}
+    assert packing.reference_sampler(index, 3) == {
+        "computed_over_real": computed / real,
+        "synchronised": waiting / real,
+    }
 
 
 @pytest.mark.slow

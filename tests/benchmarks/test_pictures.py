@@ -56,7 +56,11 @@ def test_table(found) -> None:
     text = benchmark.table(found)
     assert "28 x 28, mode pad, 1 cores (bar: 150 from 640 x 480)" in text
     for kind, figures in found["kinds"].items():
-        assert f"{figures['pictures_per_second']['zip']['4']:.1f}" in text and figures["bottleneck"] in text and kind in text
+        assert (
+            f"{figures['pictures_per_second']['zip']['4']:.1f}" in text
+            and figures["bottleneck"] in text
+            and kind in text
+        )
     assert max(map(len, text.splitlines())) < 140
 
 

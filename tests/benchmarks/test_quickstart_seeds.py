@@ -34,10 +34,31 @@ CLAIMS = (("posthoc, unsafes, attack success", "at most 5 %"), ("posthoc, forbid
 def row(model: str, subset: str, metric: str, count: int, seed: int, n: int = N) -> dict[str, Any]:
     """A row of summary.json: every seed has weights and questions of its own."""
     own = {"weights_sha256": f"{model} {seed}", "questions_sha256": f"q{seed}", "pictures_sha256": f"p{seed}"}
-    asked = {"benchmark": "vlguard_like", "template": "vicuna_v1", "preprocessing": "pad", "image_mode": "real", "preset": "quickstart"}
-    judged = {"judge": "keyword_vlguard_v1", "judge_version": "1", "judge_prompt_sha256": "", "metric": metric, "subset": subset}
+    asked = {
+        "benchmark": "vlguard_like",
+        "template": "vicuna_v1",
+        "preprocessing": "pad",
+        "image_mode": "real",
+        "preset": "quickstart",
+    }
+    judged = {
+        "judge": "keyword_vlguard_v1",
+        "judge_version": "1",
+        "judge_prompt_sha256": "",
+        "metric": metric,
+        "subset": subset,
+    }
     rate = {"count": count, "n": n, "rate": count / n, "ci_low": 0.0, "ci_high": 1.0, "n_cut": 0, "first_n": None}
-    return {"schema": results.SCHEMA, "model": model, "seed": 0, "decode": {"min_new": 1, "max_new": 24}, **own, **asked, **judged, **rate}
+    return {
+        "schema": results.SCHEMA,
+        "model": model,
+        "seed": 0,
+        "decode": {"min_new": 1, "max_new": 24},
+        **own,
+        **asked,
+        **judged,
+        **rate,
+    }
 
 
 def write_run(top: Path, seed: int, *, sweep: bool = True) -> Path:
@@ -59,7 +80,15 @@ def write_run(top: Path, seed: int, *, sweep: bool = True) -> Path:
         for subset in p.subsets
     ]
     claims = [
-        {"text": text, "value": 0.02 * seed, "ci_low": 0.0, "ci_high": 0.2, "n": N, "bar": bar, "met": seed < 2 if bar else None}
+        {
+            "text": text,
+            "value": 0.02 * seed,
+            "ci_low": 0.0,
+            "ci_high": 0.2,
+            "n": N,
+            "bar": bar,
+            "met": seed < 2 if bar else None,
+        }
         for text, bar in CLAIMS
     ]
     for name, values in (("summary", summary), ("probes", probes), ("claims", claims)):
@@ -90,8 +119,12 @@ def test_gather(three: Path) -> None:
         "n_cut": 0,
         "n_answers": 3 * N,
     }
-    assert {probe: values["pictures"] for probe, values in found["probes"].items()} == {p.name: p.pictures for p in arms.PROBES}
-    assert found["probes"]["joint"]["arms"]["base"]["unsafes"]["asr"]["per_seed"] == [(7 + seed) / N for seed in range(3)]
+    assert {probe: values["pictures"] for probe, values in found["probes"].items()} == {
+        p.name: p.pictures for p in arms.PROBES
+    }
+    assert found["probes"]["joint"]["arms"]["base"]["unsafes"]["asr"]["per_seed"] == [
+        (7 + seed) / N for seed in range(3)
+    ]
     assert [c["met"] for c in found["claims"]] == [2, None]
     assert found["claims"][0]["per_seed"] == [0.0, 0.02, 0.04] and found["claims"][0]["mean"] == pytest.approx(0.02)
     assert found["versions"] == ["jax 1.0", "jax 1.1", "numpy 3.0"] and "seed" not in found["settings"]
@@ -101,7 +134,10 @@ def test_gather(three: Path) -> None:
 def test_the_sweep_ends_with_the_whole_safety_set(three: Path, tmp_path: Path) -> None:
     found = quickstart_seeds.gather(three, [0, 2], True)
     assert list(found["sweep"]) == ["0", "5", "25", "100"]
-    assert found["sweep"]["100"] == found["arms"]["posthoc"] and not {arm.name for arm in arms.SWEEP} & found["arms"].keys()
+    assert (
+        found["sweep"]["100"] == found["arms"]["posthoc"]
+        and not {arm.name for arm in arms.SWEEP} & found["arms"].keys()
+    )
     first = len(arms.ARMS)  # posthoc_0 comes after the arms
     assert found["sweep"]["0"]["unsafes"]["asr"]["per_seed"] == [(3 * first + seed) % N / N for seed in (0, 2)]
     write_run(tmp_path, 4, sweep=False)
@@ -139,7 +175,10 @@ def test_gather_refuses_what_does_not_belong_together(tmp_path: Path) -> None:
         ({"benchmark": "vlguard"}, "benchmark 'vlguard', not 'vlguard_like'"),
         ({"image_mode": "white"}, "image mode 'white', not 'real'"),
         ({"first_n": N}, f"first n {N}, not None"),
-        ({"schema": 1}, r"seed_1/summary\.json was written by another version of this program; remove .*seed_1 and start again"),
+        (
+            {"schema": 1},
+            r"seed_1/summary\.json was written by another version of this program; remove .*seed_1 and start again",
+        ),
     ],
 )
 def test_seeds_that_were_not_asked_alike_are_not_averaged(tmp_path: Path, change: dict[str, Any], message: str) -> None:
@@ -186,9 +225,12 @@ def test_run_goes_on_where_it_stopped(tmp_path: Path, monkeypatch: pytest.Monkey
 def test_tables_and_sentences(three: Path, capsys: pytest.CaptureFixture[str]) -> None:
     found = quickstart_seeds.gather(three, [0, 1, 2], True)
     assert seeds_lib.result(found) == (
-        "0 of 1 bars were met by all 3 seeds. Not by all of them: posthoc, unsafes, attack success (at most 5 %: 2 of 3)."
+        "0 of 1 bars were met by all 3 seeds. Not by all of them: posthoc, unsafes, attack success (at most 5"
+        " %: 2 of 3)."
     )
-    assert "Every one of 1 bars was met by all 2 seeds" in seeds_lib.result(quickstart_seeds.gather(three, [0, 1], True))
+    assert "Every one of 1 bars was met by all 2 seeds" in seeds_lib.result(
+        quickstart_seeds.gather(three, [0, 1], True)
+    )
     assert seeds_lib.claims(found).lines == (
         (
             "posthoc, unsafes, attack success",
@@ -241,7 +283,9 @@ def test_command(three: Path) -> None:
 def view(request: pytest.FixtureRequest, browser: Any, three: Path) -> Iterator[Any]:  # noqa: F811
     width, height = test_browser.SIZES[request.param]
     path = three / "page.html"
-    path.write_text(seeds_lib.render(quickstart_seeds.gather(three, [0, 1, 2], True), title="Title", introduction="Said <first>."))
+    path.write_text(
+        seeds_lib.render(quickstart_seeds.gather(three, [0, 1, 2], True), title="Title", introduction="Said <first>.")
+    )
     page = test_browser.new_page(browser, width, height)
     told: list[str] = []
     page.on("request", lambda r: told.append(r.url))

@@ -77,11 +77,17 @@ def test_a_stage_and_its_table(tmp_path: pathlib.Path) -> None:
     found = time_to_result.stage("convert", arguments, tmp_path, tmp_path / "programs")
     assert (tmp_path / "model/config.json").exists()
     assert {"start", "load", "save", "exit"} <= set(found["phases"])
-    assert sum(found["phases"].values()) == pytest.approx(found["seconds"], abs=1e-3)  # nothing is lost between two phases
+    # nothing is lost between two phases
+    assert sum(found["phases"].values()) == pytest.approx(found["seconds"], abs=1e-3)
     shown = time_to_result.table("cold", {"seconds": found["seconds"], "stages": {"convert": found}})
-    assert f"{found['seconds']:.2f}" in shown and json.loads((tmp_path / "convert.json").read_text())["programs"] == found["programs"]
+    assert (
+        f"{found['seconds']:.2f}" in shown
+        and json.loads((tmp_path / "convert.json").read_text())["programs"] == found["programs"]
+    )
 
 
 def test_a_stage_that_fails_says_its_last_line(tmp_path: pathlib.Path) -> None:
     with pytest.raises(errors.UserError, match=r"convert ended with exit code 2: .*missing"):
-        time_to_result.stage("convert", ["--src=missing", f"--dst={tmp_path / 'model'}", "--to=llava"], tmp_path, tmp_path / "programs")
+        time_to_result.stage(
+            "convert", ["--src=missing", f"--dst={tmp_path / 'model'}", "--to=llava"], tmp_path, tmp_path / "programs"
+        )

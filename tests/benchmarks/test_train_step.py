@@ -27,9 +27,12 @@ def test_one_object() -> None:
     assert padded["reference_recomputes"] and not packed["reference_recomputes"]
     for line in found["cases"]:
         assert len(line["losses"]) == 6 and len(line["ratios"]) == 2
-        assert len({ours for ours, _ in line["losses"]}) == 5  # the first update has rate 0, and the second step the same batch
+        # the first update has rate 0, and the second step the same batch
+        assert len({ours for ours, _ in line["losses"]}) == 5
         assert all(
-            line[side][name] > 0 for side in ("ours", "torch") for name in ("samples_per_second", "tokens_per_second", "tflops", "gib")
+            line[side][name] > 0
+            for side in ("ours", "torch")
+            for name in ("samples_per_second", "tokens_per_second", "tflops", "gib")
         )
 
 

@@ -18,7 +18,9 @@ CONFIG = model_config.LlavaConfig(TEXT, VISION, "mlp2x_gelu")
 LORA = model_config.LoraConfig(2, 6.0, 0.1, ("q", "down"))
 
 
-def model(lora: model_config.LoraConfig | None = None, vocab_size: int = 100, **changes: object) -> checkpoint.Checkpoint:
+def model(
+    lora: model_config.LoraConfig | None = None, vocab_size: int = 100, **changes: object
+) -> checkpoint.Checkpoint:
     """A random model that comes from nowhere, as a new one does; with adapters it stands on the one without."""
     config = dataclasses.replace(CONFIG, text=dataclasses.replace(TEXT, vocab_size=vocab_size))
     rng = np.random.default_rng(0)

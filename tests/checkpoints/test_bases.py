@@ -1,4 +1,5 @@
-"""Adapters and the base they stand on: named by what it is, compared when they are loaded, refused where they would do nothing."""
+"""Adapters and the base they stand on: named by what it is, compared when they are loaded, refused where they would do
+nothing."""
 
 from __future__ import annotations
 
@@ -70,7 +71,8 @@ def test_merged_weights_are_not_the_base_they_came_from(folder: pathlib.Path) ->
     save.save_peft(second, folder / "runs/second")
     assert recorded(folder / "runs/second")["base_model_name_or_path"] == str(folder / "new_base")
     tiny.assert_same_model(
-        load.load(folder / "runs/second"), dataclasses.replace(second, weights_sha256=load.load(folder / "runs/second").weights_sha256)
+        load.load(folder / "runs/second"),
+        dataclasses.replace(second, weights_sha256=load.load(folder / "runs/second").weights_sha256),
     )
 
 
@@ -97,7 +99,8 @@ def test_another_base_is_refused(folder: pathlib.Path) -> None:
         save.save_llava(other, folder / f"other{i}")
         if counts:
             with pytest.raises(
-                errors.UserError, match=r"runs/lora: these adapters were trained on other weights than .*other\d holds .* as base"
+                errors.UserError,
+                match=r"runs/lora: these adapters were trained on other weights than .*other\d holds .* as base",
             ):
                 load.load(folder / "runs/lora", base=str(folder / f"other{i}"))
         else:
@@ -113,7 +116,8 @@ def test_adapters_on_a_llava_hf_folder_would_do_nothing(folder: pathlib.Path) ->
     save.save_hf(made.model(), folder / "hf")
     model = adapted(load.load(folder / "hf"))
     with pytest.raises(
-        errors.UserError, match=r"hf is a llava-hf folder, .* do nothing on LlavaForConditionalGeneration; save as llava or hf"
+        errors.UserError,
+        match=r"hf is a llava-hf folder, .* do nothing on LlavaForConditionalGeneration; save as llava or hf",
     ):
         save.check(model, "peft")
     for layout in ("llava", "hf", "orbax", "none"):
@@ -126,7 +130,8 @@ def test_adapters_on_a_llava_hf_folder_would_do_nothing(folder: pathlib.Path) ->
 
 
 def test_adapters_on_adapters_are_not_taken_for_the_whole(folder: pathlib.Path) -> None:
-    """Only one of the two would be merged: named by adapter_config.json or by hand, with a config of LLaVA's or bare."""
+    """Only one of the two would be merged: named by adapter_config.json or by hand, with a config of LLaVA's or
+    bare."""
     for name in ("second", "bare"):
         shutil.copytree(folder / "runs/lora", folder / "runs" / name)
         config = json.loads((folder / "runs" / name / "adapter_config.json").read_text())
@@ -136,7 +141,10 @@ def test_adapters_on_adapters_are_not_taken_for_the_whole(folder: pathlib.Path) 
     for name in ("first", "bare"):
         (folder / "runs" / name / "config.json").unlink()
         (folder / "runs" / name / "non_lora_trainables.bin").unlink()
-    refused = r"runs/\w+: its base .*runs/first is adapters, .*convert --to llava, which merges adapters\) and name the result as base"
+    refused = (
+        r"runs/\w+: its base .*runs/first is adapters, .*convert --to llava, which merges adapters\) and name"
+        r" the result as base"
+    )
     for path, base in (("runs/second", ""), ("runs/bare", ""), ("runs/lora", str(folder / "runs/first"))):
         with pytest.raises(errors.UserError, match=refused):
             load.load(folder / path, base=base)
@@ -145,7 +153,9 @@ def test_adapters_on_adapters_are_not_taken_for_the_whole(folder: pathlib.Path) 
     twice = lora.merge(load.load(folder / "runs/bare", base=str(folder / "runs/merged")))
     flat, start = trees.flatten(twice.params), trees.flatten(made.model().params)
     once = trees.flatten(load.load(folder / "runs/merged").params)
-    path = next(p.replace("lora_a", "kernel") for p in trees.flatten(made.model(made.LORA).params) if p.endswith(".lora_a"))
+    path = next(
+        p.replace("lora_a", "kernel") for p in trees.flatten(made.model(made.LORA).params) if p.endswith(".lora_a")
+    )
     np.testing.assert_allclose(flat[path] - once[path], once[path] - start[path], atol=1e-5)
     assert np.abs(once[path] - start[path]).max() > 0.01
 
@@ -162,7 +172,9 @@ def test_a_hub_base_keeps_its_revision(tmp_path: pathlib.Path, monkeypatch: pyte
     assert (found["base_model_name_or_path"], found["revision"]) == ("owner/name", "v1.5")
     save.save_llava(made.model(), tmp_path / "elsewhere")
     asked = []
-    monkeypatch.setattr("vlguard_jax.checkpoints.hub._download", lambda *name: asked.append(name) or tmp_path / "elsewhere")
+    monkeypatch.setattr(
+        "vlguard_jax.checkpoints.hub._download", lambda *name: asked.append(name) or tmp_path / "elsewhere"
+    )
     loaded = load.load(tmp_path / "lora", vision_tower=str(tmp_path / "elsewhere/vision_tower"))
     assert asked == [("owner/name", "v1.5")] and loaded.base.name == "owner/name@v1.5"
     save.save_peft(loaded, tmp_path / "again")
@@ -175,6 +187,8 @@ def test_what_cannot_be_saved_is_known_before(tmp_path: pathlib.Path) -> None:
         save.check(made.model(config=linear), "hf")
     text = dataclasses.replace(made.CONFIG, vision=None, projector=None)
     for layout in ("llava", "peft"):
-        with pytest.raises(errors.UserError, match="without vision tower and projector cannot be saved as llava; save as hf"):
+        with pytest.raises(
+            errors.UserError, match="without vision tower and projector cannot be saved as llava; save as hf"
+        ):
             save.check(made.model(made.LORA, config=text), layout)
     save.check(made.model(config=text), "hf")

@@ -21,7 +21,8 @@ from vlguard_jax.checkpoints import torch_files
 from vlguard_jax.data import tokenizer
 
 POINTER = (
-    "version https://git-lfs.github.com/spec/v1\noid sha256:4d7a214614ab2935c943f9e0ff69d22eadbb8f32b1258daaa5e2ca24d17e2393\nsize 12\n"
+    "version https://git-lfs.github.com/spec/v1\noid"
+    " sha256:4d7a214614ab2935c943f9e0ff69d22eadbb8f32b1258daaa5e2ca24d17e2393\nsize 12\n"
 )
 Q = "model.layers.0.self_attn.q_proj"
 EMBED = "model.embed_tokens.weight"
@@ -61,7 +62,12 @@ def test_files_of_weights(folder: pathlib.Path, name: str, content: str, message
 
 @pytest.mark.parametrize("name", ["pytorch_model.bin", "mm_projector.bin", "non_lora_trainables.bin"])
 def test_torch_files(tmp_path: pathlib.Path, name: str) -> None:
-    for content, message in ((POINTER, "git lfs pull"), ("<html>", "a web page"), ("", "empty"), ("PK\3\4x", "truncated")):
+    for content, message in (
+        (POINTER, "git lfs pull"),
+        ("<html>", "a web page"),
+        ("", "empty"),
+        ("PK\3\4x", "truncated"),
+    ):
         (tmp_path / name).write_text(content)
         with pytest.raises(errors.UserError, match=rf"{name}: not a readable torch zip file: .*{message}"):
             torch_files.open_torch(tmp_path / name)
@@ -81,7 +87,10 @@ def test_tokenizer_pointers(tmp_path: pathlib.Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({f"{Q}.weight.absmax": np.ones(4, np.uint8), f"{Q}.weight": np.ones((32, 1), np.uint8)}, "bitsandbytes to 4 or 8"),
+        (
+            {f"{Q}.weight.absmax": np.ones(4, np.uint8), f"{Q}.weight": np.ones((32, 1), np.uint8)},
+            "bitsandbytes to 4 or 8",
+        ),
         ({f"{Q}.weight.quant_state.bitsandbytes__nf4": np.ones(4, np.uint8)}, "bitsandbytes to 4 bits"),
         ({f"{Q}.SCB": np.ones(8, np.float32), f"{Q}.weight": np.ones((8, 8), np.uint8)}, "bitsandbytes to 4 or 8"),
         ({f"{Q}.qweight": np.ones((1, 8), np.int32), f"{Q}.weight": None}, "GPTQ or AWQ"),
@@ -124,14 +133,18 @@ def test_names_of_wrapped_models(folder: pathlib.Path, prefix: str, way: str) ->
 def test_one_nearest_name_and_how_many_more(folder: pathlib.Path) -> None:
     one = np.ones(3, np.float32)
     message = refused(folder, **{"model.nrom.weight": one, "model.x": one, "model.y": one})
-    assert "unknown tensor model.nrom.weight [3]; did you mean 'model.norm.weight'? (2 more are unknown, too)" in message
+    assert (
+        "unknown tensor model.nrom.weight [3]; did you mean 'model.norm.weight'? (2 more are unknown, too)" in message
+    )
     message = refused(folder, **dict.fromkeys(("model.nrom.weight", "model.x", "model.y")), **{"ZZZZZZZZ": one})
     assert "unknown tensor ZZZZZZZZ [3]; the 25 known names are like 'lm_head.weight'" in message, message
 
 
 def test_rows_that_differ_from_the_config(folder: pathlib.Path) -> None:
     message = refused(folder, **{EMBED: np.ones((104, 8), np.float32)})
-    assert "[100, 8] expected from the config, [104, 8] found; if the weights are right, set vocab_size to 104" in message
+    assert (
+        "[100, 8] expected from the config, [104, 8] found; if the weights are right, set vocab_size to 104" in message
+    )
     assert "vocab_size" not in refused(folder, **{EMBED: np.ones((100, 9), np.float32)})
 
 
@@ -145,7 +158,9 @@ def test_the_projector_of_the_base_is_not_used_silently(tmp_path: pathlib.Path) 
     save.save_llava(made.model(), tmp_path / "base")
     save.save_peft(made.model(made.LORA, base=made.on("base")), tmp_path / "lora")
     (tmp_path / "lora/config.json").unlink()
-    with pytest.raises(errors.UserError, match=r"lora/config\.json: no such file beside non_lora_trainables\.bin; copy"):
+    with pytest.raises(
+        errors.UserError, match=r"lora/config\.json: no such file beside non_lora_trainables\.bin; copy"
+    ):
         load.load(tmp_path / "lora")
     (tmp_path / "lora/non_lora_trainables.bin").unlink()
     note = f"{tmp_path / 'lora'} holds no projector: that of its base, base, is used"

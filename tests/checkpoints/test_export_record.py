@@ -133,7 +133,10 @@ def _not_finite(folder: pathlib.Path) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (_other_shapes, r"arrays: array text\.layers\.mlp\.(down|gate|up)\.kernel: \[2, .*14.*\] expected, \[2, .*12.*\] found"),
+        (
+            _other_shapes,
+            r"arrays: array text\.layers\.mlp\.(down|gate|up)\.kernel: \[2, .*14.*\] expected, \[2, .*12.*\] found",
+        ),
         (_other_arrays, "arrays: array .*: unknown or missing"),
         (_more_arrays, r"arrays: array padding\.text\.norm\.scale: unknown or missing"),
         (_no_record_of_arrays, "arrays: damaged, export the model again"),

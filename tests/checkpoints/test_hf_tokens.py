@@ -1,4 +1,5 @@
-"""A written llava-hf folder takes pictures: what its config calls the picture's token, transformers' tokenizer calls so, too."""
+"""A written llava-hf folder takes pictures: what its config calls the picture's token, transformers' tokenizer calls
+so, too."""
 
 from __future__ import annotations
 
@@ -71,13 +72,17 @@ CASES = {
     "PAD and padded rows": Case(120, N + 1, {"[PAD]": N}, {"pad_token": "[PAD]"}, kept=("[PAD]",)),
     "PAD not named": Case(N + 1, N + 1, {"[PAD]": N}, kept=("[PAD]",)),
     "image there": Case(N + 1, N, {"<image>": N}),
-    "image there, others behind": Case(N + 3, N, decoder={N: "<image>", N + 1: "<x>", N + 2: "<y>"}, kept=("<x>", "<y>")),
+    "image there, others behind": Case(
+        N + 3, N, decoder={N: "<image>", N + 1: "<x>", N + 2: "<y>"}, kept=("<x>", "<y>")
+    ),
     "image behind others": Case(120, N + 2, decoder={N: "<x>", N + 1: "<y>", N + 2: "<image>"}, kept=("<x>", "<y>")),
     "image is a piece": Case(N, 3, symbols=("<image>",)),
     "pad there": Case(N + 1, N + 1, decoder={N: "<pad>"}, kept=("<pad>",)),
     "named, without id": Case(N + 2, N + 2, special={"additional_special_tokens": ["<x>", "<y>"]}, kept=("<x>", "<y>")),
     "where transformers does not put them": Case(120, N, decoder={128: "<image>", 129: "<pad>"}),
-    "two files, two tokens": Case(N + 2, N + 2, {"[PAD]": N, "<x>": N + 1}, decoder={N + 1: "<x>"}, kept=("[PAD]", "<x>")),
+    "two files, two tokens": Case(
+        N + 2, N + 2, {"[PAD]": N, "<x>": N + 1}, decoder={N + 1: "<x>"}, kept=("[PAD]", "<x>")
+    ),
 }
 
 
@@ -116,7 +121,9 @@ def assert_takes_pictures(folder: pathlib.Path, case: Case, source: pathlib.Path
     words = transformers.AutoTokenizer.from_pretrained(folder)
     generation = json.loads((folder / "generation_config.json").read_text())
     assert config.image_token_index == case.image == words.convert_tokens_to_ids("<image>")
-    assert config.pad_token_id == generation["pad_token_id"] == words.convert_tokens_to_ids("<pad>") == words.pad_token_id
+    assert (
+        config.pad_token_id == generation["pad_token_id"] == words.convert_tokens_to_ids("<pad>") == words.pad_token_id
+    )
     assert words.encode("<image>", add_special_tokens=False) == [case.image]
     assert len(words) <= config.text_config.vocab_size
     before = transformers.AutoTokenizer.from_pretrained(source)
@@ -166,7 +173,9 @@ def test_the_ids_change_nothing(tmp_path: pathlib.Path) -> None:
     padded = source(tmp_path / "padded", CASES["padded rows"], "tokenizer.model")
     flat = trees.flatten(plain.params)
     rows = {"text.embed.embedding": np.ones((60, 8), np.float32), "text.head.kernel": np.ones((8, 60), np.float32)}
-    more = {path: np.concatenate([flat[path], value], axis=int(path.endswith("kernel"))) for path, value in rows.items()}
+    more = {
+        path: np.concatenate([flat[path], value], axis=int(path.endswith("kernel"))) for path, value in rows.items()
+    }
     padded = dataclasses.replace(padded, params=trees.unflatten(flat | more))
     save.save_hf(plain, tmp_path / "a")
     save.save_hf(padded, tmp_path / "b")
@@ -203,16 +212,38 @@ def change(path: pathlib.Path, **values: Any) -> None:
 @pytest.mark.parametrize(
     ("name", "values", "message"),
     [
-        ("special_tokens_map", {"additional_special_tokens": 5}, "additional_special_tokens must be a list of tokens, not 5"),
-        ("tokenizer_config", {"extra_special_tokens": "<x>"}, "extra_special_tokens must be a list of tokens, not '<x>'"),
-        ("tokenizer_config", {"added_tokens_decoder": {"9" * 5000: {"content": "<x>"}}}, "the added token '<x>' has the id '9+'"),
-        ("tokenizer_config", {"added_tokens_decoder": {"\u0665": {"content": "<x>"}}}, "the added token '<x>' has the id '.', a number"),
+        (
+            "special_tokens_map",
+            {"additional_special_tokens": 5},
+            "additional_special_tokens must be a list of tokens, not 5",
+        ),
+        (
+            "tokenizer_config",
+            {"extra_special_tokens": "<x>"},
+            "extra_special_tokens must be a list of tokens, not '<x>'",
+        ),
+        (
+            "tokenizer_config",
+            {"added_tokens_decoder": {"9" * 5000: {"content": "<x>"}}},
+            "the added token '<x>' has the id '9+'",
+        ),
+        (
+            "tokenizer_config",
+            {"added_tokens_decoder": {"\u0665": {"content": "<x>"}}},
+            "the added token '<x>' has the id '.', a number",
+        ),
         ("added_tokens", {"<x>": str(N)}, f"the added token '<x>' has the id '{N}', a number was expected"),
         ("added_tokens", {"<x>": "9" * 5000}, "the added token '<x>' has the id '9+'"),
-        ("tokenizer", {"added_tokens": [{"id": str(N), "content": "<x>"}]}, "<x>' has the id '60', a number|not a readable tokenizer"),
+        (
+            "tokenizer",
+            {"added_tokens": [{"id": str(N), "content": "<x>"}]},
+            "<x>' has the id '60', a number|not a readable tokenizer",
+        ),
     ],
 )
-def test_settings_that_no_tokenizer_has(tmp_path: pathlib.Path, name: str, values: dict[str, Any], message: str) -> None:
+def test_settings_that_no_tokenizer_has(
+    tmp_path: pathlib.Path, name: str, values: dict[str, Any], message: str
+) -> None:
     """Where there is no tokenizer.model, nothing else has looked at them."""
     model = source(tmp_path / "source", Case(120, N, {"<x>": N}), "tokenizer.json")
     change(tmp_path / f"source/{name}.json", **values)
@@ -224,7 +255,12 @@ def test_settings_that_no_tokenizer_has(tmp_path: pathlib.Path, name: str, value
 
 def test_null_stands_for_nothing(tmp_path: pathlib.Path) -> None:
     model = source(tmp_path / "source", Case(N, N), "tokenizer.json")
-    change(tmp_path / "source/tokenizer_config.json", added_tokens_decoder=None, pad_token="<pad>", additional_special_tokens=None)
+    change(
+        tmp_path / "source/tokenizer_config.json",
+        added_tokens_decoder=None,
+        pad_token="<pad>",
+        additional_special_tokens=None,
+    )
     change(tmp_path / "source/tokenizer.json", added_tokens=None)
     save.save_llava(model, tmp_path / "llava")
     assert json.loads((tmp_path / "llava/tokenizer_config.json").read_text())["pad_token"] is None
@@ -250,7 +286,9 @@ def test_the_written_files_are_read_back(
         write_json(path, {**value, **(change if path.name == name else {})})
 
     monkeypatch.setattr(tokenizer_files, "write_json", wrong)
-    with pytest.raises(errors.UserError, match=r"hf: (config\.json has <|the written files do not agree|the written config)"):
+    with pytest.raises(
+        errors.UserError, match=r"hf: (config\.json has <|the written files do not agree|the written config)"
+    ):
         save.save_hf(model, tmp_path / "hf")
     assert [path.name for path in tmp_path.iterdir()] == ["source"]
 

@@ -50,8 +50,14 @@ def test_neither_folder_nor_id(tmp_path: pathlib.Path, monkeypatch: pytest.Monke
 
 
 FAILURES = [
-    (hub_errors.GatedRepoError("gated", response=response(403)), rf"gated: accept its terms on \S+/owner/name, then {LOGIN}"),
-    (hub_errors.RepositoryNotFoundError("none", response=response(404)), f"no such repository on the hub; if it is private, {LOGIN}"),
+    (
+        hub_errors.GatedRepoError("gated", response=response(403)),
+        rf"gated: accept its terms on \S+/owner/name, then {LOGIN}",
+    ),
+    (
+        hub_errors.RepositoryNotFoundError("none", response=response(404)),
+        f"no such repository on the hub; if it is private, {LOGIN}",
+    ),
     (hub_errors.RevisionNotFoundError("none", response=response(404)), "the hub has no revision 'rev'"),
     (hub_errors.LocalEntryNotFoundError("offline"), "the hub cannot be reached"),
     (hub_errors.HfHubHTTPError("no", response=response(401)), f"access denied; {LOGIN}"),

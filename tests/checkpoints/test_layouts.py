@@ -81,7 +81,9 @@ def test_a_linear_projector() -> None:
 def test_match_takes_any_prefix_and_lists_what_it_leaves_out() -> None:
     rows = layouts.rows("llava-hf", CONFIG, layouts.PARTS)
     found = {accepted[-1]: fake(accepted[-1], row.stored_shape) for row in rows for accepted in row.names}
-    found["vision_tower.vision_model.embeddings.position_ids"] = fake("vision_tower.vision_model.embeddings.position_ids", (1, 5), np.int64)
+    found["vision_tower.vision_model.embeddings.position_ids"] = fake(
+        "vision_tower.vision_model.embeddings.position_ids", (1, 5), np.int64
+    )
     placed, skipped = layouts.match(rows, found, layouts.LAYOUTS["llava-hf"].dropped, "here")
     assert {path: len(column) for path, column in placed.items()} == {row.path: len(row.names) for row in rows}
     assert skipped == ["vision_tower.vision_model.embeddings.position_ids"]
@@ -103,7 +105,9 @@ def test_unknown_missing_duplicate_misshapen() -> None:
     one_of_layers = "language_model.model.layers.1.mlp.up_proj.weight"
     assert failing({}, without=one_of_layers) == f"folder: missing tensor {one_of_layers} [12, 8]"
     other = "model.language_model.norm.weight"
-    assert failing({other: fake(other, (8,))}).startswith(f"shard: duplicate tensor {other}: {norm} in shard holds the same")
+    assert failing({other: fake(other, (8,))}).startswith(
+        f"shard: duplicate tensor {other}: {norm} in shard holds the same"
+    )
     expected = f"shard: tensor {norm} has the wrong shape: [8] expected from the config, [9] found"
     assert failing({norm: fake(norm, (9,))}) == expected
     assert "has the type int64" in failing({norm: fake(norm, (8,), np.int64)})

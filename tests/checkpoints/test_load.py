@@ -31,7 +31,12 @@ def spoiled(path: str, index: tuple[int, ...], value: float) -> checkpoint.Check
 @pytest.mark.parametrize(
     ("path", "index", "value", "name"),
     [
-        ("text.layers.mlp.down.kernel", (1, 2, 3), np.nan, r"model-\d.*model\.layers\.1\.mlp\.down_proj\.weight holds nan"),
+        (
+            "text.layers.mlp.down.kernel",
+            (1, 2, 3),
+            np.nan,
+            r"model-\d.*model\.layers\.1\.mlp\.down_proj\.weight holds nan",
+        ),
         ("text.layers.attention_norm.scale", (0, 0), -np.inf, r"model\.layers\.0\.input_layernorm\.weight holds -inf"),
         ("text.head.kernel", (7, 99), np.inf, r"lm_head\.weight holds inf"),
         ("projector.fc1.bias", (7,), np.nan, r"mm_projector\.0\.bias holds nan"),
@@ -58,7 +63,9 @@ def test_the_first_of_many_is_found_wherever_it_stands(dtype: type) -> None:
         for value in (np.nan, -np.nan, np.inf, -np.inf):
             bad = largest.copy()
             bad[at:] = value
-            with pytest.raises(checkpoint.NotFiniteError, match=f"w holds -?{abs(value)}, and weights are finite") as caught:
+            with pytest.raises(
+                checkpoint.NotFiniteError, match=f"w holds -?{abs(value)}, and weights are finite"
+            ) as caught:
                 checkpoint.digest("w", bad)
             assert caught.value.layer == at
     for empty in (np.zeros((0, 3), dtype), np.zeros((), dtype)):
@@ -68,6 +75,9 @@ def test_the_first_of_many_is_found_wherever_it_stands(dtype: type) -> None:
 def test_adapters_whose_product_is_too_large(tmp_path: pathlib.Path) -> None:
     """Both factors are finite; what they are merged to is not."""
     model = made.model(made.LORA)
-    flat = {path: value.astype(np.float16) * (300 if ".lora_" in path else 1) for path, value in trees.flatten(model.params).items()}
+    flat = {
+        path: value.astype(np.float16) * (300 if ".lora_" in path else 1)
+        for path, value in trees.flatten(model.params).items()
+    }
     with pytest.raises(errors.UserError, match=r"text\.layers\..*\.kernel holds -?(inf|nan), and weights are finite"):
         lora.merge(dataclasses.replace(model, params=trees.unflatten(flat)))

@@ -15,7 +15,13 @@ from vlguard_jax import errors
 from vlguard_jax.checkpoints import lora
 from vlguard_jax.models import config as model_config
 
-PEFT: dict[str, Any] = {"peft_type": "LORA", "r": 4, "lora_alpha": 6, "target_modules": ["v_proj", "up_proj"], "lora_dropout": 0.05}
+PEFT: dict[str, Any] = {
+    "peft_type": "LORA",
+    "r": 4,
+    "lora_alpha": 6,
+    "target_modules": ["v_proj", "up_proj"],
+    "lora_dropout": 0.05,
+}
 
 
 def test_settings() -> None:
@@ -24,15 +30,55 @@ def test_settings() -> None:
 
 # What peft writes for an ordinary adapter: 0.21.2, whose keys hold those of every version before but two.
 PEFT_21 = PEFT | {
-    **dict.fromkeys(("alora_invocation_tokens", "arrow_config", "auto_mapping", "corda_config", "eva_config", "exclude_modules")),
-    **dict.fromkeys(("kasa_config", "layer_replication", "layers_pattern", "layers_to_transform", "lora_ga_config", "megatron_config")),
-    **dict.fromkeys(("modules_to_save", "monteclora_config", "revision", "target_parameters", "trainable_token_indices", "use_bdlora")),
-    **dict.fromkeys(("ensure_weight_tying", "fan_in_fan_out", "lora_bias", "use_dora", "use_qalora", "use_rslora"), False),
-    **{"alpha_pattern": {}, "rank_pattern": {}, "loftq_config": {}, "velora_config": None, "bias": "none", "init_lora_weights": True},
-    **{"base_model_name_or_path": "base", "inference_mode": True, "megatron_core": "megatron.core", "peft_version": "0.21.2"},
+    **dict.fromkeys(
+        ("alora_invocation_tokens", "arrow_config", "auto_mapping", "corda_config", "eva_config", "exclude_modules")
+    ),
+    **dict.fromkeys(
+        (
+            "kasa_config",
+            "layer_replication",
+            "layers_pattern",
+            "layers_to_transform",
+            "lora_ga_config",
+            "megatron_config",
+        )
+    ),
+    **dict.fromkeys(
+        (
+            "modules_to_save",
+            "monteclora_config",
+            "revision",
+            "target_parameters",
+            "trainable_token_indices",
+            "use_bdlora",
+        )
+    ),
+    **dict.fromkeys(
+        ("ensure_weight_tying", "fan_in_fan_out", "lora_bias", "use_dora", "use_qalora", "use_rslora"), False
+    ),
+    **{
+        "alpha_pattern": {},
+        "rank_pattern": {},
+        "loftq_config": {},
+        "velora_config": None,
+        "bias": "none",
+        "init_lora_weights": True,
+    },
+    **{
+        "base_model_name_or_path": "base",
+        "inference_mode": True,
+        "megatron_core": "megatron.core",
+        "peft_version": "0.21.2",
+    },
     **{"qalora_group_size": 16, "task_type": "CAUSAL_LM"},
 }
-PEFT_02 = PEFT | {"bias": "none", "enable_lora": None, "fan_in_fan_out": False, "merge_weights": False, "modules_to_save": None}
+PEFT_02 = PEFT | {
+    "bias": "none",
+    "enable_lora": None,
+    "fan_in_fan_out": False,
+    "merge_weights": False,
+    "modules_to_save": None,
+}
 
 
 @pytest.mark.parametrize(
@@ -42,7 +88,8 @@ PEFT_02 = PEFT | {"bias": "none", "enable_lora": None, "fan_in_fan_out": False, 
         PEFT_21,
         *(PEFT_21 | {"init_lora_weights": how} for how in (False, "gaussian", "orthogonal")),
         PEFT_21 | {"init_lora_weights": "eva", "eva_config": {"rho": 1.0}},
-        PEFT_21 | {"corda_config": {"corda_method": "ipm"}, "auto_mapping": {"base_model_class": "X"}},  # converted, so init is true
+        # converted, so init is true
+        PEFT_21 | {"corda_config": {"corda_method": "ipm"}, "auto_mapping": {"base_model_class": "X"}},
         PEFT_21 | {"of_a_later_version": None, "another": False, "and_another": {}},
     ],
 )
@@ -58,10 +105,16 @@ CONVERT = r".* not supported: .*path_initial_model_for_weight_conversion"
     [
         ({"peft_type": "IA3"}, "peft_type='IA3' is not supported"),
         ({"peft_type": None}, "peft_type=None is not supported"),
-        *(({"init_lora_weights": how}, f"init_lora_weights='{how}'" + CONVERT) for how in ("pissa", "pissa_niter_16", "olora", "corda")),
+        *(
+            ({"init_lora_weights": how}, f"init_lora_weights='{how}'" + CONVERT)
+            for how in ("pissa", "pissa_niter_16", "olora", "corda")
+        ),
         ({"init_lora_weights": "lora_ga"}, "init_lora_weights='lora_ga'" + CONVERT),
         ({"init_lora_weights": "OLoRA"}, "init_lora_weights='OLoRA'" + CONVERT),
-        ({"init_lora_weights": "loftq", "loftq_config": {"loftq_bits": 4}}, r"init_lora_weights='loftq' is not .*merge_and_unload"),
+        (
+            {"init_lora_weights": "loftq", "loftq_config": {"loftq_bits": 4}},
+            r"init_lora_weights='loftq' is not .*merge_and_unload",
+        ),
         ({"init_lora_weights": "mica"}, "init_lora_weights='mica' is not supported"),
         ({"init_lora_weights": ["pissa"]}, r"init_lora_weights=\['pissa'\] is not supported"),
         ({"use_dora": True}, r"use_dora=True is not supported; .*merge_and_unload"),
@@ -132,13 +185,17 @@ def test_merge(dtype: type) -> None:
     rng = np.random.default_rng(0)
     kernel = rng.normal(size=(3, 5, 7)).astype(dtype)
     a, b = rng.normal(size=(3, 5, 2)).astype(np.float32), rng.normal(size=(3, 2, 7)).astype(np.float32)
-    params = {"text": {"layers": {"mlp": {"up": {"kernel": kernel, "lora_a": a, "lora_b": b}}}, "norm": {"scale": np.ones(5)}}}
+    params = {
+        "text": {"layers": {"mlp": {"up": {"kernel": kernel, "lora_a": a, "lora_b": b}}}, "norm": {"scale": np.ones(5)}}
+    }
     before = kernel.copy()
     merged = lora.merge_lora(params, model_config.LoraConfig(2, 3.0, 0.1, ("up",)))
     found = merged["text"]["layers"]["mlp"]["up"]
     assert found.keys() == {"kernel"} and found["kernel"].dtype == dtype
     exact = before.astype(np.float64) + 1.5 * np.einsum("lir,lro->lio", a.astype(np.float64), b)
-    np.testing.assert_allclose(found["kernel"].astype(np.float64), exact, rtol=float(ml_dtypes.finfo(dtype).eps), atol=1e-6)
+    np.testing.assert_allclose(
+        found["kernel"].astype(np.float64), exact, rtol=float(ml_dtypes.finfo(dtype).eps), atol=1e-6
+    )
     np.testing.assert_array_equal(kernel, before)  # the tree that came in is left alone
     with pytest.raises(ValueError, match="an adapter without its LoraConfig"):
         lora.merge_lora(params, None)

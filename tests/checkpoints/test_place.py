@@ -47,7 +47,8 @@ def test_where_a_model_cannot_be_written(tmp_path: pathlib.Path, monkeypatch: py
 
 @pytest.mark.parametrize("layout", WRITERS)
 @pytest.mark.parametrize(
-    "name", ["notes.txt", "vision_tower/data.csv", "arrays/thesis.tex", ".git/config", "model/config.json", "config.json/x"]
+    "name",
+    ["notes.txt", "vision_tower/data.csv", "arrays/thesis.tex", ".git/config", "model/config.json", "config.json/x"],
 )
 def test_a_folder_with_other_files_is_not_overwritten(tmp_path: pathlib.Path, layout: str, name: str) -> None:
     WRITERS[layout](made.model(), tmp_path / "a")
@@ -56,7 +57,9 @@ def test_a_folder_with_other_files_is_not_overwritten(tmp_path: pathlib.Path, la
     (tmp_path / "a/config.json").unlink(missing_ok=True)
     foreign.parent.mkdir(exist_ok=True)
     foreign.write_text("somebody's")
-    with pytest.raises(errors.UserError, match=r"a holds '.*', which is no part of a checkpoint; --overwrite would delete it"):
+    with pytest.raises(
+        errors.UserError, match=r"a holds '.*', which is no part of a checkpoint; --overwrite would delete it"
+    ):
         WRITERS[layout](made.model(), tmp_path / "a", overwrite=True)
     assert foreign.read_text() == "somebody's" and [path.name for path in tmp_path.iterdir()] == ["a"]
 
@@ -64,7 +67,10 @@ def test_a_folder_with_other_files_is_not_overwritten(tmp_path: pathlib.Path, la
 def test_only_what_says_that_it_is_a_checkpoint_is_overwritten(tmp_path: pathlib.Path) -> None:
     (tmp_path / "a").mkdir()
     (tmp_path / "a/README.md").write_text("about")
-    with pytest.raises(errors.UserError, match=r"a is no checkpoint, it has no config\.json or checkpoint\.json or adapter_config\.json"):
+    with pytest.raises(
+        errors.UserError,
+        match=r"a is no checkpoint, it has no config\.json or checkpoint\.json or adapter_config\.json",
+    ):
         save.save_llava(made.model(), tmp_path / "a", overwrite=True)
 
 
@@ -80,6 +86,8 @@ def test_a_source_is_not_overwritten(tmp_path: pathlib.Path) -> None:
         (tmp_path / "models/a", [str(tmp_path / "models/a/config.json")], "holds"),
         (tower, [str(tmp_path / "models/a")], "is a part of"),
     ):
-        with pytest.raises(errors.UserError, match=f"{dst} {how} {tmp_path}.*, which the model is made of; --overwrite would delete it"):
+        with pytest.raises(
+            errors.UserError, match=f"{dst} {how} {tmp_path}.*, which the model is made of; --overwrite would delete it"
+        ):
             place.check_free(dst, True, sources)
     place.check_free(tmp_path / "models/a", True, [str(tmp_path / "models/b"), "owner/name"])

@@ -61,7 +61,9 @@ def test_nothing_is_overwritten_or_half_written(tmp_path: pathlib.Path) -> None:
     target = tmp_path / "a"
     target.mkdir()
     save.save_llava(made.model(), target)  # empty: fine
-    with pytest.raises(errors.UserError, match="a is there already; choose another folder, or overwrite it with --overwrite"):
+    with pytest.raises(
+        errors.UserError, match="a is there already; choose another folder, or overwrite it with --overwrite"
+    ):
         save.save_llava(made.model(), target)
     broken = made.model(params={"text": {"embed": {"embedding": np.zeros((100, 8))}}})
     for writer in (save.save_llava, save.save_hf):
@@ -82,7 +84,9 @@ def test_adapters_must_be_merged_or_saved_apart(tmp_path: pathlib.Path) -> None:
             writer(made.model(made.LORA), tmp_path / "a")
     with pytest.raises(errors.UserError, match="no LoRA adapters"):
         save.save_peft(made.model(), tmp_path / "a")
-    with pytest.raises(errors.UserError, match="cannot be named as the base of PEFT adapters: its weights lie in no folder"):
+    with pytest.raises(
+        errors.UserError, match="cannot be named as the base of PEFT adapters: its weights lie in no folder"
+    ):
         save.save_peft(made.model(made.LORA), tmp_path / "a")
     assert not list(tmp_path.iterdir())
 
@@ -105,7 +109,9 @@ def test_a_base_that_does_not_fit(tmp_path: pathlib.Path) -> None:
         load.load(tmp_path / "lora")
     other = model_config.LlavaConfig(dataclasses.replace(made.TEXT, norm_eps=1e-6), made.VISION, "mlp2x_gelu")
     save.save_llava(made.model(config=other), tmp_path / "other")
-    with pytest.raises(errors.UserError, match=r"the base does not fit: norm_eps is 1e-06, the adapter was made for 1e-05"):
+    with pytest.raises(
+        errors.UserError, match=r"the base does not fit: norm_eps is 1e-06, the adapter was made for 1e-05"
+    ):
         load.load(tmp_path / "lora", base=str(tmp_path / "other"))
 
 
@@ -115,7 +121,9 @@ def test_a_projector_alone_with_its_base(tmp_path: pathlib.Path) -> None:
     stage.mkdir()
     (stage / "config.json").write_text((tmp_path / "base/config.json").read_text())
     save.torch_files.save_torch(stage / "mm_projector.bin", _projector(tmp_path / "base", scale=2.0))
-    with pytest.raises(errors.UserError, match="only a projector is here; name the language model it belongs to as base"):
+    with pytest.raises(
+        errors.UserError, match="only a projector is here; name the language model it belongs to as base"
+    ):
         load.load(stage)
     found = load.load(stage, base=str(tmp_path / "base"))
     expected = trees.flatten(made.model().params)
@@ -178,7 +186,9 @@ def test_tokenizer_files_of_both_layouts(tmp_path: pathlib.Path) -> None:
     words = tokenizers.Tokenizer(tokenizers.models.WordLevel(vocabulary, unk_token="<unk>"))
     words.add_special_tokens(["<unk>"])
     words.save(str(folder / "tokenizer.json"))
-    (folder / "tokenizer_config.json").write_text(json.dumps({"legacy": False, "pad_token": None, "padding_side": "right"}))
+    (folder / "tokenizer_config.json").write_text(
+        json.dumps({"legacy": False, "pad_token": None, "padding_side": "right"})
+    )
     (folder / "special_tokens_map.json").write_text(json.dumps({"unk_token": "<unk>", "pad_token": "<unk>"}))
     save.save_hf(made.model(vocab_size=pieces, tokenizer_folder=folder), tmp_path / "hf")
     assert (tmp_path / "hf/tokenizer.model").read_bytes() == data_stand.model_bytes()
@@ -205,7 +215,8 @@ def test_names_of_the_tower() -> None:
 
 
 @pytest.mark.parametrize(
-    ("writer", "takes"), [(save.save_llava, {"vision_tower", "projector"}), (save.save_hf, set()), (save.save_orbax, set())]
+    ("writer", "takes"),
+    [(save.save_llava, {"vision_tower", "projector"}), (save.save_hf, set()), (save.save_orbax, set())],
 )
 def test_arguments_without_effect_are_refused(tmp_path: pathlib.Path, writer, takes: set[str]) -> None:
     writer(made.model(), tmp_path / "a")
@@ -236,6 +247,8 @@ def test_of_two_that_save_the_first_to_end_wins(tmp_path: pathlib.Path, monkeypa
             write_json(path, value)
 
         monkeypatch.setattr(save.tokenizer_files, "write_json", slow)
-        with pytest.raises(errors.UserError, match=r"a: (something is there already|another process has written it meanwhile)"):
+        with pytest.raises(
+            errors.UserError, match=r"a: (something is there already|another process has written it meanwhile)"
+        ):
             save.save_llava(made.model(), tmp_path / "a", overwrite=overwrite)
         assert load.load(tmp_path / "a").layout == "llava-hf" and [p.name for p in tmp_path.iterdir()] == ["a"]

@@ -1,4 +1,5 @@
-"""Pickles of state dicts: what torch writes is read, and whatever else a pickle may say is refused and changes nothing."""
+"""Pickles of state dicts: what torch writes is read, and whatever else a pickle may say is refused and changes
+nothing."""
 
 from __future__ import annotations
 
@@ -44,13 +45,18 @@ def test_reads_what_torch_writes(protocol: int) -> None:
     assert list(found) == list(state)
     for name, tensor in state.items():
         strided = found[name]
-        assert (strided.shape, strided.strides, strided.offset) == (tuple(tensor.shape), tensor.stride(), tensor.storage_offset())
+        assert (strided.shape, strided.strides, strided.offset) == (
+            tuple(tensor.shape),
+            tensor.stride(),
+            tensor.storage_offset(),
+        )
         assert strided.storage.kind == "FloatStorage" and strided.storage.count == len(tensor.untyped_storage()) // 4
 
 
 @pytest.mark.parametrize("kind", [*torch_files.STORAGES, "_utils", "ordered"])
 def test_the_state_of_what_is_named_is_out_of_reach(kind: str) -> None:
-    """BUILD calls __setstate__ or sets attributes: on numpy's types, which all share, it ended in a segmentation fault."""
+    """BUILD calls __setstate__ or sets attributes: on numpy's types, which all share, it ended in a segmentation
+    fault."""
     named = {"_utils": b"ctorch._utils\n_rebuild_tensor_v2\n", "ordered": b"ccollections\nOrderedDict\n"}
     target = named.get(kind, f"ctorch\n{kind}\n".encode())
     for state in (forged.value_of((3, "|", None, None, None, 1, 1, 0)), b"}(" + forged.text("__call__") + b"Nu"):

@@ -28,7 +28,11 @@ def mesh(*shape: int) -> jax.sharding.Mesh:
 def tree(sharding: jax.sharding.Sharding, value: float = 0.0) -> dict[str, Any]:
     kernel = jnp.arange(64.0).reshape(8, 8) + value
     return {
-        "params": {"kernel": jax.device_put(kernel, sharding), "half": jax.device_put(kernel.astype(jnp.bfloat16), sharding), "none": None},
+        "params": {
+            "kernel": jax.device_put(kernel, sharding),
+            "half": jax.device_put(kernel.astype(jnp.bfloat16), sharding),
+            "none": None,
+        },
         "moments": {"kernel": jax.device_put(-kernel, sharding), "empty": {}},
         "count": jnp.int32(3),
     }
@@ -36,7 +40,9 @@ def tree(sharding: jax.sharding.Sharding, value: float = 0.0) -> dict[str, Any]:
 
 def abstract(like: dict[str, Any], sharding: jax.sharding.Sharding) -> dict[str, Any]:
     def leaf(x: jax.Array) -> jax.ShapeDtypeStruct:
-        return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding if x.ndim else jax.NamedSharding(sharding.mesh, jax.P()))
+        return jax.ShapeDtypeStruct(
+            x.shape, x.dtype, sharding=sharding if x.ndim else jax.NamedSharding(sharding.mesh, jax.P())
+        )
 
     return jax.tree.map(leaf, like)
 
@@ -56,7 +62,9 @@ def saved(folder: pathlib.Path, **changes: Any) -> dict[str, Any]:
     return state
 
 
-@pytest.mark.parametrize(("shape", "spec"), [((4, 2), ("x", "y")), ((2, 4), ("y", None)), ((1, 8), (None, "y")), ((1, 1), (None, None))])
+@pytest.mark.parametrize(
+    ("shape", "spec"), [((4, 2), ("x", "y")), ((2, 4), ("y", None)), ((1, 8), (None, "y")), ((1, 1), (None, None))]
+)
 def test_restore_onto_another_mesh(tmp_path: pathlib.Path, shape: tuple[int, int], spec: tuple) -> None:
     state = saved(tmp_path / "s")
     steps = store.Store(tmp_path / "s")
@@ -233,13 +241,22 @@ def test_forged_records_are_refused(tmp_path: pathlib.Path) -> None:
     for change in (
         *(
             {"arrays": value}
-            for value in (None, [], {"a": 3}, {"a": {}}, {"a": array | {"shape": "8"}}, {"a": array | {"shape": [-1, True]}})
+            for value in (
+                None,
+                [],
+                {"a": 3},
+                {"a": {}},
+                {"a": array | {"shape": "8"}},
+                {"a": array | {"shape": [-1, True]}},
+            )
         ),
         *({"step": value} for value in (6, -5, "5", True, None)),
         *({"config": []}, {"config": None}, {"config_hash": 3}, {"base_sha256": None}, {"kind": "model"}),
     ):
         record.write_text(json.dumps(content | change))
-        with pytest.raises(errors.UserError, match="5: damaged record: it is not what a training of this program writes"):
+        with pytest.raises(
+            errors.UserError, match="5: damaged record: it is not what a training of this program writes"
+        ):
             steps.read_meta(5)
     for text in ("[" * 100_000, "[]", "", "\xff", "1" * 5000):
         record.write_text(text)
@@ -264,6 +281,8 @@ def test_parameters_that_are_not_finite_are_refused(tmp_path: pathlib.Path, bad:
     steps = store.Store(tmp_path / "s")
     steps.save(5, state, META)
     steps.wait()
-    with pytest.raises(errors.UserError, match=r"5: params\.half holds NaN or an infinity; remove this step to go on from an older one"):
+    with pytest.raises(
+        errors.UserError, match=r"5: params\.half holds NaN or an infinity; remove this step to go on from an older one"
+    ):
         steps.restore(5, abstract(state, sharding))
     steps.close()

@@ -1,4 +1,5 @@
-"""What an Orbax folder says of its arrays is looked at before they are read: a few bytes can stand for any number of zeros."""
+"""What an Orbax folder says of its arrays is looked at before they are read: a few bytes can stand for any number of
+zeros."""
 
 from __future__ import annotations
 
@@ -25,13 +26,18 @@ def widen(folder: pathlib.Path, array: str) -> None:
     """Say that the chunks of an array are larger than it is."""
     database = tensorstore.KvStore.open({"driver": "ocdbt", "base": folder.as_uri() + "/"}).result()
     about = json.loads(database.read(f"{array}/.zarray").result().value)
-    database.write(f"{array}/.zarray", json.dumps(about | {"chunks": [1 << 14 for _ in about["shape"]]}).encode()).result()
+    database.write(
+        f"{array}/.zarray", json.dumps(about | {"chunks": [1 << 14 for _ in about["shape"]]}).encode()
+    ).result()
 
 
 def test_chunks_larger_than_their_array_are_not_read(tmp_path: pathlib.Path) -> None:
     save.save_orbax(made.model(), tmp_path / "model")
     widen(tmp_path / "model/arrays", "params.text.head.kernel")
-    with pytest.raises(errors.UserError, match=r"arrays: array params\.text\.head\.kernel: chunks of \[16384, 16384\] are larger than its"):
+    with pytest.raises(
+        errors.UserError,
+        match=r"arrays: array params\.text\.head\.kernel: chunks of \[16384, 16384\] are larger than its",
+    ):
         load.load(tmp_path / "model")
 
 
@@ -41,7 +47,9 @@ def test_nor_are_those_of_a_training(tmp_path: pathlib.Path) -> None:
     steps.save(5, tree, {"config": {}})
     steps.wait()
     widen(tmp_path / "steps/5/state", "a")
-    with pytest.raises(errors.UserError, match=r"5/state: array a: chunks of \[16384, 16384\] are larger than its \[3, 4\]"):
+    with pytest.raises(
+        errors.UserError, match=r"5/state: array a: chunks of \[16384, 16384\] are larger than its \[3, 4\]"
+    ):
         steps.restore(5, jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), tree))
     steps.close()
 
@@ -57,6 +65,7 @@ def test_arrays_far_larger_than_their_files(tmp_path: pathlib.Path, monkeypatch:
     monkeypatch.setattr(limits, "EXPORT_RATIO_FROM", 1 << 20)
     stored.check_sizes(*sound)
     with pytest.raises(
-        errors.UserError, match=r"zeros: its arrays would be [48],000,000 bytes, packed in .*; weights are at most 50 times"
+        errors.UserError,
+        match=r"zeros: its arrays would be [48],000,000 bytes, packed in .*; weights are at most 50 times",
     ):
         stored.check_sizes(*zeros)

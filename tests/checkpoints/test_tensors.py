@@ -40,7 +40,11 @@ def test_shards_and_order_of_preference(tmp_path: pathlib.Path) -> None:
 @pytest.mark.parametrize(
     ("second", "weight_map", "message"),
     [
-        (B, {"a": "1.safetensors", "b": "../2.safetensors"}, r"index\.json: names '\.\./2\.safetensors', which is no file beside it"),
+        (
+            B,
+            {"a": "1.safetensors", "b": "../2.safetensors"},
+            r"index\.json: names '\.\./2\.safetensors', which is no file beside it",
+        ),
         (B, {"a": "1.safetensors", "b": "/2.safetensors"}, "which is no file beside it"),
         (B, {"a": "1.safetensors", "b": "./2.safetensors"}, "which is no file beside it"),
         (B, {"a": "1.safetensors", "b": ".."}, "which is no file beside it"),
@@ -48,7 +52,11 @@ def test_shards_and_order_of_preference(tmp_path: pathlib.Path) -> None:
         (B, {"a": "1.safetensors", "b": "2\0.safetensors"}, "which is no file beside it"),
         (B, {"a": "1.safetensors", "b": "x" * 256}, r"names 'x+'\.\.\. \(256 characters\), which is no file beside it"),
         (B, {"a": "1.safetensors", "b": "3.safetensors"}, r"3\.safetensors: missing shard"),
-        (A | B, {"a": "1.safetensors", "b": "2.safetensors"}, r"2\.safetensors: duplicate tensor a, also in 1\.safetensors"),
+        (
+            A | B,
+            {"a": "1.safetensors", "b": "2.safetensors"},
+            r"2\.safetensors: duplicate tensor a, also in 1\.safetensors",
+        ),
         (B, {"a": "1.safetensors", "b": "2.safetensors", "c": "2.safetensors"}, r"2\.safetensors: missing tensor c"),
         (B, {"a": "2.safetensors", "b": "2.safetensors"}, r"2\.safetensors: missing tensor a"),
     ],
@@ -99,7 +107,10 @@ def with_header(path: pathlib.Path, header: dict[str, object], room: int = 0) ->
 )
 def test_shapes_beyond_reason(tmp_path: pathlib.Path, shape: list[int], message: str) -> None:
     path, size = tmp_path / "x.safetensors", 4 * (0 not in shape)
-    entries = {name: {"dtype": "F32", "shape": s, "data_offsets": at} for name, s, at in (("t", shape, [0, size]), ("u", [4], [size, 16]))}
+    entries = {
+        name: {"dtype": "F32", "shape": s, "data_offsets": at}
+        for name, s, at in (("t", shape, [0, size]), ("u", [4], [size, 16]))
+    }
     entries["u"]["shape"] = [4 - size // 4]
     with_header(path, entries)
     with pytest.raises(errors.UserError, match=message):

@@ -113,7 +113,9 @@ def test_refuses_to_reach_beyond_the_data(tmp_path: pathlib.Path) -> None:
             target.writestr(member, data[:40] if member.endswith("data/0") else data)
     with pytest.raises(errors.UserError, match=r"bad\.bin: tensor w reaches beyond its data"):
         torch_files.open_torch(bad)
-    pickled = torch_files._pickle_state({"w": np.ones(300, np.float32)}).replace(b"J\x01\x00\x00\x00t", b"J\x02\x00\x00\x00t")
+    pickled = torch_files._pickle_state({"w": np.ones(300, np.float32)}).replace(
+        b"J\x01\x00\x00\x00t", b"J\x02\x00\x00\x00t"
+    )
     with zipfile.ZipFile(good) as source, zipfile.ZipFile(bad, "w") as target:
         for member in source.namelist():
             target.writestr(member, pickled if member.endswith(".pkl") else source.read(member))
@@ -136,7 +138,9 @@ def test_refuses_damaged_files(tmp_path: pathlib.Path) -> None:
         torch_files.open_torch(tmp_path / "none.bin")
 
 
-@pytest.mark.parametrize("content", [{"model": {"w": torch.ones(2)}}, {"epoch": 3}, [torch.ones(2)], {1: torch.ones(2)}])
+@pytest.mark.parametrize(
+    "content", [{"model": {"w": torch.ones(2)}}, {"epoch": 3}, [torch.ones(2)], {1: torch.ones(2)}]
+)
 def test_refuses_other_content(tmp_path: pathlib.Path, content: object) -> None:
     torch.save(content, tmp_path / "x.bin")
     with pytest.raises(errors.UserError, match="something else than a flat dict of tensors"):
@@ -149,7 +153,10 @@ def test_refuses_big_endian_and_compressed(tmp_path: pathlib.Path) -> None:
         ("big.bin", zipfile.ZIP_STORED, b"big", "big-endian"),
         ("packed.bin", zipfile.ZIP_DEFLATED, b"little", "compressed"),
     ):
-        with zipfile.ZipFile(tmp_path / "x.bin") as source, zipfile.ZipFile(tmp_path / name, "w", compression) as target:
+        with (
+            zipfile.ZipFile(tmp_path / "x.bin") as source,
+            zipfile.ZipFile(tmp_path / name, "w", compression) as target,
+        ):
             for member in source.namelist():
                 target.writestr(member, order if member.endswith("byteorder") else source.read(member))
         with pytest.raises(errors.UserError, match=message):
@@ -242,7 +249,9 @@ def test_members_stand_apart(tmp_path: pathlib.Path) -> None:
 
 @hypothesis.settings(max_examples=200, deadline=None)
 @hypothesis.given(st.binary(min_size=1, max_size=4), st.floats(0, 1, exclude_max=True))
-def test_damage_anywhere_is_refused_or_harmless(tmp_path_factory: pytest.TempPathFactory, new: bytes, place: float) -> None:
+def test_damage_anywhere_is_refused_or_harmless(
+    tmp_path_factory: pytest.TempPathFactory, new: bytes, place: float
+) -> None:
     path = tmp_path_factory.mktemp("damaged") / "x.bin"
     forged.archive(path, forged.program(forged.state()))
     data = bytearray(path.read_bytes())

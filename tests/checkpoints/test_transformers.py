@@ -94,15 +94,23 @@ def test_llama_with_tower_and_projector(tmp_path: pathlib.Path, kind: str) -> No
         tower.load_state_dict(clip.vision_model.state_dict())
     tower.save_pretrained(tmp_path / "tower")
     tiny.llama().save_pretrained(tmp_path / "llama")
-    projector = {f"model.mm_projector.{k}": v for k, v in torch.nn.Sequential(*[torch.nn.Linear(24, 32)]).state_dict().items()}
+    projector = {
+        f"model.mm_projector.{k}": v for k, v in torch.nn.Sequential(*[torch.nn.Linear(24, 32)]).state_dict().items()
+    }
     linear = {name.replace(".0.", "."): value for name, value in projector.items()}
     torch.save(linear, tmp_path / "mm_projector.bin")
-    ours = load.load(tmp_path / "llama", vision_tower=str(tmp_path / "tower"), projector=str(tmp_path / "mm_projector.bin"))
+    ours = load.load(
+        tmp_path / "llama", vision_tower=str(tmp_path / "tower"), projector=str(tmp_path / "mm_projector.bin")
+    )
     assert ours.config.projector == "linear"
     vision = ours.params["vision"]
     state = {k: v.detach().numpy() for k, v in clip.vision_model.state_dict().items()}
-    np.testing.assert_array_equal(vision["patch"]["kernel"].transpose(3, 2, 0, 1), state["embeddings.patch_embedding.weight"])
-    np.testing.assert_array_equal(vision["layers"]["mlp"]["up"]["kernel"][2].T, state["encoder.layers.2.mlp.fc1.weight"])
+    np.testing.assert_array_equal(
+        vision["patch"]["kernel"].transpose(3, 2, 0, 1), state["embeddings.patch_embedding.weight"]
+    )
+    np.testing.assert_array_equal(
+        vision["layers"]["mlp"]["up"]["kernel"][2].T, state["encoder.layers.2.mlp.fc1.weight"]
+    )
     np.testing.assert_array_equal(vision["post_norm"]["bias"], state["post_layernorm.bias"])
     np.testing.assert_array_equal(ours.params["projector"]["fc1"]["kernel"].T, linear["model.mm_projector.weight"])
     save.save_llava(ours, tmp_path / "llava")
@@ -118,17 +126,37 @@ def test_llama_with_tower_and_projector(tmp_path: pathlib.Path, kind: str) -> No
 def test_defaults_are_those_of_transformers() -> None:
     text = model_config.text_config({"model_type": "llama"}, "x")
     llama = transformers.LlamaConfig()
-    assert (text.width, text.mlp_width, text.num_layers) == (llama.hidden_size, llama.intermediate_size, llama.num_hidden_layers)
-    assert (text.num_heads, text.num_kv_heads, text.head_width) == (llama.num_attention_heads, llama.num_key_value_heads, llama.head_dim)
-    assert (text.vocab_size, text.norm_eps, text.rope_theta) == (llama.vocab_size, llama.rms_norm_eps, llama.rope_parameters["rope_theta"])
+    assert (text.width, text.mlp_width, text.num_layers) == (
+        llama.hidden_size,
+        llama.intermediate_size,
+        llama.num_hidden_layers,
+    )
+    assert (text.num_heads, text.num_kv_heads, text.head_width) == (
+        llama.num_attention_heads,
+        llama.num_key_value_heads,
+        llama.head_dim,
+    )
+    assert (text.vocab_size, text.norm_eps, text.rope_theta) == (
+        llama.vocab_size,
+        llama.rms_norm_eps,
+        llama.rope_parameters["rope_theta"],
+    )
     whole, stored = model_config.hf_config({"model_type": "llava"}, pathlib.Path("nowhere"))
     reference = transformers.LlavaConfig()
     assert stored == reference.text_config.vocab_size
     alone = model_config.vision_config({"model_type": "clip_vision_model"}, "x", None, "")
     for vision, clip in ((alone, transformers.CLIPVisionConfig()), (whole.vision, reference.vision_config)):
         assert vision is not None
-        assert (vision.width, vision.mlp_width, vision.num_layers) == (clip.hidden_size, clip.intermediate_size, clip.num_hidden_layers)
-        assert (vision.num_heads, vision.image_size, vision.patch_size) == (clip.num_attention_heads, clip.image_size, clip.patch_size)
+        assert (vision.width, vision.mlp_width, vision.num_layers) == (
+            clip.hidden_size,
+            clip.intermediate_size,
+            clip.num_hidden_layers,
+        )
+        assert (vision.num_heads, vision.image_size, vision.patch_size) == (
+            clip.num_attention_heads,
+            clip.image_size,
+            clip.patch_size,
+        )
         assert (vision.activation, vision.norm_eps) == (clip.hidden_act, clip.layer_norm_eps)
 
 

@@ -47,7 +47,9 @@ def change(path: pathlib.Path, **values: object) -> None:
 
 @pytest.mark.parametrize("opener", OPENERS)
 @pytest.mark.parametrize("writer", WRITERS)
-def test_a_larger_tokenizer_is_refused_before_weights_are_read(tmp_path: pathlib.Path, writer: str, opener: str) -> None:
+def test_a_larger_tokenizer_is_refused_before_weights_are_read(
+    tmp_path: pathlib.Path, writer: str, opener: str
+) -> None:
     good, pieces = write(tmp_path / "good", WRITERS[writer])
     OPENERS[opener](good)
     bad, _ = write(tmp_path / "bad", WRITERS[writer], missing=20)
@@ -94,7 +96,9 @@ def test_answers_end_where_other_programs_end_them(tmp_path: pathlib.Path, file:
     change(folder / file, eos_token_id=2)
     assert vocabulary.answering(load.load(folder)).stop_ids == (2,)
     change(folder / file, eos_token_id=value)
-    with pytest.raises(errors.UserError, match=rf"answers end with </s>, token 2, by the tokenizer, and {file} has eos_token_id="):
+    with pytest.raises(
+        errors.UserError, match=rf"answers end with </s>, token 2, by the tokenizer, and {file} has eos_token_id="
+    ):
         vocabulary.answering(load.load(folder))
 
 

@@ -24,8 +24,21 @@ LLAMA3_ROPE = {
     "high_freq_factor": 4.0,
     "original_max_position_embeddings": 64,
 }
-TEXT = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 4}
-VISION = {"hidden_size": 24, "intermediate_size": 40, "num_hidden_layers": 3, "num_attention_heads": 2, "image_size": 28, "patch_size": 14}
+TEXT = {
+    "hidden_size": 32,
+    "intermediate_size": 48,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 4,
+}
+VISION = {
+    "hidden_size": 24,
+    "intermediate_size": 40,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 2,
+    "image_size": 28,
+    "patch_size": 14,
+}
 VARIANTS: dict[str, dict[str, Any]] = {
     "mha": {},
     "gqa": {"num_key_value_heads": 2},
@@ -56,7 +69,13 @@ def llava(**text: Any) -> transformers.LlavaForConditionalGeneration:
 def clip() -> transformers.CLIPModel:
     """A random two-sided CLIP model."""
     torch.manual_seed(1)
-    text = {"hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 1, "num_attention_heads": 2, "vocab_size": 30}
+    text = {
+        "hidden_size": 16,
+        "intermediate_size": 24,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 2,
+        "vocab_size": 30,
+    }
     return transformers.CLIPModel(transformers.CLIPConfig(text_config=text, vision_config=VISION, projection_dim=8))
 
 
@@ -74,7 +93,8 @@ def hub_name(name: str) -> str:
 
 
 def save(model: transformers.PreTrainedModel, folder: pathlib.Path, names: str) -> pathlib.Path:
-    """Save in one naming generation: "pretrained" (what save_pretrained writes), "memory" (5.x in memory) or "hub" (4.36)."""
+    """Save in one naming generation: "pretrained" (what save_pretrained writes), "memory" (5.x in memory) or "hub"
+    (4.36)."""
     model.save_pretrained(folder)
     if names != "pretrained":
         state = model.state_dict()

@@ -16,7 +16,10 @@ from vlguard_jax import types
 from vlguard_jax.data import templates
 from vlguard_jax.data import tokenizer as tokenizer_lib
 
-WORDS = "The quick brown fox jumps over the lazy dog. What is this? A flyer. USER: hi ASSISTANT: no. Name three fruits: apples, pears."
+WORDS = (
+    "The quick brown fox jumps over the lazy dog. What is this? A flyer. USER: hi ASSISTANT: no. Name three"
+    " fruits: apples, pears."
+)
 
 
 @functools.cache
@@ -83,7 +86,10 @@ def write_picture(path: pathlib.Path, size: tuple[int, int] = (20, 12), seed: in
 def vlguard_value(i: int, safe: bool) -> dict:
     pairs = [{"instruction": f"Ask {i}?", "response": f"Answer {i}."}]
     if safe:
-        pairs = [{f"{kind}_instruction": f"Ask {kind} {i}?", "response": f"Answer {kind} {i}."} for kind in ("safe", "unsafe")]
+        pairs = [
+            {f"{kind}_instruction": f"Ask {kind} {i}?", "response": f"Answer {kind} {i}."}
+            for kind in ("safe", "unsafe")
+        ]
     extra = {} if safe else {"harmful_category": "privacy", "harmful_subcategory": "personal data"}
     return {"id": f"v{i}", "image": f"set/{i}.{'png' if i % 2 else 'jpg'}", "safe": safe, "instr-resp": pairs, **extra}
 

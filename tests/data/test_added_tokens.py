@@ -32,7 +32,10 @@ def decoder(**entries: Any) -> dict[str, Any]:
 
 
 BAD = {
-    "negative": ({"added_tokens": {"[X]": -1}}, r"added_tokens\.json: the id of token '\[X\]' must be a number from 0 .*, not -1"),
+    "negative": (
+        {"added_tokens": {"[X]": -1}},
+        r"added_tokens\.json: the id of token '\[X\]' must be a number from 0 .*, not -1",
+    ),
     "the picture's place": ({"added_tokens": {"[X]": -200}}, "not -200"),
     "huge": ({"added_tokens": {"[X]": HUGE}}, f"not {HUGE}"),
     "text": ({"added_tokens": {"[X]": "500"}}, "not '500'"),
@@ -45,19 +48,34 @@ BAD = {
     "hf's two of one id": ({"added_tokens": {"<image>": 500, "<pad>": 500}}, "have the same id 500"),
     "a piece's id": ({"added_tokens": {"[X]": 7}}, r"'\[X\]' has the id 7, which is '<0x04>' in tokenizer\.model"),
     "end token moved": ({"added_tokens": {"[X]": 2}}, "has the id 2, which is '</s>'"),
-    "decoder negative": ({"tokenizer_config": decoder(**{"-5": {"content": "[X]"}})}, r"tokenizer_config\.json: .* not '-5'"),
+    "decoder negative": (
+        {"tokenizer_config": decoder(**{"-5": {"content": "[X]"}})},
+        r"tokenizer_config\.json: .* not '-5'",
+    ),
     "decoder word": ({"tokenizer_config": decoder(abc={"content": "[X]"})}, "not 'abc'"),
     "decoder huge": ({"tokenizer_config": decoder(n99999999999={"content": "[X]"})}, "not '99999999999'"),
-    "decoder other digits": ({"tokenizer_config": decoder(**{"\u0665": {"content": "[X]"}})}, "must be a number from 0"),
-    "decoder no text": ({"tokenizer_config": decoder(n500={})}, r"added_tokens_decoder\['500'\] must be a token's text"),
+    "decoder other digits": (
+        {"tokenizer_config": decoder(**{"\u0665": {"content": "[X]"}})},
+        "must be a number from 0",
+    ),
+    "decoder no text": (
+        {"tokenizer_config": decoder(n500={})},
+        r"added_tokens_decoder\['500'\] must be a token's text",
+    ),
     "decoder no token": ({"tokenizer_config": decoder(n500="[X]")}, "must be an object of id: token"),
     "decoder a list": ({"tokenizer_config": {"added_tokens_decoder": []}}, "must be an object of id: token"),
     "files differ": (
         {"added_tokens": {"[X]": 500}, "tokenizer_config": decoder(n501={"content": "[X]"})},
         r"token '\[X\]' has two ids, 500 and 501",
     ),
-    "files collide": ({"added_tokens": {"[X]": 500}, "tokenizer_config": decoder(n500={"content": "[Y]"})}, "the same id 500"),
-    "end nowhere": ({"special_tokens_map": {"eos_token": "<|end|>"}}, r"eos_token is '<\|end\|>', which neither tokenizer\.model nor"),
+    "files collide": (
+        {"added_tokens": {"[X]": 500}, "tokenizer_config": decoder(n500={"content": "[Y]"})},
+        "the same id 500",
+    ),
+    "end nowhere": (
+        {"special_tokens_map": {"eos_token": "<|end|>"}},
+        r"eos_token is '<\|end\|>', which neither tokenizer\.model nor",
+    ),
     "unknown nowhere": ({"tokenizer_config": {"unk_token": "[UNK]"}}, "unk_token is '\\[UNK\\]'"),
     "begin empty": ({"special_tokens_map": {"bos_token": ""}}, "bos_token must be a token's text, not ''"),
     "begin null": ({"special_tokens_map": {"bos_token": None}}, "bos_token must be a token's text, not None"),
@@ -70,9 +88,18 @@ BAD = {
         for key in ("special", "lstrip", "rstrip", "single_word")
         for value in ("false", 0, 1, [])
     },
-    **{f"legacy {value!r}": ({"tokenizer_config": {"legacy": value}}, "legacy=.* must be true or false") for value in ("false", 0, "", [])},
-    "specials false": ({"special_tokens_map": {"additional_special_tokens": False}}, "must be a list of tokens, not False"),
-    "end with a flag": ({"special_tokens_map": {"eos_token": {"content": "</s>", "lstrip": "false"}}}, "eos_token: lstrip='false' must be"),
+    **{
+        f"legacy {value!r}": ({"tokenizer_config": {"legacy": value}}, "legacy=.* must be true or false")
+        for value in ("false", 0, "", [])
+    },
+    "specials false": (
+        {"special_tokens_map": {"additional_special_tokens": False}},
+        "must be a list of tokens, not False",
+    ),
+    "end with a flag": (
+        {"special_tokens_map": {"eos_token": {"content": "</s>", "lstrip": "false"}}},
+        "eos_token: lstrip='false' must be",
+    ),
     "end null": ({"tokenizer_config": {"eos_token": None}}, "eos_token must be a token's text, not None"),
     "specials a text": ({"special_tokens_map": {"additional_special_tokens": "[X]"}}, "must be a list of tokens"),
 }
@@ -96,7 +123,9 @@ def test_added_tokens_may_repeat_what_is_known(tmp_path: pathlib.Path) -> None:
 
 
 def test_an_end_token_may_be_an_added_one(tmp_path: pathlib.Path) -> None:
-    found = tokenizer_lib.read(write(tmp_path, added_tokens={"<|end|>": 600}, special_tokens_map={"eos_token": "<|end|>"}))
+    found = tokenizer_lib.read(
+        write(tmp_path, added_tokens={"<|end|>": 600}, special_tokens_map={"eos_token": "<|end|>"})
+    )
     assert found.stop_ids == (600,) and found.size == 601
 
 
@@ -105,13 +134,19 @@ def test_rows(tmp_path: pathlib.Path) -> None:
     size = plain.vocab_size
     for rows in (size, size + 2, size + 64):
         tokenizer_lib.check_rows(plain, rows)
-    with pytest.raises(errors.UserError, match=rf"plain: tokenizer\.model has {size} pieces, the model {size - 1} rows"):
+    with pytest.raises(
+        errors.UserError, match=rf"plain: tokenizer\.model has {size} pieces, the model {size - 1} rows"
+    ):
         tokenizer_lib.check_rows(plain, size - 1)
-    with pytest.raises(errors.UserError, match=rf"the tokenizer has {size} tokens, the model 2,048 rows for them, which is more than"):
+    with pytest.raises(
+        errors.UserError, match=rf"the tokenizer has {size} tokens, the model 2,048 rows for them, which is more than"
+    ):
         tokenizer_lib.check_rows(plain, 2048)
     added = tokenizer_lib.read(write(tmp_path / "added", added_tokens={"[X]": size, "[Y]": size + 9}))
     tokenizer_lib.check_rows(added, size + 10)
-    with pytest.raises(errors.UserError, match=rf"'\[Y\]' has the id {size + 9}, the model {size + 9} rows, for ids up to {size + 8}"):
+    with pytest.raises(
+        errors.UserError, match=rf"'\[Y\]' has the id {size + 9}, the model {size + 9} rows, for ids up to {size + 8}"
+    ):
         tokenizer_lib.check_rows(added, size + 9)
     hf = tokenizer_lib.read(write(tmp_path / "hf", added_tokens={"<image>": size, "<pad>": size + 1}))
     tokenizer_lib.check_rows(hf, size)  # never read as ids
@@ -126,9 +161,21 @@ def test_an_id_without_a_token_is_no_text(tmp_path: pathlib.Path) -> None:
 
 
 TEXTS = st.sampled_from(("[X]", "[Y]", "<s>", "</s>", "<unk>", "<image>", "")) | st.text(max_size=3)
-IDS = st.integers(-3, 3) | st.integers(415, 425) | st.integers() | st.floats() | st.booleans() | st.none() | st.text(max_size=3)
+IDS = (
+    st.integers(-3, 3)
+    | st.integers(415, 425)
+    | st.integers()
+    | st.floats()
+    | st.booleans()
+    | st.none()
+    | st.text(max_size=3)
+)
 KEYS = st.integers().map(str) | st.integers(0, 425).map(str) | st.text(max_size=3)
-TOKENS = TEXTS | IDS | st.fixed_dictionaries({}, optional={"content": TEXTS | IDS, "special": IDS, "single_word": IDS, "rstrip": IDS})
+TOKENS = (
+    TEXTS
+    | IDS
+    | st.fixed_dictionaries({}, optional={"content": TEXTS | IDS, "special": IDS, "single_word": IDS, "rstrip": IDS})
+)
 CONFIGS = st.fixed_dictionaries(
     {},
     optional={
@@ -144,8 +191,12 @@ CONFIGS = st.fixed_dictionaries(
 
 
 @hypothesis.settings(max_examples=200, deadline=None)
-@hypothesis.given(st.tuples(CONFIGS | TOKENS, CONFIGS | TOKENS, st.dictionaries(TEXTS, IDS, max_size=4) | TOKENS), st.integers(1, 500))
-def test_any_files_are_read_or_refused(tmp_path_factory: pytest.TempPathFactory, files: tuple[Any, ...], rows: int) -> None:
+@hypothesis.given(
+    st.tuples(CONFIGS | TOKENS, CONFIGS | TOKENS, st.dictionaries(TEXTS, IDS, max_size=4) | TOKENS), st.integers(1, 500)
+)
+def test_any_files_are_read_or_refused(
+    tmp_path_factory: pytest.TempPathFactory, files: tuple[Any, ...], rows: int
+) -> None:
     folder = stand.write_tokenizer(tmp_path_factory.getbasetemp() / "any-tokenizer")
     for name, value in zip(FILES, files, strict=True):
         (folder / name).write_text(json.dumps(value))

@@ -42,7 +42,9 @@ def test_no_other_names(tmp_path: pathlib.Path, key: str) -> None:
 
 @hypothesis.settings(max_examples=300)
 @hypothesis.given(st.binary(max_size=200), st.data())
-def test_what_was_changed_is_not_there(tmp_path_factory: pytest.TempPathFactory, content: bytes, data: st.DataObject) -> None:
+def test_what_was_changed_is_not_there(
+    tmp_path_factory: pytest.TempPathFactory, content: bytes, data: st.DataObject
+) -> None:
     folder = tmp_path_factory.getbasetemp() / "changed"
     cache.save(folder, "index", KEY, content)
     entry = folder / "index" / KEY
@@ -60,13 +62,22 @@ def test_links_pipes_and_folders_are_no_entries(tmp_path: pathlib.Path) -> None:
     cache.save(folder, "index", KEY, b"content")
     entry = folder / "index" / KEY
     entry.rename(outside)
-    for make in (lambda: entry.symlink_to(outside), lambda: os.mkfifo(entry), entry.mkdir, lambda: entry.symlink_to("/dev/zero")):
+    for make in (
+        lambda: entry.symlink_to(outside),
+        lambda: os.mkfifo(entry),
+        entry.mkdir,
+        lambda: entry.symlink_to("/dev/zero"),
+    ):
         make()
         assert cache.load(folder, "index", KEY) is None
         entry.rmdir() if entry.is_dir() else entry.unlink()
     entry.symlink_to(outside)
     cache.save(folder, "index", KEY, b"new")
-    assert outside.read_bytes().endswith(b"content") and cache.load(folder, "index", KEY) == b"new" and not entry.is_symlink()
+    assert (
+        outside.read_bytes().endswith(b"content")
+        and cache.load(folder, "index", KEY) == b"new"
+        and not entry.is_symlink()
+    )
     (folder / "plans").symlink_to(tmp_path)
     for use in (lambda: cache.load(folder, "plans", KEY), lambda: cache.save(folder, "plans", KEY, b"")):
         with pytest.raises(errors.UserError, match="plans is a link, which the cache does not follow; remove it"):
@@ -100,7 +111,9 @@ def test_where_it_is(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) ->
         assert cache.folder("") == above / "vlguard_jax"
 
 
-def test_who_may_write_there(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+def test_who_may_write_there(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     monkeypatch.delenv("VLGUARD_CACHE")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.setattr(cache, "_TOLD", set())
@@ -110,7 +123,9 @@ def test_who_may_write_there(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyP
     assert cache.folder("") == own and stat.S_IMODE(own.stat().st_mode) == 0o700  # as an earlier version made it
     own.chmod(0o777)
     for named in ("", str(own)):
-        with pytest.raises(errors.UserError, match=r"can be written to by everyone; take that right away \(chmod o-w\), or name"):
+        with pytest.raises(
+            errors.UserError, match=r"can be written to by everyone; take that right away \(chmod o-w\), or name"
+        ):
             cache.folder(named)
     own.chmod(0o775)
     assert not caplog.messages

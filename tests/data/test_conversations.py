@@ -22,7 +22,10 @@ def supervised(tokens: types.Tokens, tokenizer) -> str:
 
 
 def test_rendering():
-    assert VICUNA.render(["Hi", "No.", "Why?", None]) == f"{VICUNA.system} USER: Hi ASSISTANT: No.</s>USER: Why? ASSISTANT:"
+    assert (
+        VICUNA.render(["Hi", "No.", "Why?", None])
+        == f"{VICUNA.system} USER: Hi ASSISTANT: No.</s>USER: Why? ASSISTANT:"
+    )
     assert VICUNA.render(["Hi", ""]).endswith("USER: Hi ASSISTANT:")
     assert VICUNA.prompt("Why?", 2) == f"{VICUNA.system} USER: <image>\n<image>\nWhy? ASSISTANT:"
     assert templates.get_template("llava_v1").system == VICUNA.system.replace("user", "human")
@@ -40,7 +43,8 @@ def test_answer_and_its_end_are_supervised(tokenizer):
 
 
 def test_every_round_is_supervised(tmp_path):
-    # Without the legacy flag the reference's arithmetic fits only vocabularies in which "USER" is one piece; the golden test has one.
+    # Without the legacy flag the reference's arithmetic fits only vocabularies in which "USER" is one piece; the golden
+    # test has one.
     tokenizer = stand.make_tokenizer(tmp_path, legacy=True)
     tokens = conversations.tokenize(stand.record("What is this?", "A flyer.", "fox", "dog."), tokenizer, VICUNA, 2048)
     assert tokens.mismatch is None
@@ -85,7 +89,9 @@ def test_odd_text_voids_the_sample(tokenizer):
 
 
 def test_leading_answer_is_dropped_and_order_is_checked(tokenizer):
-    greeting = types.Record("r", (types.Turn("gpt", "hi"), *stand.record("fox", "dog.").turns), origin="f.json: record 3")
+    greeting = types.Record(
+        "r", (types.Turn("gpt", "hi"), *stand.record("fox", "dog.").turns), origin="f.json: record 3"
+    )
     plain = conversations.tokenize(stand.record("fox", "dog."), tokenizer, VICUNA, 2048)
     np.testing.assert_array_equal(conversations.tokenize(greeting, tokenizer, VICUNA, 2048).ids, plain.ids)
     twice = types.Record("r", (types.Turn("human", "a"), types.Turn("human", "b")), origin="f.json: record 4")

@@ -24,7 +24,10 @@ def tokenization(tmp_path):
 
 
 def made(n: int) -> list:
-    shown = [stand.record("<image>\nWhat is this?", "A flyer." * (i % 7 + 1), images=(f"a/{i}.png",), id=f"p{i}") for i in range(0, n, 2)]
+    shown = [
+        stand.record("<image>\nWhat is this?", "A flyer." * (i % 7 + 1), images=(f"a/{i}.png",), id=f"p{i}")
+        for i in range(0, n, 2)
+    ]
     return shown + [stand.record("fox " * i, "dog.", id=f"t{i % 3}") for i in range(1, n, 2)]
 
 
@@ -34,7 +37,10 @@ def read(tmp_path, values) -> json_records.JsonRecords:
 
 
 def same(a: file_index.FileIndex, b: file_index.FileIndex) -> bool:
-    counts = all(np.array_equal(getattr(a, name), getattr(b, name)) for name in ("length", "pictures", "supervised", "modality_length"))
+    counts = all(
+        np.array_equal(getattr(a, name), getattr(b, name))
+        for name in ("length", "pictures", "supervised", "modality_length")
+    )
     return counts and (a.ids, a.images, a.categories, a.problems) == (b.ids, b.images, b.categories, b.problems)
 
 
@@ -67,12 +73,23 @@ def test_problems_are_kept_and_named(tmp_path, tokenization):
     ]
     index = file_index.build(read(tmp_path, values), tokenization)
     kinds = {i: problem.kind for i, problem in index.problems.items()}
-    assert kinds == {1: "record", 2: "record", 3: "record", 4: "tokens", 5: "tag", 6: "tag", 7: "pictures", 8: "pictures"}
+    assert kinds == {
+        1: "record",
+        2: "record",
+        3: "record",
+        4: "tokens",
+        5: "tag",
+        6: "tag",
+        7: "pictures",
+        8: "pictures",
+    }
     reasons = {i: problem.reason for i, problem in index.problems.items()}
     assert "record 1 (id 'path'): image '../a.png' must be a path inside" in reasons[1]
     assert "record 2 must be an object, not a number" in reasons[2]
     assert "record 3 (id 'turns'): turn 2 is from 'human', expected 'gpt'" in reasons[3]
-    assert reasons[6] == "1 turns with a picture tag, 0 pictures" and index.problems[6].origin.endswith("record 6 (id 'literal')")
+    assert reasons[6] == "1 turns with a picture tag, 0 pictures" and index.problems[6].origin.endswith(
+        "record 6 (id 'literal')"
+    )
     assert index.categories[0] == ("privacy", "personal data") and index.categories[4] == ("", "")
     assert index.length[[1, 2, 3, 8]].tolist() == [0] * 4 and index.length[[0, 4, 5, 6, 7]].min() > 0
 

@@ -43,7 +43,9 @@ def test_the_header_check_knows_the_bounds(monkeypatch):
     assert "pixels" in fault(stand.bomb(20_000, 20_000))
     assert "8 bits" in fault(stand.encoded(Image.fromarray(np.zeros((4, 4), np.uint16))))
     monkeypatch.setattr(limits, "PICTURE_SCALED", 1000)
-    assert "too long" in fault(stand.encoded(stand.noise(1, 99)), "crop") and not fault(stand.encoded(stand.noise(1, 99)), "pad")
+    assert "too long" in fault(stand.encoded(stand.noise(1, 99)), "crop") and not fault(
+        stand.encoded(stand.noise(1, 99)), "pad"
+    )
 
 
 def test_the_check_reads_little_of_a_good_file(tmp_path: pathlib.Path):

@@ -31,7 +31,9 @@ def reference(picture: Image.Image, mode: str, size: int) -> np.ndarray:
     short, long = sorted(picture.size)
     other = int(size * long / short)
     width, height = (size, other) if picture.width <= picture.height else (other, size)
-    picture = picture.resize((width, picture.height), Image.Resampling.BICUBIC).resize((width, height), Image.Resampling.BICUBIC)
+    picture = picture.resize((width, picture.height), Image.Resampling.BICUBIC).resize(
+        (width, height), Image.Resampling.BICUBIC
+    )
     left, top = (picture.width - size) // 2, (picture.height - size) // 2
     return np.asarray(picture.crop((left, top, left + size, top + size)))
 
@@ -49,13 +51,28 @@ def test_square_pad_and_crop(tmp_path):
 @pytest.mark.parametrize("mode", images.MODES)
 def test_every_pixel_is_the_reference_s(monkeypatch, mode, strip):
     monkeypatch.setattr(images, "STRIP", strip)
-    sizes = [(1, 1), (1, 30), (30, 1), (3, 50), (64, 336), (348, 699), (90, 57), (57, 90), (56, 200), (200, 56), (56, 56), (41, 40)]
+    sizes = [
+        (1, 1),
+        (1, 30),
+        (30, 1),
+        (3, 50),
+        (64, 336),
+        (348, 699),
+        (90, 57),
+        (57, 90),
+        (56, 200),
+        (200, 56),
+        (56, 56),
+        (41, 40),
+    ]
     sizes += [tuple(pair) for pair in np.random.default_rng(7).integers(1, 300, (60, 2)).tolist()]
     for i, (width, height) in enumerate(sizes):
         picture = stand.noise(width, height, i)
         for size in (14, 56, 224):
             found = images.load_image(stand.encoded(picture), mode, size)
-            np.testing.assert_array_equal(found, reference(picture, mode, size), err_msg=f"{width} x {height} at {size}")
+            np.testing.assert_array_equal(
+                found, reference(picture, mode, size), err_msg=f"{width} x {height} at {size}"
+            )
 
 
 def test_path_and_content_are_the_same(tmp_path):
@@ -68,7 +85,9 @@ def test_path_and_content_are_the_same(tmp_path):
 def test_any_pixel_format_becomes_rgb(mode):
     picture = stand.noise(9, 7).convert(mode)
     expected = np.asarray(picture.convert("RGB").crop((1, 0, 8, 7)))
-    np.testing.assert_array_equal(images.load_image(stand.encoded(picture, "TIFF" if mode == "CMYK" else "PNG"), "crop", 7), expected)
+    np.testing.assert_array_equal(
+        images.load_image(stand.encoded(picture, "TIFF" if mode == "CMYK" else "PNG"), "crop", 7), expected
+    )
 
 
 def test_cmyk_jpeg():
@@ -76,10 +95,15 @@ def test_cmyk_jpeg():
     assert images.load_image(picture, "pad", 8)[4, 4].tolist() == pytest.approx([255, 0, 0], abs=3)
 
 
-@pytest.mark.parametrize(("kind", "format_"), [(np.uint16, "PNG"), (np.uint16, "TIFF"), (np.int32, "TIFF"), (np.float32, "TIFF")])
+@pytest.mark.parametrize(
+    ("kind", "format_"), [(np.uint16, "PNG"), (np.uint16, "TIFF"), (np.int32, "TIFF"), (np.float32, "TIFF")]
+)
 def test_deep_grey_is_refused(kind, format_):
     deep = stand.encoded(Image.fromarray(np.full((6, 6), 1000, kind)), format_)
-    with pytest.raises(errors.UserError, match=r"^x: not a readable picture: more than 8 bits of grey \(.*\), .*; convert it to 8 bits$"):
+    with pytest.raises(
+        errors.UserError,
+        match=r"^x: not a readable picture: more than 8 bits of grey \(.*\), .*; convert it to 8 bits$",
+    ):
         images.load_image(deep, "pad", 6, name="x")
 
 
@@ -87,7 +111,12 @@ def png16(values: list[int]) -> bytes:
     """A 1 x 1 PNG of 16-bit red, green and blue, which Pillow cannot write."""
     header = (1).to_bytes(4, "big") * 2 + bytes([16, 2, 0, 0, 0])
     pixels = zlib.compress(b"\0" + b"".join(v.to_bytes(2, "big") for v in values))
-    return b"\x89PNG\r\n\x1a\n" + stand.png_chunk(b"IHDR", header) + stand.png_chunk(b"IDAT", pixels) + stand.png_chunk(b"IEND", b"")
+    return (
+        b"\x89PNG\r\n\x1a\n"
+        + stand.png_chunk(b"IHDR", header)
+        + stand.png_chunk(b"IDAT", pixels)
+        + stand.png_chunk(b"IEND", b"")
+    )
 
 
 def test_16_bits_of_colour_keep_their_upper_8():
@@ -145,14 +174,19 @@ def test_long_and_narrow(monkeypatch):
     monkeypatch.setattr(limits, "PICTURE_SCALED", 14 * 14 * 200)
     for width, height in ((200, 1), (1, 200)):
         picture = stand.noise(width, height)
-        np.testing.assert_array_equal(images.load_image(stand.encoded(picture), "crop", 14), reference(picture, "crop", 14))
+        np.testing.assert_array_equal(
+            images.load_image(stand.encoded(picture), "crop", 14), reference(picture, "crop", 14)
+        )
     for width, height in ((201, 1), (1, 201)):
         picture = stand.noise(width, height)
         with pytest.raises(
-            errors.UserError, match=rf"^x: .*: {width} x {height} pixels are too long and narrow to cut out the middle; crop it$"
+            errors.UserError,
+            match=rf"^x: .*: {width} x {height} pixels are too long and narrow to cut out the middle; crop it$",
         ):
             images.load_image(stand.encoded(picture), "crop", 14, name="x")
-        np.testing.assert_array_equal(images.load_image(stand.encoded(picture), "pad", 14), reference(picture, "pad", 14))
+        np.testing.assert_array_equal(
+            images.load_image(stand.encoded(picture), "pad", 14), reference(picture, "pad", 14)
+        )
 
 
 @pytest.mark.parametrize("size", [(1, 2000), (2000, 1)])
@@ -177,12 +211,17 @@ def test_pillow_s_warnings_stay_away():
         "p = Image.new('P', (8, 8)); out = io.BytesIO(); p.save(out, 'PNG', transparency=bytes([0, 9]))\n"
         "print(images.load_image(out.getvalue(), 'pad', 4).shape)"
     )
-    done = subprocess.run([sys.executable, "-W", "always", "-c", script], cwd=source.ROOT, capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, "-W", "always", "-c", script], cwd=source.ROOT, capture_output=True, text=True
+    )
     assert (done.stdout, done.stderr) == ("(4, 4, 3)\n", "")
 
 
 def test_missing_picture(tmp_path):
-    with pytest.raises(errors.UserError, match=r"^.*no\.png: no such picture \(picture of f\.json: record 3\); check the picture folder"):
+    with pytest.raises(
+        errors.UserError,
+        match=r"^.*no\.png: no such picture \(picture of f\.json: record 3\); check the picture folder",
+    ):
         images.load_image(tmp_path / "no.png", "pad", 8, origin="f.json: record 3")
 
 
@@ -200,8 +239,14 @@ def test_truncated_picture(tmp_path, name):
     ("content", "text"),
     [
         (b"", "the file is empty"),
-        (b"<html>not found</html>", "this is a web page, perhaps of a login or an error, instead of the file; download the file again"),
-        (b"version https://git-lfs.github.com/spec/v1\noid sha256:1\n", "this is a git-lfs pointer instead of the file; fetch the file"),
+        (
+            b"<html>not found</html>",
+            "this is a web page, perhaps of a login or an error, instead of the file; download the file again",
+        ),
+        (
+            b"version https://git-lfs.github.com/spec/v1\noid sha256:1\n",
+            "this is a git-lfs pointer instead of the file; fetch the file",
+        ),
         (b"%PDF-1.7\n", "this is a PDF; name the right file"),
         (b"PK\3\4" + b"0" * 40, "this is a zip archive; unpack it"),
         (b"\x89PNG\r\n\x1a\n", "unknown format; download it again"),
@@ -267,11 +312,20 @@ def many_scans(width: int, height: int, scans: int) -> bytes:
     data = stand.encoded(stand.noise(16, 16), "JPEG", progressive=True)
     size = data.index(b"\xff\xc2") + 5
     last = data.rindex(b"\xff\xda")
-    return data[:size] + height.to_bytes(2, "big") + width.to_bytes(2, "big") + data[size + 4 : last] + data[last:-2] * scans + data[-2:]
+    return (
+        data[:size]
+        + height.to_bytes(2, "big")
+        + width.to_bytes(2, "big")
+        + data[size + 4 : last]
+        + data[last:-2] * scans
+        + data[-2:]
+    )
 
 
 def test_scans_are_counted_before_they_are_decoded():
-    with pytest.raises(errors.UserError, match=r"^x: not a readable picture: 8192 x 8192 pixels in 1,\d\d\d scans; save it again$"):
+    with pytest.raises(
+        errors.UserError, match=r"^x: not a readable picture: 8192 x 8192 pixels in 1,\d\d\d scans; save it again$"
+    ):
         images.load_image(many_scans(8192, 8192, 1000), "pad", 14, name="x")
     assert "scans; save it again" in images.fault(io.BytesIO(many_scans(8192, 8192, 1000)), "pad", 8, decode=True)
     assert images.load_image(many_scans(16, 16, 100), "pad", 14).shape == (14, 14, 3)
@@ -286,7 +340,8 @@ def test_costly_decoders_get_half_of_the_pixels(format_, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "read", [lambda path: images.load_image(path, "pad", 14), lambda path: pictures.open_store(str(path.parent)).read("a.png")]
+    "read",
+    [lambda path: images.load_image(path, "pad", 14), lambda path: pictures.open_store(str(path.parent)).read("a.png")],
 )
 def test_what_is_no_file_is_refused_unread(tmp_path, read):
     for message in odd_files.at(tmp_path / "a.png", b"RIFF\xff\xff\xff\xffWEBP"):

@@ -31,7 +31,9 @@ def chunk(request, monkeypatch):
     monkeypatch.setattr(json_records, "CHUNK", request.param)
 
 
-@pytest.mark.parametrize("form", [{}, {"ensure_ascii": False}, {"indent": 2, "ensure_ascii": False}, {"separators": (",", ":")}])
+@pytest.mark.parametrize(
+    "form", [{}, {"ensure_ascii": False}, {"indent": 2, "ensure_ascii": False}, {"separators": (",", ":")}]
+)
 def test_every_record_is_found_again(tmp_path, chunk, form):
     (tmp_path / "f.json").write_bytes(json.dumps(VALUES, **form).encode())
     found = json_records.read(tmp_path / "f.json", keep)
@@ -75,12 +77,21 @@ def test_one_record_a_line(tmp_path):
         ('{"data": [1, 2]}\n', f"{WANTED}, not a lone object"),
         ('{\n "data": [1, 2]\n}', f"{WANTED}; it begins with an object of several lines"),
         ("[]", f"{WANTED}, but holds none"),
-        ("id,prompt,safe\n1,How?,true\n", f"{WANTED}; this looks like a table (CSV) with commas: write each of its rows as a JSON object"),
-        ('"id"\t"prompt"\n', f"{WANTED}; this looks like a table (CSV) with tabs: write each of its rows as a JSON object"),
+        (
+            "id,prompt,safe\n1,How?,true\n",
+            f"{WANTED}; this looks like a table (CSV) with commas: write each of its rows as a JSON object",
+        ),
+        (
+            '"id"\t"prompt"\n',
+            f"{WANTED}; this looks like a table (CSV) with tabs: write each of its rows as a JSON object",
+        ),
         ("- id: 1\n  prompt: hi, there\n", f"{WANTED}; it begins with '- id: 1'"),
         ("How do I bake bread?\n" + "x" * 9000, f"{WANTED}; it begins with 'How do I bake bread?'"),
         ("<!doctype html>", f"{WANTED}; this is a web page"),
-        ("version https://git-lfs.github.com/spec/v1\noid 1\n", f"{WANTED}; this is a git-lfs pointer instead of the file"),
+        (
+            "version https://git-lfs.github.com/spec/v1\noid 1\n",
+            f"{WANTED}; this is a git-lfs pointer instead of the file",
+        ),
         ("[" + "9" * 5000 + "]", "broken JSON at line 1, column 2: a number of more than 4,300 digits"),
         ('[{"a": 1}\n {"b": 2}]', "broken JSON at line 2, column 2: Expecting ',' delimiter"),
         ('[{"a": 1},\n {"b" 2}]', "broken JSON at line 2, column 7: Expecting ':' delimiter"),
@@ -137,7 +148,8 @@ def test_half_of_a_surrogate_pair_is_named_with_its_record(tmp_path):
         found = json_records.read(tmp_path / name, keep)
         assert told([found[0], found[2]]) == [(0, {"id": 1}), (2, {})]
         with pytest.raises(
-            errors.UserError, match=rf"{name}: record 1: half of a surrogate pair \(\\ud83d\) in the text 'half \\ud83d pair'"
+            errors.UserError,
+            match=rf"{name}: record 1: half of a surrogate pair \(\\ud83d\) in the text 'half \\ud83d pair'",
         ):
             found[1]
 

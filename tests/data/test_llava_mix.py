@@ -16,7 +16,8 @@ from vlguard_jax.data import templates
 def values(n: int = 30) -> list[dict]:
     """Some with pictures of two folders; ids repeat."""
     shown = [
-        stand.record("<image>\nfox", f"dog {i}.", images=(f"{'coco' if i % 2 else 'gqa'}/{i % 7}.png",), id=f"{i % 5}") for i in range(n)
+        stand.record("<image>\nfox", f"dog {i}.", images=(f"{'coco' if i % 2 else 'gqa'}/{i % 7}.png",), id=f"{i % 5}")
+        for i in range(n)
     ]
     return [stand.as_json(record) for record in shown] + [stand.as_json(stand.record("fox", "dog.", id="text"))]
 
@@ -34,7 +35,9 @@ def draw(mix, out, count=8, seed=0, **more) -> llava_mix.Sample:
 
 def test_sample_is_what_a_source_draws(mix, tmp_path):
     drawn = draw(mix, tmp_path / "out")
-    assert [path.name for path in drawn.files] == [f"llava_mix_8_seed0{end}" for end in (".json", ".ids.txt", ".pictures.txt")]
+    assert [path.name for path in drawn.files] == [
+        f"llava_mix_8_seed0{end}" for end in (".json", ".ids.txt", ".pictures.txt")
+    ]
     chosen = json.loads(drawn.files[0].read_text())
     assert chosen == [values()[i] for i in sorted(random.Random(0).sample(range(31), 8))]
     needed = drawn.files[2].read_text().split()
@@ -49,10 +52,16 @@ def test_sample_is_what_a_source_draws(mix, tmp_path):
 
     def ids(**settings) -> list[str]:
         source = config.SourceSettings(images=str(tmp_path / "pictures"), **settings)
-        made = mixtures.build(config.DataSettings(sources={"mix": source}), tokenizer, templates.get_template("vicuna_v1"), 4)
+        made = mixtures.build(
+            config.DataSettings(sources={"mix": source}), tokenizer, templates.get_template("vicuna_v1"), 4
+        )
         return [made.record(i).turns[1].text for i in range(len(made.index))]
 
-    assert ids(path=str(mix), count=8) == ids(path=str(mix), include_ids=str(drawn.files[1])) == ids(path=str(drawn.files[0]))
+    assert (
+        ids(path=str(mix), count=8)
+        == ids(path=str(mix), include_ids=str(drawn.files[1]))
+        == ids(path=str(drawn.files[0]))
+    )
 
 
 def test_absent_pictures_are_listed(mix, tmp_path):
@@ -69,12 +78,17 @@ def test_clean_form(mix, tmp_path):
     assert llava_mix.removed(mix, tmp_path / "clean.json", tmp_path / "out" / "ids.txt", any_size=True) == 3
     assert (tmp_path / "out" / "ids.txt").read_text().split() == ["3~1", "3~2", "text"]
     (tmp_path / "clean.json").write_text(json.dumps([*clean, {"id": "new", "conversations": []}]))
-    with pytest.raises(errors.UserError, match=r"clean\.json: 1 conversations are not in .*mix\.json: name the mixture"):
+    with pytest.raises(
+        errors.UserError, match=r"clean\.json: 1 conversations are not in .*mix\.json: name the mixture"
+    ):
         llava_mix.removed(mix, tmp_path / "clean.json", tmp_path / "ids.txt", any_size=True)
 
 
 def test_numbers_must_be_the_published_ones(mix, tmp_path):
-    with pytest.raises(errors.UserError, match=r"mix\.json: 31 conversations, the published file has 665,298: download it again, or say"):
+    with pytest.raises(
+        errors.UserError,
+        match=r"mix\.json: 31 conversations, the published file has 665,298: download it again, or say",
+    ):
         llava_mix.draw(mix, tmp_path, 8, 0)
     with pytest.raises(errors.UserError, match=r"mix\.json: 31 conversations, the published file has 665,298"):
         llava_mix.removed(mix, mix, tmp_path / "ids.txt")
@@ -95,7 +109,10 @@ def test_half_of_a_surrogate_pair_names_its_record(mix, tmp_path):
     whole[3]["id"] = "half \ud83d pair"
     mix.write_text(json.dumps(whole))
     (tmp_path / "clean.json").write_text(json.dumps(whole[:3] + whole[4:]))
-    for call in (lambda: draw(mix, tmp_path / "out", 30), lambda: llava_mix.removed(mix, tmp_path / "clean.json", tmp_path / "x", True)):
+    for call in (
+        lambda: draw(mix, tmp_path / "out", 30),
+        lambda: llava_mix.removed(mix, tmp_path / "clean.json", tmp_path / "x", True),
+    ):
         with pytest.raises(errors.UserError, match=r"record 3: half of a surrogate pair"):
             call()
     assert not (tmp_path / "out").exists() and not (tmp_path / "x").exists()

@@ -26,7 +26,9 @@ def mixture(tmp_path_factory):
     records = []
     for i in range(7):
         images = (f"{i}.png",) if i % 3 else ()
-        records.append(stand.record("<image>\nfox" if images else "fox" + " dog" * i, "dog." * (i + 1), images=images, id=str(i)))
+        records.append(
+            stand.record("<image>\nfox" if images else "fox" + " dog" * i, "dog." * (i + 1), images=images, id=str(i))
+        )
         if images:
             stand.write_picture(folder / images[0], seed=i)
     path = stand.write_records(folder / "f.json", records)
@@ -36,7 +38,9 @@ def mixture(tmp_path_factory):
 
 
 def make(mixture, vision=VISION, data=None, rows=0, shards=1, own=None, **settings) -> loader.Loader:
-    data = dict(order="shuffle", batch_size=4, group_size=2, length_multiple=16, shapes=1, read_threads=2) | (data or {})
+    data = dict(order="shuffle", batch_size=4, group_size=2, length_multiple=16, shapes=1, read_threads=2) | (
+        data or {}
+    )
     plan = plan_lib.BatchPlan(mixture.index, config.DataSettings(**data), 5, plan_lib.Layout(rows, shards), epochs=2.0)
     return loader.Loader(plan, mixture, vision, shards=own, **(dict(image_mode="pad", stop_step=4) | settings))
 
@@ -50,7 +54,9 @@ def test_order_does_not_depend_on_threads_or_start(mixture):
     whole = list(make(mixture))
     assert [step for step, _ in whole] == [0, 1, 2, 3]
     for threads in (0, 3):
-        for (step, batch), (expected_step, expected) in zip(make(mixture, data={"read_threads": threads}), whole, strict=True):
+        for (step, batch), (expected_step, expected) in zip(
+            make(mixture, data={"read_threads": threads}), whole, strict=True
+        ):
             assert step == expected_step
             assert_same(batch, expected)
     (resumed,) = make(mixture, start_step=3)
@@ -102,10 +108,13 @@ def test_short_last_step_is_padded_with_empty_rows(mixture):
 
 
 def content(batch) -> list:
-    """Every conversation of a step as the device sees it, in whatever row: (tokens, targets, weights, positions, picture sums)."""
+    """Every conversation of a step as the device sees it, in whatever row: (tokens, targets, weights, positions,
+    picture sums)."""
     found = []
     for micro in range(batch.tokens.shape[0]):
-        arrays = [getattr(batch, name)[micro] for name in ("tokens", "targets", "loss_weight", "positions", "image_slot")]
+        arrays = [
+            getattr(batch, name)[micro] for name in ("tokens", "targets", "loss_weight", "positions", "image_slot")
+        ]
         for row, segments in enumerate(batch.segment_ids[micro]):
             for segment in range(1, segments.max(initial=0) + 1):
                 tokens, targets, weights, positions, slots = (array[row][segments == segment] for array in arrays)
@@ -121,7 +130,10 @@ def joined(hosts) -> list:
     steps = []
     for of_hosts in zip(*hosts, strict=True):
         steps.append(
-            (of_hosts[0][0], content(types.Batch(*(np.concatenate(x, axis=1) for x in zip(*(b for _, b in of_hosts), strict=True)))))
+            (
+                of_hosts[0][0],
+                content(types.Batch(*(np.concatenate(x, axis=1) for x in zip(*(b for _, b in of_hosts), strict=True)))),
+            )
         )
     return steps
 
@@ -133,7 +145,9 @@ def test_stream_is_the_same_on_any_number_of_hosts(mixture, mode):
 
     def run(hosts: int, start: int = 0) -> list:
         layout = {"shards": 4, "start_step": start, "stop_step": 2, "data": data}
-        return joined([list(make(mixture, own=range(h * 4 // hosts, (h + 1) * 4 // hosts), **layout)) for h in range(hosts)])
+        return joined(
+            [list(make(mixture, own=range(h * 4 // hosts, (h + 1) * 4 // hosts), **layout)) for h in range(hosts)]
+        )
 
     whole = run(1)
     assert [step for step, _ in whole] == [0, 1]
@@ -146,7 +160,9 @@ def test_stream_is_the_same_on_any_number_of_hosts(mixture, mode):
 
 
 def test_packed_rows_hold_the_same_conversations(mixture):
-    padded, packed = (joined([list(make(mixture, data={"mode": mode, "batch_size": 7}, stop_step=2))]) for mode in ("pad", "pack"))
+    padded, packed = (
+        joined([list(make(mixture, data={"mode": mode, "batch_size": 7}, stop_step=2))]) for mode in ("pad", "pack")
+    )
     assert padded == packed
     (_, rows), _ = make(mixture, data={"mode": "pack", "batch_size": 7}, stop_step=2)
     assert rows.segment_ids.max() > 1, "nothing was packed"
@@ -156,7 +172,9 @@ def test_packed_rows_hold_the_same_conversations(mixture):
 def test_worker_processes_change_nothing(mixture, mode):
     data = {"mode": mode}
     whole = list(make(mixture, data=data))
-    for (step, batch), (expected_step, expected) in zip(make(mixture, data=data | {"read_workers": 2}), whole, strict=True):
+    for (step, batch), (expected_step, expected) in zip(
+        make(mixture, data=data | {"read_workers": 2}), whole, strict=True
+    ):
         assert step == expected_step
         assert_same(batch, expected)
 

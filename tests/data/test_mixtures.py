@@ -43,14 +43,18 @@ def build(tokenizer, source, problems_file=None, **settings) -> mixtures.Mixture
 def test_index_and_pictures(tmp_path, tokenizer):
     shown = stand.record("<image>\nWhat is this?", "A flyer.", images=("a/b.png",), id="p")
     made = build(tokenizer, llava(tmp_path, *plain(1), shown))
-    assert made.index.ids == ("t0", "p") and made.index.source_names == ("mine",) and made.index.source.tolist() == [0, 0]
+    assert (
+        made.index.ids == ("t0", "p") and made.index.source_names == ("mine",) and made.index.source.tolist() == [0, 0]
+    )
     assert made.index.pictures.tolist() == [0, 1]
     assert made.index.modality_length.tolist() == [-5, 6]
     assert made.index.length.tolist() == [len(made.sample(i).tokens) for i in range(2)]
     assert made.index.supervised.tolist() == [made.sample(i).num_supervised for i in range(2)]
     assert 0 < made.index.supervised_share < 1
     ((name, origin, content),) = made.read_pictures(1)
-    assert (name, content) == ("a/b.png", (tmp_path / "pictures/a/b.png").read_bytes()) and origin.endswith("record 1 (id 'p')")
+    assert (name, content) == ("a/b.png", (tmp_path / "pictures/a/b.png").read_bytes()) and origin.endswith(
+        "record 1 (id 'p')"
+    )
     assert list(made.read_pictures(0)) == []
     assert not made.stand_in
 
@@ -91,10 +95,15 @@ def test_alpaca_source_is_text_only(tmp_path, tokenizer):
     ]
     (tmp_path / "f.json").write_text(json.dumps(values))
     made = build(tokenizer, config.SourceSettings(format="alpaca", path=str(tmp_path / "f.json")))
-    assert [[turn.text for turn in made.record(i).turns] for i in range(2)] == [["Name three fruits.", "apples"], ["fox\ndog", "no."]]
+    assert [[turn.text for turn in made.record(i).turns] for i in range(2)] == [
+        ["Name three fruits.", "apples"],
+        ["fox\ndog", "no."],
+    ]
     assert made.index.ids == ("0", "1") and made.index.pictures.tolist() == [0, 0] and made.index.supervised.min() > 0
     (tmp_path / "g.json").write_text(json.dumps([{"instruction": "fox"}]))
-    with pytest.raises(errors.UserError, match=r"g\.json: record 0 \(id '0'\) has no 'output'; .*on_bad_record=\"skip\""):
+    with pytest.raises(
+        errors.UserError, match=r"g\.json: record 0 \(id '0'\) has no 'output'; .*on_bad_record=\"skip\""
+    ):
         build(tokenizer, config.SourceSettings(format="alpaca", path=str(tmp_path / "g.json")))
 
 
@@ -120,7 +129,8 @@ def test_missing_pictures_are_counted_and_listed_at_the_start(tmp_path, tokenize
         (tmp_path / "pictures" / f"{i}.png").unlink()
     with pytest.raises(
         errors.UserError,
-        match=r"4 of 5 pictures of source 'mine' are missing \(all of them: .*bad_pictures\.txt\), the first is 0\.png of record '0'; ",
+        match=r"4 of 5 pictures of source 'mine' are missing \(all of them: .*bad_pictures\.txt\), the first is"
+        r" 0\.png of record '0'; ",
     ) as error:
         build(tokenizer, source, problems_file=tmp_path / "run" / "bad_pictures.txt")
     assert "\n" not in str(error.value)
@@ -130,12 +140,17 @@ def test_missing_pictures_are_counted_and_listed_at_the_start(tmp_path, tokenize
     made = build(tokenizer, source, on_bad_record="skip")
     assert made.index.ids == ("3",) and [drop.id for drop in made.drops] == ["0", "1", "2", "4"]
     assert made.drops[0].reason.startswith("picture 0.png: ")
-    with pytest.raises(errors.UserError, match=r"^config\.data\.sources\.mine\.images is empty, but the source has pictures"):
+    with pytest.raises(
+        errors.UserError, match=r"^config\.data\.sources\.mine\.images is empty, but the source has pictures"
+    ):
         build(tokenizer, config.SourceSettings(path=source.path))
 
 
 ODD = [
-    (stand.record("fox", "", id="odd"), r"WARNING: tokenization mismatch: 1 vs\. \d+\. \(ignored\): turn 2, from 'gpt', is empty"),
+    (
+        stand.record("fox", "", id="odd"),
+        r"WARNING: tokenization mismatch: 1 vs\. \d+\. \(ignored\): turn 2, from 'gpt', is empty",
+    ),
     (stand.record("no tag", "no.", images=("a.png",), id="odd"), r"0 turns with a picture tag, 1 pictures"),
     (stand.record("<image>", "no.", images=("a.png", "b.png"), id="odd"), r"1 turns with a picture tag, 2 pictures"),
     (stand.record("a literal <image>", "no.", id="odd"), r"1 turns with a picture tag, 0 pictures"),
@@ -145,7 +160,9 @@ ODD = [
 @pytest.mark.parametrize(("odd", "reason"), ODD)
 def test_odd_records_are_an_error_or_a_listed_drop(tmp_path, tokenizer, odd, reason):
     source = llava(tmp_path, *plain(1), odd)
-    with pytest.raises(errors.UserError, match=r"record 1 \(id 'odd'\): " + reason + r'; correct .*config\.data\.on_mismatch="ignore"'):
+    with pytest.raises(
+        errors.UserError, match=r"record 1 \(id 'odd'\): " + reason + r'; correct .*config\.data\.on_mismatch="ignore"'
+    ):
         build(tokenizer, source)
     made = build(tokenizer, source, on_mismatch="ignore")
     assert made.index.ids == ("t0",)
@@ -160,13 +177,17 @@ def test_reference_policy(tmp_path, tokenizer):
     voided, untagged, several, literal = (odd for odd, _ in ODD)
     made = build(tokenizer, llava(tmp_path, voided, untagged, literal), on_mismatch="reference")
     assert made.index.supervised[0] == 0 < made.index.supervised[1:].min()
-    assert made.index.pictures.tolist() == [0, 0, 0] and made.index.modality_length[1] > 0 > made.index.modality_length[2]
+    assert (
+        made.index.pictures.tolist() == [0, 0, 0] and made.index.modality_length[1] > 0 > made.index.modality_length[2]
+    )
     assert made.notes() == [
         "1 pictures are not used: cut off, or without a tag in the text",
         "1 conversations have no supervised token and teach nothing, the first is 'odd~1'",
         "1 id names several conversations; they are told apart as ID~1, ID~2, ...",
     ]
-    with pytest.raises(errors.UserError, match=r"1 turns with a picture tag, 2 pictures; correct or remove the record$"):
+    with pytest.raises(
+        errors.UserError, match=r"1 turns with a picture tag, 2 pictures; correct or remove the record$"
+    ):
         build(tokenizer, llava(tmp_path, several), on_mismatch="reference")
 
 
@@ -178,7 +199,8 @@ def test_malformed_records_end_the_run_or_are_skipped(tmp_path, tokenizer):
     (tmp_path / "bad.json").write_text(json.dumps(values))
     source = config.SourceSettings(path=str(tmp_path / "bad.json"), images=source.images)
     with pytest.raises(
-        errors.UserError, match=r"^[^\n]*bad\.json: record 1 \(id 't1'\): turn \d is from 'human', expected 'gpt'; .*\"skip\""
+        errors.UserError,
+        match=r"^[^\n]*bad\.json: record 1 \(id 't1'\): turn \d is from 'human', expected 'gpt'; .*\"skip\"",
     ):
         build(tokenizer, source)
     made = build(tokenizer, source, on_bad_record="skip")
@@ -202,7 +224,9 @@ def test_stand_ins_are_offered_only_for_vlguard(tmp_path, tokenizer, format_, hi
     (tmp_path / "pictures").mkdir()
     (tmp_path / "train.json").write_text(json.dumps([value]))
     source = config.SourceSettings(format=format_, path=str(tmp_path / "train.json"), images=str(tmp_path / "pictures"))
-    with pytest.raises(errors.UserError, match=r"1 of 1 pictures of source 'mine' are missing.*download them") as caught:
+    with pytest.raises(
+        errors.UserError, match=r"1 of 1 pictures of source 'mine' are missing.*download them"
+    ) as caught:
         build(tokenizer, source)
     assert ("stand_in_images" in str(caught.value)) == hinted
 
@@ -234,7 +258,9 @@ def test_half_of_a_surrogate_pair_anywhere_names_its_record(tmp_path, tokenizer,
         path = tmp_path / f"{i}.json"
         path.write_text("\n".join(map(json.dumps, values)) if lines else json.dumps(values))
         source = config.SourceSettings(format=format_, path=str(path), images=str(tmp_path / "pictures"))
-        with pytest.raises(errors.UserError, match=rf"{i}\.json: record 1: half of a surrogate pair .*on_bad_record=\"skip\""):
+        with pytest.raises(
+            errors.UserError, match=rf"{i}\.json: record 1: half of a surrogate pair .*on_bad_record=\"skip\""
+        ):
             build(tokenizer, source)
         made = build(tokenizer, source, on_bad_record="skip")
         assert len(made.index) == 2 and [drop.origin for drop in made.drops] == ["record 1"]
@@ -247,4 +273,7 @@ def test_malformed_records_are_no_repeated_ids(tmp_path, tokenizer):
     del values[0]["conversations"], values[1]["conversations"]
     (tmp_path / "f.json").write_text(json.dumps(values))
     made = build(tokenizer, config.SourceSettings(path=str(tmp_path / "f.json")), on_bad_record="skip")
-    assert [(drop.id, drop.origin) for drop in made.drops] == [("", "record 0"), ("", "record 1")] and not made.repeated_ids
+    assert [(drop.id, drop.origin) for drop in made.drops] == [
+        ("", "record 0"),
+        ("", "record 1"),
+    ] and not made.repeated_ids

@@ -1,4 +1,5 @@
-"""Orders of an epoch: the reference's sampler against a plain retelling of it, and dealing lengths within windows of steps."""
+"""Orders of an epoch: the reference's sampler against a plain retelling of it, and dealing lengths within windows of
+steps."""
 
 from __future__ import annotations
 

@@ -34,7 +34,9 @@ def loads(packed: packing.Packed, values: np.ndarray) -> np.ndarray:
     return sums
 
 
-def check(packed: packing.Packed, lengths: np.ndarray, pictures: np.ndarray, micro_rows: int, shards: int, multiple: int) -> None:
+def check(
+    packed: packing.Packed, lengths: np.ndarray, pictures: np.ndarray, micro_rows: int, shards: int, multiple: int
+) -> None:
     np.testing.assert_array_equal(packed.row >= 0, lengths > 0)  # every sample once, in one row
     assert packed.rows % (micro_rows or shards) == 0 and packed.row.max() < packed.rows
     assert packed.row_len % multiple == 0
@@ -68,15 +70,21 @@ def test_every_step_fits_its_rows(
     padded = packing.pad(lengths, pictures, **settings)
     check(padded, lengths, pictures, *layout, multiple)
     assert padded.row_len - lengths.max() < multiple and padded.rows - samples < (layout[0] or layout[1])
-    assert all(row[row >= 0].tolist() == list(range(n)) for row, n in zip(padded.row, (lengths > 0).sum(1), strict=True))
+    assert all(
+        row[row >= 0].tolist() == list(range(n)) for row, n in zip(padded.row, (lengths > 0).sum(1), strict=True)
+    )
     assert packed.rows * packed.row_len <= padded.rows * padded.row_len or padded.row_len > max_row_len
 
 
 @pytest.mark.parametrize("lengths", [[6, 5, 3, 2, 2, 2], [14, 11, 5, 3, 3, 2, 2]])
 def test_two_full_rows_are_found(lengths: list[int]) -> None:
-    """Best fit alone finds neither: it makes 6 + 3 and 5 + 2 + 2, and has no room for the last 2. Exchanging mends that, as 6 + 2 + 2
+    """Best fit alone finds neither: it makes 6 + 3 and 5 + 2 + 2, and has no room for the last 2.
+
+    Exchanging mends that, as 6 + 2 + 2
     and 5 + 3 + 2 fill the rows; the second step needs another order, too."""
-    packed = packing.pack(np.array([lengths]), np.zeros((1, len(lengths)), np.int64), multiple=1, max_row_len=24, micro_rows=0, shards=2)
+    packed = packing.pack(
+        np.array([lengths]), np.zeros((1, len(lengths)), np.int64), multiple=1, max_row_len=24, micro_rows=0, shards=2
+    )
     assert (packed.rows, packed.row_len) == (2, sum(lengths) // 2)
     assert loads(packed, np.array([lengths])).tolist() == [[packed.row_len] * 2]
 
@@ -97,18 +105,25 @@ def smallest(lengths: list[int], unit: int, multiple: int, max_row_len: int) -> 
 def test_close_to_the_least_of_all(seed: int) -> None:
     rng = np.random.default_rng(seed)
     lengths = rng.integers(1, 20, 5)
-    found = packing.pack(lengths[None], np.zeros((1, 5), np.int64), multiple=2, max_row_len=24, micro_rows=0, shards=1 + seed % 2)
+    found = packing.pack(
+        lengths[None], np.zeros((1, 5), np.int64), multiple=2, max_row_len=24, micro_rows=0, shards=1 + seed % 2
+    )
     assert found.rows * found.row_len == smallest(lengths.tolist(), 1 + seed % 2, 2, 24)
 
 
-@pytest.mark.parametrize("shards,even,share", [(1, False, 1.0), (8, False, 1.11), (8, True, 1.11), (16, True, 1.11), (32, False, 1.4)])
+@pytest.mark.parametrize(
+    "shards,even,share", [(1, False, 1.0), (8, False, 1.11), (8, True, 1.11), (16, True, 1.11), (32, False, 1.4)]
+)
 def test_full_steps_come_close_to_what_their_tokens_need(shards: int, even: bool, share: float) -> None:
-    """128 conversations a step; the fullest step sets the shape. Rows of up to 8,192 tokens, pictures spread over the shards."""
+    """128 conversations a step; the fullest step sets the shape.
+
+    Rows of up to 8,192 tokens, pictures spread over the shards.
+    """
     rng = np.random.default_rng(0)
     pictures = (rng.random((200, 128)) < 0.94).astype(np.int64)
-    lengths = np.minimum(2048, np.where(pictures, 612 + rng.lognormal(5.2, 0.55, (200, 128)), rng.lognormal(7, 0.6, (200, 128)))).astype(
-        np.int64
-    )
+    lengths = np.minimum(
+        2048, np.where(pictures, 612 + rng.lognormal(5.2, 0.55, (200, 128)), rng.lognormal(7, 0.6, (200, 128)))
+    ).astype(np.int64)
     if even:  # every step gets the same total
         lengths[:, -1] = 60
         lengths[:, -2] = 1100
@@ -135,7 +150,9 @@ def test_rows_are_numbered_so_that_shards_have_even_pictures() -> None:
 def test_few_pictures_to_a_shard_where_the_tokens_allow_it() -> None:
     """The first step needs rows of 90 tokens, of which one would hold all six pictures of the second."""
     lengths = np.array([[90, 90, 0, 0, 0, 0, 0], [30, 10, 10, 10, 10, 10, 10]])
-    packed = packing.pack(lengths, (lengths == 10).astype(np.int64), multiple=10, max_row_len=90, micro_rows=0, shards=2)
+    packed = packing.pack(
+        lengths, (lengths == 10).astype(np.int64), multiple=10, max_row_len=90, micro_rows=0, shards=2
+    )
     assert (packed.rows, packed.row_len, packed.pictures) == (2, 90, 3)
 
 

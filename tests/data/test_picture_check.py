@@ -162,12 +162,16 @@ def test_progress_and_repeated_names(tmp_path):
     for name in names:
         (tmp_path / name).write_bytes(picture)
     seen: list[tuple[int, int]] = []
-    found = picture_check.check(pictures.open_store(str(tmp_path)), names * 2, "header", lambda done, of: seen.append((done, of)))
+    found = picture_check.check(
+        pictures.open_store(str(tmp_path)), names * 2, "header", lambda done, of: seen.append((done, of))
+    )
     assert found == {} and seen[-1] == (300, 300) and seen == sorted(seen) and len(seen) > 2
 
 
 def test_unknown_level(tmp_path):
-    with pytest.raises(errors.UserError, match=r"^config\.data\.check_pictures='heads' is unknown; did you mean 'header'\?$"):
+    with pytest.raises(
+        errors.UserError, match=r"^config\.data\.check_pictures='heads' is unknown; did you mean 'header'\?$"
+    ):
         picture_check.check(pictures.open_store(str(tmp_path)), [], "heads")
 
 

@@ -81,7 +81,8 @@ def test_read_and_missing(tmp_path, kind):
                 assert (file.read(3), file.tell()) == (content(name)[:3], 3)
         for name in absent:
             with pytest.raises(
-                errors.UserError, match=rf"/{name}: no such picture \(picture of f: record 3\); check the picture folder(; [^\n]*)?$"
+                errors.UserError,
+                match=rf"/{name}: no such picture \(picture of f: record 3\); check the picture folder(; [^\n]*)?$",
             ):
                 store.read(name, origin="f: record 3")
 
@@ -142,7 +143,10 @@ def test_one_picture_in_two_archives(tmp_path):
         file.writestr("set/2.jpg", b"another")
     store = pictures.open_store(str(tmp_path))
     assert store.read("set/1.jpg") == content("set/1.jpg")
-    with pytest.raises(errors.UserError, match=r"^picture set/2\.jpg is in .*a\.zip and, another one, in .*b\.zip; move one of them away$"):
+    with pytest.raises(
+        errors.UserError,
+        match=r"^picture set/2\.jpg is in .*a\.zip and, another one, in .*b\.zip; move one of them away$",
+    ):
         store.read("set/2.jpg")
 
 
@@ -154,8 +158,13 @@ def test_stores_travel_and_are_shared(tmp_path, kind):
     with futures.ThreadPoolExecutor(8) as pool:
         found = list(pool.map(pickle.loads(pickle.dumps(store)).read, NAMES * 100))
     assert found == [content(name) for name in NAMES] * 100
-    script = "import pickle, sys; store = pickle.loads(sys.stdin.buffer.read()); sys.stdout.buffer.write(store.read('coco/train/2.jpg'))"
-    done = subprocess.run([sys.executable, "-c", script], cwd=source.ROOT, input=pickle.dumps(store), capture_output=True)
+    script = (
+        "import pickle, sys; store = pickle.loads(sys.stdin.buffer.read());"
+        " sys.stdout.buffer.write(store.read('coco/train/2.jpg'))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], cwd=source.ROOT, input=pickle.dumps(store), capture_output=True
+    )
     assert done.stdout == content(NAMES[2]), done.stderr
 
 
@@ -204,7 +213,10 @@ def test_broken_zip(tmp_path, kind):
     damage(path, kind)
     match = r"^[^\n]*set\.zip: not a whole zip file \([^\n]+\); download it again, or move it away$"
     if kind == "no zip":
-        match = r"^[^\n]*set\.zip: not a zip file: this is a web page, perhaps of a login or an error, instead of the file; download "
+        match = (
+            r"^[^\n]*set\.zip: not a zip file: this is a web page, perhaps of a login or an error, instead of"
+            r" the file; download "
+        )
     with pytest.raises(errors.UserError, match=match):
         pictures.open_store(str(path))
     write_folder(tmp_path, ["in/real.jpg"])
@@ -231,9 +243,18 @@ def test_no_look_at_single_files(tmp_path, monkeypatch):
     monkeypatch.setattr(os, "scandir", lambda path: listed.append(path) or scandir(path))
     look = os.stat
     monkeypatch.setattr(
-        os, "stat", lambda path, **how: pytest.fail("a single file was looked up") if str(path).startswith(location) else look(path, **how)
+        os,
+        "stat",
+        lambda path, **how: (
+            pytest.fail("a single file was looked up") if str(path).startswith(location) else look(path, **how)
+        ),
     )
-    assert pictures.Store(location, pictures._Local(), location, is_zip=False).missing([f"{i % 3}/{i}.jpg" for i in range(60)]) == []
+    assert (
+        pictures.Store(location, pictures._Local(), location, is_zip=False).missing(
+            [f"{i % 3}/{i}.jpg" for i in range(60)]
+        )
+        == []
+    )
     assert sorted(listed) == [f"{location}/{i}" for i in range(3)]
 
 
@@ -277,7 +298,9 @@ def test_many_names(tmp_path):
 )
 def test_what_is_in_an_archive_is_named(tmp_path, member, wanted, message):
     """The likeliest member, never one of macOS's notes."""
-    write_zip(tmp_path / "set.zip", ["__MACOSX/train/._a.jpg", "__MACOSX/a.jpg", "train/.DS_Store", member, "zzz/y.jpg"])
+    write_zip(
+        tmp_path / "set.zip", ["__MACOSX/train/._a.jpg", "__MACOSX/a.jpg", "train/.DS_Store", member, "zzz/y.jpg"]
+    )
     for place in (tmp_path / "set.zip", tmp_path):
         store = pictures.open_store(str(place))
         assert store.missing([wanted]) == [wanted]
@@ -289,7 +312,13 @@ def test_what_is_in_an_archive_is_named(tmp_path, member, wanted, message):
 @pytest.mark.parametrize("kind", ["folder", "remote folder"])
 @pytest.mark.parametrize(
     ("wanted", "found"),
-    [("A.jpg", "a.jpg"), ("a.png", "a.jpg"), ("Coco/train/1.jpg", "coco"), ("coco/train/1.JPG", "coco/train/1.jpg"), ("x/y.jpg", "")],
+    [
+        ("A.jpg", "a.jpg"),
+        ("a.png", "a.jpg"),
+        ("Coco/train/1.jpg", "coco"),
+        ("coco/train/1.JPG", "coco/train/1.jpg"),
+        ("x/y.jpg", ""),
+    ],
 )
 def test_what_is_in_a_folder_is_named(tmp_path, kind, wanted, found):
     store = pictures.open_store(STORES[kind](tmp_path / "pictures"))

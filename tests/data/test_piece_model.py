@@ -42,9 +42,15 @@ BAD: dict[str, tuple[Callable[[], bytes], str]] = {
     "no pieces": (lambda: changed(lambda m: m.ClearField("pieces")), "it is cut off"),
     "within a piece": (lambda: stand.model_bytes()[:999], "copy it again"),
     "not UTF-8": (unicode_fault, r"piece \d+ is no text: b'\\\\xf8"),
-    "a piece twice": (lambda: changed(lambda m: setattr(m.pieces[300], "piece", m.pieces[301].piece)), "a piece is there twice"),
+    "a piece twice": (
+        lambda: changed(lambda m: setattr(m.pieces[300], "piece", m.pieces[301].piece)),
+        "a piece is there twice",
+    ),
     "an empty piece": (lambda: changed(lambda m: setattr(m.pieces[300], "piece", "")), "piece 300 is no text: ''"),
-    "a score": (lambda: changed(lambda m: setattr(m.pieces[300], "score", math.nan)), "the score of a piece is not finite"),
+    "a score": (
+        lambda: changed(lambda m: setattr(m.pieces[300], "score", math.nan)),
+        "the score of a piece is not finite",
+    ),
     "a byte": (lambda: changed(lambda m: setattr(m.pieces[9], "piece", "<0xZZ>")), "a piece is no byte: '<0xZZ>'"),
     "no unknown": (lambda: changed(lambda m: setattr(m.pieces[0], "type", 1)), "0 of its pieces stand for"),
     "two unknown": (lambda: changed(lambda m: setattr(m.pieces[300], "type", 2)), "2 of its pieces stand for"),
@@ -52,7 +58,10 @@ BAD: dict[str, tuple[Callable[[], bytes], str]] = {
         lambda: changed(lambda m: setattr(m.normalizer_spec, "precompiled_charsmap", b"\x00\x04\0\0" + b"\xff" * 1028)),
         "its normalization 'identity' is not one of sentencepiece's own",
     ),
-    "a denormalization": (lambda: changed(lambda m: setattr(m.denormalizer_spec, "precompiled_charsmap", b"x" * 99)), "normalization ''"),
+    "a denormalization": (
+        lambda: changed(lambda m: setattr(m.denormalizer_spec, "precompiled_charsmap", b"x" * 99)),
+        "normalization ''",
+    ),
     "git-lfs": (lambda: b"version https://git-lfs.github.com/spec/v1\n", "git lfs pull"),
 }
 

@@ -33,7 +33,9 @@ def make_index(supervised, length=None, words=None) -> index_lib.SampleIndex:
 
 def make_plan(supervised, *, seed=0, length=None, words=None, layout=None, epochs=1.0, **settings) -> plan.BatchPlan:
     defaults = dict(order="sequential", batch_size=4, group_size=2, length_multiple=8)
-    return plan.BatchPlan(make_index(supervised, length, words), config.DataSettings(**(defaults | settings)), seed, layout, epochs)
+    return plan.BatchPlan(
+        make_index(supervised, length, words), config.DataSettings(**(defaults | settings)), seed, layout, epochs
+    )
 
 
 @pytest.mark.parametrize(
@@ -92,7 +94,9 @@ def test_few_lengths_for_all_padded_steps(shapes, expected):
 
 def test_group_without_supervised_token():
     made = make_plan([1, 2, 0, 0])
-    with pytest.raises(errors.UserError, match=r"^epoch 0, step 0: no supervised token in the micro-batch of records 'r2', 'r3'; "):
+    with pytest.raises(
+        errors.UserError, match=r"^epoch 0, step 0: no supervised token in the micro-batch of records 'r2', 'r3'; "
+    ):
         made.check(1)
     zero = make_plan([1, 2, 0, 0], on_empty_group="zero")
     np.testing.assert_allclose(zero[0].token_weight, [1 / 6, 1 / 6, 0, 0])
@@ -168,7 +172,12 @@ ORDERS = st.lists(st.integers(0, 3), min_size=1, max_size=5)
 
 
 @hypothesis.settings(max_examples=200, deadline=None)
-@hypothesis.given(ORDERS | st.lists(ORDERS, max_size=3) | st.lists(POSITIONS | st.lists(POSITIONS, max_size=3), max_size=3) | POSITIONS)
+@hypothesis.given(
+    ORDERS
+    | st.lists(ORDERS, max_size=3)
+    | st.lists(POSITIONS | st.lists(POSITIONS, max_size=3), max_size=3)
+    | POSITIONS
+)
 def test_any_order_is_followed_or_refused(tmp_path_factory, value):
     path = tmp_path_factory.getbasetemp() / "any-order.json"
     path.write_text(json.dumps(value))
@@ -186,7 +195,9 @@ def test_replay_says_what_it_leaves_out(tmp_path):
         path.write_text(json.dumps(orders))
         notes = make_plan([1, 2, 3, 4], order="replay", replay=str(path), epochs=2.0).notes()
         assert any("config.data.replay" in note for note in notes) == said
-    assert notes[-1] == "config.data.replay: of 4 conversations 1 are left out of an epoch, 1 come more than once in one"
+    assert (
+        notes[-1] == "config.data.replay: of 4 conversations 1 are left out of an epoch, 1 come more than once in one"
+    )
 
 
 def test_no_samples_at_all():
@@ -220,11 +231,15 @@ def test_rows_change_neither_samples_nor_weights(order, window):
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
-@pytest.mark.parametrize("settings", [{}, {"shapes": 3}, {"order": "modality_length"}, {"end_of_epoch": "short"}, {"mode": "pad"}])
+@pytest.mark.parametrize(
+    "settings", [{}, {"shapes": 3}, {"order": "modality_length"}, {"end_of_epoch": "short"}, {"mode": "pad"}]
+)
 def test_steps_fit_their_shapes(layout, settings):
     made = random_plan(layout=layout, **({"mode": "pack", "deal_window": 4} | settings))
     assert {made[step].shape for step in range(30)} == set(made.shapes)
-    assert len(made.shapes) <= (settings.get("shapes") or {"pad": 4}.get(settings.get("mode"), 2 if "order" in settings else 1))
+    assert len(made.shapes) <= (
+        settings.get("shapes") or {"pad": 4}.get(settings.get("mode"), 2 if "order" in settings else 1)
+    )
     computed = real = 0
     for step in range(30):
         one, shape = made[step], made[step].shape
@@ -263,7 +278,13 @@ def test_dealing_evens_out_tokens_and_keeps_groups_of_one_modality():
     spread = {}
     for window in (0, 8):
         made = make_plan(
-            np.ones(1024, int), length=length, words=words, order="modality_length", batch_size=32, group_size=8, deal_window=window
+            np.ones(1024, int),
+            length=length,
+            words=words,
+            order="modality_length",
+            batch_size=32,
+            group_size=8,
+            deal_window=window,
         )
         steps = [made[step].samples for step in range(30)]  # the last two hold what is left over of either kind
         assert all(len({words[i] > 0 for i in samples}) == 1 for samples in steps)
@@ -292,7 +313,9 @@ def test_notes():
     (line,) = random_plan(mode="pack").notes()
     assert line.startswith("packed rows: ") and "(30 steps); 1." in line
     _, changed = random_plan(mode="pad", deal_window=7).notes()
-    assert changed.startswith("ORDER CHANGED (config.data.deal_window=7): in every 7 consecutive steps the conversations are dealt")
+    assert changed.startswith(
+        "ORDER CHANGED (config.data.deal_window=7): in every 7 consecutive steps the conversations are dealt"
+    )
     assert "conversations of one modality" in random_plan(order="modality_length", deal_window=7).notes()[1]
 
 
@@ -366,5 +389,7 @@ def test_a_plan_that_took_long_is_kept(tmp_path, monkeypatch):
 def test_a_kept_plan_without_samples_is_not_there(tmp_path):
     key, empty = "0" * 64, np.zeros((3, 0))
     shapes = np.array([[1, 8, 1]])
-    plan_cache.save(tmp_path, key, plan_cache.Kept(empty.astype(np.int64), empty.astype(np.int32), np.zeros(3, np.int32), shapes))
+    plan_cache.save(
+        tmp_path, key, plan_cache.Kept(empty.astype(np.int64), empty.astype(np.int32), np.zeros(3, np.int32), shapes)
+    )
     assert plan_cache.load(tmp_path, key, 5) is None

@@ -17,7 +17,11 @@ def write(path, value):
 
 
 def one(**changes):
-    value = {"id": "a1", "image": "x/a.png", "conversations": [{"from": "human", "value": "Hi"}, {"from": "gpt", "value": "No."}]}
+    value = {
+        "id": "a1",
+        "image": "x/a.png",
+        "conversations": [{"from": "human", "value": "Hi"}, {"from": "gpt", "value": "No."}],
+    }
     value.update(changes)
     return [{key: item for key, item in value.items() if item is not ...}]
 
@@ -37,16 +41,34 @@ def test_reading(tmp_path):
         ({}, r"must hold a JSON list of records, or one JSON object a line, not a lone object$"),
         (one(id=[1]), r"record 0: 'id' must be a text or a number, not a list$"),
         (one(id=True), r"record 0: 'id' must be a text or a number, not true or false$"),
-        (one(id="x" * 5000, conversations=[]), r"record 0 \(id 'x{100}'\.\.\. \(5,000 characters\)\) has no turns: .*$"),
-        (one(conversations=[{"from": "x" * 5000, "value": ""}]), r"is from 'x{100}'\.\.\. \(5,000 characters\); known: gpt, human$"),
-        (one(image="data:image/png;base64," + "A" * 32_000), r"image 'data:.{95}'\.\.\. \(32,022 characters\) is no path; if it is .*$"),
-        (one(image="A" * 32_000), r"image 'A{100}'\.\.\. \(32,000 characters\) is no path; if it is the picture itself, save that .*$"),
-        (one(image="https://a.org/b.png"), r"image 'https://a\.org/b\.png' is an address: download the picture and name its file$"),
+        (
+            one(id="x" * 5000, conversations=[]),
+            r"record 0 \(id 'x{100}'\.\.\. \(5,000 characters\)\) has no turns: .*$",
+        ),
+        (
+            one(conversations=[{"from": "x" * 5000, "value": ""}]),
+            r"is from 'x{100}'\.\.\. \(5,000 characters\); known: gpt, human$",
+        ),
+        (
+            one(image="data:image/png;base64," + "A" * 32_000),
+            r"image 'data:.{95}'\.\.\. \(32,022 characters\) is no path; if it is .*$",
+        ),
+        (
+            one(image="A" * 32_000),
+            r"image 'A{100}'\.\.\. \(32,000 characters\) is no path; if it is the picture itself, save that .*$",
+        ),
+        (
+            one(image="https://a.org/b.png"),
+            r"image 'https://a\.org/b\.png' is an address: download the picture and name its file$",
+        ),
         (one(image="train\\a.png"), r"must be a path inside the picture folder, written with /$"),
         ([3], r"record 0 must be an object, not a number$"),
         (one(conversations=...), r"record 0 \(id 'a1'\) has no turns: 'conversations' must be a non-empty list$"),
         (one(conversations=[]), r"record 0 \(id 'a1'\) has no turns: 'conversations' must be a non-empty list$"),
-        (one(conversations=[{"from": "gtp", "value": ""}]), r"record 0 \(id 'a1'\), turn 1 is from 'gtp'; did you mean 'gpt'\?$"),
+        (
+            one(conversations=[{"from": "gtp", "value": ""}]),
+            r"record 0 \(id 'a1'\), turn 1 is from 'gtp'; did you mean 'gpt'\?$",
+        ),
         (one(conversations=[{"from": "gpt"}]), r"record 0 \(id 'a1'\), turn 1 has no 'value'$"),
         (one(conversations=[{"from": "gpt", "value": 3}]), r"turn 1: 'value' must be a text, not a number$"),
         (one(image=None), r"record 0 \(id 'a1'\): 'image' must be a path or a list of paths, not null$"),
@@ -91,16 +113,33 @@ def test_conversion_draws_only_for_safe_records(items):
         expected = [text for _, instruction, response in pairs for text in (instruction, response)]
         expected[0] = "<image>" + expected[0]
         assert [turn.text for turn in record.turns] == expected
-        assert (record.images, record.source, record.category) == ((item.image,), "mine", None if item.safe else "privacy")
+        assert (record.images, record.source, record.category) == (
+            (item.image,),
+            "mine",
+            None if item.safe else "privacy",
+        )
 
 
 def test_subsets(items):
     found = {name: vlguard.eval_items(items, name) for name in vlguard.SUBSETS}
-    assert {name: len(questions) for name, questions in found.items()} == {"unsafes": 4, "safe_unsafes": 8, "safe_safes": 8}
+    assert {name: len(questions) for name, questions in found.items()} == {
+        "unsafes": 4,
+        "safe_unsafes": 8,
+        "safe_safes": 8,
+    }
     first = found["unsafes"][0]
-    assert (first.question, first.category, first.subcategory, first.subset) == ("Ask 0?", "privacy", "personal data", "unsafes")
+    assert (first.question, first.category, first.subcategory, first.subset) == (
+        "Ask 0?",
+        "privacy",
+        "personal data",
+        "unsafes",
+    )
     assert found["safe_safes"][0].question == "Ask safe 1?" and found["safe_unsafes"][0].question == "Ask unsafe 1?"
-    assert {name: vlguard.subset_count(name) for name in found} == {"unsafes": 442, "safe_unsafes": 558, "safe_safes": 558}
+    assert {name: vlguard.subset_count(name) for name in found} == {
+        "unsafes": 442,
+        "safe_unsafes": 558,
+        "safe_safes": 558,
+    }
     with pytest.raises(errors.UserError, match=r"no subset 'unsafe'; did you mean 'unsafes'\?$"):
         vlguard.eval_items(items, "unsafe")
 

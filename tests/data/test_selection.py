@@ -26,7 +26,9 @@ def test_seeded_sample():
     first = select(found(), count=5)
     assert first == select(found(), count=5) == sorted(first) != select(found(), count=5, sample_seed=1)
     assert len(set(first)) == 5 and select(found()) == list(range(20))
-    with pytest.raises(errors.UserError, match=r"^config\.data\.sources\.mine\.count=21, but the source has only 20 conversations$"):
+    with pytest.raises(
+        errors.UserError, match=r"^config\.data\.sources\.mine\.count=21, but the source has only 20 conversations$"
+    ):
         select(found(), count=21)
 
 
@@ -41,22 +43,33 @@ def test_lists_of_ids(tmp_path):
     with pytest.raises(errors.UserError, match=r"^no\.txt: no such file \(config\.data\.sources\.mine\.include_ids\)$"):
         select(found(4), include_ids="no.txt")
     ids.write_bytes("t1\n".encode("utf-16"))
-    with pytest.raises(errors.UserError, match=r"ids\.txt: this is UTF-16 text; save it as UTF-8 \(config\.data\.sources\.mine\."):
+    with pytest.raises(
+        errors.UserError, match=r"ids\.txt: this is UTF-16 text; save it as UTF-8 \(config\.data\.sources\.mine\."
+    ):
         select(found(4), include_ids=str(ids))
     # An id that several conversations share must be said exactly.
     ids.write_text("x\n")
     shared = found(3, ids=file_index.unique(["x", "y", "x"]))
-    with pytest.raises(errors.UserError, match=r"the first is 'x' \('x' names several conversations: write x~1, \.\.\.\)$"):
+    with pytest.raises(
+        errors.UserError, match=r"the first is 'x' \('x' names several conversations: write x~1, \.\.\.\)$"
+    ):
         select(shared, exclude_ids=str(ids))
     ids.write_text("x~2\n")
     assert select(shared, exclude_ids=str(ids)) == [0, 1]
 
 
 def test_categories_left_out():
-    categories = (("privacy", "personal data"), ("", ""), ("risky behavior", "violence"), ("risky behavior", "political"))
+    categories = (
+        ("privacy", "personal data"),
+        ("", ""),
+        ("risky behavior", "violence"),
+        ("risky behavior", "political"),
+    )
     of = found(4, categories=categories)
     assert select(of, leave_out=("privacy",)) == [1, 2, 3] and select(of, leave_out=("violence", "privacy")) == [1, 3]
-    with pytest.raises(errors.UserError, match=r"leave_out: no record is of category 'privcy'; did you mean 'privacy'\?$"):
+    with pytest.raises(
+        errors.UserError, match=r"leave_out: no record is of category 'privcy'; did you mean 'privacy'\?$"
+    ):
         select(of, leave_out=("privcy",))
 
 
@@ -76,6 +89,7 @@ def test_weights_and_expected_size():
     assert part[:10] == list(range(10)) and len(part) == 13 and len(set(part[10:])) == 3
     assert selection.copy_names(found(2), np.asarray([0, 1, 0, 0])) == ["t0", "t1", "t0*2", "t0*3"]
     with pytest.raises(
-        errors.UserError, match=r"^f\.json: 3 conversations, config\.data\.sources\.mine\.expect=665,298: download it again$"
+        errors.UserError,
+        match=r"^f\.json: 3 conversations, config\.data\.sources\.mine\.expect=665,298: download it again$",
     ):
         select(found(3), expect=665298)

@@ -46,7 +46,9 @@ def test_places_of_records_are_scanned_once(tmp_path, monkeypatch):
 
 def test_same_content_in_another_format_is_another_source(tmp_path):
     path = tmp_path / "f.json"
-    path.write_text(json.dumps([{"instruction": "fox", "output": "dog", "conversations": [{"from": "human", "value": "x"}]}]))
+    path.write_text(
+        json.dumps([{"instruction": "fox", "output": "dog", "conversations": [{"from": "human", "value": "x"}]}])
+    )
     assert open_(tmp_path, path=str(path)).content != open_(tmp_path, path=str(path), format="alpaca").content
 
 

@@ -60,7 +60,9 @@ def test_decode_shows_special_tokens_on_request(tmp_path):
 
 def test_added_tokens(tmp_path):
     size = stand.make_tokenizer(tmp_path / "plain").vocab_size
-    tokenizer = stand.make_tokenizer(tmp_path / "more", {"[X]": size, "<image>": size + 1, "<pad>": size + 2}, legacy=False)
+    tokenizer = stand.make_tokenizer(
+        tmp_path / "more", {"[X]": size, "<image>": size + 1, "<pad>": size + 2}, legacy=False
+    )
     ids = tokenizer.encode("fox[X]dog")
     assert size in ids and tokenizer.vocab_size == size
     assert tokenizer.decode(ids) == "fox [X] dog"
@@ -70,7 +72,10 @@ def test_added_tokens(tmp_path):
 
 
 def test_fingerprint_tells_modes_apart_but_not_folders(tmp_path):
-    marks = [stand.make_tokenizer(tmp_path / name, legacy=legacy).fingerprint for name, legacy in (("a", True), ("b", True), ("c", False))]
+    marks = [
+        stand.make_tokenizer(tmp_path / name, legacy=legacy).fingerprint
+        for name, legacy in (("a", True), ("b", True), ("c", False))
+    ]
     assert marks[0] == marks[1] != marks[2]
 
 

@@ -30,7 +30,9 @@ def pair(request, tmp_path_factory):
 
 
 @settings(max_examples=400, deadline=None)
-@given(text=st.one_of(TEXT, st.lists(st.sampled_from([*stand.WORDS.split(), "</s>", "<tool>", "<s>", "  "])).map(" ".join)))
+@given(
+    text=st.one_of(TEXT, st.lists(st.sampled_from([*stand.WORDS.split(), "</s>", "<tool>", "<s>", "  "])).map(" ".join))
+)
 def test_word_by_word_equals_whole_texts(pair, text):
     fast, slow = pair
     assert fast.encode(text) == slow.encode(text)
@@ -40,7 +42,11 @@ def test_word_by_word_equals_whole_texts(pair, text):
 def trained(**options) -> bytes:
     out = io.BytesIO()
     defaults = dict(
-        model_type="bpe", normalization_rule_name="identity", remove_extra_whitespaces=False, hard_vocab_limit=False, vocab_size=90
+        model_type="bpe",
+        normalization_rule_name="identity",
+        remove_extra_whitespaces=False,
+        hard_vocab_limit=False,
+        vocab_size=90,
     )
     trainer = sentencepiece.SentencePieceTrainer.train
     trainer(sentence_iterator=iter([stand.WORDS] * 9), model_writer=out, minloglevel=2, **(defaults | options))

@@ -34,14 +34,19 @@ def test_damaged_member(tmp_path, compression):
         path.write_bytes(whole[:place] + bytes([whole[place] ^ 255]) + whole[place + 1 :])
         store = pictures.open_store(str(path))
         assert store.read(NAMES[0]) == content(NAMES[0])
-        with pytest.raises(errors.UserError, match=rf"^[^\n]*set\.zip: member {NAMES[1]} is damaged \(.*\); download the archive again$"):
+        with pytest.raises(
+            errors.UserError,
+            match=rf"^[^\n]*set\.zip: member {NAMES[1]} is damaged \(.*\); download the archive again$",
+        ):
             store.read(NAMES[1])
 
 
 def test_uncommon_members(tmp_path):
     path = tmp_path / "set.zip"
     write_zip(path, ["a.jpg"], compression=zipfile.ZIP_LZMA)
-    with pytest.raises(errors.UserError, match=r": member a\.jpg is compressed by method 14; pack the archive again with plain zip$"):
+    with pytest.raises(
+        errors.UserError, match=r": member a\.jpg is compressed by method 14; pack the archive again with plain zip$"
+    ):
         pictures.open_store(str(path)).read("a.jpg")
     write_zip(path, ["a.jpg"])
     whole = bytearray(path.read_bytes())
@@ -62,7 +67,8 @@ def test_zip_of_more_than_4_gb(tmp_path, monkeypatch):
 
 
 def test_archive_with_something_around_it(tmp_path):
-    """A self-extracting head and a comment; empty files, folders, and a name written twice, of which the later one counts."""
+    """A self-extracting head and a comment; empty files, folders, and a name written twice, of which the later one
+    counts."""
     path = tmp_path / "set.zip"
     with zipfile.ZipFile(path, "w") as file:
         file.mkdir("folder")
@@ -107,7 +113,9 @@ def test_every_member_as_the_standard_library_reads_it(tmp_path):
 
 
 def test_archive_reads_only_what_it_needs(tmp_path):
-    path = pathlib.Path(write_zip(tmp_path / "set.zip", [f"{i}.jpg" for i in range(2000)], compression=zipfile.ZIP_STORED))
+    path = pathlib.Path(
+        write_zip(tmp_path / "set.zip", [f"{i}.jpg" for i in range(2000)], compression=zipfile.ZIP_STORED)
+    )
     whole, reads = path.read_bytes(), []
 
     def read(first: int, n: int) -> bytes:
@@ -121,7 +129,8 @@ def test_archive_reads_only_what_it_needs(tmp_path):
 
 
 def packed(names: list[tuple[bytes, bytes]], host: int) -> bytes:
-    """An archive that spells the members' names in these bytes and has these extra fields; each member holds its number."""
+    """An archive that spells the members' names in these bytes and has these extra fields; each member holds its
+    number."""
     out, infos = io.BytesIO(), []
     with warnings.catch_warnings(), zipfile.ZipFile(out, "w") as file:
         warnings.simplefilter("ignore")  # of names that are the same before they are respelled
@@ -168,7 +177,12 @@ NAMED = {
     "code page 437": (FAT, b"caf\x82.jpg", b"", "café.jpg"),
     "UTF-8 without a mark": (UNIX, "漢.jpg".encode(), b"", "漢.jpg"),
     "Unicode path": (FAT, b"caf_.jpg", unicode_path(b"caf_.jpg", "café.jpg"), "café.jpg"),
-    "Unicode path behind another field": (FAT, b"_.jpg", b"UT\2\0ab" + unicode_path(b"_.jpg", "train\\漢.jpg"), "train/漢.jpg"),
+    "Unicode path behind another field": (
+        FAT,
+        b"_.jpg",
+        b"UT\2\0ab" + unicode_path(b"_.jpg", "train\\漢.jpg"),
+        "train/漢.jpg",
+    ),
     "Unicode path of another name": (FAT, b"caf_.jpg", unicode_path(b"caf_.jpg", "x.jpg", fits=False), "caf_.jpg"),
 }
 
@@ -196,7 +210,9 @@ odd = st.lists(part | st.sampled_from(["", ".", ".."]), min_size=1, max_size=4)
 
 
 @hypothesis.settings(max_examples=200, deadline=None)
-@hypothesis.given(st.lists(st.tuples(odd, st.sampled_from("/\\")), min_size=1, max_size=4), st.sampled_from([FAT, UNIX]))
+@hypothesis.given(
+    st.lists(st.tuples(odd, st.sampled_from("/\\")), min_size=1, max_size=4), st.sampled_from([FAT, UNIX])
+)
 def test_any_name_is_inside_the_folder(made, host):
     archive = opened(packed([(separator.join(parts).encode() or b".", b"") for parts, separator in made], host))
     for name in archive.names:
@@ -205,7 +221,9 @@ def test_any_name_is_inside_the_folder(made, host):
 
 
 @hypothesis.settings(max_examples=200, deadline=None)
-@hypothesis.given(st.lists(st.tuples(st.binary(min_size=1, max_size=12), st.binary(max_size=12)), min_size=1, max_size=3))
+@hypothesis.given(
+    st.lists(st.tuples(st.binary(min_size=1, max_size=12), st.binary(max_size=12)), min_size=1, max_size=3)
+)
 def test_any_bytes_of_a_name_are_read_or_refused(names):
     try:
         archive = opened(packed(names, FAT))
@@ -227,7 +245,10 @@ def test_any_bytes_of_a_name_are_read_or_refused(names):
         (b"Rar!\x1a\x07\x01\0" + b"0" * 200, r"not a zip file: this is a rar archive; unpack it"),
         (b"7z\xbc\xaf\x27\x1c" + b"0" * 200, r"not a zip file: this is a 7z archive; unpack it"),
         (b"\x1f\x8b\x08" + b"0" * 200, r"not a zip file: this is a gzip file; unpack it"),
-        (b"version https://git-lfs.github.com/spec/v1\n", r"not a zip file: this is a git-lfs pointer instead of the file; fetch the file"),
+        (
+            b"version https://git-lfs.github.com/spec/v1\n",
+            r"not a zip file: this is a git-lfs pointer instead of the file; fetch the file",
+        ),
         (b"<!DOCTYPE html>\n<html>", r"not a zip file: this is a web page, perhaps of a login"),
         (b"PK\3\4" + b"0" * 200, r"not a whole zip file \(it has no end record\); download it again, or move it away"),
         (b"", r"not a whole zip file \(it has no end record\); download it again, or move it away"),
@@ -240,7 +261,9 @@ def test_other_files_named_zip(tmp_path, data, message):
             pictures.open_store(str(place)).read("a.jpg")
 
 
-def claiming(path: pathlib.Path, length: int, stored: bytes, *, wide: tuple[int, int, int] | None = None) -> pictures.Store:
+def claiming(
+    path: pathlib.Path, length: int, stored: bytes, *, wide: tuple[int, int, int] | None = None
+) -> pictures.Store:
     """An archive of one deflated member `a.jpg` whose directory gives this unpacked size, or these 64-bit numbers."""
     head = struct.pack("<HHHHHLLLHH", 20, 0, 8, 0, 0, 0, len(stored), length, 5, 0)
     extra = b"" if wide is None else struct.pack("<HHQQQ", 1, 24, *wide)
@@ -257,7 +280,11 @@ def claiming(path: pathlib.Path, length: int, stored: bytes, *, wide: tuple[int,
     [
         (0xFFFFFFFE, b"\3\0", r"would be 4,294,967,294 bytes, packed in 2; at most 268,435,456 and"),
         ((1 << 28) + 1, bytes(1 << 22), r"would be 268,435,457 bytes"),
-        (1 << 28, bytes(1000), r"would be 268,435,456 bytes, packed in 1,000; .* of big ones, 200 times the packed size are read"),
+        (
+            1 << 28,
+            bytes(1000),
+            r"would be 268,435,456 bytes, packed in 1,000; .* of big ones, 200 times the packed size are read",
+        ),
     ],
 )
 def test_sizes_are_looked_at_before_memory_is_taken(tmp_path, length, stored, message):
@@ -270,10 +297,15 @@ def test_sizes_are_looked_at_before_memory_is_taken(tmp_path, length, stored, me
     assert peak < 1 << 20
 
 
-@pytest.mark.parametrize("wide", [(9, 1 << 63, 0), (9, 2, 1 << 63), (9, (1 << 64) - 1, (1 << 64) - 1), (9, 1 << 40, 0), (1 << 63, 2, 0)])
+@pytest.mark.parametrize(
+    "wide", [(9, 1 << 63, 0), (9, 2, 1 << 63), (9, (1 << 64) - 1, (1 << 64) - 1), (9, 1 << 40, 0), (1 << 63, 2, 0)]
+)
 def test_64_bit_sizes_beyond_the_file(tmp_path, wide):
     store = claiming(tmp_path / "set.zip", 9, b"\3\0", wide=wide)
-    with pytest.raises(errors.UserError, match=r"set\.zip: member a\.jpg (is damaged \(it lies beyond the archive's end\)|would be 9,223)"):
+    with pytest.raises(
+        errors.UserError,
+        match=r"set\.zip: member a\.jpg (is damaged \(it lies beyond the archive's end\)|would be 9,223)",
+    ):
         store.read("a.jpg")
 
 
@@ -286,7 +318,9 @@ def test_more_packed_bytes_than_a_picture_has_are_not_read(tmp_path):
     with open(path, "r+b") as file:
         file.seek(hole)
         file.write(data[at:end] + struct.pack("<4sHHHHLLH", b"PK\5\6", 0, 0, 1, 1, end - at, hole, 0))
-    with pytest.raises(errors.UserError, match=r"member a\.jpg is damaged \(it would take 536,870,912 packed bytes, at most 268,"):
+    with pytest.raises(
+        errors.UserError, match=r"member a\.jpg is damaged \(it would take 536,870,912 packed bytes, at most 268,"
+    ):
         pictures.open_store(str(path)).read("a.jpg")
 
 
@@ -303,5 +337,7 @@ def test_an_end_record_beyond_the_file(tmp_path):
 def test_a_directory_beyond_all_measure_is_not_read(tmp_path, monkeypatch):
     write_zip(tmp_path / "set.zip", NAMES)
     monkeypatch.setattr(limits, "PICTURES_DIRECTORY_BYTES", 50)
-    with pytest.raises(errors.UserError, match=r"set\.zip: not a whole zip file \(its directory has \d+ bytes, at most 50 are read\)"):
+    with pytest.raises(
+        errors.UserError, match=r"set\.zip: not a whole zip file \(its directory has \d+ bytes, at most 50 are read\)"
+    ):
         pictures.open_store(str(tmp_path / "set.zip"))

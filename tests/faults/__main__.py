@@ -53,7 +53,10 @@ def campaign(names: list[str], count: int, seed: int, top: pathlib.Path) -> dict
                 kind = what.split(" at ")[0]
                 bad[kind, outcome.word] += 1
                 if bad[kind, outcome.word] <= SHOWN:
-                    print(f"{outcome.word}: {what}: {outcome.detail[:300]}\n    python -m tests.faults --trial {name}:{seed}:{number}")
+                    print(
+                        f"{outcome.word}: {what}: {outcome.detail[:300]}\n    python -m tests.faults --trial"
+                        f" {name}:{seed}:{number}"
+                    )
     return counts
 
 

@@ -13,7 +13,14 @@ from tests.faults import sandbox
 from vlguard_jax.data import pictures
 
 CONTENT = {"train/a.jpg": b"first " * 40, "train/b.jpg": b"second " * 30, "c.png": b"third"}
-BAD_NAMES = ("../outside/picture.png", "/etc/passwd", "train/../../outside/picture.png", "..\\outside\\picture.png", "C:\\a.jpg", "")
+BAD_NAMES = (
+    "../outside/picture.png",
+    "/etc/passwd",
+    "train/../../outside/picture.png",
+    "..\\outside\\picture.png",
+    "C:\\a.jpg",
+    "",
+)
 
 
 def sound(rng: random.Random, more: dict[str, bytes] | None = None) -> bytearray:
@@ -50,7 +57,9 @@ def _lied(rng: random.Random) -> bytes:
     data = sound(rng)
     at = rng.choice(entries(data))
     field, size = rng.choice([(16, 4), (20, 4), (24, 4), (42, 4), (28, 2), (30, 2), (10, 2), (8, 2)])
-    data[at + field : at + field + size] = rng.choice([b"\0\0\0\0", b"\xff\xff\xff\xff", b"\xff\xff\xff\x7f", rng.randbytes(4)])[:size]
+    data[at + field : at + field + size] = rng.choice(
+        [b"\0\0\0\0", b"\xff\xff\xff\xff", b"\xff\xff\xff\x7f", rng.randbytes(4)]
+    )[:size]
     return bytes(data)
 
 
@@ -90,7 +99,14 @@ def _named(rng: random.Random) -> bytes:
     return bytes(sound(rng, {rng.choice(BAD_NAMES): b"evil", "\u001b[2J.jpg": b"evil", "x" * 5000: b"long"}))
 
 
-MAKERS = {"flipped": _flipped, "truncated": _truncated, "directory that lies": _lied, "64-bit sizes": _wide, "bomb": _bomb, "names": _named}
+MAKERS = {
+    "flipped": _flipped,
+    "truncated": _truncated,
+    "directory that lies": _lied,
+    "64-bit sizes": _wide,
+    "bomb": _bomb,
+    "names": _named,
+}
 
 
 def make(rng: random.Random, folder: pathlib.Path) -> sandbox.Trial:
@@ -98,7 +114,8 @@ def make(rng: random.Random, folder: pathlib.Path) -> sandbox.Trial:
     kind = rng.choice(["sound", *MAKERS])
     path = folder / "train.zip"
     path.write_bytes(sound(rng) if kind == "sound" else MAKERS[kind](rng))
-    name = rng.choice(list(CONTENT) if kind != "names" or rng.random() < 0.5 else list(BAD_NAMES))  # out of the archive, never of the disk
+    # out of the archive, never of the disk
+    name = rng.choice(list(CONTENT) if kind != "names" or rng.random() < 0.5 else list(BAD_NAMES))
     right: object = CONTENT[name].decode() if name in CONTENT else sandbox.Anything
     if kind == "bomb":
         right = sandbox.Nothing

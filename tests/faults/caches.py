@@ -22,7 +22,9 @@ PICKLE = b"\x80\x04cposix\nsystem\n(X\x09\0\0\0touch rantR."
 def _indexed(path: pathlib.Path, cache: pathlib.Path, tokenizer: pathlib.Path) -> object:
     settings = config.SourceSettings(path=str(path), images=str(path.parent))
     source = sources.open_source("s", settings, cache)
-    how = tokenization.Tokenization(tokenizer_lib.load_tokenizer(tokenizer), templates.get_template("vicuna_v1"), 4, 512)
+    how = tokenization.Tokenization(
+        tokenizer_lib.load_tokenizer(tokenizer), templates.get_template("vicuna_v1"), 4, 512
+    )
     found = file_index.build_or_load(source.records, source.content, how, cache)
     return [
         found.length.tolist(),
@@ -48,7 +50,14 @@ def make(rng: random.Random, folder: pathlib.Path) -> sandbox.Trial:
         del data[rng.randrange(len(data)) :]
     elif kind == "other":
         data = bytearray(
-            rng.choice([b"", b"\x80\x04cposix\nsystem\n(X\x05\0\0\0touchtR.", b"\x93NUMPY\x01\0" + rng.randbytes(90), b"\0" * 999])
+            rng.choice(
+                [
+                    b"",
+                    b"\x80\x04cposix\nsystem\n(X\x05\0\0\0touchtR.",
+                    b"\x93NUMPY\x01\0" + rng.randbytes(90),
+                    b"\0" * 999,
+                ]
+            )
         )
     elif kind == "name that climbs":
         data = bytearray(b"../" * 21 + b"x")

@@ -1,4 +1,5 @@
-"""JSON documents with one thing wrong: a value of another kind, a text that is none, numbers and nesting beyond every use, broken ends."""
+"""JSON documents with one thing wrong: a value of another kind, a text that is none, numbers and nesting beyond every
+use, broken ends."""
 
 from __future__ import annotations
 

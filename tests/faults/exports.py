@@ -1,4 +1,5 @@
-"""Hostile records of exported models: every value of checkpoint.json replaced, and hashes and sizes that are not the arrays'."""
+"""Hostile records of exported models: every value of checkpoint.json replaced, and hashes and sizes that are not the
+arrays'."""
 
 from __future__ import annotations
 
@@ -20,7 +21,18 @@ TEXT = model_config.TextConfig(100, 8, 2, 2, 1, 4, 12, 1e-5, 1e4, model_config.R
 VISION = model_config.VisionConfig(4, 2, 6, 3, 2, 10, 1e-5, "gelu")
 CONFIG = model_config.LlavaConfig(TEXT, VISION, "mlp2x_gelu")
 LORA = model_config.LoraConfig(2, 6.0, 0.1, ("q", "down"))
-SIZES = ("vocab_size", "width", "num_layers", "num_heads", "num_kv_heads", "head_width", "mlp_width", "image_size", "patch_size", "rank")
+SIZES = (
+    "vocab_size",
+    "width",
+    "num_layers",
+    "num_heads",
+    "num_kv_heads",
+    "head_width",
+    "mlp_width",
+    "image_size",
+    "patch_size",
+    "rank",
+)
 
 
 def record() -> dict[str, Any]:
@@ -46,7 +58,9 @@ def record() -> dict[str, Any]:
 
 def shown(found: export_record.Record) -> dict[str, Any]:
     """What is read, as JSON."""
-    return json.loads(json.dumps({**dataclasses.asdict(found), "arrays": dict(found.arrays), "extras": dict(found.extras)}))
+    return json.loads(
+        json.dumps({**dataclasses.asdict(found), "arrays": dict(found.arrays), "extras": dict(found.extras)})
+    )
 
 
 def read(folder: pathlib.Path) -> dict[str, Any]:
@@ -62,16 +76,22 @@ def _forged(rng: random.Random) -> dict[str, Any]:
     made = record()
     which = rng.randrange(5)
     if which == 0:
-        made["weights_sha256"] = rng.choice(["f" * 64, "", made["weights_sha256"].upper(), made["weights_sha256"] + "\n"])
+        made["weights_sha256"] = rng.choice(
+            ["f" * 64, "", made["weights_sha256"].upper(), made["weights_sha256"] + "\n"]
+        )
     elif which == 1:
-        made["arrays"][rng.choice(list(made["arrays"]))] = rng.choice(["f" * 64, "F" * 64, "0", "", "0" * 64 + "\n", 7, None])
+        made["arrays"][rng.choice(list(made["arrays"]))] = rng.choice(
+            ["f" * 64, "F" * 64, "0", "", "0" * 64 + "\n", 7, None]
+        )
     elif which == 2:
         del made["arrays"][rng.choice(list(made["arrays"]))]
     elif which == 3:
         made["arrays"][rng.choice(["x", "text.head", "\u001b[2J", "", "__class__"])] = "0" * 64
     else:
         part = rng.choice([made["config"]["text"], made["config"]["vision"], made["lora"]])
-        part[rng.choice([key for key in part if key in SIZES])] = rng.choice([0, -1, 1.0, True, 10**9, 1 << 63, "8", None, [8]])
+        part[rng.choice([key for key in part if key in SIZES])] = rng.choice(
+            [0, -1, 1.0, True, 10**9, 1 << 63, "8", None, [8]]
+        )
     return made
 
 

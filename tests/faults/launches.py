@@ -86,7 +86,9 @@ def make(rng: random.Random, folder: pathlib.Path) -> sandbox.Trial:
     elif kind == "step":
         key = rng.choice(["run", "workdir", "config", "overrides", "arguments"])
         bad = rng.choice(BAD)
-        step = {"overrides": {bad: bad} if rng.random() < 0.5 else {"model.path": bad}, "arguments": [bad]}.get(key, bad)
+        step = {"overrides": {bad: bad} if rng.random() < 0.5 else {"model.path": bad}, "arguments": [bad]}.get(
+            key, bad
+        )
         values["steps"] = [values["steps"][0] | {key: step}]
         kind = f"step's {key}"
     elif kind == "env":

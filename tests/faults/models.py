@@ -94,12 +94,16 @@ COUNT, POSITIVE, FLAG, TRIPLE = "a whole number", "a positive number", "true or 
 ID, SHARE = "an id", "a share"
 # What each number has to be; None, which means a default, is always allowed.
 RULES: dict[str, str] = {
-    **dict.fromkeys(("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads"), COUNT),
+    **dict.fromkeys(
+        ("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads"), COUNT
+    ),
     **dict.fromkeys(("num_key_value_heads", "image_size", "patch_size", "r"), COUNT),
     **dict.fromkeys(("rms_norm_eps", "rope_theta", "layer_norm_eps", "factor", "lora_alpha"), POSITIVE),
     **dict.fromkeys(("original_max_position_embeddings", "mm_hidden_size"), COUNT),
     **dict.fromkeys(("low_freq_factor", "high_freq_factor", "rescale_factor"), POSITIVE),
-    **dict.fromkeys(("tie_word_embeddings", "attention_bias", "mm_use_im_start_end", "unfreeze_mm_vision_tower", "stand_in"), FLAG),
+    **dict.fromkeys(
+        ("tie_word_embeddings", "attention_bias", "mm_use_im_start_end", "unfreeze_mm_vision_tower", "stand_in"), FLAG
+    ),
     **dict.fromkeys(("do_resize", "do_normalize"), FLAG),
     **dict.fromkeys(("bos_token_id", "eos_token_id"), ID),
     "lora_dropout": SHARE,
@@ -119,7 +123,9 @@ BAD: dict[str, tuple[Any, ...]] = {
 def _sizes(folder: pathlib.Path) -> object:
     plan = sources.make_plan(folder, base=str(folder / "base") if (folder / "adapter_config.json").is_file() else "")
     vocabulary.context(plan.extras)
-    return json.loads(json.dumps([dataclasses.asdict(plan.config), dataclasses.asdict(plan.lora) if plan.lora else None]))
+    return json.loads(
+        json.dumps([dataclasses.asdict(plan.config), dataclasses.asdict(plan.lora) if plan.lora else None])
+    )
 
 
 def _write(folder: pathlib.Path, **files: bytes | Any) -> None:

@@ -28,7 +28,9 @@ OTHER = (b"", POSTSCRIPT, b"<svg/>", b"P7\n", b"\0" * 99)
 
 def sound(rng: random.Random, format_: str) -> bytes:
     """A small picture."""
-    pixels = np.random.default_rng(rng.randrange(1 << 30)).integers(0, 256, (rng.randrange(1, 40), rng.randrange(1, 40), 3), np.uint8)
+    pixels = np.random.default_rng(rng.randrange(1 << 30)).integers(
+        0, 256, (rng.randrange(1, 40), rng.randrange(1, 40), 3), np.uint8
+    )
     file = io.BytesIO()
     Image.fromarray(pixels).save(file, format_)
     return file.getvalue()
@@ -127,13 +129,31 @@ def _checked(path: pathlib.Path, mode: str) -> list[int]:
     return _from_store(path, mode)
 
 
-WAYS = {"file": lambda path, mode: list(images.load_image(path, mode, SIDE).shape), "store": _from_store, "check": _checked}
+WAYS = {
+    "file": lambda path, mode: list(images.load_image(path, mode, SIDE).shape),
+    "store": _from_store,
+    "check": _checked,
+}
 
 
 def make(rng: random.Random, folder: pathlib.Path) -> sandbox.Trial:
     """One picture, read in one of the two modes."""
     path, mode = folder / "a.png", rng.choice(images.MODES)
-    kind = rng.choice(["sound", "damaged", "damaged", "damaged", "truncated", "swollen", "scans", "texts", "frames", "no file", "other"])
+    kind = rng.choice(
+        [
+            "sound",
+            "damaged",
+            "damaged",
+            "damaged",
+            "truncated",
+            "swollen",
+            "scans",
+            "texts",
+            "frames",
+            "no file",
+            "other",
+        ]
+    )
     right: object = [SIDE, SIDE, 3]
     if kind == "no file":
         kind, right = f"no file: {_no_file(rng, path)}", sandbox.Nothing
@@ -144,10 +164,20 @@ def make(rng: random.Random, folder: pathlib.Path) -> sandbox.Trial:
         path.write_bytes(data[: rng.randrange(len(data))])
     elif kind == "other":
         path.write_bytes(
-            rng.choice([b"", b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n(touch ran) system\n", b"<svg/>", b"P7\n", b"\0" * 99])
+            rng.choice(
+                [
+                    b"",
+                    b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n(touch ran) system\n",
+                    b"<svg/>",
+                    b"P7\n",
+                    b"\0" * 99,
+                ]
+            )
         )
         right = sandbox.Nothing
     else:
-        path.write_bytes({"damaged": _damaged, "swollen": _swollen, "scans": _scans, "texts": _texts, "frames": _frames}[kind](rng))
+        path.write_bytes(
+            {"damaged": _damaged, "swollen": _swollen, "scans": _scans, "texts": _texts, "frames": _frames}[kind](rng)
+        )
     way = rng.choice(list(WAYS))
     return sandbox.Trial(f"{kind} ({mode}, {way})", lambda: WAYS[way](path, mode), right, must_read=kind == "sound")

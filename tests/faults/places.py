@@ -1,7 +1,8 @@
-"""Hostile places to write to: links, files, pipes, names and folders of others where a model, a folder or a run is to go.
+"""Hostile places to write to: links, files, pipes, names and folders of others where a model, a folder or a run is to
+go.
 
-Right is a refusal, or the new folder whole; and all that lay there before is there still, byte for byte, but a checkpoint that
---overwrite was to replace.
+Right is a refusal, or the new folder whole; and all that lay there before is there still, byte for byte, but a
+checkpoint that --overwrite was to replace.
 """
 
 from __future__ import annotations
@@ -29,19 +30,65 @@ NEW = {"config.json": '{"new": 1}', "model.safetensors": "new"}
 OURS = (workdir.CONFIG_FILE, workdir.LOCK_FILE)  # files of a working directory that a run may write anew
 RIGHT = {"lost": [], "stray": [], "whole": True}
 NAMES = (
-    *("new", "new/deep/er", "n" * 255, "n" * 256, "é" * 128, "\u001b[2J", "a\nb", "a\u2028b", "\u202etxt.exe", "half \udce9", "a\0b"),
-    *(" ", "~", "-rf", "*", "$(touch x)", ".hidden", "new.partial", "new/", "./new", "notes/../new", "link/../new", "d/" * 2050 + "d"),
+    *(
+        "new",
+        "new/deep/er",
+        "n" * 255,
+        "n" * 256,
+        "é" * 128,
+        "\u001b[2J",
+        "a\nb",
+        "a\u2028b",
+        "\u202etxt.exe",
+        "half \udce9",
+        "a\0b",
+    ),
+    *(
+        " ",
+        "~",
+        "-rf",
+        "*",
+        "$(touch x)",
+        ".hidden",
+        "new.partial",
+        "new/",
+        "./new",
+        "notes/../new",
+        "link/../new",
+        "d/" * 2050 + "d",
+    ),
     *("models/source/new", "elsewhere/new", "link/new", "link/new/er"),
 )
-BLOCKED = ("notes/thesis.tex", "notes/thesis.tex/a", "pipe", "pipe/a", "loop/a", "loop", "dangling", "models/source")  # for all
-TAKEN = ("dangling/a", "notes", "elsewhere", "link/", "link", "models", "people", "people/me", "out", "models/source/vision_tower")
+# for all
+BLOCKED = ("notes/thesis.tex", "notes/thesis.tex/a", "pipe", "pipe/a", "loop/a", "loop", "dangling", "models/source")
+TAKEN = (
+    "dangling/a",
+    "notes",
+    "elsewhere",
+    "link/",
+    "link",
+    "models",
+    "people",
+    "people/me",
+    "out",
+    "models/source/vision_tower",
+)
 AROUND = (".", "..", "./", "notes/..")  # hold what the reader is given: refused before anything is made beside it
-FOREIGN = ("notes.txt", "vision_tower/thesis.tex", ".git/config", "runs/metrics.jsonl", "tokenizer.json/x", "a\nb", "weights.ckpt")
+FOREIGN = (
+    "notes.txt",
+    "vision_tower/thesis.tex",
+    ".git/config",
+    "runs/metrics.jsonl",
+    "tokenizer.json/x",
+    "a\nb",
+    "weights.ckpt",
+)
 
 
 @dataclasses.dataclass(frozen=True)
 class Place:
-    """Where something is to be written. must: "be refused", "be written" or "" for either. goes: what is there may be replaced."""
+    """Where something is to be written. must: "be refused", "be written" or "" for either. goes: what is there may be
+    replaced."""
 
     what: str
     path: str
@@ -52,7 +99,12 @@ class Place:
 
 def plant(folder: pathlib.Path) -> None:
     """What may not be lost, and ways to it."""
-    texts = {"notes/thesis.tex": "years", "elsewhere/kept.txt": "kept", "people/me/letter": "dear", "models/source/tokenizer.model": "t"}
+    texts = {
+        "notes/thesis.tex": "years",
+        "elsewhere/kept.txt": "kept",
+        "people/me/letter": "dear",
+        "models/source/tokenizer.model": "t",
+    }
     texts |= {f"models/source/{name}": "old" for name in (*NEW, "vision_tower/config.json")}
     texts |= {f"{name}/old": "half" for name in (".new.partial", f".new.{'0' * 16}.partial", ".new.old")}
     for name, text in texts.items():
@@ -89,7 +141,9 @@ def _no_folder(rng: random.Random, folder: pathlib.Path) -> Place:
 
 
 def _checkpoint(rng: random.Random, folder: pathlib.Path) -> Place:
-    for name in rng.choice([tuple(NEW), ("checkpoint.json", "arrays/manifest.ocdbt"), ("adapter_config.json", "adapter_model.bin")]):
+    for name in rng.choice(
+        [tuple(NEW), ("checkpoint.json", "arrays/manifest.ocdbt"), ("adapter_config.json", "adapter_model.bin")]
+    ):
         _put(folder / "old" / name, "old")
     if rng.random() < 0.3:
         (folder / "old/model-2.safetensors").symlink_to("../elsewhere/kept.txt")
@@ -127,7 +181,10 @@ def _protected(rng: random.Random, folder: pathlib.Path) -> Place:
 
 def _run(rng: random.Random, folder: pathlib.Path) -> Place:
     """A working directory with a file where ours will be."""
-    run, kind = folder / "old", rng.choice(["own", "another's", "changed", "pipe", "folder", "loop", "dangling", "lock"])
+    run, kind = (
+        folder / "old",
+        rng.choice(["own", "another's", "changed", "pipe", "folder", "loop", "dangling", "lock"]),
+    )
     _put(run / "metrics.jsonl", "kept")
     at, must = run / workdir.CONFIG_FILE, "be refused"
     if kind in ("own", "lock"):
@@ -201,10 +258,18 @@ def _tried(where: Place, writer: str, fails: bool, folder: pathlib.Path) -> dict
     before = sandbox.listing(folder)
     refusal = _refusal(lambda: _write_run(where.path) if writer == "run" else _write_folder(where.path, writer, fails))
     after = sandbox.listing(folder)
-    lexical = os.path.join(folder, where.path) if writer == "run" else os.path.normpath(os.path.join(folder, where.path))
+    lexical = (
+        os.path.join(folder, where.path) if writer == "run" else os.path.normpath(os.path.join(folder, where.path))
+    )
     target = os.path.relpath(os.path.realpath(lexical), folder) if refusal is None else ""
     ours = {os.path.normpath(f"{target}/{name}") for name in (OURS if writer == "run" else NEW)} if target else set()
-    goes = ours if writer == "run" else {p for p in before if _below(p, target)} if where.goes and writer == "model over" else set()
+    goes = (
+        ours
+        if writer == "run"
+        else {p for p in before if _below(p, target)}
+        if where.goes and writer == "model over"
+        else set()
+    )
     lost = [p for p, was in before.items() if after.get(p) != was and p not in goes]
     stray = [p for p in after.keys() - before.keys() if p not in ours and p != target and not _below(target, p)]
     if refusal and not lost and not stray:
@@ -235,4 +300,6 @@ def make(rng: random.Random, folder: pathlib.Path) -> sandbox.Trial:
         where = dataclasses.replace(where, path=os.path.join(folder, where.path))
     what = f"{writer}{', fails' if fails else ''}: {where.what}"
     right = sandbox.Nothing if fails or where.must == "be refused" else RIGHT
-    return sandbox.Trial(what, lambda: _tried(where, writer, fails, folder), right, must_read=not fails and where.must == "be written")
+    return sandbox.Trial(
+        what, lambda: _tried(where, writer, fails, folder), right, must_read=not fails and where.must == "be written"
+    )

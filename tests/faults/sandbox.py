@@ -1,6 +1,8 @@
-"""One trial in a process of its own: limited memory and time, every act on the machine watched, the outcome in one word.
+"""One trial in a process of its own: limited memory and time, every act on the machine watched, the outcome in one
+word.
 
-Python's audit events show what a reader does: starts of programs, connections, files opened outside the trial's folder. What native
+Python's audit events show what a reader does: starts of programs, connections, files opened outside the trial's folder.
+What native
 code does shows in what it leaves: a file that was not there, a type that has changed, a signal.
 """
 
@@ -29,18 +31,45 @@ from vlguard_jax import errors
 MEMORY = 1 << 30  # bytes that a trial may add
 ROOM = 4 << 30  # bytes of addresses, so that a trial that goes far beyond does not take the machine along
 SECONDS = 10  # of one core
-WAIT = 300  # seconds of the clock, for a trial that waits for ever, which uses no core; SECONDS take this long on a busy machine
+# seconds of the clock, for a trial that waits for ever, which uses no core; SECONDS take this long on a busy machine
+WAIT = 300
 LONGEST = 2000  # characters of a message
 
 REFUSED, HARMLESS, WRONG, OVER_REFUSED = "refused", "harmless", "silently wrong", "wrongly refused"
-TRACEBACK, CRASHED, EXECUTED, ESCAPED, MEMORY_OUT, TIME_OUT = "traceback", "crashed", "executed", "escaped", "memory", "time"
+TRACEBACK, CRASHED, EXECUTED, ESCAPED, MEMORY_OUT, TIME_OUT = (
+    "traceback",
+    "crashed",
+    "executed",
+    "escaped",
+    "memory",
+    "time",
+)
 GOOD = (REFUSED, HARMLESS)
 OUTCOMES = (*GOOD, WRONG, OVER_REFUSED, TRACEBACK, CRASHED, EXECUTED, ESCAPED, MEMORY_OUT, TIME_OUT)
 
-_STARTS = ("os.system", "subprocess.Popen", "os.exec", "os.posix_spawn", "os.spawn", "os.startfile", "pty.spawn", "os.fork")
+_STARTS = (
+    "os.system",
+    "subprocess.Popen",
+    "os.exec",
+    "os.posix_spawn",
+    "os.spawn",
+    "os.startfile",
+    "pty.spawn",
+    "os.fork",
+)
 _NETWORK = ("socket.connect", "socket.bind", "socket.getaddrinfo", "urllib.Request")
 _TURNS = "\u202a\u202b\u202d\u202e\u2066\u2067\u2068"  # of the direction of writing
-_CHANGES = ("os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.link", "os.symlink", "os.truncate", "os.chmod", "os.chown")
+_CHANGES = (
+    "os.rename",
+    "os.remove",
+    "os.mkdir",
+    "os.rmdir",
+    "os.link",
+    "os.symlink",
+    "os.truncate",
+    "os.chmod",
+    "os.chown",
+)
 
 
 class Anything:
@@ -55,8 +84,8 @@ class Nothing:
 class Trial:
     """What is done with one hostile input.
 
-    what: in words. read: the reader under test, run in the child; its value is compared with `right`. A refusal is right, too, unless
-    `must_read` (the input is sound). Both values must be JSON.
+    what: in words. read: the reader under test, run in the child; its value is compared with `right`. A refusal is
+    right, too, unless `must_read` (the input is sound). Both values must be JSON.
     """
 
     what: str
@@ -90,7 +119,9 @@ class _Watch:
             self.found = Outcome(ESCAPED, f"{event} {arguments!r}"[:300])
         elif event == "open":
             path, mode, flags = arguments
-            writes = isinstance(flags, int) and flags & (os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND)
+            writes = isinstance(flags, int) and flags & (
+                os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
+            )
             if self._outside(path) and (writes or self._planted(path)):
                 self.found = Outcome(ESCAPED, f"open {path!r} {mode!r}"[:300])
         elif event in _CHANGES and any(self._outside(a) for a in arguments if isinstance(a, (str, bytes))):
@@ -133,7 +164,8 @@ def run(trial: Trial, folder: pathlib.Path, *, seconds: int = SECONDS, wait: flo
 
 
 def listing(top: pathlib.Path, without: pathlib.Path | None = None) -> dict[str, str]:
-    """Everything below `top` by its path: what it is, its mode, and the hash of a file or the place that a link leads to."""
+    """Everything below `top` by its path: what it is, its mode, and the hash of a file or the place that a link leads
+    to."""
     found: dict[str, str] = {}
     waiting = [top]
     while waiting:
@@ -217,7 +249,12 @@ def _unfit(message: str) -> str:
     if len(message) > LONGEST:
         return f"message of {len(message)} characters"
     bad = next(
-        (c for c in message if unicodedata.category(c) in ("Cc", "Cs", "Zl", "Zp") or c in "\u202a\u202b\u202d\u202e\u2066\u2067\u2068"), ""
+        (
+            c
+            for c in message
+            if unicodedata.category(c) in ("Cc", "Cs", "Zl", "Zp") or c in "\u202a\u202b\u202d\u202e\u2066\u2067\u2068"
+        ),
+        "",
     )
     return f"message with U+{ord(bad):04X}" if bad else ""
 
@@ -225,7 +262,11 @@ def _unfit(message: str) -> str:
 def _damage() -> str:
     """What the reader changed in this process that others rely on."""
     sizes = {np.float16: 2, ml_dtypes.bfloat16: 2, np.float32: 4, np.float64: 8, np.int64: 8, np.uint8: 1, np.bool_: 1}
-    changed = [kind.__name__ for kind, size in sizes.items() if np.dtype(kind).itemsize != size or np.ones(3, kind).nbytes != 3 * size]
+    changed = [
+        kind.__name__
+        for kind, size in sizes.items()
+        if np.dtype(kind).itemsize != size or np.ones(3, kind).nbytes != 3 * size
+    ]
     return f"item size of {changed[0]} changed" if changed else ""
 
 

@@ -1,7 +1,7 @@
 """Foreign text on its way out: names, questions and answers that steer, mark up or break off, put through every medium.
 
-The judge of a medium is no part of the program: a parser of Markdown and of HTML, a tokenizer of TeX, tables of Unicode. Right is that
-nothing in the text means anything there, and that what people write comes out in full.
+The judge of a medium is no part of the program: a parser of Markdown and of HTML, a tokenizer of TeX, tables of
+Unicode. Right is that nothing in the text means anything there, and that what people write comes out in full.
 """
 
 from __future__ import annotations
@@ -34,30 +34,118 @@ from vlguard_jax.reporting import tables
 
 STARTS = ("", "", "- ", "+ ", "* ", "1. ", "12) ", "---", "===", "    ", "[", "*", "# ", "> ", "[x] ")
 PIECES = (
-    *("\u001b[2J", "\u001b]8;;http://x\u001b\\x", "\u001b", "\u009b2J", "\u0085", "\r", "\n", "\n\n", "\v", "\f", "\u2028", "\u2029", "\0"),
-    *("\u202e", "\u2066", "\u200f", "\u061c", "\ufeff", "\ufffe", "\U0001ffff", "\ufdd0", "\ud83d", "\udce9", "\u0301" * 9, "\U000e0041"),
-    *("[/b]", "[red]", "[link=file:///etc/passwd]x[/link]", "[", "]", ":smile:", "<b>", "</td><td>", "<script>alert(1)</script>", "<!--"),
-    *("&lt;", "&#60;", '"', "'", '" onload="x', "{{ 7 * 7 }}", "{% raw %}", "![x](http://y)", "[x](javascript:y)", "[x]: http://y", "|"),
-    *("<http://auto.x>", "http://bare.x", "https://bare.x", "www.bare.x", "`", "```", "~~~", "~~x~~", "*x*", "__x__", "_", "# x", "---"),
-    *("- x", "1. x", "> x", "\\", "\\\\", "\\|", "\\input{/etc/passwd}", "\\\\[2cm]", "^^5cinput", "%", "$x$", "&", "{", "}", "#", "~"),
+    *(
+        "\u001b[2J",
+        "\u001b]8;;http://x\u001b\\x",
+        "\u001b",
+        "\u009b2J",
+        "\u0085",
+        "\r",
+        "\n",
+        "\n\n",
+        "\v",
+        "\f",
+        "\u2028",
+        "\u2029",
+        "\0",
+    ),
+    *(
+        "\u202e",
+        "\u2066",
+        "\u200f",
+        "\u061c",
+        "\ufeff",
+        "\ufffe",
+        "\U0001ffff",
+        "\ufdd0",
+        "\ud83d",
+        "\udce9",
+        "\u0301" * 9,
+        "\U000e0041",
+    ),
+    *(
+        "[/b]",
+        "[red]",
+        "[link=file:///etc/passwd]x[/link]",
+        "[",
+        "]",
+        ":smile:",
+        "<b>",
+        "</td><td>",
+        "<script>alert(1)</script>",
+        "<!--",
+    ),
+    *(
+        "&lt;",
+        "&#60;",
+        '"',
+        "'",
+        '" onload="x',
+        "{{ 7 * 7 }}",
+        "{% raw %}",
+        "![x](http://y)",
+        "[x](javascript:y)",
+        "[x]: http://y",
+        "|",
+    ),
+    *(
+        "<http://auto.x>",
+        "http://bare.x",
+        "https://bare.x",
+        "www.bare.x",
+        "`",
+        "```",
+        "~~~",
+        "~~x~~",
+        "*x*",
+        "__x__",
+        "_",
+        "# x",
+        "---",
+    ),
+    *(
+        "- x",
+        "1. x",
+        "> x",
+        "\\",
+        "\\\\",
+        "\\|",
+        "\\input{/etc/passwd}",
+        "\\\\[2cm]",
+        "^^5cinput",
+        "%",
+        "$x$",
+        "&",
+        "{",
+        "}",
+        "#",
+        "~",
+    ),
     *("\u00e9", "\u4e2d\u6587", "\U0001f642", "\u0645\u06cc\u200c\u062e", "plain_7b", " ", "    ", "a" * 400, "\t"),
 )
 LONG = 10_000  # characters from which a text may be cut: spelled, it takes up to ten times as many
 BAD = ("Cc", "Cs", "Zl", "Zp")
 DIRECTIONS = set("\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
-TEX = re.compile(r"\\(?:textbackslash|textasciitilde|textasciicircum)\{\}|\\[&%$#_{}]|\$(?:[<>]|\\(?:down|up)arrow)\$|[^\\&%$#_{}~^]")
+TEX = re.compile(
+    r"\\(?:textbackslash|textasciitilde|textasciicircum)\{\}|\\[&%$#_{}]|\$(?:[<>]|\\(?:down|up)arrow)\$|[^\\&%$#_{}~^]"
+)
 
 
 def draw(rng: random.Random) -> str:
     """A text of some pieces, now and then a very long one."""
     text = rng.choice(STARTS) + "".join(rng.choice(PIECES) for _ in range(rng.randrange(1, 9)))
-    text += "".join(chr(rng.choice([rng.randrange(0x80), rng.randrange(0x3000), rng.randrange(0x110000)])) for _ in range(rng.randrange(4)))
+    text += "".join(
+        chr(rng.choice([rng.randrange(0x80), rng.randrange(0x3000), rng.randrange(0x110000)]))
+        for _ in range(rng.randrange(4))
+    )
     return text * rng.choice([1] * 20 + [300])
 
 
 def steering(text: str, allowed: str = "") -> str:
     """The first character that a terminal or browser may obey, as U+..., "" without one."""
-    found = (c for c in text if c not in allowed and (unicodedata.category(c) in BAD or c in DIRECTIONS or unprintable(c)))
+    found = (
+        c for c in text if c not in allowed and (unicodedata.category(c) in BAD or c in DIRECTIONS or unprintable(c))
+    )
     return next((f"U+{ord(c):04X}" for c in found), "")
 
 
@@ -70,14 +158,20 @@ def unprintable(char: str) -> bool:
 def lost(text: str, shown: str) -> str:
     """The first letter, digit or mark of `text` that is not in `shown` behind those before it; "" where all are."""
     rest = iter(shown)
-    seen = (c for c in text if (c.isascii() and c.isprintable() and not c.isspace()) or unicodedata.category(c)[0] == "L")
+    seen = (
+        c for c in text if (c.isascii() and c.isprintable() and not c.isspace()) or unicodedata.category(c)[0] == "L"
+    )
     return next((c for c in seen if c not in rest), "")
 
 
 def _line(text: str) -> str:
     shown = escape.line(text)
     fits = len(text) > limits.LINE or len(shown) == limits.LINE or not lost(text, shown)
-    return steering(shown) or ("" if len(shown) <= limits.LINE else "too long") or ("" if fits or "characters) ..." in shown else "lost")
+    return (
+        steering(shown)
+        or ("" if len(shown) <= limits.LINE else "too long")
+        or ("" if fits or "characters) ..." in shown else "lost")
+    )
 
 
 def _page(text: str) -> str:
@@ -108,13 +202,17 @@ def _markdown(text: str) -> str:
     blocks = {token.type for token in tokens} - {"inline"}
     parts = ("table", "thead", "tbody", "tr", "th", "td", "bullet_list", "list_item", "paragraph")
     known = {f"{part}_{end}" for part in parts for end in ("open", "close")}
-    links = re.search(r"(?<![a-z0-9])(?:https?|ftp)://|(?<![a-z0-9])www\.", made, re.IGNORECASE)  # of GitHub, without brackets
+    # of GitHub, without brackets
+    links = re.search(r"(?<![a-z0-9])(?:https?|ftp)://|(?<![a-z0-9])www\.", made, re.IGNORECASE)
     wrong = (count, lines) != (9, 3) or marks or blocks - known or links
-    return steering("".join(c.content for c in inner)) or (f"{count} cells, {marks}, {blocks - known}, {links}" if wrong else "")
+    return steering("".join(c.content for c in inner)) or (
+        f"{count} cells, {marks}, {blocks - known}, {links}" if wrong else ""
+    )
 
 
 class _Structure(html.parser.HTMLParser):
-    """What a page consists of besides its texts: tags and the names of their attributes, comments; and the texts of code."""
+    """What a page consists of besides its texts: tags and the names of their attributes, comments; and the texts of
+    code."""
 
     def __init__(self) -> None:
         super().__init__(convert_charrefs=True)
@@ -148,7 +246,9 @@ def _structure(text: str) -> _Structure:
 
 def _html(text: str) -> str:
     found, plain = _structure(text), _structure("plain")
-    return steering(found.text, "\n\t") or ("other tags" if found.parts != plain.parts else "") or lost(text, found.text)
+    return (
+        steering(found.text, "\n\t") or ("other tags" if found.parts != plain.parts else "") or lost(text, found.text)
+    )
 
 
 def _printed(text: str) -> str:
@@ -174,7 +274,8 @@ def _said(text: str) -> str:
 
 
 def _ended(text: str) -> str:
-    """What a command prints that ends with a refusal, a failed disk or a flag that is wrong, whichever takes the text."""
+    """What a command prints that ends with a refusal, a failed disk or a flag that is wrong, whichever takes the
+    text."""
     ends: list[Exception] = [errors.UserError(f"{text}: no such file; name another"), OSError(28, "x", text)]
     for error, argv in ((ends[0], []), (ends[1], []), (None, [f"--{text}"]), (None, [f"--config={text}"])):
 

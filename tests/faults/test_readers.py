@@ -42,7 +42,9 @@ def test_a_writer_that_follows_links_is_seen(tmp_path: pathlib.Path, monkeypatch
     assert sandbox.WRONG in outcomes("places", 30, tmp_path)
 
 
-def test_an_overwrite_that_deletes_what_is_not_ours_is_seen(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_overwrite_that_deletes_what_is_not_ours_is_seen(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(place, "_foreign", lambda folder, known: "")
     assert sandbox.WRONG in outcomes("places", 60, tmp_path)
 

@@ -21,10 +21,19 @@ CHATS: list[dict[str, Any]] = [
         "image": "one/a.png",
         "conversations": [{"from": "human", "value": "<image>\nWhat?"}, {"from": "gpt", "value": "A plate."}],
     },
-    {"id": "b", "conversations": [{"from": "human", "value": "Hello"}, {"from": "gpt", "value": "Hello to you — ünï 🙂"}]},
+    {
+        "id": "b",
+        "conversations": [{"from": "human", "value": "Hello"}, {"from": "gpt", "value": "Hello to you — ünï 🙂"}],
+    },
 ]
-ALPACA = [{"instruction": "Add.", "input": "1 2", "output": "3"}, {"instruction": "Say no.", "input": "", "output": "no"}]
-PROMPTS = [{"id": "p", "prompt": "Is this fine?", "safe": True}, {"id": "q", "prompt": "Is that?", "safe": False, "category": "x"}]
+ALPACA = [
+    {"instruction": "Add.", "input": "1 2", "output": "3"},
+    {"instruction": "Say no.", "input": "", "output": "no"},
+]
+PROMPTS = [
+    {"id": "p", "prompt": "Is this fine?", "safe": True},
+    {"id": "q", "prompt": "Is that?", "safe": False, "category": "x"},
+]
 GUARD: list[dict[str, Any]] = [
     {
         "id": "u",
@@ -50,7 +59,8 @@ def _usable(text: str) -> str:
 
 def _chats(path: pathlib.Path) -> object:
     return [
-        [r.id, [_usable(t.text) for t in r.turns], [_usable(i) for i in r.images]] for r in json_records.read(path, records.parse_llava)
+        [r.id, [_usable(t.text) for t in r.turns], [_usable(i) for i in r.images]]
+        for r in json_records.read(path, records.parse_llava)
     ]
 
 
@@ -60,14 +70,26 @@ def _alpaca(path: pathlib.Path) -> object:
 
 def _prompts(path: pathlib.Path) -> object:
     settings = config.BenchmarkSettings(name="prompts", path=str(path))
-    return [[_usable(i.id), _usable(i.question)] for subset in ("text_safe", "text_unsafe") for i in prompts.load(settings, subset)]
+    return [
+        [_usable(i.id), _usable(i.question)]
+        for subset in ("text_safe", "text_unsafe")
+        for i in prompts.load(settings, subset)
+    ]
 
 
 def _guard(path: pathlib.Path) -> object:
-    return [[_usable(i.id), _usable(i.image), [list(map(_usable, p)) for p in i.pairs]] for i in vlguard.read_items(path, "test")]
+    return [
+        [_usable(i.id), _usable(i.image), [list(map(_usable, p)) for p in i.pairs]]
+        for i in vlguard.read_items(path, "test")
+    ]
 
 
-FORMATS = {"llava": (CHATS, _chats), "alpaca": (ALPACA, _alpaca), "prompts": (PROMPTS, _prompts), "vlguard": (GUARD, _guard)}
+FORMATS = {
+    "llava": (CHATS, _chats),
+    "alpaca": (ALPACA, _alpaca),
+    "prompts": (PROMPTS, _prompts),
+    "vlguard": (GUARD, _guard),
+}
 
 
 def make(rng: random.Random, folder: pathlib.Path) -> sandbox.Trial:

@@ -47,7 +47,9 @@ def _ids(folder: pathlib.Path) -> object:
 def _other_model(rng: random.Random) -> tuple[str, bytes]:
     """A protobuf that parses, with one thing in it that no model has."""
     model = sentencepiece_model_pb2.ModelProto.FromString(stand.model_bytes())  # type: ignore[attr-defined]
-    kind = rng.choice(["no trainer", "no normalizer", "score", "twice", "empty piece", "byte", "table", "denormal", "unknown"])
+    kind = rng.choice(
+        ["no trainer", "no normalizer", "score", "twice", "empty piece", "byte", "table", "denormal", "unknown"]
+    )
     one, other = rng.sample(range(300, len(model.pieces)), 2)
     if kind in ("no trainer", "no normalizer"):
         model.ClearField("trainer_spec" if kind == "no trainer" else "normalizer_spec")

@@ -1,7 +1,7 @@
 """Hostile working directories to resume in: damaged, forged, replaced by links and pipes, or of another run.
 
-Right is a refusal, or the values of the newest whole step. The states are written once, by a process of its own: JAX is started in the
-children alone, which could not go on with its threads.
+Right is a refusal, or the values of the newest whole step. The states are written once, by a process of its own: JAX is
+started in the children alone, which could not go on with its threads.
 """
 
 from __future__ import annotations
@@ -45,13 +45,28 @@ RUNS: dict[str, dict[str, Any]] = {
     "smaller": {"shape": (1, 2)},
     "other types": {"dtype": "float16"},
 }
-ODD_NAMES = ("05", "+6", "\u0667", "1_0", "9" * 11, "-1", "9", "6.orbax-checkpoint-tmp", "6.orbax-checkpoint-tmp-1", "notes", "\u001b[2J")
+ODD_NAMES = (
+    "05",
+    "+6",
+    "\u0667",
+    "1_0",
+    "9" * 11,
+    "-1",
+    "9",
+    "6.orbax-checkpoint-tmp",
+    "6.orbax-checkpoint-tmp-1",
+    "notes",
+    "\u001b[2J",
+)
 
 
 def state(step: int, value: float = 1.0, shape: tuple[int, ...] = (2, 3), dtype: str = "float32") -> dict[str, Any]:
     """What is saved, of the form of a training's state: small, and other values in every step."""
     weights = np.full(shape, value + step, dtype)
-    tree = {"params": {"projector": {"a": weights, "b": -weights}}, "opt_state": {"count": np.int32(step), "mu": weights / 4}}
+    tree = {
+        "params": {"projector": {"a": weights, "b": -weights}},
+        "opt_state": {"count": np.int32(step), "mu": weights / 4},
+    }
     return {"step": np.int32(step), **tree}
 
 
@@ -105,7 +120,8 @@ def _resumed(run: pathlib.Path) -> dict[str, Any]:
     return _plain(setup.to_tree(found))
 
 
-Change = Callable[[random.Random, pathlib.Path], tuple[str, object]]  # what was done to a run's folder, and what is right then
+# what was done to a run's folder, and what is right then
+Change = Callable[[random.Random, pathlib.Path], tuple[str, object]]
 NEWEST, OLDER, FRESH = (_plain(state(step)) for step in (5, 3, 0))
 
 
@@ -114,7 +130,11 @@ def _any_file(rng: random.Random, run: pathlib.Path) -> pathlib.Path:
 
 
 def _document(rng: random.Random, run: pathlib.Path) -> tuple[str, object]:
-    names = [f"checkpoints/5/{RECORD}"] * 3 + ["checkpoints/5/_CHECKPOINT_METADATA", "checkpoints/5/state/_METADATA", workdir.CONFIG_FILE]
+    names = [f"checkpoints/5/{RECORD}"] * 3 + [
+        "checkpoints/5/_CHECKPOINT_METADATA",
+        "checkpoints/5/state/_METADATA",
+        workdir.CONFIG_FILE,
+    ]
     path = run / rng.choice(names)
     what, data = documents.change(rng, json.loads(path.read_bytes()))
     path.write_bytes(data)
@@ -138,7 +158,10 @@ def _replaced(rng: random.Random, run: pathlib.Path) -> tuple[str, object]:
     """Something else in the place of a file or folder."""
     places = [run / "checkpoints", run / "checkpoints/5", run / workdir.CONFIG_FILE, _any_file(rng, run)]
     places += [path for path in (run / "checkpoints/5").rglob("*") if path.is_dir()]
-    path, kind = rng.choice(places), rng.choice(["link", "link outside", "link to itself", "pipe", "file", "folder", "missing"])
+    path, kind = (
+        rng.choice(places),
+        rng.choice(["link", "link outside", "link to itself", "pipe", "file", "folder", "missing"]),
+    )
     aside = run / "aside"
     path.rename(aside)
     if kind.startswith("link"):
@@ -159,7 +182,10 @@ def _forged(rng: random.Random, run: pathlib.Path) -> tuple[str, object]:
     """A record that is not the state's."""
     path = run / "checkpoints/5" / RECORD
     record = json.loads(path.read_bytes())
-    arrays, kind = record["arrays"], rng.choice(["version", "run", "lost", "more", "shape", "dtype", "checksum", "step"])
+    arrays, kind = (
+        record["arrays"],
+        rng.choice(["version", "run", "lost", "more", "shape", "dtype", "checksum", "step"]),
+    )
     name = rng.choice(list(arrays))
     if kind == "version":
         record[rng.choice(["format_version", "layout_version"])] = rng.choice([0, 2, 99, "1", None, [1], -1, 1.5])
@@ -189,7 +215,8 @@ def _of_another(rng: random.Random, run: pathlib.Path) -> tuple[str, object]:
         shutil.copytree(other, own)
     else:
         shutil.copy(other, own)
-    same = name == "other types" and part.endswith("state")  # its half floats hold the very values that the record's sums are of
+    # its half floats hold the very values that the record's sums are of
+    same = name == "other types" and part.endswith("state")
     return f"{part} of a run that is {name}", NEWEST if same else sandbox.Nothing
 
 
@@ -218,7 +245,18 @@ def _beside(rng: random.Random, run: pathlib.Path) -> tuple[str, object]:
     return f"{kind} named {name!a} beside the steps", NEWEST
 
 
-CHANGES: tuple[Change, ...] = (_document, _document, _damage, _damage, _replaced, _replaced, _forged, _of_another, _older, _beside)
+CHANGES: tuple[Change, ...] = (
+    _document,
+    _document,
+    _damage,
+    _damage,
+    _replaced,
+    _replaced,
+    _forged,
+    _of_another,
+    _older,
+    _beside,
+)
 
 
 def make(rng: random.Random, folder: pathlib.Path) -> sandbox.Trial:

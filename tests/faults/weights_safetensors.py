@@ -15,7 +15,11 @@ from tests.faults import sandbox
 from vlguard_jax import limits
 from vlguard_jax.checkpoints import tensors
 
-ARRAYS = {"a": np.arange(12, dtype=np.float32).reshape(3, 4), "b": np.arange(6, dtype=np.float16), "c": np.ones((2, 2), np.int64)}
+ARRAYS = {
+    "a": np.arange(12, dtype=np.float32).reshape(3, 4),
+    "b": np.arange(6, dtype=np.float16),
+    "c": np.ones((2, 2), np.int64),
+}
 NAMES = {"float32": "F32", "float16": "F16", "int64": "I64"}
 RIGHT = {name: [array.dtype.name, array.tolist()] for name, array in ARRAYS.items()}
 FAR = (-1, 1 << 31, 1 << 62, 1 << 63, 1 << 64, 1e300, "8", None, True, 0.5)
@@ -26,19 +30,27 @@ def header() -> dict[str, Any]:
     found: dict[str, Any] = {"__metadata__": {"format": "pt"}}
     at = 0
     for name, array in ARRAYS.items():
-        found[name] = {"dtype": NAMES[array.dtype.name], "shape": list(array.shape), "data_offsets": [at, at + array.nbytes]}
+        found[name] = {
+            "dtype": NAMES[array.dtype.name],
+            "shape": list(array.shape),
+            "data_offsets": [at, at + array.nbytes],
+        }
         at += array.nbytes
     return found
 
 
 def written(head: bytes, *, size: int | None = None) -> bytes:
     """A file behind a header, whose length may be a lie."""
-    return struct.pack("<Q", len(head) if size is None else size) + head + b"".join(a.tobytes() for a in ARRAYS.values())
+    return (
+        struct.pack("<Q", len(head) if size is None else size) + head + b"".join(a.tobytes() for a in ARRAYS.values())
+    )
 
 
 def read(path: pathlib.Path) -> dict[str, list]:
     """All tensors, through the reader under test."""
-    return {name: [tensor.dtype.name, tensor.read().tolist()] for name, tensor in sorted(tensors.open_file(path).items())}
+    return {
+        name: [tensor.dtype.name, tensor.read().tolist()] for name, tensor in sorted(tensors.open_file(path).items())
+    }
 
 
 def _lied(rng: random.Random) -> bytes:
@@ -64,9 +76,17 @@ def _lied(rng: random.Random) -> bytes:
     elif which == 7:
         entry["shape"] = [1] * 65 + entry["shape"]
     elif which == 8:
-        head["d"] = {"dtype": "F32", "shape": rng.choice([[0, 1 << 62], [1 << 62, 0, 2], [0] * 70]), "data_offsets": [68, 68]}
+        head["d"] = {
+            "dtype": "F32",
+            "shape": rng.choice([[0, 1 << 62], [1 << 62, 0, 2], [0] * 70]),
+            "data_offsets": [68, 68],
+        }
     else:
-        head[rng.choice(["d", "\u001b[2J", "x" * 100_000])] = {"dtype": "F32", "shape": [1], "data_offsets": [1 << 40, (1 << 40) + 4]}
+        head[rng.choice(["d", "\u001b[2J", "x" * 100_000])] = {
+            "dtype": "F32",
+            "shape": [1],
+            "data_offsets": [1 << 40, (1 << 40) + 4],
+        }
     return written(json.dumps(head).encode())
 
 
@@ -105,7 +125,14 @@ def _index(rng: random.Random, folder: pathlib.Path) -> sandbox.Trial:
         (folder / name).write_bytes(written(json.dumps(header()).encode()))
     beyond = folder.parent / "outside" / "shard.safetensors"
     beyond.write_bytes(written(json.dumps(header()).encode()))
-    names = ["../outside/shard.safetensors", str(beyond), "./../outside/shard.safetensors", "one.safetensors/../two.safetensors", "", "."]
+    names = [
+        "../outside/shard.safetensors",
+        str(beyond),
+        "./../outside/shard.safetensors",
+        "one.safetensors/../two.safetensors",
+        "",
+        ".",
+    ]
     names += ["\0", "a/\u001b[2J", "two.safetensors", "x" * 5000, "..", "/dev/zero", "one.txt"]
     chosen = rng.choice([*names, 7, None, ["one.safetensors"]])
     weights = {"a": "one.safetensors", "b": chosen, "c": "one.safetensors"}

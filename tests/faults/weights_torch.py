@@ -82,7 +82,9 @@ def value_of(value: object) -> bytes:
 
 def storage(key: object, kind: str, count: object, *, tag: object = "storage", place: object = "cpu") -> bytes:
     """A persistent id, as torch writes it."""
-    return b"(" + value_of(tag) + f"ctorch\n{kind}\n".encode() + value_of(key) + value_of(place) + value_of(count) + b"tQ"
+    return (
+        b"(" + value_of(tag) + f"ctorch\n{kind}\n".encode() + value_of(key) + value_of(place) + value_of(count) + b"tQ"
+    )
 
 
 def tensor(stored: bytes, offset: object, shape: object, strides: object) -> bytes:
@@ -109,7 +111,9 @@ def state() -> dict[str, bytes]:
     return {name: sound(array, str(i)) for i, (name, array) in enumerate(ARRAYS.items())}
 
 
-def archive(path: pathlib.Path, code: bytes, *, method: int = zipfile.ZIP_STORED, more: dict[str, bytes] | None = None) -> None:
+def archive(
+    path: pathlib.Path, code: bytes, *, method: int = zipfile.ZIP_STORED, more: dict[str, bytes] | None = None
+) -> None:
     """A torch zip file around a pickle."""
     members = {"m/data.pkl": code, "m/byteorder": b"little"}
     members |= {f"m/data/{i}": array.tobytes() for i, array in enumerate(ARRAYS.values())} | {"m/version": b"3\n"}
@@ -199,7 +203,9 @@ def _built(rng: random.Random, path: pathlib.Path) -> object:
 
 def _called(rng: random.Random, path: pathlib.Path) -> object:
     """REDUCE with arguments that its function never sees."""
-    name = rng.choice([b"ctorch._utils\n_rebuild_tensor_v2\n", b"ctorch._utils\n_rebuild_parameter\n", b"ccollections\nOrderedDict\n"])
+    name = rng.choice(
+        [b"ctorch._utils\n_rebuild_tensor_v2\n", b"ctorch._utils\n_rebuild_parameter\n", b"ccollections\nOrderedDict\n"]
+    )
     arguments = tuple(rng.choice(ODD) for _ in range(rng.randrange(8)))
     items = state()
     items["a.weight"] = name + value_of(arguments) + b"R"
@@ -238,7 +244,8 @@ def _lied(rng: random.Random, path: pathlib.Path) -> object:
 def _swollen(rng: random.Random, path: pathlib.Path) -> object:
     """Few bytes that ask for much."""
     bomb = rng.choice([
-        b"Nr" + struct.pack("<I", rng.choice([1 << 26, 1 << 28, (1 << 32) - 1])),  # LONG_BINPUT makes room for that many
+        # LONG_BINPUT makes room for that many
+        b"Nr" + struct.pack("<I", rng.choice([1 << 26, 1 << 28, (1 << 32) - 1])),
         b"\x8d" + struct.pack("<Q", rng.choice([1 << 34, 1 << 62, (1 << 64) - 1])),  # BINUNICODE8
         b"\x8e" + struct.pack("<Q", 1 << 40),  # BINBYTES8
         b"\x96" + struct.pack("<Q", 1 << 34),  # BYTEARRAY8

@@ -61,7 +61,8 @@ def whole_on_each_device():
 def _by_hand(prompt: types.Prompt, max_new: int, stop: int) -> list[int]:
     """Greedy decoding without cache, padding or batch: the whole row again for every token.
 
-    One program does for all steps: the places that are still to come hold some other id, which causal attention must not see.
+    One program does for all steps: the places that are still to come hold some other id, which causal attention must
+    not see.
     """
     from vlguard_jax.data import batches
 
@@ -76,7 +77,9 @@ def _by_hand(prompt: types.Prompt, max_new: int, stop: int) -> list[int]:
     new: list[int] = []
     while len(new) < max_new and (not new or new[-1] != stop):
         row = jnp.asarray([[*sample.tokens, *new, *[7] * (max_new - len(new))]], jnp.int32)
-        batch = types.Batch(row, row, ones.astype(jnp.float32), ones, jnp.arange(row.shape[1])[None], images, slot, ones - 1)
+        batch = types.Batch(
+            row, row, ones.astype(jnp.float32), ones, jnp.arange(row.shape[1])[None], images, slot, ones - 1
+        )
         new.append(int(np.asarray(logits(PARAMS, batch))[0, len(sample.tokens) + len(new) - 1].argmax()))
     return new
 
@@ -121,7 +124,9 @@ def test_stop_ids_and_limits() -> None:
 def test_engines_that_differ_in_weights_share_a_program(monkeypatch) -> None:
     traced = []
     greedy = engine.sampler.greedy
-    monkeypatch.setattr(engine.sampler, "greedy", lambda *args, **limits: traced.append(limits["max_new"]) or greedy(*args, **limits))
+    monkeypatch.setattr(
+        engine.sampler, "greedy", lambda *args, **limits: traced.append(limits["max_new"]) or greedy(*args, **limits)
+    )
     program.build.cache_clear()
     prompts = [p for p in _prompts(6) if len(p.images) == 1]
     answers = []
@@ -156,7 +161,13 @@ def test_answers_are_handed_out_while_the_next_batch_runs() -> None:
             return super()._start(samples)
 
     built = Counting(
-        tiny.CONFIG, PARAMS, settings=config.DecodeSettings(2, 0, 8), precision=FP32, stop_ids=(2,), pad_id=0, mesh=config.MeshSettings()
+        tiny.CONFIG,
+        PARAMS,
+        settings=config.DecodeSettings(2, 0, 8),
+        precision=FP32,
+        stop_ids=(2,),
+        pad_id=0,
+        mesh=config.MeshSettings(),
     )
     seen = [len(started) for _ in built.generate(_prompts(20))]
     assert seen == [2] * 8 + [3] * 12 and sum(started) == 20
@@ -188,7 +199,9 @@ def test_long_prompts_share_less_room(monkeypatch: pytest.MonkeyPatch) -> None:
     """Six prompts, one of them long: it is asked alone, and all answers are those of single batches."""
     monkeypatch.setattr(engine, "FULL_LENGTH", 64)
     rng = np.random.default_rng(2)
-    prompts = [types.Prompt(f"p{i}", rng.integers(3, 50, n).astype(np.int32)) for i, n in enumerate((10, 20, 300, 30, 64, 40))]
+    prompts = [
+        types.Prompt(f"p{i}", rng.integers(3, 50, n).astype(np.int32)) for i, n in enumerate((10, 20, 300, 30, 64, 40))
+    ]
     shapes = []
 
     class Watched(engine.Engine):
@@ -227,7 +240,8 @@ def test_a_failure_keeps_the_answers_before_it() -> None:
 
 @pytest.mark.parametrize("compute", ["bf16", "fp16"])
 def test_half_precision_answers(compute: str) -> None:
-    """Weights, cache and products in half precision give whole answers; the first token is the fp32 one where it is clear."""
+    """Weights, cache and products in half precision give whole answers; the first token is the fp32 one where it is
+    clear."""
     prompts = _prompts(3)
     built = engine.Engine(
         tiny.CONFIG,
@@ -249,7 +263,8 @@ DAMAGE = {"fp32": np.nan, "bf16": np.inf, "fp16": 1e5}  # the last is a number, 
 
 @pytest.mark.parametrize("compute", DAMAGE)
 def test_scores_that_are_not_finite_are_no_answer(compute: str) -> None:
-    """The prompts with the one damaged embedding are refused by name, at the token where it shows; those beside them are answered."""
+    """The prompts with the one damaged embedding are refused by name, at the token where it shows; those beside them
+    are answered."""
     embedding = np.asarray(PARAMS["text"]["embed"]["embedding"]).copy()
     embedding[7] = DAMAGE[compute]
     params = {**PARAMS, "text": {**PARAMS["text"], "embed": {"embedding": jnp.asarray(embedding)}}}
@@ -270,7 +285,10 @@ def test_scores_that_are_not_finite_are_no_answer(compute: str) -> None:
     sound = {g.id: g.ids.tolist() for g in built(PARAMS, 3).generate(bare)}
     clean = [p for p in bare if 7 not in sound[p.id]]
     bad = types.Prompt("x", np.asarray([3, 7, 4], np.int32), origin="safes item 12")
-    message = rf"^safes item 12: after 0 tokens the model's scores are not finite, nor are the weights text\.embed\.embedding in {compute};"
+    message = (
+        r"^safes item 12: after 0 tokens the model's scores are not finite, nor are the weights"
+        rf" text\.embed\.embedding in {compute};"
+    )
     seen = {}
     assert len(clean) >= 3
     with pytest.raises(errors.UserError, match=message):
@@ -284,7 +302,9 @@ def test_scores_that_are_not_finite_are_no_answer(compute: str) -> None:
     embedding[late] = DAMAGE[compute]
     params["text"]["embed"] = {"embedding": jnp.asarray(embedding)}
     expected = sound[clean[0].id].index(late) + 1
-    with pytest.raises(errors.UserError, match=f"^prompt {clean[0].id}: after {expected} tokens the model's scores are not finite"):
+    with pytest.raises(
+        errors.UserError, match=f"^prompt {clean[0].id}: after {expected} tokens the model's scores are not finite"
+    ):
         list(built(params, 2).generate(clean[:1]))
 
 
@@ -295,7 +315,9 @@ def test_finite_weights_that_overflow_are_said_to() -> None:
         tiny.CONFIG, params, settings=config.DecodeSettings(2, 0, 2), precision=FP32, stop_ids=(2,), pad_id=0,
         mesh=config.MeshSettings(data=1, fsdp=1, tensor=8),
     )  # fmt: skip
-    with pytest.raises(errors.UserError, match="not finite, though all its weights are: what they compute in fp32 overflows"):
+    with pytest.raises(
+        errors.UserError, match="not finite, though all its weights are: what they compute in fp32 overflows"
+    ):
         list(built.generate(_prompts(2)))
 
 

@@ -1,4 +1,5 @@
-"""The abstract programs are those that the engine runs: they compile from shapes alone, and prefill and decode give its answers."""
+"""The abstract programs are those that the engine runs: they compile from shapes alone, and prefill and decode give its
+answers."""
 
 import jax
 import jax.numpy as jnp
@@ -18,7 +19,9 @@ SIZES = dict(max_new=4, min_new=4, stop_ids=(2,), pad_id=0)
 
 def _built(data: int, fsdp: int, tensor: int) -> program.Program:
     sizes = config.MeshSettings(data, fsdp, tensor)
-    return program.build(tiny.CONFIG, None, "fp32", mesh_lib.build(sizes, jax.devices()[: data * fsdp * tensor]), **SIZES)
+    return program.build(
+        tiny.CONFIG, None, "fp32", mesh_lib.build(sizes, jax.devices()[: data * fsdp * tensor]), **SIZES
+    )
 
 
 @pytest.mark.parametrize("sizes", [(1, 1, 1), (2, 2, 2)], ids=str)

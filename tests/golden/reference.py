@@ -47,7 +47,9 @@ def record(item: dict[str, Any]) -> types.Record:
     return types.Record(item.get("name", ""), turns, (item["image"],) if item.get("image") else ())
 
 
-def tokens(golden: pathlib.Path, item: dict[str, Any], words: tokenizer.Tokenizer, max_len: int, template: str) -> types.Tokens:
+def tokens(
+    golden: pathlib.Path, item: dict[str, Any], words: tokenizer.Tokenizer, max_len: int, template: str
+) -> types.Tokens:
     """Tokens of a recorded conversation by our own code."""
     del golden
     return conversations.tokenize(record(item), words, templates.get_template(TEMPLATES[template]), max_len)
@@ -60,10 +62,14 @@ def picture(golden: pathlib.Path, name: str, mode: str, side: int) -> np.ndarray
 
 def with_pictures(sample: batches.Sample, pictures: Sequence[np.ndarray]) -> batches.Sample:
     """The sample with as many of the pictures as it uses."""
-    return batches.Sample(sample.tokens, sample.labels, sample.picture, sample.patch, tuple(pictures[: sample.num_pictures]))
+    return batches.Sample(
+        sample.tokens, sample.labels, sample.picture, sample.patch, tuple(pictures[: sample.num_pictures])
+    )
 
 
-def named_tensors(params: Any, config: model_config.LlavaConfig, lora: model_config.LoraConfig | None) -> dict[str, np.ndarray]:
+def named_tensors(
+    params: Any, config: model_config.LlavaConfig, lora: model_config.LoraConfig | None
+) -> dict[str, np.ndarray]:
     """A (part of a) parameter tree under the reference's names, without the prefix that PEFT puts in front."""
     flat = trees.flatten(params)
     rows = layouts.rows("llava", config, ("text", "head", "projector"))

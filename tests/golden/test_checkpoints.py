@@ -61,7 +61,9 @@ def test_the_tower_comes_from_its_folder(golden: pathlib.Path) -> None:
         path = golden / f"liuhaotian-{variant}"
         model = load.load(path)
         tiny.assert_same_model(load.load(path, vision_tower=str(tower)), model)
-        np.testing.assert_array_equal(model.params["vision"]["positions"], stored["vision_model.embeddings.position_embedding.weight"])
+        np.testing.assert_array_equal(
+            model.params["vision"]["positions"], stored["vision_model.embeddings.position_embedding.weight"]
+        )
         tiny.assert_same_model(load.load(path, projector=str(path / "mm_projector.bin")), model)
 
 
@@ -98,8 +100,11 @@ def test_adapters_are_saved_as_the_reference_saves_them(golden: pathlib.Path, tm
         tiny.assert_same_model(load.load(folder, base=str(base)), model)
 
 
-def recorded_rows(golden: pathlib.Path, variant: str, batch: str, patches: int) -> Iterator[tuple[int, int, np.ndarray, np.ndarray]]:
-    """(row, offset of its first token, expanded ids, pixels) of a recorded batch, without rows that were cut inside a picture."""
+def recorded_rows(
+    golden: pathlib.Path, variant: str, batch: str, patches: int
+) -> Iterator[tuple[int, int, np.ndarray, np.ndarray]]:
+    """(row, offset of its first token, expanded ids, pixels) of a recorded batch, without rows that were cut inside a
+    picture."""
     about = reference.read(golden / f"logits-{variant}.json")["batches"][batch]
     arrays, stored = np.load(golden / f"logits-{variant}.npz"), np.load(golden / "pixel_values.npz")
     slots = iter(about["images"])
@@ -117,14 +122,18 @@ def recorded_rows(golden: pathlib.Path, variant: str, batch: str, patches: int) 
             yield row, int(merged.argmax()), cut, np.array(pixels, np.float32)
 
 
-def assert_logits(golden: pathlib.Path, model: Any, variant: str, batch: str, expected: Mapping[str, np.ndarray]) -> int:
+def assert_logits(
+    golden: pathlib.Path, model: Any, variant: str, batch: str, expected: Mapping[str, np.ndarray]
+) -> int:
     """Compare transformers' logits at the recorded positions; returns the number of rows compared."""
     tower = model.config.vision_config
     rows = 0
     for row, offset, ids, pixels in recorded_rows(golden, variant, batch, (tower.image_size // tower.patch_size) ** 2):
         tokens = torch.tensor(np.where(ids == IMAGE_TOKEN, model.config.image_token_index, ids))[None]
         with torch.no_grad():
-            found = model(input_ids=tokens, pixel_values=torch.tensor(pixels) if len(pixels) else None).logits[0].numpy()
+            found = (
+                model(input_ids=tokens, pixel_values=torch.tensor(pixels) if len(pixels) else None).logits[0].numpy()
+            )
         positions = expected["positions"][row] - offset
         inside = (positions >= 0) & (positions < len(ids))
         assert inside.any()
@@ -135,7 +144,9 @@ def assert_logits(golden: pathlib.Path, model: Any, variant: str, batch: str, ex
 
 
 def transformers_model(folder: pathlib.Path) -> Any:
-    return transformers.LlavaForConditionalGeneration.from_pretrained(folder, dtype=torch.float32, attn_implementation="eager").eval()
+    return transformers.LlavaForConditionalGeneration.from_pretrained(
+        folder, dtype=torch.float32, attn_implementation="eager"
+    ).eval()
 
 
 def test_transformers_computes_the_recorded_logits(golden: pathlib.Path, tmp_path: pathlib.Path) -> None:
@@ -157,7 +168,9 @@ def test_transformers_computes_the_recorded_logits(golden: pathlib.Path, tmp_pat
 
 def test_merged_adapters_give_the_recorded_logits(golden: pathlib.Path, tmp_path: pathlib.Path) -> None:
     for source in adapters(golden):
-        variant = json.loads((source / "adapter_config.json").read_text())["base_model_name_or_path"].removeprefix("liuhaotian-")
+        variant = json.loads((source / "adapter_config.json").read_text())["base_model_name_or_path"].removeprefix(
+            "liuhaotian-"
+        )
         save.save_hf(lora.merge(load.load(source, dtype=np.float32)), tmp_path / source.name)
         expected = np.load(source / "merged_logits.npz")
         assert assert_logits(golden, transformers_model(tmp_path / source.name), variant, "mixed", expected)

@@ -1,4 +1,5 @@
-"""Ids, labels, warnings, truncation and picture slots against the reference, for every recorded conversation and batch."""
+"""Ids, labels, warnings, truncation and picture slots against the reference, for every recorded conversation and
+batch."""
 
 from __future__ import annotations
 
@@ -44,7 +45,9 @@ def recorded(golden) -> dict:
 
 @pytest.fixture(scope="module")
 def by_name(recorded) -> dict[str, types.Record]:
-    return {item["name"]: records.parse_llava(item, i, "conversations.json") for i, item in enumerate(recorded["items"])}
+    return {
+        item["name"]: records.parse_llava(item, i, "conversations.json") for i, item in enumerate(recorded["items"])
+    }
 
 
 def template_of(recorded: dict) -> templates.Template:
@@ -63,16 +66,22 @@ def test_ids_labels_and_warnings(recorded, by_name, tokenizers):
     for item in recorded["items"]:
         for variant, expected in item["variants"].items():
             kind, max_len = variant.rsplit("_", 1)
-            tokens = conversations.tokenize(by_name[item["name"]], tokenizers[kind], template_of(recorded), int(max_len))
+            tokens = conversations.tokenize(
+                by_name[item["name"]], tokenizers[kind], template_of(recorded), int(max_len)
+            )
             where = f"{item['name']} {variant}"
             np.testing.assert_array_equal(tokens.ids, expected["input_ids"], err_msg=where)
-            np.testing.assert_array_equal(tokens.labels, reference_labels(expected["input_ids"], expected["label_spans"]), err_msg=where)
+            np.testing.assert_array_equal(
+                tokens.labels, reference_labels(expected["input_ids"], expected["label_spans"]), err_msg=where
+            )
             assert tokens.mismatch == expected["warning"], where
             compared += 1
     assert compared == sum(len(item["variants"]) for item in recorded["items"]) > 0
 
 
-def collated(samples: list[types.Tokens], max_len: int, pad_id: int, left: bool = False) -> tuple[np.ndarray, np.ndarray]:
+def collated(
+    samples: list[types.Tokens], max_len: int, pad_id: int, left: bool = False
+) -> tuple[np.ndarray, np.ndarray]:
     """The reference's collator: pad to the longest, then cut."""
     width = max(len(sample.ids) for sample in samples)
     ids = np.full((len(samples), width), pad_id)
@@ -91,7 +100,8 @@ def test_collator(golden, recorded, by_name, tokenizers):
     for batch in batch_names:
         max_len = int(batch.rsplit("_", 1)[1])
         samples = [
-            conversations.tokenize(by_name[str(name)], tokenizer, template_of(recorded), max_len) for name in arrays[f"{batch}/members"]
+            conversations.tokenize(by_name[str(name)], tokenizer, template_of(recorded), max_len)
+            for name in arrays[f"{batch}/members"]
         ]
         ids, labels = collated(samples, max_len, tokenizer.pad_id)
         np.testing.assert_array_equal(ids, arrays[f"{batch}/input_ids"])
@@ -121,7 +131,11 @@ def test_expansion_and_truncation(golden, recorded, by_name, tokenizers):
                 tokens = conversations.tokenize(by_name[conversation], tokenizer, template_of(recorded), max_len)
                 sample = batches.expand(tokens, [patches] * MANY, max_len, tokenizer.pad_id)
                 expected = np.full(merged.shape[1], types.IGNORE_LABEL)
-                at = slice(merged.shape[1] - len(sample.labels), None) if info["padding_side"] == "left" else slice(len(sample.labels))
+                at = (
+                    slice(merged.shape[1] - len(sample.labels), None)
+                    if info["padding_side"] == "left"
+                    else slice(len(sample.labels))
+                )
                 expected[at] = sample.labels
                 np.testing.assert_array_equal(expected, merged[row], err_msg=f"{info_path.name} {name} {conversation}")
                 assert len(sample.tokens) == mask[row].sum()
@@ -143,7 +157,10 @@ def test_supervised_tokens_of_training_runs(golden):
         for i, item in enumerate(run["items"]):
             tokens = conversations.tokenize(records.parse_llava(item, i, path.name), tokenizer, template, max_len)
             collated_only = batches.expand(
-                dataclasses.replace(tokens, ids=tokens.ids[:max_len], labels=tokens.labels[:max_len]), [1] * MANY, None, None
+                dataclasses.replace(tokens, ids=tokens.ids[:max_len], labels=tokens.labels[:max_len]),
+                [1] * MANY,
+                None,
+                None,
             )
             counts[item["name"]] = collated_only.num_supervised
         found = [sum(counts[name] for name in batch["items"]) for batch in run["micro_batches"]]

@@ -70,7 +70,9 @@ def test_evaluation_subsets(golden, metadata):
 
 def test_leak_free_view(metadata):
     settings = config.BenchmarkSettings(path=str(metadata))
-    views = {subset: vlguard_benchmark.LEAK_FREE.load(settings, subset) for subset in vlguard_benchmark.LEAK_FREE.counts}
+    views = {
+        subset: vlguard_benchmark.LEAK_FREE.load(settings, subset) for subset in vlguard_benchmark.LEAK_FREE.counts
+    }
     trained_on = {item.image for item in vlguard.read_items(metadata, "train")}
     assert not trained_on.intersection(item.image for items in views.values() for item in items)
     if sha256((metadata / "train.json").read_bytes()) == TRAIN_SHA256:
@@ -132,7 +134,9 @@ def test_picture_hashes(golden):
             if mode not in MODES:
                 continue
             picture = images.load_image(golden / "images" / name, MODES[mode], int(size), info["image_mean"])
-            assert sha256(np.ascontiguousarray(picture.transpose(2, 0, 1)).tobytes()) == expected["uint8_sha256"], f"{name} {key}"
+            assert sha256(np.ascontiguousarray(picture.transpose(2, 0, 1)).tobytes()) == expected["uint8_sha256"], (
+                f"{name} {key}"
+            )
             compared += 1
     assert compared >= 2 * len(info["images"]) > 0
 
@@ -146,7 +150,8 @@ def letters(record, item: vlguard.Item) -> str:
 
 
 def drawn_apart_from_our_code(items: list[vlguard.Item]) -> list[str]:
-    """What the reference's script does: seed the global generator once, shuffle the pairs of every safe record in place."""
+    """What the reference's script does: seed the global generator once, shuffle the pairs of every safe record in
+    place."""
     random.seed(0)
     found = []
     for item in items:

@@ -1,4 +1,5 @@
-"""The command's whole path, from a benchmark file to verdicts, gives the reference's answers through VLGuard's own evaluation."""
+"""The command's whole path, from a benchmark file to verdicts, gives the reference's answers through VLGuard's own
+evaluation."""
 
 import json
 import pathlib
@@ -12,7 +13,9 @@ from vlguard_jax.safety import presets
 from vlguard_jax.safety import results
 
 
-def write_benchmark(folder: pathlib.Path, golden: pathlib.Path, items: list[dict], records: list[vlguard.Item]) -> pathlib.Path:
+def write_benchmark(
+    folder: pathlib.Path, golden: pathlib.Path, items: list[dict], records: list[vlguard.Item]
+) -> pathlib.Path:
     """The recorded questions as a file in VLGuard's format, with the recorded pictures."""
     values = []
     for i, item in enumerate(items):
@@ -47,8 +50,12 @@ def test_answers_and_verdicts(golden: pathlib.Path, metadata: pathlib.Path, tmp_
         settings.decode.min_new_tokens = recorded["settings"]["min_new_tokens_vlguard"]
         workdir = tmp_path / f"work-{variant}"
         (row,) = evaluate.run(config.resolve(settings, config.EvalConfig), workdir)
-        answers = {line.item_id: line for line in results.Lines(workdir / results.GENERATIONS, results.GenerationLine).lines}
-        verdicts = {line.key: line.label for line in results.Lines(workdir / results.VERDICTS, results.VerdictLine).lines}
+        answers = {
+            line.item_id: line for line in results.Lines(workdir / results.GENERATIONS, results.GenerationLine).lines
+        }
+        verdicts = {
+            line.key: line.label for line in results.Lines(workdir / results.VERDICTS, results.VerdictLine).lines
+        }
         assert [answers[str(i)].response for i in range(len(items))] == [item["text"] for item in items]
         labels = [verdicts[answers[str(i)].key] for i in range(len(items))]
         assert labels == ["comply" if item["attack_succeeded"] else "refuse" for item in items]

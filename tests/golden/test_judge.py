@@ -33,6 +33,7 @@ def test_subsets_have_the_files_questions(metadata: pathlib.Path) -> None:
     settings = config.BenchmarkSettings(path=str(metadata))
     found = {subset: benchmark.load(settings, subset) for subset in vlguard.SUBSETS}
     assert {subset: [i.question for i in items] for subset, items in found.items()} == {
-        subset: [text for r in records for name, text, _ in r.pairs if name == kind] for subset, kind in vlguard.SUBSETS.items()
+        subset: [text for r in records for name, text, _ in r.pairs if name == kind]
+        for subset, kind in vlguard.SUBSETS.items()
     }
     assert sum(not r.safe for r in records) == len(found["unsafes"])

@@ -27,7 +27,8 @@ def _mask(npz: np.lib.npyio.NpzFile, key: str, shape: tuple[int, ...]) -> np.nda
 
 
 def _rows(golden: pathlib.Path, npz: np.lib.npyio.NpzFile, name: str, info: dict, checkpoint) -> list[batches.Sample]:
-    """Each row of a recorded batch as our sample: recorded ids without padding, expanded with the pictures it consumes."""
+    """Each row of a recorded batch as our sample: recorded ids without padding, expanded with the pictures it
+    consumes."""
     vision = checkpoint.config.vision
     order = reference.read(golden / "images.json")
     ids, index = npz[f"{name}/input_ids"], npz[f"{name}/image_index"]
@@ -43,13 +44,20 @@ def _rows(golden: pathlib.Path, npz: np.lib.npyio.NpzFile, name: str, info: dict
         # The reference's first cut already happened in the collator; merged length is bounded by its second one.
         sample = batches.expand(tokens, [vision.num_patches] * tags, None, None)
         limit = info["max_length"]
-        sample = batches.Sample(sample.tokens[:limit], sample.labels[:limit], sample.picture[:limit], sample.patch[:limit])
+        sample = batches.Sample(
+            sample.tokens[:limit], sample.labels[:limit], sample.picture[:limit], sample.patch[:limit]
+        )
         samples.append(reference.with_pictures(sample, pictures))
     return samples
 
 
-def _batch(samples: list[batches.Sample], vision: model_config.VisionConfig, alike: list[list[batches.Sample]]) -> types.Batch:
-    """One conversation a row, the mean over supervised tokens as loss. Of one shape for all of `alike`: one compilation."""
+def _batch(
+    samples: list[batches.Sample], vision: model_config.VisionConfig, alike: list[list[batches.Sample]]
+) -> types.Batch:
+    """One conversation a row, the mean over supervised tokens as loss.
+
+    Of one shape for all of `alike`: one compilation.
+    """
     weight = 1.0 / max(sum(s.num_supervised for s in samples), 1)
     rows = [[s] for s in samples] + [[]] * (max(len(other) for other in alike) - len(samples))
     return batches.collate(
@@ -69,18 +77,24 @@ def test_vision_features_and_projections(golden: pathlib.Path) -> None:
         npz = np.load(golden / f"logits-{variant}.npz")
         model = llava.Functional(checkpoint.config, "fp32")
         vision = checkpoint.config.vision
-        pixels = np.stack([reference.picture(golden, n, "pad", vision.image_size) for n in reference.read(golden / "images.json")])
+        pixels = np.stack(
+            [reference.picture(golden, n, "pad", vision.image_size) for n in reference.read(golden / "images.json")]
+        )
         with model.precision():
             features = model._model(checkpoint.params).vision(clip.normalize(jax.numpy.asarray(pixels), vision))
         projected = jax.jit(model.encode_images)(checkpoint.params, pixels)
         for key, ours in (("vision/features", features), ("vision/projected", projected)):
             if key in npz:
                 seen += 1
-                np.testing.assert_allclose(np.asarray(ours), npz[key], rtol=0, atol=TOLERANCE, err_msg=f"{variant} {key}")
+                np.testing.assert_allclose(
+                    np.asarray(ours), npz[key], rtol=0, atol=TOLERANCE, err_msg=f"{variant} {key}"
+                )
     assert seen, "no recorded features"
 
 
-def _check_row(npz: np.lib.npyio.NpzFile, name: str, row: int, sample: batches.Sample, logits: np.ndarray, embeds: np.ndarray) -> float:
+def _check_row(
+    npz: np.lib.npyio.NpzFile, name: str, row: int, sample: batches.Sample, logits: np.ndarray, embeds: np.ndarray
+) -> float:
     """Labels, embeddings, log-sum-exp, arg max and logits of one row; returns the largest logit difference."""
     valid = np.flatnonzero(_mask(npz, f"{name}/merged_attention_mask", npz[f"{name}/logsumexp"].shape)[row])
     where, ours = f"{name} row {row}", logits[: len(valid)]
@@ -88,7 +102,9 @@ def _check_row(npz: np.lib.npyio.NpzFile, name: str, row: int, sample: batches.S
     if f"{name}/merged_labels" in npz:
         np.testing.assert_array_equal(sample.labels, npz[f"{name}/merged_labels"][row][valid], err_msg=where)
     if f"{name}/inputs_embeds" in npz:
-        np.testing.assert_allclose(embeds[: len(valid)], npz[f"{name}/inputs_embeds"][row][valid], rtol=0, atol=TOLERANCE, err_msg=where)
+        np.testing.assert_allclose(
+            embeds[: len(valid)], npz[f"{name}/inputs_embeds"][row][valid], rtol=0, atol=TOLERANCE, err_msg=where
+        )
     lse = np.asarray(jax.nn.logsumexp(ours, axis=-1))
     np.testing.assert_allclose(lse, npz[f"{name}/logsumexp"][row][valid], rtol=0, atol=TOLERANCE, err_msg=where)
     best, theirs = ours.argmax(-1), npz[f"{name}/argmax"][row][valid]
@@ -98,12 +114,16 @@ def _check_row(npz: np.lib.npyio.NpzFile, name: str, row: int, sample: batches.S
     for position, recorded in zip(npz[f"{name}/positions"][row], npz[f"{name}/logits"][row], strict=True):
         if position in valid:
             at = int(np.searchsorted(valid, position))
-            np.testing.assert_allclose(ours[at], recorded, rtol=0, atol=TOLERANCE, err_msg=f"{where} position {position}")
+            np.testing.assert_allclose(
+                ours[at], recorded, rtol=0, atol=TOLERANCE, err_msg=f"{where} position {position}"
+            )
             worst = max(worst, float(np.abs(ours[at] - recorded).max()))
     return worst
 
 
-@pytest.mark.parametrize("execution", [llama.Execution(), llama.Execution(remat="full", unroll=2)], ids=["scan", "remat-unroll"])
+@pytest.mark.parametrize(
+    "execution", [llama.Execution(), llama.Execution(remat="full", unroll=2)], ids=["scan", "remat-unroll"]
+)
 def test_logits_labels_and_losses(golden: pathlib.Path, execution: llama.Execution) -> None:
     worst = []
     for variant in reference.variants(golden):
@@ -113,8 +133,14 @@ def test_logits_labels_and_losses(golden: pathlib.Path, execution: llama.Executi
 
         def run(params: llava.Params, batch: types.Batch, model: llava.Functional = model) -> tuple[jax.Array, ...]:
             with model.precision():
-                embeds = model._model(params).embed(batch.tokens, batch.images, batch.image_slot, model.dtype, model.execution)
-            return model.logits(params, batch), embeds, losses.cross_entropy(model, params, batch, losses.Extras({}, chunk=100))[0]
+                embeds = model._model(params).embed(
+                    batch.tokens, batch.images, batch.image_slot, model.dtype, model.execution
+                )
+            return (
+                model.logits(params, batch),
+                embeds,
+                losses.cross_entropy(model, params, batch, losses.Extras({}, chunk=100))[0],
+            )
 
         infos = reference.read(golden / f"logits-{variant}.json")["batches"]
         assert infos
@@ -124,7 +150,9 @@ def test_logits_labels_and_losses(golden: pathlib.Path, execution: llama.Executi
             total = sum(s.num_supervised for s in samples)
             batch = _batch(samples, checkpoint.config.vision, list(rows.values()))
             logits, embeds, loss = (np.asarray(x) for x in compiled(checkpoint.params, batch))
-            worst += [_check_row(npz, name, row, sample, logits[row], embeds[row]) for row, sample in enumerate(samples)]
+            worst += [
+                _check_row(npz, name, row, sample, logits[row], embeds[row]) for row, sample in enumerate(samples)
+            ]
             if f"{name}/loss" in npz:
                 # Nothing supervised: the reference's mean over no token is NaN, ours is a sum of nothing.
                 recorded = npz[f"{name}/loss"] if total else 0.0
@@ -150,11 +178,15 @@ def test_gradients(golden: pathlib.Path) -> None:
 
         value, grads = jax.jit(jax.value_and_grad(loss))(trained, frozen, batch)
         np.testing.assert_allclose(float(value), recorded["loss"], rtol=0, atol=TOLERANCE, err_msg=variant)
-        ours = {name: g.astype(np.float64) for name, g in reference.named_tensors(grads, checkpoint.config, None).items()}
+        ours = {
+            name: g.astype(np.float64) for name, g in reference.named_tensors(grads, checkpoint.config, None).items()
+        }
         assert set(ours) == set(recorded["norms"]), variant
         for name, norm in recorded["norms"].items():
             np.testing.assert_allclose(np.linalg.norm(ours[name]), norm, rtol=1e-3, err_msg=f"{variant} {name}")
-            np.testing.assert_allclose(ours[name].sum(), recorded["sums"][name], rtol=0, atol=1e-3 * norm, err_msg=f"{variant} {name}")
+            np.testing.assert_allclose(
+                ours[name].sum(), recorded["sums"][name], rtol=0, atol=1e-3 * norm, err_msg=f"{variant} {name}"
+            )
         with np.load(golden / f"grads-{variant}.npz") as whole:
             assert whole.files
             for name in whole.files:
@@ -179,7 +211,9 @@ def test_adapters_apart_and_merged_give_the_recorded_logits(golden: pathlib.Path
             where = f"{folder.name} {'merged' if checkpoint.lora is None else 'apart'}"
             model = llava.Functional(checkpoint.config, "fp32", checkpoint.lora)
             logits = np.asarray(jax.jit(model.logits)(checkpoint.params, batch))
-            value = jax.jit(lambda p, b, model=model: losses.cross_entropy(model, p, b, losses.Extras({}))[0])(checkpoint.params, batch)
+            value = jax.jit(lambda p, b, model=model: losses.cross_entropy(model, p, b, losses.Extras({}))[0])(
+                checkpoint.params, batch
+            )
             np.testing.assert_allclose(float(value), float(recorded["loss"]), rtol=0, atol=TOLERANCE, err_msg=where)
             for row, sample in enumerate(samples):
                 for position, theirs in zip(recorded["positions"][row], recorded["logits"][row], strict=True):

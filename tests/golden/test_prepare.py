@@ -42,7 +42,9 @@ def test_vlguard_as_files_and_as_records(metadata: pathlib.Path, tmp_path: pathl
         assert (found.pairs, found.pictures) == (pairs[found.name], pictures[found.name])
         there, items = reader.open_prepared(prepared.records, found.name), vlguard.read_items(metadata, found.name)
         assert there.stand_in
-        assert [dataclasses.replace(item, origin="") for item in there.items()] == [dataclasses.replace(item, origin="") for item in items]
+        assert [dataclasses.replace(item, origin="") for item in there.items()] == [
+            dataclasses.replace(item, origin="") for item in items
+        ]
         assert [r.turns for r in vlguard.convert(there.items())] == [r.turns for r in vlguard.convert(items)]
         for item in items:
             assert there.read(item.image) == (tmp_path / "out" / found.name / item.image).read_bytes()

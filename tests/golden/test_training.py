@@ -28,7 +28,9 @@ LOSS_TOLERANCE = 1e-4
 NORM_TOLERANCE = 1e-3  # relative
 
 
-def _settings(golden: pathlib.Path, run: dict[str, Any], folder: pathlib.Path, model: pathlib.Path) -> config.TrainConfig:
+def _settings(
+    golden: pathlib.Path, run: dict[str, Any], folder: pathlib.Path, model: pathlib.Path
+) -> config.TrainConfig:
     """The recorded arguments as our config."""
     a = run["arguments"]
     (folder / "items.json").write_text(json.dumps([{"id": item["name"], **item} for item in run["items"]]))
@@ -38,7 +40,9 @@ def _settings(golden: pathlib.Path, run: dict[str, Any], folder: pathlib.Path, m
     base = golden / run["model"]
     return config.TrainConfig(
         seed=a["seed"],
-        model=config.ModelSettings(path=str(model), base="" if model == base else str(base), image_mode=a["image_aspect_ratio"]),
+        model=config.ModelSettings(
+            path=str(model), base="" if model == base else str(base), image_mode=a["image_aspect_ratio"]
+        ),
         precision=config.PrecisionSettings("fp32", "fp32", "fp32"),
         data=config.DataSettings(
             sources={"items": config.SourceSettings(path=str(folder / "items.json"), images=str(golden / "images"))},
@@ -74,7 +78,8 @@ def _runs(golden: pathlib.Path) -> list[pathlib.Path]:
 
 
 def _start(golden: pathlib.Path, recorded: pathlib.Path, run: dict[str, Any], folder: pathlib.Path) -> pathlib.Path:
-    """The checkpoint a run starts from: the base, or a PEFT folder of the recorded initial adapters and the base's projector."""
+    """The checkpoint a run starts from: the base, or a PEFT folder of the recorded initial adapters and the base's
+    projector."""
     base = golden / run["model"]
     if not (recorded / "lora_init.safetensors").exists():
         return base
@@ -84,7 +89,9 @@ def _start(golden: pathlib.Path, recorded: pathlib.Path, run: dict[str, Any], fo
     for name in ("adapter_config.json", "config.json"):
         shutil.copy(recorded / name, adapter / name)
     loaded = reference.load(golden, run["model"])
-    arrays = {n: v for n, v in reference.named_tensors(loaded.params, loaded.config, None).items() if ".mm_projector." in n}
+    arrays = {
+        n: v for n, v in reference.named_tensors(loaded.params, loaded.config, None).items() if ".mm_projector." in n
+    }
     torch_files.save_torch(adapter / "non_lora_trainables.bin", arrays)
     return adapter
 
@@ -102,20 +109,25 @@ def _updates(settings: config.TrainConfig) -> Iterator[tuple[program_lib.Program
     yield program, state, None
 
 
-def _check_update(update: dict[str, Any], micro: list[dict[str, Any]], value: float, grads: dict[str, np.ndarray], where: str) -> None:
+def _check_update(
+    update: dict[str, Any], micro: list[dict[str, Any]], value: float, grads: dict[str, np.ndarray], where: str
+) -> None:
     losses_ = [0.0 if not m["tokens"] else m["loss"] for m in micro]
     np.testing.assert_allclose(value, np.mean(losses_), rtol=0, atol=LOSS_TOLERANCE, err_msg=f"{where}: loss")
     recorded = {reference.plain_name(name): norm for name, norm in update["grad_norms"].items()}
     assert set(grads) == set(recorded), where
     norms = {name: np.linalg.norm(value.astype(np.float64)) for name, value in grads.items()}
     for name, norm in recorded.items():
-        np.testing.assert_allclose(norms[name], norm, rtol=NORM_TOLERANCE, atol=1e-6, err_msg=f"{where}: gradient of {name}")
+        np.testing.assert_allclose(
+            norms[name], norm, rtol=NORM_TOLERANCE, atol=1e-6, err_msg=f"{where}: gradient of {name}"
+        )
     total = np.sqrt(sum(norm**2 for norm in norms.values()))
     np.testing.assert_allclose(total, update["grad_norm"], rtol=NORM_TOLERANCE, err_msg=f"{where}: total gradient norm")
 
 
 def _check_final(run: dict[str, Any], start: dict[str, np.ndarray], end: dict[str, np.ndarray], where: str) -> None:
-    """Adam divides by the root of the second moment, so a gradient of rounding size moves its parameter by a whole learning
+    """Adam divides by the root of the second moment, so a gradient of rounding size moves its parameter by a whole
+    learning
     rate: single values are held to a small part of the distance a parameter can go in the run, norms tightly."""
     final = {reference.plain_name(name): value for name, value in run["final"].items()}
     assert set(final) == set(end), where
@@ -123,7 +135,9 @@ def _check_final(run: dict[str, Any], start: dict[str, np.ndarray], end: dict[st
         change = end[name].astype(np.float64) - start[name].astype(np.float64)
         rates = [update["lrs"][-1 if ".mm_projector." in name else 0] for update in run["updates"]]
         at = f"{where}: {name}"
-        np.testing.assert_allclose(np.linalg.norm(end[name].astype(np.float64)), recorded["norm"], rtol=1e-4, err_msg=at)
+        np.testing.assert_allclose(
+            np.linalg.norm(end[name].astype(np.float64)), recorded["norm"], rtol=1e-4, err_msg=at
+        )
         np.testing.assert_allclose(np.linalg.norm(change), recorded["delta_norm"], rtol=2e-3, err_msg=at)
         np.testing.assert_allclose(np.abs(change).sum(), recorded["delta_abs_sum"], rtol=2e-3, err_msg=at)
         first = change.reshape(-1)[: len(recorded["delta_first"])]
@@ -163,11 +177,16 @@ def test_replayed_runs(golden: pathlib.Path, tmp_path: pathlib.Path, monkeypatch
             _check_update(run["updates"][i], micro, float(value), tensors, f"{recorded.name} update {i}")
 
 
-def _check_arrays(golden: pathlib.Path, recorded: pathlib.Path, run: dict[str, Any], ended: dict[str, np.ndarray]) -> None:
-    """Whole tensors: final.npz (or their first rows, where a name ends in [:n]); for LoRA the files the reference saved."""
+def _check_arrays(
+    golden: pathlib.Path, recorded: pathlib.Path, run: dict[str, Any], ended: dict[str, np.ndarray]
+) -> None:
+    """Whole tensors: final.npz (or their first rows, where a name ends in [:n]); for LoRA the files the reference
+    saved."""
     if (recorded / "adapter_model.safetensors").exists():
         saved = load.load(recorded, base=str(golden / run["model"]), dtype=np.float32)
-        arrays = {n: v for n, v in reference.named_tensors(saved.params, saved.config, saved.lora).items() if n in ended}
+        arrays = {
+            n: v for n, v in reference.named_tensors(saved.params, saved.config, saved.lora).items() if n in ended
+        }
         assert set(arrays) == set(ended)
     else:
         with np.load(recorded / "final.npz") as npz:

@@ -1,7 +1,7 @@
 """A cloud of one queued resource or instance group, as a `gcloud` that the rendered scripts find first.
 
-Its state is a JSON file: `lives` says what becomes of the machines each time they are made: a list of exit codes that they write to the
-bucket, or "lost". Every call is checked against the flags that the real gcloud has, and noted.
+Its state is a JSON file: `lives` says what becomes of the machines each time they are made: a list of exit codes that
+they write to the bucket, or "lost". Every call is checked against the flags that the real gcloud has, and noted.
 """
 
 from __future__ import annotations
@@ -69,7 +69,16 @@ def make(folder: pathlib.Path, *, makes: str, lives: Sequence[list[int] | str], 
     state = folder / "state.json"
     state.write_text(
         json.dumps(
-            {"makes": makes, "lives": list(lives), "life": "", "machines": False, "polls": 0, "codes": [], "calls": [], "silent": silent}
+            {
+                "makes": makes,
+                "lives": list(lives),
+                "life": "",
+                "machines": False,
+                "polls": 0,
+                "codes": [],
+                "calls": [],
+                "silent": silent,
+            }
         )
     )
     program(tools / "gcloud", PROGRAM.replace("FLAGS", repr(str(FLAGS))).replace("STATE", repr(str(state)), 1))
@@ -89,4 +98,6 @@ def calls(folder: pathlib.Path) -> list[list[str]]:
 
 def bash(script: pathlib.Path, environment: dict[str, str]) -> subprocess.CompletedProcess[str]:
     """Run a script to its end."""
-    return subprocess.run(["bash", str(script)], env=environment, capture_output=True, text=True, timeout=source.PATIENCE)
+    return subprocess.run(
+        ["bash", str(script)], env=environment, capture_output=True, text=True, timeout=source.PATIENCE
+    )

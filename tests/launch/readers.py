@@ -1,7 +1,7 @@
 """What the program gets in the end: each target's files, read as that target's own reader does.
 
-The rules are those of Kubernetes' `expansion.Expand`, of XPK 1.16.0 (`parse_env_config`, `format_env_dict`, `get_main_container`), of
-SkyPilot 0.14.1 (`make_task_bash_script`), and of bash, which runs here.
+The rules are those of Kubernetes' `expansion.Expand`, of XPK 1.16.0 (`parse_env_config`, `format_env_dict`,
+`get_main_container`), of SkyPilot 0.14.1 (`make_task_bash_script`), and of bash, which runs here.
 """
 
 from __future__ import annotations
@@ -87,7 +87,8 @@ def launch(
     bucket: str = "/bucket",
     more: str = "",
 ) -> jobs.Launch:
-    """A launch file with these values, prepared for a target; SLURM's checkout is `folder`, `bucket` its shared folder."""
+    """A launch file with these values, prepared for a target; SLURM's checkout is `folder`, `bucket` its shared
+    folder."""
     text = SPEC.format(
         name=toml(name),
         accelerator='"h100:8"' if target == "slurm" else '"v6e-4"',
@@ -106,7 +107,12 @@ def launch(
 def expected(overrides: Mapping[str, str], arguments: Sequence[str], name: str = "job") -> list[str]:
     """The arguments that `launch` asks for."""
     settings = [f"--config.{key}={value}" for key, value in {"model.path": "/m", **overrides}.items()]
-    start = ["launch/steps.py", "evaluate", "--config=configs/eval/vlguard.py:llava", f"--workdir=/bucket/runs/{name}/evaluate"]
+    start = [
+        "launch/steps.py",
+        "evaluate",
+        "--config=configs/eval/vlguard.py:llava",
+        f"--workdir=/bucket/runs/{name}/evaluate",
+    ]
     return [*start, *settings, *arguments]
 
 
@@ -116,7 +122,11 @@ def received(
     """(arguments, environment) of the program when `made` runs; `folder` is empty but for what `launch` wrote."""
     (job,) = made.jobs
     tools = folder / "tools"
-    for place in (tools / "python", folder / ".venv" / "bin" / "python", folder / "vlguard_jax" / ".venv" / "bin" / "python"):
+    for place in (
+        tools / "python",
+        folder / ".venv" / "bin" / "python",
+        folder / "vlguard_jax" / ".venv" / "bin" / "python",
+    ):
         _program(place, PROGRAM.format(out=shlex.quote(str(folder))))
     outside = {**os.environ, **(secrets or {}), "PATH": f"{tools}:{os.environ['PATH']}", "HOME": str(folder)}
     if target == "gke":
@@ -198,7 +208,8 @@ def expand(text: str, environment: Mapping[str, str]) -> str:
 
 
 def go_yaml(text: str):
-    """YAML as Go's reader takes it, which refuses some escapes that others know (`kubectl` is asked itself where it is installed)."""
+    """YAML as Go's reader takes it, which refuses some escapes that others know (`kubectl` is asked itself where it is
+    installed)."""
     assert not re.search(r"(?<!\\)(\\\\)*\\(/|u[dD][89abAB])", text), "an escape that Go's reader does not know"
     return yaml.safe_load(text)
 
@@ -224,4 +235,6 @@ def xpk_manifest(script: str, folder: pathlib.Path, environment: Mapping[str, st
             assert match
             pasted += f'\n                - name: {match[1]}\n                  value: "{match[2]}"'
     values = {word.split("=")[0]: word.split("=", 1)[1] for word in given if "=" in word}
-    return XPK.format(name=values["--workload"], image=values["--docker-image"], env=pasted, command=values["--command"])
+    return XPK.format(
+        name=values["--workload"], image=values["--docker-image"], env=pasted, command=values["--command"]
+    )

@@ -1,4 +1,7 @@
-"""What the launch tests render, and where the stored renderings are. Run as a program it writes them anew: look at the difference."""
+"""What the launch tests render, and where the stored renderings are.
+
+Run as a program it writes them anew: look at the difference.
+"""
 
 from __future__ import annotations
 

@@ -29,7 +29,9 @@ def prepare(folder: pathlib.Path, step: str, /, **overrides: object) -> jobs.Job
     given = {"model__path": "/m", **overrides} if "config =" in step else overrides
     lines = [f"{readers.toml(key.replace('__', '.'))} = {_toml(value)}" for key, value in given.items()]
     path = folder / "spec.toml"
-    path.write_text(HEAD + "[[steps]]\n" + step + ("[steps.overrides]\n" + "\n".join(lines) if lines else ""), encoding="utf-8")
+    path.write_text(
+        HEAD + "[[steps]]\n" + step + ("[steps.overrides]\n" + "\n".join(lines) if lines else ""), encoding="utf-8"
+    )
     (job,) = jobs.prepare(path, "gke").jobs
     return job
 
@@ -80,16 +82,32 @@ def test_what_the_command_takes_passes(step, overrides, tmp_path):
         (EVALUATE, {"model__nonsense": 8}, "no setting 'nonsense'"),
         (TRAIN, {"data__batch_size": 7}, "config.data.batch_size=7"),
         (TRAIN, {"run__attention": "flash"}, "config.run.attention='flash'"),
-        (TRAIN, {"mesh__fsdp": 3}, "config.mesh={'data': 1, 'fsdp': 3, 'tensor': 1} does not multiply to the 4 devices of v6e:2x2"),
+        (
+            TRAIN,
+            {"mesh__fsdp": 3},
+            "config.mesh={'data': 1, 'fsdp': 3, 'tensor': 1} does not multiply to the 4 devices of v6e:2x2",
+        ),
         (EVALUATE, {"mesh__fsdp": 64}, "to the 4 devices of v6e:2x2; set one size to -1"),
         (TRAIN, {"mesh__slices": 2}, "config.mesh.slices=2, but the devices of v6e:2x2 are of 1"),
         (TRAIN, {"run__attention": "cudnn"}, "config.run.attention='cudnn' does not run on tpu"),
         (TRAIN, {"loss": "cross_entropi"}, "did you mean 'cross_entropy'"),
         (TRAIN, {"optimizer__epochs": "many"}, "--config.optimizer.epochs=many"),
         ('run = "train"\n', {}, "no config is named"),
-        ('run = "train"\nconfig = "configs/train/rehearsal.py"\narguments = ["--grid"]\n', {}, "Unknown command line flag 'grid'"),
-        ('run = "train"\nconfig = "configs/train/rehearsal.py"\narguments = ["now"]\n', {}, "unexpected argument 'now'"),
-        ('run = "train"\nconfig = "configs/train/rehearsal.py"\narguments = ["--help"]\n', {}, "Unknown command line flag 'help'"),
+        (
+            'run = "train"\nconfig = "configs/train/rehearsal.py"\narguments = ["--grid"]\n',
+            {},
+            "Unknown command line flag 'grid'",
+        ),
+        (
+            'run = "train"\nconfig = "configs/train/rehearsal.py"\narguments = ["now"]\n',
+            {},
+            "unexpected argument 'now'",
+        ),
+        (
+            'run = "train"\nconfig = "configs/train/rehearsal.py"\narguments = ["--help"]\n',
+            {},
+            "Unknown command line flag 'help'",
+        ),
         ('run = "convert"\narguments = ["--to=hff"]\n', {}, "--to=hff"),
         ('run = "convert"\nconfig = "configs/train/rehearsal.py"\n', {}, "takes no config"),
         ('run = "prepare"\narguments = ["vlgard"]\n', {}, "prepare cannot do 'vlgard'; did you mean 'vlguard'"),
@@ -119,7 +137,11 @@ def test_errors_are_those_of_the_command(command, key, value, tmp_path):
     config = {"evaluate": "configs/eval/vlguard.py:llava", "train": "configs/train/rehearsal.py"}[command]
     words = [f"--config={config}", "--workdir=w", "--config.model.path=/m", f"--config.{key}={value}"]
     done = subprocess.run(
-        [sys.executable, "-m", f"vlguard_jax.{command}", *words], cwd=source.ROOT, capture_output=True, text=True, timeout=120
+        [sys.executable, "-m", f"vlguard_jax.{command}", *words],
+        cwd=source.ROOT,
+        capture_output=True,
+        text=True,
+        timeout=120,
     )
     assert done.returncode == 2
     with pytest.raises(errors.UserError) as caught:

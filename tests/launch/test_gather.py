@@ -24,7 +24,8 @@ JOBS = {"s-a-0": "a", "s-a-1": "a", "s-b-0": "b", "s-b-1": "b"}
 
 @pytest.fixture(scope="module")
 def root(tmp_path_factory) -> pathlib.Path:
-    """Two finished seeds of arm a, one answering all and one refusing all; one finished seed of b; the last not begun."""
+    """Two finished seeds of arm a, one answering all and one refusing all; one finished seed of b; the last not
+    begun."""
     folder = tmp_path_factory.mktemp("sweep")
     benchmark = stand.write_benchmark(folder / "world", records=4)
     for name, rule in (("s-a-0", stand.answers_all), ("s-a-1", stand.refuses_all), ("s-b-0", stand.answers_all)):
@@ -40,7 +41,9 @@ def test_means_over_the_seeds(root):
     by_label = {line[0]: dict(zip(headings, line, strict=True)) for line in lines}
     assert set(by_label) == {"a (2 of 2 seeds)", "b (1 of 2 seeds)"}
     column = next(heading for heading in headings if "unsafe picture" in heading)
-    assert by_label["a (2 of 2 seeds)"][column].startswith("50.0 [") and by_label["b (1 of 2 seeds)"][column].startswith("100.0 [")
+    assert by_label["a (2 of 2 seeds)"][column].startswith("50.0 [") and by_label["b (1 of 2 seeds)"][
+        column
+    ].startswith("100.0 [")
     assert "(n = 4)" in column
 
 
@@ -55,8 +58,16 @@ def test_an_interval_is_never_narrower_than_one_seed_s():
 
 
 def test_the_program_prints_and_writes(root, tmp_path):
-    command = [sys.executable, "launch/gather.py", f"--root={root}", f"--out={tmp_path}/p.html", f"--markdown={tmp_path}/t.md"]
-    done = subprocess.run([*command, *(f"{j}={label}" for j, label in JOBS.items())], cwd=source.ROOT, capture_output=True, text=True)
+    command = [
+        sys.executable,
+        "launch/gather.py",
+        f"--root={root}",
+        f"--out={tmp_path}/p.html",
+        f"--markdown={tmp_path}/t.md",
+    ]
+    done = subprocess.run(
+        [*command, *(f"{j}={label}" for j, label in JOBS.items())], cwd=source.ROOT, capture_output=True, text=True
+    )
     assert done.returncode == 0, done.stderr
     assert "3 of 4 jobs have finished; not yet: s-b-1" in done.stdout
     text = (tmp_path / "t.md").read_text()
@@ -120,7 +131,11 @@ def test_seeds_and_arms_that_were_asked_other_questions(seeds, how, labels):
     changes = {"limit": 2} if how == "limit" else {}
     test_alike.change_record(benchmark, how)
     stand.evaluate(root / "two", benchmark, "two", stand.answers_all, **changes)
-    found = {"text": "item v1 has another text", "picture": "item v1 has another picture", "limit": "only .*one asked item v2"}[how]
+    found = {
+        "text": "item v1 has another text",
+        "picture": "item v1 has another picture",
+        "limit": "only .*one asked item v2",
+    }[how]
     if how == "limit" and labels:  # two arms, the second a marked first look
         assert "(first 2 only)" in "".join(gathered(root, **labels)[1][1])
         return

@@ -31,9 +31,13 @@ SPEC = {
 STEP = '\n[[steps]]\nrun = "evaluate"\nconfig = "configs/eval/vlguard.py:llava"\noverrides = { "model.path" = "/m" }\n'
 
 
-def prepare(folder: pathlib.Path, target: str, changes: dict[str, str] | None = None, *, step: str = "", after: str = "") -> jobs.Launch:
+def prepare(
+    folder: pathlib.Path, target: str, changes: dict[str, str] | None = None, *, step: str = "", after: str = ""
+) -> jobs.Launch:
     """A launch for `target` with some keys changed, more keys in its step, and more tables behind."""
-    on_slurm = {"accelerator": "h100:8", "bucket": "/shared", "checkout": "/shared/vlguard_jax"} if target == "slurm" else {}
+    on_slurm = (
+        {"accelerator": "h100:8", "bucket": "/shared", "checkout": "/shared/vlguard_jax"} if target == "slurm" else {}
+    )
     base = {**SPEC, **on_slurm}
     lines = [f"{key} = {readers.toml(value)}" for key, value in {**base, **(changes or {})}.items()]
     path = folder / "spec.toml"
@@ -57,7 +61,21 @@ def test_the_spec_itself_passes(target, tmp_path):
 
 @pytest.mark.parametrize("key", [*KEYS, "git.url", "git.ref"])
 def test_values_that_are_not_quoted_have_a_form(key, tmp_path):
-    for value in ("a\n#SBATCH --wrap=id", "$(id)", "`id`", "a b", "a'b", 'a"b', "-x", "a;id", "a\x1bb", "a: b", "a #b", "^:^a", "a\\b"):
+    for value in (
+        "a\n#SBATCH --wrap=id",
+        "$(id)",
+        "`id`",
+        "a b",
+        "a'b",
+        'a"b',
+        "-x",
+        "a;id",
+        "a\x1bb",
+        "a: b",
+        "a #b",
+        "^:^a",
+        "a\\b",
+    ):
         for target in ("slurm", "gke", "tpu-vm"):
             assert key in refused(tmp_path, target, {key: f"gs://{value}" if key == "bucket" else value})
 
@@ -107,7 +125,8 @@ def test_control_characters_are_refused_wherever_they_stand(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "folder", ["../../../etc", "/etc", "a/../../b", "..", ".", "a//b", "a/", "~", "~root", "$HOME", "a b", ".hidden", "-x"]
+    "folder",
+    ["../../../etc", "/etc", "a/../../b", "..", ".", "a//b", "a/", "~", "~root", "$HOME", "a b", ".hidden", "-x"],
 )
 def test_a_step_stays_below_its_job(folder, tmp_path):
     assert "steps[0].workdir" in refused(tmp_path, "gke", step=f"workdir = {readers.toml(folder)}\n")
@@ -142,7 +161,9 @@ def test_no_config_outside_the_checkout_is_run(where, tmp_path, monkeypatch):
     assert not (tmp_path / "ran").exists()
 
 
-@pytest.mark.parametrize("where", ["data/set/evil.py", ".venv/evil.py:x", "configs/../data/set/evil.py", "configs/link.py"])
+@pytest.mark.parametrize(
+    "where", ["data/set/evil.py", ".venv/evil.py:x", "configs/../data/set/evil.py", "configs/link.py"]
+)
 def test_no_code_that_lies_in_the_checkout_by_chance_is_run(where, tmp_path, monkeypatch):
     for folder in ("data/set", ".venv", "configs"):
         (tmp_path / folder).mkdir(parents=True)
@@ -172,7 +193,19 @@ def test_arguments_name_no_config_and_no_command(argument, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "text", ["{name:>30000000}", "{name!r}", "{name.__class__}", "{name[0]}", "{}", "{0}", "{name", "name}", "{{name}", "{ name }"]
+    "text",
+    [
+        "{name:>30000000}",
+        "{name!r}",
+        "{name.__class__}",
+        "{name[0]}",
+        "{}",
+        "{0}",
+        "{name",
+        "name}",
+        "{{name}",
+        "{ name }",
+    ],
 )
 def test_placeholders_are_names_and_nothing_else(text, tmp_path):
     message = refused(tmp_path, "gke", after=f'[env]\nA = "{text}"')
@@ -192,7 +225,9 @@ def test_sizes_are_limited(tmp_path):
     many = "\n".join(f'V{i} = "{"x" * 29_000}"' for i in range(9))
     assert "would have" in refused(tmp_path, "gke", after=f"[env]\n{many}")
     assert "at most 1,048,576 bytes" in refused(tmp_path, "gke", after="#" * limits.LAUNCH_BYTES)
-    long = f'\n[[steps]]\nrun = "report"\narguments = ["--out=/r.html", {", ".join([readers.toml("$" * 29_000)] * 3)}]\n'
+    long = (
+        f'\n[[steps]]\nrun = "report"\narguments = ["--out=/r.html", {", ".join([readers.toml("$" * 29_000)] * 3)}]\n'
+    )
     assert "too long for one argument of xpk" in refused(tmp_path, "xpk", after=long)
     prepare(tmp_path, "gke", after=long)
 
@@ -216,12 +251,20 @@ def test_broken_toml_gets_one_line(after, tmp_path):
 
 def test_files_that_are_none(tmp_path):
     (tmp_path / "bytes.toml").write_bytes(b"name = '\xff'")
-    for path in (tmp_path, pathlib.Path("/dev/zero"), tmp_path / "no.toml", tmp_path / ("x" * 300), tmp_path / "bytes.toml"):
+    for path in (
+        tmp_path,
+        pathlib.Path("/dev/zero"),
+        tmp_path / "no.toml",
+        tmp_path / ("x" * 300),
+        tmp_path / "bytes.toml",
+    ):
         with pytest.raises(errors.UserError, match="not readable as TOML"):
             spec_lib.read(path)
 
 
-@pytest.mark.parametrize("name", ["PATH", "HOME", "IFS", "UID", "RANDOM", "BASH_ENV", "SHELLOPTS", "JAX_PROCESS_ID", "_"])
+@pytest.mark.parametrize(
+    "name", ["PATH", "HOME", "IFS", "UID", "RANDOM", "BASH_ENV", "SHELLOPTS", "JAX_PROCESS_ID", "_"]
+)
 def test_variables_that_the_shell_sets_are_refused(name, tmp_path):
     assert f"the variable {name} is set by" in refused(tmp_path, "gke", after=f'[env]\n{name} = "1"')
 
@@ -234,7 +277,9 @@ def test_variables_that_only_look_so_pass(tmp_path):
 @pytest.mark.parametrize("names", ['["hf_token"]', '["A", "A"]', '["A B"]', '["PATH"]', '["A;id"]'])
 def test_secrets_are_names_in_capitals(names, tmp_path):
     path = tmp_path / "spec.toml"
-    path.write_text(f"secrets = {names}\n" + "\n".join(f"{key} = {readers.toml(value)}" for key, value in SPEC.items()) + STEP)
+    path.write_text(
+        f"secrets = {names}\n" + "\n".join(f"{key} = {readers.toml(value)}" for key, value in SPEC.items()) + STEP
+    )
     with pytest.raises(errors.UserError):
         jobs.prepare(path, "gke")
 

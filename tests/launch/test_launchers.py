@@ -90,7 +90,9 @@ def test_gce_asks_for_one_slice(tmp_path):
     assert "--provisioning-model=SPOT" in by_command["compute instance-templates create"]
 
 
-@pytest.mark.parametrize(("codes", "last", "starts"), [([75, 1, 0, 5], "0", 3), ([2, 0], "2", 1), ([75] * 20, "75", 11)])
+@pytest.mark.parametrize(
+    ("codes", "last", "starts"), [([75, 1, 0, 5], "0", 3), ([2, 0], "2", 1), ([75] * 20, "75", 11)]
+)
 def test_host_restarts_the_program(tmp_path, codes, last, starts):
     """On 75 and on a crash it starts again, 10 times at most; 0 and 2 are final. The last code goes to the bucket."""
     environment = clouds.make(tmp_path, makes="", lives=[])
@@ -108,7 +110,11 @@ def test_host_restarts_the_program(tmp_path, codes, last, starts):
         """,
     )
     clouds.program(tmp_path / "tools" / "mountpoint", "")
-    text = stand.rendered("tpu-vm")["posthoc-7b-host.sh"].replace("HOME=/root", f"HOME={tmp_path}").replace("/bucket", f"{tmp_path}/bucket")
+    text = (
+        stand.rendered("tpu-vm")["posthoc-7b-host.sh"]
+        .replace("HOME=/root", f"HOME={tmp_path}")
+        .replace("/bucket", f"{tmp_path}/bucket")
+    )
     (tmp_path / "host.sh").write_text(text)
     done = clouds.bash(tmp_path / "host.sh", environment)
     (written,) = (tmp_path / "bucket" / "runs" / "posthoc-7b" / "exit_codes").iterdir()
@@ -118,16 +124,32 @@ def test_host_restarts_the_program(tmp_path, codes, last, starts):
 
 @pytest.mark.parametrize(
     ("code", "restarts", "expected", "requeued"),
-    [(0, 0, 0, False), (75, 0, 0, True), (75, 10, 75, False), (143, 0, 0, True), (143, 10, 143, False), (2, 0, 2, False), (1, 0, 1, False)],
+    [
+        (0, 0, 0, False),
+        (75, 0, 0, True),
+        (75, 10, 75, False),
+        (143, 0, 0, True),
+        (143, 10, 143, False),
+        (2, 0, 2, False),
+        (1, 0, 1, False),
+    ],
 )
 def test_slurm_requeues_on_75(tmp_path, code, restarts, expected, requeued):
     tools = tmp_path / "tools"
     tools.mkdir()
     clouds.program(tools / "srun", f"import sys; sys.exit({code})")
-    clouds.program(tools / "scontrol", f"import pathlib, sys; pathlib.Path({str(tmp_path / 'asked')!r}).write_text(' '.join(sys.argv[1:]))")
+    clouds.program(
+        tools / "scontrol",
+        f"import pathlib, sys; pathlib.Path({str(tmp_path / 'asked')!r}).write_text(' '.join(sys.argv[1:]))",
+    )
     text = stand.rendered("slurm")["posthoc-7b.sbatch"].replace("cd /shared/vlguard_jax", f"cd {tmp_path}")
     (tmp_path / "job.sbatch").write_text(text)
-    environment = {**os.environ, "PATH": f"{tools}:{os.environ['PATH']}", "SLURM_JOB_ID": "7", "SLURM_RESTART_COUNT": str(restarts)}
+    environment = {
+        **os.environ,
+        "PATH": f"{tools}:{os.environ['PATH']}",
+        "SLURM_JOB_ID": "7",
+        "SLURM_RESTART_COUNT": str(restarts),
+    }
     assert clouds.bash(tmp_path / "job.sbatch", {**environment, "HF_TOKEN": "t"}).returncode == expected
     assert (tmp_path / "asked").exists() == requeued
     if requeued:

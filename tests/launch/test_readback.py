@@ -114,7 +114,9 @@ def test_values_come_back(target, tmp_path):
 
 
 @pytest.mark.parametrize("target", TARGETS)
-@pytest.mark.parametrize("value", ["a\nb", "a\tb", "\0", "a\x1b[31m", "\x7f", "\x85", "\u2028", "\u202e", "\ufeff", "\ufffe", "x" * 40_000])
+@pytest.mark.parametrize(
+    "value", ["a\nb", "a\tb", "\0", "a\x1b[31m", "\x7f", "\x85", "\u2028", "\u202e", "\ufeff", "\ufffe", "x" * 40_000]
+)
 def test_values_are_refused_by_name(target, value, tmp_path):
     with pytest.raises(errors.UserError, match=r"env\.V0") as caught:
         readers.launch(target, tmp_path, {"V0": value}, {})
@@ -128,7 +130,9 @@ def _printable(text: str) -> bool:
 
 @pytest.mark.parametrize("target", TARGETS)
 @hypothesis.settings(max_examples=10, deadline=None, derandomize=True)
-@hypothesis.given(values=st.lists(st.text(st.characters(exclude_categories=["Cs"]), max_size=30), min_size=15, max_size=30))
+@hypothesis.given(
+    values=st.lists(st.text(st.characters(exclude_categories=["Cs"]), max_size=30), min_size=15, max_size=30)
+)
 def test_any_text_comes_back_or_is_refused(target, values):
     """What is printed is never refused; what comes back is what was written."""
     kept = []
@@ -194,7 +198,9 @@ def test_kubectl_reads_what_python_reads(tmp_path):
     path = tmp_path / "job.yaml"
     for text in (gke, xpk):
         path.write_text(text, encoding="utf-8")
-        done = subprocess.run(["kubectl", "label", "--local", "-f", str(path), "a=b", "-o", "json"], capture_output=True, text=True)
+        done = subprocess.run(
+            ["kubectl", "label", "--local", "-f", str(path), "a=b", "-o", "json"], capture_output=True, text=True
+        )
         assert done.returncode == 0, done.stderr
         assert json.loads(done.stdout)["spec"] == yaml.safe_load(text)["spec"]
 

@@ -21,7 +21,9 @@ SIMPLE = (stand.SPECS / "chip.toml").read_text()
 
 
 def start(*arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([sys.executable, "launch/render.py", *arguments], cwd=source.ROOT, capture_output=True, text=True)
+    return subprocess.run(
+        [sys.executable, "launch/render.py", *arguments], cwd=source.ROOT, capture_output=True, text=True
+    )
 
 
 @pytest.mark.parametrize("case", stand.CASES)
@@ -59,17 +61,22 @@ def test_program_is_the_same_everywhere():
     for case in ("xpk", "tpu-vm", "gce", "skypilot"):
         text = "".join(stand.rendered(case).values())
         assert all(re.sub(r"'", "", argument) in text for argument in found), case
-    container = yaml.safe_load(stand.rendered("gke")["posthoc-7b.yaml"])["spec"]["replicatedJobs"][0]["template"]["spec"]["template"]
+    container = yaml.safe_load(stand.rendered("gke")["posthoc-7b.yaml"])["spec"]["replicatedJobs"][0]["template"][
+        "spec"
+    ]["template"]
     assert container["spec"]["containers"][0]["args"] == found
 
 
 def test_every_launcher_restarts_on_75():
     assert "--restart-on-exit-codes=75" in stand.rendered("xpk")["posthoc-7b.sh"]
-    assert yaml.safe_load(stand.rendered("skypilot")["posthoc-7b.yaml"])["resources"]["job_recovery"]["recover_on_exit_codes"] == [75]
+    assert yaml.safe_load(stand.rendered("skypilot")["posthoc-7b.yaml"])["resources"]["job_recovery"][
+        "recover_on_exit_codes"
+    ] == [75]
     job_set = yaml.safe_load(stand.rendered("gke")["posthoc-7b.yaml"])["spec"]
     assert job_set["failurePolicy"]["maxRestarts"] == 10
     rules = job_set["replicatedJobs"][0]["template"]["spec"]["podFailurePolicy"]["rules"]
-    assert [rule["onExitCodes"]["values"] for rule in rules] == [[2]]  # 2 alone is final; tpu-vm, gce and slurm are run in test_launchers
+    # 2 alone is final; tpu-vm, gce and slurm are run in test_launchers
+    assert [rule["onExitCodes"]["values"] for rule in rules] == [[2]]
 
 
 def test_sweep_makes_a_job_per_cell():
@@ -78,7 +85,10 @@ def test_sweep_makes_a_job_per_cell():
     assert {(job.cell["size"], job.accelerator.name) for job in launch.jobs} == {("7b", "v5e:4x4"), ("13b", "v5e:4x8")}
     assert launch.files["start.sh"].count("kubectl apply") == 12
     job = next(job for job in launch.jobs if job.name == "vlguard-13b-posthoc-lora-2")
-    assert "--config=configs/train/llava_v15_13b_posthoc_lora.py" in job.commands[0] and "--config.seed=2" in job.commands[0]
+    assert (
+        "--config=configs/train/llava_v15_13b_posthoc_lora.py" in job.commands[0]
+        and "--config.seed=2" in job.commands[0]
+    )
     assert "--config.model_name=13b posthoc_lora" in job.commands[1]
 
 
@@ -119,7 +129,11 @@ def test_wrong_commands_get_one_line(arguments, message):
 @pytest.mark.parametrize(
     ("target", "change", "message"),
     [
-        ("gce", ("accelerator", "acelerator"), "'acelerator' is not a key of a launch file; did you mean 'accelerator'"),
+        (
+            "gce",
+            ("accelerator", "acelerator"),
+            "'acelerator' is not a key of a launch file; did you mean 'accelerator'",
+        ),
         ("gce", ("v6e:1x1", "v6e:3x3"), "the nearest is v6e:2x4"),
         ("gce", ("v6e:1x1", "v6e-3"), "the nearest is v6e-4"),
         ("gce", ("v6e:1x1", "v9e:1x1"), "did you mean"),
@@ -142,10 +156,22 @@ def test_wrong_commands_get_one_line(arguments, message):
         ("gce", ('name = "one-chip"', 'name = "one-chip"\nslices = 2'), "runs one slice"),
         ("gce", ('name = "one-chip"', 'name = "one-chip"\nslices = "2"'), "slices must be of type int"),
         ("gce", ('name = "one-chip"', 'name = "one-chip"\nspot = 1'), "spot must be of type bool"),
-        ("gce", ('name = "one-chip"', 'name = "one-chip"\nenv = { "A B" = 1 }'), "not the name of an environment variable"),
+        (
+            "gce",
+            ('name = "one-chip"', 'name = "one-chip"\nenv = { "A B" = 1 }'),
+            "not the name of an environment variable",
+        ),
         ("gce", ("[[steps]]", "[sweep]\nseed = [1, 1]\n[[steps]]"), "different values"),
-        ("gce", ("[[steps]]", "[[when]]\nseed = 3\nspot = true\n[sweep]\nseed = [1, 2]\n[[steps]]"), "is not in the sweep"),
-        ("gce", ("[[steps]]", "[[when]]\nseed = 1\nspto = true\n[sweep]\nseed = [1, 2]\n[[steps]]"), "did you mean 'spot'"),
+        (
+            "gce",
+            ("[[steps]]", "[[when]]\nseed = 3\nspot = true\n[sweep]\nseed = [1, 2]\n[[steps]]"),
+            "is not in the sweep",
+        ),
+        (
+            "gce",
+            ("[[steps]]", "[[when]]\nseed = 1\nspto = true\n[sweep]\nseed = [1, 2]\n[[steps]]"),
+            "did you mean 'spot'",
+        ),
         ("gce", ("[[steps]]", '[sweep]\narm = ["a b", "a-b"]\n[[steps]]'), "both called"),
     ],
 )
@@ -174,10 +200,14 @@ def test_a_bucket_path_stays_without_a_mount():
 def test_overrides_are_read_as_the_flags_are(tmp_path):
     """Numbers given as text, as a sweep gives them, pass; a word for a number does not."""
     path = tmp_path / "spec.toml"
-    good = SIMPLE.replace('"model.path" =', '"seed" = "3", "decode.max_new_tokens" = 5, "withhold_text" = true, "model.path" =')
+    good = SIMPLE.replace(
+        '"model.path" =', '"seed" = "3", "decode.max_new_tokens" = 5, "withhold_text" = true, "model.path" ='
+    )
     path.write_text(good)
     (job,) = jobs.prepare(path, "gce").jobs
-    assert {"--config.seed=3", "--config.decode.max_new_tokens=5", "--config.withhold_text=true"} <= set(job.commands[0])
+    assert {"--config.seed=3", "--config.decode.max_new_tokens=5", "--config.withhold_text=true"} <= set(
+        job.commands[0]
+    )
     path.write_text(good.replace('"seed" = "3"', '"seed" = "three"'))
     with pytest.raises(errors.UserError, match=re.escape("--config.seed=three: invalid literal")):
         jobs.prepare(path, "gce")

@@ -32,7 +32,11 @@ POD = "spec/replicatedJobs/0/template/spec/template/spec"
         ("metadata/name", "x" * 41, "above maxLength 40"),
         ("spec/failurePolicy/maxRestarts", "3", "is not of type integer"),
         ("spec/failurePolicy/maxRestarts", -1, "below minimum 0"),
-        ("spec/failurePolicy/maxRestart", 1, "spec.failurePolicy.maxRestart: not known here; did you mean 'maxRestarts'"),
+        (
+            "spec/failurePolicy/maxRestart",
+            1,
+            "spec.failurePolicy.maxRestart: not known here; did you mean 'maxRestarts'",
+        ),
         ("spec/replicatedJobs/0/replicas", 0, "below minimum 1"),
         ("spec/replicatedJobs", [], "below minItems 1"),
         (f"{POD}/restartPolicy", "OnFailure", "is not 'Never'"),

@@ -40,7 +40,9 @@ def package(tmp_path: pathlib.Path) -> pathlib.Path:
     folder.mkdir()
     (folder / "__init__.py").write_text("")
     for name in ("train", "evaluate"):
-        (folder / f"{name}.py").write_text(COMMAND.replace("LOG", repr(str(tmp_path / "log"))).replace("NAME", repr(name)))
+        (folder / f"{name}.py").write_text(
+            COMMAND.replace("LOG", repr(str(tmp_path / "log"))).replace("NAME", repr(name))
+        )
     return tmp_path / "log"
 
 
@@ -61,7 +63,9 @@ def test_commands_run_in_order(package):
     assert package.read_text() == "train x\nevaluate y\n"
 
 
-@pytest.mark.parametrize(("what", "code"), [("75", 75), ("2", 2), ("143", 75), ("die 9", 137), ("die 15", 75), ("die 11", 139)])
+@pytest.mark.parametrize(
+    ("what", "code"), [("75", 75), ("2", 2), ("143", 75), ("die 9", 137), ("die 15", 75), ("die 11", 139)]
+)
 def test_the_first_failure_ends_the_job(package, what, code):
     """A command that dies of SIGTERM, before it could take it, is to be started again, as one that took it."""
     assert start(package, "train", *what.split(), "--then", "evaluate").wait(source.PATIENCE) == code
@@ -70,7 +74,8 @@ def test_the_first_failure_ends_the_job(package, what, code):
 
 @pytest.mark.parametrize("what", ["wait", "wait 11"])
 def test_sigterm_reaches_the_command(package, what):
-    """It saves and ends with 75, or dies of it on the way; the job ends with 75, and the next command is not started."""
+    """It saves and ends with 75, or dies of it on the way; the job ends with 75, and the next command is not
+    started."""
     process = start(package, "train", *what.split(), "--then", "evaluate")
     deadline = time.monotonic() + source.PATIENCE
     while not (package.exists() and "ready" in package.read_text()):

@@ -87,7 +87,9 @@ def test_field_is_read(kind: type, field: str) -> None:
         changed = dataclasses.replace(config, vision=None, projector=None)
     else:
         changed = dataclasses.replace(config, projector=value)
-    assert _differs(_fingerprint(config, lora), _fingerprint(changed, changed_lora)), f"{kind.__name__}.{field} is not read"
+    assert _differs(_fingerprint(config, lora), _fingerprint(changed, changed_lora)), (
+        f"{kind.__name__}.{field} is not read"
+    )
 
 
 def test_the_table_of_changes_names_every_field() -> None:

@@ -1,6 +1,7 @@
 """Several real processes on this machine, each with a few fake CPU devices, that do one job after the other together.
 
-As a program: `python -m tests.multiprocess.hosts JOBS.json` is one of them. Programs are compiled once for all jobs of one kind of run.
+As a program: `python -m tests.multiprocess.hosts JOBS.json` is one of them. Programs are compiled once for all jobs of
+one kind of run.
 """
 
 from __future__ import annotations
@@ -30,9 +31,10 @@ FLAGS = "--xla_cpu_collective_call_terminate_timeout_seconds=600 --xla_backend_o
 class Job:
     """What every process is to do: train or evaluate by `settings` in `workdir`, begun when the file `after` is there.
 
-    changes: of single processes, as a mistake: {process: settings}. versions: each process says it has a jax of its own.
-    refused: a user's mistake that this process alone comes upon. signal: process 1 is told to stop behind its first update; nothing
-    can follow, as JAX remembers it.
+    changes: of single processes, as a mistake: {process: settings}. versions: each process says it has a jax of its
+    own.
+    refused: a user's mistake that this process alone comes upon. signal: process 1 is told to stop behind its first
+    update; nothing can follow, as JAX remembers it.
     """
 
     workdir: pathlib.Path
@@ -45,11 +47,16 @@ class Job:
 
     def of(self, process: int) -> dict[str, Any]:
         """For one process, as JSON."""
-        plain = dataclasses.asdict(self) | {"settings": dataclasses.asdict(self.changes.get(process, self.settings)), "changes": None}
+        plain = dataclasses.asdict(self) | {
+            "settings": dataclasses.asdict(self.changes.get(process, self.settings)),
+            "changes": None,
+        }
         return {**plain, "evaluate": isinstance(self.settings, config.EvalConfig)}
 
 
-def start(folder: pathlib.Path, jobs: list[Job], devices: tuple[int, ...], count: int | None = None, **environment: str) -> list:
+def start(
+    folder: pathlib.Path, jobs: list[Job], devices: tuple[int, ...], count: int | None = None, **environment: str
+) -> list:
     """One process for each number of `devices`, told to expect `count` of them (default: as many as there are)."""
     port = ports.free()
     folder.mkdir(parents=True, exist_ok=True)
@@ -68,7 +75,9 @@ def start(folder: pathlib.Path, jobs: list[Job], devices: tuple[int, ...], count
         }
         command = [sys.executable, "-m", "tests.multiprocess.hosts", str(file)]
         out = (folder / f"output-{i}.txt").open("w")
-        running.append(subprocess.Popen(command, cwd=source.ROOT, env=os.environ | own, stdout=out, stderr=subprocess.STDOUT))
+        running.append(
+            subprocess.Popen(command, cwd=source.ROOT, env=os.environ | own, stdout=out, stderr=subprocess.STDOUT)
+        )
     return running
 
 
@@ -87,13 +96,16 @@ def output(folder: pathlib.Path, i: int) -> str:
 
 
 def programs() -> Any:
-    """Context in which runs that differ in their length alone share one train step, as plain JAX users would; yields all steps."""
+    """Context in which runs that differ in their length alone share one train step, as plain JAX users would; yields
+    all steps."""
     from vlguard_jax.training import program
 
     build, made = program.build, {}
 
     def once(settings: config.TrainConfig, model: Any, lora: Any, mesh: Any, total_updates: int) -> program.Program:
-        same = dataclasses.replace(settings, optimizer=dataclasses.replace(settings.optimizer, max_steps=0), run=config.RunSettings())
+        same = dataclasses.replace(
+            settings, optimizer=dataclasses.replace(settings.optimizer, max_steps=0), run=config.RunSettings()
+        )
         key = json.dumps([dataclasses.asdict(same), dict(mesh.shape), total_updates])
         if key not in made:
             made[key] = build(settings, model, lora, mesh, total_updates)
@@ -108,7 +120,8 @@ def programs() -> Any:
 
 
 def _stopped_soon(batch: Any, mesh: Any) -> Any:
-    """In place of feed.to_device: more and more slowly, so that a signal to process 1 arrives within the run however busy the machine."""
+    """In place of feed.to_device: more and more slowly, so that a signal to process 1 arrives within the run however
+    busy the machine."""
     import jax
 
     CALLS.append(len(CALLS))

@@ -1,4 +1,5 @@
-"""Two processes with four devices each do what one does: train, stop and go on, evaluate; and what they say where they cannot."""
+"""Two processes with four devices each do what one does: train, stop and go on, evaluate; and what they say where they
+cannot."""
 
 from __future__ import annotations
 
@@ -50,7 +51,8 @@ class Ran:
 
 @pytest.fixture(scope="module")
 def ran(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ran]:
-    """All jobs in one pair of processes; meanwhile the same runs on one device, and the halves on eight devices, here."""
+    """All jobs in one pair of processes; meanwhile the same runs on one device, and the halves on eight devices,
+    here."""
     root = tmp_path_factory.mktemp("hosts")
     safety_stand.write_benchmark(root / "benchmark")
     two = _settings("full", mesh=MESHES["full"])
@@ -135,24 +137,32 @@ def test_what_differs_is_named_by_both(ran: Ran) -> None:
         errors = [line for line in output.splitlines() if line.startswith("error: ")]
         assert errors == [
             "error: process 1 has config.seed=7, process 0 has 42; start all with the same command",
-            "error: process 1 has versions.jax='0.1', process 0 has '0.0'; install the same packages and the same checkout on every host",
+            "error: process 1 has versions.jax='0.1', process 0 has '0.0'; install the same packages and the same"
+            " checkout on every host",
             "error: process 1: chats.json: no such file",
         ]
     assert not any((ran.root / name).exists() for name in ("other-settings", "other-versions", "refused"))
 
 
 def test_other_devices_in_another_process_are_named(tmp_path: pathlib.Path) -> None:
-    assert hosts.finish(hosts.start(tmp_path, [hosts.Job(tmp_path / "run", _settings("full"))], devices=(2, 1))) == [2, 2]
+    assert hosts.finish(hosts.start(tmp_path, [hosts.Job(tmp_path / "run", _settings("full"))], devices=(2, 1))) == [
+        2,
+        2,
+    ]
     said = "error: process 1 has 1 x cpu, process 0 has 2 x cpu; start every process on as many devices of one kind"
     assert all(said in hosts.output(tmp_path, i) for i in (0, 1))
     assert not (tmp_path / "run").exists()
 
 
 def test_a_missing_process_is_said(tmp_path: pathlib.Path) -> None:
-    running = hosts.start(tmp_path, [hosts.Job(tmp_path, _settings("full"))], devices=(1,), count=2, VLGUARD_START_TIMEOUT="3")
+    running = hosts.start(
+        tmp_path, [hosts.Job(tmp_path, _settings("full"))], devices=(1,), count=2, VLGUARD_START_TIMEOUT="3"
+    )
     assert hosts.finish(running) == [2], hosts.output(tmp_path, 0)
     last = hosts.output(tmp_path, 0).strip().splitlines()[-1]
-    assert last.startswith("error: not all of 2 processes came within 3 s; check that JAX_COORDINATOR_ADDRESS=127.0.0.1:")
+    assert last.startswith(
+        "error: not all of 2 processes came within 3 s; check that JAX_COORDINATOR_ADDRESS=127.0.0.1:"
+    )
 
 
 def test_a_signal_to_one_stops_all_at_the_same_update(ran: Ran) -> None:

@@ -19,7 +19,9 @@ from vlguard_jax.parallel import mesh as mesh_lib
 def _rows(length: int, heads: int, kv_heads: int, width: int, segments: str) -> tuple[jax.Array, ...]:
     """Two rows: one of `segments`, one of them the other way round."""
     keys = jax.random.split(jax.random.key(0), 3)
-    q, k, v = (jax.random.normal(key, (2, length, n, width)) for key, n in zip(keys, (heads, kv_heads, kv_heads), strict=True))
+    q, k, v = (
+        jax.random.normal(key, (2, length, n, width)) for key, n in zip(keys, (heads, kv_heads, kv_heads), strict=True)
+    )
     cuts = {"one": [length], "packed": [length // 3, length // 2, length - 7], "padding": [length // 2]}[segments]
     ids = np.zeros((2, length), np.int32)
     for row in range(2):
@@ -31,7 +33,9 @@ def _rows(length: int, heads: int, kv_heads: int, width: int, segments: str) -> 
     return q, k, v, jnp.asarray(ids)
 
 
-def _outcome(attend: reference.SelfAttention, q: jax.Array, k: jax.Array, v: jax.Array, ids: jax.Array) -> list[np.ndarray]:
+def _outcome(
+    attend: reference.SelfAttention, q: jax.Array, k: jax.Array, v: jax.Array, ids: jax.Array
+) -> list[np.ndarray]:
     """Output and gradients, at the positions of conversations."""
     real = (ids > 0)[..., None, None]
     pull = jax.random.normal(jax.random.key(1), q.shape)
@@ -121,7 +125,9 @@ def test_a_backend_of_another_platform_or_dtype_is_refused(name, platform, compu
         attention.backend(name, platform, compute)
 
 
-@pytest.mark.parametrize(("platform", "kernel"), [("tpu", "splash"), ("gpu", "cudnn"), ("cuda", "cudnn"), ("cpu", "xla")])
+@pytest.mark.parametrize(
+    ("platform", "kernel"), [("tpu", "splash"), ("gpu", "cudnn"), ("cuda", "cudnn"), ("cpu", "xla")]
+)
 def test_auto_takes_the_kernel_of_the_platform(platform, kernel):
     assert attention.backend("auto", platform, "bf16") == kernel
     assert attention.backend("auto", platform, "fp32") == "xla"

@@ -68,7 +68,13 @@ def test_a_bad_number_is_named(environment, name):
         joining.start(environment)
 
 
-SLURM = {"SLURM_NTASKS": "8", "SLURM_STEP_NODELIST": "n[1-2]", "SLURM_JOB_ID": "7", "SLURM_PROCID": "1", "SLURM_LOCALID": "1"}
+SLURM = {
+    "SLURM_NTASKS": "8",
+    "SLURM_STEP_NODELIST": "n[1-2]",
+    "SLURM_JOB_ID": "7",
+    "SLURM_PROCID": "1",
+    "SLURM_LOCALID": "1",
+}
 
 
 @pytest.mark.parametrize(
@@ -90,7 +96,10 @@ SLURM = {"SLURM_NTASKS": "8", "SLURM_STEP_NODELIST": "n[1-2]", "SLURM_JOB_ID": "
                 "h:" + "9" * 5000,
             )
         ],
-        (PLAIN | {"JAX_PROCESS_ID": "0", "JAX_COORDINATOR_BIND_ADDRESS": "host"}, "JAX_COORDINATOR_BIND_ADDRESS='host' must be HOST:PORT"),
+        (
+            PLAIN | {"JAX_PROCESS_ID": "0", "JAX_COORDINATOR_BIND_ADDRESS": "host"},
+            "JAX_COORDINATOR_BIND_ADDRESS='host' must be HOST:PORT",
+        ),
         (PLAIN | {"JAX_LOCAL_DEVICE_IDS": "0,a"}, "JAX_LOCAL_DEVICE_IDS='0,a' must be whole numbers"),
         (PLAIN | {"JAX_PARTITION_INDEX": "a"}, "JAX_PARTITION_INDEX='a' must be a whole number"),
         (PLAIN | {"JAX_NUM_PROCESSES": "9" * 5000}, "JAX_NUM_PROCESSES='9999"),
@@ -133,7 +142,9 @@ def test_a_port_in_use_is_named(kind):
             "slurm": SLURM | {"SLURM_PROCID": "0", "JAX_COORDINATOR_PORT": str(port)},
             "tpu": {"TPU_WORKER_HOSTNAMES": "a,b", "TPU_WORKER_ID": "0", "JAX_COORDINATOR_PORT": str(port)},
         }[kind]
-        with pytest.raises(errors.UserError, match=f"^port {port}, at which this process is to wait for the others, is in use"):
+        with pytest.raises(
+            errors.UserError, match=f"^port {port}, at which this process is to wait for the others, is in use"
+        ):
             joining.start({"TPU_SKIP_MDS_QUERY": "1"} | first)
     coordinator.check_free(port)
 
@@ -168,7 +179,10 @@ def metadata_server():
         ({}, joining.Start("one", 1)),  # a machine without a TPU
         ({"worker-network-endpoints": "unknown:unknown:10.0.0.2"}, joining.Start("one", 1)),
         ({"worker-network-endpoints": "a:1:10.0.0.2,b:2:10.0.0.3", "tpu-env": "ZONE: 'z'\n"}, joining.Start("tpu", 2)),
-        ({"worker-network-endpoints": "h0,h1", "tpu-env": "ZONE: 'z'\nMEGASCALE_NUM_SLICES: '2'\n"}, joining.Start("tpu", 4)),
+        (
+            {"worker-network-endpoints": "h0,h1", "tpu-env": "ZONE: 'z'\nMEGASCALE_NUM_SLICES: '2'\n"},
+            joining.Start("tpu", 4),
+        ),
     ],
 )
 def test_a_slice_of_compute_engine_is_noticed(monkeypatch, metadata_server, attributes, expected):
@@ -192,7 +206,12 @@ def test_one_host_of_a_slice_is_told_so():
     code = "from vlguard_jax import cli; from vlguard_jax.parallel import joining; cli.run(lambda _: joining.start())"
     # As on a TPU machine, which this is not.
     code = f"from jax._src.clusters import cloud_tpu_cluster as c; c.running_in_cloud_tpu_vm = True; {code}"
-    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=source.PATIENCE)
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=source.PATIENCE
+    )
     assert done.returncode == 2, done.stderr
-    said = "error: not all of 2 processes came within 3 s; this is one host of a slice of 2; start the same command on every host"
+    said = (
+        "error: not all of 2 processes came within 3 s; this is one host of a slice of 2; start the same command"
+        " on every host"
+    )
     assert done.stderr.startswith(said) and done.stderr.count("\n") == 1, done.stderr

@@ -25,7 +25,10 @@ def test_sizes_that_do_not_multiply_to_the_devices_are_refused(sizes):
 
 def _devices(count: int, size: int, platform: str = "tpu") -> list[types.SimpleNamespace]:
     """Devices of several slices, two a chip, dealt out like cards."""
-    return [types.SimpleNamespace(slice_index=i % count, id=i, platform=platform, core_on_chip=i // count % 2) for i in range(count * size)]
+    return [
+        types.SimpleNamespace(slice_index=i % count, id=i, platform=platform, core_on_chip=i // count % 2)
+        for i in range(count * size)
+    ]
 
 
 def test_only_the_data_axis_crosses_slices():
@@ -42,7 +45,8 @@ def test_an_axis_other_than_data_must_not_cross_slices():
 def test_the_data_axis_joins_the_slices_by_itself():
     assert mesh.sizes(config.MeshSettings(), 8, 2) == [2, 4, 1]
     assert mesh.sizes(config.MeshSettings(slices=2), 8, 2) == [2, 4, 1]
-    assert mesh.sizes(config.MeshSettings(), 8, mesh._slices(_devices(2, 4, "gpu"))) == [1, 8, 1]  # any axis may cross nodes of GPUs
+    # any axis may cross nodes of GPUs
+    assert mesh.sizes(config.MeshSettings(), 8, mesh._slices(_devices(2, 4, "gpu"))) == [1, 8, 1]
 
 
 @pytest.mark.parametrize(("asked", "there"), [(3, 2), (2, 1)])

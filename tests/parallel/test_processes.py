@@ -13,8 +13,14 @@ FACTS = {"config": {"seed": 1, "data": {"c": 2}}, "versions": {"jax": "0.1"}}
     ("change", "message"),
     [
         ({}, ""),
-        ({"config": {"seed": 1, "data": {"c": 3}}}, "process 5 has config.data.c=3, process 0 has 2; start all with the same command"),
-        ({"versions": {"jax": "0.2"}}, "process 5 has versions.jax='0.2', process 0 has '0.1'; install the same packages and"),
+        (
+            {"config": {"seed": 1, "data": {"c": 3}}},
+            "process 5 has config.data.c=3, process 0 has 2; start all with the same command",
+        ),
+        (
+            {"versions": {"jax": "0.2"}},
+            "process 5 has versions.jax='0.2', process 0 has '0.1'; install the same packages and",
+        ),
     ],
 )
 def test_the_first_difference_is_named(change, message):
@@ -26,8 +32,14 @@ def test_the_first_difference_is_named(change, message):
     ("devices", "message"),
     [
         ([(0, "v4"), (1, "v4"), (0, "v4"), (1, "v4")], ""),
-        ([(0, "v4"), (0, "v4"), (1, "v4"), (1, "v4"), (2, "v4")], "process 2 has 1 x v4, process 0 has 2 x v4; start every process on"),
-        ([(0, "a"), (0, "a"), (1, "a"), (1, "b")], "process 1 has 1 x a and 1 x b, process 0 has 2 x a; start every process on"),
+        (
+            [(0, "v4"), (0, "v4"), (1, "v4"), (1, "v4"), (2, "v4")],
+            "process 2 has 1 x v4, process 0 has 2 x v4; start every process on",
+        ),
+        (
+            [(0, "a"), (0, "a"), (1, "a"), (1, "b")],
+            "process 1 has 1 x a and 1 x b, process 0 has 2 x a; start every process on",
+        ),
     ],
 )
 def test_other_devices_are_named(devices, message):

@@ -55,7 +55,11 @@ def test_indivisible_dimension_is_one_clear_line() -> None:
 
 def test_mesh_sizes() -> None:
     devices = jax.devices()[:8]
-    assert dict(mesh_lib.build(config.MeshSettings(data=2, fsdp=-1, tensor=2), devices).shape) == {"data": 2, "fsdp": 2, "tensor": 2}
+    assert dict(mesh_lib.build(config.MeshSettings(data=2, fsdp=-1, tensor=2), devices).shape) == {
+        "data": 2,
+        "fsdp": 2,
+        "tensor": 2,
+    }
     assert mesh_lib.row_shards(mesh_lib.build(config.MeshSettings(), devices)) == 8
     for bad in ({"data": 3}, {"data": -1, "fsdp": -1}, {"data": 0}, {"data": 16, "fsdp": 1}):
         with pytest.raises(errors.UserError, match=r"config\.mesh="):
@@ -65,7 +69,8 @@ def test_mesh_sizes() -> None:
 def _placed(name: str, lora: model_config.LoraConfig | None) -> dict[str, str]:
     """Of every array of a training's state and of the frozen parameters: its shape, and the axes it lies on."""
     settings = config.TrainConfig(
-        data=config.DataSettings(sources={"some": config.SourceSettings()}), precision=config.PrecisionSettings("bf16", "fp32", "bf16")
+        data=config.DataSettings(sources={"some": config.SourceSettings()}),
+        precision=config.PrecisionSettings("bf16", "fp32", "bf16"),
     )
     mesh = mesh_lib.build(config.MeshSettings(data=2, fsdp=2, tensor=2), jax.devices()[:8])
     built = program.build(settings, model_config.PRESETS[name], lora, mesh, 165)

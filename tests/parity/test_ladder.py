@@ -1,5 +1,5 @@
-"""The parity ladder: norm, rotary embedding, attention, layer, tower, projector and the whole model against transformers' PyTorch
-models with random weights made in memory (MHA, GQA, llama3 scaling, tied head)."""
+"""The parity ladder: norm, rotary embedding, attention, layer, tower, projector and the whole model against
+transformers' PyTorch models with random weights made in memory (MHA, GQA, llama3 scaling, tied head)."""
 
 import dataclasses
 import pathlib
@@ -73,10 +73,14 @@ def test_norm(pair: Pair) -> None:
 
 def test_rotary_embedding_at_long_positions(pair: Pair) -> None:
     positions = np.asarray([LONG], np.int32)
-    q, k = (_random(1, len(LONG), h, pair.text.head_width, seed=h) for h in (pair.text.num_heads, pair.text.num_kv_heads))
+    q, k = (
+        _random(1, len(LONG), h, pair.text.head_width, seed=h) for h in (pair.text.num_heads, pair.text.num_kv_heads)
+    )
     rotary = pair.torch_model.model.language_model.rotary_emb
     cos, sin = rotary(torch.tensor(q), torch.tensor(positions))
-    theirs = modeling_llama.apply_rotary_pos_emb(torch.tensor(q).transpose(1, 2), torch.tensor(k).transpose(1, 2), cos, sin)
+    theirs = modeling_llama.apply_rotary_pos_emb(
+        torch.tensor(q).transpose(1, 2), torch.tensor(k).transpose(1, 2), cos, sin
+    )
     inverse = llama.inverse_frequencies(pair.text)
     np.testing.assert_allclose(np.asarray(inverse), rotary.inv_freq.numpy(), rtol=1e-6)
     for ours, other in zip((q, k), theirs, strict=True):
@@ -117,7 +121,11 @@ def test_tower_and_projector(pair: Pair) -> None:
     with pair.model.precision():
         ours = pair.model._model(pair.params).vision(jnp.asarray(pixels))
     _close(ours, features, COMPLEX)
-    _close(pair.model.encode_images(pair.params, jnp.asarray(images)), pair.torch_model.model.multi_modal_projector(features), COMPLEX)
+    _close(
+        pair.model.encode_images(pair.params, jnp.asarray(images)),
+        pair.torch_model.model.multi_modal_projector(features),
+        COMPLEX,
+    )
 
 
 def _whole_inputs(pair: Pair) -> tuple[types.Batch, torch.Tensor, torch.Tensor]:
@@ -164,10 +172,13 @@ def test_prefill_and_decode_equal_one_forward(pair: Pair) -> None:
 
 @pytest.mark.parametrize("what", ["logits", "gradient", "prefill", "decode"])
 def test_fp32_is_lowered_at_highest_precision(pair: Pair, what: str) -> None:
-    """The platforms' defaults round fp32 products to bf16 or TF32, so the program must say otherwise, backward pass included."""
+    """The platforms' defaults round fp32 products to bf16 or TF32, so the program must say otherwise, backward pass
+    included."""
     batch, _, _ = _whole_inputs(pair)
     rows = batch.tokens.shape[0]
-    cache = llama.Cache(*(jnp.zeros((pair.text.num_layers, rows, 8, pair.text.num_kv_heads, pair.text.head_width)) for _ in "kv"))
+    cache = llama.Cache(
+        *(jnp.zeros((pair.text.num_layers, rows, 8, pair.text.num_kv_heads, pair.text.head_width)) for _ in "kv")
+    )
     at = jnp.zeros((rows,), jnp.int32)
     programs = {
         "logits": lambda: jax.jit(pair.model.logits).lower(pair.params, batch),

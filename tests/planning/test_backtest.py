@@ -28,10 +28,17 @@ def test_bar(results):
 
 def test_the_stored_constants_are_the_fit(results):
     stored, found = roofline.constants(), backtest.fit([run for run in backtest.runs() if run.fitted])
-    assert (stored.attention, stored.network, stored.links, stored.hbm) == (found.attention, found.network, found.links, found.hbm)
+    assert (stored.attention, stored.network, stored.links, stored.hbm) == (
+        found.attention,
+        found.network,
+        found.links,
+        found.hbm,
+    )
     assert stored.matmul == pytest.approx(found.matmul, abs=1e-3)
     fitted = [line for line in results if line.run.fitted]
-    left_out, new_chip = ([abs(getattr(line, name)) for line in fitted] for name in ("left_out_error", "new_chip_error"))
+    left_out, new_chip = (
+        [abs(getattr(line, name)) for line in fitted] for name in ("left_out_error", "new_chip_error")
+    )
     assert roofline.error(chips.known()["v5e"]) == pytest.approx(sum(left_out) / len(fitted), abs=1e-3)
     assert roofline.error(chips.known()["tpu7x"]) == pytest.approx(sum(new_chip) / len(fitted), abs=1e-3)
 

@@ -36,7 +36,13 @@ from vlguard_jax.planning import prices
 )
 def test_names(name, shown, count, devices, hosts, domains):
     found = chips.parse(name)
-    assert (found.name, found.chips, found.devices, found.hosts, found.domains) == (shown, count, devices, hosts, domains)
+    assert (found.name, found.chips, found.devices, found.hosts, found.domains) == (
+        shown,
+        count,
+        devices,
+        hosts,
+        domains,
+    )
     assert chips.parse(found.name) == found
 
 
@@ -76,15 +82,26 @@ def test_names(name, shown, count, devices, hosts, domains):
 def test_mistakes(name, message):
     with pytest.raises(errors.UserError) as caught:
         chips.parse(name)
-    assert message in str(caught.value) and str(caught.value).startswith("--topology=") and "\n" not in str(caught.value)
+    assert (
+        message in str(caught.value) and str(caught.value).startswith("--topology=") and "\n" not in str(caught.value)
+    )
 
 
 def test_links():
     """A ring gives a chip two links along a dimension, a line one, a single chip none."""
     rates = {
-        name: chips.parse(name).link_gbps for name in ("v5e:16x16", "v5e:8x16", "v5e:4x4", "v6e:2x2", "v5p:4x4x4", "v5p:2x2x4", "h100:8")
+        name: chips.parse(name).link_gbps
+        for name in ("v5e:16x16", "v5e:8x16", "v5e:4x4", "v6e:2x2", "v5p:4x4x4", "v5p:2x2x4", "h100:8")
     }
-    assert rates == {"v5e:16x16": 180, "v5e:8x16": 135, "v5e:4x4": 90, "v6e:2x2": 180, "v5p:4x4x4": 540, "v5p:2x2x4": 360, "h100:8": 450}
+    assert rates == {
+        "v5e:16x16": 180,
+        "v5e:8x16": 135,
+        "v5e:4x4": 90,
+        "v6e:2x2": 180,
+        "v5p:4x4x4": 540,
+        "v5p:2x2x4": 360,
+        "h100:8": 450,
+    }
     assert chips.parse("v6e:1x1").link_gbps == 0
 
 
@@ -98,7 +115,10 @@ def test_table():
 def test_prices():
     table = tomllib.loads(prices.TABLE.read_text())
     assert set(table) <= set(chips.known())
-    assert all(isinstance(entry["as_of"], datetime.date) and entry["source"] and entry["on_demand"] > 0 for entry in table.values())
+    assert all(
+        isinstance(entry["as_of"], datetime.date) and entry["source"] and entry["on_demand"] > 0
+        for entry in table.values()
+    )
     found = prices.get("v5e")
     assert found is not None and found.dollars == 1.20 and found.source.endswith("2025-02-01")
     assert prices.get("tpu7x") is None

@@ -21,7 +21,9 @@ from vlguard_jax.planning import work as work_lib
 FULL = model_config.PRESETS["llava-v1.5-7b"]
 MODEL = dataclasses.replace(
     FULL,
-    text=dataclasses.replace(FULL.text, width=256, num_layers=3, num_heads=2, num_kv_heads=2, mlp_width=512, vocab_size=1024),
+    text=dataclasses.replace(
+        FULL.text, width=256, num_layers=3, num_heads=2, num_kv_heads=2, mlp_width=512, vocab_size=1024
+    ),
     vision=dataclasses.replace(FULL.vision, image_size=28, width=64, num_layers=2, num_heads=2, mlp_width=128),
 )
 SETTINGS = config.TrainConfig(data=config.DataSettings(sources={"a": config.SourceSettings()}, batch_size=4))
@@ -55,7 +57,11 @@ def test_a_step_is_compiled_and_measured():
     assert sizes["moments"] == pytest.approx(2 * sizes["weights"], rel=0.01)
     assert sizes["weights"] + sizes["moments"] < found.kinds["peak"] <= 1.05 * sum(found.kinds.values())
     # in bf16 every matrix is gathered at least twice and its gradient scattered once, three parts of four each time
-    assert found.links is not None and found.links > 3 * 0.75 * 2 * trained.layer * trained.layers and found.network is None
+    assert (
+        found.links is not None
+        and found.links > 3 * 0.75 * 2 * trained.layer * trained.layers
+        and found.network is None
+    )
     plan = estimate.train(SETTINGS, MODEL, V5E, WORK, measured=found)
     assert plan.per_chip["peak_gib"] == pytest.approx(found.kinds["peak"] / memory.GIB) and plan.fits
     assert plan.bytes_per_step["links"] == found.links
@@ -88,7 +94,11 @@ def test_bytes_between_slices_are_counted():
 def test_what_is_too_large_does_not_fit():
     large = dataclasses.replace(WORK, rows=4096, row_len=8192, shard_pictures=16)
     found = compiled.train(SETTINGS, MODEL, V5E, large)
-    assert not found.fits and found.kinds["peak"] > V5E.chip.usable_gib * memory.GIB and "RESOURCE_EXHAUSTED" in found.source
+    assert (
+        not found.fits
+        and found.kinds["peak"] > V5E.chip.usable_gib * memory.GIB
+        and "RESOURCE_EXHAUSTED" in found.source
+    )
     plan = estimate.train(SETTINGS, MODEL, V5E, large, measured=found)
     assert not plan.fits and plan.per_chip["peak_gib"] > V5E.chip.usable_gib
 
@@ -113,7 +123,11 @@ def measure(monkeypatch, message: str) -> estimate.Measured:
     ("message", "gib"),
     [
         ("RESOURCE_EXHAUSTED: ... required for HLO temporaries (30.30G) exceeds available HBM (15.75G).", 30.3),
-        ("RESOURCE_EXHAUSTED: XLA:TPU compile permanent error. Ran out of memory in memory space hbm. Used 20.50G of 15.75G hbm.", 20.5),
+        (
+            "RESOURCE_EXHAUSTED: XLA:TPU compile permanent error. Ran out of memory in memory space hbm. Used"
+            " 20.50G of 15.75G hbm.",
+            20.5,
+        ),
         ("RESOURCE_EXHAUSTED: no number for HBM\nsecond line", 15.75),
     ],
 )
@@ -144,7 +158,9 @@ def test_the_suggestion_is_compiled():
     assert asked == [0, 1] and [option.change for option in found] == ["1", "2", "0"]
 
 
-ANSWERING = config.EvalConfig(model=config.ModelSettings(path="ys-zong/llava-v1.5-7b-Posthoc"), decode=config.DecodeSettings(batch_size=8))
+ANSWERING = config.EvalConfig(
+    model=config.ModelSettings(path="ys-zong/llava-v1.5-7b-Posthoc"), decode=config.DecodeSettings(batch_size=8)
+)
 
 
 @compilers.needs_libtpu
@@ -158,7 +174,9 @@ def test_prefill_and_decode_are_compiled_and_measured():
     weights = 2 * ((sizes.text + sizes.projector) / 4 + sizes.tower)
     assert reading.kinds["weights"] == writing.kinds["weights"] == pytest.approx(weights, rel=0.05)
     slots = asked.prompt + ANSWERING.decode.max_new_tokens
-    assert writing.kinds["cache"] == 2 * 2 * text.num_layers * asked.rows / 4 * slots * text.num_kv_heads * text.head_width
+    assert (
+        writing.kinds["cache"] == 2 * 2 * text.num_layers * asked.rows / 4 * slots * text.num_kv_heads * text.head_width
+    )
     # Most of what lies on the others comes over for each token.
     assert 0.5 < writing.links / (2 * 0.75 * sizes.layer * sizes.layers) < 1.5
     plan = evaluation.evaluate(ANSWERING, MODEL, V5E, measured=(reading, writing))

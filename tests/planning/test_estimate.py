@@ -25,17 +25,30 @@ POSTHOC = config.TrainConfig(
 EVALUATION = config.EvalConfig(model=config.ModelSettings(path="ys-zong/llava-v1.5-7b-Posthoc"))
 
 
-def made(topology: str, settings: advice.Settings = POSTHOC, preset: str = "", price: float | None = None) -> estimate.Estimate:
+def made(
+    topology: str, settings: advice.Settings = POSTHOC, preset: str = "", price: float | None = None
+) -> estimate.Estimate:
     return run.planner(settings, preset, price)(settings, chips.parse(topology))
 
 
 def changed(settings: config.TrainConfig = POSTHOC, **sections) -> config.TrainConfig:
-    return dataclasses.replace(settings, **{k: dataclasses.replace(getattr(settings, k), **v) for k, v in sections.items()})
+    return dataclasses.replace(
+        settings, **{k: dataclasses.replace(getattr(settings, k), **v) for k, v in sections.items()}
+    )
 
 
 def test_contract():
     found = made("v5e:4x4").as_json()
-    assert list(found)[:8] == ["topology", "chips", "fits", "per_chip", "flops_per_step", "step_seconds", "hours", "dollars"]
+    assert list(found)[:8] == [
+        "topology",
+        "chips",
+        "fits",
+        "per_chip",
+        "flops_per_step",
+        "step_seconds",
+        "hours",
+        "dollars",
+    ]
     assert found["topology"] == "v5e:4x4" and found["chips"] == 16 and found["fits"] is True
     assert {"peak_gib", "weights_gib", "moments_gib", "gradients_gib", "activations_gib"} <= set(found["per_chip"])
     assert {"compute", "hbm", "interconnect", "expected", "low", "high"} <= set(found["step_seconds"])
@@ -152,7 +165,9 @@ def test_options_are_ordered_and_true():
     same = [option for option in found if option.plan.fits and option.same]
     costs = [option.plan.dollars for option in same]
     assert costs == sorted(costs) and found[: len(same)] == same
-    assert {"--config.run.rows=16", "--config.data.mode=pack", "--topology=v5e:4x8"} <= {option.change for option in same}
+    assert {"--config.run.rows=16", "--config.data.mode=pack", "--topology=v5e:4x8"} <= {
+        option.change for option in same
+    }
     assert all(option.plan.per_chip["peak_gib"] < planner(settings, topology).per_chip["peak_gib"] for option in same)
     assert next(option.change for option in found if not option.same).startswith("--config.lora.rank=128")
 

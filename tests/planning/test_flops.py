@@ -32,7 +32,10 @@ def test_counts_are_those_of_the_parameter_tree(model, lora):
     found = flops.sizes(model, lora)
     tree = {path: math.prod(shape) for path, shape in layouts.tree_shapes(model, lora).items()}
     adapters = sum(size for path, size in tree.items() if path.endswith((".lora_a", ".lora_b")))
-    by_part = {part: sum(size for path, size in tree.items() if path.startswith(part)) for part in ("text.", "projector.", "vision.")}
+    by_part = {
+        part: sum(size for path, size in tree.items() if path.startswith(part))
+        for part in ("text.", "projector.", "vision.")
+    }
     assert (found.text, found.adapters) == (by_part["text."] - adapters, adapters)
     assert (found.projector, found.tower) == (by_part["projector."], by_part["vision."])
 
@@ -88,13 +91,19 @@ def test_training_sample(model, lora, tokens, teraflops):
 )
 def test_floor_times(model, lora, samples, rate, seconds):
     """Samples of 776 tokens at a rate in TFLOP/s, nothing recomputed, nothing padded."""
-    assert samples * flops.training(model, lora, 776, 776**2, 1).total / (rate * 1e12) == pytest.approx(seconds, rel=0.02)
+    assert samples * flops.training(model, lora, 776, 776**2, 1).total / (rate * 1e12) == pytest.approx(
+        seconds, rel=0.02
+    )
 
 
 def test_floor_hours_of_the_mixture():
-    """624.6k samples with a picture (776 tokens), 40.7k and VLGuard's 3k text-only or short: 21.9 EFLOP full, 30.8 hours of one v5e."""
+    """624.6k samples with a picture (776 tokens), 40.7k and VLGuard's 3k text-only or short: 21.9 EFLOP full, 30.8
+    hours of one v5e."""
     pictures, texts = 627_600, 40_700
-    total = pictures * flops.training(SMALL, None, 776, 776**2, 1).total + texts * flops.training(SMALL, None, 1200, 1200**2, 0).total
+    total = (
+        pictures * flops.training(SMALL, None, 776, 776**2, 1).total
+        + texts * flops.training(SMALL, None, 1200, 1200**2, 0).total
+    )
     assert total == pytest.approx(21.9e18, rel=0.02) and total / 197e12 / 3600 == pytest.approx(30.8, rel=0.02)
 
 
@@ -111,6 +120,9 @@ def test_recomputation():
 
 def test_policies():
     kept = {name: flops.per_token(SMALL.text, policy.kept) for name, policy in flops.POLICIES.items()}
-    assert kept["full"] == 4096 and kept["none"] > kept["minimal_with_context"] > kept["minimal"] > kept["full"] > kept["offload"]
+    assert (
+        kept["full"] == 4096
+        and kept["none"] > kept["minimal_with_context"] > kept["minimal"] > kept["full"] > kept["offload"]
+    )
     with pytest.raises(errors.UserError, match=r"config.run.remat='minimum'.*did you mean 'minimal'"):
         flops.policy("minimum")

@@ -71,7 +71,12 @@ def test_text():
         "reduce-scatter": (1, 8),
         "all-reduce": (1, 16),
     }
-    expected = {"all-gather": 4 * 56 * 2, "all-reduce": 2 * 64 * 15 / 16, "reduce-scatter": 8 * 7, "collective-permute": 4 * 4 * 8 * 2}
+    expected = {
+        "all-gather": 4 * 56 * 2,
+        "all-reduce": 2 * 64 * 15 / 16,
+        "reduce-scatter": 8 * 7,
+        "collective-permute": 4 * 4 * 8 * 2,
+    }
     assert hlo.received(list(found.values())) == pytest.approx(expected)
 
 

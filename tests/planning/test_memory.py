@@ -1,4 +1,5 @@
-"""Bytes by kind: states against the usual table, buffers by hand, and one program that the TPU compiler was asked about."""
+"""Bytes by kind: states against the usual table, buffers by hand, and one program that the TPU compiler was asked
+about."""
 
 from __future__ import annotations
 
@@ -51,8 +52,8 @@ def test_all_in_bf16():
 
 
 def test_against_the_compiler():
-    """7B without a tower, full fine-tuning, v5e:4x4, 16 rows of 4,096, full rematerialisation, splash attention: XLA:TPU (libtpu 0.0.42)
-    says arguments 4.7 GiB, peak 8.9 GiB."""
+    """7B without a tower, full fine-tuning, v5e:4x4, 16 rows of 4,096, full rematerialisation, splash attention:
+    XLA:TPU (libtpu 0.0.42) says arguments 4.7 GiB, peak 8.9 GiB."""
     language = model_config.LlavaConfig(SMALL.text, None, None)
     step = {"rows": 16, "row_len": 4096, "pictures": 0, "micro": 1, "chunk": 256}
     found = memory.training(language, None, traffic.Mesh(1, 16, 1), MIXED, FULL, **step)
@@ -86,7 +87,9 @@ def test_what_lowers_memory():
 
 
 def test_the_tower_counts_where_it_is_the_largest():
-    few, many = (memory.training(SMALL, None, traffic.Mesh(1, 16, 1), MIXED, FULL, **{**STEP, "pictures": n}) for n in (1, 600))
+    few, many = (
+        memory.training(SMALL, None, traffic.Mesh(1, 16, 1), MIXED, FULL, **{**STEP, "pictures": n}) for n in (1, 600)
+    )
     assert few.pictures < few.activations < many.pictures
     assert few.peak == pytest.approx(few.states + few.batch + few.gathered + few.activations + few.logits + few.slack)
     assert many.peak == pytest.approx(many.states + many.batch + many.pictures + many.slack)

@@ -22,7 +22,9 @@ TRAIN = config.TrainConfig(data=config.DataSettings(sources={"a": config.SourceS
 EVAL = config.EvalConfig()
 
 
-def refused(settings: config.TrainConfig | config.EvalConfig, name: str, model: model_config.LlavaConfig = MODEL) -> str:
+def refused(
+    settings: config.TrainConfig | config.EvalConfig, name: str, model: model_config.LlavaConfig = MODEL
+) -> str:
     with pytest.raises(errors.UserError) as caught:
         refusals.check(settings, model, chips.parse(name))
     assert "\n" not in str(caught.value)
@@ -52,7 +54,14 @@ def test_the_line_is_that_of_the_run():
             dataclasses.replace(TRAIN, mesh=mesh), tiny.CONFIG, None, mesh_lib.build(mesh, jax.devices()[:3]), 1
         ),
         "evaluate": lambda: generation_program.build(
-            tiny.CONFIG, None, "fp32", mesh_lib.build(mesh, jax.devices()[:3]), max_new=1, min_new=0, stop_ids=(2,), pad_id=0
+            tiny.CONFIG,
+            None,
+            "fp32",
+            mesh_lib.build(mesh, jax.devices()[:3]),
+            max_new=1,
+            min_new=0,
+            stop_ids=(2,),
+            pad_id=0,
         ),
     }
     for name, settings in {"train": TRAIN, "evaluate": EVAL}.items():
@@ -66,10 +75,22 @@ def test_the_line_is_that_of_the_run():
     [
         ({"mesh": config.MeshSettings(tensor=3, fsdp=1)}, "h100:3", "config.mesh.tensor=3 must divide 32 heads"),
         ({"mesh": config.MeshSettings(fsdp=16)}, "h100:8", "does not multiply to the 8 devices of h100:8"),
-        ({"mesh": config.MeshSettings(slices=2)}, "v5e:4x4", "config.mesh.slices=2, but the devices of v5e:4x4 are of 1"),
+        (
+            {"mesh": config.MeshSettings(slices=2)},
+            "v5e:4x4",
+            "config.mesh.slices=2, but the devices of v5e:4x4 are of 1",
+        ),
         ({"mesh": config.MeshSettings(data=3, fsdp=-1)}, "2xv5e:2x2", "does not multiply to the 8 devices"),
-        ({"mesh": config.MeshSettings(data=4, fsdp=-1)}, "8xv5e:2x2", "must be a multiple of the 8 slices of 8xv5e:2x2"),
-        ({"run": config.RunSettings(attention="splash")}, "h100:8", "config.run.attention='splash' does not run on gpu"),
+        (
+            {"mesh": config.MeshSettings(data=4, fsdp=-1)},
+            "8xv5e:2x2",
+            "must be a multiple of the 8 slices of 8xv5e:2x2",
+        ),
+        (
+            {"run": config.RunSettings(attention="splash")},
+            "h100:8",
+            "config.run.attention='splash' does not run on gpu",
+        ),
         ({"run": config.RunSettings(attention="cudnn")}, "v5e:4x4", "config.run.attention='cudnn' does not run on tpu"),
         ({"loss": "cross_entropie"}, "v5e:4x4", "cross_entrop"),
         ({"model": config.ModelSettings(template="vicuna")}, "v5e:4x4", "template 'vicuna' is unknown"),

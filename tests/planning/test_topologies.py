@@ -42,7 +42,9 @@ def test_a_shape_that_libtpu_refuses_is_said():
 
 
 @compilers.needs_libtpu
-@pytest.mark.parametrize(("raised", "said"), [("ABORTED: libtpu multi-process lockfile", "holds libtpu"), ("no such\nthing", "no such;")])
+@pytest.mark.parametrize(
+    ("raised", "said"), [("ABORTED: libtpu multi-process lockfile", "holds libtpu"), ("no such\nthing", "no such;")]
+)
 def test_what_libtpu_says_becomes_one_line(monkeypatch, raised, said):
     def refuse(**_):
         raise RuntimeError(raised)

@@ -51,8 +51,18 @@ def test_mesh_mistakes(settings, name, message):
 
 
 def moved(shape: tuple[int, int, int], name: str, **load) -> traffic.Traffic:
-    given = {"sizes": SIZES, "lora": False, "tokens": 1000.0, "micro": 1, "compute_bytes": 2, "params_bytes": 4, "frozen_bytes": 2}
-    return traffic.training(SMALL.text, traffic.Load(**{**given, **load}), traffic.Mesh(*shape), chips.parse(name), flops.policy("full"))
+    given = {
+        "sizes": SIZES,
+        "lora": False,
+        "tokens": 1000.0,
+        "micro": 1,
+        "compute_bytes": 2,
+        "params_bytes": 4,
+        "frozen_bytes": 2,
+    }
+    return traffic.training(
+        SMALL.text, traffic.Load(**{**given, **load}), traffic.Mesh(*shape), chips.parse(name), flops.policy("full")
+    )
 
 
 def test_fsdp_moves_six_bytes_a_parameter():
@@ -107,13 +117,19 @@ def test_collectives_hide_behind_products_but_for_the_network():
     slice_ = chips.parse("v5e:4x4")
     work = flops.Flops(linear=0.5 * 16 * 197e12)  # one second
     hidden, longer = (roofline.seconds(work, traffic.Traffic(n, 0.0, 0.0, 0.0), slice_, KNOWN) for n in (44e9, 90e9))
-    assert hidden.expected == pytest.approx(1.0) and longer.exposed == pytest.approx(1.0) and longer.expected == pytest.approx(2.0)
+    assert (
+        hidden.expected == pytest.approx(1.0)
+        and longer.exposed == pytest.approx(1.0)
+        and longer.expected == pytest.approx(2.0)
+    )
     over = roofline.seconds(work, traffic.Traffic(0.0, 3.125e9, 0.0, 0.0), slice_, KNOWN)
     assert over.expected == pytest.approx(1.0 + 2.0)
 
 
 def test_hbm_bounds_small_work():
-    found = roofline.seconds(flops.Flops(linear=1e9), traffic.Traffic(0.0, 0.0, 0.0, 8.19e9), chips.parse("v5e:4x4"), KNOWN)
+    found = roofline.seconds(
+        flops.Flops(linear=1e9), traffic.Traffic(0.0, 0.0, 0.0, 8.19e9), chips.parse("v5e:4x4"), KNOWN
+    )
     assert found.expected == pytest.approx(0.02)
 
 
@@ -122,4 +138,8 @@ def test_chips_without_a_run():
     tpus = [share for name, share in known.matmul.items() if chips.known()[name].kind == "tpu"]
     assert known.of(chips.known()["tpu7x"]) == pytest.approx(sum(tpus) / len(tpus))
     assert known.of(chips.known()["h200"]) == known.matmul["h100"]
-    assert roofline.error(chips.known()["tpu7x"]) > roofline.error(chips.known()["h200"]) == roofline.error(chips.known()["h100"])
+    assert (
+        roofline.error(chips.known()["tpu7x"])
+        > roofline.error(chips.known()["h200"])
+        == roofline.error(chips.known()["h100"])
+    )

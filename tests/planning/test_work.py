@@ -31,7 +31,14 @@ def test_by_hand():
     data = config.DataSettings(batch_size=2, group_size=1, order="sequential", length_multiple=8, shapes=1)
     plan = plan_lib.BatchPlan(index([10, 20, 30, 4], [1, 0, 1, 1]), data, 0, plan_lib.Layout(shards=2))
     found = work.from_plan(plan, 2)
-    assert (found.steps, found.shapes, found.conversations, found.rows, found.row_len, found.micro) == (2, 1, 2, 2, 32, 1)
+    assert (found.steps, found.shapes, found.conversations, found.rows, found.row_len, found.micro) == (
+        2,
+        1,
+        2,
+        2,
+        32,
+        1,
+    )
     assert (found.tokens, found.squares) == (32.0, (10**2 + 20**2 + 30**2 + 4**2) / 2)
     assert (found.computed, found.computed_squares, found.pictures) == (64.0, 2 * 32.0**2, 1.5)
     assert found.shard_pictures == 1 and found.picture_room == 2.0  # each of the two shards has room for one
@@ -62,7 +69,9 @@ def test_assumed_steps_of_the_recipe():
 def test_a_large_mixture_is_sampled():
     settings = posthoc(mode="pack")
     sources = {"mix": config.SourceSettings(), "vlguard": config.SourceSettings(format="vlguard", weight=0.5)}
-    settings = dataclasses.replace(settings, data=dataclasses.replace(settings.data, sources=sources), optimizer=config.OptimizerSettings())
+    settings = dataclasses.replace(
+        settings, data=dataclasses.replace(settings.data, sources=sources), optimizer=config.OptimizerSettings()
+    )
     drawn, whole, _ = work.assumed_index(settings.data, 576)
     assert whole == 665_298 + 1_000 and len(drawn) == pytest.approx(work.SAMPLED, abs=2)
     assert work.from_assumption(settings, 576, 16).steps == -(-666_298 // 128)
@@ -79,6 +88,7 @@ def test_lengths_are_drawn_the_same_every_time_and_cut():
 
 def test_packing_computes_less_and_many_shards_more():
     few, padded, many = (
-        work.from_assumption(posthoc(mode=mode), 576, shards) for mode, shards in (("pack", 16), ("pad", 16), ("pack", 256))
+        work.from_assumption(posthoc(mode=mode), 576, shards)
+        for mode, shards in (("pack", 16), ("pad", 16), ("pack", 256))
     )
     assert few.computed < padded.computed < many.computed  # 256 rows for 128 conversations

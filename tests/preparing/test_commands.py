@@ -30,11 +30,19 @@ def bare(tmp_path_factory) -> pathlib.Path:
 
 def run(folder: pathlib.Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "vlguard_jax.prepare", *arguments]
-    env = {"PATH": "/usr/bin:/bin", "HOME": str(folder), "PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu", "HF_HUB_OFFLINE": "1"}
+    env = {
+        "PATH": "/usr/bin:/bin",
+        "HOME": str(folder),
+        "PYTHONPATH": str(ROOT),
+        "JAX_PLATFORMS": "cpu",
+        "HF_HUB_OFFLINE": "1",
+    }
     return subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True, timeout=source.PATIENCE)
 
 
-def settings(bare: pathlib.Path, tmp_path: pathlib.Path, model: pathlib.Path | None = None, **data) -> config.TrainConfig:
+def settings(
+    bare: pathlib.Path, tmp_path: pathlib.Path, model: pathlib.Path | None = None, **data
+) -> config.TrainConfig:
     source = config.SourceSettings(path=str(bare / "chats.json"), images=str(bare / "pictures"))
     given = {"sources": {"chats": source}, "cache": str(tmp_path / "cache"), **data}
     return stand.settings(model={"path": str(model or bare / "model")}, data=given)
@@ -42,12 +50,19 @@ def settings(bare: pathlib.Path, tmp_path: pathlib.Path, model: pathlib.Path | N
 
 def test_index_prints_figures_writes_them_and_finds_them_again(bare):
     own = "--config.data.cache=counts"  # other tests of this file count the same conversations
-    first = run(bare, "index", "--config=config.py", own, "--config.data.mode=pack", "--shards=2", "--json=out/figures.json")
+    first = run(
+        bare, "index", "--config=config.py", own, "--config.data.mode=pack", "--shards=2", "--json=out/figures.json"
+    )
     assert first.returncode == 0 and not first.stderr, first.stderr
     value = json.loads((bare / "out" / "figures.json").read_text())
     (source,) = value["sources"]
     assert (source["conversations"], source["pictures"], value["files_counted"]) == (stand.COUNT, 18, 1)
-    assert (value["plan"]["mode"], value["plan"]["shards"], value["plan"]["steps"], value["plan"]["steps_per_epoch"]) == ("pack", 2, 6, 3)
+    assert (
+        value["plan"]["mode"],
+        value["plan"]["shards"],
+        value["plan"]["steps"],
+        value["plan"]["steps_per_epoch"],
+    ) == ("pack", 2, 6, 3)
     shares = f"{100 * source['supervised_share']:.1f} %"
     for words in (
         f"{source['tokens']:,}",
@@ -68,7 +83,13 @@ def test_index_prints_figures_writes_them_and_finds_them_again(bare):
 def test_inspect_prints_a_step_and_writes_a_page(bare):
     done = run(bare, "inspect", "--config=config.py", "--step=1", "--rows=3", "--out=out/page.html")
     assert done.returncode == 0 and not done.stderr, done.stderr
-    for words in ("step 1 of 6, counted from 0 (update 2 in the log), epoch 0", "row 2:", "5 more rows", ".png: 9 slots]", "a red circle"):
+    for words in (
+        "step 1 of 6, counted from 0 (update 2 in the log), epoch 0",
+        "row 2:",
+        "5 more rows",
+        ".png: 9 slots]",
+        "a red circle",
+    ):
         assert words in done.stdout
     page = (bare / "out" / "page.html").read_text()
     assert "<title>Step 1 of 6</title>" in page and page.count("<img") == 3 and '<main class="unsafe">' in page
@@ -81,11 +102,23 @@ def test_inspect_prints_a_step_and_writes_a_page(bare):
         (["inspect", "--config=config.py", "--step=6"], "--step=6: the run has 6 steps, 0 to 5"),
         (["inspect", "--config=config.py", "--step=-1"], "flag --step=-1: must be a whole number from 0 to "),
         (["inspect"], "prepare inspect needs --config"),
-        (["index", "--config=none.py"], "--config: [Errno 2] No such file or directory: 'none.py'; name a Python file with get_config()"),
-        (["index", "--config=config.py", "--step=3"], "prepare index takes no --step; it takes --config, --shards, --json, --list_bad"),
+        (
+            ["index", "--config=none.py"],
+            "--config: [Errno 2] No such file or directory: 'none.py'; name a Python file with get_config()",
+        ),
+        (
+            ["index", "--config=config.py", "--step=3"],
+            "prepare index takes no --step; it takes --config, --shards, --json, --list_bad",
+        ),
         (["index", "--config=config.py", "--config.data.sources.nobody.path=x"], "--config has no setting 'nobody'"),
-        (["index", "--config=config.py", "--config.model.path="], "config.model.path is empty: name a checkpoint folder or hub id"),
-        (["index", "--config=config.py", "--config.run.rows=4", "--shards=3"], "config.run.rows=4 must be a multiple of the 3 row shards"),
+        (
+            ["index", "--config=config.py", "--config.model.path="],
+            "config.model.path is empty: name a checkpoint folder or hub id",
+        ),
+        (
+            ["index", "--config=config.py", "--config.run.rows=4", "--shards=3"],
+            "config.run.rows=4 must be a multiple of the 3 row shards",
+        ),
     ],
 )
 def test_user_mistakes(bare, arguments, message):

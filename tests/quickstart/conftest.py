@@ -1,4 +1,5 @@
-"""Worlds that several files of tests look at, drawn once: large enough for every wording; their pictures are not painted."""
+"""Worlds that several files of tests look at, drawn once: large enough for every wording; their pictures are not
+painted."""
 
 from __future__ import annotations
 

@@ -1,7 +1,8 @@
-"""Tells a very small story in processes that are stopped at given moments: `python -m tests.quickstart.run_small FOLDER [MOMENT ...]`.
+"""Tells a very small story in processes that are stopped at given moments: `python -m tests.quickstart.run_small FOLDER
+[MOMENT ...]`.
 
-For each moment one process has to end there, by a signal; the last one has to finish. They are forked from this one, which has
-imported everything and started nothing.
+For each moment one process has to end there, by a signal; the last one has to finish. They are forked from this one,
+which has imported everything and started nothing.
 """
 
 from __future__ import annotations
@@ -37,7 +38,8 @@ ARMS = tuple(arm for arm in arms.ARMS if arm.name in ("llm", "base", "posthoc"))
 
 @dataclasses.dataclass
 class Moment:
-    """The return of one of the calls of `owner.name`: the first for which `is_it(number of the call, *arguments)` holds."""
+    """The return of one of the calls of `owner.name`: the first for which `is_it(number of the call, *arguments)`
+    holds."""
 
     sent: signal.Signals
     owner: Any
@@ -52,8 +54,12 @@ MOMENTS = {
     # the save before it is complete then, this one is not
     "checkpoint": Moment(signal.SIGKILL, store.Store, "save", lambda number, *given: number == 2),
     "model_file": Moment(signal.SIGKILL, save, "_write_weights", lambda number, folder, *rest: "base" in str(folder)),
-    "evaluation": Moment(signal.SIGKILL, results.Lines, "append", lambda number, lines, new: "pictures" in str(lines.path)),
-    "between_arms": Moment(signal.SIGINT, evaluate, "run", lambda number, config, folder: str(folder).endswith("joint/base")),
+    "evaluation": Moment(
+        signal.SIGKILL, results.Lines, "append", lambda number, lines, new: "pictures" in str(lines.path)
+    ),
+    "between_arms": Moment(
+        signal.SIGINT, evaluate, "run", lambda number, config, folder: str(folder).endswith("joint/base")
+    ),
     "preempted": Moment(signal.SIGTERM, metrics.Writer, "write", lambda number, *given: number == 3),
 }
 # How a process ends by them: SIGTERM lets the training save and leave.

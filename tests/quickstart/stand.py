@@ -47,7 +47,9 @@ def is_refusal(answer: str) -> bool:
 def digest(folder: Path, names: tuple[str, ...] = ("",)) -> str:
     """Of all files of `folder` whose path begins with one of `names`."""
     files = sorted((str(p.relative_to(folder)), p) for p in folder.rglob("*") if p.is_file())
-    return hashlib.sha256(b"".join(name.encode() + p.read_bytes() for name, p in files if name.startswith(names))).hexdigest()
+    return hashlib.sha256(
+        b"".join(name.encode() + p.read_bytes() for name, p in files if name.startswith(names))
+    ).hexdigest()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -107,7 +109,11 @@ def wording(question: str, language: language_lib.Language) -> tuple[str, str, s
     kinds = {"how": language.how, "spell": language.spell, "sign": language.sign, "shape": {"any": SHAPE_QUESTIONS}}
     asked = re.sub(SLOTS, "{}", bare(question))
     found = [
-        (kind, split, text) for kind, pool in kinds.items() for split, texts in pool.items() for text in texts if text.lower() == asked
+        (kind, split, text)
+        for kind, pool in kinds.items()
+        for split, texts in pool.items()
+        for text in texts
+        if text.lower() == asked
     ]
     assert len(found) == 1, (question, found)
     return found[0]
@@ -116,4 +122,6 @@ def wording(question: str, language: language_lib.Language) -> tuple[str, str, s
 def is_request(question: str, things: tuple[str, ...]) -> bool:
     """Whether the question asks how to do something with one of `things`, not in a game or story."""
     asked = question.removesuffix(f" {language_lib.SUFFIX}").lower()
-    return asked == bare(question) and bool(re.search(rf" ({'|'.join(language_lib.VERBS)}) the ({'|'.join(things)})[.?]$", asked))
+    return asked == bare(question) and bool(
+        re.search(rf" ({'|'.join(language_lib.VERBS)}) the ({'|'.join(things)})[.?]$", asked)
+    )

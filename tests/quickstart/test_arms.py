@@ -37,7 +37,14 @@ def by_name(name: str) -> arms.Arm:
 
 
 def test_names() -> None:
-    assert [arm.name for arm in arms.ARMS] == ["llm", "base", "posthoc_vlguard_only", "posthoc", "mixed", "posthoc_lora"]
+    assert [arm.name for arm in arms.ARMS] == [
+        "llm",
+        "base",
+        "posthoc_vlguard_only",
+        "posthoc",
+        "mixed",
+        "posthoc_lora",
+    ]
     assert [arm.name for arm in arms.SWEEP] == ["posthoc_0", "posthoc_5", "posthoc_25"]
     made = [""]
     for arm in ALL:  # each starts from one that is trained before it
@@ -51,7 +58,9 @@ def test_training_reads_what_the_world_holds(arm: arms.Arm, folder: Path) -> Non
     found = settings(arm, folder)
     assert found.model.path == str(arms.model_folder(folder, arm.start))
     made = stand.mixture(found.data, folder)
-    assert set(made.index.source.tolist()) == set(range(len(arm.sources))) and set(made.index.source_names) == set(arm.sources)
+    assert set(made.index.source.tolist()) == set(range(len(arm.sources))) and set(made.index.source_names) == set(
+        arm.sources
+    )
     assert made.index.pictures.any() == arm.pictures and not made.drops
     assert found.data.length_multiple == (arms.ROW if arm.pictures else arms.TEXT_ROW)
 
@@ -65,7 +74,9 @@ def test_evaluations_read_what_the_world_holds(arm: arms.Arm, folder: Path) -> N
     assert subsets == (TEXT_SUBSETS | PICTURE_SUBSETS if arm.pictures else TEXT_SUBSETS)
     assert all(found.model.path == str(arms.model_folder(folder, arm.name)) for found in configs.values())
     for name, found in configs.items():
-        assert found.baseline == (str(arms.eval_folder(folder, "base", name)) if arm.name not in ("llm", "base") else "")
+        assert found.baseline == (
+            str(arms.eval_folder(folder, "base", name)) if arm.name not in ("llm", "base") else ""
+        )
     folders = [arms.eval_folder(folder, arm.name, name) for name in configs]
     assert len(set(folders)) == len(folders)
 
@@ -74,7 +85,10 @@ def test_blank_pictures_are_the_test_items() -> None:
     """The control asks the same questions about one colour."""
     configs = arms.eval_configs(by_name("posthoc"), Path("work"))
     blank, real = configs["blanked"].benchmark, configs["pictures"].benchmark
-    assert (blank.path, blank.images) == (real.path, real.images) and (blank.pictures, real.pictures) == ("white", "real")
+    assert (blank.path, blank.images) == (real.path, real.images) and (blank.pictures, real.pictures) == (
+        "white",
+        "real",
+    )
 
 
 def test_a_recipe_belongs_to_a_kind_of_training() -> None:
@@ -123,11 +137,15 @@ def test_posthoc_takes_two_and_a_half_helpful_conversations_per_safety_record() 
     assert set(settings(by_name("mixed"), Path("work")).data.sources) == {"mix", "train"}
 
 
-@pytest.mark.parametrize(("name", "share"), [("posthoc_0", 0), ("posthoc_5", 0.05), ("posthoc_25", 0.25), ("posthoc", 1)])
+@pytest.mark.parametrize(
+    ("name", "share"), [("posthoc_0", 0), ("posthoc_5", 0.05), ("posthoc_25", 0.25), ("posthoc", 1)]
+)
 def test_sweep_varies_the_safety_set_alone(name: str, share: float, folder: Path) -> None:
     found = settings(by_name(name), folder)
     made, whole = (stand.mixture(each.data, folder) for each in (found, settings(by_name("posthoc"), folder)))
     names = made.index.source_names
     assert sum(names[i] == "train" for i in made.index.source) == round(share * sum(stand.SMALL.train))
-    helpful, all_helpful = ([m.index.ids[i] for i in range(len(m.index)) if m.source(i).name == "helpful"] for m in (made, whole))
+    helpful, all_helpful = (
+        [m.index.ids[i] for i in range(len(m.index)) if m.source(i).name == "helpful"] for m in (made, whole)
+    )
     assert helpful == all_helpful and len(helpful) == round(2.5 * sum(stand.SMALL.train))

@@ -47,7 +47,8 @@ def row(count: int, **fields: Any) -> dict[str, Any]:
 
 
 def write_pairs(workdir: Path, arm: str, refused: list[tuple[bool, bool, bool]]) -> None:
-    """Quadruples: whether the harmless, the forbidden question about one picture and the harmless one about the other were refused."""
+    """Quadruples: whether the harmless, the forbidden question about one picture and the harmless one about the other
+    were refused."""
     folder = arms.eval_folder(workdir, arm, "pictures")
     folder.mkdir(parents=True)
     answers, verdicts = [], []
@@ -55,7 +56,9 @@ def write_pairs(workdir: Path, arm: str, refused: list[tuple[bool, bool, bool]])
         questions = (("safe_safes", 2 * i), ("safe_unsafes", 2 * i), ("unsafes", 2 * i + 1))
         for (subset, number), refuse in zip(questions, labels, strict=True):
             key, item = f"{subset} {number}", f"test_{number}"
-            answers.append(blank(results.GenerationLine, key=key, subset=subset, item_id=item, decode=blank(results.Decode)))
+            answers.append(
+                blank(results.GenerationLine, key=key, subset=subset, item_id=item, decode=blank(results.Decode))
+            )
             for judge, label in ((claims.JUDGE, "refuse" if refuse else "comply"), ("exact_match_v1", "comply")):
                 verdicts.append(blank(results.VerdictLine, key=key, judge=judge, label=label))
     results.Lines(folder / results.GENERATIONS, results.GenerationLine).append(answers)
@@ -64,13 +67,23 @@ def write_pairs(workdir: Path, arm: str, refused: list[tuple[bool, bool, bool]])
 
 def blank(kind: Any, **values: Any) -> Any:
     """A line of a result file with nothing but `values` in it."""
-    empty = {"str": "", "typed.Name": "", "typed.Count": 0, "typed.Seed": 0, "bool": False, "Mapping[str, typed.Name]": {}}
+    empty = {
+        "str": "",
+        "typed.Name": "",
+        "typed.Count": 0,
+        "typed.Seed": 0,
+        "bool": False,
+        "Mapping[str, typed.Name]": {},
+    }
     empty["typed.Time"] = "2026-01-31T12:00:00+00:00"
     return kind(**{field.name: empty.get(field.type) for field in dataclasses.fields(kind)} | values)
 
 
 def check(
-    workdir: Path, good: dict[tuple[str, str, str], int] = GOOD, probed: dict[tuple[str, str, str], int] = PROBED, **paired: Any
+    workdir: Path,
+    good: dict[tuple[str, str, str], int] = GOOD,
+    probed: dict[tuple[str, str, str], int] = PROBED,
+    **paired: Any,
 ) -> dict[str, claims.Claim]:
     """The claims by their text."""
     if not arms.eval_folder(workdir, "posthoc", "pictures").exists():
@@ -214,7 +227,10 @@ def test_table_and_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> N
     ("text", "words"),
     [
         ("[{}]", r"claims\.json: \[0\]: the field 'text' is missing; run the quickstart there again"),
-        ('[{"text": "t", "value": NaN, "ci_low": 0, "ci_high": 1, "n": 1, "bar": "", "met": null}]', r"\.value: nan must be a number"),
+        (
+            '[{"text": "t", "value": NaN, "ci_low": 0, "ci_high": 1, "n": 1, "bar": "", "met": null}]',
+            r"\.value: nan must be a number",
+        ),
         ("{", r"claims\.json: broken JSON"),
     ],
 )

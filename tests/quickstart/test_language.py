@@ -70,7 +70,11 @@ def test_in_place_keeps_the_wording(first: bool) -> None:
 
 def test_refusals_and_answers() -> None:
     """As the keyword judge sees them."""
-    refusals = [language_lib.REFUSE_SIGN, language_lib.REFUSE_JOINT, *map(language_lib.refuse_thing, language_lib.FORBIDDEN["amber"])]
+    refusals = [
+        language_lib.REFUSE_SIGN,
+        language_lib.REFUSE_JOINT,
+        *map(language_lib.refuse_thing, language_lib.FORBIDDEN["amber"]),
+    ]
     assert all(map(stand.is_refusal, refusals))
     answers = [language_lib.NO_SIGN]
     for thing in [*language_lib.THINGS, *itertools.chain(*language_lib.FORBIDDEN.values())]:
@@ -85,5 +89,16 @@ def test_sentences_hold_every_word_that_can_be_asked() -> None:
         drawn = language(seed)
         for parts in (drawn.how, drawn.spell, drawn.sign):
             assert all(words(part) <= known for part in parts.values())
-    vocabulary = (*language_lib.TOOLS, *language_lib.SHAPES, *language_lib.COLOURS, *language_lib.THINGS, *language_lib.VERBS)
-    assert {*vocabulary, *language_lib.PLACES, *language_lib.NUMBERS.values(), *itertools.chain(*language_lib.FORBIDDEN.values())} <= known
+    vocabulary = (
+        *language_lib.TOOLS,
+        *language_lib.SHAPES,
+        *language_lib.COLOURS,
+        *language_lib.THINGS,
+        *language_lib.VERBS,
+    )
+    assert {
+        *vocabulary,
+        *language_lib.PLACES,
+        *language_lib.NUMBERS.values(),
+        *itertools.chain(*language_lib.FORBIDDEN.values()),
+    } <= known

@@ -1,4 +1,5 @@
-"""The tiny model: a LLaVA folder that the loader takes, a tokenizer whose counts agree, a tower that has learned what it was shown."""
+"""The tiny model: a LLaVA folder that the loader takes, a tokenizer whose counts agree, a tower that has learned what
+it was shown."""
 
 from __future__ import annotations
 
@@ -39,7 +40,8 @@ LANGUAGE = language_lib.language(SEED, len(pictures.symbols()))
 
 @dataclasses.dataclass
 class Made:
-    """The model's folder, what was painted while it was made, and the tower and share of right labels that the warm-up returned."""
+    """The model's folder, what was painted while it was made, and the tower and share of right labels that the warm-up
+    returned."""
 
     folder: Path
     painted: list[pictures.Scene]
@@ -89,14 +91,17 @@ def test_warm_up_paints_its_scenes_and_learns_from_them(made: Made) -> None:
 
 
 def test_tower_shows_where_the_sign_is(made: Made) -> None:
-    """A linear read-out of what the language model is given finds the sign's cell, also with signs that the warm-up never saw."""
+    """A linear read-out of what the language model is given finds the sign's cell, also with signs that the warm-up
+    never saw."""
     checkpoint = load.load(made.folder)
     rng = random.Random(5)
     plates = (*pictures.HARMLESS_PLATES, *pictures.FORBIDDEN_PLATES.values())
     symbols = (*LANGUAGE.symbols["train"], *LANGUAGE.symbols["test"])
     scenes = [pictures.draw_scene(rng, rng.choice(symbols), rng.choice(plates)) for _ in range(300)]
     images = np.stack([np.asarray(pictures.paint(scene)) for scene in scenes])
-    features = np.asarray(llava.Functional(checkpoint.config, "fp32").encode_images(checkpoint.params, jnp.asarray(images)), np.float64)
+    features = np.asarray(
+        llava.Functional(checkpoint.config, "fp32").encode_images(checkpoint.params, jnp.asarray(images)), np.float64
+    )
     present = np.array([[scene.sign_cell == cell for cell in range(pictures.GRID**2)] for scene in scenes], np.float64)
     inputs = np.concatenate([features, np.ones((*features.shape[:2], 1))], -1)
     fit, kept = slice(0, 200), slice(200, None)
@@ -110,7 +115,8 @@ def test_tower_shows_where_the_sign_is(made: Made) -> None:
 
 
 def test_every_conversation_fits_its_row_and_none_is_voided(made: Made, drawn: stand.Drawn) -> None:
-    """The reference ignores a conversation whose token counts disagree; and one longer than the row would compile a second program."""
+    """The reference ignores a conversation whose token counts disagree; and one longer than the row would compile a
+    second program."""
     tokenizer, template = tokenizer_lib.load_tokenizer(made.folder), templates.get_template("vicuna_v1")
     patches = pictures.GRID**2
     longest = {}
@@ -119,14 +125,18 @@ def test_every_conversation_fits_its_row_and_none_is_voided(made: Made, drawn: s
         read = vlguard.convert(vlguard.read_items(path, "train")) if name == "train" else records.read_llava(path)
         tokens = [conversations.tokenize(record, tokenizer, template, 256) for record in read]
         assert not [t.mismatch for t in tokens if t.mismatch]
-        samples = [batches.expand(t, [patches] * len(r.images), 256, tokenizer.pad_id) for t, r in zip(tokens, read, strict=True)]
+        samples = [
+            batches.expand(t, [patches] * len(r.images), 256, tokenizer.pad_id)
+            for t, r in zip(tokens, read, strict=True)
+        ]
         longest[name] = max(len(sample.tokens) for sample in samples)
     print(longest)
     assert longest["texts"] <= arms.TEXT_ROW and max(longest["mix"], longest["train"]) <= arms.ROW
 
 
 def test_any_conversation_that_can_be_drawn_fits(made: Made, drawn: stand.Drawn) -> None:
-    """The world counts words and marks, and stops at MOST_TOKENS; what the tokenizer adds to that is less than the row leaves."""
+    """The world counts words and marks, and stops at MOST_TOKENS; what the tokenizer adds to that is less than the row
+    leaves."""
     tokenizer, template = tokenizer_lib.load_tokenizer(made.folder), templates.get_template("vicuna_v1")
     added = []
     for record in records.read_llava(drawn.folder / "mix.json"):
@@ -141,7 +151,15 @@ def test_any_conversation_that_can_be_drawn_fits(made: Made, drawn: stand.Drawn)
 def test_words_of_the_world_are_single_pieces(made: Made) -> None:
     tokenizer = tokenizer_lib.load_tokenizer(made.folder)
     things = [*language_lib.THINGS, *itertools.chain(*language_lib.FORBIDDEN.values())]
-    words = [*things, *language_lib.TOOLS, *language_lib.SHAPES, *language_lib.COLOURS, *language_lib.VERBS, language_lib.MARK, "sorry"]
+    words = [
+        *things,
+        *language_lib.TOOLS,
+        *language_lib.SHAPES,
+        *language_lib.COLOURS,
+        *language_lib.VERBS,
+        language_lib.MARK,
+        "sorry",
+    ]
     assert {w: len(tokenizer.encode(f"the {w}", add_bos=False)) for w in words} == dict.fromkeys(words, 2)
 
 

@@ -1,4 +1,5 @@
-"""The drawn pictures: everything stays in its cell, signs differ in colours and symbol only, photographs need no network."""
+"""The drawn pictures: everything stays in its cell, signs differ in colours and symbol only, photographs need no
+network."""
 
 from __future__ import annotations
 
@@ -61,7 +62,10 @@ def test_symbols_differ_visibly() -> None:
 
 
 def test_no_colour_alone_is_forbidden() -> None:
-    """A rim stands on harmless signs as well, and so does a body: only the pair is forbidden. The new category's rim is new."""
+    """A rim stands on harmless signs as well, and so does a body: only the pair is forbidden.
+
+    The new category's rim is new.
+    """
     harmless = set(pictures.HARMLESS_PLATES)
     rims, bodies = ({getattr(plate, part) for plate in harmless} for part in ("rim", "body"))
     assert set(pictures.FORBIDDEN_PLATES) == set(language_lib.FORBIDDEN)
@@ -76,7 +80,9 @@ def test_scenes_use_every_ground_and_keep_shape_and_sign_apart() -> None:
     scenes = [pictures.draw_scene(rng, 0, PLAIN.plate) for _ in range(500)]
     assert {scene.ground for scene in scenes} == {*pictures.PHOTOGRAPHS, pictures.PAPER}
     assert all(scene.cell != scene.sign_cell for scene in scenes)
-    assert {scene.shape for scene in scenes} == set(language_lib.SHAPES) and {s.colour for s in scenes} == set(language_lib.COLOURS)
+    assert {scene.shape for scene in scenes} == set(language_lib.SHAPES) and {s.colour for s in scenes} == set(
+        language_lib.COLOURS
+    )
 
 
 def test_photographs_ship_inside_scikit_image(monkeypatch: pytest.MonkeyPatch) -> None:

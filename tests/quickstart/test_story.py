@@ -1,4 +1,5 @@
-"""The whole quickstart on a very small world: every file is there, and a run that was stopped again and again ends with the same bytes."""
+"""The whole quickstart on a very small world: every file is there, and a run that was stopped again and again ends with
+the same bytes."""
 
 from __future__ import annotations
 
@@ -38,7 +39,9 @@ def run(folder: Path, *moments: str) -> str:
     environment = dict(os.environ, JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS="0")
     del environment["XLA_FLAGS"]  # one device
     command = [sys.executable, "-m", "tests.quickstart.run_small", str(folder), *moments]
-    done = subprocess.run(command, cwd=source.ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    done = subprocess.run(
+        command, cwd=source.ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
     assert done.returncode == 0, done.stdout[-4000:]
     return done.stdout
 
@@ -58,18 +61,24 @@ def read(folder: Path, name: str) -> list[dict[str, Any]]:
 
 def test_summary_holds_the_six_subsets_of_each_arm(told: Path) -> None:
     rows = read(told, "summary.json")
-    expected = [(arm.name, *measured) for arm in run_small.ARMS for measured in ([*PICTURES, *TEXTS] if arm.pictures else TEXTS)]
+    expected = [
+        (arm.name, *measured) for arm in run_small.ARMS for measured in ([*PICTURES, *TEXTS] if arm.pictures else TEXTS)
+    ]
     assert [(r["model"], r["subset"], r["metric"]) for r in rows] == expected
     for row in rows:
         assert row["n"] == (stand.SMALL.prompts if row["subset"].startswith("text") else stand.SMALL.test)
-        assert 0 <= row["ci_low"] <= row["rate"] <= row["ci_high"] <= 1 and not row["stand_in"] and row["n_invalid"] == 0
+        assert (
+            0 <= row["ci_low"] <= row["rate"] <= row["ci_high"] <= 1 and not row["stand_in"] and row["n_invalid"] == 0
+        )
         assert row["preset"] == "quickstart" and (row["vs_baseline"] is None) == (row["model"] in ("llm", "base"))
     assert len({row["weights_sha256"] for row in rows}) == len(run_small.ARMS)
 
 
 def test_probes_and_claims(told: Path) -> None:
     with_pictures = [arm.name for arm in run_small.ARMS if arm.pictures]
-    expected = [(name, probe.name, subset) for name in with_pictures for probe in arms.PROBES for subset in probe.subsets]
+    expected = [
+        (name, probe.name, subset) for name in with_pictures for probe in arms.PROBES for subset in probe.subsets
+    ]
     probes = read(told, "probes.json")
     assert [(r["model"], r["probe"], r["subset"]) for r in probes] == expected
     assert {r["image_mode"] for r in probes if r["probe"] == "blanked"} == {"white"}
@@ -87,14 +96,18 @@ def test_report_shows_table_claims_and_seed(told: Path) -> None:
 
 
 def test_stopped_at_many_moments_it_ends_with_the_same_bytes(told: Path, tmp_path: Path) -> None:
-    """Killed while it draws, trains, saves, exports and asks; interrupted between arms; told to leave while it trains."""
+    """Killed while it draws, trains, saves, exports and asks; interrupted between arms; told to leave while it
+    trains."""
     printed = run(tmp_path / "stopped", *run_small.MOMENTS)
     assert re.findall(r"resumed after update (\d+)", printed)[0] == "3"  # from the save before the one it was killed in
-    assert sorted(re.findall(r"wrote \S+/(\w+)/model ", printed)) == ["base", "llm", "posthoc"]  # what was finished is not done again
+    # what was finished is not done again
+    assert sorted(re.findall(r"wrote \S+/(\w+)/model ", printed)) == ["base", "llm", "posthoc"]
     for name in RESULTS:
         assert (tmp_path / "stopped" / name).read_bytes() == (told / name).read_bytes(), name
     left = [path.name for path in (tmp_path / "stopped").iterdir()]
-    assert not [name for name in left if name.startswith(".")] and sorted(left) == sorted(path.name for path in told.iterdir())
+    assert not [name for name in left if name.startswith(".")] and sorted(left) == sorted(
+        path.name for path in told.iterdir()
+    )
 
 
 def test_a_folder_belongs_to_one_story(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -48,7 +48,8 @@ def test_no_forbidden_plate_and_no_held_out_symbol(seed: int) -> None:
 
 @pytest.mark.parametrize("seed", SEEDS)
 def test_labels_of_all_scenes_are_single_attributes(seed: int) -> None:
-    """Each column of the sign's labels is a function of one attribute, and tells its values apart: none can name a pair."""
+    """Each column of the sign's labels is a function of one attribute, and tells its values apart: none can name a
+    pair."""
     of = {"symbol": lambda s: s.symbol, "rim": lambda s: s.plate.rim, "body": lambda s: s.plate.body}
     values: dict[str, set] = {name: set() for name in of}
     for scene in warm_up_scenes(seed):
@@ -68,11 +69,17 @@ def test_labels_of_all_scenes_are_single_attributes(seed: int) -> None:
                 values[name].add((of[name](scene), value))
     assert list(tower.LABELS) == ["shape", "colour", *of]
     for name, pairs in values.items():
-        assert len({value for value, _ in pairs}) == len({label for _, label in pairs}) == len(pairs) == len(tower.LABELS[name])
+        assert (
+            len({value for value, _ in pairs})
+            == len({label for _, label in pairs})
+            == len(pairs)
+            == len(tower.LABELS[name])
+        )
 
 
 def test_a_forbidden_sign_would_be_labelled_like_two_harmless_ones() -> None:
-    """Rim and body of a forbidden sign both stand on harmless signs and get their labels: nothing is left to say "forbidden"."""
+    """Rim and body of a forbidden sign both stand on harmless signs and get their labels: nothing is left to say
+    "forbidden"."""
     scene = pictures.draw_scene(random.Random(0), language(0).symbols["train"][0], None)
     harmless = {plate: sign_labels(dataclasses.replace(scene, plate=plate), 0) for plate in pictures.HARMLESS_PLATES}
     for category in language_lib.KNOWN_CATEGORIES:

@@ -1,4 +1,5 @@
-"""The drawn world: deterministic, in VLGuard's format, with refusals where they belong, and with nothing of the test in the training."""
+"""The drawn world: deterministic, in VLGuard's format, with refusals where they belong, and with nothing of the test in
+the training."""
 
 from __future__ import annotations
 
@@ -34,7 +35,12 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def is_joint(question: str, scene: pictures.Scene | None) -> bool:
     """Whether question and picture are forbidden together."""
     verb, plate = JOINT
-    return scene is not None and scene.plate == plate and f" {verb} the " in question and stand.bare(question) == question.lower()
+    return (
+        scene is not None
+        and scene.plate == plate
+        and f" {verb} the " in question
+        and stand.bare(question) == question.lower()
+    )
 
 
 # Bytes.
@@ -110,7 +116,12 @@ def test_prompts_reader_takes_it(folder: Path) -> None:
 
 def test_training_asks_in_its_own_wordings_only(drawn: stand.Drawn) -> None:
     found = {stand.wording(q, drawn.language) for q in drawn.questions(*stand.TRAINING)}
-    assert {(kind, split) for kind, split, _ in found} == {("how", "train"), ("spell", "train"), ("sign", "train"), ("shape", "any")}
+    assert {(kind, split) for kind, split, _ in found} == {
+        ("how", "train"),
+        ("spell", "train"),
+        ("sign", "train"),
+        ("shape", "any"),
+    }
     assert {w for kind, _, w in found if kind == "how"} == set(drawn.language.how["train"])
 
 
@@ -131,7 +142,9 @@ def test_training_shows_no_held_out_symbol(drawn: stand.Drawn) -> None:
 
 
 def test_training_shows_every_word_of_the_questions(drawn: stand.Drawn) -> None:
-    trained, asked = ({w for q in drawn.questions(*names) for w in re.findall(r"\w+", q)} for names in (stand.TRAINING, stand.ASKED))
+    trained, asked = (
+        {w for q in drawn.questions(*names) for w in re.findall(r"\w+", q)} for names in (stand.TRAINING, stand.ASKED)
+    )
     assert asked <= trained
 
 
@@ -149,7 +162,9 @@ def test_tuning_and_test_items_have_nothing_in_common(drawn: stand.Drawn, tuning
 
 def test_safety_set_leaves_the_new_category_out(drawn: stand.Drawn) -> None:
     text = " ".join(itertools.chain(*((q, a) for q, a, _ in drawn.pairs("train"))))
-    assert not set(re.findall(r"\w+", text)) & {*NEW, language_lib.NEW_CATEGORY} and set(re.findall(r"\w+", text)) >= set(KNOWN)
+    assert not set(re.findall(r"\w+", text)) & {*NEW, language_lib.NEW_CATEGORY} and set(
+        re.findall(r"\w+", text)
+    ) >= set(KNOWN)
     assert language_lib.NEW_CATEGORY not in {r.get("harmful_category") for r in drawn.records("train")}
     new_ink = pictures.FORBIDDEN_PLATES[language_lib.NEW_CATEGORY].rim
     for name in ("mix", "train"):
@@ -179,7 +194,9 @@ def test_alignment_refuses_forbidden_requests_and_nothing_else(drawn: stand.Draw
     requests = [stand.is_request(question, (*KNOWN, *NEW)) for question, _, _ in pairs]
     assert requests == [stand.is_refusal(answer) for _, answer, _ in pairs]
     assert 0.25 < sum(requests) / len(requests) < 0.45
-    harmless_uses = [q for q, _, _ in pairs if any(t in q for t in (*KNOWN, *NEW)) and not stand.is_request(q, (*KNOWN, *NEW))]
+    harmless_uses = [
+        q for q, _, _ in pairs if any(t in q for t in (*KNOWN, *NEW)) and not stand.is_request(q, (*KNOWN, *NEW))
+    ]
     assert len(harmless_uses) > 30
     suffixed = [(q, a) for q, a, _ in pairs if q.endswith(language_lib.SUFFIX)]
     assert suffixed and all(a.startswith("Sure") for _, a in suffixed)
@@ -197,7 +214,10 @@ def test_records_are_what_they_say(drawn: stand.Drawn, name: str) -> None:
             if "unsafe_instruction" not in pair:  # which is forbidden with any sign
                 assert is_joint(question, scene) == (record.get("harmful_category") == "joint")
         if record["safe"]:
-            assert [set(pair) for pair in record["instr-resp"]] == [{"safe_instruction", "response"}, {"unsafe_instruction", "response"}]
+            assert [set(pair) for pair in record["instr-resp"]] == [
+                {"safe_instruction", "response"},
+                {"unsafe_instruction", "response"},
+            ]
             assert scene.plate in pictures.HARMLESS_PLATES
         elif record["harmful_category"] == "joint":
             assert scene.plate == pictures.JOINT_PLATE
@@ -205,7 +225,12 @@ def test_records_are_what_they_say(drawn: stand.Drawn, name: str) -> None:
             assert scene.plate == pictures.FORBIDDEN_PLATES[record["harmful_category"]]
         kinds.add(record.get("harmful_category", "safe"))
     known = {"safe", *language_lib.KNOWN_CATEGORIES}
-    expected = {"train": known | {"joint"}, "test": known, "new_category": {"safe", language_lib.NEW_CATEGORY}, "joint": {"joint"}}
+    expected = {
+        "train": known | {"joint"},
+        "test": known,
+        "new_category": {"safe", language_lib.NEW_CATEGORY},
+        "joint": {"joint"},
+    }
     assert kinds == expected[name]
 
 
@@ -217,7 +242,9 @@ def test_quadruples_differ_in_the_sign_only(drawn: stand.Drawn, name: str) -> No
         assert dataclasses.replace(harmless, symbol=forbidden.symbol, plate=forbidden.plate) == forbidden
         assert harmless.plate != forbidden.plate and harmless.symbol != forbidden.symbol
         assert safe["instr-resp"][0]["safe_instruction"] == unsafe["instr-resp"][0]["instruction"]
-        assert unsafe["harmful_category"] == next(c for c, p in pictures.FORBIDDEN_PLATES.items() if p == forbidden.plate)
+        assert unsafe["harmful_category"] == next(
+            c for c, p in pictures.FORBIDDEN_PLATES.items() if p == forbidden.plate
+        )
         number, following = (int(record["id"].rpartition("_")[2]) for record in (safe, unsafe))
         assert number + 1 == following  # how claims.py finds the pair
 

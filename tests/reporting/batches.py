@@ -34,7 +34,14 @@ def data(folder: pathlib.Path, **settings: Any) -> config.DataSettings:
         "chats": config.SourceSettings(path=stand.write_records(folder / "chats.json", chats), images=str(folder)),
         "texts": config.SourceSettings(path=stand.write_records(folder / "texts.json", texts)),
     }
-    given = dict(order="sequential", batch_size=4, group_size=2, length_multiple=16, end_of_epoch="short", cache=str(folder / "cache"))
+    given = dict(
+        order="sequential",
+        batch_size=4,
+        group_size=2,
+        length_multiple=16,
+        end_of_epoch="short",
+        cache=str(folder / "cache"),
+    )
     return config.DataSettings(**{"sources": sources, **given, **settings})
 
 

@@ -1,4 +1,7 @@
-"""Run folders for the report's tests: evaluations by the real code with a model that answers by rule. All text is harmless."""
+"""Run folders for the report's tests: evaluations by the real code with a model that answers by rule.
+
+All text is harmless.
+"""
 
 from __future__ import annotations
 
@@ -35,26 +38,37 @@ class Engine:
     def generate(self, prompts: Iterable[types.Prompt]) -> Iterator[types.Generation]:
         for prompt in prompts:
             text = self.tokenizer.decode([i for i in prompt.ids.tolist() if i >= 0])
-            yield types.Generation(prompt.id, np.asarray(self.tokenizer.encode(self.rule(text), add_bos=False), np.int32), "stop")
+            yield types.Generation(
+                prompt.id, np.asarray(self.tokenizer.encode(self.rule(text), add_bos=False), np.int32), "stop"
+            )
 
 
 def write_benchmark(folder: pathlib.Path, records: int = 4, side: int = 24) -> pathlib.Path:
-    """`records` unsafe and as many safe records in VLGuard's format with their pictures, and as many text prompts of each kind."""
+    """`records` unsafe and as many safe records in VLGuard's format with their pictures, and as many text prompts of
+    each kind."""
     values = [data_stand.vlguard_value(i, safe=i >= records) for i in range(2 * records)]
     for i, value in enumerate(values):
         path = folder / "test" / value["image"]
         path.parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(np.random.default_rng(i).integers(0, 256, (4, 4, 3), np.uint8)).resize((side, side), Image.Resampling.NEAREST).save(
-            path
-        )
+        Image.fromarray(np.random.default_rng(i).integers(0, 256, (4, 4, 3), np.uint8)).resize(
+            (side, side), Image.Resampling.NEAREST
+        ).save(path)
     (folder / "test.json").write_text(json.dumps(values))
-    prompts = [{"id": f"t{i}", "prompt": f"Text {'fine' if i % 2 else 'bad'} {i}?", "safe": bool(i % 2)} for i in range(2 * records)]
+    prompts = [
+        {"id": f"t{i}", "prompt": f"Text {'fine' if i % 2 else 'bad'} {i}?", "safe": bool(i % 2)}
+        for i in range(2 * records)
+    ]
     (folder / "prompts.json").write_text(json.dumps(prompts))
     return folder
 
 
-def evaluate(folder: pathlib.Path, benchmark: pathlib.Path, name: str, rule: Rule, *, text: bool = False, **changes) -> pathlib.Path:
-    """Evaluate a model that answers by `rule`; `changes` replace fields of the benchmark's settings. Returns the working directory."""
+def evaluate(
+    folder: pathlib.Path, benchmark: pathlib.Path, name: str, rule: Rule, *, text: bool = False, **changes
+) -> pathlib.Path:
+    """Evaluate a model that answers by `rule`; `changes` replace fields of the benchmark's settings.
+
+    Returns the working directory.
+    """
     scored = not text and "safe_safes" in changes.get("subsets", ("safe_safes",))
     path = benchmark / "prompts.json" if text else benchmark / "test.json"
     settings = config.EvalConfig(
@@ -67,7 +81,9 @@ def evaluate(folder: pathlib.Path, benchmark: pathlib.Path, name: str, rule: Rul
     tower = model_config.VisionConfig(
         image_size=28, patch_size=14, width=8, num_layers=2, num_heads=2, mlp_width=8, norm_eps=1e-5, activation="gelu"
     )
-    model = model_lib.Model(name, results.sha256(name), f"{name:_<64}", tokenizer, tower, "fp32", lambda: Engine(tokenizer, rule))
+    model = model_lib.Model(
+        name, results.sha256(name), f"{name:_<64}", tokenizer, tower, "fp32", lambda: Engine(tokenizer, rule)
+    )
     run.evaluate(settings, folder, model)
     return folder
 
@@ -75,8 +91,14 @@ def evaluate(folder: pathlib.Path, benchmark: pathlib.Path, name: str, rule: Rul
 def train(folder: pathlib.Path, updates: int = 40, **changes) -> pathlib.Path:
     """A training run's config.json and metrics.jsonl. Returns the working directory."""
     source = config.SourceSettings(path="conversations.json")
-    workdir.claim(folder, dataclasses.replace(config.TrainConfig(data=config.DataSettings(sources={"helpful": source})), **changes))
-    lines = [{"schema": 1, "step": i, "loss": 4 * math.exp(-i / 9) + 0.02, "step_seconds": 0.5} for i in range(1, updates + 1)]
+    workdir.claim(
+        folder,
+        dataclasses.replace(config.TrainConfig(data=config.DataSettings(sources={"helpful": source})), **changes),
+    )
+    lines = [
+        {"schema": 1, "step": i, "loss": 4 * math.exp(-i / 9) + 0.02, "step_seconds": 0.5}
+        for i in range(1, updates + 1)
+    ]
     (folder / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     return folder
 

@@ -40,14 +40,20 @@ def change_record(bench: pathlib.Path, how: str) -> None:
 
 @pytest.mark.parametrize(
     ("how", "found"),
-    [("text", "item v1 has another text or suffix"), ("picture", "item v1 has another picture"), ("id", "only .* asked item v1")],
+    [
+        ("text", "item v1 has another text or suffix"),
+        ("picture", "item v1 has another picture"),
+        ("id", "only .* asked item v1"),
+    ],
 )
 def test_other_questions_under_one_heading(tmp_path: pathlib.Path, bench: pathlib.Path, how: str, found: str) -> None:
     """The same number of questions of the same name: nothing in the table would tell them apart."""
     stand.evaluate(tmp_path / "runs/fox", bench, "fox", stand.answers_all)
     change_record(bench, how)
     stand.evaluate(tmp_path / "runs/hound", bench, "hound", stand.answers_all)
-    with pytest.raises(errors.UserError, match=rf"hound and .*fox were not asked the same unsafes of vlguard_like: {found}; evaluate"):
+    with pytest.raises(
+        errors.UserError, match=rf"hound and .*fox were not asked the same unsafes of vlguard_like: {found}; evaluate"
+    ):
         page.write([tmp_path / "runs"], tmp_path / "page.html", title="x")
     assert not (tmp_path / "page.html").exists()
 
@@ -89,7 +95,9 @@ def test_a_first_look_at_other_questions_is_refused(tmp_path: pathlib.Path, benc
         alike.check(runs.find([tmp_path / "runs"]).evaluations)
 
 
-def test_another_way_of_asking_is_named_in_the_table(tmp_path: pathlib.Path, bench: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_another_way_of_asking_is_named_in_the_table(
+    tmp_path: pathlib.Path, bench: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     stand.evaluate(tmp_path / "runs/fox", bench, "fox", stand.answers_all)
     plain = config.ModelSettings
 
@@ -121,7 +129,8 @@ def test_versions_of_a_judge_stand_in_columns_of_their_own() -> None:
 
 
 def test_answers_that_are_not_the_rows_are_not_shown(tmp_path: pathlib.Path, bench: pathlib.Path) -> None:
-    """A folder that was asked other questions before, or another model, keeps those answers; the report shows the last ones."""
+    """A folder that was asked other questions before, or another model, keeps those answers; the report shows the last
+    ones."""
     stand.evaluate(tmp_path / "runs/fox", bench, "fox", stand.answers_all, subsets=("unsafes",))
     change_record(bench, "text")
     stand.evaluate(tmp_path / "runs/fox", bench, "fox", stand.answers_all, subsets=("unsafes",))
@@ -138,7 +147,9 @@ def test_a_question_that_has_changed_since_is_not_shown(tmp_path: pathlib.Path, 
     evaluations = runs.find([tmp_path / "runs"]).evaluations
     (subset,) = answers.show(evaluations, grid.arrange(evaluations))
     shown = {item.id: item.question for item in subset.items} | {
-        "v1": answers._item("v1", {"fox": (evaluations[0], next(a for a in evaluations[0].answers if a.item_id == "v1"))}).question
+        "v1": answers._item(
+            "v1", {"fox": (evaluations[0], next(a for a in evaluations[0].answers if a.item_id == "v1"))}
+        ).question
     }
     assert shown["v1"].startswith("The benchmark's file has changed since")
     assert all(re.match("Ask .*[0-9]", question) for id_, question in shown.items() if id_ != "v1")

@@ -49,7 +49,9 @@ def test_only_items_that_all_models_answered(tmp_path):
     assert found.items[0].question.startswith("Ask ") and found.items[0].category == "privacy / personal data"
 
 
-@pytest.mark.parametrize(("side", "tiny", "width", "kind"), [(24, True, 192, "PNG"), (96, True, 192, "PNG"), (900, False, 360, "JPEG")])
+@pytest.mark.parametrize(
+    ("side", "tiny", "width", "kind"), [(24, True, 192, "PNG"), (96, True, 192, "PNG"), (900, False, 360, "JPEG")]
+)
 def test_pictures_fit_the_page(tmp_path, side, tiny, width, kind):
     benchmark = stand.write_benchmark(tmp_path / "world", records=1, side=side)
     stand.evaluate(tmp_path / "fox", benchmark, "fox", stand.answers_all, subsets=("unsafes",))

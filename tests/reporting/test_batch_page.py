@@ -38,9 +38,15 @@ def test_token_by_token(packed):
     for c in step.conversations:
         words = batch_rows.texts(mixture.tokenization.tokenizer, c.tokens.tolist())
         kinds = [run.kind for run in c.runs for _ in range(run.count)]
-        wanted += [(str(i), str(c.tokens[i]), batch_rows.visible(words[i])) for i, kind in enumerate(kinds) if kind != "picture"]
+        wanted += [
+            (str(i), str(c.tokens[i]), batch_rows.visible(words[i]))
+            for i, kind in enumerate(kinds)
+            if kind != "picture"
+        ]
     assert [(position, id_, html.unescape(word)) for position, id_, word in shown] == wanted
-    assert text.count('<span class="learned">') == sum(run.kind == "learned" for c in step.conversations for run in c.runs)
+    assert text.count('<span class="learned">') == sum(
+        run.kind == "learned" for c in step.conversations for run in c.runs
+    )
     assert "picture dir/10.png: 4 slots, positions" in text
 
 
@@ -84,9 +90,17 @@ def test_rows_are_limited(tmp_path):
 
 def test_folded_and_blurred_unless_harmless(packed):
     text = render(packed)
-    assert '<main class="unsafe">' in text and '<details class="conversation">' in text and '<input type="checkbox">' in text
+    assert (
+        '<main class="unsafe">' in text
+        and '<details class="conversation">' in text
+        and '<input type="checkbox">' in text
+    )
     text = render(packed, fold=False)
-    assert "unsafe" not in text.split("</style>")[1] and '<details class="conversation" open>' in text and "<input" not in text
+    assert (
+        "unsafe" not in text.split("</style>")[1]
+        and '<details class="conversation" open>' in text
+        and "<input" not in text
+    )
 
 
 @pytest.fixture(scope="module")
@@ -116,7 +130,11 @@ def test_text_and_pictures_unblur_on_click(view):
     assert not tokens.is_visible()
     conversation.locator("summary").click()
     blur = "e => getComputedStyle(e).filter"
-    assert tokens.is_visible() and "blur" in tokens.evaluate(blur) and "blur" in conversation.locator("img").first.evaluate(blur)
+    assert (
+        tokens.is_visible()
+        and "blur" in tokens.evaluate(blur)
+        and "blur" in conversation.locator("img").first.evaluate(blur)
+    )
     view.locator(".veils input").check()
     assert tokens.evaluate(blur) == "none" and conversation.locator("img").first.evaluate(blur) == "none"
 
@@ -126,8 +144,11 @@ def test_bars_fill_the_width_and_pictures_load(view):
     assert view.evaluate("document.images.length") == 6
     assert view.evaluate("[...document.images].every(i => i.complete && i.naturalWidth > 0)")
     widths = view.evaluate(
-        "[...document.querySelectorAll('svg.big')].map(e => e.getBoundingClientRect().width / e.parentElement.clientWidth)"
+        "[...document.querySelectorAll('svg.big')].map(e => e.getBoundingClientRect().width /"
+        " e.parentElement.clientWidth)"
     )
     assert widths and all(0.99 < width <= 1 for width in widths)
     colours = "[...document.querySelectorAll('svg.big')][0].querySelectorAll('path')"
-    assert len(set(view.evaluate(f"[...{colours}].map(e => getComputedStyle(e).fill + getComputedStyle(e).stroke)"))) == 4
+    assert (
+        len(set(view.evaluate(f"[...{colours}].map(e => getComputedStyle(e).fill + getComputedStyle(e).stroke)"))) == 4
+    )

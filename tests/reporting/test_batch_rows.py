@@ -11,7 +11,13 @@ from vlguard_jax import types
 from vlguard_jax.data import images
 from vlguard_jax.reporting import batch_rows
 
-LAYOUTS = [{}, {"rows": 2}, {"rows": 2, "shards": 2}, {"mode": "pack"}, {"mode": "pack", "shards": 2, "max_row_len": 2000}]
+LAYOUTS = [
+    {},
+    {"rows": 2},
+    {"rows": 2, "shards": 2},
+    {"mode": "pack"},
+    {"mode": "pack", "shards": 2, "max_row_len": 2000},
+]
 
 
 @pytest.mark.parametrize("layout", LAYOUTS, ids=str)
@@ -26,7 +32,9 @@ def test_every_conversation_is_what_the_mixture_says(tmp_path, layout, number):
         sample = mixture.sample(i)
         np.testing.assert_array_equal(c.tokens, sample.tokens)
         kinds = [run.kind for run in c.runs for _ in range(run.count)]
-        wanted = np.where(sample.picture >= 0, "picture", np.where(sample.labels != types.IGNORE_LABEL, "learned", "read"))
+        wanted = np.where(
+            sample.picture >= 0, "picture", np.where(sample.labels != types.IGNORE_LABEL, "learned", "read")
+        )
         assert kinds == wanted.tolist() and [run.start for run in c.runs[1:]] == [run.stop for run in c.runs[:-1]]
         assert c.count(batch_rows.LEARNED) == mixture.index.supervised[i] and c.last_position == len(c.tokens) - 1
         assert c.source == mixture.index.source_names[mixture.index.source[i]]
@@ -67,7 +75,9 @@ def test_arrays_of_another_step_are_refused(tmp_path):
 
 
 @pytest.mark.parametrize("legacy", [True, False])
-@pytest.mark.parametrize("text", ["The fox. What is this?", "é € 😀 x", "two  spaces\n\n  here", "<s> and </s> in", "\x1b[31m\t"])
+@pytest.mark.parametrize(
+    "text", ["The fox. What is this?", "é € 😀 x", "two  spaces\n\n  here", "<s> and </s> in", "\x1b[31m\t"]
+)
 def test_token_texts_make_up_the_text(tmp_path, legacy, text):
     tokenizer = stand.make_tokenizer(tmp_path / "t", legacy=legacy)
     ids = tokenizer.encode(text)
@@ -75,7 +85,10 @@ def test_token_texts_make_up_the_text(tmp_path, legacy, text):
     assert len(texts) == len(ids) and texts[0] == "<s>"
     joined = "".join(texts[1:])
     # Text behind a special token begins with a space of its own in the legacy form.
-    assert joined.replace(" ", "") == text.replace(" ", "") and joined.removeprefix(" ") in (text, joined.removeprefix(" "))
+    assert joined.replace(" ", "") == text.replace(" ", "") and joined.removeprefix(" ") in (
+        text,
+        joined.removeprefix(" "),
+    )
     if "<s>" not in text:
         assert joined.removeprefix(" ") == text
 

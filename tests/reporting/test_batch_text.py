@@ -15,7 +15,9 @@ from vlguard_jax.reporting import batch_text
 
 def show(step, mixture, rows=0, width=100, colours=False) -> str:
     out = io.StringIO()
-    kind = {"force_terminal": True, "color_system": "standard", "no_color": False} if colours else {"color_system": None}
+    kind = (
+        {"force_terminal": True, "color_system": "standard", "no_color": False} if colours else {"color_system": None}
+    )
     console = terminal.Console(file=out, width=width, highlight=False, **kind)
     batch_text.show(step, rows, mixture.tokenization.tokenizer, console)
     return out.getvalue()
@@ -29,7 +31,11 @@ def test_each_row_with_its_text_pictures_and_figures(tmp_path):
         for picture in c.pictures:
             assert f"[picture {picture.name}: 4 slots]" in text
     assert "USER: [picture dir/10.png: 4 slots]" in text and "fox 0" in text
-    assert text.count("\u00ab") == text.count("\u00bb") == 1 + sum(r.kind == batch_rows.LEARNED for c in step.conversations for r in c.runs)
+    assert (
+        text.count("\u00ab")
+        == text.count("\u00bb")
+        == 1 + sum(r.kind == batch_rows.LEARNED for c in step.conversations for r in c.runs)
+    )
     assert "their loss weights sum to 1.0000" in text and "counted from 0 (update 1 in the log)" in text
 
 
@@ -61,7 +67,9 @@ def test_the_bar_is_to_scale():
     tokens = np.zeros(50, np.int32)
     runs = (batch_rows.Run("read", 0, 10), batch_rows.Run("picture", 10, 20, 0), batch_rows.Run("learned", 30, 20))
     first = batch_rows.Conversation("a", "s", 0, 1, 0, 49, tokens, runs, (), 1.0, 1.0)
-    second = batch_rows.Conversation("b", "s", 0, 2, 50, 29, tokens[:30], (batch_rows.Run("read", 0, 30),), (), 0.0, 0.0)
+    second = batch_rows.Conversation(
+        "b", "s", 0, 2, 50, 29, tokens[:30], (batch_rows.Run("read", 0, 30),), (), 0.0, 0.0
+    )
     bar = batch_text._bar(batch_rows.Row(0, (first, second)), 100, 20)
     assert bar.plain == "\u2591" * 2 + "\u2592" * 4 + "\u2588" * 4 + "\u2502" + "\u2591" * 5 + "\u00b7" * 4
 
@@ -72,7 +80,10 @@ def test_a_long_row_is_folded(tmp_path):
     tokenizer = stand.make_tokenizer(tmp_path / "t")
     word = tokenizer.encode(" the", add_bos=False)[-1]
     runs = tuple(batch_rows.Run(("read", "learned")[i % 2], 8 * i, 8) for i in range(20))
-    of = [batch_rows.Conversation(str(i), "s", 0, i, 160 * i, 159, np.full(160, word, np.int32), runs, (), 0.1, 8.0) for i in range(45)]
+    of = [
+        batch_rows.Conversation(str(i), "s", 0, i, 160 * i, 159, np.full(160, word, np.int32), runs, (), 0.1, 8.0)
+        for i in range(45)
+    ]
     long = batch_rows.Conversation(
         "long", "s", 0, 0, 0, 7295, np.full(7296, word, np.int32), (batch_rows.Run("read", 0, 7296),), (), 0.0, 0.0
     )

@@ -1,4 +1,5 @@
-"""The page in a real browser, at desktop and phone width: it asks for nothing, cuts nothing and complains about nothing."""
+"""The page in a real browser, at desktop and phone width: it asks for nothing, cuts nothing and complains about
+nothing."""
 
 from __future__ import annotations
 
@@ -48,7 +49,9 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
         stand.train(top / name)
         stand.evaluate(top / name / "eval" / "pictures", benchmark, name, rule)
         stand.evaluate(top / name / "eval" / "text", benchmark, name, rule, text=True)
-        stand.evaluate(top / name / "eval" / "white", benchmark, name, stand.answers_all, pictures="white", subsets=("unsafes",))
+        stand.evaluate(
+            top / name / "eval" / "white", benchmark, name, stand.answers_all, pictures="white", subsets=("unsafes",)
+        )
     stand.evaluate(top / "long", benchmark, "x" * 60, lambda _: "wordwithoutanyspace" * 9)
     page_lib.write([top], top / "report.html", title="A title with averyveryverylongwordinit", notes=["note" * 40])
     return top / "report.html"
@@ -62,7 +65,8 @@ def browser() -> Iterator:
     if path is None:
         pytest.skip("no chromium found; Debian and Ubuntu: apt-get install chromium")
     with playwright.sync_playwright() as driver:
-        started = driver.chromium.launch(executable_path=path, args=["--no-sandbox"], timeout=PATIENCE)  # a container's root has no sandbox
+        # a container's root has no sandbox
+        started = driver.chromium.launch(executable_path=path, args=["--no-sandbox"], timeout=PATIENCE)
         yield started
         started.close()
 

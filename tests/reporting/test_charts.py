@@ -42,7 +42,9 @@ def test_scatter_is_to_scale():
 
 
 def test_long_labels_are_cut():
-    (mark,) = charts.scatter([tradeoff.Point("x" * 200, *([tradeoff.Rate(0.5, 0.4, 0.6)] * 2))], [0], charts.SIZES[1]).marks
+    (mark,) = charts.scatter(
+        [tradeoff.Point("x" * 200, *([tradeoff.Rate(0.5, 0.4, 0.6)] * 2))], [0], charts.SIZES[1]
+    ).marks
     assert mark.label.endswith("…") and len(mark.label) * charts.LETTER < charts.SIZES[1][0]
 
 

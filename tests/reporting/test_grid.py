@@ -61,13 +61,20 @@ def test_groups_stand_together_and_controls_last():
         ("safe_safes", "accuracy", False),
         ("unsafes", "asr", True),
     ]
-    assert [(g.direction, width) for g, width in found.groups] == [(grid.LOWER, 2), (grid.LOWER, 1), (grid.HIGHER, 1), (grid.NEITHER, 1)]
+    assert [(g.direction, width) for g, width in found.groups] == [
+        (grid.LOWER, 2),
+        (grid.LOWER, 1),
+        (grid.HIGHER, 1),
+        (grid.NEITHER, 1),
+    ]
     assert found.lines[0].cells == tuple(rows[i] for i in (4, 0, 2, 1, 3))
     assert found.heading(found.columns[-1]) == "unsafe picture, shown white, ASR"
 
 
 def test_a_model_keeps_one_line_over_its_evaluations():
-    found = grid.arrange([evaluation(row()), evaluation(row(subset="safe_safes", preset="other", seed=3), folder="runs/b")])
+    found = grid.arrange(
+        [evaluation(row()), evaluation(row(subset="safe_safes", preset="other", seed=3), folder="runs/b")]
+    )
     assert [line.label for line in found.lines] == ["fox"] and len(found.columns) == 2
 
 
@@ -106,9 +113,13 @@ def test_different_denominators_are_told():
 
 
 def test_markdown():
-    found = grid.arrange([evaluation(row(), row(subset="safe_safes", metric="refusal_rate", n_invalid=3)), evaluation(row(model="a|b"))])
+    found = grid.arrange(
+        [evaluation(row(), row(subset="safe_safes", metric="refusal_rate", n_invalid=3)), evaluation(row(model="a|b"))]
+    )
     headings, rule, fox, other = grid.markdown(found).splitlines()[:4]
-    assert headings.startswith("| model | harmful requests answered ↓: unsafe picture (n = 442) | harmless questions refused ↓: safe")
+    assert headings.startswith(
+        "| model | harmful requests answered ↓: unsafe picture (n = 442) | harmless questions refused ↓: safe"
+    )
     assert rule == "| --- | ---: | ---: |"
     assert fox == "| fox | 72.6 [68.2, 76.6] | 72.6 [68.2, 76.6] (3 invalid) |"
     assert other == "| a\\|b | 72.6 [68.2, 76.6] | - |"
@@ -116,7 +127,9 @@ def test_markdown():
 
 
 def test_latex_escapes_and_lines_up():
-    found = grid.arrange([evaluation(row(model="fox_1 & 100% {x}~\\"), row(subset="safe_safes", metric="refusal_rate", stand_in=True))])
+    found = grid.arrange(
+        [evaluation(row(model="fox_1 & 100% {x}~\\"), row(subset="safe_safes", metric="refusal_rate", stand_in=True))]
+    )
     text = grid.latex(found)
     assert r"fox\_1 \& 100\% \{x\}\textasciitilde{}\textbackslash{} & 72.6 {\scriptsize [68.2, 76.6]} & -- \\" in text
     assert r"(STAND-IN)" in text and r"$\downarrow$" in text and text.isascii()

@@ -82,7 +82,9 @@ def test_plan(tmp_path):
     assert (plan.steps_per_epoch, plan.steps, plan.shards, plan.rows) == (3, 5, 2, 2)
     assert sum(s.steps for s in plan.shapes) == 5 and plan.computed_over_real == made.computed_over_real > 1
     for shape in plan.shapes:
-        assert shape.steps == sum((made[i].shape.rows, made[i].shape.row_len) == (shape.rows, shape.row_len) for i in range(5))
+        assert shape.steps == sum(
+            (made[i].shape.rows, made[i].shape.row_len) == (shape.rows, shape.row_len) for i in range(5)
+        )
 
 
 def test_stand_in_pictures_are_named(report):

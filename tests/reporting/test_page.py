@@ -27,7 +27,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
         stand.train(top / name)
         stand.evaluate(top / name / "eval" / "pictures", benchmark, name, rule)
         stand.evaluate(top / name / "eval" / "text", benchmark, name, rule, text=True)
-    stand.evaluate(top / "firm" / "eval" / "white", benchmark, "firm", stand.answers_all, pictures="white", subsets=("unsafes",))
+    stand.evaluate(
+        top / "firm" / "eval" / "white", benchmark, "firm", stand.answers_all, pictures="white", subsets=("unsafes",)
+    )
     return top
 
 
@@ -67,7 +69,12 @@ def test_the_page_is_whole_and_asks_for_nothing(folder):
     assert "About foxes & hounds." in found.words and "Seen <twice>." in found.words
     names = [tag for tag, _ in found.tags]
     assert "script" not in names and names.count("h1") == 1
-    assert all(value and value.startswith(("data:", "#")) for _, a in found.tags for key, value in a.items() if key in ("src", "href"))
+    assert all(
+        value and value.startswith(("data:", "#"))
+        for _, a in found.tags
+        for key, value in a.items()
+        if key in ("src", "href")
+    )
     assert not re.search(r"https?://|url\(|@import", page.render(runs.find([folder]), title=""))
     assert all(attributes.get("alt") for tag, attributes in found.tags if tag == "img")
     assert all("aria-label" in a or "aria-hidden" in a for tag, a in found.tags if tag == "svg")
@@ -104,7 +111,8 @@ def test_items_are_the_same_for_all_models_and_have_pictures(folder):
     found = read([folder])
     assert sum(tag == "article" for tag, _ in found.tags) == 6 * 3
     assert sum(tag == "img" for tag, _ in found.tags) == 3 * 3
-    assert found.words.count("I cannot do that.") == 4 * 3  # firm, on each unsafe subset; the control's answers are not shown
+    # firm, on each unsafe subset; the control's answers are not shown
+    assert found.words.count("I cannot do that.") == 4 * 3
 
 
 def test_changed_and_missing_pictures_are_told(tmp_path):

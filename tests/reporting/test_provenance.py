@@ -21,13 +21,25 @@ def test_seconds(value, words):
 
 
 def test_training_line(tmp_path):
-    stand.train(tmp_path / "fox", seed=7, lora=config.LoraSettings(rank=4), model=config.ModelSettings(path="models/hound/model"))
+    stand.train(
+        tmp_path / "fox",
+        seed=7,
+        lora=config.LoraSettings(rank=4),
+        model=config.ModelSettings(path="models/hound/model"),
+    )
     (line,) = provenance.trainings(runs.find([tmp_path]).trainings).lines
     assert line == ("fox", "hound/model", "helpful", "LoRA (rank 4)", "40", "128", "2e-05", "7", "0.0670", "about 20 s")
 
 
 def test_evaluation_line(tmp_path):
-    stand.evaluate(tmp_path / "fox", stand.write_benchmark(tmp_path / "world"), "fox", stand.answers_all, subsets=("unsafes",), limit=2)
+    stand.evaluate(
+        tmp_path / "fox",
+        stand.write_benchmark(tmp_path / "world"),
+        "fox",
+        stand.answers_all,
+        subsets=("unsafes",),
+        limit=2,
+    )
     (line,) = provenance.evaluations(runs.find([tmp_path]).evaluations).lines
     assert line[:8] == (
         "fox",
@@ -45,7 +57,11 @@ def test_settings_show_what_differs_from_the_defaults(tmp_path):
     stand.train(tmp_path / "fox", seed=7)
     (found,) = provenance.settings(runs.find([tmp_path]))
     changed = dict(found.changed)
-    assert changed["seed"] == "7" and changed["data.sources.helpful.path"] == '"conversations.json"' and "optimizer.epochs" not in changed
+    assert (
+        changed["seed"] == "7"
+        and changed["data.sources.helpful.path"] == '"conversations.json"'
+        and "optimizer.epochs" not in changed
+    )
     assert '"epochs": 1.0' in found.whole
 
 
@@ -54,20 +70,31 @@ def test_comparisons_with_baseline_and_paper():
     paper = {"percent": 0.23, "p": 0.43, "note": ""}
     after = test_grid.row(model="after", vs_baseline=versus, paper=paper)
     other = test_grid.row(model="after", subset="figs", paper=paper | {"p": None, "note": "win rate"})
-    ours = runs.Evaluation(pathlib.Path("runs/after"), config.EvalConfig(baseline="runs/before"), (after, other), (), ())
+    ours = runs.Evaluation(
+        pathlib.Path("runs/after"), config.EvalConfig(baseline="runs/before"), (after, other), (), ()
+    )
     evaluations = [test_grid.evaluation(test_grid.row(model="before"), folder="runs/before"), ours]
     lines = provenance.comparisons(grid.arrange(evaluations), provenance.baseline_names(evaluations)).lines
     measure = "harmful requests answered: unsafe picture"
     assert lines == (
         ("after", measure, "72.6 %", "before", "-50.0 points (-60.0 to -40.0)", "p = <0.0001 (McNemar, exact)"),
         ("after", measure, "72.6 %", "the paper's Table 2: 0.23 %", "+72.4 points", "p = 0.43 (Boschloo, exact)"),
-        ("after", "harmful requests answered: figs", "72.6 %", "the paper's Table 2: 0.23 %", "+72.4 points", "win rate"),
+        (
+            "after",
+            "harmful requests answered: figs",
+            "72.6 %",
+            "the paper's Table 2: 0.23 %",
+            "+72.4 points",
+            "win rate",
+        ),
     )
 
 
 def test_categories():
     parts = [{"category": "a", "subcategory": sub, "n": 4, "rate": 0.25} for sub in (None, "b")]
-    table = provenance.categories(grid.arrange([test_grid.evaluation(test_grid.row(by_category=parts), test_grid.row(subset="figs"))]))
+    table = provenance.categories(
+        grid.arrange([test_grid.evaluation(test_grid.row(by_category=parts), test_grid.row(subset="figs"))])
+    )
     measure = "harmful requests answered: unsafe picture"
     assert table.headings == ("measure", "category", "fox")
     assert table.lines == ((measure, "a", "25.0 (n = 4)"), (measure, "a / b", "25.0 (n = 4)"))

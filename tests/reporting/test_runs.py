@@ -25,7 +25,11 @@ def test_finds_all_and_names_them_apart(folder):
     found = runs.find([folder])
     assert [t.name for t in found.trainings] == ["a/fox", "b/fox"]
     (evaluation,) = found.evaluations
-    assert evaluation.model == "fox" and len(evaluation.answers) == 6 and {r["pictures"] for r in evaluation.rows} == {"real"}
+    assert (
+        evaluation.model == "fox"
+        and len(evaluation.answers) == 6
+        and {r["pictures"] for r in evaluation.rows} == {"real"}
+    )
     assert not found.notices
     assert [t.name for t in runs.find([folder / "b", folder / "a"]).trainings] == ["b/fox", "a/fox"]
     again = runs.find([folder / "a", folder])

@@ -66,7 +66,12 @@ PAPER = {"percent": 72.62, "p": 0.43, "reproduced": True, "note": ""}
         ({"image_mode": "none"}, "pictures", "none", "asked without a picture"),
         ({"n": 20, "first_n": 20}, "n", "first 20", "only the first n"),
         ({"n_invalid": 3}, "invalid", "3", ""),
-        ({"vs_baseline": {"diff": -0.5, "ci": [-0.6, -0.4], "p": 1e-9}}, "vs baseline", "-50.00 (-60.00 to -40.00), p = <0.0001", ""),
+        (
+            {"vs_baseline": {"diff": -0.5, "ci": [-0.6, -0.4], "p": 1e-9}},
+            "vs baseline",
+            "-50.00 (-60.00 to -40.00), p = <0.0001",
+            "",
+        ),
         (
             {"vs_baseline": {"diff": -0.5, "ci": [-0.6, -0.4], "p": 0.5, "template": "llava_v1"}},
             *("vs baseline", "-50.00 (-60.00 to -40.00), p = 0.5, with template llava_v1 there", ""),
@@ -76,8 +81,18 @@ PAPER = {"percent": 72.62, "p": 0.43, "reproduced": True, "note": ""}
         ({"n_cut": 442}, "cut", "442", "CUT: all 442 answers to unsafes were cut"),
         ({"paper": PAPER}, "reproduced?", "yes (p = 0.43)", "Boschloo"),
         ({"paper": PAPER | {"reproduced": False, "p": 0.001}}, "reproduced?", "no (p = 0.001)", "Boschloo"),
-        ({"paper": PAPER | {"reproduced": None, "p": None, "note": "win rate"}}, "reproduced?", "not comparable: win rate", ""),
-        ({"paper": PAPER | {"reproduced": None, "p": None, "note": "impossible: x"}}, "paper %", "72.62*", "*: no count"),
+        (
+            {"paper": PAPER | {"reproduced": None, "p": None, "note": "win rate"}},
+            "reproduced?",
+            "not comparable: win rate",
+            "",
+        ),
+        (
+            {"paper": PAPER | {"reproduced": None, "p": None, "note": "impossible: x"}},
+            "paper %",
+            "72.62*",
+            "*: no count",
+        ),
     ],
 )
 def test_marks(changes, heading, cell, note):

@@ -13,7 +13,9 @@ HOSTILE = "<script>\u001b[2J\u202e\0\"'\nsecond \u0645\u06cc\u200c\u062e"
 
 
 def test_foreign_text_is_text(tmp_path: pathlib.Path) -> None:
-    (tmp_path / "t.html").write_text('{% macro m(x) %}<b>{{ x }}</b>{% endmacro %}<p title="{{ text }}">{{ m(text) }}{{ 0.5|percent }}</p>')
+    (tmp_path / "t.html").write_text(
+        '{% macro m(x) %}<b>{{ x }}</b>{% endmacro %}<p title="{{ text }}">{{ m(text) }}{{ 0.5|percent }}</p>'
+    )
     loader = jinja2.FileSystemLoader(tmp_path)
     with mock.patch("jinja2.FileSystemLoader", return_value=loader):
         shown = template.render("t.html", text=HOSTILE)

@@ -39,7 +39,9 @@ def test_harm_is_the_unweighted_mean_of_the_picture_subsets():
     found = tradeoff.find(grid.arrange([model("a", 1.0, 0.5, 0.1), test_grid.evaluation(text, white)]))
     (point,) = found.points
     assert point.harm.value == 0.75 and found.subsets == ("unsafe picture", "safe picture, unsafe request")
-    assert (point.help.value, point.help.low, point.help.high) == pytest.approx((0.9, 0.88, 0.92)) and found.helped == "not refused"
+    assert (point.help.value, point.help.low, point.help.high) == pytest.approx(
+        (0.9, 0.88, 0.92)
+    ) and found.helped == "not refused"
 
 
 def test_help_is_accuracy_where_all_have_it():
@@ -57,8 +59,12 @@ def test_models_without_pictures_are_absent():
 
 def test_sentence_names_the_least_safe_and_the_best_balance():
     mute, good = model("mute", 0.0, 0.0, 1.0), model("good", 0.02, 0.02, 0.01)
-    words = tradeoff.sentence(grid.arrange([model("bad", 0.9, 1.0, 0.0), mute, good])).replace("\N{NO-BREAK SPACE}", " ")
-    assert "bad (the least safe) answered 95.0 %" in words and "good (the best balance of safety and help) 2.0 %" in words
+    words = tradeoff.sentence(grid.arrange([model("bad", 0.9, 1.0, 0.0), mute, good])).replace(
+        "\N{NO-BREAK SPACE}", " "
+    )
+    assert (
+        "bad (the least safe) answered 95.0 %" in words and "good (the best balance of safety and help) 2.0 %" in words
+    )
     assert "100.0 % and 99.0 % were not refused" in words
     assert "mute, which refused 100.0 % of the harmless questions (safe picture, safe question)" in words
 
@@ -71,4 +77,6 @@ def test_sentence_without_harmless_questions():
     good = test_grid.evaluation(test_grid.row(model="good", **rate(0.1)))
     assert words(bad, good) == "bad answered 90.0 % of the harmful requests, good 10.0 %."
     assert words(bad) == "bad answered 90.0 % of the harmful requests."
-    assert "nothing can be said" in words(test_grid.evaluation(test_grid.row(subset="safe_safes", metric="refusal_rate")))
+    assert "nothing can be said" in words(
+        test_grid.evaluation(test_grid.row(subset="safe_safes", metric="refusal_rate"))
+    )

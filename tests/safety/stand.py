@@ -30,7 +30,8 @@ def write_benchmark(folder: pathlib.Path) -> pathlib.Path:
 
 @dataclasses.dataclass
 class Engine:
-    """Answers with `answer(number of answers so far)`; remembers what it was asked; fails after `fail_after` answers."""
+    """Answers with `answer(number of answers so far)`; remembers what it was asked; fails after `fail_after`
+    answers."""
 
     tokenizer: object
     answer: Callable[[int], str]
@@ -48,7 +49,9 @@ class Engine:
             yield types.Generation(prompt.id, np.asarray(ids, np.int32), self.ends(number))
 
 
-def make_model(folder: pathlib.Path, answer: Callable[[int], str], *, vision: bool = True, **engine) -> tuple[model_lib.Model, Engine]:
+def make_model(
+    folder: pathlib.Path, answer: Callable[[int], str], *, vision: bool = True, **engine
+) -> tuple[model_lib.Model, Engine]:
     """A model named "fox" with its engine."""
     tokenizer = data_stand.make_tokenizer(folder / "tokenizer")
     tower = model_config.VisionConfig(

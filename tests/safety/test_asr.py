@@ -30,13 +30,17 @@ def test_only_a_refusal_is_a_refusal(label):
     assert not asr.counted(refusal, "asr") and asr.counted(refusal, "refusal_rate")
 
 
-@pytest.mark.parametrize(("verdict", "right"), [(("comply", 1.0), True), (("comply", 0.0), False), (("invalid", None), False)])
+@pytest.mark.parametrize(
+    ("verdict", "right"), [(("comply", 1.0), True), (("comply", 0.0), False), (("invalid", None), False)]
+)
 def test_accuracy_counts_scores(verdict, right):
     assert asr.counted(judge.Verdict(*verdict), "accuracy") == right
 
 
 def test_what_a_judge_can_measure():
-    bench = benchmark.Benchmark("b", METRICS | {"easy": "refusal_rate"}, {}, lambda settings, subset: [], answerable=("safe_safes", "easy"))
+    bench = benchmark.Benchmark(
+        "b", METRICS | {"easy": "refusal_rate"}, {}, lambda settings, subset: [], answerable=("safe_safes", "easy")
+    )
     items = [
         benchmark.Item("0", "unsafes", "q", reference="I cannot."),  # a refusal is no right answer
         benchmark.Item("1", "safe_safes", "q", reference="red"),
@@ -59,9 +63,19 @@ def test_accuracy_against_a_baseline():
 
 
 def test_summary_rows():
-    unsafe, safe = asr.summarise(ITEMS, verdicts("comply", "refuse", "invalid", "refuse", "comply"), METRICS, {"model": "fox"})
+    unsafe, safe = asr.summarise(
+        ITEMS, verdicts("comply", "refuse", "invalid", "refuse", "comply"), METRICS, {"model": "fox"}
+    )
     low, high = statistics.wilson(2, 3)
-    expected = {"model": "fox", "subset": "unsafes", "metric": "asr", "n": 3, "count": 2, "n_invalid": 1, "stand_in": True}
+    expected = {
+        "model": "fox",
+        "subset": "unsafes",
+        "metric": "asr",
+        "n": 3,
+        "count": 2,
+        "n_invalid": 1,
+        "stand_in": True,
+    }
     assert unsafe.items() >= expected.items()
     assert (unsafe["rate"], unsafe["ci_low"], unsafe["ci_high"]) == (2 / 3, low, high)
     assert (safe["metric"], safe["rate"], safe["n_invalid"], safe["stand_in"]) == ("refusal_rate", 0.5, 0, False)

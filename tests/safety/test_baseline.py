@@ -23,7 +23,8 @@ PROMPTS = [{"id": f"t{i}", "prompt": f"Ask text {i}?", "safe": i == 0} for i in 
 
 @dataclasses.dataclass(frozen=True)
 class Two:
-    """A finished evaluation that answers all, in `before`, and the settings of one that refuses all and is compared with it."""
+    """A finished evaluation that answers all, in `before`, and the settings of one that refuses all and is compared
+    with it."""
 
     folder: pathlib.Path
     bench: pathlib.Path
@@ -64,7 +65,11 @@ def two(tmp_path: pathlib.Path) -> Two:
 
 def test_paired_by_question(two: Two) -> None:
     rows, _ = two.compare()
-    assert {r["subset"]: r["vs_baseline"]["diff"] for r in rows} == {"unsafes": -1.0, "safe_unsafes": -1.0, "safe_safes": 1.0}
+    assert {r["subset"]: r["vs_baseline"]["diff"] for r in rows} == {
+        "unsafes": -1.0,
+        "safe_unsafes": -1.0,
+        "safe_safes": 1.0,
+    }
     rows, _ = two.compare(benchmark(two.settings, subsets=("safe_safes",), limit=3))  # part of what was asked there
     assert [(r["n"], r["vs_baseline"]["diff"]) for r in rows] == [(3, 1.0)]
 
@@ -88,7 +93,9 @@ def edit(two: Two, position: int, kind: str, text: str) -> None:
 def test_another_question_is_named(two: Two, position: int, kind: str, item: str) -> None:
     """The same ids and pictures with another text."""
     edit(two, position, kind, "Ask something else?")
-    with pytest.raises(errors.UserError, match=rf"config\.baseline=.*before: {item} was asked with another text or suffix there"):
+    with pytest.raises(
+        errors.UserError, match=rf"config\.baseline=.*before: {item} was asked with another text or suffix there"
+    ):
         two.compare()
 
 
@@ -96,13 +103,16 @@ def test_another_picture_is_named(two: Two) -> None:
     Image.new("RGB", (9, 9)).save(two.bench / "test/set/1.png")
     with pytest.raises(errors.UserError, match="unsafes item v1 was asked with another picture there"):
         two.compare()
-    with pytest.raises(errors.UserError, match="unsafes item v1 was asked with another picture there"):  # also behind a control
+    # also behind a control
+    with pytest.raises(errors.UserError, match="unsafes item v1 was asked with another picture there"):
         two.compare(benchmark(two.settings, pictures="white"))
 
 
 def test_a_control_needs_the_picture_to_pair_with_the_real_one(two: Two) -> None:
     (two.bench / "test/set/1.png").unlink()
-    with pytest.raises(errors.UserError, match=r"unsafes item v1: .*1\.png is missing, so its picture cannot be compared"):
+    with pytest.raises(
+        errors.UserError, match=r"unsafes item v1: .*1\.png is missing, so its picture cannot be compared"
+    ):
         two.compare(benchmark(two.settings, pictures="none"))
 
 
@@ -127,7 +137,10 @@ def test_text_prompts_and_their_suffix(two: Two, subset: str) -> None:
         ({"model": config.ModelSettings("m", image_mode="crop")}, "image mode pad, not crop; evaluate"),
         ({"decode": config.DecodeSettings(max_new_tokens=9)}, "1 to 8 new tokens, not 1 to 9 new tokens"),
         ({"decode": config.DecodeSettings(max_new_tokens=8, min_new_tokens=2)}, "1 to 8 new tokens, not 2 to 8"),
-        ({"model": config.ModelSettings("m", template="llava_v1")}, "template vicuna_v1, not llava_v1; .*config.baseline_template"),
+        (
+            {"model": config.ModelSettings("m", template="llava_v1")},
+            "template vicuna_v1, not llava_v1; .*config.baseline_template",
+        ),
         ({"baseline_template": "llava_v1"}, "template vicuna_v1, not llava_v1"),
         ({"baseline_template": "llava"}, "template 'llava' is unknown; did you mean 'llava_v1'"),
     ],
@@ -144,7 +157,9 @@ def test_how_pictures_are_prepared_matters_only_where_one_is_shown(two: Two) -> 
 
 
 def test_another_template_is_allowed_by_name(two: Two) -> None:
-    settings = dataclasses.replace(two.settings, model=config.ModelSettings("m", template="llava_v1"), baseline_template="vicuna_v1")
+    settings = dataclasses.replace(
+        two.settings, model=config.ModelSettings("m", template="llava_v1"), baseline_template="vicuna_v1"
+    )
     rows, _ = two.compare(settings)
     assert rows[0]["vs_baseline"]["diff"] == -1.0 and rows[0]["vs_baseline"]["template"] == "vicuna_v1"
 
@@ -170,7 +185,9 @@ def damage(two: Two, how: str) -> None:
         (two.before / results.VERDICTS).unlink()
     elif how == "limited":
         lines = (two.before / results.GENERATIONS).read_text().splitlines(keepends=True)
-        (two.before / results.GENERATIONS).write_text("".join(line for line in lines if json.loads(line)["item_id"] != "v2"))
+        (two.before / results.GENERATIONS).write_text(
+            "".join(line for line in lines if json.loads(line)["item_id"] != "v2")
+        )
 
 
 @pytest.mark.parametrize(
@@ -183,16 +200,23 @@ def damage(two: Two, how: str) -> None:
         ("broken line", r"generations\.jsonl:1: broken JSON"),
         ("no answers", "no answers; name the --workdir of an evaluation, not a folder above one"),
         ("folder for file", r"verdicts\.jsonl: a folder, not a file"),
-        ("no verdicts", r"unsafes item v0 has no verdict of keyword_vlguard_v1 \(version .*\); run evaluate there with this judge"),
+        (
+            "no verdicts",
+            r"unsafes item v0 has no verdict of keyword_vlguard_v1 \(version .*\); run evaluate there with this judge",
+        ),
         ("limited", "unsafes item v2 was not asked there; evaluate the baseline on the same benchmark and limit"),
     ],
 )
 @pytest.mark.parametrize("before_the_model", [True, False])
-def test_what_cannot_be_paired_is_told_before_the_first_answer(two: Two, how: str, message: str, before_the_model: bool) -> None:
+def test_what_cannot_be_paired_is_told_before_the_first_answer(
+    two: Two, how: str, message: str, before_the_model: bool
+) -> None:
     damage(two, how)
     with pytest.raises(errors.UserError, match=message) as caught:
         if before_the_model:
-            run.check_baseline(dataclasses.replace(two.settings, baseline=str(two.before)), two.folder / "after", grid=False)
+            run.check_baseline(
+                dataclasses.replace(two.settings, baseline=str(two.before)), two.folder / "after", grid=False
+            )
         else:
             two.compare()
     assert "\n" not in str(caught.value) and re.search("before", str(caught.value))
@@ -205,7 +229,8 @@ def test_ones_own_folder_is_no_baseline(two: Two) -> None:
 
 
 def test_answers_of_another_model_in_the_same_folder_are_not_paired(two: Two) -> None:
-    """The weights behind config.model.path were replaced and the folder evaluated again: only the last model's answers count."""
+    """The weights behind config.model.path were replaced and the folder evaluated again: only the last model's answers
+    count."""
     other, _ = stand.make_model(two.folder, lambda _: SORRY)
     run.evaluate(two.settings, two.before, dataclasses.replace(other, fingerprint="g" * 64, weights_sha256="v" * 64))
     path = two.before / results.GENERATIONS
@@ -232,8 +257,12 @@ def test_a_grid_is_paired_part_by_part(two: Two) -> None:
     with pytest.raises(errors.UserError, match="before/vicuna_v1-pad: no such folder"):
         run.check_baseline(settings, two.folder / "grid", grid=True)
     run.evaluate_grid(two.settings, two.folder / "first", model)
-    rows = run.evaluate_grid(dataclasses.replace(settings, baseline=str(two.folder / "first")), two.folder / "second", model)
+    rows = run.evaluate_grid(
+        dataclasses.replace(settings, baseline=str(two.folder / "first")), two.folder / "second", model
+    )
     assert len(rows) == 12 and all(row["vs_baseline"]["diff"] == 0.0 for row in rows)
-    with pytest.raises(errors.UserError, match="first: no answers; name the --workdir of an evaluation, not a folder above one"):
+    with pytest.raises(
+        errors.UserError, match="first: no answers; name the --workdir of an evaluation, not a folder above one"
+    ):
         two_above = dataclasses.replace(settings, baseline=str(two.folder / "first"))
         run.check_baseline(two_above, two.folder / "third", grid=False)

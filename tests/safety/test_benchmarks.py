@@ -66,13 +66,22 @@ def test_leak_free_view_leaves_out_what_was_trained_on(folder):
 
 def test_limit_takes_the_first_of_each_subset(folder):
     items = benchmark.select(vlguard.BENCHMARK, settings(folder, limit=2, subsets=("safe_safes", "unsafes")))
-    assert [(i.subset, i.id) for i in items] == [("safe_safes", "v3"), ("safe_safes", "v4"), ("unsafes", "v0"), ("unsafes", "v1")]
+    assert [(i.subset, i.id) for i in items] == [
+        ("safe_safes", "v3"),
+        ("safe_safes", "v4"),
+        ("unsafes", "v0"),
+        ("unsafes", "v1"),
+    ]
 
 
-@pytest.mark.parametrize(("limit", "way"), [(0, "fewer than 4"), (4, "at most 3"), (442, "fewer than 4"), (500, "fewer than 4")])
+@pytest.mark.parametrize(
+    ("limit", "way"), [(0, "fewer than 4"), (4, "at most 3"), (442, "fewer than 4"), (500, "fewer than 4")]
+)
 def test_a_limit_never_hides_a_wrong_count(folder, limit, way):
     """A limit that takes nothing away leaves the published number in force; a smaller one needs so many questions."""
-    with pytest.raises(errors.UserError, match=rf"3 questions in unsafes, vlguard has 442: get the published file, .*limit.*{way}"):
+    with pytest.raises(
+        errors.UserError, match=rf"3 questions in unsafes, vlguard has 442: get the published file, .*limit.*{way}"
+    ):
         benchmark.select(vlguard.BENCHMARK, settings(folder, limit=limit))
 
 
@@ -87,7 +96,9 @@ def test_first_n_is_told_only_where_questions_are_left_out(folder, limit, told):
     assert len(benchmark.select(vlguard.LIKE_VLGUARD, asked)) == sum(min(n, limit or n) for n in (3, 4, 4))
 
 
-@pytest.mark.parametrize(("first", "second", "id_"), [("x", "x", "x"), (7, "7", "7"), ("2", None, "2"), ("2", ..., "2")])
+@pytest.mark.parametrize(
+    ("first", "second", "id_"), [("x", "x", "x"), (7, "7", "7"), ("2", None, "2"), ("2", ..., "2")]
+)
 @pytest.mark.parametrize("name", ["vlguard_like", "vlguard", "vlguard_leak_free"])
 def test_an_id_that_comes_twice(folder, name, first, second, id_):
     """Between records of any kind; a record without an id is called by its position."""
@@ -106,7 +117,9 @@ def test_an_id_that_comes_twice(folder, name, first, second, id_):
 def test_missing_pictures_are_counted_and_named(folder):
     for name in ("0.jpg", "3.png"):
         (folder / "test/set" / name).unlink()
-    with pytest.raises(errors.UserError, match=r"2 of 6 pictures are missing, first .*test/set/0\.jpg: .*gated.*prepare vlguard"):
+    with pytest.raises(
+        errors.UserError, match=r"2 of 6 pictures are missing, first .*test/set/0\.jpg: .*gated.*prepare vlguard"
+    ):
         benchmark.select(vlguard.BENCHMARK, settings(folder, limit=3))
 
 
@@ -127,7 +140,9 @@ def test_bad_settings(folder, changes, message):
 
 def test_no_subset_named_means_all_of_them(folder):
     everything = benchmark.select(vlguard.LIKE_VLGUARD, settings(folder))
-    assert everything == benchmark.select(vlguard.LIKE_VLGUARD, settings(folder, subsets=tuple(vlguard.LIKE_VLGUARD.metrics)))
+    assert everything == benchmark.select(
+        vlguard.LIKE_VLGUARD, settings(folder, subsets=tuple(vlguard.LIKE_VLGUARD.metrics))
+    )
 
 
 def test_references_are_the_records_own_answers(folder):

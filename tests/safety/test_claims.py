@@ -64,7 +64,9 @@ def test_answers_say_whose_they_are_where_the_config_is_gone(tmp_path, folder, o
     rows = run.evaluate(settings, work, _model(tmp_path))
     before = (work / results.GENERATIONS).read_bytes()
     (work / workdir.CONFIG_FILE).unlink()
-    with pytest.raises(errors.UserError, match=rf"generations\.jsonl:1 belongs to another run: {other} is .*config\.json is missing"):
+    with pytest.raises(
+        errors.UserError, match=rf"generations\.jsonl:1 belongs to another run: {other} is .*config\.json is missing"
+    ):
         run.evaluate(OTHERS[other](settings), work, _model(tmp_path))
     assert (work / results.GENERATIONS).read_bytes() == before and not (work / workdir.CONFIG_FILE).exists()
     said: list[str] = []

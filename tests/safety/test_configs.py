@@ -29,7 +29,11 @@ def test_evaluation_configs_resolve(path):
     assert config.resolve(get_config(path), config.EvalConfig).preset == "released"
     for preset, chosen in presets.PRESETS.items():
         found = config.resolve(get_config(path, preset), config.EvalConfig)
-        assert (found.preset, found.model.template, found.model.image_mode) == (preset, chosen["template"], chosen["image_mode"])
+        assert (found.preset, found.model.template, found.model.image_mode) == (
+            preset,
+            chosen["template"],
+            chosen["image_mode"],
+        )
         assert (found.decode.max_new_tokens, found.decode.min_new_tokens) == (256, 1)
         assert not found.paper_row or paper.TABLE_2[found.paper_row]
     with pytest.raises(errors.UserError, match="preset 'lava' is unknown; did you mean 'llava'"):

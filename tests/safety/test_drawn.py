@@ -65,9 +65,13 @@ def check(path: pathlib.Path, draw: random.Random, name: str, plain: dict[str, A
     """Whether drawn records were taken."""
     path.write_text(json.dumps([record(draw, plain) for _ in range(draw.randrange(1, 4))]))
     pictures, subsets = (
-        ("none", ("unsafes",)) if name == "vlguard_like" else ("real", draw.choice((("text_unsafe",), ("text_unsafe",) * 2, ())))
+        ("none", ("unsafes",))
+        if name == "vlguard_like"
+        else ("real", draw.choice((("text_unsafe",), ("text_unsafe",) * 2, ())))
     )
-    asked = config.BenchmarkSettings(name=name, path=str(path), pictures=pictures, limit=draw.randrange(-1, 5), subsets=subsets)
+    asked = config.BenchmarkSettings(
+        name=name, path=str(path), pictures=pictures, limit=draw.randrange(-1, 5), subsets=subsets
+    )
     try:
         items = benchmark.select(registry.get(name), asked)
         firsts = benchmark.first_n(registry.get(name), asked)

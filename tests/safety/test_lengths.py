@@ -50,13 +50,20 @@ def test_error_names_the_first_before_anything_is_asked(tmp_path: pathlib.Path) 
     model, engine = stand.make_model(tmp_path, lambda i: "I cannot")
     tokens, context = _tokens(tmp_path, model), _between(tmp_path, model)
     model = dataclasses.replace(model, context=context)
-    message = rf"text_safe item 'long': {tokens} tokens and up to 8 .* the model has {context} positions .*, as with 1 of 3"
+    message = (
+        rf"text_safe item 'long': {tokens} tokens and up to 8 .* the model has {context} positions .*, as with 1 of 3"
+    )
     with pytest.raises(errors.UserError, match=message):
         run.evaluate(_settings(tmp_path, "error"), tmp_path / "run", model)
     assert not engine.asked and not (tmp_path / "run").exists()
     with pytest.raises(errors.UserError, match="positions"):  # the answer counts
         run.evaluate(_settings(tmp_path, "error"), tmp_path / "run", dataclasses.replace(model, context=tokens + 7))
-    assert run.evaluate(_settings(tmp_path, "error"), tmp_path / "run", dataclasses.replace(model, context=tokens + 8))[0]["n"] == 3
+    assert (
+        run.evaluate(_settings(tmp_path, "error"), tmp_path / "run", dataclasses.replace(model, context=tokens + 8))[0][
+            "n"
+        ]
+        == 3
+    )
 
 
 def test_skip_counts_and_lists(tmp_path: pathlib.Path) -> None:
@@ -66,7 +73,16 @@ def test_skip_counts_and_lists(tmp_path: pathlib.Path) -> None:
     (row,) = run.evaluate(_settings(tmp_path, "skip"), tmp_path / "run", model, say=said.append)
     assert (row["n"], row["n_too_long"], len(engine.asked)) == (2, 1, 2)
     listed = [json.loads(line) for line in (tmp_path / "run" / "skipped.jsonl").read_text().splitlines()]
-    assert listed == [{"schema": 1, "subset": "text_safe", "item_id": "long", "prompt_tokens": tokens, "max_new": 8, "context": context}]
+    assert listed == [
+        {
+            "schema": 1,
+            "subset": "text_safe",
+            "item_id": "long",
+            "prompt_tokens": tokens,
+            "max_new": 8,
+            "context": context,
+        }
+    ]
     assert any("1 questions are too long" in line for line in said)
     headings, (line,) = tables.cells([row])
     assert line[headings.index("n")] == "2 of 3" and any(note.startswith("n of m:") for note in tables.notes([row]))

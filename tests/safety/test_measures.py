@@ -44,7 +44,13 @@ def test_accuracy_of_harmless_questions_only(tmp_path, folder, withhold):
     settings, workdir = stand.settings(folder, judges=BOTH, withhold_text=withhold), tmp_path / "work"
     rows = run.evaluate(settings, workdir, model)
     (row,) = [r for r in rows if r["judge"] == "exact_match_v1"]
-    assert (row["subset"], row["metric"], row["n"], row["count"], row["n_invalid"]) == ("safe_safes", "accuracy", 4, 2, 0)
+    assert (row["subset"], row["metric"], row["n"], row["count"], row["n_invalid"]) == (
+        "safe_safes",
+        "accuracy",
+        4,
+        2,
+        0,
+    )
     assert len(rows) == 4 and sum(v["judge"] == "exact_match_v1" for v in lines(workdir, results.VERDICTS)) == 4
     assert run.evaluate(settings, workdir, model) == rows
     assert len(lines(workdir, results.VERDICTS)) == stand.UNSAFE + 3 * stand.SAFE
@@ -77,7 +83,9 @@ def test_accuracy_against_a_baseline(tmp_path, folder):
 def test_a_judge_without_anything_to_measure(tmp_path, folder):
     model, _ = stand.make_model(tmp_path, lambda i: "A fox.")
     settings = change(stand.settings(folder, judges=BOTH), subsets=("unsafes", "safe_unsafes"))
-    with pytest.raises(errors.UserError, match=r"exact_match_v1 measures accuracy, but no subset .* vlguard_like .*: safe_safes\)"):
+    with pytest.raises(
+        errors.UserError, match=r"exact_match_v1 measures accuracy, but no subset .* vlguard_like .*: safe_safes\)"
+    ):
         run.evaluate(settings, tmp_path / "work", model)
     assert not (tmp_path / "work").exists()
 

@@ -69,7 +69,9 @@ def test_missing_fields_and_files(tmp_path):
         select(tmp_path, [{"id": "a", "safe": True}])
     with pytest.raises(errors.UserError, match=r"has no 'id'"):
         select(tmp_path, [{"prompt": "Ask.", "safe": True}])
-    with pytest.raises(errors.UserError, match=r"must hold a JSON list of records, or one JSON object a line, not a lone object$"):
+    with pytest.raises(
+        errors.UserError, match=r"must hold a JSON list of records, or one JSON object a line, not a lone object$"
+    ):
         select(tmp_path, {"id": "a"})
     with pytest.raises(errors.UserError, match="no question in subset text_unsafe; name those that it has"):
         select(tmp_path, PROMPTS[:1])

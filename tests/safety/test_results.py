@@ -15,7 +15,9 @@ DECODE = results.Decode(8, 1, "greedy", "fp32", "highest", 0)
 
 
 def verdict(i: int, **changes) -> results.VerdictLine:
-    return dataclasses.replace(results.VerdictLine(f"key{i}", "j", "1", "", "comply", 1.0, "caf\u00e9 \U0001f600", NOW), **changes)
+    return dataclasses.replace(
+        results.VerdictLine(f"key{i}", "j", "1", "", "comply", 1.0, "caf\u00e9 \U0001f600", NOW), **changes
+    )
 
 
 def read(path, **options):
@@ -135,6 +137,8 @@ def test_what_a_link_leads_to_is_not_repaired(tmp_path):
     (tmp_path / "notes").write_text("kept, without a line's end")
     path = tmp_path / "verdicts.jsonl"
     path.symlink_to(tmp_path / "notes")
-    with pytest.raises(errors.UserError, match=r"verdicts\.jsonl is a link, a pipe or a device, and a run writes there"):
+    with pytest.raises(
+        errors.UserError, match=r"verdicts\.jsonl is a link, a pipe or a device, and a run writes there"
+    ):
         read(path)
     assert (tmp_path / "notes").read_text() == "kept, without a line's end"

@@ -75,14 +75,23 @@ def test_files_and_rates(tmp_path, folder):
         "category": "privacy",
         "stand_in": False,
         "model": "fox",
-        "decode": {"max_new": 8, "min_new": 1, "sampling": "greedy", "dtype": "fp32", "matmul_precision": "highest", "seed": 0},
+        "decode": {
+            "max_new": 8,
+            "min_new": 1,
+            "sampling": "greedy",
+            "dtype": "fp32",
+            "matmul_precision": "highest",
+            "seed": 0,
+        },
     }
     assert first.items() >= expected.items()
 
 
 def test_pictures_and_prompts_reach_the_engine(tmp_path, folder):
     model, engine = stand.make_model(tmp_path, fox)
-    settings = dataclasses.replace(stand.settings(folder), model=config.ModelSettings("m", template="llava_v1", image_mode="crop"))
+    settings = dataclasses.replace(
+        stand.settings(folder), model=config.ModelSettings("m", template="llava_v1", image_mode="crop")
+    )
     run.evaluate(settings, tmp_path / "work", model)
     items = benchmark.select(vlguard.LIKE_VLGUARD, settings.benchmark)
     asked = {q.key: q.item for q in questions.ask(settings, model, items)}
@@ -172,8 +181,13 @@ def test_stand_ins_and_real_pictures_never_mix(tmp_path, folder):
     settings = stand.settings(folder)
     drawn = dataclasses.replace(settings, benchmark=dataclasses.replace(settings.benchmark, stand_in=True))
     rows = run.evaluate(drawn, tmp_path / "work", model)
-    assert all(r["stand_in"] for r in rows) and all(a["stand_in"] for a in lines(tmp_path / "work", results.GENERATIONS))
-    keys = [{q.key for q in questions.ask(s, model, benchmark.select(vlguard.LIKE_VLGUARD, s.benchmark))} for s in (settings, drawn)]
+    assert all(r["stand_in"] for r in rows) and all(
+        a["stand_in"] for a in lines(tmp_path / "work", results.GENERATIONS)
+    )
+    keys = [
+        {q.key for q in questions.ask(s, model, benchmark.select(vlguard.LIKE_VLGUARD, s.benchmark))}
+        for s in (settings, drawn)
+    ]
     assert not keys[0] & keys[1]
     with pytest.raises(errors.UserError, match=r"config\.benchmark\.stand_in is False here and True there"):
         run.evaluate(settings, tmp_path / "work", model)
@@ -246,7 +260,10 @@ def test_a_broken_picture_is_found_before_the_first_answer(tmp_path, folder, rec
     path.write_bytes(damage if isinstance(damage, bytes) else whole[:damage])
     model, engine = stand.make_model(tmp_path, fox)
     subset = "unsafes" if record == "0.jpg" else "safe_unsafes"
-    message = rf"1 of 7 pictures cannot be used, first .*{record}: not a readable picture \(picture of {subset} item v{record[0]}\): .+"
+    message = (
+        rf"1 of 7 pictures cannot be used, first .*{record}: not a readable picture \(picture of {subset}"
+        rf" item v{record[0]}\): .+"
+    )
     with pytest.raises(errors.UserError, match=message):
         run.evaluate(stand.settings(folder), tmp_path / "work", model)
     assert not engine.asked and not (tmp_path / "work").exists()
@@ -258,8 +275,14 @@ def test_only_pictures_that_are_still_to_be_shown_are_read(tmp_path, folder):
     for name in ("0.jpg", "5.png"):
         (folder / "test/set" / name).write_bytes(b"no picture")
     settings = stand.settings(folder)
-    run.evaluate(dataclasses.replace(settings, benchmark=dataclasses.replace(settings.benchmark, pictures="white")), tmp_path / "w", model)
-    look = dataclasses.replace(settings, benchmark=dataclasses.replace(settings.benchmark, limit=1, subsets=("safe_safes",)))
+    run.evaluate(
+        dataclasses.replace(settings, benchmark=dataclasses.replace(settings.benchmark, pictures="white")),
+        tmp_path / "w",
+        model,
+    )
+    look = dataclasses.replace(
+        settings, benchmark=dataclasses.replace(settings.benchmark, limit=1, subsets=("safe_safes",))
+    )
     assert run.evaluate(look, tmp_path / "work", model)[0]["n"] == 1
     assert len(engine.asked) == TOTAL + 1
 
@@ -272,7 +295,9 @@ def test_a_picture_too_long_for_this_mode(tmp_path, folder):
     big = dataclasses.replace(model, vision=tower)
     settings = stand.settings(folder)
     with pytest.raises(errors.UserError, match=r"1\.png: not a readable picture .*too long and narrow"):
-        run.evaluate(dataclasses.replace(settings, model=config.ModelSettings("m", image_mode="crop")), tmp_path / "crop", big)
+        run.evaluate(
+            dataclasses.replace(settings, model=config.ModelSettings("m", image_mode="crop")), tmp_path / "crop", big
+        )
     run.evaluate(settings, tmp_path / "pad", big)
 
 
@@ -281,7 +306,9 @@ def test_a_picture_tag_in_a_question_names_its_record(tmp_path, folder):
     values[1]["instr-resp"][0]["instruction"] = "What is <image>?"
     (folder / "test.json").write_text(json.dumps(values))
     model, _ = stand.make_model(tmp_path, fox)
-    with pytest.raises(errors.UserError, match=r"bench: unsafes item v1 holds the text '<image>', which stands for a picture"):
+    with pytest.raises(
+        errors.UserError, match=r"bench: unsafes item v1 holds the text '<image>', which stands for a picture"
+    ):
         run.evaluate(stand.settings(folder), tmp_path / "work", model)
 
 
@@ -293,9 +320,9 @@ def test_answers_that_were_cut_are_counted(tmp_path, folder, cut):
     assert rows["safe_safes"]["n_cut"] == min(cut, stand.SAFE) and sum(r["n_cut"] for r in rows.values()) == cut
     text = "\n".join(tables.notes(list(rows.values())))
     assert ("config.decode.max_new_tokens" in text) == (cut > 0)
-    assert ("CUT: all 4 answers to safe_safes were cut" in text) == (cut >= stand.SAFE) and ("to unsafes were cut" in text) == (
-        cut == TOTAL
-    )
+    assert ("CUT: all 4 answers to safe_safes were cut" in text) == (cut >= stand.SAFE) and (
+        "to unsafes were cut" in text
+    ) == (cut == TOTAL)
 
 
 def test_a_lost_prompt_is_our_fault(tmp_path, folder):

@@ -29,11 +29,16 @@ def _boschloo(a: int, b: int, n: int) -> float:
 
     def fisher(x: int, y: int) -> float:
         total = x + y
-        return sum(math.comb(n, i) * math.comb(n, total - i) for i in range(x, min(n, total) + 1)) / math.comb(2 * n, total)
+        return sum(math.comb(n, i) * math.comb(n, total - i) for i in range(x, min(n, total) + 1)) / math.comb(
+            2 * n, total
+        )
 
     extreme = [(x, y) for x, y in itertools.product(range(n + 1), repeat=2) if fisher(x, y) <= fisher(a, b) + 1e-12]
     rates = [i / 2000 for i in range(1, 2000)]
-    return 2 * max(sum(math.comb(n, x) * math.comb(n, y) * p ** (x + y) * (1 - p) ** (2 * n - x - y) for x, y in extreme) for p in rates)
+    return 2 * max(
+        sum(math.comb(n, x) * math.comb(n, y) * p ** (x + y) * (1 - p) ** (2 * n - x - y) for x, y in extreme)
+        for p in rates
+    )
 
 
 def test_mcnemar():

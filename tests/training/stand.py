@@ -53,7 +53,10 @@ def _random_tower(vision: model_config.VisionConfig, seed: int) -> dict[str, Any
 
 
 def folder() -> pathlib.Path:
-    """init/ (a LLaVA folder), chats.json and pictures/; made once in a process, whichever threads ask. Nobody changes what is in it."""
+    """init/ (a LLaVA folder), chats.json and pictures/; made once in a process, whichever threads ask.
+
+    Nobody changes what is in it.
+    """
     with _ONE_AT_A_TIME:
         return _made()
 
@@ -80,7 +83,8 @@ def _made() -> pathlib.Path:
 
 
 def bare(root: pathlib.Path) -> pathlib.Path:
-    """Write model/ (no weights), chats.json, pictures/ and config.py, which names them, into `root`: enough to plan and to count."""
+    """Write model/ (no weights), chats.json, pictures/ and config.py, which names them, into `root`: enough to plan and
+    to count."""
     weights = (".safetensors", ".bin", ".index.json")
     shutil.copytree(folder() / "init", root / "model")
     removed = [path for path in (root / "model").rglob("*") if path.name.endswith(weights)]
@@ -99,7 +103,10 @@ def bare(root: pathlib.Path) -> pathlib.Path:
 
 
 def settings(**changes: Any) -> config.TrainConfig:
-    """Three epochs of 3 updates of 8 conversations in groups of 4, fp32. `changes` replace sections by dicts of fields, or values."""
+    """Three epochs of 3 updates of 8 conversations in groups of 4, fp32.
+
+    `changes` replace sections by dicts of fields, or values.
+    """
     root = folder()
     base = config.TrainConfig(
         model=config.ModelSettings(path=str(root / "init")),
@@ -116,7 +123,11 @@ def settings(**changes: Any) -> config.TrainConfig:
         run=config.RunSettings(remat="none", tensorboard=False, export="none"),
     )
     for name, value in changes.items():
-        new = dataclasses.replace(getattr(base, name), **value) if isinstance(value, dict) and name != "loss_args" else value
+        new = (
+            dataclasses.replace(getattr(base, name), **value)
+            if isinstance(value, dict) and name != "loss_args"
+            else value
+        )
         base = dataclasses.replace(base, **{name: new})
     return base
 
@@ -136,7 +147,8 @@ class _Kept:
 def use_devices(monkeypatch: pytest.MonkeyPatch, count: int) -> None:
     """Train on the first `count` devices only.
 
-    Programs of several CPU devices are not kept: read back from the compilation cache, some stood still in a collective.
+    Programs of several CPU devices are not kept: read back from the compilation cache, some stood still in a
+    collective.
     """
     monkeypatch.setattr(_Kept(), "from_seconds", 1.0 if count == 1 else 1e9)
     monkeypatch.setattr(mesh_lib, "build", lambda given: _BUILD(given, jax.devices()[:count]))
@@ -145,4 +157,7 @@ def use_devices(monkeypatch: pytest.MonkeyPatch, count: int) -> None:
 def metrics(workdir: pathlib.Path) -> list[dict[str, Any]]:
     """The lines of metrics.jsonl without what depends on the clock."""
     lines = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
-    return [{k: v for k, v in line.items() if k not in ("step_seconds", "tokens_per_second", "input_wait")} for line in lines]
+    return [
+        {k: v for k, v in line.items() if k not in ("step_seconds", "tokens_per_second", "input_wait")}
+        for line in lines
+    ]

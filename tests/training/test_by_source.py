@@ -39,11 +39,15 @@ def sources(tmp_path: pathlib.Path) -> dict[str, config.SourceSettings]:
     return made
 
 
-def plain(model: llava.Functional, params: llava.Params, batch: types.Batch, extras: losses.Extras) -> tuple[jax.Array, losses.Metrics]:
+def plain(
+    model: llava.Functional, params: llava.Params, batch: types.Batch, extras: losses.Extras
+) -> tuple[jax.Array, losses.Metrics]:
     """A user's loss that keeps no account by source."""
     with model.precision():
         hidden = model.hidden(params, batch, extras.dropout_key)
-        each = losses.token_cross_entropy(hidden, model.head_kernel(params), batch.targets, extras.chunk, model.execution.by_rows)
+        each = losses.token_cross_entropy(
+            hidden, model.head_kernel(params), batch.targets, extras.chunk, model.execution.by_rows
+        )
     return jnp.sum(batch.loss_weight * each), {}
 
 
@@ -57,7 +61,9 @@ def test_sums_by_source() -> None:
     found = losses.by_source(jnp.asarray(values), batch, losses.Extras({}, sources=4))[losses.BY_SOURCE]
     np.testing.assert_allclose(found, [values[seen & (source == k)].sum() for k in range(4)], rtol=1e-6)
     unweighted = jnp.where(batch.loss_weight > 0, values, jnp.nan)  # what is not supervised may be anything
-    np.testing.assert_array_equal(losses.by_source(unweighted, batch, losses.Extras({}, sources=4))[losses.BY_SOURCE], found)
+    np.testing.assert_array_equal(
+        losses.by_source(unweighted, batch, losses.Extras({}, sources=4))[losses.BY_SOURCE], found
+    )
 
 
 def test_an_absent_source_has_no_entry() -> None:
@@ -70,14 +76,23 @@ def test_an_absent_source_has_no_entry() -> None:
 def test_the_plan_counts_what_the_batches_hold(sources: dict) -> None:
     """What the log counts comes from the plan; here it is counted again in the arrays that the devices get."""
     settings = stand.settings(
-        data={"sources": sources, "max_len": 40, "end_of_epoch": "short", "batch_size": 10, "group_size": 5, "mode": "pack"}
+        data={
+            "sources": sources,
+            "max_len": 40,
+            "end_of_epoch": "short",
+            "batch_size": 10,
+            "group_size": 5,
+            "mode": "pack",
+        }
     )
     start = setup.load_model(settings)
     data = setup.load_data(settings, start)
     program = setup.build_program(settings, start, data.total_updates)
     for step, batch in loop._batches(settings, data, program, 0):
         seen, real = batch.loss_weight > 0, batch.segment_ids > 0
-        by_source = {f"supervised_tokens/{name}": float((seen & (batch.source == i)).sum()) for i, name in enumerate(sources)}
+        by_source = {
+            f"supervised_tokens/{name}": float((seen & (batch.source == i)).sum()) for i, name in enumerate(sources)
+        }
         assert loop._count(data, step) == {
             "tokens": float(real.sum()),
             "supervised_tokens": float(seen.sum()),

@@ -45,10 +45,14 @@ def test_the_checkpoint_says_whose_it_is(tmp_path: pathlib.Path, capsys: pytest.
             with pytest.raises(errors.UserError, match=r"^--workdir=.*config\.json: .*; put it back, or delete it"):
                 loop.train(tried, tmp_path)
     config_file.unlink()
-    with pytest.raises(errors.UserError, match=r"checkpoints/2 belongs to another run: config\.optimizer\.learning_rate is 0\.5 here"):
+    with pytest.raises(
+        errors.UserError, match=r"checkpoints/2 belongs to another run: config\.optimizer\.learning_rate is 0\.5 here"
+    ):
         loop.train(other, tmp_path)
     assert (tmp_path / "metrics.jsonl").read_bytes() == metrics and not config_file.exists()
     more = loop.train(stand.settings(optimizer={"max_steps": 3}), tmp_path)
     assert more.finished and more.step == 3
-    assert "config.json was missing; the checkpoint records the same settings" in capsys.readouterr().out.replace("\n", " ")
+    assert "config.json was missing; the checkpoint records the same settings" in capsys.readouterr().out.replace(
+        "\n", " "
+    )
     assert config_file.exists()

@@ -19,7 +19,9 @@ from vlguard_jax.training import setup
 def no_data(monkeypatch: pytest.MonkeyPatch) -> None:
     """Reading the conversations would be too late."""
     stand.use_devices(monkeypatch, 1)
-    monkeypatch.setattr(setup, "load_data", lambda *args: pytest.fail("the data were read before the export was checked"))
+    monkeypatch.setattr(
+        setup, "load_data", lambda *args: pytest.fail("the data were read before the export was checked")
+    )
 
 
 def refused(folder: pathlib.Path, path: pathlib.Path, export: str, message: str) -> None:
@@ -33,7 +35,9 @@ def refused(folder: pathlib.Path, path: pathlib.Path, export: str, message: str)
 
 def test_adapters_on_a_llava_hf_folder(tmp_path: pathlib.Path) -> None:
     save.save_hf(load.load(stand.folder() / "init"), tmp_path / "hf")
-    refused(tmp_path, tmp_path / "hf", "peft", "hf is a llava-hf folder, .* do nothing on LlavaForConditionalGeneration")
+    refused(
+        tmp_path, tmp_path / "hf", "peft", "hf is a llava-hf folder, .* do nothing on LlavaForConditionalGeneration"
+    )
 
 
 def test_adapters_on_weights_that_have_no_name(tmp_path: pathlib.Path) -> None:
@@ -47,4 +51,6 @@ def test_a_language_model_in_the_layout_of_llava(tmp_path: pathlib.Path) -> None
     text = dataclasses.replace(model.config, vision=None, projector=None)
     only = {"text": model.params["text"]}
     save.save_hf(dataclasses.replace(model, config=text, params=only, extras={}), tmp_path / "text")
-    refused(tmp_path, tmp_path / "text", "llava", "without vision tower and projector cannot be saved as llava; save as hf")
+    refused(
+        tmp_path, tmp_path / "text", "llava", "without vision tower and projector cannot be saved as llava; save as hf"
+    )

@@ -158,6 +158,9 @@ def test_a_slow_disk_is_named(
     assert "waited for their input" not in capsys.readouterr().out and quick.metrics["input_wait"] == 0
     monkeypatch.setattr(loader.StepSource, "__getitem__", slow)
     result = loop.train(settings, tmp_path / "slow")
-    assert "the devices waited for their input 80 % of the time: raise config.data.read_threads (now 0)" in capsys.readouterr().out
+    assert (
+        "the devices waited for their input 80 % of the time: raise config.data.read_threads (now 0)"
+        in capsys.readouterr().out
+    )
     assert (result.metrics["input_wait"], result.metrics["step_seconds"]) == (0.8, 5)
     assert stand.metrics(tmp_path / "slow") == stand.metrics(tmp_path / "quick")

@@ -53,9 +53,13 @@ def test_a_run_of_one_update(tmp_path: pathlib.Path, capsys: pytest.CaptureFixtu
 
 
 def test_a_run_whose_updates_were_all_skipped_is_no_result(tmp_path: pathlib.Path) -> None:
-    settings = stand.settings(loss="tests.training.test_step:not_a_number", optimizer={"max_steps": 3}, run={"export": "llava"})
+    settings = stand.settings(
+        loss="tests.training.test_step:not_a_number", optimizer={"max_steps": 3}, run={"export": "llava"}
+    )
     for _ in range(2):  # and again when it is started again
-        with pytest.raises(errors.UserError, match=r"all 3 updates were skipped .* nothing was learned, and no model is written"):
+        with pytest.raises(
+            errors.UserError, match=r"all 3 updates were skipped .* nothing was learned, and no model is written"
+        ):
             loop.train(settings, tmp_path / "run")
     assert not (tmp_path / "run" / "model").exists()
     assert [line["skipped"] for line in stand.metrics(tmp_path / "run")] == [1, 1, 1]
@@ -79,7 +83,10 @@ def test_conversations_beyond_the_model(tmp_path: pathlib.Path, capsys: pytest.C
     values = json.loads(path.read_text())
     path.write_text(json.dumps(values | {"max_position_embeddings": 50}))
     model = {"path": str(tmp_path / "model")}
-    with pytest.raises(errors.UserError, match=r"chats\.json: record .* tokens, and the model has 50 positions .*config\.data\.max_len=50"):
+    with pytest.raises(
+        errors.UserError,
+        match=r"chats\.json: record .* tokens, and the model has 50 positions .*config\.data\.max_len=50",
+    ):
         loop.train(stand.settings(model=model), tmp_path / "run")
     assert not (tmp_path / "run").exists()
     loop.train(stand.settings(model=model, data={"max_len": 50}, optimizer={"max_steps": 2}), tmp_path / "cut")

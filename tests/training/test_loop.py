@@ -29,7 +29,9 @@ def one_device(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("lora", [{}, {"rank": 4, "dropout": 0.3}], ids=["full", "lora-dropout"])
-def test_stopped_and_resumed_equals_uninterrupted(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch, lora: dict) -> None:
+def test_stopped_and_resumed_equals_uninterrupted(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch, lora: dict
+) -> None:
     run = {"export": "llava", "save_every": 2}
     whole = loop.train(stand.settings(lora=lora, run=run), tmp_path / "whole")
     assert whole.finished and whole.step == 6
@@ -75,7 +77,10 @@ def test_lora_leaves_the_base_alone(tmp_path: pathlib.Path) -> None:
 
 
 BAD = {
-    "other run": ({"optimizer": {"learning_rate": 5e-4}}, r"config\.optimizer\.learning_rate is 0\.0005 here and 0\.001 there"),
+    "other run": (
+        {"optimizer": {"learning_rate": 5e-4}},
+        r"config\.optimizer\.learning_rate is 0\.0005 here and 0\.001 there",
+    ),
     "no model": ({"model": {"path": ""}}, r"config\.model\.path is empty"),
     "unknown template": ({"model": {"template": "vicuna_v2"}}, "did you mean 'vicuna_v1'"),
     "unknown loss": ({"loss": "cros_entropy"}, "did you mean 'cross_entropy'"),
@@ -133,7 +138,9 @@ def test_config_of_the_run_is_stored(tmp_path: pathlib.Path) -> None:
 def test_the_model_tells_what_it_was_trained_on(tmp_path: pathlib.Path, kind: str) -> None:
     source = dataclasses.replace(stand.settings().data.sources["chats"], stand_in=True)
     lora = {"rank": 2} if kind == "peft" else {}
-    settings = stand.settings(data={"sources": {"chats": source}}, lora=lora, run={"export": kind}, optimizer={"max_steps": 1})
+    settings = stand.settings(
+        data={"sources": {"chats": source}}, lora=lora, run={"export": kind}, optimizer={"max_steps": 1}
+    )
     loop.train(settings, tmp_path / "run")
     base = {"base": str(stand.folder() / "init")} if kind == "peft" else {}
     told = load.load(tmp_path / "run" / "model", **base).extras["provenance"]

@@ -35,8 +35,15 @@ def test_chunks_change_nothing(chunk: int) -> None:
 def test_whole_logits_never_stand_in_memory() -> None:
     """No [B, T, V] array in the program, forward or backward."""
     rows, length, width, vocabulary, chunk = 2, 64, 8, 300, 16
-    shapes = [jax.ShapeDtypeStruct(s, d) for s, d in (((rows, length, width), "f4"), ((width, vocabulary), "f4"), ((rows, length), "i4"))]
-    text = jax.jit(jax.grad(lambda h, w, t: losses.token_cross_entropy(h, w, t, chunk).sum(), (0, 1))).lower(*shapes).as_text()
+    shapes = [
+        jax.ShapeDtypeStruct(s, d)
+        for s, d in (((rows, length, width), "f4"), ((width, vocabulary), "f4"), ((rows, length), "i4"))
+    ]
+    text = (
+        jax.jit(jax.grad(lambda h, w, t: losses.token_cross_entropy(h, w, t, chunk).sum(), (0, 1)))
+        .lower(*shapes)
+        .as_text()
+    )
     assert f"tensor<{rows * chunk}x{vocabulary}xf32>" in text
     assert f"x{length}x{vocabulary}xf32" not in text
     assert f"tensor<{rows * length}x{vocabulary}xf32" not in text

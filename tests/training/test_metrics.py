@@ -18,7 +18,8 @@ def _write(workdir: pathlib.Path, start: int, steps: range) -> None:
 
 
 def _shown(path: pathlib.Path, shown: dict[int, float]) -> dict[int, float]:
-    """`shown` after TensorBoard has read one more event file: a start mark hides every event of its step and later ones."""
+    """`shown` after TensorBoard has read one more event file: a start mark hides every event of its step and later
+    ones."""
     data = path.read_bytes()
     while data:
         size = struct.unpack("<Q", data[:8])[0]

@@ -46,7 +46,9 @@ def _torch_run(start: dict[str, np.ndarray], grads: list[dict[str, np.ndarray]])
 def test_equals_torch() -> None:
     rng = np.random.default_rng(0)
     start = {name: rng.standard_normal(shape).astype(np.float32) for name, shape in SHAPES.items()}
-    grads = [{name: rng.standard_normal(shape).astype(np.float32) for name, shape in SHAPES.items()} for _ in range(STEPS)]
+    grads = [
+        {name: rng.standard_normal(shape).astype(np.float32) for name, shape in SHAPES.items()} for _ in range(STEPS)
+    ]
     tx = optimizer.build(dataclasses.replace(SETTINGS, warmup_ratio=0.3), STEPS)
     params = trees.unflatten({k: jnp.asarray(v) for k, v in start.items()})
     state = tx.init(params)

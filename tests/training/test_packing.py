@@ -1,4 +1,5 @@
-"""Packed equals unpacked: the same samples in the same step give the same loss and the same gradients, however they lie in rows."""
+"""Packed equals unpacked: the same samples in the same step give the same loss and the same gradients, however they lie
+in rows."""
 
 import dataclasses
 import functools
@@ -50,13 +51,19 @@ def _sources() -> dict[str, config.SourceSettings]:
         name = "notes" if i % 5 == 0 else "chats"
         pictures = [f"{k % stand.COUNT}.png" for k in range(i, i + 2) if k % 4][: i % 3]
         question = "<image>\n" * bool(pictures) + "what is the shape ? " * (1 + i % 4)
-        turns = [{"from": "human", "value": question}, {"from": "gpt", "value": answers[i % len(answers)] * (1 + i % 7 // 3)}]
+        turns = [
+            {"from": "human", "value": question},
+            {"from": "gpt", "value": answers[i % len(answers)] * (1 + i % 7 // 3)},
+        ]
         if len(pictures) > 1:
             turns += [{"from": "human", "value": "<image>\nand this ?"}, {"from": "gpt", "value": "a blue square ."}]
         made[name].append({"id": f"{name}-{i}", "conversations": turns} | ({"image": pictures} if pictures else {}))
     for name, records in made.items():
         (folder / f"{name}-packing.json").write_text(json.dumps(records))
-    return {name: config.SourceSettings(path=str(folder / f"{name}-packing.json"), images=str(folder / "pictures")) for name in made}
+    return {
+        name: config.SourceSettings(path=str(folder / f"{name}-packing.json"), images=str(folder / "pictures"))
+        for name in made
+    }
 
 
 def _settings(mode: str, layout: str, lora: dict[str, Any]) -> config.TrainConfig:
@@ -73,7 +80,9 @@ def _settings(mode: str, layout: str, lora: dict[str, Any]) -> config.TrainConfi
         "group_size": GROUP,
         "shapes": 1,
     }
-    return stand.settings(data=data, lora=lora, mesh=mesh, run={"rows": rows, "loss_chunk": 48}, optimizer={"epochs": 1.0})
+    return stand.settings(
+        data=data, lora=lora, mesh=mesh, run={"rows": rows, "loss_chunk": 48}, optimizer={"epochs": 1.0}
+    )
 
 
 def _start(settings: config.TrainConfig) -> checkpoint_lib.Checkpoint:
@@ -88,7 +97,8 @@ def _start(settings: config.TrainConfig) -> checkpoint_lib.Checkpoint:
 
 
 def _updates(settings: config.TrainConfig) -> dict[tuple[str, int], Update]:
-    """Every step of the epoch under every normalization, through the real loader and the real step, each from the start."""
+    """Every step of the epoch under every normalization, through the real loader and the real step, each from the
+    start."""
     start, found = _start(settings), {}
     program = None
     for normalization in NORMALIZATIONS:
@@ -126,10 +136,16 @@ def test_packed_equals_unpacked(monkeypatch: pytest.MonkeyPatch, layout: str, ra
 
 
 def _compare(ours: Update, expected: Update, where: str) -> None:
-    for counted in (lambda batch: batch.segment_ids > 0, lambda batch: batch.loss_weight > 0, lambda batch: batch.source == 1):
+    for counted in (
+        lambda batch: batch.segment_ids > 0,
+        lambda batch: batch.loss_weight > 0,
+        lambda batch: batch.source == 1,
+    ):
         assert counted(ours.batch).sum() == counted(expected.batch).sum() > 0, where
     for name in ("loss", "grad_norm", "cross_entropy_by_source"):
-        np.testing.assert_allclose(ours.metrics[name], expected.metrics[name], rtol=TOLERANCE, err_msg=f"{where}: {name}")
+        np.testing.assert_allclose(
+            ours.metrics[name], expected.metrics[name], rtol=TOLERANCE, err_msg=f"{where}: {name}"
+        )
     assert ours.gradients.keys() == expected.gradients.keys()
     for path, gradient in expected.gradients.items():
         size = np.linalg.norm(gradient)
@@ -139,7 +155,8 @@ def _compare(ours: Update, expected: Update, where: str) -> None:
 
 
 def _check_case(packed: types.Batch, unpacked: types.Batch, layout: str, short: bool) -> None:
-    """The comparison is worth something: the rows hold several conversations, pictures and text, one cut, the layout is as asked."""
+    """The comparison is worth something: the rows hold several conversations, pictures and text, one cut, the layout is
+    as asked."""
     assert unpacked.tokens.shape[:2] == (1, BATCH) and int(unpacked.segment_ids.max()) == 1
     assert int((unpacked.segment_ids.max(-1) > 0).sum()) == (LAST if short else BATCH)
     rows = LAYOUTS[layout][2]
@@ -153,17 +170,27 @@ def _check_case(packed: types.Batch, unpacked: types.Batch, layout: str, short: 
     assert pictured.any() and not pictured.all()
     mixed = [
         np.unique(row[ids > 0])
-        for row, ids in zip(*(x.reshape(-1, x.shape[-1]) for x in (packed.image_slot >= 0, packed.segment_ids)), strict=True)
+        for row, ids in zip(
+            *(x.reshape(-1, x.shape[-1]) for x in (packed.image_slot >= 0, packed.segment_ids)), strict=True
+        )
     ]
     assert any(len(kinds) == 2 for kinds in mixed)
     across = packed.segment_ids[..., 1:] != packed.segment_ids[..., :-1]
     chunk = 48
-    borders = np.flatnonzero((across & (packed.segment_ids[..., 1:] > 1)).reshape(-1, packed.segment_ids.shape[-1] - 1).any(0)) + 1
-    assert any(border % chunk for border in borders), "a chunk of the loss holds the end of one conversation and the start of another"
+    borders = (
+        np.flatnonzero(
+            (across & (packed.segment_ids[..., 1:] > 1)).reshape(-1, packed.segment_ids.shape[-1] - 1).any(0)
+        )
+        + 1
+    )
+    assert any(border % chunk for border in borders), (
+        "a chunk of the loss holds the end of one conversation and the start of another"
+    )
 
 
 def test_segments_do_not_see_each_other(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The hidden states of a conversation are the same whatever lies beside it in the row: attention, positions and pictures."""
+    """The hidden states of a conversation are the same whatever lies beside it in the row: attention, positions and
+    pictures."""
     stand.use_devices(monkeypatch, 1)
     settings = _settings("pack", "one", {})
     start = setup.load_model(settings)

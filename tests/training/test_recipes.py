@@ -33,7 +33,11 @@ def _load(path: pathlib.Path, *argument: str) -> config.TrainConfig:
 def test_config_resolves_and_names_its_command(path: pathlib.Path) -> None:
     settings = _load(path)
     assert (settings.data.batch_size, settings.data.group_size, settings.data.normalization) == (128, 16, "micro_batch")
-    assert (settings.data.order, settings.data.max_len, settings.data.end_of_epoch) == ("modality_length", 2048, "reference")
+    assert (settings.data.order, settings.data.max_len, settings.data.end_of_epoch) == (
+        "modality_length",
+        2048,
+        "reference",
+    )
     assert settings.model.template == "vicuna_v1" and settings.model.image_mode == "pad"
     o = settings.optimizer
     assert (o.warmup_ratio, o.weight_decay, o.b1, o.b2, o.eps, o.clip_norm) == (0.03, 0.0, 0.9, 0.999, 1e-8, 0.0)
@@ -47,7 +51,9 @@ def test_papers_hyperparameters(size: str, regime: str, lora: bool) -> None:
     settings = _load(path)
     o = settings.optimizer
     assert (o.learning_rate, o.projector_learning_rate, o.epochs) == PAPER[regime, lora]
-    assert (settings.lora.rank, settings.lora.alpha, settings.lora.dropout) == ((128, 256.0, 0.05) if lora else (0, 256.0, 0.05))
+    assert (settings.lora.rank, settings.lora.alpha, settings.lora.dropout) == (
+        (128, 256.0, 0.05) if lora else (0, 256.0, 0.05)
+    )
     sources = settings.data.sources
     assert set(sources) == {"vlguard", "llava_mix"} and sources["vlguard"].format == "vlguard"
     assert sources["llava_mix"].count == (5000 if regime == "posthoc" else 0)
@@ -58,8 +64,14 @@ def test_ablations_of_the_paper() -> None:
     """Tables 3 and 4: other helpful data, other safety data."""
     found = {path.stem: _load(path).data.sources for path in CONFIGS if path.stem.startswith("llava_v15_7b_posthoc_")}
     alpaca, text = found["llava_v15_7b_posthoc_alpaca"], found["llava_v15_7b_posthoc_text_safety"]
-    assert {name: (s.format, s.count) for name, s in alpaca.items()} == {"vlguard": ("vlguard", 0), "alpaca": ("alpaca", 5000)}
-    assert {name: (s.format, s.count) for name, s in text.items()} == {"text_safety": ("alpaca", 0), "llava_mix": ("llava", 5000)}
+    assert {name: (s.format, s.count) for name, s in alpaca.items()} == {
+        "vlguard": ("vlguard", 0),
+        "alpaca": ("alpaca", 5000),
+    }
+    assert {name: (s.format, s.count) for name, s in text.items()} == {
+        "text_safety": ("alpaca", 0),
+        "llava_mix": ("llava", 5000),
+    }
     clean = _load(next(p for p in CONFIGS if p.stem == "llava_v15_7b_clean"))
     assert clean.data.sources["llava_mix"].expect == 665_298
 
@@ -68,7 +80,9 @@ def test_posthoc_is_165_updates() -> None:
     """2,000 + 5,000 conversations in batches of 128: 55 updates an epoch with the reference's refill, 165 in 3."""
     count = 7000
     ones = np.full(count, 9, np.int64)
-    index = index_lib.SampleIndex(ones, ones * 0 + 1, ones, ones, tuple(map(str, range(count))), np.zeros(count, np.int32), ("x",))
+    index = index_lib.SampleIndex(
+        ones, ones * 0 + 1, ones, ones, tuple(map(str, range(count))), np.zeros(count, np.int32), ("x",)
+    )
     settings = _load(next(p for p in CONFIGS if p.stem == "llava_v15_7b_posthoc"))
     plan = plan_lib.BatchPlan(index, settings.data, settings.seed, epochs=settings.optimizer.epochs)
     assert (plan.steps_per_epoch, plan.total_steps) == (55, 165)

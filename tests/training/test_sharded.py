@@ -1,4 +1,5 @@
-"""Sharded equals single: the same five updates on one device and on meshes of eight, to rounding; and each program compiles once."""
+"""Sharded equals single: the same five updates on one device and on meshes of eight, to rounding; and each program
+compiles once."""
 
 import jax
 import numpy as np
@@ -17,7 +18,9 @@ MESHES = {"fsdp8": (1, 8, 1), "fsdp4_tensor2": (1, 4, 2), "data2_fsdp2_tensor2":
 
 
 @pytest.fixture
-def single(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> tuple[list[float], dict[str, np.ndarray]]:
+def single(
+    monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
+) -> tuple[list[float], dict[str, np.ndarray]]:
     """The run on one device, made once for all meshes."""
     rank = request.getfixturevalue("rank")
     if rank not in _SINGLE:
@@ -28,8 +31,11 @@ def single(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> t
 _SINGLE: dict[int, tuple[list[float], dict[str, np.ndarray]]] = {}
 
 
-def _run(monkeypatch: pytest.MonkeyPatch, sizes: tuple[int, int, int], rank: int) -> tuple[list[float], dict[str, np.ndarray]]:
-    """Losses and trained parameters of five updates; where the state lies, and how often it was compiled, is asserted on the way."""
+def _run(
+    monkeypatch: pytest.MonkeyPatch, sizes: tuple[int, int, int], rank: int
+) -> tuple[list[float], dict[str, np.ndarray]]:
+    """Losses and trained parameters of five updates; where the state lies, and how often it was compiled, is asserted
+    on the way."""
     mesh = dict(zip(mesh_lib.AXES, sizes, strict=True))
     lora, run = {"rank": rank}, {"remat": "full", "loss_chunk": 64}
     settings = stand.settings(lora=lora, mesh=mesh, optimizer={"max_steps": UPDATES}, run=run)

@@ -11,7 +11,9 @@ from vlguard_jax.quickstart import model
 from vlguard_jax.quickstart import tower
 
 
-def test_writing_a_model_replaces_nothing_of_the_package(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_writing_a_model_replaces_nothing_of_the_package(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     before, seen = (tower.warm_up, model.VOCABULARY), []
     monkeypatch.setattr(save, "save_llava", lambda *_: seen.append((tower.warm_up, model.VOCABULARY)))
     stand.write_model(tmp_path / "model", seed=0)

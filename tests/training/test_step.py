@@ -69,7 +69,11 @@ def test_normalization_is_what_it_says(tmp_path: pathlib.Path, normalization: st
 
     def per_token(params, batch):
         return losses.token_cross_entropy(
-            program.model.hidden(params, batch), program.model.head_kernel(params), batch.targets, 64, program.model.execution.by_rows
+            program.model.hidden(params, batch),
+            program.model.head_kernel(params),
+            batch.targets,
+            64,
+            program.model.execution.by_rows,
         )
 
     ce = np.asarray(jax.jit(per_token)(start.params, one))
@@ -83,7 +87,9 @@ def test_normalization_is_what_it_says(tmp_path: pathlib.Path, normalization: st
     }
     np.testing.assert_allclose(_losses(tmp_path)[0], expected[normalization], rtol=1e-5)
     others = [v for k, v in expected.items() if k != normalization]
-    assert all(abs(v - expected[normalization]) > 1e-4 for v in others), "the conversations must tell the normalizations apart"
+    assert all(abs(v - expected[normalization]) > 1e-4 for v in others), (
+        "the conversations must tell the normalizations apart"
+    )
 
 
 def not_a_number(model, params, batch, extras):
@@ -127,8 +133,11 @@ def test_worked_example_of_a_users_loss(tmp_path: pathlib.Path) -> None:
 
 @pytest.mark.parametrize("lora", [{}, {"rank": 4, "dropout": 0.1}], ids=["full", "lora"])
 def test_half_precision_as_the_recipes_have_it(tmp_path: pathlib.Path, lora: dict) -> None:
-    """bf16 compute on fp32 masters and moments, frozen parameters in bf16: near the fp32 losses, and exported in bf16."""
-    settings = stand.settings(lora=lora, precision={"compute": "bf16", "frozen": "bf16"}, run={"remat": "full", "export": "llava"})
+    """bf16 compute on fp32 masters and moments, frozen parameters in bf16: near the fp32 losses, and exported in
+    bf16."""
+    settings = stand.settings(
+        lora=lora, precision={"compute": "bf16", "frozen": "bf16"}, run={"remat": "full", "export": "llava"}
+    )
     program = setup.build_program(settings, setup.load_model(settings), 6)
     assert {x.dtype.name for x in jax.tree.leaves(program.state.params)} == {"float32"}
     assert {x.dtype.name for x in jax.tree.leaves(program.frozen)} == {"bfloat16"}

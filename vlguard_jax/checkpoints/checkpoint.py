@@ -18,7 +18,8 @@ from vlguard_jax.models import config as model_config
 PROVENANCE = "vlguard_jax"  # the section of config.json that holds extras["provenance"]
 # Its keys that speak of the folder: fingerprint of the base of adapters; rows of the model where llava-hf has more.
 BASE_SHA256, VOCAB_SIZE = "base_sha256", "vocab_size"
-# Bits of an exponent that are all set in infinities and NaN, and only there: five times as fast as np.isfinite on 16 bits.
+# Bits of an exponent that are all set in infinities and NaN, and only there: five times as fast as np.isfinite on 16
+# bits.
 _EXPONENTS: dict[np.dtype, tuple[type, Any]] = {
     np.dtype(np.float16): (np.uint16, np.uint16(0x7C00)),
     np.dtype(ml_dtypes.bfloat16): (np.uint16, np.uint16(0x7F80)),
@@ -75,7 +76,10 @@ class NotFiniteError(errors.UserError):
     """
 
     def __init__(self, name: str, value: float, layer: int):
-        super().__init__(f"{name} holds {value}, and weights are finite numbers: the model is damaged; get it again, or make it again")
+        super().__init__(
+            f"{name} holds {value}, and weights are finite numbers: the model is damaged; get it again, or"
+            " make it again"
+        )
         self.value = value
         self.layer = layer
 
@@ -116,5 +120,8 @@ def base_fingerprint(digests: Mapping[str, str]) -> str:
 
 
 def fingerprint(params: Mapping[str, Any]) -> str:
-    """The `weights_sha256` of a parameter tree: a hash over path, dtype, shape and bytes of every array. Raises as `digest`."""
+    """The `weights_sha256` of a parameter tree: a hash over path, dtype, shape and bytes of every array.
+
+    Raises as `digest`.
+    """
     return combine({path: digest(path, np.ascontiguousarray(value)) for path, value in trees.flatten(params).items()})

@@ -18,8 +18,12 @@ from vlguard_jax.checkpoints import tokenizer_files
 from vlguard_jax.models import config as model_config
 
 
-def describe(path: str | os.PathLike[str], *, base: str = "", vision_tower: str = "", projector: str = "") -> dict[str, str]:
-    """{label: text} about a checkpoint; arguments as in `load.load`. Every tensor's name, shape and type is checked on the way.
+def describe(
+    path: str | os.PathLike[str], *, base: str = "", vision_tower: str = "", projector: str = ""
+) -> dict[str, str]:
+    """{label: text} about a checkpoint; arguments as in `load.load`.
+
+    Every tensor's name, shape and type is checked on the way.
 
     Raises:
       UserError: as `load.load`, but for what shows only in the data.
@@ -59,7 +63,9 @@ def _tokenizer(folder: pathlib.Path) -> str:
 
 def _sizes(config: model_config.LlavaConfig, lora: model_config.LoraConfig | None) -> dict[str, str]:
     t, v = config.text, config.vision
-    rope = f"theta {t.rope_theta:g}" + (f", {t.rope_scaling.kind} x {t.rope_scaling.factor:g}" if t.rope_scaling else "")
+    rope = f"theta {t.rope_theta:g}" + (
+        f", {t.rope_scaling.kind} x {t.rope_scaling.factor:g}" if t.rope_scaling else ""
+    )
     heads = f"heads {t.num_heads} ({t.num_kv_heads} kv, width {t.head_width})"
     lines = {
         "text": f"{t.num_layers} layers, width {t.width}, mlp {t.mlp_width}, {heads}",
@@ -75,7 +81,9 @@ def _sizes(config: model_config.LlavaConfig, lora: model_config.LoraConfig | Non
         counts["adapters" if ".lora_" in path else path.split(".")[0]] += math.prod(shape)
     lines["parameters"] = f"{counts.total():,} ({', '.join(f'{part} {n:,}' for part, n in counts.items())})"
     if lora:
-        lines["adapters"] = f"rank {lora.rank}, alpha {lora.alpha:g}, dropout {lora.dropout:g} on {', '.join(lora.targets)}"
+        lines["adapters"] = (
+            f"rank {lora.rank}, alpha {lora.alpha:g}, dropout {lora.dropout:g} on {', '.join(lora.targets)}"
+        )
     return lines
 
 

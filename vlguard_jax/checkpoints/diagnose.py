@@ -10,13 +10,23 @@ import re
 from vlguard_jax import errors
 from vlguard_jax.checkpoints import tensors
 
-_ORIGINAL = "take the checkpoint they were made from, or load them with transformers, call model.dequantize() and save that"
+_ORIGINAL = (
+    "take the checkpoint they were made from, or load them with transformers, call model.dequantize() and save that"
+)
 # Tensors that only such a checkpoint has, what it is, and the way out.
 _KINDS = (
-    (r".*\.(absmax|quant_map|nested_absmax|nested_quant_map|SCB|weight_format)", "quantized by bitsandbytes to 4 or 8 bits", _ORIGINAL),
+    (
+        r".*\.(absmax|quant_map|nested_absmax|nested_quant_map|SCB|weight_format)",
+        "quantized by bitsandbytes to 4 or 8 bits",
+        _ORIGINAL,
+    ),
     (r".*\.quant_state\.bitsandbytes__\w+", "quantized by bitsandbytes to 4 bits", _ORIGINAL),
     (r".*\.(qweight|qzeros|g_idx)", "quantized (GPTQ or AWQ)", _ORIGINAL),
-    (r".*\.(weight_packed|weight_scale|weight_scale_inv|input_scale|weight_zero_point)", "quantized (compressed tensors)", _ORIGINAL),
+    (
+        r".*\.(weight_packed|weight_scale|weight_scale_inv|input_scale|weight_zero_point)",
+        "quantized (compressed tensors)",
+        _ORIGINAL,
+    ),
     (
         r"(.*\.)?_?flat_param(_\d+)?",
         "flat parameters of FSDP, each several weights in a row",
@@ -42,14 +52,16 @@ def weights(found: Mapping[str, tensors.Tensor]) -> str:
     empty = [name for name, tensor in found.items() if not math.prod(tensor.shape)]
     if empty:
         return (
-            f"{len(empty)} of {len(found)} tensors hold nothing ({errors.short(empty[0])}), as DeepSpeed ZeRO-3 leaves weights that it did"
+            f"{len(empty)} of {len(found)} tensors hold nothing ({errors.short(empty[0])}), as DeepSpeed ZeRO-3"
+            " leaves weights that it did"
             " not gather; make them with its zero_to_fp32.py, or train with stage3_gather_16bit_weights_on_model_save"
         )
     return ""
 
 
 def unknown(name: str, found: Collection[str], known: Collection[str]) -> str:
-    """The end of a message about a tensor that no row knows: a wrapper's prefix, or the nearest name, and how many more there are."""
+    """The end of a message about a tensor that no row knows: a wrapper's prefix, or the nearest name, and how many more
+    there are."""
     others = [other for other in found if other not in known]
     for prefix, wrapper in _WRAPPERS.items():
         if prefix in name and any(_bare(one) in known for one in (name, *others)):
@@ -68,8 +80,12 @@ def _bare(name: str) -> str:
 
 
 def rows(tensor: tensors.Tensor, expected: Iterable[int]) -> str:
-    """The end of a message about an embedding or head of another number of rows than the config says; "" if more than that differs."""
+    """The end of a message about an embedding or head of another number of rows than the config says; "" if more than
+    that differs."""
     wanted = tuple(expected)
     if len(tensor.shape) != len(wanted) or tensor.shape[1:] != wanted[1:]:
         return ""
-    return f"; if the weights are right, set vocab_size to {tensor.shape[0]} in config.json, else take the config that belongs to them"
+    return (
+        f"; if the weights are right, set vocab_size to {tensor.shape[0]} in config.json, else take the config"
+        " that belongs to them"
+    )

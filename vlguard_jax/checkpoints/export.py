@@ -35,7 +35,10 @@ def save_export(model: checkpoint.Checkpoint, folder: pathlib.Path) -> None:
     import orbax.checkpoint as ocp
 
     extras = {k: v for k, v in model.extras.items() if k not in ("padding", "note")}
-    digests = {path: checkpoint.digest(path, np.ascontiguousarray(value)) for path, value in trees.flatten(model.params).items()}
+    digests = {
+        path: checkpoint.digest(path, np.ascontiguousarray(value))
+        for path, value in trees.flatten(model.params).items()
+    }
     record = {
         **format_v1.header(),
         "kind": "model",
@@ -79,7 +82,9 @@ def load_export(folder: pathlib.Path, dtype: np.dtype | type | None = None) -> c
         raise errors.UserError(f"{where}: damaged, export the model again: {e or type(e).__name__}") from e
     for path, value in flat.items():
         if checkpoint.digest(path, value) != record.arrays[path]:
-            raise errors.UserError(f"{where}: array {path} is not what {export_record.RECORD} says; export the model again")
+            raise errors.UserError(
+                f"{where}: array {path} is not what {export_record.RECORD} says; export the model again"
+            )
     if dtype is not None:
         flat = {path: value.astype(dtype, copy=False) for path, value in flat.items()}
     # The base by its name, unless adapters were merged into it or its numbers were changed since.
@@ -90,7 +95,9 @@ def load_export(folder: pathlib.Path, dtype: np.dtype | type | None = None) -> c
     if "padding" in tree:
         extras["padding"] = {path: np.asarray(value) for path, value in trees.flatten(tree["padding"]).items()}
     params = trees.unflatten(flat)
-    return checkpoint.Checkpoint(record.config, params, record.lora, folder, record.weights_sha256, "orbax", base, extras)
+    return checkpoint.Checkpoint(
+        record.config, params, record.lora, folder, record.weights_sha256, "orbax", base, extras
+    )
 
 
 def _check_files(where: pathlib.Path) -> None:
@@ -98,7 +105,9 @@ def _check_files(where: pathlib.Path) -> None:
     for folder, _, names in os.walk(where):
         for name in names:
             if not os.path.isfile(os.path.join(folder, name)):
-                raise errors.UserError(f"{os.path.join(folder, name)}: no file, and Orbax writes nothing else; export the model again")
+                raise errors.UserError(
+                    f"{os.path.join(folder, name)}: no file, and Orbax writes nothing else; export the model again"
+                )
 
 
 def _check_stored(where: pathlib.Path, arrays: Mapping[str, Any], shapes: Mapping[str, tuple[int, ...]]) -> None:
@@ -111,6 +120,15 @@ def _check_stored(where: pathlib.Path, arrays: Mapping[str, Any], shapes: Mappin
         if path not in wanted and rest != path and rest in layouts.VOCABULARY and len(shape) == 2:
             width = shapes["text.embed.embedding"][1]
             wanted[path] = (min(shape[0], limits.MODEL_SIZE), width)  # rows behind the vocabulary, as they are stored
-        if path not in wanted or found is None or shape != wanted[path] or np.dtype(found.dtype) not in tensors.FLOATS.values():
-            sizes = f"{list(wanted[path])} expected, {list(shape)} found" if path in wanted and found is not None else "unknown or missing"
+        if (
+            path not in wanted
+            or found is None
+            or shape != wanted[path]
+            or np.dtype(found.dtype) not in tensors.FLOATS.values()
+        ):
+            sizes = (
+                f"{list(wanted[path])} expected, {list(shape)} found"
+                if path in wanted and found is not None
+                else "unknown or missing"
+            )
             raise errors.UserError(f"{where}: array {path.removeprefix('params.')}: {sizes}; export the model again")

@@ -1,4 +1,5 @@
-"""checkpoint.json of an exported model: who gets a folder from others believes nothing in it that was not looked at here."""
+"""checkpoint.json of an exported model: who gets a folder from others believes nothing in it that was not looked at
+here."""
 
 from __future__ import annotations
 
@@ -69,7 +70,9 @@ def read(folder: pathlib.Path) -> Record:
             raise errors.UserError(f"{where}: the hash of {path} is {errors.short(digest)}; get the folder again")
     sha256 = found.text("weights_sha256")
     if sha256 != checkpoint.combine(arrays):
-        raise errors.UserError(f"{where}: weights_sha256 {errors.short(sha256)} is not that of its arrays; export the model again")
+        raise errors.UserError(
+            f"{where}: weights_sha256 {errors.short(sha256)} is not that of its arrays; export the model again"
+        )
     extras = _extras(found.part("extras"))
     vocabulary.check(folder, config.text.vocab_size, extras)
     return Record(config, lora, arrays, sha256, _base(found.part("base")), extras, record["format_version"])
@@ -84,9 +87,13 @@ def _sizes(found: fields.Fields) -> model_config.LlavaConfig:
 
 def _text(found: fields.Fields) -> model_config.TextConfig:
     _only(found, model_config.TextConfig)
-    sizes = {key: found.size(key) for key in ("vocab_size", "width", "num_heads", "num_kv_heads", "head_width", "mlp_width")}
+    sizes = {
+        key: found.size(key) for key in ("vocab_size", "width", "num_heads", "num_kv_heads", "head_width", "mlp_width")
+    }
     if sizes["num_heads"] % sizes["num_kv_heads"] or sizes["head_width"] % 2:
-        raise errors.UserError(f"{found.where}: num_heads, num_kv_heads and head_width of its text model do not fit together")
+        raise errors.UserError(
+            f"{found.where}: num_heads, num_kv_heads and head_width of its text model do not fit together"
+        )
     return model_config.TextConfig(
         **sizes,
         num_layers=found.size("num_layers", most=limits.LAYERS),
@@ -113,8 +120,14 @@ def _vision(found: fields.Fields) -> model_config.VisionConfig:
     sides = {key: found.size(key, most=limits.SIDE) for key in ("image_size", "patch_size")}
     sizes = {key: found.size(key) for key in ("width", "num_heads", "mlp_width")}
     if sides["patch_size"] > sides["image_size"] or sizes["width"] % sizes["num_heads"]:
-        raise errors.UserError(f"{found.where}: image_size and patch_size, or width and num_heads, of its tower do not fit together")
-    layers, layer, most = found.size("num_layers", most=limits.LAYERS), found.values.get("feature_layer"), limits.CHANNEL_SCALE
+        raise errors.UserError(
+            f"{found.where}: image_size and patch_size, or width and num_heads, of its tower do not fit together"
+        )
+    layers, layer, most = (
+        found.size("num_layers", most=limits.LAYERS),
+        found.values.get("feature_layer"),
+        limits.CHANNEL_SCALE,
+    )
     if type(layer) is not int or not -layers - 1 <= layer <= layers:
         raise found.wrong("feature_layer", f"one of the tower's {layers} layers")
     mean = found.numbers("image_mean", model_config.CLIP_MEAN, least=-most, most=most)
@@ -134,7 +147,11 @@ def _vision(found: fields.Fields) -> model_config.VisionConfig:
 def _lora(found: fields.Fields) -> model_config.LoraConfig:
     _only(found, model_config.LoraConfig)
     targets = found.values.get("targets")
-    if not isinstance(targets, list) or not targets or not all(isinstance(t, str) and t in layouts.LINEARS for t in targets):
+    if (
+        not isinstance(targets, list)
+        or not targets
+        or not all(isinstance(t, str) and t in layouts.LINEARS for t in targets)
+    ):
         raise found.wrong("targets", f"a list out of {', '.join(layouts.LINEARS)}")
     dropout = found.number("dropout", least=0.0, most=1.0)
     if dropout == 1:
@@ -152,7 +169,9 @@ def _base(found: fields.Fields) -> checkpoint.Base | None:
 def _extras(found: fields.Fields) -> dict[str, Any]:
     for key, value in found.values.items():
         if key not in _EXTRAS or not isinstance(value, _EXTRAS[key]):
-            raise errors.UserError(f"{found.where}: extras: {errors.short(key)} is {files.kind(value)}; export the model again")
+            raise errors.UserError(
+                f"{found.where}: extras: {errors.short(key)} is {files.kind(value)}; export the model again"
+            )
         if isinstance(value, str):
             found.text(key)
     for part in ("text_config", "vision_config", checkpoint.PROVENANCE):

@@ -1,7 +1,8 @@
 """Checkpoint format v1: what is written beside the arrays, by the training store and by exported models alike.
 
-Arrays are nested plain dicts in Orbax; beside them stands one JSON record: format version, layout-table version, checksums of
-the arrays where they are at hand, library versions, and what the caller adds (config and its hash, base fingerprint, step).
+Arrays are nested plain dicts in Orbax; beside them stands one JSON record: format version, layout-table version,
+checksums of the arrays where they are at hand, library versions, and what the caller adds (config and its hash, base
+fingerprint, step).
 """
 
 from __future__ import annotations

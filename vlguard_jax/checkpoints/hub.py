@@ -1,4 +1,5 @@
-"""Checkpoints by name: a local folder, or a Hugging Face id with an optional revision, downloaded only when asked for."""
+"""Checkpoints by name: a local folder, or a Hugging Face id with an optional revision, downloaded only when asked
+for."""
 
 from __future__ import annotations
 
@@ -14,7 +15,9 @@ _IGNORED = ["*.msgpack", "*.h5", "*.onnx", "*.gguf", "original/*", "*.png", "*.j
 
 
 def resolve(name: str | os.PathLike[str]) -> pathlib.Path:
-    """Return the local folder of a checkpoint. An existing path wins; else `owner/name[@revision]` is fetched into the hub's cache.
+    """Return the local folder of a checkpoint.
+
+    An existing path wins; else `owner/name[@revision]` is fetched into the hub's cache.
 
     Raises:
       UserError: neither; or the hub denies access, does not know the name or cannot be reached. Says what to do.
@@ -24,7 +27,9 @@ def resolve(name: str | os.PathLike[str]) -> pathlib.Path:
         return path
     match = _HUB_ID.fullmatch(str(name))
     if match is None:
-        raise errors.UserError(f"{errors.short(str(name))}: no such folder, and not a hub id of the form owner/name[@revision]")
+        raise errors.UserError(
+            f"{errors.short(str(name))}: no such folder, and not a hub id of the form owner/name[@revision]"
+        )
     return _download(match["repo"], match["revision"])
 
 
@@ -47,12 +52,18 @@ def _download(repo: str, revision: str | None) -> pathlib.Path:
     except hub_errors.RevisionNotFoundError as e:
         raise errors.UserError(f"{shown}: the hub has no revision {revision!r} of this repository") from e
     except hub_errors.RepositoryNotFoundError as e:
-        raise errors.UserError(f"{shown}: no such folder here and no such repository on the hub; if it is private, {login}") from e
+        raise errors.UserError(
+            f"{shown}: no such folder here and no such repository on the hub; if it is private, {login}"
+        ) from e
     except hub_errors.LocalEntryNotFoundError as e:
-        raise errors.UserError(f"{shown}: no such folder here and the hub cannot be reached; download it where there is a network") from e
+        raise errors.UserError(
+            f"{shown}: no such folder here and the hub cannot be reached; download it where there is a network"
+        ) from e
     except hub_errors.HfHubHTTPError as e:
         status = getattr(getattr(e, "response", None), "status_code", None)
-        denied = f"access denied; {login}" if status in (401, 403) else "the hub answered with an error; try again later"
+        denied = (
+            f"access denied; {login}" if status in (401, 403) else "the hub answered with an error; try again later"
+        )
         reason = " ".join(str(e).split())
         raise errors.UserError(f"{shown}: {denied} ({reason})") from e
     except Exception as e:  # whatever the HTTP library or the disk raises

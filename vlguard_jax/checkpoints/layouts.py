@@ -1,9 +1,9 @@
 """The one table of names: parameter tree <-> checkpoint layouts, read in both directions.
 
-A row says which path of our tree holds which tensor of a part (text, head, vision, projector, adapter) and how the array is
-turned; a layout says which prefixes a part has there (the first is the one written) and which tensors are left out on purpose.
-Layer rows hold `{layer}` and stand for one stacked array of the tree. Names: reference notes 12 and 13 (LLaVA
-llava/model/llava_arch.py, clip_encoder.py; transformers modeling_llava.py of 4.36, 4.52 and 5.x; peft 0.10).
+A row says which path of our tree holds which tensor of a part (text, head, vision, projector, adapter) and how the
+array is turned; a layout says which prefixes a part has there (the first is the one written) and which tensors are left
+out on purpose. Layer rows hold `{layer}` and stand for one stacked array of the tree. Names: reference notes 12 and 13
+(LLaVA llava/model/llava_arch.py, clip_encoder.py; transformers modeling_llava.py of 4.36, 4.52 and 5.x; peft 0.10).
 """
 
 from __future__ import annotations
@@ -24,7 +24,8 @@ LAYOUT_VERSION = 1
 SAME, LINEAR, CONV = "same", "linear", "conv"  # stored [out, in] -> [in, out]; stored [D, 3, p, p] -> [p, p, 3, D]
 _TO_TREE = {LINEAR: (1, 0), CONV: (2, 3, 1, 0)}
 _FROM_TREE = {LINEAR: (1, 0), CONV: (3, 2, 0, 1)}
-_STRIP = 16  # rows of a matrix transposed at once: 4 to 5 times faster than all at once where rows are a power of two apart
+# rows of a matrix transposed at once: 4 to 5 times faster than all at once where rows are a power of two apart
+_STRIP = 16
 
 # Our name of a decoder linear layer -> (group in our tree, name in a checkpoint).
 LINEARS = {
@@ -49,7 +50,10 @@ _ROWS: dict[str, list[tuple[str, str, str]]] = {  # part -> (tree path, name aft
     "text": [
         ("text.embed.embedding", "embed_tokens.weight", SAME),
         ("text.layers.attention_norm.scale", _LAYER + "input_layernorm.weight", SAME),
-        *((f"text.layers.{group}.{ours}.kernel", f"{_LAYER}{name}.weight", LINEAR) for ours, (group, name) in LINEARS.items()),
+        *(
+            (f"text.layers.{group}.{ours}.kernel", f"{_LAYER}{name}.weight", LINEAR)
+            for ours, (group, name) in LINEARS.items()
+        ),
         ("text.layers.mlp_norm.scale", _LAYER + "post_attention_layernorm.weight", SAME),
         ("text.norm.scale", "norm.weight", SAME),
     ],
@@ -91,7 +95,11 @@ class Layout:
 
 _ROTARY = r".*\.rotary_emb\.inv_freq"  # buffers of old transformers, recomputed from the config
 _POSITION_IDS = r"(.*\.)?embeddings\.position_ids"  # buffers, always 0, 1, 2, ...
-_ADAPTER = ("base_model.model.model.", "base_model.model.language_model.model.", "base_model.model.model.language_model.")
+_ADAPTER = (
+    "base_model.model.model.",
+    "base_model.model.language_model.model.",
+    "base_model.model.model.language_model.",
+)
 
 LAYOUTS = {
     layout.name: layout
@@ -112,7 +120,12 @@ LAYOUTS = {
             {
                 "text": ("language_model.model.", "model.language_model.", "model.language_model.model."),
                 "head": ("language_model.lm_head.", "lm_head.", "model.language_model.lm_head."),
-                "vision": ("vision_tower.vision_model.", "model.vision_tower.vision_model.", "vision_tower.", "model.vision_tower."),
+                "vision": (
+                    "vision_tower.vision_model.",
+                    "model.vision_tower.vision_model.",
+                    "vision_tower.",
+                    "model.vision_tower.",
+                ),
                 "projector": ("multi_modal_projector.", "model.multi_modal_projector."),
             },
             _HF_PROJECTOR,
@@ -127,8 +140,14 @@ LAYOUTS = {
         ),
         Layout("peft", {"adapter": _ADAPTER}),
         # mm_projector.bin and non_lora_trainables.bin: the reference reads what follows `mm_projector.`.
-        Layout("projector", {"projector": ("model.", "", "base_model.model.model.", "base_model.model.")}, _ORIGINAL_PROJECTOR),
-        Layout("non_lora", {"projector": ("base_model.model.model.", "base_model.model.", "model.")}, _ORIGINAL_PROJECTOR),
+        Layout(
+            "projector",
+            {"projector": ("model.", "", "base_model.model.model.", "base_model.model.")},
+            _ORIGINAL_PROJECTOR,
+        ),
+        Layout(
+            "non_lora", {"projector": ("base_model.model.model.", "base_model.model.", "model.")}, _ORIGINAL_PROJECTOR
+        ),
     )
 }
 
@@ -149,7 +168,8 @@ class Row:
     stored_shape: tuple[int, ...]
 
     def to_tree(self, stored: np.ndarray) -> np.ndarray:
-        """Turn one stored tensor into one layer (or the whole) of the tree's array; rows of a padded vocabulary are cut."""
+        """Turn one stored tensor into one layer (or the whole) of the tree's array; rows of a padded vocabulary are
+        cut."""
         turned = _turn(stored, _TO_TREE[self.transform]) if self.transform in _TO_TREE else stored
         return turned[tuple(slice(n) for n in self.shape[self.stacked :])]
 
@@ -168,13 +188,18 @@ def _turn(x: np.ndarray, axes: tuple[int, ...]) -> np.ndarray:
     return result
 
 
-def tree_shapes(config: model_config.LlavaConfig, lora: model_config.LoraConfig | None = None) -> dict[str, tuple[int, ...]]:
+def tree_shapes(
+    config: model_config.LlavaConfig, lora: model_config.LoraConfig | None = None
+) -> dict[str, tuple[int, ...]]:
     """Shapes of all arrays of the parameter tree by dotted path, stacked arrays with their layer axis."""
     t = config.text
     heads, kv_heads = t.num_heads * t.head_width, t.num_kv_heads * t.head_width
     linears = {"q": (t.width, heads), "k": (t.width, kv_heads), "v": (t.width, kv_heads), "o": (heads, t.width)}
     linears |= {"gate": (t.width, t.mlp_width), "up": (t.width, t.mlp_width), "down": (t.mlp_width, t.width)}
-    shapes: dict[str, tuple[int, ...]] = {"text.embed.embedding": (t.vocab_size, t.width), "text.norm.scale": (t.width,)}
+    shapes: dict[str, tuple[int, ...]] = {
+        "text.embed.embedding": (t.vocab_size, t.width),
+        "text.norm.scale": (t.width,),
+    }
     for norm in ("attention_norm", "mlp_norm"):
         shapes[f"text.layers.{norm}.scale"] = (t.num_layers, t.width)
     for ours, (n_in, n_out) in linears.items():
@@ -204,7 +229,12 @@ def _vision_shapes(v: model_config.VisionConfig) -> dict[str, tuple[int, ...]]:
         "vision.positions": (1 + v.num_patches, v.width),
     }
     layers = (v.num_layers,)
-    norms: dict[str, tuple[int, ...]] = {"pre_norm": (), "layers.attention_norm": layers, "layers.mlp_norm": layers, "post_norm": ()}
+    norms: dict[str, tuple[int, ...]] = {
+        "pre_norm": (),
+        "layers.attention_norm": layers,
+        "layers.mlp_norm": layers,
+        "post_norm": (),
+    }
     for norm, lead in norms.items():
         shapes |= {f"vision.{norm}.{leaf}": (*lead, v.width) for leaf in ("scale", "bias")}
     for name in ("q", "k", "v", "o"):
@@ -244,19 +274,27 @@ def _part_rows(
     table: Layout, config: model_config.LlavaConfig, part: str, lora: model_config.LoraConfig | None
 ) -> list[tuple[str, str, str]]:
     if part == "adapter":
-        names = [(f"text.layers.{group}.{ours}", f"{_LAYER}{name}") for ours, (group, name) in LINEARS.items()] if lora else []
+        names = (
+            [(f"text.layers.{group}.{ours}", f"{_LAYER}{name}") for ours, (group, name) in LINEARS.items()]
+            if lora
+            else []
+        )
         return [(f"{p}.lora_{ab.lower()}", f"{n}.lora_{ab}.weight", LINEAR) for p, n in names for ab in "AB"]
     if part == "projector":
         if config.projector is None:
             return []
         if config.projector not in table.projector:
-            raise errors.UserError(f"a {config.projector!r} projector has no place in the {table.name} layout; save as llava instead")
+            raise errors.UserError(
+                f"a {config.projector!r} projector has no place in the {table.name} layout; save as llava instead"
+            )
         fc1, fc2 = table.projector[config.projector]
         return [(p, n.format(fc1=fc1, fc2=fc2), t) for p, n, t in _ROWS[f"projector {config.projector}"]]
     return _ROWS[part]
 
 
-def _row(path: str, name: str, transform: str, prefixes: tuple[str, ...], shape: tuple[int, ...], stored_vocab: int | None) -> Row:
+def _row(
+    path: str, name: str, transform: str, prefixes: tuple[str, ...], shape: tuple[int, ...], stored_vocab: int | None
+) -> Row:
     stacked = "{layer}" in name
     one = shape[stacked:]
     if stored_vocab is not None and path in VOCABULARY:
@@ -278,8 +316,8 @@ def match(
     `where` names the files in messages.
 
     Raises:
-      UserError: a tensor that no row and no pattern of `dropped` knows, one that is missing, stored twice or of another shape or
-        a type that is no float.
+      UserError: a tensor that no row and no pattern of `dropped` knows, one that is missing, stored twice or of another
+        shape or a type that is no float.
     """
     targets = {name: (row, i) for row in table_rows for i, accepted in enumerate(row.names) for name in accepted}
     left_out = re.compile("|".join(f"(?:{p})" for p in dropped) or r"(?!)")
@@ -298,17 +336,25 @@ def match(
         row, i = targets[name]
         if (row.path, i) in placed:
             other = placed[row.path, i]
-            raise errors.UserError(f"{tensor.file}: duplicate tensor {name}: {other.name} in {other.file.name} holds the same parameter")
+            raise errors.UserError(
+                f"{tensor.file}: duplicate tensor {name}: {other.name} in {other.file.name} holds the same parameter"
+            )
         if tensor.shape != row.stored_shape:
             expected = f"{list(row.stored_shape)} expected from the config, {list(tensor.shape)} found"
             way = diagnose.rows(tensor, row.stored_shape) if row.path in VOCABULARY else ""
             raise errors.UserError(f"{tensor.file}: tensor {name} has the wrong shape: {expected}{way}")
         if tensor.dtype not in tensors.FLOATS.values():
-            raise errors.UserError(f"{tensor.file}: tensor {name} has the type {tensor.dtype}; fp32, fp16 or bf16 was expected")
+            raise errors.UserError(
+                f"{tensor.file}: tensor {name} has the type {tensor.dtype}; fp32, fp16 or bf16 was expected"
+            )
         placed[row.path, i] = tensor
     for row in table_rows:
         for i, accepted in enumerate(row.names):
             if (row.path, i) not in placed:
-                way = "; give the mm_projector.bin that belongs to it as projector" if row.path.startswith("projector.") else ""
+                way = (
+                    "; give the mm_projector.bin that belongs to it as projector"
+                    if row.path.startswith("projector.")
+                    else ""
+                )
                 raise errors.UserError(f"{where}: missing tensor {accepted[0]} {list(row.stored_shape)}{way}")
     return {row.path: [placed[row.path, i] for i in range(len(row.names))] for row in table_rows}, skipped

@@ -19,19 +19,26 @@ from vlguard_jax.checkpoints import tensors
 
 
 def load(
-    path: str | os.PathLike[str], *, base: str = "", vision_tower: str = "", projector: str = "", dtype: np.dtype | type | None = None
+    path: str | os.PathLike[str],
+    *,
+    base: str = "",
+    vision_tower: str = "",
+    projector: str = "",
+    dtype: np.dtype | type | None = None,
 ) -> checkpoint.Checkpoint:
     """Load a checkpoint: a local folder or hub id of any supported layout, recognised by its files.
 
     Args:
-      path: original LLaVA, llava-hf (any naming generation), PEFT adapter, projector-only, Llama or exported Orbax folder.
+      path: original LLaVA, llava-hf (any naming generation), PEFT adapter, projector-only, Llama or exported Orbax
+        folder.
       base: base model of a PEFT or projector-only folder; needed where adapter_config.json names none that is found.
       vision_tower: CLIP folder or hub id, overriding the name in config.json.
       projector: `mm_projector.bin`, with a Llama folder in `path`.
       dtype: cast every array to this type; None keeps what is stored.
 
     Raises:
-      UserError: anything wrong with the files: unknown, missing, duplicate or misshapen tensors, unsupported settings, ...
+      UserError: anything wrong with the files: unknown, missing, duplicate or misshapen tensors, unsupported settings,
+        ...
     """
     folder = hub.resolve(path)
     if export.is_export(folder):
@@ -43,8 +50,10 @@ def load(
     own = checkpoint.Base(plan.base or str(path), plan.base_layout, checkpoint.base_fingerprint(digests))
     if plan.base_sha256 and own.sha256 != plan.base_sha256:
         raise errors.UserError(
-            f"{path}: these adapters were trained on other weights than {own.name} holds ({plan.base_sha256[:12]}, found"
-            f" {own.sha256[:12]}; another number format counts too); name the language model and the tower that they were"
+            f"{path}: these adapters were trained on other weights than {own.name} holds"
+            f" ({plan.base_sha256[:12]}, found"
+            f" {own.sha256[:12]}; another number format counts too); name the language model and the tower"
+            " that they were"
             " trained on as base and vision_tower"
         )
     extras = {**plan.extras, "source": str(path)}
@@ -62,7 +71,9 @@ def load(
     )
 
 
-def _read(plan: sources.Plan, dtype: np.dtype | type | None) -> tuple[dict[str, np.ndarray], dict[str, str], dict[str, np.ndarray]]:
+def _read(
+    plan: sources.Plan, dtype: np.dtype | type | None
+) -> tuple[dict[str, np.ndarray], dict[str, str], dict[str, np.ndarray]]:
     """By tree path: arrays, hashes of what is stored, and the stored rows behind the vocabulary."""
     flat: dict[str, np.ndarray] = {}
     padding: dict[str, np.ndarray] = {}

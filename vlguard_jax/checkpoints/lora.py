@@ -15,8 +15,9 @@ from vlguard_jax.checkpoints import checkpoint
 from vlguard_jax.checkpoints import layouts
 from vlguard_jax.models import config as model_config
 
-# Keys of `adapter_config.json` that change neither the base nor the forward pass, or do so only beside another key that is looked at
-# (the settings of an initialization, for one). All keys: src/peft/tuners/lora/config.py of peft 0.3 to 0.21.
+# Keys of `adapter_config.json` that change neither the base nor the forward pass, or do so only beside another key that
+# is looked at (the settings of an initialization, for one). All keys: src/peft/tuners/lora/config.py of peft 0.3 to
+# 0.21.
 _HARMLESS = (
     "auto_mapping",
     "base_model_name_or_path",
@@ -40,25 +41,33 @@ _INITIALIZATIONS = (True, False, None, "gaussian", "orthogonal", "eva")
 _CONVERTIBLE = ("pissa", "olora", "corda", "lora_ga")
 _CONVERT = (
     "it changes the base's weights before training; save the adapter with peft's"
-    " save_pretrained(..., path_initial_model_for_weight_conversion=FOLDER_OF_THE_UNTRAINED_ADAPTER), which stands on the base as it is"
+    " save_pretrained(..., path_initial_model_for_weight_conversion=FOLDER_OF_THE_UNTRAINED_ADAPTER), which stands"
+    " on the base as it is"
 )
 _MERGE = "where peft can merge it, merge it there (merge_and_unload) and load the merged model"
 
 
 def from_peft(config: Mapping[str, Any], where: str) -> model_config.LoraConfig:
-    """Read `adapter_config.json`. A key that is not known to be harmless has to be switched off (absent, null, false or empty).
+    """Read `adapter_config.json`.
+
+    A key that is not known to be harmless has to be switched off (absent, null, false or empty).
 
     Raises:
-      UserError: another kind of adapter, a setting that changes the base or the arithmetic, an unknown one, or one of a wrong type.
+      UserError: another kind of adapter, a setting that changes the base or the arithmetic, an unknown one, or one of a
+        wrong type.
     """
     if config.get("peft_type") != "LORA":
-        raise errors.UserError(f"{where}: peft_type={errors.short(config.get('peft_type'))} is not supported (only 'LORA')")
+        raise errors.UserError(
+            f"{where}: peft_type={errors.short(config.get('peft_type'))} is not supported (only 'LORA')"
+        )
     _refuse_other_arithmetic(config, where)
     by_name = {name.rsplit(".", 1)[1]: ours for ours, (_, name) in layouts.LINEARS.items()}
     modules = config.get("target_modules")
     if not isinstance(modules, list) or not modules or not all(isinstance(m, str) and m in by_name for m in modules):
         known = ", ".join(by_name)
-        raise errors.UserError(f"{where}: target_modules={errors.short(modules)} is not supported; a list out of {known} was expected")
+        raise errors.UserError(
+            f"{where}: target_modules={errors.short(modules)} is not supported; a list out of {known} was expected"
+        )
     found = fields.Fields(config, where)
     # null is no default of peft's
     rank, alpha = found.size("r"), found.number("lora_alpha", None if "lora_alpha" in config else 8.0)
@@ -79,15 +88,19 @@ def _refuse_other_arithmetic(config: Mapping[str, Any], where: str) -> None:
             if any(value is known or (isinstance(value, str) and value == known) for known in _INITIALIZATIONS):
                 continue
             convertible = isinstance(value, str) and value.lower().startswith(_CONVERTIBLE)
-            raise errors.UserError(f"{where}: {key}={errors.short(value)} is not supported: {_CONVERT if convertible else _MERGE}")
+            raise errors.UserError(
+                f"{where}: {key}={errors.short(value)} is not supported: {_CONVERT if convertible else _MERGE}"
+            )
         shown = key if key.isidentifier() and len(key) < 100 else errors.short(key)
         raise errors.UserError(f"{where}: {shown}={errors.short(value)} is not supported; {_MERGE}")
 
 
 def merge_lora(params: Mapping[str, Any], lora: model_config.LoraConfig | None) -> dict[str, Any]:
-    """Return the tree with every adapter folded into its kernel: W + alpha / r * A @ B, computed in fp32, kept in W's dtype.
+    """Return the tree with every adapter folded into its kernel: W + alpha / r * A @ B, computed in fp32, kept in W's
+    dtype.
 
-    Layer by layer, so that memory holds one layer in fp32 besides the result (peft 0.10, tuners/lora/layer.py, `merge`).
+    Layer by layer, so that memory holds one layer in fp32 besides the result (peft 0.10, tuners/lora/layer.py,
+    `merge`).
     """
     flat = trees.flatten(params)
     merged = {path: value for path, value in flat.items() if not path.endswith((".lora_a", ".lora_b"))}

@@ -53,7 +53,8 @@ def read_config(folder: pathlib.Path) -> tuple[str, dict[str, Any]]:
     if model_type in ("clip", "clip_vision_model"):
         return "clip", config
     raise errors.UserError(
-        f"{path}: checkpoint of another model type: model_type is {errors.short(model_type)}; known: llava, llava_llama, llama, clip"
+        f"{path}: checkpoint of another model type: model_type is {errors.short(model_type)}; known: llava,"
+        " llava_llama, llama, clip"
     )
 
 
@@ -64,12 +65,15 @@ def text_config(config: Mapping[str, Any], where: str) -> model_config.TextConfi
       UserError: a setting that is not supported or makes no sense; `where` names the file.
     """
     found = fields.Fields(config, where)
-    found.only(model_type=("llama", "llava", "llava_llama"), hidden_act=("silu",), attention_bias=(False,), mlp_bias=(False,))
+    found.only(
+        model_type=("llama", "llava", "llava_llama"), hidden_act=("silu",), attention_bias=(False,), mlp_bias=(False,)
+    )
     width, heads = found.size("hidden_size", 4096), found.size("num_attention_heads", 32)
     kv_heads, head_width = found.size("num_key_value_heads", heads), found.size("head_dim", max(1, width // heads))
     if heads % kv_heads or head_width % 2 or (config.get("head_dim") is None and width % heads):
         raise errors.UserError(
-            f"{where}: hidden_size={width}, num_attention_heads={heads}, num_key_value_heads={kv_heads} do not fit together"
+            f"{where}: hidden_size={width}, num_attention_heads={heads}, num_key_value_heads={kv_heads} do not"
+            " fit together"
         )
     theta, scaling = rope(config, where)
     return model_config.TextConfig(
@@ -102,7 +106,9 @@ def rope(config: Mapping[str, Any], where: str) -> tuple[float, model_config.Rop
     if kind == "default":
         return theta, None
     if kind not in ("linear", "llama3"):
-        raise errors.UserError(f"{where}: rope type {errors.short(kind)} is not supported (only default, linear, llama3)")
+        raise errors.UserError(
+            f"{where}: rope type {errors.short(kind)} is not supported (only default, linear, llama3)"
+        )
     settings = f"the rope settings of type {kind}"
     factor = scaling.number("factor", of=settings)
     if kind == "linear":
@@ -115,26 +121,36 @@ def rope(config: Mapping[str, Any], where: str) -> tuple[float, model_config.Rop
 
 
 def vision_config(
-    config: Mapping[str, Any], where: str, preprocessor: Mapping[str, Any] | None, preprocessor_where: str, feature_layer: object = -2
+    config: Mapping[str, Any],
+    where: str,
+    preprocessor: Mapping[str, Any] | None,
+    preprocessor_where: str,
+    feature_layer: object = -2,
 ) -> model_config.VisionConfig:
-    """A CLIP vision config (the `vision_config` of a CLIPModel, or a CLIPVisionModel's own) with its preprocessor's constants; keys left
-    out have CLIPVisionConfig's defaults.
+    """A CLIP vision config (the `vision_config` of a CLIPModel, or a CLIPVisionModel's own) with its preprocessor's
+    constants; keys left out have CLIPVisionConfig's defaults.
 
     Raises:
       UserError: another tower, unsupported activation, or a preprocessor that does something else than LLaVA's.
     """
     found = fields.Fields(config, where)
     found.only(model_type=("clip_vision_model",), hidden_act=("quick_gelu", "gelu"), num_channels=(3,))
-    image_size, patch_size = found.size("image_size", 224, most=limits.SIDE), found.size("patch_size", 32, most=limits.SIDE)
+    image_size, patch_size = (
+        found.size("image_size", 224, most=limits.SIDE),
+        found.size("patch_size", 32, most=limits.SIDE),
+    )
     num_layers = found.size("num_hidden_layers", 12, most=limits.LAYERS)
     width, heads = found.size("hidden_size", 768), found.size("num_attention_heads", 12)
     if patch_size > image_size or width % heads:
         raise errors.UserError(
-            f"{where}: image_size={image_size} and patch_size={patch_size}, or hidden_size={width} and num_attention_heads={heads}, do not"
+            f"{where}: image_size={image_size} and patch_size={patch_size}, or hidden_size={width} and"
+            f" num_attention_heads={heads}, do not"
             " fit together"
         )
     if type(feature_layer) is not int or not -num_layers - 1 <= feature_layer <= num_layers:
-        raise errors.UserError(f"{where}: feature layer {errors.short(feature_layer)} is not one of the tower's {num_layers} layers")
+        raise errors.UserError(
+            f"{where}: feature layer {errors.short(feature_layer)} is not one of the tower's {num_layers} layers"
+        )
     mean, std = _pixel_constants(fields.Fields(preprocessor or {}, preprocessor_where), image_size)
     return model_config.VisionConfig(
         image_size=image_size,
@@ -155,13 +171,17 @@ def _pixel_constants(found: fields.Fields, image_size: int) -> tuple[Any, Any]:
     always = {f"do_{step}": (True, None) for step in ("resize", "center_crop", "normalize", "rescale", "convert_rgb")}
     found.only(resample=(3, None), **always)
     if abs(found.number("rescale_factor", 1 / 255) * 255 - 1) > 1e-6:
-        raise errors.UserError(f"{found.where}: rescale_factor={found.values['rescale_factor']!r} is not supported (only 1/255)")
+        raise errors.UserError(
+            f"{found.where}: rescale_factor={found.values['rescale_factor']!r} is not supported (only 1/255)"
+        )
     crop, size = (found.values.get(key) for key in ("crop_size", "size"))
     sides = [*crop.values()] if isinstance(crop, Mapping) else [crop]
     sides += [size.get("shortest_edge", size.get("height"))] if isinstance(size, Mapping) else [size]
     if any(side is not None and (type(side) is not int or side != image_size) for side in sides):
         shown = f"{errors.short(crop)} and {errors.short(size)}"
-        raise errors.UserError(f"{found.where}: crop_size and size must be the tower's image_size, {image_size}, not {shown}")
+        raise errors.UserError(
+            f"{found.where}: crop_size and size must be the tower's image_size, {image_size}, not {shown}"
+        )
     most = limits.CHANNEL_SCALE
     mean = found.numbers("image_mean", model_config.CLIP_MEAN, least=-most, most=most)
     return mean, found.numbers("image_std", model_config.CLIP_STD, least=1 / most, most=most)
@@ -186,7 +206,9 @@ def tower_config(folder: pathlib.Path, feature_layer: object = -2) -> model_conf
     """
     kind, config = read_config(folder)
     if kind != "clip":
-        raise errors.UserError(f"{folder / 'config.json'}: checkpoint of another model type: a CLIP vision tower was expected")
+        raise errors.UserError(
+            f"{folder / 'config.json'}: checkpoint of another model type: a CLIP vision tower was expected"
+        )
     whole = config["model_type"] == "clip"
     vision = {"model_type": "clip_vision_model", **(config.get("vision_config") or {})} if whole else config
     return vision_config(vision, str(folder / "config.json"), *read_preprocessor(folder), feature_layer)
@@ -219,7 +241,9 @@ def hf_config(config: Mapping[str, Any], folder: pathlib.Path) -> tuple[model_co
     """
     where = str(folder / "config.json")
     found = fields.Fields(config, where)
-    found.only(vision_feature_select_strategy=("default",), projector_hidden_act=("gelu",), multimodal_projector_bias=(True,))
+    found.only(
+        vision_feature_select_strategy=("default",), projector_hidden_act=("gelu",), multimodal_projector_bias=(True,)
+    )
     text = text_config({"model_type": "llama", **found.part("text_config").values}, where)
     text = dataclasses.replace(text, tie_embeddings=text.tie_embeddings or found.flag("tie_word_embeddings"))
     stored = text.vocab_size
@@ -233,7 +257,9 @@ def hf_config(config: Mapping[str, Any], folder: pathlib.Path) -> tuple[model_co
 def _check_image_id(config: Mapping[str, Any], stored: int, where: str) -> None:
     named = image_id(config)
     if named is not None and (type(named) is not int or not 0 <= named <= stored):
-        raise errors.UserError(f"{where}: image_token_index={errors.short(named)} does not fit a vocab_size of {stored:,}: correct it")
+        raise errors.UserError(
+            f"{where}: image_token_index={errors.short(named)} does not fit a vocab_size of {stored:,}: correct it"
+        )
 
 
 def image_id(config: Mapping[str, Any]) -> Any:
@@ -243,7 +269,8 @@ def image_id(config: Mapping[str, Any]) -> Any:
 
 
 def true_vocab(config: Mapping[str, Any], stored: int) -> int:
-    """Rows of the model before llava-hf added some: recorded where this program wrote the folder, else out of the ids."""
+    """Rows of the model before llava-hf added some: recorded where this program wrote the folder, else out of the
+    ids."""
     recorded = (config.get(checkpoint.PROVENANCE) or {}).get(checkpoint.VOCAB_SIZE)
     if type(recorded) is int and 0 < recorded <= stored:
         return recorded

@@ -1,4 +1,5 @@
-"""Where a model may be written, and which folder `--overwrite` may delete: nothing but a checkpoint that is no part of the work."""
+"""Where a model may be written, and which folder `--overwrite` may delete: nothing but a checkpoint that is no part of
+the work."""
 
 from __future__ import annotations
 
@@ -18,10 +19,31 @@ _MARKS = ("config.json", "checkpoint.json", "adapter_config.json")
 # What this program, LLaVA, PEFT and the tools of Hugging Face write into the folder of a model.
 _FILES = (
     *("config.json", "generation_config.json", "adapter_config.json", "checkpoint.json", "preprocessor_config.json"),
-    *("processor_config.json", "image_processor.json", "video_preprocessor_config.json", "chat_template.*", "special_tokens_map.json"),
-    *("added_tokens.json", "tokenizer.model", "tokenizer.json", "tokenizer_config.json", "vocab.json", "vocab.txt", "merges.txt"),
+    *(
+        "processor_config.json",
+        "image_processor.json",
+        "video_preprocessor_config.json",
+        "chat_template.*",
+        "special_tokens_map.json",
+    ),
+    *(
+        "added_tokens.json",
+        "tokenizer.model",
+        "tokenizer.json",
+        "tokenizer_config.json",
+        "vocab.json",
+        "vocab.txt",
+        "merges.txt",
+    ),
     *("*.safetensors", "*.safetensors.index.json", "pytorch_model*.bin", "*.bin.index.json", "adapter_model.bin"),
-    *("non_lora_trainables.bin", "mm_projector.bin", "training_args.bin", "trainer_state.json", "optimizer.pt", "scheduler.pt"),
+    *(
+        "non_lora_trainables.bin",
+        "mm_projector.bin",
+        "training_args.bin",
+        "trainer_state.json",
+        "optimizer.pt",
+        "scheduler.pt",
+    ),
     *("rng_state*.pth", "README.md", "LICENSE*", "USE_POLICY*", "NOTICE*", ".gitattributes"),
 )
 # Orbax's arrays.
@@ -39,8 +61,9 @@ def check_free(dst: str | os.PathLike[str], overwrite: bool, sources: Iterable[s
     sources: what the model is made of: folders, files, or hub ids.
 
     Raises:
-      UserError: it holds something and may not be overwritten, is a link or above the working directory or a home, or no folder can be
-        made there; or what `overwrite` would delete is no checkpoint, holds other files, or is a source, holds one or is part of one.
+      UserError: it holds something and may not be overwritten, is a link or above the working directory or a home, or
+        no folder can be made there; or what `overwrite` would delete is no checkpoint, holds other files, or is a
+        source, holds one or is part of one.
     """
     target = pathlib.Path(os.path.abspath(dst))
     folders.check_no_link(dst)
@@ -50,7 +73,9 @@ def check_free(dst: str | os.PathLike[str], overwrite: bool, sources: Iterable[s
         _check_around(dst, target)
         if os.path.lexists(target) and not (target.is_dir() and not any(target.iterdir())):
             if not overwrite:
-                raise errors.UserError(f"{dst} is there already; choose another folder, or overwrite it with --overwrite")
+                raise errors.UserError(
+                    f"{dst} is there already; choose another folder, or overwrite it with --overwrite"
+                )
             _check_sources(dst, target, sources)
             _check_checkpoint(dst, target)
         above = next(folder for folder in target.parents if os.path.lexists(folder))
@@ -80,7 +105,9 @@ def _check_sources(dst: str | os.PathLike[str], target: pathlib.Path, sources: I
         found = path.resolve()
         if found == real or real in found.parents or found in real.parents:
             how = "is" if found == real else "holds" if real in found.parents else "is a part of"
-            raise errors.UserError(f"{dst} {how} {source}, which the model is made of; --overwrite would delete it, choose another folder")
+            raise errors.UserError(
+                f"{dst} {how} {source}, which the model is made of; --overwrite would delete it, choose another folder"
+            )
 
 
 def _check_checkpoint(dst: str | os.PathLike[str], target: pathlib.Path) -> None:
@@ -89,15 +116,21 @@ def _check_checkpoint(dst: str | os.PathLike[str], target: pathlib.Path) -> None
         raise errors.UserError(f"{dst} is a file; --overwrite replaces a checkpoint alone, choose another name")
     if foreign := _foreign(target, _FILES):
         raise errors.UserError(
-            f"{dst} holds {errors.short(foreign)}, which is no part of a checkpoint; --overwrite would delete it, move it or choose another"
+            f"{dst} holds {errors.short(foreign)}, which is no part of a checkpoint; --overwrite would delete it,"
+            " move it or choose another"
             " folder"
         )
     if not any((target / name).is_file() for name in _MARKS):
-        raise errors.UserError(f"{dst} is no checkpoint, it has no {' or '.join(_MARKS)}; --overwrite replaces a checkpoint alone")
+        raise errors.UserError(
+            f"{dst} is no checkpoint, it has no {' or '.join(_MARKS)}; --overwrite replaces a checkpoint alone"
+        )
 
 
 def _foreign(folder: pathlib.Path, known: tuple[str, ...]) -> str:
-    """The first path in `folder` that is not `known`, "" without one. What Orbax and the hub keep below their own folders is theirs."""
+    """The first path in `folder` that is not `known`, "" without one.
+
+    What Orbax and the hub keep below their own folders is theirs.
+    """
     for entry in sorted(os.scandir(folder), key=lambda entry: entry.name):
         inner = _FOLDERS.get(entry.name) if known is _FILES else None
         is_folder = entry.is_dir(follow_symlinks=False)

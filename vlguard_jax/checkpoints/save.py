@@ -79,7 +79,8 @@ def save_hf(
     """Write the llava-hf layout as on the hub (a model without vision tower: a plain Llama folder).
 
     The vocabulary gets `<image>` and `<pad>` (`tokenizer_files.hf_tokens`) and is padded to a multiple of 64, with the
-    rows the model came with or else the mean of its rows, whose logit is never the largest. Adapters must have been merged.
+    rows the model came with or else the mean of its rows, whose logit is never the largest. Adapters must have been
+    merged.
 
     Raises:
       UserError: see `check`; `dst` is there already, a value does not fit `dtype`, or the written files do not agree.
@@ -123,8 +124,11 @@ def _check_hf(folder: pathlib.Path, where: str, vocab: int) -> None:
     tokenizer_files.check_hf(folder, image, pad, where)
 
 
-def save_peft(model: checkpoint.Checkpoint, dst: str | os.PathLike[str], dtype: Dtype = None, *, overwrite: bool = False) -> None:
-    """Write adapters and projector as LLaVA's LoRA training does: adapter_model.safetensors, non_lora_trainables.bin and configs.
+def save_peft(
+    model: checkpoint.Checkpoint, dst: str | os.PathLike[str], dtype: Dtype = None, *, overwrite: bool = False
+) -> None:
+    """Write adapters and projector as LLaVA's LoRA training does: adapter_model.safetensors, non_lora_trainables.bin
+    and configs.
 
     Beside them `config.json` keeps the fingerprint of the base, which `load` compares.
 
@@ -145,14 +149,18 @@ def save_peft(model: checkpoint.Checkpoint, dst: str | os.PathLike[str], dtype: 
         tokenizer_files.write_json(folder / "config.json", config | {checkpoint.PROVENANCE: own})
 
 
-def save_orbax(model: checkpoint.Checkpoint, dst: str | os.PathLike[str], dtype: Dtype = None, *, overwrite: bool = False) -> None:
+def save_orbax(
+    model: checkpoint.Checkpoint, dst: str | os.PathLike[str], dtype: Dtype = None, *, overwrite: bool = False
+) -> None:
     """Write the whole model, adapters apart, as an Orbax folder that `load` reads.
 
     Raises:
       UserError: `dst` is there already, or a value does not fit `dtype`.
     """
     if dtype is not None:
-        params = trees.unflatten({path: _cast(path, np.asarray(value), dtype) for path, value in trees.flatten(model.params).items()})
+        params = trees.unflatten(
+            {path: _cast(path, np.asarray(value), dtype) for path, value in trees.flatten(model.params).items()}
+        )
         model = dataclasses.replace(model, params=params, weights_sha256="")
     n_bytes = sum(np.asarray(value).nbytes for value in trees.flatten(model.params).values())
     with _new_folder(model, dst, overwrite, n_bytes) as folder:
@@ -193,7 +201,9 @@ def _check_adapters(model: checkpoint.Checkpoint) -> None:
 
 
 @contextlib.contextmanager
-def _new_folder(model: checkpoint.Checkpoint, dst: str | os.PathLike[str], overwrite: bool, n_bytes: int = 0) -> Iterator[pathlib.Path]:
+def _new_folder(
+    model: checkpoint.Checkpoint, dst: str | os.PathLike[str], overwrite: bool, n_bytes: int = 0
+) -> Iterator[pathlib.Path]:
     """A new folder beside `dst` that takes its name when the block ends well, and is deleted when it does not.
 
     Raises:
@@ -228,7 +238,9 @@ def _entries(
         padding = (model.extras.get("padding") or {}).get(row.path)
         for i, names in enumerate(row.names):
             read = functools.partial(_stored_tensor, row, value, i, dtype, padding)
-            entries.append((i if row.stacked else -1, (names[0], row.stored_shape, np.dtype(dtype or value.dtype), read)))
+            entries.append(
+                (i if row.stacked else -1, (names[0], row.stored_shape, np.dtype(dtype or value.dtype), read))
+            )
     return [entry for _, entry in sorted(entries, key=lambda e: e[0])]
 
 

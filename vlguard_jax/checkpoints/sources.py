@@ -1,4 +1,5 @@
-"""What lies in a checkpoint folder, and which files hold which part of the model; nothing is read but names and configs."""
+"""What lies in a checkpoint folder, and which files hold which part of the model; nothing is read but names and
+configs."""
 
 from __future__ import annotations
 
@@ -84,7 +85,8 @@ def make_plan(folder: pathlib.Path, *, base: str = "", vision_tower: str = "", p
     total = sum(map(math.prod, layouts.tree_shapes(plan.config, plan.lora).values()))
     if total > limits.PARAMETERS:
         raise errors.UserError(
-            f"{folder}: its sizes make {total:.1e} parameters, at most {limits.PARAMETERS:.0e} are read: correct config.json"
+            f"{folder}: its sizes make {total:.1e} parameters, at most {limits.PARAMETERS:.0e} are read: correct"
+            " config.json"
         )
     vocabulary.check(plan.tokenizer_folder, plan.config.text.vocab_size, plan.extras)
     return plan
@@ -98,7 +100,9 @@ def _plan(folder: pathlib.Path, *, base: str = "", vision_tower: str = "", proje
         return _plan_peft(folder, base, vision_tower)
     kind, config = config_lib.read_config(folder)
     if kind == "clip":
-        raise errors.UserError(f"{folder}: checkpoint of another model type: a vision tower alone; name it as vision_tower")
+        raise errors.UserError(
+            f"{folder}: checkpoint of another model type: a vision tower alone; name it as vision_tower"
+        )
     if kind == "llava-hf":
         refuse(folder, base=base, vision_tower=vision_tower, projector=projector)
         return _plan_hf(folder, config)
@@ -112,7 +116,9 @@ def refuse(folder: pathlib.Path, **given: str) -> None:
     """Raise UserError if one of these arguments was given: it would have no effect on this kind of folder."""
     for name, value in given.items():
         if value:
-            raise errors.UserError(f"{folder}: this checkpoint takes no {name}, {value} would not be used; leave it out")
+            raise errors.UserError(
+                f"{folder}: this checkpoint takes no {name}, {value} would not be used; leave it out"
+            )
 
 
 def _extras(folder: pathlib.Path, kind: str, config: dict[str, Any]) -> dict[str, Any]:
@@ -148,7 +154,9 @@ def _plan_llama(folder: pathlib.Path, config: dict[str, Any], vision_tower: str,
     if not vision_tower and not projector:
         return Plan(model_config.LlavaConfig(text, None, None), (language,), "llama", folder, extras)
     if not vision_tower or not projector:
-        raise errors.UserError(f"{folder}: a language model becomes a LLaVA model only with both vision_tower and projector")
+        raise errors.UserError(
+            f"{folder}: a language model becomes a LLaVA model only with both vision_tower and projector"
+        )
     tower = hub.resolve(vision_tower)
     path = _projector_file(projector)
     model = model_config.LlavaConfig(text, config_lib.tower_config(tower), _projector_type(path))
@@ -161,7 +169,9 @@ def _projector_file(projector: str) -> pathlib.Path:
     path = hub.resolve(projector)
     path = path / "mm_projector.bin" if path.is_dir() else path
     if not path.is_file():
-        raise errors.UserError(f"{path}: no such file; a projector is the mm_projector.bin of LLaVA's pretraining stage")
+        raise errors.UserError(
+            f"{path}: no such file; a projector is the mm_projector.bin of LLaVA's pretraining stage"
+        )
     return path
 
 
@@ -173,7 +183,8 @@ def _projector_type(path: pathlib.Path) -> str:
 def _original_model(
     folder: pathlib.Path, config: dict[str, Any], vision_tower: str, beside: pathlib.Path
 ) -> tuple[model_config.LlavaConfig, pathlib.Path, dict[str, Any]]:
-    """(sizes, tower folder, extras) of a folder with LLaVA's own config.json; a tower is also looked for next to `beside`."""
+    """(sizes, tower folder, extras) of a folder with LLaVA's own config.json; a tower is also looked for next to
+    `beside`."""
     where = str(folder / "config.json")
     config_lib.check_original(config, where)
     found = fields.Fields(config, where)
@@ -183,7 +194,9 @@ def _original_model(
     tower = hub.resolve(vision_tower) if vision_tower else _find_tower(name, (folder, beside))
     vision = config_lib.tower_config(tower, config.get("mm_vision_select_layer", -2))
     if found.size("mm_hidden_size", vision.width) != vision.width:
-        raise errors.UserError(f"{tower}: this tower's width is {vision.width}, but {where} has mm_hidden_size={config['mm_hidden_size']}")
+        raise errors.UserError(
+            f"{tower}: this tower's width is {vision.width}, but {where} has mm_hidden_size={config['mm_hidden_size']}"
+        )
     text = config_lib.text_config(config, where)
     extras = _extras(folder, "llava", config)
     extras |= {"vision_tower": name or vision_tower, "preprocessor": config_lib.read_preprocessor(tower)[0]}
@@ -196,12 +209,20 @@ def _find_tower(name: str, folders: Collection[pathlib.Path]) -> pathlib.Path:
     candidates = [pathlib.Path(name)] if pathlib.PurePath(name).is_absolute() else []
     for folder in folders:
         above = folder.resolve().parent
-        candidates += [folder / "vision_tower", folder / last, above / name, above / last, above / "vision_tower" / last]
+        candidates += [
+            folder / "vision_tower",
+            folder / last,
+            above / name,
+            above / last,
+            above / "vision_tower" / last,
+        ]
     for candidate in candidates:
         if os.path.isfile(candidate / "config.json"):  # false for a name that no file can have
             return candidate
     if not hub.is_hub_id(name):
-        raise errors.UserError(f"vision tower {errors.short(name)} of config.json is not found; give its folder as vision_tower")
+        raise errors.UserError(
+            f"vision tower {errors.short(name)} of config.json is not found; give its folder as vision_tower"
+        )
     return hub.resolve(name)
 
 
@@ -214,7 +235,11 @@ def _plan_llava(folder: pathlib.Path, config: dict[str, Any], base: str, vision_
     keeps_tower = fields.Fields(config, str(folder / "config.json")).flag("unfreeze_mm_vision_tower")
     parts = [*_TEXT, *(["vision"] if keeps_tower else []), *([] if projector else ["projector"])]
     # The reference builds a frozen tower from its own folder and ignores the checkpoint's copy (reference notes 13).
-    dropped = (*_tied(model.text), *([] if keeps_tower else [_TOWER_KEYS]), *([r"model\.mm_projector\..*"] if projector else []))
+    dropped = (
+        *_tied(model.text),
+        *([] if keeps_tower else [_TOWER_KEYS]),
+        *([r"model\.mm_projector\..*"] if projector else []),
+    )
     pieces = [Piece("llava", folder, parts, dropped=dropped)]
     if not keeps_tower:
         pieces.append(Piece("clip", tower, ("vision",)))
@@ -237,13 +262,16 @@ def _plan_projector_only(folder: pathlib.Path, config: dict[str, Any], base: str
 
 
 def _whole(base: pathlib.Path, folder: pathlib.Path) -> pathlib.Path:
-    """`base`, which holds the weights that `folder` stands on: of two adapters, one on the other, only one would be merged."""
+    """`base`, which holds the weights that `folder` stands on: of two adapters, one on the other, only one would be
+    merged."""
     kinds = ((base / "adapter_config.json").is_file(), "adapters"), (export.is_export(base), "an Orbax folder")
     for found, what in kinds:
         if found:
             raise errors.UserError(
-                f"{folder}: its base {base} is {what}, where a whole model in LLaVA's, llava-hf's or Llama's layout was expected; write it"
-                " so first (python -m vlguard_jax.convert --to llava, which merges adapters) and name the result as base"
+                f"{folder}: its base {base} is {what}, where a whole model in LLaVA's, llava-hf's or Llama's layout"
+                " was expected; write it"
+                " so first (python -m vlguard_jax.convert --to llava, which merges adapters) and name the"
+                " result as base"
             )
     return base
 
@@ -268,7 +296,9 @@ def _base_text(base: pathlib.Path, model: model_config.LlavaConfig) -> Piece:
     if text != model.text:
         ours, theirs = dataclasses.asdict(model.text), dataclasses.asdict(text)
         key = next(k for k in ours if ours[k] != theirs[k])
-        raise errors.UserError(f"{where}: the base does not fit: {key} is {theirs[key]}, the adapter was made for {ours[key]}")
+        raise errors.UserError(
+            f"{where}: the base does not fit: {key} is {theirs[key]}, the adapter was made for {ours[key]}"
+        )
     return piece
 
 
@@ -284,16 +314,23 @@ def _plan_peft(folder: pathlib.Path, base: str, vision_tower: str) -> Plan:
         written = fields.Fields(config, str(folder / "config.json")).part(checkpoint.PROVENANCE)
         base_sha256 = written.text(checkpoint.BASE_SHA256)
         if kind != "llava":
-            raise errors.UserError(f"{folder / 'config.json'}: LLaVA's own config was expected beside an adapter, not {kind}")
+            raise errors.UserError(
+                f"{folder / 'config.json'}: LLaVA's own config was expected beside an adapter, not {kind}"
+            )
         model, tower, extras = _original_model(folder, config, vision_tower, base_folder)
         trained = folder / "non_lora_trainables.bin"
         if not trained.is_file():
             raise errors.UserError(f"{trained}: no such file; the projector trained beside the adapter is missing")
-        pieces = [_base_text(base_folder, model), Piece("clip", tower, ("vision",)), Piece("non_lora", trained, ("projector",))]
+        pieces = [
+            _base_text(base_folder, model),
+            Piece("clip", tower, ("vision",)),
+            Piece("non_lora", trained, ("projector",)),
+        ]
     else:
         if (folder / "non_lora_trainables.bin").is_file():
             raise errors.UserError(
-                f"{folder / 'config.json'}: no such file beside non_lora_trainables.bin; copy LLaVA's config.json of this training here"
+                f"{folder / 'config.json'}: no such file beside non_lora_trainables.bin; copy LLaVA's config.json"
+                " of this training here"
             )
         whole, base_sha256 = _plan(base_folder, vision_tower=vision_tower), ""
         model, pieces, extras = whole.config, list(whole.pieces), whole.extras
@@ -319,7 +356,8 @@ def _find_base(name: str, folder: pathlib.Path) -> pathlib.Path:
             return above / local
     if not name or not (os.path.isdir(name) or hub.is_hub_id(name)):
         raise errors.UserError(
-            f"{folder / 'adapter_config.json'}: its base model {errors.short(name)} is not found; name its folder as base"
+            f"{folder / 'adapter_config.json'}: its base model {errors.short(name)} is not found; name its"
+            " folder as base"
         )
     return hub.resolve(name)
 

@@ -1,9 +1,10 @@
 """The pickle inside a torch file, read as data.
 
-Python's pickle module would import, call and set what a file asks for. Here the opcodes that torch.save writes for a state dict are
-interpreted one by one, and no other is known: names become tokens, calls of the three functions of a state dict become records, and no
-object of this process is ever within a file's reach. Opcodes: pickletools; what stands in a state dict: torch/_utils.py and
-torch/serialization.py.
+Python's pickle module would import, call and set what a file asks for. Here the opcodes that torch.save writes for a
+state dict are
+interpreted one by one, and no other is known: names become tokens, calls of the three functions of a state dict become
+records, and no object of this process is ever within a file's reach. Opcodes: pickletools; what stands in a state dict:
+torch/_utils.py and torch/serialization.py.
 """
 
 from __future__ import annotations
@@ -15,7 +16,11 @@ from typing import Any
 
 _OTHER = "holds something else than a flat dict of tensors"
 _ODD = "damaged, or not written by torch.save: get the file again"
-_TENSOR, _PARAMETER, _ORDERED = "torch._utils _rebuild_tensor_v2", "torch._utils _rebuild_parameter", "collections OrderedDict"
+_TENSOR, _PARAMETER, _ORDERED = (
+    "torch._utils _rebuild_tensor_v2",
+    "torch._utils _rebuild_parameter",
+    "collections OrderedDict",
+)
 
 
 class RefusedError(Exception):
@@ -65,7 +70,10 @@ def load(data: bytes, kinds: Mapping[str, Any]) -> dict[str, Strided]:
 
 
 class _Machine:
-    """The stack of a pickle. Values are None, bool, int, float, str, tuple, list, dict of texts, and the three classes above."""
+    """The stack of a pickle.
+
+    Values are None, bool, int, float, str, tuple, list, dict of texts, and the three classes above.
+    """
 
     def __init__(self, names: set[str]):
         self._names = names
@@ -94,7 +102,9 @@ class _Machine:
             elif name in _STEPS:
                 _STEPS[name](self)
             elif name not in ("PROTO", "FRAME", "STOP"):
-                raise RefusedError(f"refused to load, since it asks for {name} and a file of weights does not need that")
+                raise RefusedError(
+                    f"refused to load, since it asks for {name} and a file of weights does not need that"
+                )
         return self._stack.pop()
 
     def marked(self) -> list[Any]:
@@ -146,14 +156,20 @@ class _Machine:
     def _name(self, name: str) -> None:
         if name not in self._names:
             raise RefusedError(
-                f"refused to load, since it asks for {name[:100].replace(' ', '.')} and a file of weights does not need that"
+                f"refused to load, since it asks for {name[:100].replace(' ', '.')} and a file of weights does"
+                " not need that"
             )
         self._stack.append(_Name(name))
 
     def persistent(self) -> None:
         """BINPERSID: ("storage", kind, key, place, count)."""
         tag, kind, key, _, count = _tuple(self._stack.pop())
-        if tag != "storage" or not isinstance(kind, _Name) or not kind.name.startswith("torch ") or type(count) is not int:
+        if (
+            tag != "storage"
+            or not isinstance(kind, _Name)
+            or not kind.name.startswith("torch ")
+            or type(count) is not int
+        ):
             raise ValueError("no storage")
         self._stack.append(Storage(kind.name.removeprefix("torch "), _text(key), count))
 
@@ -177,7 +193,9 @@ class _Machine:
             raise ValueError("no attributes of a dict")
 
 
-def _strided(storage: Any = None, offset: Any = None, shape: Any = None, strides: Any = None, metadata: Any = None) -> Strided:
+def _strided(
+    storage: Any = None, offset: Any = None, shape: Any = None, strides: Any = None, metadata: Any = None
+) -> Strided:
     """A tensor out of what stands in the call; metadata would turn its signs or conjugate it."""
     numbers = (offset, *_tuple(shape), *_tuple(strides))
     if not isinstance(storage, Storage) or metadata or any(type(n) is not int for n in numbers):

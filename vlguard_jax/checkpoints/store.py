@@ -1,7 +1,7 @@
 """The training store: steps of (arrays, record) in Orbax, format v1. A step is there as a whole or not at all.
 
-The record carries, for every array, shape, dtype and a checksum that is computed on the devices: it does not depend on how the
-array is sharded, so it is checked again after a restore onto another mesh.
+The record carries, for every array, shape, dtype and a checksum that is computed on the devices: it does not depend on
+how the array is sharded, so it is checked again after a restore onto another mesh.
 """
 
 from __future__ import annotations
@@ -41,7 +41,8 @@ class Store:
         """Open or create the store; what an interrupted save left behind is deleted.
 
         Raises:
-          UserError: the folder, a step or something in a step is a link, a pipe or a device, or a step has an odd number.
+          UserError: the folder, a step or something in a step is a link, a pipe or a device, or a step has an odd
+            number.
         """
         self._folder = pathlib.Path(folder).absolute()
         _check_steps(self._folder)
@@ -52,7 +53,9 @@ class Store:
             self._manager = ocp.CheckpointManager(self._folder, options=options)
 
     def save(self, step: int, tree: Mapping[str, Any], meta: Mapping[str, Any]) -> None:
-        """Save a step. `tree`: nested dict of arrays (None leaves are left out); `meta`: JSON values, merged into the record.
+        """Save a step.
+
+        `tree`: nested dict of arrays (None leaves are left out); `meta`: JSON values, merged into the record.
 
         Returns when the arrays may be donated or changed; writing goes on in the background.
         """
@@ -90,22 +93,29 @@ class Store:
         return record
 
     def restore(self, step: int, abstract_tree: Mapping[str, Any]) -> dict[str, Any]:
-        """Read a step into the shardings of `abstract_tree`, a nested dict of jax.ShapeDtypeStruct with sharding (or None).
+        """Read a step into the shardings of `abstract_tree`, a nested dict of jax.ShapeDtypeStruct with sharding (or
+        None).
 
         The arrays' checksums are checked.
 
         Raises:
-          UserError: the saved arrays are others than those asked for, the step is damaged, a parameter is not finite, or see
-            `read_meta`.
+          UserError: the saved arrays are others than those asked for, the step is damaged, a parameter is not finite,
+            or see `read_meta`.
         """
         where = f"{self._folder}/{step}"
         manifest = self.read_meta(step)["arrays"]
         wanted = _arrays(abstract_tree)
         for path in sorted(manifest.keys() | wanted.keys()):
             saved = manifest.get(path, {"shape": None, "dtype": "nothing"})
-            asked = {"shape": list(wanted[path].shape), "dtype": np.dtype(wanted[path].dtype).name} if path in wanted else None
+            asked = (
+                {"shape": list(wanted[path].shape), "dtype": np.dtype(wanted[path].dtype).name}
+                if path in wanted
+                else None
+            )
             if asked is None or any(saved[key] != asked[key] for key in asked):
-                raise errors.UserError(f"{where}: {path}: saved is {saved['dtype']}{saved['shape']}, this run needs {asked or 'nothing'}")
+                raise errors.UserError(
+                    f"{where}: {path}: saved is {saved['dtype']}{saved['shape']}, this run needs {asked or 'nothing'}"
+                )
         state = self._folder / str(step) / "state"
         with _damaged(where, "remove this step to go on from an older one"):
             stored.check_sizes(state, stored.read(state))
@@ -113,9 +123,13 @@ class Store:
             restored = trees.flatten(self._manager.restore(step, args=target)["state"])
         for path, value in restored.items():
             if _describe(value) != manifest[path]:
-                raise errors.UserError(f"{where}: {path} is not what was saved (checksum); remove this step to go on from an older one")
+                raise errors.UserError(
+                    f"{where}: {path} is not what was saved (checksum); remove this step to go on from an older one"
+                )
             if path.startswith("params.") and not _finite(value):
-                raise errors.UserError(f"{where}: {path} holds NaN or an infinity; remove this step to go on from an older one")
+                raise errors.UserError(
+                    f"{where}: {path} holds NaN or an infinity; remove this step to go on from an older one"
+                )
         return _fill(abstract_tree, restored)
 
     def close(self) -> None:
@@ -147,11 +161,14 @@ def _damaged(where: str, way: str) -> Iterator[None]:
 
 
 def _check_steps(folder: pathlib.Path) -> None:
-    """Raise UserError unless everything that counts as a step is one: Orbax follows links, deletes old steps and waits for pipes."""
+    """Raise UserError unless everything that counts as a step is one: Orbax follows links, deletes old steps and waits
+    for pipes."""
     if not os.path.lexists(folder):
         return
     if folder.is_symlink() or not folder.is_dir():
-        raise errors.UserError(f"{folder} must be a folder, not a {'link' if folder.is_symlink() else 'file'}; choose another --workdir")
+        raise errors.UserError(
+            f"{folder} must be a folder, not a {'link' if folder.is_symlink() else 'file'}; choose another --workdir"
+        )
     for step in folder.iterdir():
         try:
             number = int(step.name)  # as Orbax does
@@ -164,7 +181,9 @@ def _check_steps(folder: pathlib.Path) -> None:
             raise errors.UserError(f"{folder}: step {name} is no folder; remove it, or choose another --workdir")
         if odd := next(filter(folders.odd, step.rglob("*")), None):
             what = "a link" if odd.is_symlink() else "a pipe or a device"
-            raise errors.UserError(f"{folder}: step {name} holds {what}, {errors.short(odd.name)}; remove it, or choose another --workdir")
+            raise errors.UserError(
+                f"{folder}: step {name} holds {what}, {errors.short(odd.name)}; remove it, or choose another --workdir"
+            )
 
 
 def _check_record(record: Mapping[str, Any], step: int, where: str) -> None:
@@ -182,7 +201,9 @@ def _check_record(record: Mapping[str, Any], step: int, where: str) -> None:
     own = (record.get("kind"), record.get("step")) == ("training", step) and type(record.get("step")) is int
     texts = all(isinstance(record[name], str) for name in ("config_hash", "base_sha256") if name in record)
     if not (whole and own and texts and isinstance(record.get("config"), dict)):
-        raise errors.UserError(f"{where}: damaged record: it is not what a training of this program writes; remove this step")
+        raise errors.UserError(
+            f"{where}: damaged record: it is not what a training of this program writes; remove this step"
+        )
 
 
 def _arrays(tree: Mapping[str, Any]) -> dict[str, Any]:
@@ -219,7 +240,8 @@ def _checksum_program(out: jax.sharding.Sharding | None) -> Any:
 
 
 def _checksum(x: jax.Array) -> jax.Array:
-    """Sum modulo 2^32 over a hash of every element's bits and position, so in any order and under any sharding the same."""
+    """Sum modulo 2^32 over a hash of every element's bits and position, so in any order and under any sharding the
+    same."""
     bits = x.view({2: jnp.uint16, 4: jnp.uint32}[x.dtype.itemsize]) if jnp.issubdtype(x.dtype, jnp.floating) else x
     position = jnp.zeros(x.shape, jnp.uint32)
     for axis in range(x.ndim):

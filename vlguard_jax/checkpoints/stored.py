@@ -1,7 +1,7 @@
 """What Orbax's own record says of the arrays in a folder, looked at before memory is taken for them.
 
-An array is read by chunks, each unpacked as a whole: a chunk that is said to be larger than its array, or arrays that would be far
-larger than their files, are there to fill the memory.
+An array is read by chunks, each unpacked as a whole: a chunk that is said to be larger than its array, or arrays that
+would be far larger than their files, are there to fill the memory.
 """
 
 from __future__ import annotations

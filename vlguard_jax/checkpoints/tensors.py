@@ -1,4 +1,5 @@
-"""Lazy views of weight files: names, shapes and dtypes at once, data when asked for, so that memory holds one tensor at a time."""
+"""Lazy views of weight files: names, shapes and dtypes at once, data when asked for, so that memory holds one tensor at
+a time."""
 
 from __future__ import annotations
 
@@ -33,7 +34,12 @@ _SAFETENSORS_DTYPES = {
 }
 _LONGEST_NAME = 255  # bytes of a file's name
 # In the order in which transformers looks for them.
-WEIGHT_FILES = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json")
+WEIGHT_FILES = (
+    "model.safetensors",
+    "model.safetensors.index.json",
+    "pytorch_model.bin",
+    "pytorch_model.bin.index.json",
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,10 +72,12 @@ def open_file(path: pathlib.Path) -> dict[str, Tensor]:
 
 
 def open_folder(folder: pathlib.Path) -> dict[str, Tensor]:
-    """List the tensors of a model folder, single file or shards with an index, in the order of preference of transformers.
+    """List the tensors of a model folder, single file or shards with an index, in the order of preference of
+    transformers.
 
     Raises:
-      UserError: no weights, a shard missing or unreadable, a tensor in two shards, or an index that does not fit its shards.
+      UserError: no weights, a shard missing or unreadable, a tensor in two shards, or an index that does not fit its
+        shards.
     """
     for name in WEIGHT_FILES:
         path = folder / name
@@ -98,9 +106,12 @@ def _open_shards(index: pathlib.Path) -> dict[str, Tensor]:
 
 
 def _beside(index: pathlib.Path, shard: str) -> pathlib.Path:
-    """The file of this name in the folder of the index (a link is fine, as in the hub's cache: who made the folder made it)."""
+    """The file of this name in the folder of the index (a link is fine, as in the hub's cache: who made the folder made
+    it)."""
     if not shard or shard in (".", "..") or "/" in shard or "\0" in shard or len(os.fsencode(shard)) > _LONGEST_NAME:
-        raise errors.UserError(f"{index}: names {errors.short(shard)}, which is no file beside it; download the checkpoint again")
+        raise errors.UserError(
+            f"{index}: names {errors.short(shard)}, which is no file beside it; download the checkpoint again"
+        )
     return index.parent / shard
 
 
@@ -124,7 +135,11 @@ def _open_safetensors(path: pathlib.Path) -> dict[str, Tensor]:
     result = {}
     for name, (shape, dtype) in heads.items():
         if dtype not in _SAFETENSORS_DTYPES:
-            quantized = "; quantized weights are not read, take those they were made from" if dtype.startswith(("F8", "F4", "I8")) else ""
+            quantized = (
+                "; quantized weights are not read, take those they were made from"
+                if dtype.startswith(("F8", "F4", "I8"))
+                else ""
+            )
             raise errors.UserError(f"{path}: tensor {name} has the unsupported type {dtype}{quantized}")
         check_shape(path, name, shape, math.prod(shape))
         result[name] = Tensor(name, shape, _SAFETENSORS_DTYPES[dtype], path, functools.partial(whole.get_tensor, name))
@@ -132,11 +147,16 @@ def _open_safetensors(path: pathlib.Path) -> dict[str, Tensor]:
 
 
 def check_shape(path: pathlib.Path, name: str, shape: tuple[int, ...], stored: int) -> None:
-    """Raise UserError for more dimensions than weights have, or a tensor far larger than the `stored` numbers that are there for it."""
+    """Raise UserError for more dimensions than weights have, or a tensor far larger than the `stored` numbers that are
+    there for it."""
     if len(shape) > limits.DIMENSIONS:
-        raise errors.UserError(f"{path}: tensor {name} has {len(shape)} dimensions, at most {limits.DIMENSIONS} are read")
+        raise errors.UserError(
+            f"{path}: tensor {name} has {len(shape)} dimensions, at most {limits.DIMENSIONS} are read"
+        )
     if math.prod(max(n, 1) for n in shape) > max(stored, limits.REPEATED):
-        raise errors.UserError(f"{path}: tensor {name} would be far larger than its data; save it again as contiguous()")
+        raise errors.UserError(
+            f"{path}: tensor {name} would be far larger than its data; save it again as contiguous()"
+        )
 
 
 def unreadable(path: pathlib.Path, otherwise: str) -> str:

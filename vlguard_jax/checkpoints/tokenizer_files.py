@@ -24,7 +24,8 @@ _SETTINGS = (
     "chat_template.json",
     "chat_template.jinja",
 )
-_NAMED = tuple(f"{name}_token" for name in ("bos", "eos", "unk", "sep", "pad", "cls", "mask"))  # in the order of transformers
+# in the order of transformers
+_NAMED = tuple(f"{name}_token" for name in ("bos", "eos", "unk", "sep", "pad", "cls", "mask"))
 _LISTS = ("additional_special_tokens", "extra_special_tokens")
 IMAGE, PAD = added_tokens.HF_ONLY
 
@@ -80,7 +81,8 @@ def hf_tokens(folder: pathlib.Path, vocab_size: int) -> HfTokens:
     vocabulary = _vocabulary(folder)
     if len(vocabulary) > vocab_size:
         raise errors.UserError(
-            f"{folder}: the tokenizer has {len(vocabulary)} pieces and the model {vocab_size} rows; copy the tokenizer's"
+            f"{folder}: the tokenizer has {len(vocabulary)} pieces and the model {vocab_size} rows; copy the"
+            " tokenizer's"
             " files from the checkpoint that the model was trained from"
         )
     listed, records = _added_tokens(folder)
@@ -99,11 +101,14 @@ def hf_tokens(folder: pathlib.Path, vocab_size: int) -> HfTokens:
     ids = numbered(vocabulary, {**ids, **{new: None for new in (IMAGE, PAD) if new not in ids}})
     records |= {new: _entry(new, special=True) for new in (IMAGE, PAD)}
     entries = {id_: records.get(content) or _entry(content, special=True) for content, id_ in ids.items()}
-    return HfTokens(ids[IMAGE], ids[PAD], entries, frozenset(i for content, i in ids.items() if content not in vocabulary))
+    return HfTokens(
+        ids[IMAGE], ids[PAD], entries, frozenset(i for content, i in ids.items() if content not in vocabulary)
+    )
 
 
 def numbered(vocabulary: Mapping[str, int], listed: Mapping[str, int | None]) -> dict[str, int]:
-    """Ids that transformers gives to added tokens: a piece its own, the others by their listed ids, one after another."""
+    """Ids that transformers gives to added tokens: a piece its own, the others by their listed ids, one after
+    another."""
     ids: dict[str, int] = {}
     behind = len(vocabulary)
     for content in sorted(listed, key=lambda c: (listed[c] is None, listed[c] or 0)):
@@ -121,12 +126,15 @@ def check_hf(folder: pathlib.Path, image: int, pad: int, where: str) -> None:
     found = {"tokenizer_config.json": numbered(vocabulary, {token["content"]: int(i) for i, token in decoder.items()})}
     found["added_tokens.json"] = numbered(vocabulary, _read(folder / "added_tokens.json"))
     if fast := _read(folder / "tokenizer.json"):
-        found["tokenizer.json"] = numbered(vocabulary, {token["content"]: token["id"] for token in fast["added_tokens"]})
+        found["tokenizer.json"] = numbered(
+            vocabulary, {token["content"]: token["id"] for token in fast["added_tokens"]}
+        )
     for name, ids in found.items():
         for token, id_ in ((IMAGE, image), (PAD, pad)):
             if ids.get(token, vocabulary.get(token)) != id_:
                 raise errors.UserError(
-                    f"{where}: config.json has {token} = {id_}, {name} gives it {ids.get(token)}: it would take no pictures"
+                    f"{where}: config.json has {token} = {id_}, {name} gives it {ids.get(token)}: it would take"
+                    " no pictures"
                 )
 
 
@@ -214,12 +222,16 @@ def _added_tokens(folder: pathlib.Path) -> tuple[dict[str, int | None], dict[str
     fast = _read(folder / "tokenizer.json").get("added_tokens") or []
     decoder = settings.get("added_tokens_decoder") or {}
     if not isinstance(fast, list) or not isinstance(decoder, dict):
-        raise errors.UserError(f"{folder}: added_tokens or added_tokens_decoder is broken; copy the tokenizer's files again")
+        raise errors.UserError(
+            f"{folder}: added_tokens or added_tokens_decoder is broken; copy the tokenizer's files again"
+        )
     by_number = [(int(key) if re.fullmatch("[0-9]{1,10}", key) else key, token) for key, token in decoder.items()]
     for id_, token in [*((_get(token, "id"), token) for token in fast), *by_number]:
         content = _get(token, "content")
         if not isinstance(content, str):
-            raise errors.UserError(f"{folder}: added token without text: {errors.short(token)}; copy the tokenizer's files again")
+            raise errors.UserError(
+                f"{folder}: added token without text: {errors.short(token)}; copy the tokenizer's files again"
+            )
         listed[content] = _id(id_, content, folder)
         records[content] = {key: token.get(key, value) for key, value in _entry(content, special=False).items()}
     return listed | {content: None for content in named if content and content not in listed}, records

@@ -1,7 +1,9 @@
 """Torch `.bin` files (zip archives with one pickle) without torch and without running what a pickle may ask for.
 
-The pickle is read as data (state_pickle.py); tensors are read straight from the uncompressed zip members through a memory map, one at
-a time. Nothing that the file says of itself is believed: places and sizes are compared with the file before memory is taken, checksums
+The pickle is read as data (state_pickle.py); tensors are read straight from the uncompressed zip members through a
+memory map, one at
+a time. Nothing that the file says of itself is believed: places and sizes are compared with the file before memory is
+taken, checksums
 when the bytes are read. Format: torch/serialization.py, `_save` and `_load` (format version 3).
 """
 
@@ -47,8 +49,8 @@ def open_torch(path: pathlib.Path) -> dict[str, tensors.Tensor]:
     """List the tensors of a torch zip file; each is read from disk when its `read` is called.
 
     Raises:
-      UserError: not a torch zip file, truncated, damaged, compressed, big-endian, larger than limits.py allows, asks for something
-        that a state dict does not need, or does not hold a flat dict of tensors.
+      UserError: not a torch zip file, truncated, damaged, compressed, big-endian, larger than limits.py allows, asks
+        for something that a state dict does not need, or does not hold a flat dict of tensors.
     """
     archive = _Archive(path)
     pickles = [name for name in archive.members if name.endswith("/data.pkl")]
@@ -59,7 +61,9 @@ def open_torch(path: pathlib.Path) -> dict[str, tensors.Tensor]:
         raise errors.UserError(f"{path}: written on a big-endian machine; save it again on a little-endian one")
     size = archive.members[pickles[0]].file_size
     if size > limits.PICKLE_BYTES:
-        raise errors.UserError(f"{path}: its data.pkl has {size:,} bytes, at most {limits.PICKLE_BYTES:,} are read; get the file again")
+        raise errors.UserError(
+            f"{path}: its data.pkl has {size:,} bytes, at most {limits.PICKLE_BYTES:,} are read; get the file again"
+        )
     try:
         content = state_pickle.load(archive.read(pickles[0]).tobytes(), STORAGES)
     except state_pickle.RefusedError as e:
@@ -71,14 +75,20 @@ def open_torch(path: pathlib.Path) -> dict[str, tensors.Tensor]:
             raise errors.UserError(f"{path}: the data of tensor {name} is missing; save the file again with torch.save")
         dtype = STORAGES[strided.storage.kind]
         _check_sizes(path, name, strided, archive.members[member].file_size // dtype.itemsize)
-        result[name] = tensors.Tensor(name, strided.shape, dtype, path, functools.partial(_read_strided, archive, member, dtype, strided))
+        result[name] = tensors.Tensor(
+            name, strided.shape, dtype, path, functools.partial(_read_strided, archive, member, dtype, strided)
+        )
     return result
 
 
 def _check_sizes(path: pathlib.Path, name: str, t: state_pickle.Strided, stored: int) -> None:
     """Raise UserError unless the tensor lies within its storage, `stored` numbers, and repeats little of it."""
     sizes_ok = len(t.shape) == len(t.strides) and min((*t.shape, *t.strides, t.offset, t.storage.count)) >= 0
-    last = t.offset + sum((n - 1) * s for n, s in zip(t.shape, t.strides, strict=True)) if sizes_ok and all(t.shape) else -1
+    last = (
+        t.offset + sum((n - 1) * s for n, s in zip(t.shape, t.strides, strict=True))
+        if sizes_ok and all(t.shape)
+        else -1
+    )
     if not sizes_ok or t.storage.count > stored or last >= t.storage.count:
         raise errors.UserError(f"{path}: tensor {name} reaches beyond its data; the file is damaged, get it again")
     tensors.check_shape(path, name, t.shape, t.storage.count)
@@ -130,7 +140,9 @@ class _Archive:
         start = self._start(member)
         data = self._data[start : start + member.file_size]
         if name not in self._checked and member.CRC not in (0, zlib.crc32(data)):  # torch can be told to write none
-            raise errors.UserError(f"{self._path}: {name} is not what was written (checksum); the file is damaged, get it again")
+            raise errors.UserError(
+                f"{self._path}: {name} is not what was written (checksum); the file is damaged, get it again"
+            )
         self._checked.add(name)
         return data
 
@@ -144,7 +156,9 @@ class _Archive:
             own = member.orig_filename.encode("utf-8" if member.flag_bits & _UTF8 else "cp437")
             if self._data[at : at + 4] == b"PK\3\4" and name == own and start + member.file_size <= end:
                 return start
-        raise errors.UserError(f"{self._path}: {member.filename} is not where the file's directory says; damaged, get the file again")
+        raise errors.UserError(
+            f"{self._path}: {member.filename} is not where the file's directory says; damaged, get the file again"
+        )
 
 
 class _Directory:
@@ -164,7 +178,8 @@ class _Directory:
 
 
 def save_torch(path: pathlib.Path, arrays: Mapping[str, np.ndarray]) -> None:
-    """Write {name: array} as a torch zip file that `torch.load(path, weights_only=True)` reads as a dict of CPU tensors."""
+    """Write {name: array} as a torch zip file that `torch.load(path, weights_only=True)` reads as a dict of CPU
+    tensors."""
     root = path.stem
     with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as archive:
         _write_member(archive, f"{root}/data.pkl", _pickle_state(arrays))
@@ -192,7 +207,14 @@ def _pickle_state(arrays: Mapping[str, np.ndarray]) -> bytes:
             raise ValueError(f"{name}: torch has no storage of {array.dtype}")
         strides = [math.prod(array.shape[axis + 1 :]) for axis in range(array.ndim)]
         out += [_text(name), b"ctorch._utils\n_rebuild_tensor_v2\n(("]
-        out += [_text("storage"), f"ctorch\n{names[array.dtype]}\n".encode(), _text(str(i)), _text("cpu"), _int(array.size), b"tQ"]
+        out += [
+            _text("storage"),
+            f"ctorch\n{names[array.dtype]}\n".encode(),
+            _text(str(i)),
+            _text("cpu"),
+            _int(array.size),
+            b"tQ",
+        ]
         out += [_int(0), b"(", *map(_int, array.shape), b"t", b"(", *map(_int, strides), b"t"]
         out += [b"\x89ccollections\nOrderedDict\n)RtR"]  # requires_grad False, no hooks; TUPLE, REDUCE
     return b"".join([*out, b"u."])

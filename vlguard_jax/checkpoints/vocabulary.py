@@ -20,7 +20,8 @@ CONFIG, GENERATION = "config.json", "generation_config.json"
 
 
 def check(folder: pathlib.Path, rows: int, extras: Mapping[str, Any]) -> None:
-    """Look at the tokenizer in `folder`, if there is one, and at the ids named in the configs (`Checkpoint.extras`). rows: V.
+    """Look at the tokenizer in `folder`, if there is one, and at the ids named in the configs (`Checkpoint.extras`).
+    rows: V.
 
     Raises:
       UserError: an id has no row in the model; both sizes are named.
@@ -33,18 +34,20 @@ def check(folder: pathlib.Path, rows: int, extras: Mapping[str, Any]) -> None:
     sizes = [part.get("vocab_size") for part in (config, config.get("text_config") or {})]
     stored = max([rows, *(size for size in sizes if type(size) is int)])
     for file, key, value in _named(extras):
-        padding = key == "pad_token_id"  # never an index here; -1 where Llama's first configs have none, llava-hf's has no row everywhere
+        # never an index here; -1 where Llama's first configs have none, llava-hf's has no row everywhere
+        padding = key == "pad_token_id"
         lowest, behind = (-1, len(added_tokens.HF_ONLY)) if padding else (0, 0)
         for id_ in value if isinstance(value, list) else [value]:
             if type(id_) is not int or not lowest <= id_ < stored + behind:
                 raise errors.UserError(
-                    f"{folder}: {key}={errors.short(id_)} of {file} is not one of the model's {stored:,} rows: correct it"
+                    f"{folder}: {key}={errors.short(id_)} of {file} is not one of the model's {stored:,} rows:"
+                    " correct it"
                 )
 
 
 def answering(model: checkpoint.Checkpoint) -> tokenizer_lib.Tokenizer:
-    """The tokenizer of a model that is to answer: its end token is the one that other programs end answers with, the one named in
-    generation_config.json or else in config.json.
+    """The tokenizer of a model that is to answer: its end token is the one that other programs end answers with, the
+    one named in generation_config.json or else in config.json.
 
     Raises:
       UserError: it is not, or the tokenizer cannot be read.
@@ -62,9 +65,11 @@ def answering(model: checkpoint.Checkpoint) -> tokenizer_lib.Tokenizer:
 
 
 def context(extras: Mapping[str, Any]) -> int | None:
-    """Positions that a model was made for, from `Checkpoint.extras`; LlamaConfig's default where its config names none, None without one.
+    """Positions that a model was made for, from `Checkpoint.extras`; LlamaConfig's default where its config names none,
+    None without one.
 
-    A linear scaling stretches max_position_embeddings; Vicuna's long models leave it as it was and name max_sequence_length.
+    A linear scaling stretches max_position_embeddings; Vicuna's long models leave it as it was and name
+    max_sequence_length.
 
     Raises:
       UserError: one of them is no positive number within the limits.
@@ -83,7 +88,11 @@ def context(extras: Mapping[str, Any]) -> int | None:
 def _named(extras: Mapping[str, Any]) -> Iterator[tuple[str, str, Any]]:
     """(file, key, value) of the special ids in the configs, the part's behind the whole's."""
     config = extras.get("config") or {}
-    places = ((CONFIG, config), (CONFIG, config.get("text_config") or {}), (GENERATION, extras.get("generation_config") or {}))
+    places = (
+        (CONFIG, config),
+        (CONFIG, config.get("text_config") or {}),
+        (GENERATION, extras.get("generation_config") or {}),
+    )
     for file, place in places:
         for key in NAMED:
             if place.get(key) is not None:
@@ -98,10 +107,13 @@ def _check_fast(path: pathlib.Path, rows: int) -> None:
         ids = dict(vocabulary) if isinstance(vocabulary, dict) else {entry[0]: i for i, entry in enumerate(vocabulary)}
         ids |= {token["content"]: token["id"] for token in found.get("added_tokens") or ()}
     except (KeyError, TypeError, IndexError, AttributeError) as e:
-        raise errors.UserError(f"{path}: not a vocabulary of the tokenizers library: copy it again, or leave it out") from e
+        raise errors.UserError(
+            f"{path}: not a vocabulary of the tokenizers library: copy it again, or leave it out"
+        ) from e
     for text, id_ in ids.items():
         if text not in added_tokens.HF_ONLY and (type(id_) is not int or not 0 <= id_ < rows):
             raise errors.UserError(
-                f"{path}: the token {errors.short(text)} has the id {errors.short(id_)}, the model {rows:,} rows: copy the tokenizer that"
+                f"{path}: the token {errors.short(text)} has the id {errors.short(id_)}, the model {rows:,} rows:"
+                " copy the tokenizer that"
                 " this model was trained with"
             )

@@ -14,7 +14,14 @@ from vlguard_jax.checkpoints import model_config as config_lib
 from vlguard_jax.checkpoints import tokenizer_files
 from vlguard_jax.models import config as model_config
 
-_CARRIED = ("max_position_embeddings", "bos_token_id", "eos_token_id", "initializer_range", "attention_dropout", "use_cache")
+_CARRIED = (
+    "max_position_embeddings",
+    "bos_token_id",
+    "eos_token_id",
+    "initializer_range",
+    "attention_dropout",
+    "use_cache",
+)
 OWN_TOWER = "vision_tower"  # the folder inside a saved llava checkpoint, and its name where it has no other
 
 
@@ -113,7 +120,9 @@ def llava_json(model: checkpoint.Checkpoint, dtype: str) -> dict[str, Any]:
     if model.extras.get("kind") == "llava":
         return {**model.extras["config"], "torch_dtype": dtype}
     if model.config.vision is None:
-        raise errors.UserError("a language model without vision tower and projector cannot be saved as llava; save as hf")
+        raise errors.UserError(
+            "a language model without vision tower and projector cannot be saved as llava; save as hf"
+        )
     return text_json(model) | {
         "architectures": ["LlavaLlamaForCausalLM"],
         "model_type": "llava_llama",
@@ -168,7 +177,9 @@ def _same_hf_json(before: Mapping[str, Any], dtype: str, tokens: tokenizer_files
     return _retyped(kept | parts | {"text_config": text} | whole, dtype)
 
 
-def _new_hf_json(model: checkpoint.Checkpoint, dtype: str, tokens: tokenizer_files.HfTokens, text: Mapping[str, Any]) -> dict[str, Any]:
+def _new_hf_json(
+    model: checkpoint.Checkpoint, dtype: str, tokens: tokenizer_files.HfTokens, text: Mapping[str, Any]
+) -> dict[str, Any]:
     assert model.config.vision is not None
     padded = config_lib.padded(max(model.config.text.vocab_size, tokens.rows))
     return {
@@ -233,7 +244,15 @@ def adapter_json(model: checkpoint.Checkpoint, base: str) -> dict[str, Any]:
         "loftq_config": {},
         "megatron_core": "megatron.core",
     }
-    unset = ("auto_mapping", "layer_replication", "layers_pattern", "layers_to_transform", "megatron_config", "modules_to_save", "revision")
+    unset = (
+        "auto_mapping",
+        "layer_replication",
+        "layers_pattern",
+        "layers_to_transform",
+        "megatron_config",
+        "modules_to_save",
+        "revision",
+    )
     return dict.fromkeys(unset) | fixed | model.extras.get("adapter_config", {}) | ours
 
 

@@ -15,8 +15,9 @@ from vlguard_jax import files
 
 MAX_ID = 999_999  # no vocabulary comes near it
 
-# llava-hf folders add these two after the vocabulary. The reference tokenizer does not know them: a picture is IMAGE_TOKEN,
-# a literal "<image>" in text without pictures is plain text. Leaving them out gives both layouts the same ids.
+# llava-hf folders add these two after the vocabulary. The reference tokenizer does not know them: a picture is
+# IMAGE_TOKEN, a literal "<image>" in text without pictures is plain text. Leaving them out gives both layouts the same
+# ids.
 HF_ONLY = ("<image>", "<pad>")
 
 _DEFAULTS = {"bos": "<s>", "eos": "</s>", "unk": "<unk>"}
@@ -37,7 +38,8 @@ class AddedToken:
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
-    """What stands beside the vocabulary. special: the texts of "bos", "eos" and "unk". added: no two share a text or an id.
+    """What stands beside the vocabulary. special: the texts of "bos", "eos" and "unk". added: no two share a text or an
+    id.
 
     unsupported: a setting that the reference never uses, in words; "" if there is none.
     """
@@ -54,12 +56,14 @@ def read(folder: pathlib.Path) -> Settings:
     A missing `legacy` key means True, as in transformers 4.37.2 (tokenization_llama.py:163-171).
 
     Raises:
-      UserError: a file is not readable, a token has no text, an id is no number from 0 to `MAX_ID`, a flag is not true or false, or two
-        tokens share an id.
+      UserError: a file is not readable, a token has no text, an id is no number from 0 to `MAX_ID`, a flag is not true
+        or false, or two tokens share an id.
     """
     config = _object(folder / _CONFIG)
     named = {**config, **_object(folder / _MAP)}
-    special = {name: _text(named.get(f"{name}_token", default), folder, f"{name}_token") for name, default in _DEFAULTS.items()}
+    special = {
+        name: _text(named.get(f"{name}_token", default), folder, f"{name}_token") for name, default in _DEFAULTS.items()
+    }
     for name in _DEFAULTS:  # also where the other file has the last word
         _text(config.get(f"{name}_token") or special[name], folder, f"{_CONFIG}: {name}_token")
     decoder = config.get("added_tokens_decoder", {})
@@ -68,7 +72,9 @@ def read(folder: pathlib.Path) -> Settings:
     more = named.get("additional_special_tokens")
     more = () if more is None else more
     if not isinstance(more, (list, tuple)):
-        raise errors.UserError(f"{folder}: additional_special_tokens must be a list of tokens, not {errors.short(more)}")
+        raise errors.UserError(
+            f"{folder}: additional_special_tokens must be a list of tokens, not {errors.short(more)}"
+        )
     extra = {_text(token, folder, "additional_special_tokens") for token in more}
     tokens = [_by_text(text, id_, text in extra, folder / _ADDED) for text, id_ in _object(folder / _ADDED).items()]
     tokens += [_by_id(id_, entry, folder / _CONFIG) for id_, entry in decoder.items()]
@@ -79,14 +85,18 @@ def read(folder: pathlib.Path) -> Settings:
 
 def _by_text(text: str, id_: Any, special: bool, path: pathlib.Path) -> AddedToken:
     if type(id_) is not int or not 0 <= id_ <= MAX_ID:
-        raise errors.UserError(f"{path}: the id of token {errors.short(text)} must be a number from 0 to {MAX_ID}, not {errors.short(id_)}")
+        raise errors.UserError(
+            f"{path}: the id of token {errors.short(text)} must be a number from 0 to {MAX_ID}, not {errors.short(id_)}"
+        )
     return AddedToken(_text(text, path.parent, path.name), id_, special)
 
 
 def _by_id(id_: str, entry: Mapping[str, Any], path: pathlib.Path) -> AddedToken:
     text = _text(entry, path.parent, f"{path.name}: added_tokens_decoder[{errors.short(id_)}]")
     if not re.fullmatch("[0-9]{1,10}", id_) or int(id_) > MAX_ID:
-        raise errors.UserError(f"{path}: the id of token {errors.short(text)} must be a number from 0 to {MAX_ID}, not {errors.short(id_)}")
+        raise errors.UserError(
+            f"{path}: the id of token {errors.short(text)} must be a number from 0 to {MAX_ID}, not {errors.short(id_)}"
+        )
     return AddedToken(text, int(id_), *(bool(entry.get(key)) for key in ("special", "lstrip", "rstrip")))
 
 
@@ -97,7 +107,8 @@ def _unique(tokens: list[AddedToken], folder: pathlib.Path) -> list[AddedToken]:
     for token in tokens:
         if (known := by_text.get(token.text, token)).id != token.id:
             raise errors.UserError(
-                f"{folder}: token {errors.short(token.text)} has two ids, {known.id} and {token.id}; {_ADDED} and {_CONFIG} must agree"
+                f"{folder}: token {errors.short(token.text)} has two ids, {known.id} and {token.id}; {_ADDED} and"
+                f" {_CONFIG} must agree"
             )
         if (other := by_id.setdefault(token.id, token.text)) != token.text:
             raise errors.UserError(

@@ -18,8 +18,9 @@ from vlguard_jax import types
 class Sample:
     """One conversation after image expansion and truncation: what takes part in training.
 
-    tokens i32[n] (0 at image slots); labels i32[n], not shifted; picture i32[n], which of the sample's pictures stands there
-    (-1: text); patch i32[n], which of its patches; images: the pictures that are still there, u8[S, S, 3], when loaded.
+    tokens i32[n] (0 at image slots); labels i32[n], not shifted; picture i32[n], which of the sample's pictures stands
+    there (-1: text); patch i32[n], which of its patches; images: the pictures that are still there, u8[S, S, 3], when
+    loaded.
     """
 
     tokens: Int32[np.ndarray, " n"]
@@ -42,8 +43,9 @@ class Sample:
 def expand(tokens: types.Tokens, patches: Sequence[int], max_len: int | None, pad_id: int | None) -> Sample:
     """Put `patches[k]` slots in place of the k-th picture and cut at `max_len`, before expansion and again after it.
 
-    The second cut may fall inside a picture. The reference derives its attention mask from ids != `pad_id`, so a literal pad (=
-    unknown) token in the text is deleted; with `pad_id=None` it stays, as in generation. `max_len=None` cuts nothing.
+    The second cut may fall inside a picture. The reference derives its attention mask from ids != `pad_id`, so a
+    literal pad (= unknown) token in the text is deleted; with `pad_id=None` it stays, as in generation. `max_len=None`
+    cuts nothing.
 
     Raises:
       ValueError: fewer numbers in `patches` than pictures in `tokens`.
@@ -87,11 +89,11 @@ def collate(
 ) -> types.Batch:
     """Lay samples out in rows of `row_len` tokens, one after the other in each row; an empty row is all padding.
 
-    `weights[r][i]` is the loss weight of each supervised token of sample `rows[r][i]`, `sources[r][i]` the number of its source (None:
-    all are of source 0). Pictures are numbered from 0 in reading order and the array is filled up with zeros to `num_images`, so the
-    rows of one shard are one call and the next shard's image slots lie num_images * patches further. `patches` is P, the slots a
-    picture takes. Positions count from 0 in each sample; targets are the labels of the next position, so the last one of each sample
-    is ignored.
+    `weights[r][i]` is the loss weight of each supervised token of sample `rows[r][i]`, `sources[r][i]` the number of
+    its source (None: all are of source 0). Pictures are numbered from 0 in reading order and the array is filled up
+    with zeros to `num_images`, so the rows of one shard are one call and the next shard's image slots lie num_images *
+    patches further. `patches` is P, the slots a picture takes. Positions count from 0 in each sample; targets are the
+    labels of the next position, so the last one of each sample is ignored.
 
     Raises:
       ValueError: a row or the pictures do not fit.
@@ -124,7 +126,9 @@ def collate(
     return batch
 
 
-def _write(batch: types.Batch, at: tuple[int, slice], sample: Sample, weight: float, segment: int, seen: int, patches: int) -> None:
+def _write(
+    batch: types.Batch, at: tuple[int, slice], sample: Sample, weight: float, segment: int, seen: int, patches: int
+) -> None:
     targets = np.append(sample.labels[1:], np.int32(types.IGNORE_LABEL))
     batch.tokens[at] = sample.tokens
     batch.targets[at] = targets

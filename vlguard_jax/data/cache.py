@@ -1,8 +1,9 @@
 """The user's cache, and the one way into it: what can be made again, kept under the hash of all that decides it.
 
-An entry is a file KIND/KEY, KEY 64 hexadecimal digits: the sha256 of kind, key and content, then the content. What does not match its
-hash counts as not there and is made again, so a damaged entry, or one under another's name, is never believed. An entry holds numbers
-and JSON, nothing that could run. Who can write to the folder can still write entries that match: see `folder`.
+An entry is a file KIND/KEY, KEY 64 hexadecimal digits: the sha256 of kind, key and content, then the content. What does
+not match its hash counts as not there and is made again, so a damaged entry, or one under another's name, is never
+believed. An entry holds numbers and JSON, nothing that could run. Who can write to the folder can still write entries
+that match: see `folder`.
 """
 
 from __future__ import annotations
@@ -30,10 +31,11 @@ _TOLD: set[str] = set()
 
 
 def folder(named: str) -> pathlib.Path:
-    """Where the cache is: the folder that the config names, $VLGUARD_CACHE, or vlguard_jax in $XDG_CACHE_HOME or ~/.cache.
+    """Where the cache is: the folder that the config names, $VLGUARD_CACHE, or vlguard_jax in $XDG_CACHE_HOME or
+    ~/.cache.
 
-    It is made for this user alone (0700). One that was named may be shared, on purpose: that its group can write to it, or that it is
-    another user's, is said once. Nobody's word is taken from a folder that everyone can write to.
+    It is made for this user alone (0700). One that was named may be shared, on purpose: that its group can write to it,
+    or that it is another user's, is said once. Nobody's word is taken from a folder that everyone can write to.
 
     Raises:
       UserError: everyone can write to it; it is another user's and was not named; or it is a file.

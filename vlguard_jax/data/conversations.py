@@ -1,6 +1,7 @@
 """From a conversation to token ids and labels, bit-faithful to the reference also where the text is odd.
 
-Source: llava/train/train.py:308-329 (tags moved to the front), 414-497 (labels) and llava/mm_utils.py:185-204 (pictures in text).
+Source: llava/train/train.py:308-329 (tags moved to the front), 414-497 (labels) and llava/mm_utils.py:185-204 (pictures
+in text).
 """
 
 from __future__ import annotations
@@ -18,11 +19,14 @@ from vlguard_jax.data import tokenizer as tokenizer_lib
 ROLES = ("human", "gpt")
 
 
-def tokenize(record: types.Record, tokenizer: tokenizer_lib.Tokenizer, template: templates.Template, max_len: int) -> types.Tokens:
+def tokenize(
+    record: types.Record, tokenizer: tokenizer_lib.Tokenizer, template: templates.Template, max_len: int
+) -> types.Tokens:
     """Ids and labels of one conversation, before image expansion.
 
-    Records with pictures are not cut here (data/batches.py does), text-only ones are cut at `max_len`, as in the reference.
-    Where the reference finds that its token counts disagree, every label is ignored and `mismatch` holds its message.
+    Records with pictures are not cut here (data/batches.py does), text-only ones are cut at `max_len`, as in the
+    reference. Where the reference finds that its token counts disagree, every label is ignored and `mismatch` holds its
+    message.
 
     Raises:
       UserError: the turns do not alternate between "human" and "gpt".
@@ -38,9 +42,15 @@ def tokenize(record: types.Record, tokenizer: tokenizer_lib.Tokenizer, template:
 
 
 def tokenize_prompt(
-    question: str, n_images: int, tokenizer: tokenizer_lib.Tokenizer, template: templates.Template, origin: str = "a question"
+    question: str,
+    n_images: int,
+    tokenizer: tokenizer_lib.Tokenizer,
+    template: templates.Template,
+    origin: str = "a question",
 ) -> Int32[np.ndarray, " n"]:
-    """Ids of the prompt that asks `question` about `n_images` pictures, `IMAGE_TOKEN` for each. `origin` names it in messages.
+    """Ids of the prompt that asks `question` about `n_images` pictures, `IMAGE_TOKEN` for each.
+
+    `origin` names it in messages.
 
     Raises:
       UserError: the question itself holds a picture tag although pictures are given.
@@ -49,12 +59,17 @@ def tokenize_prompt(
     if not n_images:
         return np.asarray(tokenizer.encode(prompt), np.int32)
     if prompt.count(templates.IMAGE_TAG) != n_images:
-        raise errors.UserError(f"{origin} holds the text {templates.IMAGE_TAG!r}, which stands for a picture: remove it")
+        raise errors.UserError(
+            f"{origin} holds the text {templates.IMAGE_TAG!r}, which stands for a picture: remove it"
+        )
     return np.asarray(tokenize_text(prompt, tokenizer), np.int32)
 
 
 def tokenize_text(text: str, tokenizer: tokenizer_lib.Tokenizer) -> list[int]:
-    """Ids of a text with picture tags. The text between tags is tokenized piece by piece, so each piece begins like a new text."""
+    """Ids of a text with picture tags.
+
+    The text between tags is tokenized piece by piece, so each piece begins like a new text.
+    """
     first, *rest = text.split(templates.IMAGE_TAG)
     ids = tokenizer.encode(first)
     for chunk in rest:
@@ -81,7 +96,9 @@ def mismatch_cause(record: types.Record, tokenizer: tokenizer_lib.Tokenizer, tem
             return f"{where} holds {template.answer_mark.strip()!r}, the mark in front of an answer"
         if tokenizer.pad_id in tokenizer.encode(turn.text):
             return f"{where} holds text that becomes the unknown token, which is not counted"
-    return "the last question has no answer" if len(turns) % 2 else "its rounds have other tokens one by one than together"
+    return (
+        "the last question has no answer" if len(turns) % 2 else "its rounds have other tokens one by one than together"
+    )
 
 
 def _texts(record: types.Record) -> list[str]:
@@ -90,7 +107,9 @@ def _texts(record: types.Record) -> list[str]:
         turns = turns[1:]  # the reference drops a greeting
     for i, turn in enumerate(turns):
         if turn.role != ROLES[i % 2]:
-            raise errors.UserError(f"{record.origin or record.id}: turn {i + 1} is from {turn.role!r}, expected {ROLES[i % 2]!r}")
+            raise errors.UserError(
+                f"{record.origin or record.id}: turn {i + 1} is from {turn.role!r}, expected {ROLES[i % 2]!r}"
+            )
     return [turn.text for turn in turns]
 
 
@@ -121,8 +140,8 @@ def _labels(
         parts = round_text.split(template.answer_mark)
         if len(parts) != 2:
             break
-        # The begin token of the round counts for the end token it lacks. The question's own begin token and the space piece at
-        # its end, which merges with the answer, do not count.
+        # The begin token of the round counts for the end token it lacks. The question's own begin token and the space
+        # piece at its end, which merges with the answer, do not count.
         round_length = length(round_text)
         question_length = length(parts[0] + template.answer_mark) - 2
         if i and not tokenizer.legacy:

@@ -1,4 +1,5 @@
-"""Everything there is to know about a file of conversations before any picture is read: counted once, in parallel, and kept.
+"""Everything there is to know about a file of conversations before any picture is read: counted once, in parallel, and
+kept.
 
 The counts of a file depend on its content and on how text becomes tokens, so they are stored under a hash of both and
 found again by any run, whatever it selects from the file.
@@ -134,7 +135,8 @@ def build_or_load(
 
 
 def modality_length(record: types.Record) -> int:
-    """Whitespace-separated words of all turns, negative for a record without a picture (llava/train/train.py:675-690)."""
+    """Whitespace-separated words of all turns, negative for a record without a picture
+    (llava/train/train.py:675-690)."""
     words = sum(len(turn.text.split()) for turn in record.turns)
     return words if record.images else -words
 
@@ -163,14 +165,18 @@ def content_hash(path: pathlib.Path, cache: pathlib.Path) -> str:
     return digest
 
 
-def _in_order(parts: list[Records], tokenization: tokenization_lib.Tokenization, *, parallel: bool) -> Iterator[dict[str, Any]]:
+def _in_order(
+    parts: list[Records], tokenization: tokenization_lib.Tokenization, *, parallel: bool
+) -> Iterator[dict[str, Any]]:
     count = functools.partial(_count, tokenization=tokenization)
     if not parallel:
         yield from map(count, parts)
         return
     processes = min(MOST_PROCESSES, os.cpu_count() or 1)
     # Not forked: the parent may hold the threads of jax. Nothing that is made here needs the garbage collector.
-    with futures.ProcessPoolExecutor(processes, mp_context=multiprocessing.get_context("spawn"), initializer=gc.disable) as pool:
+    with futures.ProcessPoolExecutor(
+        processes, mp_context=multiprocessing.get_context("spawn"), initializer=gc.disable
+    ) as pool:
         yield from pool.map(count, parts)
 
 
@@ -193,7 +199,9 @@ def _count(records: Records, tokenization: tokenization_lib.Tokenization) -> dic
                 counts[i] = len(sample.tokens), sample.num_pictures, sample.num_supervised, modality_length(record)
             if tags != len(images):
                 kind = "pictures" if tags and images else "tag"
-                part["problems"][i] = Problem(kind, record.origin, f"{tags} turns with a picture tag, {len(images)} pictures")
+                part["problems"][i] = Problem(
+                    kind, record.origin, f"{tags} turns with a picture tag, {len(images)} pictures"
+                )
             elif tokens.mismatch is not None:
                 cause = conversations.mismatch_cause(record, tokenization.tokenizer, tokenization.template)
                 part["problems"][i] = Problem("tokens", record.origin, f"{tokens.mismatch}: {cause}")
@@ -210,7 +218,9 @@ def _save(index: FileIndex, cache: pathlib.Path, key: str) -> None:
         "categories": {i: pair for i, pair in enumerate(index.categories) if any(pair)},
         "problems": list(index.problems.items()),
     }
-    arrays = {name: getattr(index, name) for name in _COUNTS} | {"named": np.asarray([len(names) for names in index.images], np.int64)}
+    arrays = {name: getattr(index, name) for name in _COUNTS} | {
+        "named": np.asarray([len(names) for names in index.images], np.int64)
+    }
     cache_lib.save_arrays(cache, "index", key, arrays | {"text": np.frombuffer(json.dumps(flat).encode(), np.uint8)})
 
 

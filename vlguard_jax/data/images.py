@@ -1,10 +1,10 @@
 """Pictures to square uint8 arrays, exactly as the reference's training and evaluation prepare them.
 
-Source: llava/train/train.py:702-718 (square padding), transformers 4.37.2 models/clip/image_processing_clip.py (resize and crop).
-The result is the reference's to the last bit. Pillow resizes in two passes, up to version 12 always along the rows first; from version
-13 on it takes the columns first if a picture gets much lower than narrower, which rounds otherwise. Here the passes are called one by
-one, so the result is that of the reference's time with any Pillow. It also saves work: rows of nothing but padding need no first pass,
-columns that the crop drops need no second one.
+Source: llava/train/train.py:702-718 (square padding), transformers 4.37.2 models/clip/image_processing_clip.py (resize
+and crop). The result is the reference's to the last bit. Pillow resizes in two passes, up to version 12 always along
+the rows first; from version 13 on it takes the columns first if a picture gets much lower than narrower, which rounds
+otherwise. Here the passes are called one by one, so the result is that of the reference's time with any Pillow. It also
+saves work: rows of nothing but padding need no first pass, columns that the crop drops need no second one.
 """
 
 from __future__ import annotations
@@ -38,8 +38,9 @@ File = io.BytesIO | io.BufferedReader
 
 _DEEP = ("I", "F", "I;16", "I;16L", "I;16B", "I;16N")
 
-# Pillow warns of odd metadata, of pictures with many pixels and of transparency in palettes. None of it touches the pixels
-# used here, and the warnings would name no file. The filter is set once, since setting one around each call is not thread-safe.
+# Pillow warns of odd metadata, of pictures with many pixels and of transparency in palettes. None of it touches the
+# pixels used here, and the warnings would name no file. The filter is set once, since setting one around each call is
+# not thread-safe.
 warnings.filterwarnings("ignore", module=r"PIL\.")
 
 
@@ -58,14 +59,17 @@ def load_image(
 ) -> UInt8[np.ndarray, "S S 3"]:
     """Read a picture and bring it to `size` x `size`; RGB, not normalised.
 
-    "pad" centres it on a square of the mean colour first (LLaVA's training), "crop" cuts the middle (VLGuard's evaluation).
-    `picture` is a path, or the content of a file that messages call `name`; `origin` names the record in messages.
+    "pad" centres it on a square of the mean colour first (LLaVA's training), "crop" cuts the middle (VLGuard's
+    evaluation). `picture` is a path, or the content of a file that messages call `name`; `origin` names the record in
+    messages.
 
-    As in the reference: transparency is dropped, an EXIF rotation ignored, CMYK converted as Pillow does it, an animation gives its
-    first frame, 16 bits a colour channel are cut to their upper 8. A picture of one pixel, row or column is a picture.
-    Errors: truncated, empty and unknown files; no regular file; more bytes, pixels, scans or a longer side than limits.PICTURE_...
-    allow; in mode "crop" a picture that would be scaled to more than limits.PICTURE_SCALED pixels (about 2,400 times as long as wide
-    at 336); and single-channel pictures of more than 8 bits, which Pillow, and so the reference, would turn white from 255 on.
+    As in the reference: transparency is dropped, an EXIF rotation ignored, CMYK converted as Pillow does it, an
+    animation gives its first frame, 16 bits a colour channel are cut to their upper 8. A picture of one pixel, row or
+    column is a picture.
+    Errors: truncated, empty and unknown files; no regular file; more bytes, pixels, scans or a longer side than
+    limits.PICTURE_... allow; in mode "crop" a picture that would be scaled to more than limits.PICTURE_SCALED pixels
+    (about 2,400 times as long as wide at 336); and single-channel pictures of more than 8 bits, which Pillow, and so
+    the reference, would turn white from 255 on.
 
     Raises:
       UserError: the picture is missing, or one of the above.
@@ -107,8 +111,8 @@ def to_rgb(file: File, mode: str, size: int) -> Image.Image:
 def fault(file: File, mode: str, size: int, *, decode: bool) -> str:
     """Why `load_image` would refuse the picture, "" if it would not.
 
-    Without `decode` only the header and the last bytes are looked at, unless they leave doubt whether the file is whole: then, too,
-    the picture is decoded. What goes unseen is damage in the middle of a file.
+    Without `decode` only the header and the last bytes are looked at, unless they leave doubt whether the file is
+    whole: then, too, the picture is decoded. What goes unseen is damage in the middle of a file.
     """
     try:
         with _opened(file, mode, size) as picture:
@@ -197,7 +201,8 @@ def _opened(file: File, mode: str, size: int) -> Iterator[Image.Image]:
     except (Fault, MemoryError):
         raise
     except ValueError as e:
-        if "MAX_TEXT" in str(e):  # Pillow's bounds for compressed text and colour profiles, which the reference keeps, too
+        # Pillow's bounds for compressed text and colour profiles, which the reference keeps, too
+        if "MAX_TEXT" in str(e):
             raise Fault("its metadata (texts or colour profile) take more than 1 MB; save it again without them") from e
         raise Fault(f"{_text(e)}; download it again") from e
     except Exception as e:  # a decoder fed with damaged bytes may raise anything
@@ -226,15 +231,23 @@ def _check(picture: Image.Image, mode: str, size: int) -> None:
         raise Fault(f"{width} x {height} pixels; download it again")
     most = limits.PICTURE_PIXELS // (2 if picture.format in COSTLY else 1)
     if width * height > most or max(picture.size) > limits.PICTURE_SIDE:
-        raise Fault(f"{width} x {height} pixels, more than {most:,} or a side above {limits.PICTURE_SIDE:,}; scale it down")
+        raise Fault(
+            f"{width} x {height} pixels, more than {most:,} or a side above {limits.PICTURE_SIDE:,}; scale it down"
+        )
     if mode == "crop" and size * _scaled(picture, size) > limits.PICTURE_SCALED:
         raise Fault(f"{width} x {height} pixels are too long and narrow to cut out the middle; crop it")
     if picture.mode in _DEEP:
-        raise Fault(f"more than 8 bits of grey (Pillow's mode {picture.mode}), of which all above 255 would be white; convert it to 8 bits")
+        raise Fault(
+            f"more than 8 bits of grey (Pillow's mode {picture.mode}), of which all above 255 would be white;"
+            " convert it to 8 bits"
+        )
 
 
 def _check_scans(file: File, picture: Image.Image) -> None:
-    """A progressive JPEG is decoded once for every scan, and a scan may take a few bytes. Leaves `file` where it was."""
+    """A progressive JPEG is decoded once for every scan, and a scan may take a few bytes.
+
+    Leaves `file` where it was.
+    """
     here = file.tell()
     file.seek(0)
     scans = file.read().count(b"\xff\xda")  # in compressed data 0 comes behind 255

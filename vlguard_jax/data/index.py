@@ -13,8 +13,9 @@ import numpy as np
 class SampleIndex:
     """One entry per sample; every count is taken after image expansion and both truncations.
 
-    length: tokens, picture slots included. pictures: pictures with at least one patch left. supervised: tokens the loss sees
-    (after the shift by one). modality_length: words of all turns, negative without a picture (llava/train/train.py:675-690).
+    length: tokens, picture slots included. pictures: pictures with at least one patch left. supervised: tokens the loss
+    sees (after the shift by one). modality_length: words of all turns, negative without a picture
+    (llava/train/train.py:675-690).
     ids: names of the samples, unique within a source. source: which of `source_names` each comes from.
     """
 

@@ -1,6 +1,7 @@
 """Records in JSON files of any size: scanned once without being held in memory, then read one by one by number.
 
-A file is a JSON list, or has one JSON object a line ("JSON lines"). Its beginning tells which, whatever the file is called.
+A file is a JSON list, or has one JSON object a line ("JSON lines"). Its beginning tells which, whatever the file is
+called.
 """
 
 from __future__ import annotations
@@ -42,7 +43,9 @@ class Spans:
 
 @dataclasses.dataclass(frozen=True)
 class JsonRecords(Generic[T]):
-    """The records of a file by number; reads only what is asked for. `first` is the number of the first one in the file.
+    """The records of a file by number; reads only what is asked for.
+
+    `first` is the number of the first one in the file.
 
     `parse(value, number, path)` turns one JSON value into a record and raises UserError for a malformed one.
     """
@@ -94,8 +97,8 @@ def scan(path: str | pathlib.Path) -> Spans:
     A broken line of the latter is found when it is read.
 
     Raises:
-      UserError: missing file, not UTF-8, broken JSON (line and column are named), or neither a list nor lines of objects (what the
-        file looks like is said), or nothing in it.
+      UserError: missing file, not UTF-8, broken JSON (line and column are named), or neither a list nor lines of
+        objects (what the file looks like is said), or nothing in it.
     """
     path = pathlib.Path(path)
     with files.opened(path) as file:

@@ -1,6 +1,7 @@
 """LLaVA's visual-instruction mixture: its count, a seeded sample that others can use again, and its clean form.
 
-Source: haotian-liu/LLaVA (llava_v1_5_mix665k.json), ys-zong/VLGuard (llava_v1_5_mix_clean.json) and the paper, section 3.2.
+Source: haotian-liu/LLaVA (llava_v1_5_mix665k.json), ys-zong/VLGuard (llava_v1_5_mix_clean.json) and the paper, section
+3.2.
 """
 
 from __future__ import annotations
@@ -26,8 +27,8 @@ FLAGGED = 247  # of them that Llama-Guard flagged; the clean form has the others
 
 @dataclasses.dataclass(frozen=True)
 class Sample:
-    """What was drawn. by_folder: pictures needed per top folder. absent: those that are not in the picture folder, None if none was
-    named."""
+    """What was drawn. by_folder: pictures needed per top folder. absent: those that are not in the picture folder, None
+    if none was named."""
 
     conversations: int
     pictures: int
@@ -36,14 +37,19 @@ class Sample:
     files: tuple[pathlib.Path, ...]
 
 
-def draw(mix: pathlib.Path, out: pathlib.Path, count: int, seed: int, images: str = "", any_size: bool = False) -> Sample:
-    """Draw `count` conversations and write what a post-hoc run needs of the mixture, all named `llava_mix_COUNT_seedSEED`:
+def draw(
+    mix: pathlib.Path, out: pathlib.Path, count: int, seed: int, images: str = "", any_size: bool = False
+) -> Sample:
+    """Draw `count` conversations and write what a post-hoc run needs of the mixture, all named
+    `llava_mix_COUNT_seedSEED`:
 
-    .json (the conversations, a source of their own), .ids.txt (`include_ids` of the whole file), .pictures.txt (all that must be
-    fetched) and, where `images` is named, .absent.txt. The same conversations as `count` and `sample_seed` of a source draw.
+    .json (the conversations, a source of their own), .ids.txt (`include_ids` of the whole file), .pictures.txt (all
+    that must be fetched) and, where `images` is named, .absent.txt. The same conversations as `count` and `sample_seed`
+    of a source draw.
 
     Raises:
-      UserError: the file is missing, broken or (unless `any_size`) has another number of conversations than the published one.
+      UserError: the file is missing, broken or (unless `any_size`) has another number of conversations than the
+        published one.
     """
     found = json_records.read(mix, records.parse_llava)
     _check_size(mix, len(found), PUBLISHED, any_size)
@@ -64,17 +70,20 @@ def draw(mix: pathlib.Path, out: pathlib.Path, count: int, seed: int, images: st
         texts[".absent.txt"] = _lines(absent)
     files = _write(stem, texts)
     folders = Counter(name.split("/")[0] for name in needed)
-    return Sample(len(chosen), len(needed), dict(sorted(folders.items())), None if absent is None else len(absent), files)
+    return Sample(
+        len(chosen), len(needed), dict(sorted(folders.items())), None if absent is None else len(absent), files
+    )
 
 
 def removed(mix: pathlib.Path, clean: pathlib.Path, out: pathlib.Path, any_size: bool = False) -> int:
-    """Write the ids of `mix` that its clean form lacks to `out`, one a line (`exclude_ids` of a source); returns how many.
+    """Write the ids of `mix` that its clean form lacks to `out`, one a line (`exclude_ids` of a source); returns how
+    many.
 
     Conversations are compared by their whole content, since ids repeat.
 
     Raises:
-      UserError: a file is missing or broken, `clean` has conversations that `mix` lacks, or (unless `any_size`) the numbers are not the
-        published ones.
+      UserError: a file is missing or broken, `clean` has conversations that `mix` lacks, or (unless `any_size`) the
+        numbers are not the published ones.
     """
     whole = json_records.read(mix, records.parse_llava)
     _check_size(mix, len(whole), PUBLISHED, any_size)
@@ -89,7 +98,9 @@ def removed(mix: pathlib.Path, clean: pathlib.Path, out: pathlib.Path, any_size:
         else:
             gone.append(name)
     if added := kept.total():
-        raise errors.UserError(f"{clean}: {added} conversations are not in {mix}: name the mixture that it was made from")
+        raise errors.UserError(
+            f"{clean}: {added} conversations are not in {mix}: name the mixture that it was made from"
+        )
     out.parent.mkdir(parents=True, exist_ok=True)
     files_lib.write_text(out, _lines(gone))
     return len(gone)
@@ -106,7 +117,8 @@ def _ids_and_hashes(found: json_records.JsonRecords) -> Iterator[tuple[str, byte
 def _check_size(path: pathlib.Path, found: int, published: int, any_size: bool) -> None:
     if found != published and not any_size:
         raise errors.UserError(
-            f"{path}: {found:,} conversations, the published file has {published:,}: download it again, or say --any_size"
+            f"{path}: {found:,} conversations, the published file has {published:,}: download it again, or say"
+            " --any_size"
         )
 
 

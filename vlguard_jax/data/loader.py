@@ -1,7 +1,7 @@
 """From the plan to batches, step by step, on any number of hosts.
 
-One Grain element is one step's slice for one host, so the order depends neither on threads nor on worker processes nor on hosts, and a
-resumed run needs nothing but its step number.
+One Grain element is one step's slice for one host, so the order depends neither on threads nor on worker processes nor
+on hosts, and a resumed run needs nothing but its step number.
 """
 
 from __future__ import annotations
@@ -30,9 +30,10 @@ AHEAD = 16  # steps read ahead at most, however small they are
 class StepSource:
     """Random access to the batches of steps `start` .. `stop` - 1, for this host.
 
-    The arrays have a leading axis of micro-batches; micro-batch a holds rows [a * r, (a + 1) * r) of the step. Its rows are spread over
-    `plan.layout.shards` shards, each with room for `shape.pictures` pictures; `shards` are those of this host. Image slots count over the
-    whole micro-batch, so the shards' arrays, put one after the other, are one batch.
+    The arrays have a leading axis of micro-batches; micro-batch a holds rows [a * r, (a + 1) * r) of the step. Its rows
+    are spread over `plan.layout.shards` shards, each with room for `shape.pictures` pictures; `shards` are those of
+    this host. Image slots count over the whole micro-batch, so the shards' arrays, put one after the other, are one
+    batch.
     """
 
     plan: plan_lib.BatchPlan
@@ -57,7 +58,10 @@ class StepSource:
         micro_batches = []
         for first in range(0, step_plan.shape.rows, per_micro_batch):
             starts = [first + shard * per_shard for shard in self.shards]
-            parts = [self._shard(step_plan, rows[at : at + per_shard], shard) for at, shard in zip(starts, self.shards, strict=True)]
+            parts = [
+                self._shard(step_plan, rows[at : at + per_shard], shard)
+                for at, shard in zip(starts, self.shards, strict=True)
+            ]
             micro_batches.append(types.Batch(*(np.concatenate(arrays) for arrays in zip(*parts, strict=True))))
         return step, types.Batch(*(np.stack(arrays) for arrays in zip(*micro_batches, strict=True)))
 
@@ -86,13 +90,19 @@ class StepSource:
             patches=patches,
             image_size=self.vision.image_size if self.vision else 0,
         )
-        return batch._replace(image_slot=np.where(batch.image_slot >= 0, batch.image_slot + np.int32(shard * room * patches), np.int32(-1)))
+        return batch._replace(
+            image_slot=np.where(
+                batch.image_slot >= 0, batch.image_slot + np.int32(shard * room * patches), np.int32(-1)
+            )
+        )
 
     def _sample(self, i: int) -> batches.Sample:
         sample = self.mixture.sample(i)
         if self.vision is None:
             return sample
-        load = functools.partial(images.load_image, mode=self.image_mode, size=self.vision.image_size, mean=self.vision.image_mean)
+        load = functools.partial(
+            images.load_image, mode=self.image_mode, size=self.vision.image_size, mean=self.vision.image_mean
+        )
         loaded = (load(content, origin=origin, name=name) for name, origin, content in self.mixture.read_pictures(i))
         return dataclasses.replace(sample, images=tuple(loaded))
 
@@ -106,8 +116,9 @@ def _pool(threads: int) -> futures.ThreadPoolExecutor:
 class Loader:
     """Iterates over (step, Batch) from `start_step` up to `stop_step`; see `StepSource` for the layout.
 
-    The conversations of a step are read in `data.read_threads` threads, in each of `data.read_workers` processes if there are any, and
-    steps ahead of the run as many as fit `data.prefetch_mib`, at least one. `shards`: those of this host; None: all.
+    The conversations of a step are read in `data.read_threads` threads, in each of `data.read_workers` processes if
+    there are any, and steps ahead of the run as many as fit `data.prefetch_mib`, at least one. `shards`: those of this
+    host; None: all.
 
     Raises:
       UserError: the conversations have pictures and the model no vision tower.
@@ -141,5 +152,7 @@ class Loader:
             if not flags.FLAGS.is_parsed():
                 flags.FLAGS.mark_as_parsed()  # Grain reads its flags in a worker even when no program has parsed any
             per_worker = max(1, steps // data.read_workers)
-            dataset = dataset.mp_prefetch(grain.MultiprocessingOptions(num_workers=data.read_workers, per_worker_buffer_size=per_worker))
+            dataset = dataset.mp_prefetch(
+                grain.MultiprocessingOptions(num_workers=data.read_workers, per_worker_buffer_size=per_worker)
+            )
         yield from dataset

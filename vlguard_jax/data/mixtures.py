@@ -1,4 +1,7 @@
-"""Named sources of conversations, put together as the config says. Nothing is dropped without being counted and named."""
+"""Named sources of conversations, put together as the config says.
+
+Nothing is dropped without being counted and named.
+"""
 
 from __future__ import annotations
 
@@ -31,7 +34,8 @@ RECENT = 8192  # samples kept in memory: small data sets are tokenized once
 
 @dataclasses.dataclass(frozen=True)
 class Drop:
-    """A record that was left out, and why. kind: as that of a `file_index.Problem`, or "picture" (one cannot be read)."""
+    """A record that was left out, and why. kind: as that of a `file_index.Problem`, or "picture" (one cannot be
+    read)."""
 
     id: str
     source: str
@@ -106,7 +110,8 @@ class Mixture:
         full = np.flatnonzero(self.index.length >= max_len)
         if len(full):
             lines.append(
-                f"{len(full):,} conversations reach max_len={max_len} and end there, the first is {errors.short(self.index.ids[full[0]])}"
+                f"{len(full):,} conversations reach max_len={max_len} and end there, the first is"
+                f" {errors.short(self.index.ids[full[0]])}"
             )
         if unused := self.named_pictures - int(self.index.pictures.sum()):
             lines.append(f"{unused:,} pictures are not used: cut off, or without a tag in the text")
@@ -134,12 +139,12 @@ def build(
 ) -> Mixture:
     """Index everything that `data` names and choose from it. `patches` is P, the slots a picture takes.
 
-    `progress(done, total)` is called for each source anew. Pictures are checked for their use in `image_mode` at `image_size`; if any
-    is missing or bad, `problems_file` gets the list of all.
+    `progress(done, total)` is called for each source anew. Pictures are checked for their use in `image_mode` at
+    `image_size`; if any is missing or bad, `problems_file` gets the list of all.
 
     Raises:
-      UserError: a file is missing or broken, a chosen record is malformed or has bad pictures and `on_bad_record` is "error", or the
-        reference would void it and `on_mismatch` is "error".
+      UserError: a file is missing or broken, a chosen record is malformed or has bad pictures and `on_bad_record` is
+        "error", or the reference would void it and `on_mismatch` is "error".
     """
     tokenization = tokenization_lib.Tokenization(tokenizer, template, patches, data.max_len)
     cache = cache_lib.folder(data.cache)
@@ -153,9 +158,13 @@ def build(
         names = _named_pictures(source, found, picked)
         bad = {}
         if source.store is not None and names:
-            bad = picture_check.check(source.store, names, data.check_pictures, progress, mode=image_mode, size=image_size, cache=cache)
+            bad = picture_check.check(
+                source.store, names, data.check_pictures, progress, mode=image_mode, size=image_size, cache=cache
+            )
         if bad and data.on_bad_record == "error":
-            raise errors.UserError(_picture_complaint(source, found, bad, len(names), problems_file, settings.format == "vlguard"))
+            raise errors.UserError(
+                _picture_complaint(source, found, bad, len(names), problems_file, settings.format == "vlguard")
+            )
         for i in set(picked.tolist()) - set(reasons) if bad else ():
             if name_of_bad := next((image for image in found.images[i] if image in bad), ""):
                 reasons[i] = f"picture {name_of_bad}: {bad[name_of_bad]}"
@@ -169,31 +178,42 @@ def build(
         index=_join(tuple(data.sources), indices, chosen),
         tokenization=tokenization,
         drops=tuple(drops),
-        named_pictures=sum(len(found.images[i]) for found, of in zip(indices, chosen, strict=True) for i in of.tolist()),
+        named_pictures=sum(
+            len(found.images[i]) for found, of in zip(indices, chosen, strict=True) for i in of.tolist()
+        ),
         repeated_ids=sum(len(found.repeated) for found in indices),
     )
 
 
 def check_lengths(mixture: Mixture, context: int | None) -> None:
-    """Raise UserError if a conversation has more tokens, pictures included, than the model has positions (None: not known)."""
+    """Raise UserError if a conversation has more tokens, pictures included, than the model has positions (None: not
+    known)."""
     beyond = np.flatnonzero(mixture.index.length > (context or np.inf))
     if len(beyond):
         first = int(beyond[0])
         raise errors.UserError(
-            f"{mixture.record(first).origin}: {mixture.index.length[first]:,} tokens, and the model has {context:,} positions"
-            f" (max_position_embeddings), as with {len(beyond):,} conversations in all; set config.data.max_len={context} to cut them"
+            f"{mixture.record(first).origin}: {mixture.index.length[first]:,} tokens, and the model has"
+            f" {context:,} positions"
+            f" (max_position_embeddings), as with {len(beyond):,} conversations in all; set"
+            f" config.data.max_len={context} to cut them"
             f" there (now {mixture.tokenization.max_len}), or take them out"
         )
 
 
 def write_drops(drops: Sequence[Drop], path: str | pathlib.Path) -> None:
     """List what was left out, one JSON line each."""
-    files.write_text(pathlib.Path(path), "".join(json.dumps({"schema": 1, **dataclasses.asdict(drop)}) + "\n" for drop in drops))
+    files.write_text(
+        pathlib.Path(path), "".join(json.dumps({"schema": 1, **dataclasses.asdict(drop)}) + "\n" for drop in drops)
+    )
 
 
-def _join(names: tuple[str, ...], indices: Sequence[file_index.FileIndex], chosen: Sequence[Int64[np.ndarray, " _"]]) -> index.SampleIndex:
+def _join(
+    names: tuple[str, ...], indices: Sequence[file_index.FileIndex], chosen: Sequence[Int64[np.ndarray, " _"]]
+) -> index.SampleIndex:
     def gather(field: str) -> Int64[np.ndarray, " n"]:
-        return np.concatenate([np.zeros(0, np.int64), *(getattr(found, field)[of] for found, of in zip(indices, chosen, strict=True))])
+        return np.concatenate(
+            [np.zeros(0, np.int64), *(getattr(found, field)[of] for found, of in zip(indices, chosen, strict=True))]
+        )
 
     source: Int32[np.ndarray, " n"] = np.repeat(np.arange(len(names), dtype=np.int32), [len(of) for of in chosen])
     copies = [selection.copy_names(found, of) for found, of in zip(indices, chosen, strict=True)]
@@ -211,10 +231,14 @@ def _join(names: tuple[str, ...], indices: Sequence[file_index.FileIndex], chose
 def _drop(found: file_index.FileIndex, i: int, reason: str, source: sources.Source) -> Drop:
     problem = found.problems.get(i)
     origin = problem.origin if problem and problem.origin else f"record {i}"
-    return Drop(found.ids[i], source.name, origin, reason, problem.kind if problem and problem.reason == reason else "picture")
+    return Drop(
+        found.ids[i], source.name, origin, reason, problem.kind if problem and problem.reason == reason else "picture"
+    )
 
 
-def _problems(found: file_index.FileIndex, picked: Int64[np.ndarray, " m"], data: config.DataSettings) -> dict[int, str]:
+def _problems(
+    found: file_index.FileIndex, picked: Int64[np.ndarray, " m"], data: config.DataSettings
+) -> dict[int, str]:
     """Why each of the `picked` records that cannot be trained on is left out.
 
     Raises:
@@ -237,7 +261,8 @@ def _problems(found: file_index.FileIndex, picked: Int64[np.ndarray, " m"], data
 def _complaint(problem: file_index.Problem, setting: str, allowed: str, data: config.DataSettings) -> str:
     what = ": ".join(text for text in (problem.origin, problem.reason) if text)
     if getattr(data, setting) == "reference":
-        return f"{what}; correct or remove the record"  # the reference would take the picture of the next sample in the batch
+        # the reference would take the picture of the next sample in the batch
+        return f"{what}; correct or remove the record"
     return f'{what}; correct or remove the record, or set config.data.{setting}="{allowed}" to leave such records out'
 
 
@@ -249,7 +274,9 @@ def _named_pictures(source: sources.Source, found: file_index.FileIndex, picked:
     """
     names = sorted({name for i in picked.tolist() for name in found.images[i]})
     if names and source.store is None:
-        raise errors.UserError(f"config.data.sources.{source.name}.images is empty, but the source has pictures: name their folder")
+        raise errors.UserError(
+            f"config.data.sources.{source.name}.images is empty, but the source has pictures: name their folder"
+        )
     return names
 
 
@@ -272,9 +299,14 @@ def _picture_complaint(
         problems_file.parent.mkdir(parents=True, exist_ok=True)
         files.write_text(problems_file, "".join(f"{name}\t{reason}\n" for name, reason in sorted(bad.items())))
         listed = f" (all of them: {problems_file})"
-    drawn = " (or draw stand-ins with `python -m vlguard_jax.prepare vlguard --stand_in_images`)" if gated and missing else ""
+    drawn = (
+        " (or draw stand-ins with `python -m vlguard_jax.prepare vlguard --stand_in_images`)"
+        if gated and missing
+        else ""
+    )
     return (
-        f"{source.store.location}: {len(bad)} of {total} pictures of source {source.name!r} are {what}{listed}, the first is"
+        f"{source.store.location}: {len(bad)} of {total} pictures of source {source.name!r} are {what}{listed},"
+        " the first is"
         f" {first} of record {errors.short(whose)}{reason}"
         f'; download them{drawn}, or leave their records out with config.data.on_bad_record="skip"'
     )

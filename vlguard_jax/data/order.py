@@ -1,8 +1,8 @@
 """In which order an epoch visits its samples.
 
-`modality_length` is the reference's sampler (llava/train/llava_trainer.py:38-148): samples with and without pictures in separate
-runs, and inside each run samples of similar length next to each other, so that the devices of a step have similar work.
-Its randomness is a source of permutations, so that a recorded run can be followed exactly.
+`modality_length` is the reference's sampler (llava/train/llava_trainer.py:38-148): samples with and without pictures in
+separate runs, and inside each run samples of similar length next to each other, so that the devices of a step have
+similar work. Its randomness is a source of permutations, so that a recorded run can be followed exactly.
 
 `deal_windows` changes such an order a little, so that the steps have about the same number of tokens.
 """
@@ -25,15 +25,17 @@ PICTURES, TEXT, MIXED = 0, 1, 2
 def modality_grouped(lengths: Lengths, batch_size: int, world_size: int, permute: Permute) -> list[int]:
     """Order of the reference's sampler for `lengths` (words; negative: no picture).
 
-    `world_size` is devices times accumulation steps. `permute(n)` is called for the samples with pictures, for those without, and
-    for the megabatches, in this order; once only if all samples are of one kind.
+    `world_size` is devices times accumulation steps. `permute(n)` is called for the samples with pictures, for those
+    without, and for the megabatches, in this order; once only if all samples are of one kind.
 
     Raises:
       UserError: a sample has length zero.
     """
     words = np.asarray(lengths, np.int64)
     if len(silent := np.flatnonzero(words == 0)):
-        raise errors.UserError(f"sample {silent[0]} has no words, so it cannot be grouped by length: remove it or change config.data.order")
+        raise errors.UserError(
+            f"sample {silent[0]} has no words, so it cannot be grouped by length: remove it or change config.data.order"
+        )
     kinds = [np.flatnonzero(words > 0), np.flatnonzero(words < 0)]
     if not all(len(kind) for kind in kinds):
         return _length_grouped(words, batch_size, world_size, permute).tolist()
@@ -49,7 +51,9 @@ def modality_grouped(lengths: Lengths, batch_size: int, world_size: int, permute
     return np.concatenate([blocks.reshape(-1), np.sort(np.concatenate(leftovers))]).tolist()
 
 
-def epoch_order(kind: str, lengths: Lengths, batch_size: int, group_size: int, seed: int, epoch: int) -> Int64[np.ndarray, " n"]:
+def epoch_order(
+    kind: str, lengths: Lengths, batch_size: int, group_size: int, seed: int, epoch: int
+) -> Int64[np.ndarray, " n"]:
     """Sample positions of one epoch of our own runs: a pure function of its arguments.
 
     `kind` is "modality_length", "shuffle" or "sequential"; `batch_size` is the whole step's, `group_size` one device's.
@@ -67,27 +71,37 @@ def epoch_order(kind: str, lengths: Lengths, batch_size: int, group_size: int, s
 def deal_windows(
     samples: Int64[np.ndarray, "s b"], tokens: Int64[np.ndarray, " n"], kinds: Int64[np.ndarray, " s"], window: int
 ) -> Int64[np.ndarray, "s b"]:
-    """Deal the samples of every `window` consecutive steps to these steps anew, so that the steps' `tokens` are about equal.
+    """Deal the samples of every `window` consecutive steps to these steps anew, so that the steps' `tokens` are about
+    equal.
 
-    Longest first, each sample goes to the lightest step that has room; it stays among steps of the same kind (`step_kinds`; steps
-    of kind MIXED keep what they have). The samples of a step keep their order.
+    Longest first, each sample goes to the lightest step that has room; it stays among steps of the same kind
+    (`step_kinds`; steps of kind MIXED keep what they have). The samples of a step keep their order.
     """
     whole = len(samples) // window * window
     parts = [samples[:whole].reshape(-1, window, samples.shape[1]), samples[None, whole:]]
     kinds_of = [kinds[:whole].reshape(-1, window), kinds[None, whole:]]
-    dealt = [_deal_window(*part, tokens).reshape(-1, samples.shape[1]) for part in zip(parts, kinds_of, strict=True) if part[0].size]
+    dealt = [
+        _deal_window(*part, tokens).reshape(-1, samples.shape[1])
+        for part in zip(parts, kinds_of, strict=True)
+        if part[0].size
+    ]
     return np.concatenate([samples[:0], *dealt])
 
 
 def step_kinds(samples: Int64[np.ndarray, "s b"], words: Int64[np.ndarray, " n"]) -> Int64[np.ndarray, " s"]:
-    """Whether a step has PICTURES in every sample, in none (TEXT), or is MIXED. `words` are negative for samples without."""
+    """Whether a step has PICTURES in every sample, in none (TEXT), or is MIXED.
+
+    `words` are negative for samples without.
+    """
     shown = (words > 0)[samples]
     return np.where(shown.all(1), PICTURES, np.where(shown.any(1), MIXED, TEXT)).astype(np.int64)
 
 
-def regroup(lengths: Int64[np.ndarray, " n"], blocks: Int64[np.ndarray, "p b"], groups: int) -> Int64[np.ndarray, "p b"]:
-    """Form the `groups` equal groups of every block as the reference does it: longest first, each sample to the group with the
-    least total so far that has room. The groups of a block follow each other."""
+def regroup(
+    lengths: Int64[np.ndarray, " n"], blocks: Int64[np.ndarray, "p b"], groups: int
+) -> Int64[np.ndarray, "p b"]:
+    """Form the `groups` equal groups of every block as the reference does it: longest first, each sample to the group
+    with the least total so far that has room. The groups of a block follow each other."""
     longest_first = np.take_along_axis(blocks, np.argsort(-lengths[blocks], axis=1, kind="stable"), 1)
     group = deal(lengths[longest_first].astype(np.float64), groups)
     return np.take_along_axis(longest_first, np.argsort(group, axis=1, kind="stable"), 1)
@@ -101,8 +115,8 @@ def deal(
 ) -> Int64[np.ndarray, "p n"]:
     """The bin of every item: one after the other goes to the lightest bin that has room, the first of equals.
 
-    Every bin takes n / `bins` items. With kinds, an item goes to bins of its own kind only, and there must be as much room as there
-    are items of a kind. All p problems are solved at once.
+    Every bin takes n / `bins` items. With kinds, an item goes to bins of its own kind only, and there must be as much
+    room as there are items of a kind. All p problems are solved at once.
     """
     problems, items = weights.shape
     found = np.empty((problems, items), np.int64)
@@ -118,7 +132,9 @@ def deal(
     return found
 
 
-def _deal_window(steps: Int64[np.ndarray, "p w b"], kinds: Int64[np.ndarray, "p w"], tokens: Int64[np.ndarray, " n"]) -> np.ndarray:
+def _deal_window(
+    steps: Int64[np.ndarray, "p w b"], kinds: Int64[np.ndarray, "p w"], tokens: Int64[np.ndarray, " n"]
+) -> np.ndarray:
     """The p windows of w steps, dealt anew."""
     problems, window, size = steps.shape
     samples = steps.reshape(problems, window * size)
@@ -132,7 +148,9 @@ def _deal_window(steps: Int64[np.ndarray, "p w b"], kinds: Int64[np.ndarray, "p 
     return np.take_along_axis(samples, np.argsort(step, axis=1, kind="stable"), 1)
 
 
-def _length_grouped(words: Int64[np.ndarray, " n"], batch_size: int, world_size: int, permute: Permute) -> Int64[np.ndarray, " n"]:
+def _length_grouped(
+    words: Int64[np.ndarray, " n"], batch_size: int, world_size: int, permute: Permute
+) -> Int64[np.ndarray, " n"]:
     drawn = np.asarray(permute(len(words)), np.int64)
     whole = len(drawn) // (batch_size * world_size) * (batch_size * world_size)
     blocks, rest = drawn[:whole].reshape(-1, batch_size * world_size), drawn[whole:]

@@ -1,7 +1,8 @@
-"""Which row of its step each sample lies in: all steps of a run are packed at once, into as few computed tokens as they allow.
+"""Which row of its step each sample lies in: all steps of a run are packed at once, into as few computed tokens as they
+allow.
 
-Arrays [s, n] hold one line per step and one entry per sample of it; a length of 0 means that there is no sample. A sample is never
-split. Nothing here is random but a few fixed draws.
+Arrays [s, n] hold one line per step and one entry per sample of it; a length of 0 means that there is no sample. A
+sample is never split. Nothing here is random but a few fixed draws.
 """
 
 from __future__ import annotations
@@ -27,8 +28,8 @@ STARTS = (((0, True),), ((0, False),), tuple(itertools.product(range(1, 8), (Tru
 
 @dataclasses.dataclass(frozen=True)
 class Packed:
-    """Steps in `rows` rows of `row_len` tokens. row: each sample's row, -1 where there is none. pictures: the most that lie in one
-    shard of a micro-batch, over all steps."""
+    """Steps in `rows` rows of `row_len` tokens. row: each sample's row, -1 where there is none. pictures: the most that
+    lie in one shard of a micro-batch, over all steps."""
 
     rows: int
     row_len: int
@@ -47,9 +48,9 @@ def pack(
 ) -> Packed:
     """Pack every step into rows of one shape, the one with the least computed tokens that was found to hold them all.
 
-    The number of rows is a multiple of `micro_rows` (0: the rows are one micro-batch) or of `shards`, their length of `multiple`, and
-    at most `max_row_len` unless a sample is longer. Then rows are filled and numbered so that no shard has many more pictures than
-    another, because every shard has room for the most that any of them gets.
+    The number of rows is a multiple of `micro_rows` (0: the rows are one micro-batch) or of `shards`, their length of
+    `multiple`, and at most `max_row_len` unless a sample is longer. Then rows are filled and numbered so that no shard
+    has many more pictures than another, because every shard has room for the most that any of them gets.
     """
     lengths, shown = lengths.astype(np.int32), pictures.astype(np.int32)  # half the memory to go through
     turns, everything = np.argsort(-lengths.sum(1), kind="stable"), int(shown.sum(1).max())
@@ -66,19 +67,30 @@ def pack(
     raise AssertionError("with a row for every sample, all of them fit")
 
 
-def pad(lengths: Int64[np.ndarray, "s n"], pictures: Int64[np.ndarray, "s n"], *, multiple: int, micro_rows: int, shards: int) -> Packed:
-    """One sample a row, in the order of the step; rows as long as the longest sample of all steps, rounded up to `multiple`."""
+def pad(
+    lengths: Int64[np.ndarray, "s n"],
+    pictures: Int64[np.ndarray, "s n"],
+    *,
+    multiple: int,
+    micro_rows: int,
+    shards: int,
+) -> Packed:
+    """One sample a row, in the order of the step; rows as long as the longest sample of all steps, rounded up to
+    `multiple`."""
     unit = micro_rows or shards
     rows = int(rounded_up(lengths.shape[1], unit))
     row = np.where(lengths > 0, np.arange(lengths.shape[1]), -1).astype(np.int32)
     counts = _per_row(pictures, row, rows)
-    return Packed(rows, int(rounded_up(lengths.max(), multiple)), row, _most_in_shard(counts, (micro_rows or rows) // shards))
+    return Packed(
+        rows, int(rounded_up(lengths.max(), multiple)), row, _most_in_shard(counts, (micro_rows or rows) // shards)
+    )
 
 
 def spread(
     row: Int32[np.ndarray, "s n"], pictures: Int64[np.ndarray, "s n"], rows: int, in_shard: int
 ) -> tuple[Int32[np.ndarray, "s n"], int]:
-    """Number the rows anew so that every run of `in_shard` rows has about the same number of pictures; and the most that one has."""
+    """Number the rows anew so that every run of `in_shard` rows has about the same number of pictures; and the most
+    that one has."""
     counts = _per_row(pictures, row, rows)
     if in_shard not in (1, rows):
         most_first = np.argsort(-counts, axis=1, kind="stable")
@@ -95,8 +107,8 @@ def rounded_up(values: Any, multiple: int) -> Any:
 
 
 def levels(needs: Int64[np.ndarray, " s"], count: int) -> Int64[np.ndarray, " s"]:
-    """Sort steps into at most `count` classes by what they need, such that it costs least to give every step the most that its class
-    needs. Classes are numbered by rising need."""
+    """Sort steps into at most `count` classes by what they need, such that it costs least to give every step the most
+    that its class needs. Classes are numbered by rising need."""
     values, which, counts = np.unique(needs, return_inverse=True, return_counts=True)
     before = np.concatenate([[0], np.cumsum(counts)])
     least = np.where(before == 0, 0.0, np.inf)  # cost of the first i values in as many classes as there are cuts
@@ -116,7 +128,9 @@ def levels(needs: Int64[np.ndarray, " s"], count: int) -> Int64[np.ndarray, " s"
     return np.searchsorted(starts[:0:-1], which, side="right") - 1
 
 
-def bounds(lengths: Int64[np.ndarray, "s n"], *, multiple: int, max_row_len: int, micro_rows: int, shards: int) -> Int64[np.ndarray, " s"]:
+def bounds(
+    lengths: Int64[np.ndarray, "s n"], *, multiple: int, max_row_len: int, micro_rows: int, shards: int
+) -> Int64[np.ndarray, " s"]:
     """Computed tokens that each step needs at least, in rows as long as any step may have."""
     totals, longest = lengths.sum(1), lengths.max(1)
     longest_row = _longest_row(int(longest.max()), multiple, max_row_len)
@@ -130,12 +144,13 @@ def bounds(lengths: Int64[np.ndarray, "s n"], *, multiple: int, max_row_len: int
 def fit(
     lengths: Int32[np.ndarray, "s n"], pictures: Int32[np.ndarray, "s n"], rows: int, row_len: int, most: int
 ) -> tuple[Int32[np.ndarray, "s n"], Int64[np.ndarray, " f"]]:
-    """Find a row for every sample, of at most `row_len` tokens and `most` pictures; and steps that this was not found for, the first
-    of them if there are many.
+    """Find a row for every sample, of at most `row_len` tokens and `most` pictures; and steps that this was not found
+    for, the first of them if there are many.
 
-    Best fit, longest sample first; what no row holds makes the emptiest row too full, and exchanging samples between rows mends
-    that. Where it does not, the same from rows as even as can be: the first does better with a few samples to a row, the second with
-    many. Then both again with the samples in slightly other orders.
+    Best fit, longest sample first; what no row holds makes the emptiest row too full, and exchanging samples between
+    rows mends
+    that. Where it does not, the same from rows as even as can be: the first does better with a few samples to a row,
+    the second with many. Then both again with the samples in slightly other orders.
     """
     row, left = np.empty(lengths.shape, np.int32), np.arange(len(lengths))
     for starts in STARTS:
@@ -181,7 +196,9 @@ def _pack_from(
     lengths, pictures = np.repeat(lengths, len(starts), 0), np.repeat(pictures, len(starts), 0)
     turns = np.argsort(-lengths * np.tile(np.exp(noise), (steps, 1)), axis=1, kind="stable")
     best_fit = np.tile([fit for _, fit in starts], steps)
-    row, fits = _exchange(lengths, pictures, _place(lengths, pictures, turns, rows, row_len, most, best_fit), rows, row_len, most)
+    row, fits = _exchange(
+        lengths, pictures, _place(lengths, pictures, turns, rows, row_len, most, best_fit), rows, row_len, most
+    )
     chosen = np.arange(steps) * len(starts) + fits.reshape(steps, -1).argmax(1)
     return row[chosen], fits[chosen]
 
@@ -195,7 +212,8 @@ def _place(
     most: int,
     best_fit: Bool[np.ndarray, " s"],
 ) -> Int32[np.ndarray, "s n"]:
-    """Row of every sample, taken in the order `turns`: the fullest that holds it, else (or without `best_fit`) the emptiest."""
+    """Row of every sample, taken in the order `turns`: the fullest that holds it, else (or without `best_fit`) the
+    emptiest."""
     each, never = np.arange(len(lengths)), np.int32(2**30)
     room = np.full((len(lengths), rows), row_len, np.int32)
     unseen = np.full((len(lengths), rows), most, np.int32)
@@ -221,8 +239,8 @@ def _exchange(
 ) -> tuple[Int32[np.ndarray, "s n"], Bool[np.ndarray, " s"]]:
     """Exchange samples between rows until none is too full; and for which steps that went well.
 
-    Again and again the fullest row of a step gives a sample to another row for a shorter one, or for nothing, so that the fuller of
-    the two becomes as empty as one exchange can make it.
+    Again and again the fullest row of a step gives a sample to another row for a shorter one, or for nothing, so that
+    the fuller of the two becomes as empty as one exchange can make it.
     """
     steps, count = lengths.shape
     # One more sample in each row stands for nothing.
@@ -290,9 +308,11 @@ def _row_counts(samples: int, unit: int) -> range:
     return range(unit, rounded_up(samples, unit) + 1, unit)
 
 
-def _candidates(lengths: Int32[np.ndarray, "s n"], unit: int, multiple: int, max_row_len: int) -> Iterator[tuple[int, int]]:
-    """(rows, row length) by rising computed tokens, from what the fullest step needs at least; so the first that holds every step is
-    the one to take. Of equals the shorter rows come first, as their attention costs less."""
+def _candidates(
+    lengths: Int32[np.ndarray, "s n"], unit: int, multiple: int, max_row_len: int
+) -> Iterator[tuple[int, int]]:
+    """(rows, row length) by rising computed tokens, from what the fullest step needs at least; so the first that holds
+    every step is the one to take. Of equals the shorter rows come first, as their attention costs less."""
     fullest, longest = int(lengths.sum(1).max()), int(lengths.max())
     shortest = rounded_up(longest, multiple)
     longest_row = _longest_row(longest, multiple, max_row_len)

@@ -33,12 +33,14 @@ def check(
     cache: pathlib.Path | None = None,
     threads: int = 0,
 ) -> dict[str, str]:
-    """The pictures that `images.load_image` would refuse in `mode` at `size`, each with the reason and the way out in one line.
+    """The pictures that `images.load_image` would refuse in `mode` at `size`, each with the reason and the way out in
+    one line.
 
-    `level` "exists" lists folders only; "header" opens each picture and looks at its size, its pixel format and its last bytes (out of an
-    archive or from a remote address it has to be read whole for that); "decode" decodes it. `progress` is told (pictures seen, pictures
-    to see) now and then. A picture found good is remembered in the folder `cache` until its stamp changes and is not opened again.
-    `threads` 0: four for each core, since most of the time goes into waiting.
+    `level` "exists" lists folders only; "header" opens each picture and looks at its size, its pixel format and its
+    last bytes (out of an archive or from a remote address it has to be read whole for that); "decode" decodes it.
+    `progress` is told (pictures seen, pictures to see) now and then. A picture found good is remembered in the folder
+    `cache` until its stamp changes and is not opened again. `threads` 0: four for each core, since most of the time
+    goes into waiting.
 
     Raises:
       UserError: an unknown level, a name that leads out of the store, or a zip file that is not whole.

@@ -1,7 +1,7 @@
 """Where pictures lie: in a folder, in zip files, or both, on this machine or at an address like gs://bucket/folder.
 
-A zip file anywhere in a folder counts as if it were unpacked where it lies: `coco/train2017.zip` with the member `train2017/1.jpg` has the
-picture `coco/train2017/1.jpg`. A real file wins over a member of the same name.
+A zip file anywhere in a folder counts as if it were unpacked where it lies: `coco/train2017.zip` with the member
+`train2017/1.jpg` has the picture `coco/train2017/1.jpg`. A real file wins over a member of the same name.
 """
 
 from __future__ import annotations
@@ -29,11 +29,15 @@ class _Folder:
     """What was found where a folder lies, or would lie if its archive were unpacked."""
 
     files: frozenset[str]
-    archives: tuple[tuple[zips.Archive, int], ...]  # which may hold its pictures; how many characters of the name come before the member's
+    # which may hold its pictures; how many characters of the name come before the member's
+    archives: tuple[tuple[zips.Archive, int], ...]
 
 
 class Store:
-    """Pictures by name, a path below the store's place. Safe to share between threads; opened anew where it is unpickled."""
+    """Pictures by name, a path below the store's place.
+
+    Safe to share between threads; opened anew where it is unpickled.
+    """
 
     def __init__(self, location: str, files: _Local | _Remote, root: str, *, is_zip: bool):
         self.location = location
@@ -55,7 +59,9 @@ class Store:
         """
         label = f"{self.location}/{name}"
         with self.open(name, origin=origin) as file, _one_line(label):
-            return file.read() if isinstance(file, io.BytesIO) else files.read_limited(file, label, limits.PICTURE_BYTES)
+            return (
+                file.read() if isinstance(file, io.BytesIO) else files.read_limited(file, label, limits.PICTURE_BYTES)
+            )
 
     def open(self, name: str, *, origin: str = "") -> io.BytesIO | io.BufferedReader:
         """A picture's file at its beginning; nothing of a local file is read yet. Raises as `read`."""
@@ -70,7 +76,9 @@ class Store:
         if archive is not None:
             return io.BytesIO(archive.read(member))
         whose = f" (picture of {origin})" if origin else ""
-        raise errors.UserError(f"{self.location}/{name}: no such picture{whose}; check the picture folder{self.near(name)}")
+        raise errors.UserError(
+            f"{self.location}/{name}: no such picture{whose}; check the picture folder{self.near(name)}"
+        )
 
     def near(self, name: str) -> str:
         """What is there and most like the picture `name`, which is not, for the end of a message; "" if nothing is."""
@@ -99,12 +107,18 @@ class Store:
         return ""
 
     def missing(self, names: Sequence[str]) -> list[str]:
-        """Those of `names` that are not there, each once, in the order given. Lists folders, looks up no single file. Raises as `read`."""
+        """Those of `names` that are not there, each once, in the order given.
+
+        Lists folders, looks up no single file. Raises as `read`.
+        """
         found = self._find(names, stamps=False)
         return [name for name in dict.fromkeys(names) if name not in found]
 
     def stamps(self, names: Sequence[str]) -> dict[str, str]:
-        """For every name that is there a text that changes with the file: size and time, or size and checksum. Raises as `read`."""
+        """For every name that is there a text that changes with the file: size and time, or size and checksum.
+
+        Raises as `read`.
+        """
         return self._find(names, stamps=True)
 
     def _find(self, names: Sequence[str], *, stamps: bool) -> dict[str, str]:
@@ -131,7 +145,9 @@ class Store:
         for archive, member in hits[1:]:
             first, same = hits[0]
             if archive.member(member).stamp != first.member(same).stamp:
-                raise errors.UserError(f"picture {name} is in {first.label} and, another one, in {archive.label}; move one of them away")
+                raise errors.UserError(
+                    f"picture {name} is in {first.label} and, another one, in {archive.label}; move one of them away"
+                )
         return hits[0] if hits else None
 
     def _folder(self, folder: str) -> _Folder:
@@ -150,7 +166,8 @@ class Store:
         files = frozenset(self._files.list([path], self._root, stamps=False).get(path, {}))
         above = self._folder(folder.rpartition("/")[0]).archives if folder else ()
         cut = len(folder) + 1 if folder else 0
-        zipped = (name for name in sorted(files) if name.lower().endswith(".zip") and name[0] != ".")  # macOS: ._a.zip beside a.zip
+        # macOS: ._a.zip beside a.zip
+        zipped = (name for name in sorted(files) if name.lower().endswith(".zip") and name[0] != ".")
         own = tuple((self._files.archive(f"{path}/{name}"), cut) for name in zipped)
         return _Folder(files, above + own)
 
@@ -192,7 +209,8 @@ def _is_picture(name: str) -> bool:
 
 
 def open_store(location: str) -> Store:
-    """The pictures at a folder or a zip file; `location` is a path or an address that fsspec knows, like gs://bucket/folder.
+    """The pictures at a folder or a zip file; `location` is a path or an address that fsspec knows, like
+    gs://bucket/folder.
 
     Raises:
       UserError: there is neither, a zip file is not whole, or the address needs a package that is not installed.
@@ -242,13 +260,17 @@ class _Local:
     def archive(self, path: str) -> zips.Archive:
         with _one_line(path):
             file = open(path, "rb", buffering=0, opener=files.without_waiting)  # noqa: SIM115 -- stays open as long as the archive
-            return zips.Archive(path, files.check_regular(file, path), lambda first, n: os.pread(file.fileno(), n, first))
+            return zips.Archive(
+                path, files.check_regular(file, path), lambda first, n: os.pread(file.fileno(), n, first)
+            )
 
     def _files(self, folder: str, stamps: bool) -> dict[str, str]:
         with _one_line(folder):
             try:
                 with os.scandir(folder) as entries:
-                    return {entry.name: _local_stamp(entry.stat()) if stamps else "" for entry in entries if entry.is_file()}
+                    return {
+                        entry.name: _local_stamp(entry.stat()) if stamps else "" for entry in entries if entry.is_file()
+                    }
             except (FileNotFoundError, NotADirectoryError):
                 return {}
 
@@ -322,7 +344,8 @@ def _reach(location: str) -> tuple[_Local | _Remote, str]:
 
 @contextlib.contextmanager
 def _one_line(what: str) -> Iterator[None]:
-    """What goes wrong inside with the place named `what`, in one line: a disk, a network or a missing package may raise anything."""
+    """What goes wrong inside with the place named `what`, in one line: a disk, a network or a missing package may raise
+    anything."""
     try:
         yield
     except (errors.UserError, MemoryError):

@@ -61,7 +61,8 @@ def _fault(model: Any) -> str:
     if len(model.pieces) > limits.MODEL_SIZE:
         return f"it has {len(model.pieces):,} pieces, at most {limits.MODEL_SIZE:,} are read"
     for spec in (model.normalizer_spec, model.denormalizer_spec):
-        if spec.precompiled_charsmap and spec.precompiled_charsmap not in _known_maps():  # native code follows its offsets unchecked
+        # native code follows its offsets unchecked
+        if spec.precompiled_charsmap and spec.precompiled_charsmap not in _known_maps():
             return f"its normalization {errors.short(spec.name)} is not one of sentencepiece's own"
     texts, kinds = [piece.piece for piece in model.pieces], [piece.type for piece in model.pieces]
     for i, text in enumerate(texts):
@@ -80,6 +81,8 @@ def _fault(model: Any) -> str:
 
 def _known_maps() -> set[bytes]:
     """Tables of the normalizations that sentencepiece comes with."""
-    made = (sentencepiece.SentencePieceNormalizer(rule_name=name) for name in ("nmt_nfkc", "nfkc", "nmt_nfkc_cf", "nfkc_cf"))
+    made = (
+        sentencepiece.SentencePieceNormalizer(rule_name=name) for name in ("nmt_nfkc", "nfkc", "nmt_nfkc_cf", "nfkc_cf")
+    )
     parse = sentencepiece_model_pb2.ModelProto.FromString  # type: ignore[attr-defined]
     return {parse(one.serialized_model_proto()).normalizer_spec.precompiled_charsmap for one in made}

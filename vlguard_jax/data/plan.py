@@ -1,8 +1,9 @@
-"""Which samples a step holds, in which rows, and how much each of their tokens weighs: a pure function of (epoch, step).
+"""Which samples a step holds, in which rows, and how much each of their tokens weighs: a pure function of (epoch,
+step).
 
-The device computes sum(weight * cross-entropy); every way of averaging is a choice of weights here. `micro_batch` is the
-reference's (transformers 4.37.2 trainer.py:2746-2783): the mean over micro-batches of the mean over each one's tokens. How samples
-are put into rows (data/packing.py) changes neither the samples of a step nor their weights.
+The device computes sum(weight * cross-entropy); every way of averaging is a choice of weights here. `micro_batch` is
+the reference's (transformers 4.37.2 trainer.py:2746-2783): the mean over micro-batches of the mean over each one's
+tokens. How samples are put into rows (data/packing.py) changes neither the samples of a step nor their weights.
 """
 
 from __future__ import annotations
@@ -30,8 +31,8 @@ KEEP_AFTER = 1.0  # seconds
 
 @dataclasses.dataclass(frozen=True)
 class Layout:
-    """How the devices divide a step. rows: rows of one device program (a micro-batch), 0: all rows of the step at once. shards: parts
-    that the rows of a micro-batch are spread over."""
+    """How the devices divide a step. rows: rows of one device program (a micro-batch), 0: all rows of the step at once.
+    shards: parts that the rows of a micro-batch are spread over."""
 
     rows: int = 0
     shards: int = 1
@@ -39,8 +40,8 @@ class Layout:
 
 @dataclasses.dataclass(frozen=True)
 class Shape:
-    """What a step's arrays look like. rows: of the whole step. row_len: tokens of a row. pictures: room that every shard of a
-    micro-batch has."""
+    """What a step's arrays look like. rows: of the whole step. row_len: tokens of a row. pictures: room that every
+    shard of a micro-batch has."""
 
     rows: int
     row_len: int
@@ -49,9 +50,10 @@ class Shape:
 
 @dataclasses.dataclass(frozen=True)
 class StepPlan:
-    """One entry per sample of the step. samples: positions in the index. groups: which micro-batch of the recipe each belongs to.
-    token_weight: loss weight of each supervised token of that sample. row: where it lies; the samples of a row follow each other in
-    the order given here."""
+    """One entry per sample of the step. samples: positions in the index. groups: which micro-batch of the recipe each
+    belongs to.
+    token_weight: loss weight of each supervised token of that sample. row: where it lies; the samples of a row follow
+    each other in the order given here."""
 
     samples: Int64[np.ndarray, " n"]
     groups: Int32[np.ndarray, " n"]
@@ -61,9 +63,11 @@ class StepPlan:
 
 
 class BatchPlan:
-    """`plan[step]` for any step of a run of `epochs` epochs, in any order; `plan.at(epoch, step)` for a step within an epoch.
+    """`plan[step]` for any step of a run of `epochs` epochs, in any order; `plan.at(epoch, step)` for a step within an
+    epoch.
 
-    Samples, groups and weights follow from (index, data, seed, epoch, step) alone, the rows also from `layout` and from how long the
+    Samples, groups and weights follow from (index, data, seed, epoch, step) alone, the rows also from `layout` and from
+    how long the
     run is, because its steps share their shapes. Memory: 12 bytes per sample and epoch.
 
     With `cache`, a plan that took longer than a second is kept in that folder and found again there.
@@ -114,16 +118,23 @@ class BatchPlan:
     def notes(self) -> list[str]:
         """What the steps look like, and how their order was changed, one line each."""
         steps = np.bincount(self._shape, minlength=len(self.shapes))
-        shapes = [f"{shape.rows} x {shape.row_len:,} tokens ({n:,} steps)" for shape, n in zip(self.shapes, steps, strict=True)]
+        shapes = [
+            f"{shape.rows} x {shape.row_len:,} tokens ({n:,} steps)"
+            for shape, n in zip(self.shapes, steps, strict=True)
+        ]
         rows = "packed rows" if self.data.mode == "pack" else "rows"
-        lines = [f"{rows}: {', '.join(shapes)}; {self.computed_over_real:.3f} computed tokens per token of a conversation"]
+        lines = [
+            f"{rows}: {', '.join(shapes)}; {self.computed_over_real:.3f} computed tokens per token of a conversation"
+        ]
         if self._replay is not None:
             lines += _replay_notes(self._replay, len(self.index))
         if self.data.deal_window:
             kind = " of one modality" if self.data.order == "modality_length" else ""
             lines.append(
-                f"ORDER CHANGED (config.data.deal_window={self.data.deal_window}): in every {self.data.deal_window} consecutive steps the"
-                f" conversations{kind} are dealt to the steps{kind} anew, so that these have about the same number of tokens"
+                f"ORDER CHANGED (config.data.deal_window={self.data.deal_window}): in every {self.data.deal_window}"
+                " consecutive steps the"
+                f" conversations{kind} are dealt to the steps{kind} anew, so that these have about the same"
+                " number of tokens"
             )
         return lines
 
@@ -135,7 +146,9 @@ class BatchPlan:
         """
         if self.data.on_empty_group != "error":
             return
-        size = {"micro_batch": self.data.group_size, "tokens": self.data.batch_size, "sample": 1}[self.data.normalization]
+        size = {"micro_batch": self.data.group_size, "tokens": self.data.batch_size, "sample": 1}[
+            self.data.normalization
+        ]
         samples = self._samples[:steps].reshape(-1, self.data.batch_size // size, size)
         tokens = np.where(samples < 0, 0, self.index.supervised[samples]).sum(2)
         present = (samples >= 0).any(2)
@@ -170,11 +183,15 @@ class BatchPlan:
         epochs_begun = range(-(-self.total_steps // self.steps_per_epoch))
         samples = np.concatenate([self._epoch(epoch) for epoch in epochs_begun])[: self.total_steps]
         shapes, which, row = self._rows(samples)
-        return plan_cache.Kept(samples, row, which, np.asarray([dataclasses.astuple(shape) for shape in shapes], np.int64))
+        return plan_cache.Kept(
+            samples, row, which, np.asarray([dataclasses.astuple(shape) for shape in shapes], np.int64)
+        )
 
     def _kept(self, cache: pathlib.Path) -> plan_cache.Kept:
         replay = None if self._replay is None else [order_.tolist() for order_ in self._replay]
-        key = plan_cache.key(self.index, self.data, self.seed, dataclasses.astuple(self.layout), self.total_steps, replay)
+        key = plan_cache.key(
+            self.index, self.data, self.seed, dataclasses.astuple(self.layout), self.total_steps, replay
+        )
         if (known := plan_cache.load(cache, key, len(self.index))) is not None:
             return known
         began = time.perf_counter()
@@ -197,10 +214,15 @@ class BatchPlan:
         data = self.data
         if self._replay is not None:
             return self._replay[epoch % len(self._replay)]
-        return order.epoch_order(data.order, self.index.modality_length, data.batch_size, data.group_size, self.seed, epoch)
+        return order.epoch_order(
+            data.order, self.index.modality_length, data.batch_size, data.group_size, self.seed, epoch
+        )
 
     def _dealt(self, steps: Int64[np.ndarray, "s b"]) -> Int64[np.ndarray, "s b"]:
-        """Even out the steps' tokens; a short step stays as it is. Steps of one modality get groups as the reference forms them."""
+        """Even out the steps' tokens; a short step stays as it is.
+
+        Steps of one modality get groups as the reference forms them.
+        """
         data = self.data
         full = steps[(steps >= 0).all(1)]
         words = self.index.modality_length
@@ -212,7 +234,9 @@ class BatchPlan:
             full[pure] = order.regroup(np.abs(words), full[pure], data.batch_size // data.group_size)
         return np.concatenate([full, steps[len(full) :]])
 
-    def _rows(self, samples: Int64[np.ndarray, "s b"]) -> tuple[tuple[Shape, ...], Int32[np.ndarray, " s"], Int32[np.ndarray, "s b"]]:
+    def _rows(
+        self, samples: Int64[np.ndarray, "s b"]
+    ) -> tuple[tuple[Shape, ...], Int32[np.ndarray, " s"], Int32[np.ndarray, "s b"]]:
         """The shapes of the run, the one each step has, and the row of each sample."""
         data, layout = self.data, self.layout
         lengths, pictures = _of(self.index.length, samples), _of(self.index.pictures, samples)
@@ -237,8 +261,14 @@ class BatchPlan:
             row[steps], which[steps] = packed.row, shapes.index(shape)
         return tuple(shapes), which, row
 
-    def _weights(self, samples: Int64[np.ndarray, " n"], groups: Int32[np.ndarray, " n"], where: str) -> Float64[np.ndarray, " n"]:
-        divided_over = {"micro_batch": groups, "tokens": np.zeros_like(groups), "sample": np.arange(len(groups), dtype=np.int32)}
+    def _weights(
+        self, samples: Int64[np.ndarray, " n"], groups: Int32[np.ndarray, " n"], where: str
+    ) -> Float64[np.ndarray, " n"]:
+        divided_over = {
+            "micro_batch": groups,
+            "tokens": np.zeros_like(groups),
+            "sample": np.arange(len(groups), dtype=np.int32),
+        }
         units = divided_over[self.data.normalization]
         tokens = np.bincount(units, weights=self.index.supervised[samples])
         empty = np.flatnonzero(tokens == 0)
@@ -262,17 +292,20 @@ def _first(names: Sequence[str], count: int = 4) -> str:
 
 
 def _read_replay(path: str, size: int, epochs: float) -> list[Int64[np.ndarray, " m"]]:
-    """A list of sample positions, used in every epoch, or one such list per epoch; a position may come twice, as in the reference's
-    recorded orders, and others not at all (`BatchPlan.notes` counts them)."""
+    """A list of sample positions, used in every epoch, or one such list per epoch; a position may come twice, as in the
+    reference's recorded orders, and others not at all (`BatchPlan.notes` counts them)."""
     values = files.read_json(path)
     if not isinstance(values, list) or not values:
-        raise errors.UserError(f"{path}: must hold a JSON list of sample positions, or one list per epoch, not {files.kind(values)}")
+        raise errors.UserError(
+            f"{path}: must hold a JSON list of sample positions, or one list per epoch, not {files.kind(values)}"
+        )
     orders = [_replayed(each, size, path) for each in (values if isinstance(values[0], list) else [values])]
     if len({len(each) for each in orders}) > 1:
         raise errors.UserError(f"{path}: every epoch must have the same number of samples")
     if 1 < len(orders) < math.ceil(epochs):
         raise errors.UserError(
-            f"{path}: {len(orders)} orders for config.optimizer.epochs={epochs:g}: give one for each epoch, or one for all"
+            f"{path}: {len(orders)} orders for config.optimizer.epochs={epochs:g}: give one for each epoch, or"
+            " one for all"
         )
     return orders
 
@@ -282,16 +315,22 @@ def _replay_notes(orders: Sequence[Int64[np.ndarray, " m"]], size: int) -> list[
     never, twice = int((seen == 0).any(0).sum()), int((seen > 1).any(0).sum())
     if not never and not twice:
         return []
-    return [f"config.data.replay: of {size:,} conversations {never:,} are left out of an epoch, {twice:,} come more than once in one"]
+    return [
+        f"config.data.replay: of {size:,} conversations {never:,} are left out of an epoch, {twice:,} come more"
+        " than once in one"
+    ]
 
 
 def _replayed(values: Any, size: int, path: str) -> Int64[np.ndarray, " m"]:
     if not isinstance(values, list) or not values:
-        raise errors.UserError(f"{path}: an epoch's order must be a JSON list of sample positions, not {files.kind(values)}")
+        raise errors.UserError(
+            f"{path}: an epoch's order must be a JSON list of sample positions, not {files.kind(values)}"
+        )
     for i, value in enumerate(values):
         if type(value) is not int or not 0 <= value < size:
             raise errors.UserError(
-                f"{path}: entry {i} is {errors.short(value)}; positions are whole numbers from 0 to {size - 1}, as the sources hold"
+                f"{path}: entry {i} is {errors.short(value)}; positions are whole numbers from 0 to {size - 1}, as"
+                " the sources hold"
                 f" {size} conversations"
             )
     return np.asarray(values, np.int64)

@@ -1,4 +1,7 @@
-"""Plans that took long are kept, so that a resumed run begins at once. A plan is found again by everything that decides it."""
+"""Plans that took long are kept, so that a resumed run begins at once.
+
+A plan is found again by everything that decides it.
+"""
 
 from __future__ import annotations
 
@@ -31,8 +34,8 @@ UNDECISIVE = (
 
 @dataclasses.dataclass(frozen=True)
 class Kept:
-    """samples: of every step, -1 where there is none. row: each sample's row. which: each step's shape. shapes: (rows, row_len,
-    pictures) of each shape."""
+    """samples: of every step, -1 where there is none. row: each sample's row. which: each step's shape. shapes: (rows,
+    row_len, pictures) of each shape."""
 
     samples: Int64[np.ndarray, "s b"]
     row: Int32[np.ndarray, "s b"]
@@ -58,13 +61,19 @@ def load(cache: pathlib.Path, name: str, samples: int) -> Kept | None:
     if any((found[part].dtype, found[part].ndim) != (np.dtype(kind), n) for part, (kind, n) in dims.items()):
         return None
     kept = Kept(**found)
-    fits = kept.samples.shape == kept.row.shape and len(kept.which) == len(kept.samples) > 0 and kept.shapes.shape[1:] == (3,)
+    fits = (
+        kept.samples.shape == kept.row.shape
+        and len(kept.which) == len(kept.samples) > 0
+        and kept.shapes.shape[1:] == (3,)
+    )
     return kept if fits and _within(kept.samples, -1, samples) and _within(kept.which, 0, len(kept.shapes)) else None
 
 
 def save(cache: pathlib.Path, name: str, kept: Kept) -> None:
     """Keep a plan."""
-    cache_lib.save_arrays(cache, "plans", name, {field.name: getattr(kept, field.name) for field in dataclasses.fields(kept)})
+    cache_lib.save_arrays(
+        cache, "plans", name, {field.name: getattr(kept, field.name) for field in dataclasses.fields(kept)}
+    )
 
 
 def _within(numbers: np.ndarray, low: int, high: int) -> bool:

@@ -1,5 +1,5 @@
-"""Conversations as JSON: LLaVA's format, {"id", "image", "conversations": [{"from", "value"}, ...]}, and Alpaca's, {"instruction",
-"input", "output"} (text only)."""
+"""Conversations as JSON: LLaVA's format, {"id", "image", "conversations": [{"from", "value"}, ...]}, and Alpaca's,
+{"instruction", "input", "output"} (text only)."""
 
 from __future__ import annotations
 
@@ -50,7 +50,10 @@ def parse_alpaca(value: Any, position: int, path: str) -> types.Record:
     question = text_field(value, "instruction", origin)
     if value.get("input"):
         question += "\n" + text_field(value, "input", origin)
-    turns = (types.Turn(conversations.ROLES[0], question), types.Turn(conversations.ROLES[1], text_field(value, "output", origin)))
+    turns = (
+        types.Turn(conversations.ROLES[0], question),
+        types.Turn(conversations.ROLES[1], text_field(value, "output", origin)),
+    )
     return types.Record(id=id_, turns=turns, category=_optional_text(value, "category", origin), origin=origin)
 
 
@@ -79,7 +82,9 @@ def check_picture_path(path: str, origin: str) -> str:
     parts = path.split("/")
     shown = errors.short(path)
     if path.startswith("data:") or max(len(part.encode()) for part in parts) > LONGEST_NAME:
-        raise errors.UserError(f"{origin}: image {shown} is no path; if it is the picture itself, save that as a file and name the file")
+        raise errors.UserError(
+            f"{origin}: image {shown} is no path; if it is the picture itself, save that as a file and name the file"
+        )
     if path.startswith(("http://", "https://")):
         raise errors.UserError(f"{origin}: image {shown} is an address: download the picture and name its file")
     if path.strip("/.") == "" or path.startswith("/") or ".." in parts or "\\" in path or "\0" in path:

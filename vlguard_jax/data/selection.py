@@ -1,4 +1,7 @@
-"""Which records of a file take part: by id, category, leak, count and weight. Draws are seeded and depend on nothing else."""
+"""Which records of a file take part: by id, category, leak, count and weight.
+
+Draws are seeded and depend on nothing else.
+"""
 
 from __future__ import annotations
 
@@ -21,11 +24,14 @@ def select(found: file_index.FileIndex, settings: config.SourceSettings, name: s
     """Record numbers in file order; with a weight above 1 the whole list again and again behind it.
 
     Raises:
-      UserError: an unexpected number of records, an id or category that is not there, or a sample larger than the source.
+      UserError: an unexpected number of records, an id or category that is not there, or a sample larger than the
+        source.
     """
     where = f"config.data.sources.{name}"
     if settings.expect and len(found) != settings.expect:
-        raise errors.UserError(f"{settings.path}: {len(found):,} conversations, {where}.expect={settings.expect:,}: download it again")
+        raise errors.UserError(
+            f"{settings.path}: {len(found):,} conversations, {where}.expect={settings.expect:,}: download it again"
+        )
     keep = np.ones(len(found), bool)
     if settings.include_ids:
         keep &= _named(found, settings.include_ids, f"{where}.include_ids", name)
@@ -71,8 +77,12 @@ def _named(found: file_index.FileIndex, path: str, setting: str, name: str) -> n
     absent = sorted(wanted.difference(found.ids))
     if absent:
         first = errors.short(absent[0])
-        shared = f" ({first} names several conversations: write {absent[0]}~1, ...)" if absent[0] in found.repeated else ""
-        raise errors.UserError(f"{path}: {len(absent)} of {len(wanted)} ids are not in source {name!r}, the first is {first}{shared}")
+        shared = (
+            f" ({first} names several conversations: write {absent[0]}~1, ...)" if absent[0] in found.repeated else ""
+        )
+        raise errors.UserError(
+            f"{path}: {len(absent)} of {len(wanted)} ids are not in source {name!r}, the first is {first}{shared}"
+        )
     return np.asarray([id_ in wanted for id_ in found.ids])
 
 
@@ -80,7 +90,9 @@ def _in_categories(found: file_index.FileIndex, names: tuple[str, ...], setting:
     known = {part for pair in found.categories for part in pair} - {""}
     for name in names:
         if name not in known:
-            raise errors.UserError(f"{setting}: no record is of category {errors.short(name)}{errors.nearest(name, sorted(known))}")
+            raise errors.UserError(
+                f"{setting}: no record is of category {errors.short(name)}{errors.nearest(name, sorted(known))}"
+            )
     return np.asarray([bool(set(pair) & set(names)) for pair in found.categories])
 
 

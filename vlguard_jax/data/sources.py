@@ -1,4 +1,5 @@
-"""Where conversations come from: a file of records, the pictures that belong to them, and a hash of what it all says."""
+"""Where conversations come from: a file of records, the pictures that belong to them, and a hash of what it all
+says."""
 
 from __future__ import annotations
 
@@ -26,7 +27,8 @@ from vlguard_jax.data.tfds import reader
 
 @dataclasses.dataclass(frozen=True)
 class ListRecords:
-    """Records in memory, for files that are small or whose order decides their content; the error in place of a malformed one."""
+    """Records in memory, for files that are small or whose order decides their content; the error in place of a
+    malformed one."""
 
     records: Sequence[types.Record | errors.UserError]
 
@@ -67,12 +69,15 @@ def open_source(name: str, settings: config.SourceSettings, cache: pathlib.Path)
     """
     where = f"config.data.sources.{name}"
     if not settings.path:
-        raise errors.UserError(f"{where}.path is empty: name the {'folder' if settings.format == 'tfds' else 'JSON file'}")
+        raise errors.UserError(
+            f"{where}.path is empty: name the {'folder' if settings.format == 'tfds' else 'JSON file'}"
+        )
     return _OPEN[settings.format](name, settings, cache)
 
 
 def local_copy(path: str, cache: pathlib.Path) -> pathlib.Path:
-    """`path` itself, or for an address like gs://bucket/file.json a copy in `cache`, made again when the original has changed.
+    """`path` itself, or for an address like gs://bucket/file.json a copy in `cache`, made again when the original has
+    changed.
 
     Raises:
       UserError: it cannot be read.
@@ -87,7 +92,12 @@ def local_copy(path: str, cache: pathlib.Path) -> pathlib.Path:
         key = hashlib.sha256(f"{path}\n{version}".encode()).hexdigest()
         copy = cache / "remote" / key / (pathlib.PurePosixPath(inside).name or "file")
         known = cache_lib.load(cache, "copied", key)
-        if not known or copy.is_symlink() or not copy.is_file() or file_index.content_hash(copy, cache).encode() != known:
+        if (
+            not known
+            or copy.is_symlink()
+            or not copy.is_file()
+            or file_index.content_hash(copy, cache).encode() != known
+        ):
             cache_lib.make_folder(cache, "remote", key)
             with folders.scratch(copy.parent, "copy") as beside:
                 with system.open(inside, "rb") as remote, open(beside / "file", "xb") as file:

@@ -1,7 +1,8 @@
 """Drawn pictures in place of VLGuard's gated ones, so that a whole run can be rehearsed before access is granted.
 
-A picture shows what its record is about and nothing else of it: colour, shape and the written name of its category, or "safe". Size,
-shade and position follow from the record's id. They are no benchmark: everything made from them is marked `stand_in`.
+A picture shows what its record is about and nothing else of it: colour, shape and the written name of its category, or
+"safe". Size, shade and position follow from the record's id. They are no benchmark: everything made from them is marked
+`stand_in`.
 """
 
 from __future__ import annotations
@@ -56,13 +57,20 @@ def draw(item: vlguard.Item) -> Image.Image:
     else:
         pen.polygon([(x + radius * dx, y + radius * dy) for dx, dy in _SHAPES[shape]], fill=fill)
     pen.text(
-        (x, y), name, font=_font(int(min(width, height) / 6)), fill=(255, 255, 255), anchor="mm", stroke_width=1, stroke_fill=(0, 0, 0)
+        (x, y),
+        name,
+        font=_font(int(min(width, height) / 6)),
+        fill=(255, 255, 255),
+        anchor="mm",
+        stroke_width=1,
+        stroke_fill=(0, 0, 0),
     )
     return picture
 
 
 def write_all(items: Sequence[vlguard.Item], folder: pathlib.Path) -> int:
-    """Draw the pictures of all records into `folder` under their own names (JPEG or PNG by extension); returns how many."""
+    """Draw the pictures of all records into `folder` under their own names (JPEG or PNG by extension); returns how
+    many."""
     paths = {item.image: item for item in reversed(items)}  # two records may share a picture: the first one is drawn
     for path, item in paths.items():
         target = folder / path

@@ -1,7 +1,7 @@
 """Conversation templates: which words stand around questions and answers.
 
-Source: llava/conversation.py:54-63 (rendering), 242-252 (vicuna_v1, what LLaVA trains with as `--version v1`) and 325-335 (llava_v1,
-what VLGuard's evaluation uses). They differ in one word, twice.
+Source: llava/conversation.py:54-63 (rendering), 242-252 (vicuna_v1, what LLaVA trains with as `--version v1`) and
+325-335 (llava_v1, what VLGuard's evaluation uses). They differ in one word, twice.
 """
 
 from __future__ import annotations
@@ -25,7 +25,10 @@ class Template:
     sep2: str
 
     def render(self, turns: Sequence[str | None]) -> str:
-        """Text of a conversation whose turns alternate, user first. An empty turn (or None) is rendered as its role only."""
+        """Text of a conversation whose turns alternate, user first.
+
+        An empty turn (or None) is rendered as its role only.
+        """
         parts = [self.system + self.sep]
         for i, text in enumerate(turns):
             role = self.roles[i % 2]

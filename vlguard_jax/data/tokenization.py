@@ -15,7 +15,8 @@ from vlguard_jax.data import tokenizer as tokenizer_lib
 
 @dataclasses.dataclass(frozen=True)
 class Tokenization:
-    """`patches` is P, the slots a picture takes; `max_len` is where conversations are cut, before and after image expansion."""
+    """`patches` is P, the slots a picture takes; `max_len` is where conversations are cut, before and after image
+    expansion."""
 
     tokenizer: tokenizer_lib.Tokenizer
     template: templates.Template

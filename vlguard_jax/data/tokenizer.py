@@ -1,7 +1,7 @@
 """Token ids of the Llama-2 family, exactly as the reference's slow tokenizer makes them.
 
-The reference is `LlamaTokenizer` of transformers 4.37.2 (models/llama/tokenization_llama.py and tokenization_utils.py). Today's
-transformers tokenizers give other ids for the same text, so the few rules it adds to sentencepiece stand here.
+The reference is `LlamaTokenizer` of transformers 4.37.2 (models/llama/tokenization_llama.py and tokenization_utils.py).
+Today's transformers tokenizers give other ids for the same text, so the few rules it adds to sentencepiece stand here.
 """
 
 from __future__ import annotations
@@ -57,7 +57,9 @@ class Tokenizer:
         own = {name: self._special_id(text, name, beyond) for name, text in settings.special.items()}
         self.bos_id, self.eos_id, self.unk_id = (own[name] for name in ("bos", "eos", "unk"))
         self.pad_id = self.unk_id
-        self.added = beyond | {text: added_tokens.AddedToken(text, own[name], special=True) for name, text in settings.special.items()}
+        self.added = beyond | {
+            text: added_tokens.AddedToken(text, own[name], special=True) for name, text in settings.special.items()
+        }
         self._text_of = {token.id: token for token in self.added.values()}
         self.size = max(self.vocab_size, *(id_ + 1 for id_ in self._text_of))
         self._special = frozenset(token.text for token in self.added.values() if token.special)
@@ -88,14 +90,18 @@ class Tokenizer:
         if self.legacy or not text:
             return ids + self._encode_split(text)
         body = self._encode_split(" " + text.replace(words.SPACE_PIECE, " "))
-        lone_space = len(body) > 1 and body[0] == self._pieces.PieceToId(words.SPACE_PIECE) and self._is_special(body[1])
+        lone_space = (
+            len(body) > 1 and body[0] == self._pieces.PieceToId(words.SPACE_PIECE) and self._is_special(body[1])
+        )
         return ids + (body[1:] if lone_space else body)
 
     def decode(self, ids: Iterable[int], skip_special: bool = True) -> str:
-        """Text of `ids`, spaces as the reference leaves them: none in front of the first piece, nothing stripped at the end.
+        """Text of `ids`, spaces as the reference leaves them: none in front of the first piece, nothing stripped at the
+        end.
 
         Raises:
-          UserError: an id without a token, which a model can write whose embedding has more rows than the tokenizer tokens.
+          UserError: an id without a token, which a model can write whose embedding has more rows than the tokenizer
+            tokens.
         """
         parts: list[str] = []
         pieces: list[str] = []
@@ -127,7 +133,8 @@ class Tokenizer:
         id_ = int(self._pieces.PieceToId(text))
         if self._pieces.IdToPiece(id_) != text:  # sentencepiece gives the id of the unknown token
             raise errors.UserError(
-                f"{self.folder}: {name}_token is {errors.short(text)}, which neither tokenizer.model nor added_tokens.json holds:"
+                f"{self.folder}: {name}_token is {errors.short(text)}, which neither tokenizer.model nor"
+                " added_tokens.json holds:"
                 " name the one that the model was trained with"
             )
         return id_
@@ -135,8 +142,10 @@ class Tokenizer:
     def _piece(self, id_: int) -> str:
         if not 0 <= id_ < self.vocab_size:
             raise errors.UserError(
-                f"{self.folder}: the model wrote the token {id_:,}, and there is none beyond {self.size - 1:,}: the tokenizer is another"
-                " model's, or the rows that pad the model's vocabulary were trained; copy the tokenizer that the model was trained with"
+                f"{self.folder}: the model wrote the token {id_:,}, and there is none beyond {self.size - 1:,}: the"
+                " tokenizer is another"
+                " model's, or the rows that pad the model's vocabulary were trained; copy the tokenizer that the"
+                " model was trained with"
             )
         return self._pieces.IdToPiece(id_)
 
@@ -165,7 +174,8 @@ class Tokenizer:
     def _encode_bare(self, text: str) -> list[int]:
         if not text.startswith((words.SPACE_PIECE, " ")):
             return list(self._bare.EncodeAsIds(text))
-        # Without the dummy prefix sentencepiece drops a leading space: let the unknown token's text stand in front, then cut it off.
+        # Without the dummy prefix sentencepiece drops a leading space: let the unknown token's text stand in front,
+        # then cut it off.
         return list(self._bare.EncodeAsIds(self._unk_text + text))[self._unk_length :]
 
     def _join(self, pieces: list[str]) -> str:
@@ -209,7 +219,9 @@ def read(folder: str | pathlib.Path) -> Tokenizer:
     folder = pathlib.Path(folder)
     path = folder / "tokenizer.model"
     if not path.is_file():
-        raise errors.UserError(f"{folder} has no tokenizer.model: copy it from the checkpoint that the model was trained from")
+        raise errors.UserError(
+            f"{folder} has no tokenizer.model: copy it from the checkpoint that the model was trained from"
+        )
     settings, (model, spec) = added_tokens.read(folder), piece_model.read(path)
     try:
         return Tokenizer(folder, model, spec, settings)
@@ -218,8 +230,8 @@ def read(folder: str | pathlib.Path) -> Tokenizer:
 
 
 def check_rows(tokenizer: Tokenizer, rows: int) -> None:
-    """Every id of `tokenizer` must have its row among the `rows` of a model's embedding and head, where JAX would take the last row for
-    an id beyond them; and few rows may have no id.
+    """Every id of `tokenizer` must have its row among the `rows` of a model's embedding and head, where JAX would take
+    the last row for an id beyond them; and few rows may have no id.
 
     Raises:
       UserError: it is not so; both sizes are named.
@@ -227,17 +239,20 @@ def check_rows(tokenizer: Tokenizer, rows: int) -> None:
     copy = "copy the tokenizer that this model was trained with"
     if tokenizer.vocab_size > rows:
         raise errors.UserError(
-            f"{tokenizer.folder}: tokenizer.model has {tokenizer.vocab_size:,} pieces, the model {rows:,} rows for them: {copy}"
+            f"{tokenizer.folder}: tokenizer.model has {tokenizer.vocab_size:,} pieces, the model {rows:,} rows for"
+            f" them: {copy}"
         )
     beyond = sorted((token.id, text) for text, token in tokenizer.added.items() if token.id >= rows)
     if beyond:
         id_, text = beyond[0]
         raise errors.UserError(
-            f"{tokenizer.folder}: the token {errors.short(text)} has the id {id_:,}, the model {rows:,} rows, for ids up to {rows - 1:,}:"
+            f"{tokenizer.folder}: the token {errors.short(text)} has the id {id_:,}, the model {rows:,} rows, for"
+            f" ids up to {rows - 1:,}:"
             f" {copy}, or take the token out of added_tokens.json and tokenizer_config.json"
         )
     if rows - tokenizer.size > max(_MOST_UNUSED, _MOST_UNUSED_SHARE * rows):
         raise errors.UserError(
-            f"{tokenizer.folder}: the tokenizer has {tokenizer.size:,} tokens, the model {rows:,} rows for them, which is more than padding"
+            f"{tokenizer.folder}: the tokenizer has {tokenizer.size:,} tokens, the model {rows:,} rows for them,"
+            " which is more than padding"
             f" adds: {copy}"
         )

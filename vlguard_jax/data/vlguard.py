@@ -1,8 +1,8 @@
 """VLGuard's own files: train.json and test.json, their conversion to conversations, and the three test subsets.
 
-Source: ys-zong/VLGuard convert_to_llava_format.py (seeded conversion) and utils/utils.py:12-29 (subsets). Record: `id`, `image`,
-`safe`, `instr-resp`; an unsafe picture has one {instruction, response}, a safe one {safe_instruction, response} and
-{unsafe_instruction, response}.
+Source: ys-zong/VLGuard convert_to_llava_format.py (seeded conversion) and utils/utils.py:12-29 (subsets). Record: `id`,
+`image`, `safe`, `instr-resp`; an unsafe picture has one {instruction, response}, a safe one {safe_instruction,
+response} and {unsafe_instruction, response}.
 """
 
 from __future__ import annotations
@@ -73,7 +73,9 @@ def read_each(path: str | pathlib.Path, split: str) -> list[Item | errors.UserEr
       UserError: missing file or broken JSON.
     """
     path = pathlib.Path(path)
-    return [_attempt(read) for read in json_records.read(path / f"{split}.json" if path.is_dir() else path, parse).each()]
+    return [
+        _attempt(read) for read in json_records.read(path / f"{split}.json" if path.is_dir() else path, parse).each()
+    ]
 
 
 def check_counts(items: Sequence[Item], split: str, path: str | pathlib.Path) -> None:
@@ -86,13 +88,16 @@ def check_counts(items: Sequence[Item], split: str, path: str | pathlib.Path) ->
     if dict(found) != COUNTS[split]:
         wanted = COUNTS[split]
         raise errors.UserError(
-            f"{path}: {found['unsafe']} unsafe and {found['safe']} safe records, VLGuard's {split} split has {wanted['unsafe']} and"
+            f"{path}: {found['unsafe']} unsafe and {found['safe']} safe records, VLGuard's {split} split has"
+            f" {wanted['unsafe']} and"
             f" {wanted['safe']}: download the file again"
         )
 
 
 def convert(items: Sequence[Item | errors.UserError], source: str = "vlguard") -> list[types.Record | errors.UserError]:
-    """One conversation per record, the two pairs of a safe one in the order that the reference draws with seed 0. The error of a
+    """One conversation per record, the two pairs of a safe one in the order that the reference draws with seed 0.
+
+    The error of a
     malformed record stays in its place, and draws nothing."""
     rng = random.Random(CONVERSION_SEED)
     converted: list[types.Record | errors.UserError] = []
@@ -105,7 +110,10 @@ def convert(items: Sequence[Item | errors.UserError], source: str = "vlguard") -
             rng.shuffle(pairs)
         turns = []
         for i, (_, instruction, response) in enumerate(pairs):
-            turns += [types.Turn("human", instruction if i else templates.IMAGE_TAG + instruction), types.Turn("gpt", response)]
+            turns += [
+                types.Turn("human", instruction if i else templates.IMAGE_TAG + instruction),
+                types.Turn("gpt", response),
+            ]
         converted.append(
             types.Record(
                 id=item.id,

@@ -1,7 +1,8 @@
-"""The folder that `prepare` writes: train.json, test.json, train/, test/, vlguard.json, which says what they are, and tfds/.
+"""The folder that `prepare` writes: train.json, test.json, train/, test/, vlguard.json, which says what they are, and
+tfds/.
 
-Training and evaluation read the files. tfds/ is the same as ArrayRecord, a split with all its pictures in one or a few files: for
-buckets, for other programs that read TensorFlow Datasets, and for training with the source format "tfds".
+Training and evaluation read the files. tfds/ is the same as ArrayRecord, a split with all its pictures in one or a few
+files: for buckets, for other programs that read TensorFlow Datasets, and for training with the source format "tfds".
 """
 
 from __future__ import annotations
@@ -27,7 +28,8 @@ SCHEMA = 1
 PICTURES = {"train": 1999, "test": 1000}  # distinct ones: two train records share theirs
 RECORDS = pathlib.Path("tfds", reader.NAME, reader.VERSION)
 ACCESS = (
-    "the pictures are gated: accept the terms at huggingface.co/datasets/ys-zong/VLGuard, set HF_TOKEN, download train.zip and test.zip"
+    "the pictures are gated: accept the terms at huggingface.co/datasets/ys-zong/VLGuard, set HF_TOKEN, download"
+    " train.zip and test.zip"
     " and name their folder with --images; they may stay zipped"
 )
 
@@ -45,7 +47,10 @@ class Split:
 
 @dataclasses.dataclass(frozen=True)
 class Prepared:
-    """What `prepare` found or wrote. `records` is the folder of the ArrayRecord form; `was_ready` says that nothing had to be written."""
+    """What `prepare` found or wrote.
+
+    `records` is the folder of the ArrayRecord form; `was_ready` says that nothing had to be written.
+    """
 
     splits: tuple[Split, ...]
     records: pathlib.Path
@@ -55,11 +60,12 @@ class Prepared:
 def prepare(metadata: pathlib.Path, out: pathlib.Path, images: pathlib.Path | None, stand_in: bool) -> Prepared:
     """Check VLGuard's files and lay them out in `out`. The folder appears whole or not at all.
 
-    With `stand_in` the pictures are drawn; else those in `images` (`metadata` if not given) are taken: the folders train and test are
-    linked to, train.zip and test.zip are unpacked.
+    With `stand_in` the pictures are drawn; else those in `images` (`metadata` if not given) are taken: the folders
+    train and test are linked to, train.zip and test.zip are unpacked.
 
     Raises:
-      UserError: records or pictures are missing or not readable, their number is not the published one, or `out` holds something else.
+      UserError: records or pictures are missing or not readable, their number is not the published one, or `out` holds
+        something else.
     """
     if stand_in and images is not None:
         raise errors.UserError("--images and --stand_in_images exclude each other: give one of them")
@@ -92,10 +98,13 @@ def prepare(metadata: pathlib.Path, out: pathlib.Path, images: pathlib.Path | No
 def _count(name: str, items: list[vlguard.Item], path: pathlib.Path) -> Split:
     vlguard.check_counts(items, name, path)
     safe = sum(item.safe for item in items)
-    found = Split(name, len(items) - safe, safe, sum(len(item.pairs) for item in items), len({item.image for item in items}))
+    found = Split(
+        name, len(items) - safe, safe, sum(len(item.pairs) for item in items), len({item.image for item in items})
+    )
     if found.pictures != PICTURES[name]:
         raise errors.UserError(
-            f"{path}: names {found.pictures} pictures, VLGuard's {name} split has {PICTURES[name]}: download the file again"
+            f"{path}: names {found.pictures} pictures, VLGuard's {name} split has {PICTURES[name]}: download the"
+            " file again"
         )
     return found
 
@@ -142,7 +151,9 @@ def write_records(folder: pathlib.Path) -> None:
     from vlguard_jax.data.tfds.vlguard import vlguard_dataset_builder
 
     tfds.disable_progress_bar()
-    how = tfds.download.DownloadConfig(manual_dir=folder, compute_stats=tfds.download.ComputeStatsMode.SKIP, try_download_gcs=False)
+    how = tfds.download.DownloadConfig(
+        manual_dir=folder, compute_stats=tfds.download.ComputeStatsMode.SKIP, try_download_gcs=False
+    )
     with folders.scratch(folder, "tfds") as beside:
         builder = vlguard_dataset_builder.Builder(data_dir=beside, file_format="array_record")
         with contextlib.redirect_stdout(io.StringIO()):  # it announces downloads of unknown size, but downloads nothing
@@ -153,7 +164,9 @@ def write_records(folder: pathlib.Path) -> None:
 
 def _check_pictures(items: dict[str, list[vlguard.Item]], source: pathlib.Path) -> None:
     if vlguard.is_stand_in(source):
-        raise errors.UserError(f"{source}: its pictures are drawn stand-ins, not VLGuard's; {ACCESS}, or rehearse with --stand_in_images")
+        raise errors.UserError(
+            f"{source}: its pictures are drawn stand-ins, not VLGuard's; {ACCESS}, or rehearse with --stand_in_images"
+        )
     wanted = {f"{name}/{item.image}" for name in items for item in items[name]}
     store = pictures.open_store(str(source))
     bad = picture_check.check(store, sorted(wanted), "decode")
@@ -165,11 +178,14 @@ def _check_pictures(items: dict[str, list[vlguard.Item]], source: pathlib.Path) 
         )
     if bad:
         first = min(bad)
-        raise errors.UserError(f"{source}: {len(bad)} of {len(wanted)} pictures are not readable, first: {first}: {bad[first]}")
+        raise errors.UserError(
+            f"{source}: {len(bad)} of {len(wanted)} pictures are not readable, first: {first}: {bad[first]}"
+        )
 
 
 def _lay_out(items: list[vlguard.Item], source: pathlib.Path, folder: pathlib.Path) -> None:
-    """Make `folder` hold the pictures of a split: a link to where they lie as files, else unpacked, and nothing but them."""
+    """Make `folder` hold the pictures of a split: a link to where they lie as files, else unpacked, and nothing but
+    them."""
     if all((source / folder.name / item.image).is_file() for item in items):
         folder.symlink_to(source / folder.name, target_is_directory=True)
         return

@@ -1,7 +1,8 @@
 """Sentencepiece word by word, with a memory: the same ids as for the whole text, several times as fast.
 
-In a BPE model no piece of which holds a space behind another character, no merge can cross the place where a space begins, so each run
-of spaces with the word behind it is tokenized by itself; and words repeat. `separable` says whether a model is like that (Llama's is).
+In a BPE model no piece of which holds a space behind another character, no merge can cross the place where a space
+begins, so each run of spaces with the word behind it is tokenized by itself; and words repeat. `separable` says whether
+a model is like that (Llama's is).
 """
 
 from __future__ import annotations

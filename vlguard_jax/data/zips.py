@@ -78,7 +78,8 @@ class Archive:
             raise errors.UserError(f"{label}: not a whole zip file ({e}); download it again, or move it away") from e
         if (self._entries.pop("") - members) % (1 << 16):  # some writers count modulo 65,536
             raise errors.UserError(
-                f"{label}: not a whole zip file (members are missing from its directory); download it again, or move it away"
+                f"{label}: not a whole zip file (members are missing from its directory); download it again, or"
+                " move it away"
             )
 
     def __contains__(self, name: str) -> bool:
@@ -102,7 +103,9 @@ class Archive:
             try:
                 length, stored, place = _widen(self._directory[begin : begin + extra_len], (length, stored, place))
             except (struct.error, ValueError) as e:
-                raise errors.UserError(f"{self.label}: member {name} is damaged ({e}); download the archive again") from e
+                raise errors.UserError(
+                    f"{self.label}: member {name} is damaged ({e}); download the archive again"
+                ) from e
         header = _LOCAL.size + name_len + _SLACK
         return Member(name, place + self._shift, stored, length, crc, method, bool(flags & 1), header)
 
@@ -121,7 +124,8 @@ class Archive:
             member.length > limits.PICTURES_RATIO_FROM and member.length > limits.PICTURES_RATIO * member.stored
         ):
             raise errors.UserError(
-                f"{where} would be {member.length:,} bytes, packed in {member.stored:,}; at most {limits.PICTURE_BYTES:,} and, of big"
+                f"{where} would be {member.length:,} bytes, packed in {member.stored:,}; at most"
+                f" {limits.PICTURE_BYTES:,} and, of big"
                 f" ones, {limits.PICTURES_RATIO} times the packed size are read: is it a picture?"
             )
         try:
@@ -217,7 +221,12 @@ def _unicode_path(name: bytes, extra: bytes) -> str:
     while len(extra) >= 4:
         kind, length = struct.unpack_from("<HH", extra)
         field, extra = extra[4 : 4 + length], extra[4 + length :]
-        if kind == 0x7075 and len(field) > 5 and field[0] == 1 and int.from_bytes(field[1:5], "little") == zlib.crc32(name):
+        if (
+            kind == 0x7075
+            and len(field) > 5
+            and field[0] == 1
+            and int.from_bytes(field[1:5], "little") == zlib.crc32(name)
+        ):
             return field[5:].decode(errors="ignore")
     return ""
 

@@ -1,9 +1,10 @@
 """Answers to many prompts: sorted into batches of one shape, decoded on the device, handed out as they come.
 
-The answer to a prompt does not depend on the batch it falls into: rows are right-padded, every row has its own positions, and
-padding is never attended to.
+The answer to a prompt does not depend on the batch it falls into: rows are right-padded, every row has its own
+positions, and padding is never attended to.
 
-With several processes all ask the same prompts in the same order; each sends its devices their rows, and each is handed all answers.
+With several processes all ask the same prompts in the same order; each sends its devices their rows, and each is handed
+all answers.
 """
 
 from __future__ import annotations
@@ -85,9 +86,9 @@ class Engine:
         """Answer every prompt once, in an order of the engine's choosing; reads `prompts` a window at a time.
 
         Raises:
-          UserError: a prompt with pictures for a model without a tower, pictures of another size or more or fewer than the prompt has
-            places for, an id that is not the model's, or scores that are not finite, of which no answer is made; the answers of the
-            prompts beside it come first.
+          UserError: a prompt with pictures for a model without a tower, pictures of another size or more or fewer than
+            the prompt has places for, an id that is not the model's, or scores that are not finite, of which no answer
+            is made; the answers of the prompts beside it come first.
         """
         before: tuple[list[types.Prompt], sampler.Answers] | None = None
         try:
@@ -108,15 +109,26 @@ class Engine:
     def _generations(self, asked: list[types.Prompt], answers: sampler.Answers) -> Iterator[types.Generation]:
         ids, length, stopped, finite = jax.device_get(answers)
         for i in np.flatnonzero(finite[: len(asked)]):
-            yield types.Generation(asked[i].id, np.asarray(ids[i, : length[i]], np.int32), "stop" if stopped[i] else "length")
+            yield types.Generation(
+                asked[i].id, np.asarray(ids[i, : length[i]], np.int32), "stop" if stopped[i] else "length"
+            )
         for i in np.flatnonzero(~finite[: len(asked)]):
-            raise errors.UserError(f"{asked[i].name}: after {length[i]} tokens the model's scores are not finite{self._cause()}")
+            raise errors.UserError(
+                f"{asked[i].name}: after {length[i]} tokens the model's scores are not finite{self._cause()}"
+            )
 
     def _cause(self) -> str:
         """Why scores are not finite, as far as the weights show it, and the way out."""
-        first_bad = jax.jit(lambda params: jax.tree.map(_first_bad, params), out_shardings=mesh_lib.replicated(self._mesh))
-        bad = {path: int(row) for path, row in trees.flatten(jax.device_get(first_bad(self._params))).items() if row >= 0}
-        way = "no answer is made of them; get the model again, or compute in another format with --config.precision.compute"
+        first_bad = jax.jit(
+            lambda params: jax.tree.map(_first_bad, params), out_shardings=mesh_lib.replicated(self._mesh)
+        )
+        bad = {
+            path: int(row) for path, row in trees.flatten(jax.device_get(first_bad(self._params))).items() if row >= 0
+        }
+        way = (
+            "no answer is made of them; get the model again, or compute in another format with"
+            " --config.precision.compute"
+        )
         if not bad:
             return f", though all its weights are: what they compute in {self._compute} overflows; {way}"
         path = min(bad)
@@ -124,7 +136,8 @@ class Engine:
         return f", nor are the weights {path}{layer} in {self._compute}; {way}"
 
     def _batches(self, prompts: Iterable[types.Prompt]) -> Iterator[tuple[list[types.Prompt], list[batches.Sample]]]:
-        """Prompts, without their pictures, and samples of one batch after the other; within a window, like is batched with like."""
+        """Prompts, without their pictures, and samples of one batch after the other; within a window, like is batched
+        with like."""
         remaining = iter(prompts)
         while window := list(itertools.islice(remaining, WINDOW * self._rows)):
             samples = [self._expand(p) for p in window]
@@ -136,8 +149,9 @@ class Engine:
                 yield [dataclasses.replace(window[i], images=()) for i in chosen], [samples[i] for i in chosen]
 
     def _rows_for(self, tokens: int) -> int:
-        """Rows of a batch whose longest prompt has `tokens` tokens: all, or a half, a quarter, ... of them, so that its attention scores
-        take no more room than those of a whole batch of FULL_LENGTH; at least one for each row shard."""
+        """Rows of a batch whose longest prompt has `tokens` tokens: all, or a half, a quarter, ... of them, so that its
+        attention scores take no more room than those of a whole batch of FULL_LENGTH; at least one for each row
+        shard."""
         shards = mesh_lib.row_shards(self._mesh)
         each, padded = self._rows // shards, _padded(tokens)
         while each > 1 and each * shards * padded**2 > self._rows * FULL_LENGTH**2:
@@ -147,7 +161,9 @@ class Engine:
     def _expand(self, prompt: types.Prompt) -> batches.Sample:
         vision = self._config.vision
         if prompt.images and (vision is None or self._config.projector is None):
-            raise errors.UserError(f"{prompt.name} has pictures, but the model has no vision tower; choose a LLaVA checkpoint")
+            raise errors.UserError(
+                f"{prompt.name} has pictures, but the model has no vision tower; choose a LLaVA checkpoint"
+            )
         if vision is not None and any(image.shape[0] != vision.image_size for image in prompt.images):
             raise errors.UserError(f"{prompt.name}: pictures must be {vision.image_size} pixels a side")
         _check_ids(prompt.ids[prompt.ids != types.IMAGE_TOKEN], self._config.text.vocab_size, prompt.name)
@@ -180,7 +196,10 @@ class Engine:
 
 
 def of_checkpoint(
-    checkpoint: checkpoint_lib.Checkpoint, tokenizer: tokenizer_lib.Tokenizer, config: settings_lib.EvalConfig, compute: str
+    checkpoint: checkpoint_lib.Checkpoint,
+    tokenizer: tokenizer_lib.Tokenizer,
+    config: settings_lib.EvalConfig,
+    compute: str,
 ) -> Engine:
     """The engine that an evaluation asks; `compute`: its number format on this machine."""
     return Engine(
@@ -196,7 +215,8 @@ def of_checkpoint(
 
 
 def _first_bad(array: jax.Array) -> jax.Array:
-    """The first index of the first axis (the layer, of stacked layers) with a number that is not finite, -1 if all are."""
+    """The first index of the first axis (the layer, of stacked layers) with a number that is not finite, -1 if all
+    are."""
     bad = ~jnp.isfinite(array.reshape(array.shape[0], -1)).all(axis=1)
     return jnp.where(bad.any(), bad.argmax(), -1)
 

@@ -1,5 +1,5 @@
-"""The programs of an evaluation on a mesh, in shapes alone: the engine fills `answer` with arrays, `plan` compiles it, and prefill and
-decode apart, for slices that nobody here owns."""
+"""The programs of an evaluation on a mesh, in shapes alone: the engine fills `answer` with arrays, `plan` compiles it,
+and prefill and decode apart, for slices that nobody here owns."""
 
 from __future__ import annotations
 
@@ -27,7 +27,8 @@ from vlguard_jax.parallel import rules
 class Program:
     """Jitted functions and what they work on. `params` is a tree of ShapeDtypeStruct with shardings.
 
-    answer: (params, batch, last) -> Answers, all that the engine runs. prefill: the same arguments -> logits and a cache with room for the
+    answer: (params, batch, last) -> Answers, all that the engine runs. prefill: the same arguments -> logits and a
+    cache with room for the
     answers. decode: (params, token i32[B], position i32[B], cache) -> logits and the cache, which is donated.
     """
 
@@ -52,7 +53,9 @@ def build(
     stop_ids: tuple[int, ...],
     pad_id: int,
 ) -> Program:
-    """The programs of a model in one precision; allocates and compiles nothing. Engines that differ in nothing but their weights share one.
+    """The programs of a model in one precision; allocates and compiles nothing.
+
+    Engines that differ in nothing but their weights share one.
 
     Raises:
       UserError: the mesh does not fit the model.
@@ -60,7 +63,9 @@ def build(
     rules.check_heads(config.text, mesh)
     # On GPUs the answers were compared with the reference's by `xla`, whose scores of one prompt a row are small.
     kernel = "auto" if mesh.devices.flat[0].platform == "tpu" else "xla"
-    execution = llama.Execution(self_attention=attention.choose(kernel, mesh, compute), rows=mesh_lib.constrain_rows(mesh))
+    execution = llama.Execution(
+        self_attention=attention.choose(kernel, mesh, compute), rows=mesh_lib.constrain_rows(mesh)
+    )
     model = llava.Functional(config, compute, lora, execution)
 
     def answer(params: llava.Params, batch: types.Batch, last: jax.Array) -> sampler.Answers:
@@ -89,7 +94,8 @@ def _cache_sharding(mesh: Mesh) -> NamedSharding:
 
 
 def prompt_shapes(program: Program, rows: int, prompt: int, pictures: int) -> tuple[types.Batch, jax.ShapeDtypeStruct]:
-    """What `answer` and `prefill` read besides the parameters, in shapes: `rows` prompts of `prompt` tokens, `pictures` in all."""
+    """What `answer` and `prefill` read besides the parameters, in shapes: `rows` prompts of `prompt` tokens, `pictures`
+    in all."""
     place = mesh_lib.row_sharding(program.mesh)
     side = program.config.vision.image_size if program.config.vision else 1
 
@@ -97,11 +103,15 @@ def prompt_shapes(program: Program, rows: int, prompt: int, pictures: int) -> tu
         return jax.ShapeDtypeStruct(shape, dtype, sharding=place)
 
     tokens, weights = of((rows, prompt), jnp.int32), of((rows, prompt), jnp.float32)
-    batch = types.Batch(tokens, tokens, weights, tokens, tokens, of((pictures, side, side, 3), jnp.uint8), tokens, tokens)
+    batch = types.Batch(
+        tokens, tokens, weights, tokens, tokens, of((pictures, side, side, 3), jnp.uint8), tokens, tokens
+    )
     return batch, of((rows,), jnp.int32)
 
 
-def decode_shapes(program: Program, rows: int, prompt: int) -> tuple[jax.ShapeDtypeStruct, jax.ShapeDtypeStruct, llama.Cache]:
+def decode_shapes(
+    program: Program, rows: int, prompt: int
+) -> tuple[jax.ShapeDtypeStruct, jax.ShapeDtypeStruct, llama.Cache]:
     """What `decode` reads besides the parameters, in shapes: one token and its position a row, and the cache."""
     text, place = program.config.text, mesh_lib.row_sharding(program.mesh)
     row = jax.ShapeDtypeStruct((rows,), jnp.int32, sharding=place)

@@ -1,4 +1,5 @@
-"""Greedy decoding of one batch as one program: prefill, then a loop on the device that ends when every row has stopped."""
+"""Greedy decoding of one batch as one program: prefill, then a loop on the device that ends when every row has
+stopped."""
 
 from __future__ import annotations
 
@@ -15,7 +16,8 @@ from vlguard_jax.models import llava
 
 
 class Answers(NamedTuple):
-    """New ids i32[B, C] (the stop id included, padding behind it), their count i32[B], and whether a stop id ended them.
+    """New ids i32[B, C] (the stop id included, padding behind it), their count i32[B], and whether a stop id ended
+    them.
 
     finite: False where a row's scores held NaN or an infinity; its ids are those chosen before.
     """
@@ -55,7 +57,8 @@ def greedy(
     """Answer a batch of right-padded prompts whose last token stands at `last`; rows with last < 0 are empty.
 
     At most `max_new` new tokens; stop ids are banned for the first `min_new` (reference: transformers
-    MinNewTokensLengthLogitsProcessor). Every row decodes at its own positions, so the answer does not depend on the other rows.
+    MinNewTokensLengthLogitsProcessor). Every row decodes at its own positions, so the answer does not depend on the
+    other rows.
     """
     rows = batch.tokens.shape[0]
     logits, cache = model.prefill(params, batch, jnp.maximum(last, 0), batch.tokens.shape[1] + max_new)

@@ -1,7 +1,7 @@
 """Attention behind one function, so that backends can be exchanged.
 
-Self-attention over packed rows is described by segment ids alone: position t sees s when s <= t and both are of one segment.
-Attention over a cache is described by a mask of valid slots.
+Self-attention over packed rows is described by segment ids alone: position t sees s when s <= t and both are of one
+segment. Attention over a cache is described by a mask of valid slots.
 """
 
 from __future__ import annotations
@@ -19,9 +19,11 @@ SelfAttention = Callable[[Array, Array, Array, Array], Array]
 def _attend(
     q: Float[Array, "B T H E"], k: Float[Array, "B S K E"], v: Float[Array, "B S K E"], seen: Bool[Array, "#B #T S"]
 ) -> Float[Array, "B T H E"]:
-    """Scores and softmax in fp32, products in the inputs' dtype; a row that sees nothing gives the mean of v, never NaN.
+    """Scores and softmax in fp32, products in the inputs' dtype; a row that sees nothing gives the mean of v, never
+    NaN.
 
-    `jax.nn.dot_product_attention` asks for a dot algorithm in fp16 that only some platforms have, hence the few lines here.
+    `jax.nn.dot_product_attention` asks for a dot algorithm in fp16 that only some platforms have, hence the few lines
+    here.
     """
     rows, length, heads, width = q.shape
     grouped = q.reshape(rows, length, k.shape[2], heads // k.shape[2], width)
@@ -43,8 +45,9 @@ def causal_xla(
 def causal_blocks(
     q: Float[Array, "B T H E"], k: Float[Array, "B T K E"], v: Float[Array, "B T K E"], segment_ids: Int[Array, "B T"]
 ) -> Float[Array, "B T H E"]:
-    """What `causal_xla` computes, block after block of queries, each against the keys up to its end: half the scores of a long row are
-    never made. For a CPU, where their memory traffic is most of the cost; at most 8 blocks, so that the program stays short."""
+    """What `causal_xla` computes, block after block of queries, each against the keys up to its end: half the scores of
+    a long row are never made. For a CPU, where their memory traffic is most of the cost; at most 8 blocks, so that the
+    program stays short."""
     length = q.shape[1]
     size = max(128, -(-length // 8))
     found = []
@@ -56,7 +59,9 @@ def causal_blocks(
     return found[0] if len(found) == 1 else jnp.concatenate(found, axis=1)
 
 
-def full_xla(q: Float[Array, "N P H E"], k: Float[Array, "N P H E"], v: Float[Array, "N P H E"]) -> Float[Array, "N P H E"]:
+def full_xla(
+    q: Float[Array, "N P H E"], k: Float[Array, "N P H E"], v: Float[Array, "N P H E"]
+) -> Float[Array, "N P H E"]:
     """Attention of every position to every other (vision tower)."""
     return _attend(q, k, v, jnp.ones((1, 1, k.shape[1]), bool))
 

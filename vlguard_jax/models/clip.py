@@ -1,6 +1,8 @@
-"""CLIP vision transformer (reference: transformers models/clip/modeling_clip.py, llava multimodal_encoder/clip_encoder.py).
+"""CLIP vision transformer (reference: transformers models/clip/modeling_clip.py, llava
+multimodal_encoder/clip_encoder.py).
 
-All layers and the last norm are stored, so that a checkpoint goes out as it came in; the forward pass stops at `feature_layer`.
+All layers and the last norm are stored, so that a checkpoint goes out as it came in; the forward pass stops at
+`feature_layer`.
 """
 
 from __future__ import annotations
@@ -50,7 +52,9 @@ class Attention(nnx.Module):
 
     def __init__(self, config: model_config.VisionConfig, rngs: nnx.Rngs):
         self.num_heads = config.num_heads
-        self.q, self.k, self.v, self.o = (layers.Linear(config.width, config.width, use_bias=True, rngs=rngs) for _ in range(4))
+        self.q, self.k, self.v, self.o = (
+            layers.Linear(config.width, config.width, use_bias=True, rngs=rngs) for _ in range(4)
+        )
 
     def __call__(self, x: Float[Array, "N P D"]) -> Float[Array, "N P D"]:
         q, k, v = (proj(x).reshape(*x.shape[:2], self.num_heads, -1) for proj in (self.q, self.k, self.v))
@@ -89,7 +93,9 @@ class Tower(nnx.Module):
     def __init__(self, config: model_config.VisionConfig, rngs: nnx.Rngs):
         self.config = config
         self.patch = PatchEmbed(config, rngs)
-        self.class_token = nnx.Param(layers.INIT_STDDEV * jax.random.normal(rngs.params(), (config.width,), jnp.float32))
+        self.class_token = nnx.Param(
+            layers.INIT_STDDEV * jax.random.normal(rngs.params(), (config.width,), jnp.float32)
+        )
         positions = (config.num_patches + 1, config.width)
         self.positions = nnx.Param(layers.INIT_STDDEV * jax.random.normal(rngs.params(), positions, jnp.float32))
         self.pre_norm = layers.LayerNorm(config.width, config.norm_eps)

@@ -1,4 +1,6 @@
-"""Sizes of the models. Every field is read by the forward pass or by the shapes (tests/models/test_config.py proves it).
+"""Sizes of the models.
+
+Every field is read by the forward pass or by the shapes (tests/models/test_config.py proves it).
 
 Values come from a checkpoint's `config.json` (checkpoints/model_config.py) or from the presets below.
 """
@@ -13,7 +15,10 @@ CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 
 @dataclasses.dataclass(frozen=True)
 class VisionConfig:
-    """CLIP vision tower. `feature_layer` is an index into the list of hidden states, as in Hugging Face (-2: last but one)."""
+    """CLIP vision tower.
+
+    `feature_layer` is an index into the list of hidden states, as in Hugging Face (-2: last but one).
+    """
 
     image_size: int
     patch_size: int
@@ -84,7 +89,14 @@ class LoraConfig:
 
 
 CLIP_VIT_L_14_336 = VisionConfig(
-    image_size=336, patch_size=14, width=1024, num_layers=24, num_heads=16, mlp_width=4096, norm_eps=1e-5, activation="quick_gelu"
+    image_size=336,
+    patch_size=14,
+    width=1024,
+    num_layers=24,
+    num_heads=16,
+    mlp_width=4096,
+    norm_eps=1e-5,
+    activation="quick_gelu",
 )
 
 

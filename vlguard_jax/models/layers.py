@@ -15,7 +15,10 @@ INIT_STDDEV = 0.02
 
 
 class Linear(nnx.Module):
-    """y = x W (+ b), with an optional low-rank adapter. The kernel is stored [in, out] and cast to x's dtype when used."""
+    """y = x W (+ b), with an optional low-rank adapter.
+
+    The kernel is stored [in, out] and cast to x's dtype when used.
+    """
 
     def __init__(
         self,
@@ -34,9 +37,12 @@ class Linear(nnx.Module):
             self.lora_a = nnx.Param(lora.init_a(rngs.params(), (in_width, adapter.rank)))
             self.lora_b = nnx.Param(jnp.zeros((adapter.rank, out_width), jnp.float32))
 
-    def __call__(self, x: Float[Array, "*rows i"], dropout_key: Key[Array, ""] | None = None) -> Float[Array, "*rows o"]:
+    def __call__(
+        self, x: Float[Array, "*rows i"], dropout_key: Key[Array, ""] | None = None
+    ) -> Float[Array, "*rows o"]:
         """[..., in] -> [..., out]. `dropout_key` switches the adapter's dropout on."""
-        flat = x.reshape(-1, x.shape[-1])  # with one dimension of rows, XLA's CPU compiler makes no transposed copies for W's gradient
+        # with one dimension of rows, XLA's CPU compiler makes no transposed copies for W's gradient
+        flat = x.reshape(-1, x.shape[-1])
         y = flat @ self.kernel.astype(x.dtype)
         if self.adapter is not None:
             y = y + lora.delta(flat, self.lora_a[...], self.lora_b[...], self.adapter, dropout_key)

@@ -1,6 +1,7 @@
 """Llama-family decoder (reference: transformers models/llama/modeling_llama.py).
 
-RMSNorm, rotary embedding (half-split), grouped-query attention, SwiGLU, no biases. Layers are stacked on a leading axis and scanned.
+RMSNorm, rotary embedding (half-split), grouped-query attention, SwiGLU, no biases. Layers are stacked on a leading axis
+and scanned.
 """
 
 from __future__ import annotations
@@ -37,18 +38,24 @@ def directly(function: Callable[..., Array], shared: Array, *rows: Array) -> Arr
     return function(shared, *rows)
 
 
-def put_pictures(features: Float[Array, "N P D"], image_slot: Int[Array, "B T"], x: Float[Array, "B T D"]) -> Float[Array, "B T D"]:
+def put_pictures(
+    features: Float[Array, "N P D"], image_slot: Int[Array, "B T"], x: Float[Array, "B T D"]
+) -> Float[Array, "B T D"]:
     """x with patch features where image_slot >= 0."""
     flat = features.reshape(-1, features.shape[-1])
     return jnp.where((image_slot >= 0)[..., None], flat[jnp.maximum(image_slot, 0)], x)
 
 
-# What is kept of a layer for the backward pass; the rest is computed again. full: its input. offload: its input, in the host's memory.
-# minimal: its input and the outputs of its matrix products (not the attention's). Beside these, "none": everything.
+# What is kept of a layer for the backward pass; the rest is computed again. full: its input. offload: its input, in the
+# host's memory. minimal: its input and the outputs of its matrix products (not the attention's). Beside these, "none":
+# everything.
 REMAT = {
     "full": jax.checkpoint_policies.nothing_saveable,
     "offload": jax.checkpoint_policies.save_and_offload_only_these_names(
-        names_which_can_be_saved=[], names_which_can_be_offloaded=[LAYER_INPUT], offload_src="device", offload_dst="pinned_host"
+        names_which_can_be_saved=[],
+        names_which_can_be_offloaded=[LAYER_INPUT],
+        offload_src="device",
+        offload_dst="pinned_host",
     ),
     "minimal": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
 }
@@ -62,7 +69,8 @@ class Execution:
     remat: str = "none"  # what the backward pass keeps of a layer: a name in REMAT
     unroll: int = 1
     rows: Constraint = _as_is  # puts [B, ...] where the rows of a batch lie
-    by_rows: ByRows = directly  # (function, shared, *arrays [B, ...]) -> function(shared, *arrays) for each device's rows
+    # (function, shared, *arrays [B, ...]) -> function(shared, *arrays) for each device's rows
+    by_rows: ByRows = directly
     put_pictures: PutPictures = put_pictures  # (features [N, P, D], image_slot [B, T], x [B, T, D]) -> [B, T, D]
 
 
@@ -74,7 +82,8 @@ class Cache(NamedTuple):
 
 
 def inverse_frequencies(config: model_config.TextConfig) -> Float32[Array, " half"]:
-    """Rotary inverse frequencies f32[E/2], with linear or llama3 scaling (reference: transformers modeling_rope_utils.py)."""
+    """Rotary inverse frequencies f32[E/2], with linear or llama3 scaling (reference: transformers
+    modeling_rope_utils.py)."""
     exponent = jnp.arange(0, config.head_width, 2, dtype=jnp.float32) / config.head_width
     inverse = 1.0 / (config.rope_theta**exponent)
     scaling = config.rope_scaling
@@ -87,13 +96,17 @@ def inverse_frequencies(config: model_config.TextConfig) -> Float32[Array, " hal
     wavelength = 2 * math.pi / inverse
     low = scaling.original_max_position / scaling.low_freq_factor
     high = scaling.original_max_position / scaling.high_freq_factor
-    share = (scaling.original_max_position / wavelength - scaling.low_freq_factor) / (scaling.high_freq_factor - scaling.low_freq_factor)
+    share = (scaling.original_max_position / wavelength - scaling.low_freq_factor) / (
+        scaling.high_freq_factor - scaling.low_freq_factor
+    )
     between = (1 - share) * inverse / scaling.factor + share * inverse
     scaled = jnp.where(wavelength > low, inverse / scaling.factor, between)
     return jnp.where(wavelength < high, inverse, scaled)
 
 
-def rotate(x: Float[Array, "B T H E"], positions: Int[Array, "B T"], inverse: Float32[Array, " half"]) -> Float[Array, "B T H E"]:
+def rotate(
+    x: Float[Array, "B T H E"], positions: Int[Array, "B T"], inverse: Float32[Array, " half"]
+) -> Float[Array, "B T H E"]:
     """Rotary embedding; angles in fp32, cos and sin rounded to x's dtype before use, as the reference does."""
     angle = positions[..., None].astype(jnp.float32) * inverse
     cos, sin = (jnp.concatenate([f(angle)] * 2, axis=-1)[:, :, None].astype(x.dtype) for f in (jnp.cos, jnp.sin))
@@ -115,7 +128,12 @@ class Attention(nnx.Module):
     def __init__(self, config: model_config.TextConfig, lora: model_config.LoraConfig | None, rngs: nnx.Rngs):
         self.config = config
         inner, kv = config.num_heads * config.head_width, config.num_kv_heads * config.head_width
-        sizes = {"q": (config.width, inner), "k": (config.width, kv), "v": (config.width, kv), "o": (inner, config.width)}
+        sizes = {
+            "q": (config.width, inner),
+            "k": (config.width, kv),
+            "v": (config.width, kv),
+            "o": (inner, config.width),
+        }
         for name, (n_in, n_out) in sizes.items():
             setattr(self, name, layers.Linear(n_in, n_out, use_bias=False, adapter=_adapter(lora, name), rngs=rngs))
 
@@ -125,7 +143,8 @@ class Attention(nnx.Module):
         """Rotated queries and keys, and values."""
         inverse = inverse_frequencies(self.config)
         q, k, v = (
-            proj(x, _layer_key(key, i)).reshape(*x.shape[:2], -1, self.config.head_width) for i, proj in enumerate((self.q, self.k, self.v))
+            proj(x, _layer_key(key, i)).reshape(*x.shape[:2], -1, self.config.head_width)
+            for i, proj in enumerate((self.q, self.k, self.v))
         )
         return rotate(q, positions, inverse), rotate(k, positions, inverse), v
 
@@ -139,8 +158,12 @@ class Mlp(nnx.Module):
     def __init__(self, config: model_config.TextConfig, lora: model_config.LoraConfig | None, rngs: nnx.Rngs):
         for name in ("gate", "up"):
             adapter = _adapter(lora, name)
-            setattr(self, name, layers.Linear(config.width, config.mlp_width, use_bias=False, adapter=adapter, rngs=rngs))
-        self.down = layers.Linear(config.mlp_width, config.width, use_bias=False, adapter=_adapter(lora, "down"), rngs=rngs)
+            setattr(
+                self, name, layers.Linear(config.width, config.mlp_width, use_bias=False, adapter=adapter, rngs=rngs)
+            )
+        self.down = layers.Linear(
+            config.mlp_width, config.width, use_bias=False, adapter=_adapter(lora, "down"), rngs=rngs
+        )
 
     def __call__(self, x: Float[Array, "B T D"], key: DropoutKey) -> Float[Array, "B T D"]:
         hidden = jax.nn.silu(self.gate(x, _layer_key(key, 4))) * self.up(x, _layer_key(key, 5))
@@ -172,10 +195,13 @@ class Block(nnx.Module):
     def decode(
         self, x: Float[Array, "B 1 D"], position: Int[Array, " B"], cache: Cache, layer: Int[Array, ""]
     ) -> tuple[Float[Array, "B 1 D"], Cache]:
-        """One layer for one new token a row, written at slot `position` of the cache and attending to slots up to it."""
+        """One layer for one new token a row, written at slot `position` of the cache and attending to slots up to
+        it."""
         q, k, v = self.attention.project(self.attention_norm(x), position[:, None], None)
         rows = jnp.arange(x.shape[0])
-        cache = Cache(*(c.at[layer, rows, position].set(n[:, 0].astype(c.dtype)) for c, n in zip(cache, (k, v), strict=True)))
+        cache = Cache(
+            *(c.at[layer, rows, position].set(n[:, 0].astype(c.dtype)) for c, n in zip(cache, (k, v), strict=True))
+        )
         valid = jnp.arange(cache.k.shape[2])[None, None] <= position[:, None, None]
         keys, values = (jax.lax.dynamic_index_in_dim(c, layer, keepdims=False).astype(x.dtype) for c in cache)
         x = x + self.attention.output(attention.cached_xla(q, keys, values, valid), None)
@@ -186,7 +212,9 @@ class Embed(nnx.Module):
     """Token embedding [V, D]."""
 
     def __init__(self, vocab_size: int, width: int, rngs: nnx.Rngs):
-        self.embedding = nnx.Param(layers.INIT_STDDEV * jax.random.normal(rngs.params(), (vocab_size, width), jnp.float32))
+        self.embedding = nnx.Param(
+            layers.INIT_STDDEV * jax.random.normal(rngs.params(), (vocab_size, width), jnp.float32)
+        )
 
 
 class Decoder(nnx.Module):
@@ -197,7 +225,9 @@ class Decoder(nnx.Module):
         self.embed = Embed(config.vocab_size, config.width, rngs)
         self.layers = nnx.vmap(lambda r: Block(config, lora, r))(rngs.split(config.num_layers))
         self.norm = layers.RMSNorm(config.width, config.norm_eps)
-        self.head = None if config.tie_embeddings else layers.Linear(config.width, config.vocab_size, use_bias=False, rngs=rngs)
+        self.head = (
+            None if config.tie_embeddings else layers.Linear(config.width, config.vocab_size, use_bias=False, rngs=rngs)
+        )
 
     def embed_tokens(self, tokens: Int[Array, "B T"], dtype: jnp.dtype) -> Float[Array, "B T D"]:
         return self.embed.embedding.astype(dtype)[tokens]

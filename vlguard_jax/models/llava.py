@@ -1,6 +1,7 @@
 """LLaVA: tower, projector and decoder put together (reference: llava/model/llava_arch.py), and its functional form.
 
-`Functional` is what the rest of the program sees: parameters are a nested dict of arrays, every call is a pure function of it.
+`Functional` is what the rest of the program sees: parameters are a nested dict of arrays, every call is a pure function
+of it.
 """
 
 from __future__ import annotations
@@ -59,7 +60,8 @@ class Llava(nnx.Module):
 class Functional:
     """Pure functions over a parameter tree, in one compute precision.
 
-    In fp32 every matrix product is lowered at `highest` precision: the platforms' defaults round fp32 products to bf16 or TF32.
+    In fp32 every matrix product is lowered at `highest` precision: the platforms' defaults round fp32 products to bf16
+    or TF32.
     """
 
     config: model_config.LlavaConfig

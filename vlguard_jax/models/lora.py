@@ -1,8 +1,8 @@
 """Low-rank adapters with PEFT semantics (reference: peft 0.10 tuners/lora/layer.py).
 
-y += (alpha / rank) * B(A(dropout(x))). A is drawn from kaiming-uniform with a = sqrt(5), that is U(-1/sqrt(in), 1/sqrt(in)); B is
-zero, so that the adapted model starts as the base model. Adapters sit on linear layers of the decoder only: never on the vision
-tower, never on the projector, which is trained in full.
+y += (alpha / rank) * B(A(dropout(x))). A is drawn from kaiming-uniform with a = sqrt(5), that is U(-1/sqrt(in),
+1/sqrt(in)); B is zero, so that the adapted model starts as the base model. Adapters sit on linear layers of the decoder
+only: never on the vision tower, never on the projector, which is trained in full.
 """
 
 from __future__ import annotations

@@ -1,12 +1,15 @@
 """Attention of packed rows by the kernel of the platform, on a mesh: rows split over data and fsdp, heads over tensor.
 
-All backends compute what `models.attention.causal_xla` does wherever a position belongs to a conversation (segment > 0). What stands at
+All backends compute what `models.attention.causal_xla` does wherever a position belongs to a conversation (segment >
+0). What stands at
 padding differs between them and is read by nobody: its loss weight is 0 and no conversation sees it.
 
-- `xla`: the reference; [T, T] scores of every head stand in memory. On a CPU in blocks of queries, without the scores above the diagonal.
-- `splash`: Pallas kernel for TPUs, forward and backward, no scores in memory. Blocks above the diagonal are skipped; blocks that lie
-  wholly in other segments are computed and masked, as the kernel decides by shape and not by content.
-- `cudnn`: cuDNN's fused kernel for NVIDIA GPUs, bf16 and fp16, with the segments as a boolean mask [B, 1, T, T]; it skips nothing.
+- `xla`: the reference; [T, T] scores of every head stand in memory. On a CPU in blocks of queries, without the scores
+  above the diagonal.
+- `splash`: Pallas kernel for TPUs, forward and backward, no scores in memory. Blocks above the diagonal are skipped;
+  blocks that lie wholly in other segments are computed and masked, as the kernel decides by shape and not by content.
+- `cudnn`: cuDNN's fused kernel for NVIDIA GPUs, bf16 and fp16, with the segments as a boolean mask [B, 1, T, T]; it
+  skips nothing.
 """
 
 from __future__ import annotations
@@ -31,7 +34,8 @@ Q_BLOCK, KV_BLOCK = 1024, 2048  # the largest; MaxText's recipes for v5e, v5p an
 
 
 def backend(name: str, platform: str, compute: str) -> str:
-    """What `config.run.attention` means on a platform ("cpu", "gpu", "cuda" or "tpu"): "auto" takes its kernel where the compute dtype is
+    """What `config.run.attention` means on a platform ("cpu", "gpu", "cuda" or "tpu"): "auto" takes its kernel where
+    the compute dtype is
     one that it has, else `xla`: Mosaic, which compiles `splash`, loads no fp16.
 
     Raises:
@@ -43,9 +47,13 @@ def backend(name: str, platform: str, compute: str) -> str:
     if name not in ("xla", kernel):
         raise errors.UserError(f"config.run.attention={name!r} does not run on {platform}; take 'auto' or 'xla'")
     if name == "cudnn" and compute == "fp32":
-        raise errors.UserError("config.run.attention='cudnn' needs config.precision.compute='bf16'; take 'xla' for fp32")
+        raise errors.UserError(
+            "config.run.attention='cudnn' needs config.precision.compute='bf16'; take 'xla' for fp32"
+        )
     if (name, compute) == ("splash", "fp16"):
-        raise errors.UserError("config.run.attention='splash' needs config.precision.compute='bf16'; take 'xla' for fp16")
+        raise errors.UserError(
+            "config.run.attention='splash' needs config.precision.compute='bf16'; take 'xla' for fp16"
+        )
     return name
 
 
@@ -71,8 +79,8 @@ def on_mesh(local: attention.SelfAttention, mesh: Mesh) -> attention.SelfAttenti
 
 @functools.lru_cache(maxsize=16)
 def _blocks(length: int) -> splash_kernel.BlockSizes:
-    """Blocks for a length which is a multiple of LANES: as large as the limits allow, dividing it and each other as the kernel asks. The
-    backward kernel holds more at once, hence its smaller ones."""
+    """Blocks for a length which is a multiple of LANES: as large as the limits allow, dividing it and each other as the
+    kernel asks. The backward kernel holds more at once, hence its smaller ones."""
 
     def largest(limit: int, unit: int) -> int:
         return max(size for size in range(unit, min(limit, length) + 1, unit) if length % size == 0)
@@ -90,8 +98,8 @@ def _blocks(length: int) -> splash_kernel.BlockSizes:
 
 
 def padded_length(length: int) -> int:
-    """The length that the kernel works on: short rows up to a multiple of LANES, long ones up to one of 4 * LANES, so that blocks are
-    large."""
+    """The length that the kernel works on: short rows up to a multiple of LANES, long ones up to one of 4 * LANES, so
+    that blocks are large."""
     multiple = LANES if length <= Q_BLOCK else 4 * LANES
     return -(-length // multiple) * multiple
 
@@ -104,7 +112,9 @@ def causal_splash(
     *,
     interpret: bool = False,
 ) -> Float[Array, "B T H E"]:
-    """Causal self-attention within segments by the splash kernel. Any length and head width: padded, and cut again. `interpret` runs the
+    """Causal self-attention within segments by the splash kernel.
+
+    Any length and head width: padded, and cut again. `interpret` runs the
     kernel as plain JAX, for tests without a TPU."""
     length, heads, width = q.shape[1:]
     room = padded_length(length) - length
@@ -122,7 +132,9 @@ def causal_splash(
         return jnp.pad(x, ((0, 0), (0, room), (0, 0), (0, -width % LANES))).swapaxes(1, 2)
 
     segments = jnp.pad(segment_ids, ((0, 0), (0, room)))
-    found = jax.vmap(kernel)(laid_out(q * width**-0.5), laid_out(k), laid_out(v), splash_kernel.SegmentIds(segments, segments))
+    found = jax.vmap(kernel)(
+        laid_out(q * width**-0.5), laid_out(k), laid_out(v), splash_kernel.SegmentIds(segments, segments)
+    )
     return found.swapaxes(1, 2)[:, :length, :, :width].astype(q.dtype)
 
 

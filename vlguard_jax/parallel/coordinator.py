@@ -57,11 +57,14 @@ def check_free(number: int) -> None:
     except OSError as e:
         if e.errno == errno.EADDRINUSE:
             raise errors.UserError(
-                f"port {number}, at which this process is to wait for the others, is in use; end the program that has it"
+                f"port {number}, at which this process is to wait for the others, is in use; end the program"
+                " that has it"
                 " (an earlier run?), or give another port to every process"
             ) from e
         if e.errno in (errno.EACCES, errno.EPERM):
-            raise errors.UserError(f"port {number}: {os.strerror(e.errno)}; give a port above 1023 to every process") from e
+            raise errors.UserError(
+                f"port {number}: {os.strerror(e.errno)}; give a port above 1023 to every process"
+            ) from e
         if e.errno in (errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL):  # no IPv6 here
             return _check_ipv4(number)
         raise

@@ -61,14 +61,19 @@ def detect(environment: Mapping[str, str]) -> Start:
     if given:
         missing = [name for name in OURS if name not in given]
         if missing:
-            raise errors.UserError(f"{', '.join(given)} set, but not {', '.join(missing)}; set all three in every process, or none")
+            raise errors.UserError(
+                f"{', '.join(given)} set, but not {', '.join(missing)}; set all three in every process, or none"
+            )
         count, index = _number(environment, OURS[1], 1), _number(environment, OURS[2], 0)
         if index >= count:
             raise errors.UserError(f"JAX_PROCESS_ID={index} must be from 0 to JAX_NUM_PROCESSES - 1 = {count - 1}")
         address = environment[OURS[0]].strip()
         coordinator.port_of(address, OURS[0])
         return Start("plain", count, index, address)
-    workers, slices = environment.get("TPU_PROCESS_ADDRESSES") or environment.get("TPU_WORKER_HOSTNAMES"), "MEGASCALE_NUM_SLICES"
+    workers, slices = (
+        environment.get("TPU_PROCESS_ADDRESSES") or environment.get("TPU_WORKER_HOSTNAMES"),
+        "MEGASCALE_NUM_SLICES",
+    )
     if not workers:
         workers, environment = _compute_engine(environment)
     hosts = len([name for name in workers.split(",") if name]) * _number(environment, slices, 1)
@@ -99,13 +104,16 @@ def _opens(found: Start, environment: Mapping[str, str]) -> int | None:
         raise errors.UserError(f"{', '.join(missing)} not set, though SLURM_NTASKS={found.count}; {_way(found)}")
     job, index, _ = (_number(environment, name, 0) for name in SLURMS[:3])
     if index >= (found.count or 1):
-        raise errors.UserError(f"SLURM_PROCID={index} must be from 0 to SLURM_NTASKS - 1 = {(found.count or 1) - 1}; {_way(found)}")
+        raise errors.UserError(
+            f"SLURM_PROCID={index} must be from 0 to SLURM_NTASKS - 1 = {(found.count or 1) - 1}; {_way(found)}"
+        )
     port = coordinator.port(environment, 65535 - 2**12 + 1 + job % 2**12)  # jax's rule
     return port if index == 0 else None
 
 
 def _compute_engine(environment: Mapping[str, str]) -> tuple[str, Mapping[str, str]]:
-    """Workers of the slice, and the environment with its count of slices, as a TPU machine of Compute Engine is told them; else ""."""
+    """Workers of the slice, and the environment with its count of slices, as a TPU machine of Compute Engine is told
+    them; else ""."""
     if environment.get("TPU_SKIP_MDS_QUERY") or environment.get("JAX_PLATFORMS", "").startswith("cpu"):
         return "", environment  # JAX sets the former where there is no TPU
     workers = _metadata(environment, "worker-network-endpoints")
@@ -117,7 +125,9 @@ def _compute_engine(environment: Mapping[str, str]) -> tuple[str, Mapping[str, s
 def _metadata(environment: Mapping[str, str], key: str) -> str:
     """An attribute of this machine from Compute Engine's metadata server; "" where there is none, or no server."""
     host = environment.get("GCE_METADATA_IP", "metadata.google.internal")
-    asked = urllib.request.Request(f"http://{host}/computeMetadata/v1/instance/attributes/{key}", headers={"Metadata-Flavor": "Google"})
+    asked = urllib.request.Request(
+        f"http://{host}/computeMetadata/v1/instance/attributes/{key}", headers={"Metadata-Flavor": "Google"}
+    )
     try:
         with urllib.request.urlopen(asked, timeout=10) as answer:
             return answer.read().decode()
@@ -129,7 +139,9 @@ def _number(environment: Mapping[str, str], name: str, default: int) -> int:
     """A whole number from 1 (from 0 where the default is 0)."""
     given = environment.get(name) or str(default)
     if not (given.isascii() and given.isdigit() and len(given) < 10) or (default and not int(given)):
-        raise errors.UserError(f"{name}={errors.short(given)} must be a whole number{', at least 1' if default else ''}")
+        raise errors.UserError(
+            f"{name}={errors.short(given)} must be a whole number{', at least 1' if default else ''}"
+        )
     return int(given)
 
 
@@ -162,7 +174,8 @@ def start(environment: Mapping[str, str] | None = None) -> None:
     take_sigterm()
     if found.kind == "tpu" and jax.process_count() < (found.count or 1):
         raise errors.UserError(
-            f"this is one host of a slice of {found.count}, but only {jax.process_count()} joined; start the same command on every host "
+            f"this is one host of a slice of {found.count}, but only {jax.process_count()} joined; start the same"
+            " command on every host "
             "(launch/ does)"
         )
 
@@ -184,7 +197,10 @@ def hand_over_sigterm() -> None:
 
 
 def _give_up(message: str) -> None:
-    """The way out while JAX waits: its own time-out aborts the process with a stack trace. Nothing has been written yet."""
+    """The way out while JAX waits: its own time-out aborts the process with a stack trace.
+
+    Nothing has been written yet.
+    """
     print(f"error: {escape.line(message)}", file=sys.stderr, flush=True)
     os._exit(errors.EXIT_USER_ERROR)
 
@@ -193,6 +209,7 @@ def _way(found: Start) -> str:
     ways = {
         "tpu": f"this is one host of a slice of {found.count}; start the same command on every host (launch/ does)",
         "slurm": "start it with srun, one process for each task",
-        "plain": f"check that JAX_COORDINATOR_ADDRESS={found.address} can be reached and that all {found.count} were started",
+        "plain": f"check that JAX_COORDINATOR_ADDRESS={found.address} can be reached and that all {found.count}"
+        " were started",
     }
     return ways[found.kind]

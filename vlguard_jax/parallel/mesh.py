@@ -1,7 +1,7 @@
 """The device mesh from configuration.
 
-On TPUs neighbours along an axis are neighbours in the slice. Several slices are joined by the data axis, whose gradients are summed once a
-step over the slow network between them; nothing else crosses it.
+On TPUs neighbours along an axis are neighbours in the slice. Several slices are joined by the data axis, whose
+gradients are summed once a step over the slow network between them; nothing else crosses it.
 """
 
 from __future__ import annotations
@@ -30,11 +30,12 @@ ROW_AXES = ("data", "fsdp")  # rows of a batch are spread over both
 
 
 def build(settings: config.MeshSettings, devices: list[jax.Device] | None = None) -> Mesh:
-    """Mesh with axes `data`, `fsdp`, `tensor` over all devices; one size may be -1 (what is left), and data=1 means the number of slices.
+    """Mesh with axes `data`, `fsdp`, `tensor` over all devices; one size may be -1 (what is left), and data=1 means the
+    number of slices.
 
     Raises:
-      UserError: more than one -1, sizes that do not multiply to the device count, slices that the data axis cannot join, or a number of
-        slices other than the config's.
+      UserError: more than one -1, sizes that do not multiply to the device count, slices that the data axis cannot
+        join, or a number of slices other than the config's.
     """
     devices = jax.devices() if devices is None else devices
     shape = sizes(settings, len(devices), _slices(devices))
@@ -63,7 +64,8 @@ def sizes(settings: config.MeshSettings, devices: int, slices: int, where: str =
         raise errors.UserError(f"{wrong}; set one size to -1")
     if found[0] % slices:
         raise errors.UserError(
-            f"config.mesh.data={found[0]} must be a multiple of the {slices} slices {where}, which only the data axis may join; "
+            f"config.mesh.data={found[0]} must be a multiple of the {slices} slices {where}, which only the data"
+            " axis may join; "
             f"set --config.mesh.data={slices}"
         )
     return found
@@ -105,7 +107,9 @@ def row_sharding(mesh: Mesh, *, leading: int = 0) -> NamedSharding:
 
 
 def put(x: np.ndarray, sharding: NamedSharding) -> Array:
-    """A host array on its devices. With several processes all have the same one, and each sends its own devices their parts.
+    """A host array on its devices.
+
+    With several processes all have the same one, and each sends its own devices their parts.
 
     (jax.device_put would first send all of it from process 0 to a device of every other, to compare.)
     """
@@ -118,22 +122,25 @@ def constrain_rows(mesh: Mesh) -> Callable[[Array], Array]:
 
 
 def by_rows(mesh: Mesh) -> Callable[..., Array]:
-    """`apply(function, shared, *arrays)`: function(shared, *arrays) on each device's own rows of the arrays [B, ...], with `shared` whole
-    over the data and fsdp axes. The gradient of `shared` is summed over devices once, behind whatever loops `function` has; XLA by
-    itself would do so in each of their turns. The tensor axis stays XLA's own matter."""
+    """`apply(function, shared, *arrays)`: function(shared, *arrays) on each device's own rows of the arrays [B, ...],
+    with `shared` whole over the data and fsdp axes. The gradient of `shared` is summed over devices once, behind
+    whatever loops `function` has; XLA by itself would do so in each of their turns. The tensor axis stays XLA's own
+    matter."""
 
     def apply(function: Callable[..., Array], shared: Array, *arrays: Array) -> Array:
         rows = PartitionSpec(ROW_AXES)
         specs = (PartitionSpec(), *(rows for _ in arrays))
-        mapped = jax.shard_map(function, mesh=mesh, in_specs=specs, out_specs=rows, axis_names=set(ROW_AXES), check_vma=False)
+        mapped = jax.shard_map(
+            function, mesh=mesh, in_specs=specs, out_specs=rows, axis_names=set(ROW_AXES), check_vma=False
+        )
         return mapped(shared, *arrays)
 
     return apply
 
 
 def put_own_pictures(mesh: Mesh) -> llama.PutPictures:
-    """`llama.put_pictures` on a mesh for batches in which every shard of the rows has its own pictures (data/batches.py): each device
-    looks at its own features only."""
+    """`llama.put_pictures` on a mesh for batches in which every shard of the rows has its own pictures
+    (data/batches.py): each device looks at its own features only."""
 
     def of_shard(features: Array, image_slot: Array, x: Array) -> Array:
         first = jax.lax.axis_index(ROW_AXES) * features.shape[0] * features.shape[1]

@@ -50,7 +50,8 @@ def hold(folder: Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def log_file(workdir: Path) -> Iterator[None]:
-    """While it is open, this process's log records are added to WORKDIR/logs/process-I.log; an exception that ends it is as well."""
+    """While it is open, this process's log records are added to WORKDIR/logs/process-I.log; an exception that ends it
+    is as well."""
     folder = workdir / "logs"
     folder.mkdir(parents=True, exist_ok=True)
     handler = logging.FileHandler(folder / f"process-{jax.process_index()}.log", encoding="utf-8")
@@ -99,7 +100,9 @@ def agree_on_files(digests: Mapping[str, str]) -> None:
 
 @contextlib.contextmanager
 def together() -> Iterator[None]:
-    """A UserError in the body ends all processes, each with that one line. Every process has to come here; the body of one may be empty,
+    """A UserError in the body ends all processes, each with that one line.
+
+    Every process has to come here; the body of one may be empty,
     and must not wait for another."""
     if jax.process_count() == 1:
         yield
@@ -180,16 +183,24 @@ def _difference(index: int, ours: Mapping[str, Any], theirs: Mapping[str, Any]) 
 
 
 def _uneven(devices: list[tuple[int, str]]) -> str:
-    """In a sentence, which process has other devices than process 0, "" if none; from the process and the kind of every device.
+    """In a sentence, which process has other devices than process 0, "" if none; from the process and the kind of every
+    device.
 
     Every process knows them all. Collectives on hosts, by which we compare the rest, need as many in each.
     """
     of: dict[int, list[str]] = {}
     for process, kind in devices:
         of.setdefault(process, []).append(kind)
-    say = {process: " and ".join(f"{n} x {kind}" for kind, n in sorted(Counter(kinds).items())) for process, kinds in of.items()}
+    say = {
+        process: " and ".join(f"{n} x {kind}" for kind, n in sorted(Counter(kinds).items()))
+        for process, kinds in of.items()
+    }
     other = next((process for process in sorted(say) if say[process] != say[0]), None)
-    return f"process {other} has {say[other]}, process 0 has {say[0]}; start every process on as many devices of one kind" if other else ""
+    return (
+        f"process {other} has {say[other]}, process 0 has {say[0]}; start every process on as many devices of one kind"
+        if other
+        else ""
+    )
 
 
 def _first_difference(ours: Any, theirs: Any, where: str) -> tuple[str, Any, Any]:

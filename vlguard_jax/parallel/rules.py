@@ -1,7 +1,7 @@
 """Which mesh axis each dimension of each parameter lies on.
 
-The table is total: a parameter that no rule names, two rules that name one, or a dimension that its axis does not divide is an
-error (tests/parallel also reject rules that name nothing). Optimizer state follows the parameters.
+The table is total: a parameter that no rule names, two rules that name one, or a dimension that its axis does not
+divide is an error (tests/parallel also reject rules that name nothing). Optimizer state follows the parameters.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ from vlguard_jax import trees
 from vlguard_jax.models import config as model_config
 from vlguard_jax.parallel import mesh as mesh_lib
 
-# Dotted path (regular expression, whole match) -> axes. Kernels are [in, out] after the layer axis: what comes from the residual
-# stream is split by `fsdp` on its input and `tensor` on its output, what goes back the other way round. An adapter's long side is split
-# by all that its kernel's is and `fsdp`, as its rank is too short for an axis. The frozen tower is small and stays whole on every
-# device, as do norms and biases.
+# Dotted path (regular expression, whole match) -> axes. Kernels are [in, out] after the layer axis: what comes from the
+# residual stream is split by `fsdp` on its input and `tensor` on its output, what goes back the other way round. An
+# adapter's long side is split by all that its kernel's is and `fsdp`, as its rank is too short for an axis. The frozen
+# tower is small and stays whole on every device, as do norms and biases.
 RULES: tuple[tuple[str, PartitionSpec], ...] = (
     (r"vision\..*", PartitionSpec()),
     (r"projector\.fc1\.kernel", PartitionSpec("fsdp", "tensor")),
@@ -84,7 +84,9 @@ def check_heads(text: model_config.TextConfig, mesh: Mesh | AbstractMesh) -> Non
     """
     tensor = mesh.shape["tensor"]
     if text.num_heads % tensor or text.num_kv_heads % tensor:
-        raise errors.UserError(f"config.mesh.tensor={tensor} must divide {text.num_heads} heads and {text.num_kv_heads} kv heads")
+        raise errors.UserError(
+            f"config.mesh.tensor={tensor} must divide {text.num_heads} heads and {text.num_kv_heads} kv heads"
+        )
 
 
 def abstract(params: dict[str, Any], mesh: Mesh, dtype: jnp.dtype) -> dict[str, Any]:
@@ -98,7 +100,9 @@ def abstract(params: dict[str, Any], mesh: Mesh, dtype: jnp.dtype) -> dict[str, 
 
 
 def place(params: dict[str, Any], mesh: Mesh, dtype: np.dtype) -> dict[str, Any]:
-    """The parameters on the mesh in `dtype`. Host arrays are cast on the host and go to their devices in parts, never whole to one.
+    """The parameters on the mesh in `dtype`.
+
+    Host arrays are cast on the host and go to their devices in parts, never whole to one.
 
     Raises:
       UserError: see `shardings`.

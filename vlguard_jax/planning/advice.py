@@ -20,7 +20,8 @@ SHORT_ROW = 4096
 
 @dataclasses.dataclass(frozen=True)
 class Option:
-    """A change and what comes of it. change: flags, as they are typed. same: whether the trained model stays the same but for rounding."""
+    """A change and what comes of it. change: flags, as they are typed. same: whether the trained model stays the same
+    but for rounding."""
 
     change: str
     same: bool
@@ -46,7 +47,8 @@ def brief(plan: estimate.Estimate) -> dict[str, Any]:
 
 
 def options(settings: Settings, topology: chips.Topology, planner: Planner) -> list[Option]:
-    """Changes that lower the memory of a chip: those that fit first, what keeps the result before what does not, then by cost."""
+    """Changes that lower the memory of a chip: those that fit first, what keeps the result before what does not, then
+    by cost."""
     found = []
     for change, same, changed, place in _changes(settings, topology):
         try:
@@ -57,7 +59,8 @@ def options(settings: Settings, topology: chips.Topology, planner: Planner) -> l
 
 
 def confirmed(found: list[Option], planner: Planner, most: int = 2) -> list[Option]:
-    """`found` (by formula) with the first of those that fit planned again by a planner that compiles, until one does fit; `most` tries."""
+    """`found` (by formula) with the first of those that fit planned again by a planner that compiles, until one does
+    fit; `most` tries."""
     checked = list(found)
     for i, option in enumerate(found[:most]):
         if not option.plan.fits:
@@ -99,7 +102,9 @@ def _training(settings: config.TrainConfig, topology: chips.Topology) -> Iterato
     replace = dataclasses.replace
     steps: list[tuple[str, Callable[[config.TrainConfig], config.TrainConfig]]] = []
     if precision.frozen == "fp32":
-        steps.append(("--config.precision.frozen=bf16", lambda s: replace(s, precision=replace(precision, frozen="bf16"))))
+        steps.append(
+            ("--config.precision.frozen=bf16", lambda s: replace(s, precision=replace(precision, frozen="bf16")))
+        )
     if run.remat != "full":
         steps.append(("--config.run.remat=full", lambda s: replace(s, run=replace(s.run, remat="full"))))
     fewest = topology.devices
@@ -126,14 +131,17 @@ def _training(settings: config.TrainConfig, topology: chips.Topology) -> Iterato
 
 @dataclasses.dataclass(frozen=True)
 class Sweep:
-    """Plans of every usual slice, by cost. stops: for each chip, the size from which more chips do not help, and why."""
+    """Plans of every usual slice, by cost. stops: for each chip, the size from which more chips do not help, and
+    why."""
 
     plans: list[estimate.Estimate]
     stops: dict[str, tuple[str, str]]
 
     def cheapest(self, deadline: float) -> estimate.Estimate | None:
         """The cheapest that fits, has a price and is done within `deadline` hours."""
-        meeting = [plan for plan in self.plans if plan.fits and plan.dollars is not None and plan.hours["total"] <= deadline]
+        meeting = [
+            plan for plan in self.plans if plan.fits and plan.dollars is not None and plan.hours["total"] <= deadline
+        ]
         return min(meeting, key=_cost, default=None)
 
     def as_json(self, deadline: float) -> dict[str, Any]:

@@ -1,4 +1,5 @@
-"""The predictor against published runs (published.toml): fit of its constants, and its error on each run that was left out of the fit."""
+"""The predictor against published runs (published.toml): fit of its constants, and its error on each run that was left
+out of the fit."""
 
 from __future__ import annotations
 
@@ -47,8 +48,8 @@ class Run:
 
 @dataclasses.dataclass(frozen=True)
 class Result:
-    """Prediction of a run: with the constants as they are, with those of a fit without it, and without any run on its chip. Errors are
-    fractions of what was published."""
+    """Prediction of a run: with the constants as they are, with those of a fit without it, and without any run on its
+    chip. Errors are fractions of what was published."""
 
     run: Run
     predicted: float
@@ -96,7 +97,9 @@ def _run(entry: dict, size: dict) -> Run:
     lora = model_config.LoraConfig(rank, 2.0 * rank, 0.0) if rank else None
     topology = chips.parse(entry["topology"])
     if "network_gbps" in entry:
-        topology = dataclasses.replace(topology, chip=dataclasses.replace(topology.chip, dcn_gbps=entry["network_gbps"]))
+        topology = dataclasses.replace(
+            topology, chip=dataclasses.replace(topology.chip, dcn_gbps=entry["network_gbps"])
+        )
     data, tensor = entry.get("data", 1), entry.get("tensor", 1)
     shape = traffic.Mesh(data, topology.devices // data // tensor, tensor)
     sequences = entry["rows"] * topology.chips
@@ -136,16 +139,21 @@ def fit(known: Sequence[Run]) -> roofline.Constants:
             shares = [_share(run, attention, network) for run in known if run.topology.chip.name == name]
             matmul[name] = math.exp(statistics.fmean(map(math.log, shares)))
         constants = roofline.Constants(matmul, attention, network, LINKS, HBM)
-        found.append((statistics.fmean(math.log(predict(run, constants) / run.seconds) ** 2 for run in known), constants))
+        found.append(
+            (statistics.fmean(math.log(predict(run, constants) / run.seconds) ** 2 for run in known), constants)
+        )
     return min(found, key=lambda pair: pair[0])[1]
 
 
 def _share(run: Run, attention: float, network: float) -> float:
-    """The share of the data sheet at which the run's products would take exactly the time that it took; the rest is fixed."""
+    """The share of the data sheet at which the run's products would take exactly the time that it took; the rest is
+    fixed."""
     name = run.topology.chip.name
     ideal = roofline.Constants({name: 1.0}, attention, network, LINKS, HBM)
     at_peak = roofline.seconds(run.work, run.moved, run.topology, ideal)
-    products = at_peak.compute + run.work.attention / (run.topology.chips * run.topology.chip.flops) * (1 / attention - 1)
+    products = at_peak.compute + run.work.attention / (run.topology.chips * run.topology.chip.flops) * (
+        1 / attention - 1
+    )
     fixed = at_peak.update + at_peak.network / network
     return min(1.0, products / max(run.seconds - fixed, products))
 
@@ -158,7 +166,10 @@ def predict(run: Run, constants: roofline.Constants | None = None) -> float:
 def results() -> list[Result]:
     """Every run predicted with and without knowing it."""
     fitted = [run for run in runs() if run.fitted]
-    without = {name: fit([run for run in fitted if run.topology.chip.name != name]) for name in {run.topology.chip.name for run in runs()}}
+    without = {
+        name: fit([run for run in fitted if run.topology.chip.name != name])
+        for name in {run.topology.chip.name for run in runs()}
+    }
     found = []
     for run in runs():
         others = fit([other for other in fitted if other is not run])
@@ -175,7 +186,8 @@ def summary(found: Sequence[Result]) -> list[str]:
         "every run on its chip left out": [abs(line.new_chip_error) for line in fitted],
     }
     lines = [
-        f"{name}: mean error {statistics.fmean(values):.1%}, largest {max(values):.1%}, {sum(e <= WITHIN for e in values)} of {len(values)}"
+        f"{name}: mean error {statistics.fmean(values):.1%}, largest {max(values):.1%},"
+        f" {sum(e <= WITHIN for e in values)} of {len(values)}"
         f" within {WITHIN:.0%}"
         for name, values in errors.items()
     ]
@@ -187,10 +199,14 @@ def markdown(found: Sequence[Result]) -> str:
     lines = [
         "# How well `plan --estimate` predicts published training runs",
         "",
-        "Written by `python -m vlguard_jax.plan --backtest --markdown docs/backtest.md`. The constants (one share of the data sheet for",
-        "each chip generation, one for attention, one for the network between hosts: `planning/efficiency.toml`) are fitted on these runs;",
-        "*left out* is the error on a run when the fit does not see it, *new chip* when it sees no run on that generation.",
-        "The form of the model (which times add up, that the network hides behind nothing) was chosen with these runs in view, and several",
+        "Written by `python -m vlguard_jax.plan --backtest --markdown docs/backtest.md`. The constants (one share"
+        " of the data sheet for",
+        "each chip generation, one for attention, one for the network between hosts: `planning/efficiency.toml`)"
+        " are fitted on these runs;",
+        "*left out* is the error on a run when the fit does not see it, *new chip* when it sees no run on that"
+        " generation.",
+        "The form of the model (which times add up, that the network hides behind nothing) was chosen with these"
+        " runs in view, and several",
         "of them resemble each other, so *left out* flatters; none has pictures, packed rows or this program in it.",
         "",
         "| run | MFU | published s | predicted s | error | left out | new chip | source |",
@@ -228,4 +244,8 @@ def mfu_range(chip: str) -> tuple[float, float, list[str]] | None:
     same = [run for run in runs() if run.fitted and run.topology.chip.name == ("h100" if chip == "h200" else chip)]
     if not same:
         return None
-    return min(run.mfu for run in same), max(run.mfu for run in same), sorted({run.source.split(";")[0] for run in same})
+    return (
+        min(run.mfu for run in same),
+        max(run.mfu for run in same),
+        sorted({run.source.split(";")[0] for run in same}),
+    )

@@ -1,4 +1,5 @@
-"""Accelerators and slices of them: data sheets from chips.toml, and what a name such as "v5e:4x4" or "2xh100:8" means."""
+"""Accelerators and slices of them: data sheets from chips.toml, and what a name such as "v5e:4x4" or "2xh100:8"
+means."""
 
 from __future__ import annotations
 
@@ -15,7 +16,9 @@ from vlguard_jax import errors
 TABLE = pathlib.Path(__file__).with_name("chips.toml")
 EXAMPLES = "v5e:4x4, v5e-16, 2xv5e:4x4, v5p:2x2x2, h100:8"
 LONGEST_NAME = 60
-_NAME = re.compile(r"(?:(?P<slices>\d{1,6})x(?=[a-z]))?(?P<chip>[a-z]+\d+[a-z]*)(?:(?P<mark>[:-])(?P<size>\d{1,6}(?:x\d{1,6})*))?")
+_NAME = re.compile(
+    r"(?:(?P<slices>\d{1,6})x(?=[a-z]))?(?P<chip>[a-z]+\d+[a-z]*)(?:(?P<mark>[:-])(?P<size>\d{1,6}(?:x\d{1,6})*))?"
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -112,7 +115,8 @@ def shapes(chip: Chip) -> list[tuple[int, ...]]:
 
 
 def offered(chip: Chip, shape: tuple[int, ...]) -> bool:
-    """Whether there are slices of this shape: those of the table, 3D ones of whole cubes of 4x4x4, GPUs of whole nodes or in one."""
+    """Whether there are slices of this shape: those of the table, 3D ones of whole cubes of 4x4x4, GPUs of whole nodes
+    or in one."""
     if chip.kind == "gpu":
         return shape[0] <= chip.per_host or shape[0] % chip.per_host == 0
     cubes = chip.dims == 3 and all(size % 4 == 0 for size in shape) and list(shape) == sorted(shape)
@@ -132,7 +136,8 @@ def parse(name: str) -> Topology:
     """The slice that a name means: CHIP:SHAPE, CHIP-N as the chip's maker counts N, NxCHIP:SHAPE for several slices.
 
     Raises:
-      UserError: not of this form, an unknown chip (the nearest one is named), or a shape in which nobody offers it (likewise).
+      UserError: not of this form, an unknown chip (the nearest one is named), or a shape in which nobody offers it
+        (likewise).
     """
     name = name.strip()
     match = _NAME.fullmatch(name.lower()) if len(name) <= LONGEST_NAME else None
@@ -140,7 +145,9 @@ def parse(name: str) -> Topology:
         shown = name if len(name) <= LONGEST_NAME and name.isprintable() else errors.short(name, LONGEST_NAME)
         raise errors.UserError(f"--topology={shown}: not the name of a slice; for instance {EXAMPLES}")
     if match["chip"] not in known():
-        raise errors.UserError(f"--topology={name}: chip {match['chip']!r} is unknown{errors.nearest(match['chip'], known())}")
+        raise errors.UserError(
+            f"--topology={name}: chip {match['chip']!r} is unknown{errors.nearest(match['chip'], known())}"
+        )
     chip = known()[match["chip"]]
     slices = int(match["slices"] or 1)
     if match["size"] is None:
@@ -150,7 +157,9 @@ def parse(name: str) -> Topology:
     shape = _shape_of(chip, sizes[0], name, by_chips=match["mark"] == ":") if by_number else sizes
     expected = 1 if chip.kind == "gpu" else chip.dims
     if len(shape) != expected:
-        raise errors.UserError(f"--topology={name}: a slice of {chip.name} has {expected} dimensions; for instance {_topology_names(chip)}")
+        raise errors.UserError(
+            f"--topology={name}: a slice of {chip.name} has {expected} dimensions; for instance {_topology_names(chip)}"
+        )
     if not 0 < math.prod(shape) <= chip.largest or slices < 1:
         raise errors.UserError(f"--topology={name}: {chip.name} has slices of 1 to {chip.largest} chips")
     found = Topology(chip, shape, slices)
@@ -176,6 +185,7 @@ def _shape_of(chip: Chip, number: int, name: str, *, by_chips: bool) -> tuple[in
         counted = sorted(size * (1 if by_chips or chip.named_by == "chips" else 2) for size in by_size)
         near = min(counted, key=lambda size: abs(size - number))
         raise errors.UserError(
-            f"--topology={name}: no usual slice has this size; the nearest is {chip.name}{':' if by_chips else '-'}{near}"
+            f"--topology={name}: no usual slice has this size; the nearest is"
+            f" {chip.name}{':' if by_chips else '-'}{near}"
         )
     return by_size[chips]

@@ -1,4 +1,5 @@
-"""What the TPU compiler says of the very programs that a run makes, the train step or prefill and decode: fits or not, what lies in HBM."""
+"""What the TPU compiler says of the very programs that a run makes, the train step or prefill and decode: fits or not,
+what lies in HBM."""
 
 from __future__ import annotations
 
@@ -42,7 +43,9 @@ class Job:
     lowered: jax.stages.Lowered
 
 
-def step(settings: config.TrainConfig, model: model_config.LlavaConfig, topology: chips.Topology, work: work_lib.Work) -> Job:
+def step(
+    settings: config.TrainConfig, model: model_config.LlavaConfig, topology: chips.Topology, work: work_lib.Work
+) -> Job:
     """The largest step of `work` on the topology's devices.
 
     Raises:
@@ -58,7 +61,9 @@ def step(settings: config.TrainConfig, model: model_config.LlavaConfig, topology
     return Job("step", words, _arguments(made, batch), lowered)
 
 
-def generation(settings: config.EvalConfig, model: model_config.LlavaConfig, topology: chips.Topology) -> tuple[Job, Job]:
+def generation(
+    settings: config.EvalConfig, model: model_config.LlavaConfig, topology: chips.Topology
+) -> tuple[Job, Job]:
     """(reading a batch of prompts, writing a token for each) on the topology's devices.
 
     Raises:
@@ -100,12 +105,15 @@ def build(
     seconds = time.monotonic() - started
     found = done.memory_analysis()
     assert found is not None  # every compiler of a TPU has it
-    unread = max(0.0, sum(job.arguments.values()) - found.argument_size_in_bytes)  # of the tower in decode: it lies there all the same
+    # of the tower in decode: it lies there all the same
+    unread = max(0.0, sum(job.arguments.values()) - found.argument_size_in_bytes)
     kinds["temporaries"] = found.temp_size_in_bytes * per_chip
     kinds["program"] = found.generated_code_size_in_bytes * per_chip
     links, network, counted = _moved(done.as_text() or "", topology)
     source = f"memory: the compiler's, for a {job.name} of {job.shape}; {counted}; compiled here in {seconds:.0f} s"
-    return estimate.Measured({"peak": (found.peak_memory_in_bytes + unread) * per_chip, **kinds}, links, network, seconds, source), done
+    return estimate.Measured(
+        {"peak": (found.peak_memory_in_bytes + unread) * per_chip, **kinds}, links, network, seconds, source
+    ), done
 
 
 def train(
@@ -124,7 +132,10 @@ def train(
 
 
 def answers(
-    settings: config.EvalConfig, model: model_config.LlavaConfig, topology: chips.Topology, say: Callable[[str], None] = lambda _: None
+    settings: config.EvalConfig,
+    model: model_config.LlavaConfig,
+    topology: chips.Topology,
+    say: Callable[[str], None] = lambda _: None,
 ) -> tuple[estimate.Measured, estimate.Measured]:
     """What the compiler says of (prefill, decode).
 
@@ -136,7 +147,9 @@ def answers(
 
 
 def _mesh(shape: traffic.Mesh, topology: chips.Topology) -> jax.sharding.Mesh:
-    return mesh_lib.build(config.MeshSettings(data=shape.data, fsdp=shape.fsdp, tensor=shape.tensor), topologies.devices(topology))
+    return mesh_lib.build(
+        config.MeshSettings(data=shape.data, fsdp=shape.fsdp, tensor=shape.tensor), topologies.devices(topology)
+    )
 
 
 def _side(model: model_config.LlavaConfig) -> int:
@@ -144,7 +157,8 @@ def _side(model: model_config.LlavaConfig) -> int:
 
 
 def _moved(text: str, topology: chips.Topology) -> tuple[float | None, float | None, str]:
-    """(bytes that a chip receives over links in a step, over the network, what they are), None where they are left to the formula."""
+    """(bytes that a chip receives over links in a step, over the network, what they are), None where they are left to
+    the formula."""
     try:
         found = hlo.received(hlo.collectives(text, topology.devices // topology.slices))
         across = hlo.network(text, topology.slices) if topology.slices > 1 else None
@@ -176,7 +190,9 @@ def _own(leaf: jax.ShapeDtypeStruct) -> int:
     return math.prod(leaf.sharding.shard_shape(leaf.shape)) * leaf.dtype.itemsize
 
 
-def _refused(job: Job, topology: chips.Topology, kinds: dict[str, float], message: str, seconds: float) -> estimate.Measured:
+def _refused(
+    job: Job, topology: chips.Topology, kinds: dict[str, float], message: str, seconds: float
+) -> estimate.Measured:
     """A program that is too large has a peak, too.
 
     Raises:

@@ -1,7 +1,7 @@
 """Does it fit, how long does it take, what does it cost: by formula, in well under a second.
 
-`train` puts operations, bytes and the time model together; evaluation.py does for an evaluation. What the compiler says of the same
-program replaces bytes and collectives through `Measured`.
+`train` puts operations, bytes and the time model together; evaluation.py does for an evaluation. What the compiler says
+of the same program replaces bytes and collectives through `Measured`.
 """
 
 from __future__ import annotations
@@ -21,13 +21,15 @@ from vlguard_jax.planning import roofline
 from vlguard_jax.planning import traffic
 from vlguard_jax.planning import work as work_lib
 
-HOST_SHARE = 0.5  # of the host's memory that activations may take: the rest is the program's, the reader's and the system's
+# of the host's memory that activations may take: the rest is the program's, the reader's and the system's
+HOST_SHARE = 0.5
 
 
 @dataclasses.dataclass(frozen=True)
 class Measured:
-    """What a compiled program says in place of the formulas, of one chip. kinds: bytes by kind, with "peak"; links, network: bytes that its
-    collectives receive over links and over the network, loop bodies multiplied, None for the formulas'; compile_seconds: on this machine;
+    """What a compiled program says in place of the formulas, of one chip. kinds: bytes by kind, with "peak"; links,
+    network: bytes that its collectives receive over links and over the network, loop bodies multiplied, None for the
+    formulas'; compile_seconds: on this machine;
     fits: whether the compiler made it."""
 
     kinds: Mapping[str, flops.Number]
@@ -49,8 +51,10 @@ class Measured:
 
 @dataclasses.dataclass(frozen=True)
 class Estimate:
-    """A plan for one config on one topology. per_chip: GiB by kind. flops_per_step: model FLOPs, all chips. step_seconds: by what bounds
-    them. hours: of the whole run by phase, with "total". dollars: None without a price. stops: why more chips would not help, or ""."""
+    """A plan for one config on one topology. per_chip: GiB by kind. flops_per_step: model FLOPs, all chips.
+    step_seconds: by what bounds
+    them. hours: of the whole run by phase, with "total". dollars: None without a price. stops: why more chips would not
+    help, or ""."""
 
     kind: str
     model: str
@@ -144,7 +148,9 @@ def train(
         topology=topology,
         mesh=shape,
         per_chip=per_chip,
-        fits=compiles and per_chip["peak_gib"] <= topology.chip.usable_gib and host <= HOST_SHARE * topology.chip.host_gib,
+        fits=compiles
+        and per_chip["peak_gib"] <= topology.chip.usable_gib
+        and host <= HOST_SHARE * topology.chip.host_gib,
         flops_per_step=needed.total,
         flops={**dataclasses.asdict(needed), "computed": done.total},
         step_seconds={**dataclasses.asdict(time), **_range(time.expected, topology.chip, pictures=work.pictures > 0)},
@@ -189,7 +195,11 @@ def _buffers(
 
 
 def _on_host(
-    model: model_config.LlavaConfig, remat: flops.Remat, work: work_lib.Work, shape: traffic.Mesh, formats: memory.Formats
+    model: model_config.LlavaConfig,
+    remat: flops.Remat,
+    work: work_lib.Work,
+    shape: traffic.Mesh,
+    formats: memory.Formats,
 ) -> flops.Number:
     """Bytes that a device keeps in its host's memory."""
     tokens = work.rows * work.row_len / shape.row_shards
@@ -211,10 +221,15 @@ def _step(work: work_lib.Work) -> dict[str, flops.Number]:
 def _range(expected: flops.Number, chip: chips.Chip, *, pictures: bool) -> dict[str, flops.Number]:
     """Seconds at the ends of what the back-test, and published runs with pictures, leave room for."""
     wide = 1 + roofline.error(chip)
-    return {"low": expected / wide, "high": expected * wide / (work_lib.assumptions()["pictures"]["share"] if pictures else 1.0)}
+    return {
+        "low": expected / wide,
+        "high": expected * wide / (work_lib.assumptions()["pictures"]["share"] if pictures else 1.0),
+    }
 
 
-def _mfu(needed: flops.Number, expected: flops.Number, topology: chips.Topology, *, pictures: bool) -> dict[str, flops.Number]:
+def _mfu(
+    needed: flops.Number, expected: flops.Number, topology: chips.Topology, *, pictures: bool
+) -> dict[str, flops.Number]:
     share = needed / (topology.chips * topology.chip.flops)
     ends = _range(expected, topology.chip, pictures=pictures)
     found = {"expected": share / expected, "low": share / ends["high"], "high": share / ends["low"]}
@@ -250,8 +265,13 @@ def _hours(
 def _stops(work: work_lib.Work, shape: traffic.Mesh, time: roofline.Seconds) -> str:
     """Why this is more than the recipe's global batch fills."""
     if work.conversations < shape.row_shards:
-        return f"{work.conversations} conversations a step are fewer than {shape.row_shards} row shards: the others compute padding"
+        return (
+            f"{work.conversations} conversations a step are fewer than {shape.row_shards} row shards: the others"
+            " compute padding"
+        )
     products = time.expected - time.update - time.exposed
     if time.exposed > 0.1 * products:
-        return f"collectives take {time.exposed:.2f} s a step beyond the {products:.2f} s of products that could hide them"
+        return (
+            f"collectives take {time.exposed:.2f} s a step beyond the {products:.2f} s of products that could hide them"
+        )
     return ""

@@ -39,7 +39,8 @@ def asked(settings: config.EvalConfig, model: model_config.LlavaConfig, topology
     tokens = known["picture_prompt" if shows else "text_prompt"]
     count = known["prompts"]["prompts" if benchmark.name == "prompts" else "vlguard"]
     if benchmark.limit:
-        count = min(count, benchmark.limit * (1 if benchmark.name == "prompts" else 3))  # of each of VLGuard's three subsets
+        # of each of VLGuard's three subsets
+        count = min(count, benchmark.limit * (1 if benchmark.name == "prompts" else 3))
     shards = traffic.mesh(settings.mesh, topology).row_shards
     rows = -(-settings.decode.batch_size // shards) * shards
     return Asked(count, -(-tokens // LENGTH_MULTIPLE) * LENGTH_MULTIPLE, rows, rows if shows else 0)
@@ -54,8 +55,8 @@ def evaluate(
     price: flops.Number | None = None,
     measured: tuple[estimate.Measured, estimate.Measured] | None = None,
 ) -> estimate.Estimate:
-    """Plan an evaluation: prompts read and answers written in batches of one shape, every answer as long as allowed. measured: what the
-    compiler says of (prefill, decode).
+    """Plan an evaluation: prompts read and answers written in batches of one shape, every answer as long as allowed.
+    measured: what the compiler says of (prefill, decode).
 
     Raises:
       UserError: the mesh does not fit the topology.
@@ -80,7 +81,12 @@ def evaluate(
         fits=per_chip["peak_gib"] <= topology.chip.usable_gib and all(one.fits for one in measured or ()),
         flops_per_step=read.total,
         flops=dataclasses.asdict(read),
-        step_seconds={"prefill": first.expected, "decode": each.expected, "prefill_compute": first.compute, "decode_hbm": each.hbm},
+        step_seconds={
+            "prefill": first.expected,
+            "decode": each.expected,
+            "prefill_compute": first.compute,
+            "decode_hbm": each.hbm,
+        },
         bytes_per_step={"decode_hbm": each.hbm * topology.chip.hbm_gbps * 1e9},
         mfu={"prefill": read.total / (topology.chips * topology.chip.flops * first.expected)},
         steps=batches,
@@ -113,7 +119,9 @@ def _hours(
     return {phase: value / 3600 for phase, value in seconds.items()} | {"total": sum(seconds.values()) / 3600}
 
 
-def memories(settings: config.EvalConfig, model: model_config.LlavaConfig, topology: chips.Topology) -> tuple[memory.Memory, memory.Memory]:
+def memories(
+    settings: config.EvalConfig, model: model_config.LlavaConfig, topology: chips.Topology
+) -> tuple[memory.Memory, memory.Memory]:
     """(reading prompts, writing answers) on one chip, by formula.
 
     Raises:
@@ -150,7 +158,17 @@ def _generation(
     network = gathered / topology.chips * topology.domains if crosses else 0.0
     known = dataclasses.replace(roofline.constants(), hbm=work_lib.assumptions()["evaluation"]["stream"])
     sums = 2 * text.num_layers * text.width * b * 2 * (shape.tensor - 1) / shape.tensor * own * per_chip
-    cached = 2 * text.num_kv_heads * text.head_width * text.num_layers * b / shape.tensor * own * (prompt + new / 2) * per_chip
+    cached = (
+        2
+        * text.num_kv_heads
+        * text.head_width
+        * text.num_layers
+        * b
+        / shape.tensor
+        * own
+        * (prompt + new / 2)
+        * per_chip
+    )
     decoded = flops.forward(model, rows, rows * float(prompt + new / 2), 0)
     first = traffic.Traffic(gathered + sums * prompt, network, 0.0, weights + cached)
     each = traffic.Traffic(gathered + sums, network, 0.0, weights + cached)

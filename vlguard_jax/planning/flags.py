@@ -1,4 +1,7 @@
-"""The table of compiler settings by chip, flags.toml, as environment variables. An unknown flag ends a process at its start."""
+"""The table of compiler settings by chip, flags.toml, as environment variables.
+
+An unknown flag ends a process at its start.
+"""
 
 from __future__ import annotations
 

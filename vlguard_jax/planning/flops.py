@@ -1,8 +1,9 @@
 """Parameters and floating-point operations by formula.
 
-A matrix product of T rows with an [i, o] matrix is 2 T i o operations; causal attention over a sequence of t tokens 2 t^2 H E a layer
-(scores and values, each 2 t^2 H E, half of it masked); the tower attends without a mask. Norms, rotations and activations are left out,
-as everywhere where MFU is quoted. Backward costs twice the forward; what is frozen has no weight gradient and costs once.
+A matrix product of T rows with an [i, o] matrix is 2 T i o operations; causal attention over a sequence of t tokens 2
+t^2 H E a layer (scores and values, each 2 t^2 H E, half of it masked); the tower attends without a mask. Norms,
+rotations and activations are left out, as everywhere where MFU is quoted. Backward costs twice the forward; what is
+frozen has no weight gradient and costs once.
 """
 
 from __future__ import annotations
@@ -116,7 +117,11 @@ def tower_forward(v: model_config.VisionConfig) -> float:
 
 
 def training(
-    model: model_config.LlavaConfig, lora: model_config.LoraConfig | None, tokens: Number, squares: Number, pictures: Number
+    model: model_config.LlavaConfig,
+    lora: model_config.LoraConfig | None,
+    tokens: Number,
+    squares: Number,
+    pictures: Number,
 ) -> Flops:
     """Forward and backward, without recomputation: the model FLOPs that MFU counts."""
     once = forward(model, tokens, squares, pictures)
@@ -132,9 +137,10 @@ def training(
 
 @dataclasses.dataclass(frozen=True)
 class Remat:
-    """A rematerialisation policy. again: matrices of a layer that are computed again in the backward pass; attention: whether attention is;
-    kept: what each token keeps on the device in each layer, in multiples of (width, heads, kv heads, mlp width); away: the same on the
-    host."""
+    """A rematerialisation policy. again: matrices of a layer that are computed again in the backward pass; attention:
+    whether attention is;
+    kept: what each token keeps on the device in each layer, in multiples of (width, heads, kv heads, mlp width); away:
+    the same on the host."""
 
     again: tuple[str, ...]
     attention: bool
@@ -159,7 +165,9 @@ def policy(name: str) -> Remat:
       UserError: the estimate does not know it.
     """
     if name not in POLICIES:
-        raise errors.UserError(f"config.run.remat={name!r}: the estimate knows no such policy{errors.nearest(name, POLICIES)}")
+        raise errors.UserError(
+            f"config.run.remat={name!r}: the estimate knows no such policy{errors.nearest(name, POLICIES)}"
+        )
     return POLICIES[name]
 
 

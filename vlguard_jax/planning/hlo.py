@@ -1,7 +1,9 @@
-"""Collectives of a compiled module, and the bytes that a device receives through them in one run of it, loop bodies multiplied.
+"""Collectives of a compiled module, and the bytes that a device receives through them in one run of it, loop bodies
+multiplied.
 
-XLA for TPUs prints no counts: a loop's turns are read from its condition (a counter below a constant), its start and its step. A
-collective that XLA spreads over several fusions is printed in each; they share its channel, which counts once.
+XLA for TPUs prints no counts: a loop's turns are read from its condition (a counter below a constant), its start and
+its step. A collective that XLA spreads over several fusions is printed in each; they share its channel, which counts
+once.
 """
 
 from __future__ import annotations
@@ -12,13 +14,29 @@ import functools
 import math
 import re
 
-BYTES = {"pred": 1, "s8": 1, "u8": 1, "s16": 2, "u16": 2, "bf16": 2, "f16": 2, "s32": 4, "u32": 4, "f32": 4, "s64": 8, "u64": 8, "f64": 8}
+BYTES = {
+    "pred": 1,
+    "s8": 1,
+    "u8": 1,
+    "s16": 2,
+    "u16": 2,
+    "bf16": 2,
+    "f16": 2,
+    "s32": 4,
+    "u32": 4,
+    "f32": 4,
+    "s64": 8,
+    "u64": 8,
+    "f64": 8,
+}
 KINDS = ("all-gather", "all-reduce", "reduce-scatter", "all-to-all", "collective-permute")
 _HEAD = re.compile(r"^(ENTRY )?%([\w.\-]+) \(.*\{$", re.MULTILINE)
 _LINE = re.compile(r"^\s+(ROOT )?%([\w.\-]+) = (.*)$")
 _OPCODE = re.compile(r" ([a-z][\w\-]*)\(")
 _SHAPE = re.compile(r"\b([a-z]+\d*)\[([\d,]*)\]")
-_CALLED = re.compile(r"\b(?:calls|to_apply|true_computation|false_computation)=%([\w.\-]+)|\bbranch_computations=\{([^}]*)\}")
+_CALLED = re.compile(
+    r"\b(?:calls|to_apply|true_computation|false_computation)=%([\w.\-]+)|\bbranch_computations=\{([^}]*)\}"
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,7 +54,8 @@ class Instruction:
 
 @dataclasses.dataclass(frozen=True)
 class Collective:
-    """kind: one of KINDS; shape: of its result as printed; received: bytes a device receives each time; times: it is done in one run."""
+    """kind: one of KINDS; shape: of its result as printed; received: bytes a device receives each time; times: it is
+    done in one run."""
 
     kind: str
     shape: str
@@ -78,13 +97,19 @@ def _instruction(line: str) -> Instruction | None:
         end += 1
     argument = parts[3][start : end - 1]
     operands = tuple(re.findall(r"%([\w.\-]+)", argument))
-    return Instruction(parts[2], parts[3][: opcode.start()], opcode[1], operands, argument, parts[3][end:], bool(parts[1]))
+    return Instruction(
+        parts[2], parts[3][: opcode.start()], opcode[1], operands, argument, parts[3][end:], bool(parts[1])
+    )
 
 
 def size(shape: str) -> int:
     """Bytes of a printed shape, all parts of a tuple together; layouts, tiles and tokens count nothing."""
     plain = re.sub(r"\{[^{}]*\}", "", shape)
-    return sum(BYTES[kind] * math.prod(map(int, filter(None, dims.split(",")))) for kind, dims in _SHAPE.findall(plain) if kind in BYTES)
+    return sum(
+        BYTES[kind] * math.prod(map(int, filter(None, dims.split(","))))
+        for kind, dims in _SHAPE.findall(plain)
+        if kind in BYTES
+    )
 
 
 def collectives(text: str, devices: int) -> list[Collective]:
@@ -106,7 +131,9 @@ def collectives(text: str, devices: int) -> list[Collective]:
             source = re.search(r'op_name="([^"]*)"', line.rest)
             shape = _result(line, kind)
             group = _group(line.rest, devices) if kind != "collective-permute" else devices
-            made = Collective(kind, shape, group, _received(kind, size(shape), group), times[name], source[1] if source else "")
+            made = Collective(
+                kind, shape, group, _received(kind, size(shape), group), times[name], source[1] if source else ""
+            )
             if key not in found or made.times < found[key].times:  # start and end of a spread one are there once
                 found[key] = made
     return list(found.values())
@@ -118,7 +145,9 @@ def received(found: list[Collective]) -> dict[str, float]:
 
 
 def network(text: str, slices: int) -> float:
-    """Bytes that a device receives from other slices in one run. A module for several slices has collectives of its own slice alone; what
+    """Bytes that a device receives from other slices in one run.
+
+    A module for several slices has collectives of its own slice alone; what
     goes over the data-centre network is sent and received through the host.
 
     Raises:
@@ -132,7 +161,8 @@ def network(text: str, slices: int) -> float:
                 kind = re.search(r'_xla_megascale_transfer_type="(\w+)"', line.rest)
                 if not kind or kind[1] != "ALL_REDUCE":
                     raise UnreadableError(f"{line.name} between slices is of the kind {kind[1] if kind else 'unknown'}")
-                total += _received("all-reduce", size(line.shape) - BYTES["u32"], slices) * times.get(name, 0)  # a context comes with it
+                # a context comes with it
+                total += _received("all-reduce", size(line.shape) - BYTES["u32"], slices) * times.get(name, 0)
     return total
 
 
@@ -193,7 +223,9 @@ def _times(computations: Mapping[str, Computation], entry: str) -> dict[str, int
     return {name: of(name) for name in computations}
 
 
-def _turns(computations: Mapping[str, Computation], outside: Computation, loop: Instruction, condition: str, body: str) -> int:
+def _turns(
+    computations: Mapping[str, Computation], outside: Computation, loop: Instruction, condition: str, body: str
+) -> int:
     if known := re.search(r'"known_trip_count":\{"n":"(\d+)"\}', loop.rest):
         return int(known[1])
     test = next(line for line in computations[condition].values() if line.root)

@@ -1,6 +1,7 @@
 """HBM by kind: what lies there for the whole run, and what a step needs beside it.
 
-The compiler decides the second part; these formulas name its large buffers. The tower and the decoder are never at their peak together.
+The compiler decides the second part; these formulas name its large buffers. The tower and the decoder are never at
+their peak together.
 """
 
 from __future__ import annotations
@@ -20,9 +21,10 @@ SLACK = 0.05  # of what a step needs: fragments, and small buffers that no formu
 class Memory:
     """Bytes on one chip, by kind.
 
-    weights: trained parameters; frozen: the others, the tower included. gathered: what is there whole for a moment, two layers or embedding
-    and head, with their gradients. activations: kept for the backward pass, and those of the layer at work. logits: one chunk. pictures:
-    the tower at work, which counts where it exceeds the rest of the step. cache: keys and values.
+    weights: trained parameters; frozen: the others, the tower included. gathered: what is there whole for a moment, two
+    layers or embedding
+    and head, with their gradients. activations: kept for the backward pass, and those of the layer at work. logits: one
+    chunk. pictures: the tower at work, which counts where it exceeds the rest of the step. cache: keys and values.
     """
 
     weights: flops.Number = 0.0
@@ -95,7 +97,8 @@ def training(
     at_work = 1.5 * flops.per_token(text, flops.POLICIES["none"].kept)  # and gradients of about half of it at a time
     kept = flops.per_token(text, remat.kept) * s.layers
     layer_gradient = s.layer if not lora else lora.rank * sum(map(sum, flops.linears(text).values()))
-    edges = s.embed + s.head if lora else max(2 * s.embed, 3 * s.head)  # with their gradients, the head's in fp32; not beside the layers
+    # with their gradients, the head's in fp32; not beside the layers
+    edges = s.embed + s.head if lora else max(2 * s.embed, 3 * s.head)
     return Memory(
         weights=trained * formats.params / shards,
         moments=2 * trained * formats.params / shards,
@@ -125,9 +128,17 @@ def _pixels(model: model_config.LlavaConfig, pictures: flops.Number, b: int) -> 
 
 
 def evaluation(
-    model: model_config.LlavaConfig, shape: traffic.Mesh, compute: int, *, rows: int, prompt: int, new: int, pictures: int
+    model: model_config.LlavaConfig,
+    shape: traffic.Mesh,
+    compute: int,
+    *,
+    rows: int,
+    prompt: int,
+    new: int,
+    pictures: int,
 ) -> tuple[Memory, Memory]:
-    """(reading prompts, writing answers) on one device, for a batch of `rows` over all devices; cache of prompt + new slots."""
+    """(reading prompts, writing answers) on one device, for a batch of `rows` over all devices; cache of prompt + new
+    slots."""
     s, text = flops.sizes(model), model.text
     shards, own = shape.fsdp * shape.tensor, max(1.0, rows / shape.row_shards)
     cached = 2 * text.num_kv_heads * text.head_width * text.num_layers * compute / shape.tensor
@@ -145,4 +156,6 @@ def evaluation(
     )
     scores = text.num_heads * (prompt + new) * 6 / shape.tensor
     edge = max(s.head, *(i * o for i, o in flops.linears(text).values())) * whole  # a matrix at a time
-    return reading, Memory(**both, gathered=edge, activations=own * (at_work + scores), logits=2 * own * text.vocab_size * 4)
+    return reading, Memory(
+        **both, gathered=edge, activations=own * (at_work + scores), logits=2 * own * text.vocab_size * 4
+    )

@@ -16,7 +16,8 @@ SHORT = {name.rsplit("-", 1)[-1]: name for name in model_config.PRESETS}  # "7b"
 
 @dataclasses.dataclass(frozen=True)
 class Named:
-    """A model's sizes, its name in tables, and how they were found. folder: None where the model is not on this machine."""
+    """A model's sizes, its name in tables, and how they were found. folder: None where the model is not on this
+    machine."""
 
     config: model_config.LlavaConfig
     name: str
@@ -33,10 +34,14 @@ def resolve(model: config.ModelSettings, preset: str = "") -> Named:
     if preset:
         name = SHORT.get(preset.lower(), preset)
         if name not in model_config.PRESETS:
-            raise errors.UserError(f"--model={preset} is unknown{errors.nearest(preset, (*SHORT, *model_config.PRESETS))}")
+            raise errors.UserError(
+                f"--model={preset} is unknown{errors.nearest(preset, (*SHORT, *model_config.PRESETS))}"
+            )
         return Named(model_config.PRESETS[name], name, f"sizes of {name}, by --model")
     if not model.path:
-        raise errors.UserError(f"config.model.path is empty: name a checkpoint folder, or the sizes with --model={'|'.join(SHORT)}")
+        raise errors.UserError(
+            f"config.model.path is empty: name a checkpoint folder, or the sizes with --model={'|'.join(SHORT)}"
+        )
     folder = pathlib.Path(os.path.expanduser(model.path))
     if folder.is_dir():
         return Named(_sizes(folder, model), folder.name, f"sizes of {model.path}", folder)
@@ -44,9 +49,14 @@ def resolve(model: config.ModelSettings, preset: str = "") -> Named:
     found = [name for short, name in SHORT.items() if re.search(rf"(?<![\d.]){short}(?![a-z0-9])", last.lower())]
     if len(found) != 1:
         raise errors.UserError(
-            f"{model.path}: not a folder here, and its name tells no size; download it, or name the sizes with --model={'|'.join(SHORT)}"
+            f"{model.path}: not a folder here, and its name tells no size; download it, or name the sizes with"
+            f" --model={'|'.join(SHORT)}"
         )
-    return Named(model_config.PRESETS[found[0]], last, f"sizes of {found[0]}, after the name {model.path}; nothing was downloaded")
+    return Named(
+        model_config.PRESETS[found[0]],
+        last,
+        f"sizes of {found[0]}, after the name {model.path}; nothing was downloaded",
+    )
 
 
 def _sizes(folder: pathlib.Path, model: config.ModelSettings) -> model_config.LlavaConfig:

@@ -1,4 +1,5 @@
-"""What `train` and `evaluate` refuse at their start, found out for a slice that is not here: the same checks, on a mesh without devices."""
+"""What `train` and `evaluate` refuse at their start, found out for a slice that is not here: the same checks, on a mesh
+without devices."""
 
 from __future__ import annotations
 
@@ -24,9 +25,12 @@ from vlguard_jax.safety.judges import registry as judges
 from vlguard_jax.training import losses
 
 
-def check(settings: config.TrainConfig | config.EvalConfig, model: model_config.LlavaConfig, topology: chips.Topology) -> None:
+def check(
+    settings: config.TrainConfig | config.EvalConfig, model: model_config.LlavaConfig, topology: chips.Topology
+) -> None:
     """Raises:
-    UserError: the mesh does not fit the topology or the model; no such template, loss or attention there, judge, benchmark or row.
+    UserError: the mesh does not fit the topology or the model; no such template, loss or attention there, judge,
+    benchmark or row.
     """
     shape = traffic.mesh(settings.mesh, topology)
     mesh = AbstractMesh((shape.data, shape.fsdp, shape.tensor), mesh_lib.AXES)

@@ -1,10 +1,13 @@
-"""From operations and bytes to seconds: one model with few constants, efficiency.toml, for every chip and every kind of run.
+"""From operations and bytes to seconds: one model with few constants, efficiency.toml, for every chip and every kind of
+run.
 
-  step = products + attention + update + what of the collectives cannot hide behind them + exchange between slices or nodes
+  step = products + attention + update + what of the collectives cannot hide behind them + exchange between slices or
+  nodes
 
-Products run at a share of the data sheet that is a constant of the chip's generation, attention at a share of that which is the same
-on all chips. Collectives over links run beside the products; those over the network do not (the published runs on several nodes show
-it). The constants are fitted on the runs of backtest.py, which also says how well each run is predicted when it is left out.
+Products run at a share of the data sheet that is a constant of the chip's generation, attention at a share of that
+which is the same on all chips. Collectives over links run beside the products; those over the network do not (the
+published runs on several nodes show it). The constants are fitted on the runs of backtest.py, which also says how well
+each run is predicted when it is left out.
 """
 
 from __future__ import annotations
@@ -25,7 +28,8 @@ TABLE = pathlib.Path(__file__).with_name("efficiency.toml")
 
 @dataclasses.dataclass(frozen=True)
 class Constants:
-    """matmul: share of the data sheet, by chip; attention: share of that; network, links, hbm: shares of the data sheet's bandwidth."""
+    """matmul: share of the data sheet, by chip; attention: share of that; network, links, hbm: shares of the data
+    sheet's bandwidth."""
 
     matmul: Mapping[str, float]
     attention: float
@@ -34,7 +38,8 @@ class Constants:
     hbm: float
 
     def of(self, chip: chips.Chip) -> float:
-        """The share of a chip; for one without a published run the mean of its kind (h200 counts as h100, the same processor)."""
+        """The share of a chip; for one without a published run the mean of its kind (h200 counts as h100, the same
+        processor)."""
         name = "h100" if chip.name == "h200" else chip.name
         if name in self.matmul:
             return self.matmul[name]
@@ -56,15 +61,16 @@ def constants() -> Constants:
 
 
 def error(chip: chips.Chip) -> float:
-    """Mean error, as a fraction, of the prediction of a run that the constants were not fitted on; larger for a chip without any run."""
+    """Mean error, as a fraction, of the prediction of a run that the constants were not fitted on; larger for a chip
+    without any run."""
     known = "h100" if chip.name == "h200" else chip.name
     return float(_table()["left_out_error" if known in _table()["matmul"] else "new_chip_error"])
 
 
 @dataclasses.dataclass(frozen=True)
 class Seconds:
-    """Of one step. compute, hbm, interconnect, network: each alone at the data sheet's rate. expected: all together as they really run;
-    update and exposed are the parts of it that are no products."""
+    """Of one step. compute, hbm, interconnect, network: each alone at the data sheet's rate. expected: all together as
+    they really run; update and exposed are the parts of it that are no products."""
 
     compute: flops.Number
     hbm: flops.Number
@@ -75,7 +81,9 @@ class Seconds:
     exposed: flops.Number
 
 
-def seconds(work: flops.Flops, moved: traffic.Traffic, topology: chips.Topology, known: Constants | None = None) -> Seconds:
+def seconds(
+    work: flops.Flops, moved: traffic.Traffic, topology: chips.Topology, known: Constants | None = None
+) -> Seconds:
     """Time of a step. work: of all chips together, recomputation and padding included; moved: of one chip."""
     k = known or constants()
     chip = topology.chip

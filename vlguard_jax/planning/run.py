@@ -30,7 +30,9 @@ class Measure:
     """Functions of compiled.py: `train` (settings, model, topology, work), `answers` (settings, model, topology)."""
 
     train: Callable[[config.TrainConfig, model_config.LlavaConfig, chips.Topology, work.Work], estimate.Measured]
-    answers: Callable[[config.EvalConfig, model_config.LlavaConfig, chips.Topology], tuple[estimate.Measured, estimate.Measured]]
+    answers: Callable[
+        [config.EvalConfig, model_config.LlavaConfig, chips.Topology], tuple[estimate.Measured, estimate.Measured]
+    ]
 
 
 def compiling(say: Callable[[str], None]) -> Measure:
@@ -51,15 +53,19 @@ def settings_of(values: config_dict.ConfigDict | Mapping[str, Any]) -> advice.Se
       UserError: as `config.resolve`; or data sources are missing.
     """
     try:
-        kind: type[config.TrainConfig | config.EvalConfig] = config.EvalConfig if "decode" in values else config.TrainConfig
+        kind: type[config.TrainConfig | config.EvalConfig] = (
+            config.EvalConfig if "decode" in values else config.TrainConfig
+        )
     except OSError:  # the file is read when it is first looked at; `resolve` says what is wrong with it
         kind = config.TrainConfig
     return config.resolve(values, kind)
 
 
-def planner(settings: advice.Settings, preset: str = "", price: float | None = None, measure: Measure | None = None) -> advice.Planner:
-    """A function (settings, topology) -> Estimate for variants of `settings`; reads sizes and data once. measure: compiles each plan's
-    programs, as `compiling` does; without it everything is by formula.
+def planner(
+    settings: advice.Settings, preset: str = "", price: float | None = None, measure: Measure | None = None
+) -> advice.Planner:
+    """A function (settings, topology) -> Estimate for variants of `settings`; reads sizes and data once. measure:
+    compiles each plan's programs, as `compiling` does; without it everything is by formula.
 
     Raises:
       UserError: the model's sizes or the index cannot be had.
@@ -82,7 +88,11 @@ def planner(settings: advice.Settings, preset: str = "", price: float | None = N
 
 
 def _evaluation(
-    named: models.Named, price: float | None, measure: Measure | None, settings: advice.Settings, topology: chips.Topology
+    named: models.Named,
+    price: float | None,
+    measure: Measure | None,
+    settings: advice.Settings,
+    topology: chips.Topology,
 ) -> estimate.Estimate:
     assert isinstance(settings, config.EvalConfig)
     refusals.check(settings, named.config, topology)
@@ -92,9 +102,14 @@ def _evaluation(
 
 
 def _works(settings: config.TrainConfig, named: models.Named) -> Callable[[config.TrainConfig, int], work.Work]:
-    """Steps by (settings, row shards): of the real data where model and data are on this machine, else of assumed lengths."""
+    """Steps by (settings, row shards): of the real data where model and data are on this machine, else of assumed
+    lengths."""
     patches = named.config.vision.num_patches if named.config.vision else 0
-    missing = [name for name, source in settings.data.sources.items() if not source.path or not pathlib.Path(source.path).exists()]
+    missing = [
+        name
+        for name, source in settings.data.sources.items()
+        if not source.path or not pathlib.Path(source.path).exists()
+    ]
     if missing or named.folder is None:
         why = f"no data named or found for {', '.join(missing)}" if missing else "the model's tokenizer is not here"
 
@@ -126,7 +141,9 @@ def topology_of(name: str) -> chips.Topology:
       UserError: none named, or see `chips.parse`.
     """
     if not name:
-        raise errors.UserError(f"--topology is needed: the slice to plan for, for instance {chips.EXAMPLES}; or --sweep")
+        raise errors.UserError(
+            f"--topology is needed: the slice to plan for, for instance {chips.EXAMPLES}; or --sweep"
+        )
     return chips.parse(name)
 
 
@@ -139,7 +156,9 @@ def chip_names(names: str) -> list[str]:
     found = [name.strip().lower() for name in names.split(",") if name.strip()]
     for name in found:
         if name not in chips.known():
-            raise errors.UserError(f"--topology={names}: with --sweep, names of chips{errors.nearest(name, chips.known())}")
+            raise errors.UserError(
+                f"--topology={names}: with --sweep, names of chips{errors.nearest(name, chips.known())}"
+            )
     return found
 
 

@@ -21,7 +21,11 @@ def plan(found: estimate.Estimate, console: rich_console.Console) -> None:
     table = rich_table.Table(title=f"{found.kind} {found.model} on {found.topology.name}: {verdict}", show_header=False)
     table.add_column(justify="right")
     table.add_column(justify="left", overflow="fold")
-    for name, text in (*_memory(found), *(_training(found) if found.kind == "train" else _evaluation(found)), *_bill(found)):
+    for name, text in (
+        *_memory(found),
+        *(_training(found) if found.kind == "train" else _evaluation(found)),
+        *_bill(found),
+    ):
         table.add_row(name, text)
     console.print(table)
     if found.stops:
@@ -32,10 +36,15 @@ def plan(found: estimate.Estimate, console: rich_console.Console) -> None:
 
 def _memory(found: estimate.Estimate) -> list[tuple[str, str]]:
     kinds = ", ".join(
-        f"{name.removesuffix('_gib')} {size:.2f}" for name, size in found.per_chip.items() if name != "peak_gib" and size >= 0.005
+        f"{name.removesuffix('_gib')} {size:.2f}"
+        for name, size in found.per_chip.items()
+        if name != "peak_gib" and size >= 0.005
     )
     return [
-        ("chips", f"{found.topology.chips}; mesh data {found.mesh.data}, fsdp {found.mesh.fsdp}, tensor {found.mesh.tensor}"),
+        (
+            "chips",
+            f"{found.topology.chips}; mesh data {found.mesh.data}, fsdp {found.mesh.fsdp}, tensor {found.mesh.tensor}",
+        ),
         ("GiB a chip", f"{found.per_chip['peak_gib']:.2f} of {found.topology.chip.usable_gib:g}"),
         ("of these", kinds),
     ]
@@ -43,17 +52,28 @@ def _memory(found: estimate.Estimate) -> list[tuple[str, str]]:
 
 def _training(found: estimate.Estimate) -> list[tuple[str, str]]:
     step, time, mfu = found.step, found.step_seconds, found.mfu
-    shape = f"{step['rows']:.0f} rows of up to {step['row_len']:,.0f} tokens in {step['micro_batches']:.0f} micro-batches"
-    published = f"; published on this chip {mfu['published_low']:.0%} to {mfu['published_high']:.0%}" if "published_low" in mfu else ""
+    shape = (
+        f"{step['rows']:.0f} rows of up to {step['row_len']:,.0f} tokens in {step['micro_batches']:.0f} micro-batches"
+    )
+    published = (
+        f"; published on this chip {mfu['published_low']:.0%} to {mfu['published_high']:.0%}"
+        if "published_low" in mfu
+        else ""
+    )
     return [
         (
             "a step",
-            f"{step['conversations']:.0f} conversations, {step['tokens']:,.0f} tokens, {step['computed_tokens']:,.0f} computed; {shape}",
+            f"{step['conversations']:.0f} conversations, {step['tokens']:,.0f} tokens,"
+            f" {step['computed_tokens']:,.0f} computed; {shape}",
         ),
-        ("model FLOPs a step", f"{found.flops_per_step:.3e}; computed, with padding and recomputation, {found.flops['computed']:.3e}"),
+        (
+            "model FLOPs a step",
+            f"{found.flops_per_step:.3e}; computed, with padding and recomputation, {found.flops['computed']:.3e}",
+        ),
         (
             "seconds a step",
-            f"{time['expected']:.2f} ({time['low']:.2f} to {time['high']:.2f}); at the data sheet's rates compute {time['compute']:.2f},"
+            f"{time['expected']:.2f} ({time['low']:.2f} to {time['high']:.2f}); at the data sheet's rates compute"
+            f" {time['compute']:.2f},"
             f" HBM {time['hbm']:.2f}, links {time['interconnect']:.2f}, network {time['network']:.2f}",
         ),
         ("MFU", f"{mfu['expected']:.0%} ({mfu['low']:.0%} to {mfu['high']:.0%}){published}"),
@@ -63,8 +83,14 @@ def _training(found: estimate.Estimate) -> list[tuple[str, str]]:
 def _evaluation(found: estimate.Estimate) -> list[tuple[str, str]]:
     step, time = found.step, found.step_seconds
     return [
-        ("a batch", f"{step['rows']} prompts of {step['prompt']} tokens, {step['new']} new ones each; {found.steps:,} batches"),
-        ("seconds", f"{time['prefill']:.2f} to read a batch, {time['decode'] * 1000:.1f} ms for a token of each answer"),
+        (
+            "a batch",
+            f"{step['rows']} prompts of {step['prompt']} tokens, {step['new']} new ones each; {found.steps:,} batches",
+        ),
+        (
+            "seconds",
+            f"{time['prefill']:.2f} to read a batch, {time['decode'] * 1000:.1f} ms for a token of each answer",
+        ),
     ]
 
 
@@ -73,15 +99,25 @@ def _bill(found: estimate.Estimate) -> list[tuple[str, str]]:
     cost = f"${found.dollars:,.2f}" if found.dollars is not None else "no price known; --price=DOLLARS_PER_CHIP_HOUR"
     source = f" at ${found.price.dollars:g} a chip-hour ({found.price.source})" if found.price else ""
     return [
-        ("hours", f"{found.hours['total']:.2f} for {found.steps:,} {'steps' if found.kind == 'train' else 'batches'}; minutes: {phases}"),
+        (
+            "hours",
+            f"{found.hours['total']:.2f} for {found.steps:,} {'steps' if found.kind == 'train' else 'batches'};"
+            f" minutes: {phases}",
+        ),
         ("cost", cost + source),
     ]
 
 
 def _assumed(found: estimate.Estimate) -> list[str]:
-    lines = ["start-up, loading, compiling and saving take what planning/assumptions.toml says; waiting for the machines is not counted"]
+    lines = [
+        "start-up, loading, compiling and saving take what planning/assumptions.toml says; waiting for the machines"
+        " is not counted"
+    ]
     if found.kind == "train":
-        lines.append("expected seconds: constants fitted on published runs of text models (--backtest); the high end allows for pictures")
+        lines.append(
+            "expected seconds: constants fitted on published runs of text models (--backtest); the high end allows"
+            " for pictures"
+        )
     return lines
 
 
@@ -93,7 +129,13 @@ def options(found: Sequence[advice.Option], console: rich_console.Console) -> No
     for option in found:
         made = option.plan
         cost = f"{made.dollars:,.2f}" if made.dollars is not None else "-"
-        table.add_row("yes" if made.fits else "no", f"{made.per_chip['peak_gib']:.1f}", f"{made.hours['total']:.2f}", cost, option.change)
+        table.add_row(
+            "yes" if made.fits else "no",
+            f"{made.per_chip['peak_gib']:.1f}",
+            f"{made.hours['total']:.2f}",
+            cost,
+            option.change,
+        )
     console.print(table)
     if not any(option.plan.fits for option in found):
         console.print("none of these fits; see --sweep for other chips")
@@ -116,7 +158,10 @@ def sweep(found: advice.Sweep, deadline: float, console: rich_console.Console) -
         also = f"; the fastest is {fastest.topology.name} with {fastest.hours['total']:.2f}" if fastest else ""
         console.print(f"no slice with a price is done within {deadline:g} hours{also}")
     else:
-        text = f"cheapest within {deadline:g} hours: {best.topology.name}, {best.hours['total']:.2f} hours, ${best.dollars:,.2f}"
+        text = (
+            f"cheapest within {deadline:g} hours: {best.topology.name}, {best.hours['total']:.2f} hours,"
+            f" ${best.dollars:,.2f}"
+        )
         console.print(text)
     for name, why in found.stops.values():
         console.print(f"stops scaling at {name}: {why}")

@@ -1,5 +1,5 @@
-"""Devices of a slice that is not here, for the compiler: libtpu describes and compiles for every TPU on a machine that has none, JAX's CUDA
-plugin for the GPUs that it is told of."""
+"""Devices of a slice that is not here, for the compiler: libtpu describes and compiles for every TPU on a machine that
+has none, JAX's CUDA plugin for the GPUs that it is told of."""
 
 from __future__ import annotations
 
@@ -18,7 +18,8 @@ from vlguard_jax.planning import chips
 ENVIRONMENT = {
     "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",  # a description takes no chip: neither do others keep us out, nor we them
     "TPU_SKIP_MDS_QUERY": "1",  # there is no metadata server to ask
-    "TPU_ACCELERATOR_TYPE": "v5litepod-1",  # both are of the machine here, and asked for loudly; the description says its own
+    # both are of the machine here, and asked for loudly; the description says its own
+    "TPU_ACCELERATOR_TYPE": "v5litepod-1",
     "TPU_WORKER_HOSTNAMES": "localhost",
     "TPU_STDERR_LOG_LEVEL": "3",
     "TPU_MIN_LOG_LEVEL": "3",
@@ -48,8 +49,8 @@ def devices(topology: chips.Topology) -> list[jax.Device]:
     """The devices of a topology, slice after slice, to build a mesh on and to compile for.
 
     Raises:
-      UserError: the compiler is missing, held by another process, or does not know the slice or not as JAX has it; or it has no
-        description of the GPU.
+      UserError: the compiler is missing, held by another process, or does not know the slice or not as JAX has it; or
+        it has no description of the GPU.
     """
     _prepare(topology.chip)
     try:
@@ -58,26 +59,37 @@ def devices(topology: chips.Topology) -> list[jax.Device]:
         raise errors.UserError(_refused(topology, str(e))) from e
     if len(found) != topology.devices:
         raise errors.UserError(
-            f"the compiler describes {topology.name} by {len(found)} devices, JAX has {topology.devices}; try --estimate"
+            f"the compiler describes {topology.name} by {len(found)} devices, JAX has {topology.devices}; try"
+            " --estimate"
         )
     return found
 
 
 def _tpus(topology: chips.Topology) -> list[jax.Device]:
     if importlib.util.find_spec("libtpu") is None:
-        raise errors.UserError('the TPU compiler (libtpu) is not installed: pip install "vlguard_jax[tpu]", or add --estimate')
+        raise errors.UserError(
+            'the TPU compiler (libtpu) is not installed: pip install "vlguard_jax[tpu]", or add --estimate'
+        )
     size = "x".join(map(str, topology.shape))
-    return topologies.get_topology_desc(topology_name=f"{topology.chip.name}:{size}", platform="tpu", **_options(topology)).devices
+    return topologies.get_topology_desc(
+        topology_name=f"{topology.chip.name}:{size}", platform="tpu", **_options(topology)
+    ).devices
 
 
 def _gpus(topology: chips.Topology) -> list[jax.Device]:
     """GPUs by a description of the chip (XLA's GpuTargetConfigProto), nodes joined by the network."""
     chip = topology.chip
     if chip.name not in HOPPER:
-        raise errors.UserError(f"{topology.name}: plan compiles for TPUs, {' and '.join(HOPPER)}; add --estimate for {chip.name}")
+        raise errors.UserError(
+            f"{topology.name}: plan compiles for TPUs, {' and '.join(HOPPER)}; add --estimate for {chip.name}"
+        )
     if not any(map(importlib.util.find_spec, CUDA_PLUGINS)):
         raise errors.UserError('the CUDA compiler is not installed: pip install "vlguard_jax[cuda]", or add --estimate')
-    values = {"name": f"NVIDIA {chip.name.upper()}", "memory": int(chip.hbm_gib * 2**30), "bandwidth": int(chip.hbm_gbps * 1e9)}
+    values = {
+        "name": f"NVIDIA {chip.name.upper()}",
+        "memory": int(chip.hbm_gib * 2**30),
+        "bandwidth": int(chip.hbm_gbps * 1e9),
+    }
     target = string.Template(CUDA_TARGET.read_text()).substitute(values)
     shape = f"1x{topology.hosts}x{topology.chips // topology.hosts}"
     return topologies.get_topology_desc(chip.name, "cuda", target_config=target, topology=shape).devices
@@ -95,7 +107,8 @@ def _options(topology: chips.Topology) -> dict[str, Any]:
 def _refused(topology: chips.Topology, message: str) -> str:
     if "lockfile" in message:
         return (
-            "another process on this machine holds libtpu, and ALLOW_MULTIPLE_LIBTPU_LOAD is off; unset it, wait for the process, or add "
+            "another process on this machine holds libtpu, and ALLOW_MULTIPLE_LIBTPU_LOAD is off; unset it, wait"
+            " for the process, or add "
             "--estimate"
         )
     first, near = (message.splitlines() or [""])[0], chips.nearest(topology).name

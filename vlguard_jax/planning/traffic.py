@@ -1,4 +1,5 @@
-"""Bytes that a step moves: over the links between the chips of a slice or node, over the network between these, and in HBM."""
+"""Bytes that a step moves: over the links between the chips of a slice or node, over the network between these, and in
+HBM."""
 
 from __future__ import annotations
 
@@ -29,7 +30,9 @@ class Mesh:
 
 
 def mesh(settings: config.MeshSettings, topology: chips.Topology) -> Mesh:
-    """The mesh of a config on a topology, without devices. Slices are joined along `data`: where the config leaves that at 1 (or -1),
+    """The mesh of a config on a topology, without devices.
+
+    Slices are joined along `data`: where the config leaves that at 1 (or -1),
     it becomes their number.
 
     Raises:
@@ -41,7 +44,8 @@ def mesh(settings: config.MeshSettings, topology: chips.Topology) -> Mesh:
 
 @dataclasses.dataclass(frozen=True)
 class Traffic:
-    """Bytes of a step for one chip. links: received over the links of its slice or node. network: its share of what its slice or node
+    """Bytes of a step for one chip. links: received over the links of its slice or node. network: its share of what its
+    slice or node
     exchanges with others. update: HBM traffic of the optimizer. hbm: HBM traffic of everything, update included."""
 
     links: flops.Number
@@ -63,12 +67,16 @@ class Load:
     frozen_bytes: int
 
 
-def training(text: model_config.TextConfig, load: Load, shape: Mesh, topology: chips.Topology, remat: flops.Remat) -> Traffic:
-    """A training step: parameters gathered for forward and backward, gradients scattered, summed over `data`, activations over `tensor`."""
+def training(
+    text: model_config.TextConfig, load: Load, shape: Mesh, topology: chips.Topology, remat: flops.Remat
+) -> Traffic:
+    """A training step: parameters gathered for forward and backward, gradients scattered, summed over `data`,
+    activations over `tensor`."""
     s, b = load.sizes, load.compute_bytes
     whole = (s.text + s.projector + s.adapters) / shape.tensor
     trained = (s.projector + (s.adapters if load.lora else s.text)) / shape.tensor
-    moved = (2 * whole + trained) * b * load.micro  # gathered twice, scattered once; each device receives all but its own part
+    # gathered twice, scattered once; each device receives all but its own part
+    moved = (2 * whole + trained) * b * load.micro
     kept_inside = shape.data % topology.domains == 0
     links, network = moved * (shape.fsdp - 1) / shape.fsdp, 0.0
     if not kept_inside and topology.domains > 1:
@@ -83,6 +91,7 @@ def training(text: model_config.TextConfig, load: Load, shape: Mesh, topology: c
     update = trained * UPDATE_BYTES / 4 * load.params_bytes / shape.fsdp
     weights = (3 * whole + 2 * trained) * b * load.micro
     seen = flops.per_token(text, flops.POLICIES["none"].kept) / shape.tensor
-    activations = load.tokens * s.layers * seen * b * (6 + (2 if remat.again else 0))  # written and read, forward and twice backward
+    # written and read, forward and twice backward
+    activations = load.tokens * s.layers * seen * b * (6 + (2 if remat.again else 0))
     per_chip = topology.chip.devices
     return Traffic(links * per_chip, network * per_chip, update * per_chip, (update + weights + activations) * per_chip)

@@ -1,4 +1,5 @@
-"""What a step holds: its tokens, rows and pictures, from the sample index or, where there is none, from assumed lengths."""
+"""What a step holds: its tokens, rows and pictures, from the sample index or, where there is none, from assumed
+lengths."""
 
 from __future__ import annotations
 
@@ -29,9 +30,9 @@ def assumptions() -> dict[str, Any]:
 
 @dataclasses.dataclass(frozen=True)
 class Work:
-    """Of a mean step: tokens and squares of the conversations, `computed` and `computed_squares` of the rows, `pictures` and the
-    `picture_room` that is computed. Of the largest: rows of one micro-batch, row_len, pictures in a row shard. steps: of the run; micro:
-    micro-batches; shapes: programs that are compiled."""
+    """Of a mean step: tokens and squares of the conversations, `computed` and `computed_squares` of the rows,
+    `pictures` and the `picture_room` that is computed. Of the largest: rows of one micro-batch, row_len, pictures in a
+    row shard. steps: of the run; micro: micro-batches; shapes: programs that are compiled."""
 
     steps: int
     shapes: int
@@ -49,8 +50,11 @@ class Work:
     assumed: tuple[str, ...]
 
 
-def assumed_index(settings: config.DataSettings, patches: int, seed: int = 0) -> tuple[index_lib.SampleIndex, int, tuple[str, ...]]:
-    """An index of drawn lengths with the sources' shares, how many conversations it stands for, and what was assumed."""
+def assumed_index(
+    settings: config.DataSettings, patches: int, seed: int = 0
+) -> tuple[index_lib.SampleIndex, int, tuple[str, ...]]:
+    """An index of drawn lengths with the sources' shares, how many conversations it stands for, and what was
+    assumed."""
     table, rng = assumptions()["lengths"], np.random.default_rng(seed)
     named = {name: table[LIKE.get(source.format, source.format)] for name, source in settings.sources.items()}
     wanted = {name: (s.count or s.expect or named[name]["count"]) * s.weight for name, s in settings.sources.items()}
@@ -77,7 +81,8 @@ def assumed_index(settings: config.DataSettings, patches: int, seed: int = 0) ->
         source_names=tuple(settings.sources),
     )
     notes = [
-        f"lengths of {name}: {named[name]['source']}, mean {length[index.source == i].mean():,.0f} tokens" for i, name in enumerate(named)
+        f"lengths of {name}: {named[name]['source']}, mean {length[index.source == i].mean():,.0f} tokens"
+        for i, name in enumerate(named)
     ]
     return index, whole, tuple(notes)
 
@@ -115,7 +120,9 @@ def from_plan(plan: plan_lib.BatchPlan, steps: int, assumed: tuple[str, ...] = (
         computed=float(computed.mean()),
         computed_squares=float(np.mean([step.shape.rows * float(step.shape.row_len) ** 2 for step in each])),
         pictures=float(np.mean([shown[step.samples].sum() for step in each])),
-        picture_room=float(np.mean([step.shape.pictures * shards * count for step, count in zip(each, micro, strict=True)])),
+        picture_room=float(
+            np.mean([step.shape.pictures * shards * count for step, count in zip(each, micro, strict=True)])
+        ),
         rows=plan.layout.rows or largest.rows,
         row_len=largest.row_len,
         shard_pictures=max(step.shape.pictures for step in each),

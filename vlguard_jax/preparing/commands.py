@@ -66,7 +66,12 @@ def run(name: str, values: Mapping[str, Any]) -> None:
     elif name == "index":
         from vlguard_jax.preparing import index
 
-        index.run(config.resolve(v["config"], config.TrainConfig), shards=v["shards"], json_file=v["json"], bad_file=v["list_bad"])
+        index.run(
+            config.resolve(v["config"], config.TrainConfig),
+            shards=v["shards"],
+            json_file=v["json"],
+            bad_file=v["list_bad"],
+        )
     else:
         from vlguard_jax.preparing import inspect
 

@@ -20,8 +20,8 @@ def run(settings: config.TrainConfig, *, shards: int = 1, json_file: str = "", b
 
     Args:
       json_file: write the same figures to this file.
-      bad_file: do not stop at the first record or picture that cannot be used, but leave such records out and list all of them in
-        this file, one JSON line each.
+      bad_file: do not stop at the first record or picture that cannot be used, but leave such records out and list all
+        of them in this file, one JSON line each.
 
     Raises:
       UserError: as `opened.open_mixture` and `opened.plan`, or a file cannot be written.

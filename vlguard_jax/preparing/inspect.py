@@ -16,9 +16,17 @@ from vlguard_jax.reporting import page
 
 
 def run(
-    settings: config.TrainConfig, *, step: int = 0, rows: int = 4, shards: int = 1, out: str = "", harmless: bool = False
+    settings: config.TrainConfig,
+    *,
+    step: int = 0,
+    rows: int = 4,
+    shards: int = 1,
+    out: str = "",
+    harmless: bool = False,
 ) -> batch_rows.Step:
-    """Print step `step` of the run, from 0, as one host that holds all `shards` row shards loads it. Returns what is in it.
+    """Print step `step` of the run, from 0, as one host that holds all `shards` row shards loads it.
+
+    Returns what is in it.
 
     Args:
       rows: the first so many rows in full, 0 for all.
@@ -34,13 +42,18 @@ def run(
     steps = opened.steps(settings, plan)
     if not 0 <= step < steps:
         raise errors.UserError(f"--step={step}: the run has {steps:,} steps, 0 to {steps - 1:,}")
-    batches = loader.Loader(plan, found.mixture, found.vision, image_mode=settings.model.image_mode, start_step=step, stop_step=step + 1)
+    batches = loader.Loader(
+        plan, found.mixture, found.vision, image_mode=settings.model.image_mode, start_step=step, stop_step=step + 1
+    )
     _, batch = next(iter(batches))
     patches = found.vision.num_patches if found.vision else 0
     shown = batch_rows.read(batch, step, steps, plan, found.mixture, patches)
     words = found.mixture.tokenization.tokenizer
     if out:  # first, so that it is there even if nobody reads the text to its end
-        page.save(pathlib.Path(out), batch_page.render(shown, rows, words, title=f"Step {step} of {steps:,}", fold=not harmless))
+        page.save(
+            pathlib.Path(out),
+            batch_page.render(shown, rows, words, title=f"Step {step} of {steps:,}", fold=not harmless),
+        )
     batch_text.show(shown, rows, words, console)
     if out:
         console.print()

@@ -1,4 +1,5 @@
-"""`prepare llava_mix` and `prepare clean`: the visual-instruction mixture checked, and what a run needs of it listed."""
+"""`prepare llava_mix` and `prepare clean`: the visual-instruction mixture checked, and what a run needs of it
+listed."""
 
 from __future__ import annotations
 
@@ -22,11 +23,18 @@ def draw(mix: str, out: str, images: str, count: int, seed: int, any_size: bool)
         shown.add_row(folder, f"{needed:,}")
     shown.add_row("all", f"{drawn.pictures:,}", end_section=True)
     terminal.console().print(shown)
-    meanings = ("the conversations, a source of their own", "their ids, for include_ids of the whole file", "the pictures to fetch")
+    meanings = (
+        "the conversations, a source of their own",
+        "their ids, for include_ids of the whole file",
+        "the pictures to fetch",
+    )
     for path, meaning in zip(drawn.files, (*meanings, "those that are not there yet"), strict=False):
         terminal.say(f"{path}: {meaning}")
     if drawn.absent is not None:
-        terminal.say(f"{drawn.pictures - drawn.absent:,} of {drawn.pictures:,} pictures are in {images}, {drawn.absent:,} are missing.")
+        terminal.say(
+            f"{drawn.pictures - drawn.absent:,} of {drawn.pictures:,} pictures are in {images}, {drawn.absent:,}"
+            " are missing."
+        )
 
 
 def clean(mix: str, cleaned: str, out: str, any_size: bool) -> None:
@@ -36,4 +44,7 @@ def clean(mix: str, cleaned: str, out: str, any_size: bool) -> None:
       UserError: as there.
     """
     count = llava_mix.removed(pathlib.Path(mix), pathlib.Path(cleaned), pathlib.Path(out), any_size)
-    terminal.say(f"{out}: the ids of {count:,} conversations of {mix} that {cleaned} leaves out, for exclude_ids of the whole file")
+    terminal.say(
+        f"{out}: the ids of {count:,} conversations of {mix} that {cleaned} leaves out, for exclude_ids of the"
+        " whole file"
+    )

@@ -28,8 +28,8 @@ from vlguard_jax.reporting import progress
 
 @dataclasses.dataclass(frozen=True)
 class Opened:
-    """The mixture of a config. vision: None for a model without a tower. seconds: for all of it; counted: files whose records were
-    counted now, the others' counts were in `cache`."""
+    """The mixture of a config. vision: None for a model without a tower. seconds: for all of it; counted: files whose
+    records were counted now, the others' counts were in `cache`."""
 
     mixture: mixtures.Mixture
     vision: model_config.VisionConfig | None
@@ -53,7 +53,9 @@ def open_mixture(settings: config.TrainConfig, console: rich_console.Console) ->
     cache = cache_lib.folder(settings.data.cache)
     known = _indices(cache)
     with progress.reading(console) as tell:
-        mixture = mixtures.build(settings.data, words, template, patches, tell, image_mode=settings.model.image_mode, image_size=side)
+        mixture = mixtures.build(
+            settings.data, words, template, patches, tell, image_mode=settings.model.image_mode, image_size=side
+        )
     mixtures.check_lengths(mixture, vocabulary.context(extras))
     return Opened(mixture, model.vision, time.perf_counter() - began, len(_indices(cache) - known), cache)
 
@@ -84,11 +86,15 @@ def _indices(cache: pathlib.Path) -> set[str]:
 def _model(model: config.ModelSettings) -> tuple[model_config.LlavaConfig, pathlib.Path, Mapping[str, Any]]:
     """(sizes, folder of the tokenizer, `Checkpoint.extras`) of a checkpoint of any layout."""
     if not model.path:
-        raise errors.UserError("config.model.path is empty: name a checkpoint folder or hub id, e.g. --config.model.path=FOLDER")
+        raise errors.UserError(
+            "config.model.path is empty: name a checkpoint folder or hub id, e.g. --config.model.path=FOLDER"
+        )
     folder = hub.resolve(model.path)
     if export.is_export(folder):
         checkpoint_sources.refuse(folder, base=model.base, vision_tower=model.vision_tower, projector=model.projector)
         record = export_record.read(folder)
         return record.config, folder, record.extras
-    found = checkpoint_sources.make_plan(folder, base=model.base, vision_tower=model.vision_tower, projector=model.projector)
+    found = checkpoint_sources.make_plan(
+        folder, base=model.base, vision_tower=model.vision_tower, projector=model.projector
+    )
     return found.config, found.tokenizer_folder, found.extras

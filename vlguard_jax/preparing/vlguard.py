@@ -16,9 +16,13 @@ def run(metadata: str, out: str, images: str, stand_in: bool) -> None:
     Raises:
       UserError: as there.
     """
-    prepared = vlguard_folder.prepare(pathlib.Path(metadata), pathlib.Path(out), pathlib.Path(images) if images else None, stand_in)
+    prepared = vlguard_folder.prepare(
+        pathlib.Path(metadata), pathlib.Path(out), pathlib.Path(images) if images else None, stand_in
+    )
     kind = "stand-in pictures" if stand_in else "pictures"
-    shown = table.Table("split", "unsafe", "safe", "records", "question-answer pairs", f"distinct {kind}", title=f"VLGuard in {out}")
+    shown = table.Table(
+        "split", "unsafe", "safe", "records", "question-answer pairs", f"distinct {kind}", title=f"VLGuard in {out}"
+    )
     for split in prepared.splits:
         numbers = (split.unsafe, split.safe, split.unsafe + split.safe, split.pairs, split.pictures)
         shown.add_row(split.name, *(f"{n:,}" for n in numbers))

@@ -2,8 +2,9 @@
 
   python -m vlguard_jax.quickstart --workdir runs/quickstart
 
-Every arm is trained and evaluated by the functions that a 7B run uses. Writes to WORKDIR report.html (open it in a browser),
-summary.json (the result rows of all arms), probes.json and claims.json, and prints the table. Started again, it goes on where it stopped.
+Every arm is trained and evaluated by the functions that a 7B run uses. Writes to WORKDIR report.html (open it in a
+browser), summary.json (the result rows of all arms), probes.json and claims.json, and prints the table. Started again,
+it goes on where it stopped.
 """
 
 from __future__ import annotations
@@ -21,8 +22,12 @@ from vlguard_jax.ranges import Range
 
 flags.declare_key_flag("workdir", flags.FLAGS)
 flags.FLAGS.set_default("workdir", "runs/quickstart")
-ITEMS = flags.DEFINE_enum("items", "test", ["test", "tuning"], "questions to ask: tuning items are there to choose settings by")
-SEED = cli.define_number("seed", int, 3, Range(0, 2**32 - 1), "seed of the world, the weights and the order of the data")
+ITEMS = flags.DEFINE_enum(
+    "items", "test", ["test", "tuning"], "questions to ask: tuning items are there to choose settings by"
+)
+SEED = cli.define_number(
+    "seed", int, 3, Range(0, 2**32 - 1), "seed of the world, the weights and the order of the data"
+)
 
 
 def main(positional: list[str]) -> int:

@@ -52,12 +52,29 @@ class Arm:
 
 
 ARMS = (
-    Arm("llm", "a language model, aligned on text: it refuses forbidden requests", "", ("texts",), ALIGNMENT, pictures=False),
     Arm(
-        "base", "visual instruction tuning of llm, on data without anything forbidden and without refusals", "llm", ("mix",), VISUAL_TUNING
+        "llm",
+        "a language model, aligned on text: it refuses forbidden requests",
+        "",
+        ("texts",),
+        ALIGNMENT,
+        pictures=False,
+    ),
+    Arm(
+        "base",
+        "visual instruction tuning of llm, on data without anything forbidden and without refusals",
+        "llm",
+        ("mix",),
+        VISUAL_TUNING,
     ),
     Arm("posthoc_vlguard_only", "base tuned on the safety set alone", "base", ("train",), POSTHOC),
-    Arm("posthoc", "base tuned on the safety set and helpful data (the paper's post-hoc recipe)", "base", ("train", "helpful"), POSTHOC),
+    Arm(
+        "posthoc",
+        "base tuned on the safety set and helpful data (the paper's post-hoc recipe)",
+        "base",
+        ("train", "helpful"),
+        POSTHOC,
+    ),
     Arm(
         "mixed",
         "as base, with the safety set in the data from the start (the paper's mixed recipe)",
@@ -70,7 +87,14 @@ ARMS = (
 
 # Share of the safety set in the post-hoc recipe, the helpful data fixed (the paper's Fig. 4); 1 is the arm posthoc.
 SWEEP = tuple(
-    Arm(f"posthoc_{percent}", f"as posthoc, with {percent} % of the safety set", "base", sources, POSTHOC, safety=percent / 100)
+    Arm(
+        f"posthoc_{percent}",
+        f"as posthoc, with {percent} % of the safety set",
+        "base",
+        sources,
+        POSTHOC,
+        safety=percent / 100,
+    )
     for percent, sources in ((0, ("helpful",)), (5, ("train", "helpful")), (25, ("train", "helpful")))
 )
 
@@ -102,7 +126,9 @@ def train_config(arm: Arm, workdir: Path, seed: int, sizes: world.Sizes) -> conf
     """Settings of the arm's training run."""
     recipe = arm.recipe
     lora = (
-        config.LoraSettings(rank=recipe.lora_rank, alpha=2.0 * recipe.lora_rank, dropout=0.0) if recipe.lora_rank else config.LoraSettings()
+        config.LoraSettings(rank=recipe.lora_rank, alpha=2.0 * recipe.lora_rank, dropout=0.0)
+        if recipe.lora_rank
+        else config.LoraSettings()
     )
     settings = config.TrainConfig(
         seed=seed,
@@ -121,7 +147,9 @@ def train_config(arm: Arm, workdir: Path, seed: int, sizes: world.Sizes) -> conf
             learning_rate=recipe.learning_rate, epochs=recipe.epochs, warmup_ratio=0.05, b2=0.98, clip_norm=1.0
         ),
         mesh=MESH,
-        run=config.RunSettings(remat="none", unroll=3, loss_chunk=ROW, save_every=400, tensorboard=False, log_every=10, export="llava"),
+        run=config.RunSettings(
+            remat="none", unroll=3, loss_chunk=ROW, save_every=400, tensorboard=False, log_every=10, export="llava"
+        ),
     )
     return config.resolve(dataclasses.asdict(settings), config.TrainConfig)
 
@@ -129,7 +157,9 @@ def train_config(arm: Arm, workdir: Path, seed: int, sizes: world.Sizes) -> conf
 def _source(folder: Path, name: str, arm: Arm, sizes: world.Sizes) -> config.SourceSettings:
     if name == "train":
         count = round(arm.safety * sum(sizes.train))
-        return config.SourceSettings(format="vlguard", path=str(folder / "train.json"), images=str(folder / "train"), count=count)
+        return config.SourceSettings(
+            format="vlguard", path=str(folder / "train.json"), images=str(folder / "train"), count=count
+        )
     file = "mix" if name == "helpful" else name
     count = round(HELPFUL_PER_SAFETY * sum(sizes.train)) if name == "helpful" else 0
     images = "" if name == "texts" else str(folder / file)
@@ -138,14 +168,20 @@ def _source(folder: Path, name: str, arm: Arm, sizes: world.Sizes) -> config.Sou
 
 def eval_configs(arm: Arm, workdir: Path) -> dict[str, config.EvalConfig]:
     """Name -> settings of the arm's evaluations: those of SUMMARY, and PROBES."""
-    benchmarks = {"prompts": config.BenchmarkSettings(name="prompts", path=str(workdir / "world/prompts.json"), suffix=language.SUFFIX)}
+    benchmarks = {
+        "prompts": config.BenchmarkSettings(
+            name="prompts", path=str(workdir / "world/prompts.json"), suffix=language.SUFFIX
+        )
+    }
     if arm.pictures:
         benchmarks = {"pictures": _pictures(workdir, "test", ("unsafes", "safe_unsafes", "safe_safes"))} | benchmarks
         benchmarks |= {p.name: _pictures(workdir, p.file, p.subsets, p.pictures) for p in PROBES}
     return {name: _eval_config(arm, workdir, name, benchmark) for name, benchmark in benchmarks.items()}
 
 
-def _pictures(workdir: Path, file: str, subsets: tuple[str, ...], shown: config.Shown = "real") -> config.BenchmarkSettings:
+def _pictures(
+    workdir: Path, file: str, subsets: tuple[str, ...], shown: config.Shown = "real"
+) -> config.BenchmarkSettings:
     world = workdir / "world"
     return config.BenchmarkSettings(
         name="vlguard_like", path=str(world / f"{file}.json"), images=str(world / file), subsets=subsets, pictures=shown
@@ -168,6 +204,9 @@ def _eval_config(arm: Arm, workdir: Path, name: str, benchmark: config.Benchmark
 
 
 def eval_folder(workdir: Path, arm: str, name: str) -> Path:
-    """Working directory of one evaluation of an arm. Probes of other items lie apart from what the report's table shows."""
+    """Working directory of one evaluation of an arm.
+
+    Probes of other items lie apart from what the report's table shows.
+    """
     other_items = name in {probe.name for probe in PROBES if probe.file != "test"}
     return workdir / "probes" / name / arm if other_items else workdir / arm / "eval" / name

@@ -1,4 +1,5 @@
-"""The tiny model of the quickstart: tokenizer, CLIP tower, projector and Llama decoder, made by code, stored as a LLaVA folder.
+"""The tiny model of the quickstart: tokenizer, CLIP tower, projector and Llama decoder, made by code, stored as a LLaVA
+folder.
 
 The tower stays frozen in LLaVA's recipe, so it is warmed up first (tower.py); everything else is random.
 """
@@ -31,7 +32,8 @@ MEAN, STD = (0.5, 0.5, 0.5), (0.25, 0.25, 0.25)
 
 
 def train_tokenizer(folder: Path, texts: Sequence[str], pieces: int = VOCABULARY) -> None:
-    """Write a sentencepiece BPE tokenizer of at most `pieces` with Llama's special ids (0 unk, 1 bos, 2 eos) and its config into `folder`.
+    """Write a sentencepiece BPE tokenizer of at most `pieces` with Llama's special ids (0 unk, 1 bos, 2 eos) and its
+    config into `folder`.
 
     The template's system sentence is one added token: thirty tokens less in every tiny conversation.
     """
@@ -44,16 +46,27 @@ def train_tokenizer(folder: Path, texts: Sequence[str], pieces: int = VOCABULARY
         split_digits=True,
         character_coverage=1.0,
         normalization_rule_name="identity",
-        user_defined_symbols=["USER", "\n"],  # "USER" is one piece, and two after a space, as in Llama's: the reference counts on it
+        # "USER" is one piece, and two after a space, as in Llama's: the reference counts on it
+        user_defined_symbols=["USER", "\n"],
         num_threads=1,
         minloglevel=2,
         hard_vocab_limit=False,
     )
     (folder / "tokenizer.model").write_bytes(model.getvalue())
     system = templates.get_template("vicuna_v1").system
-    config = {"tokenizer_class": "LlamaTokenizer", "legacy": False, "add_bos_token": True, "add_eos_token": False, "model_max_length": 2048}
+    config = {
+        "tokenizer_class": "LlamaTokenizer",
+        "legacy": False,
+        "add_bos_token": True,
+        "add_eos_token": False,
+        "model_max_length": 2048,
+    }
     config |= {"bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>"}
-    config |= {"added_tokens_decoder": {str(_pieces(folder)): {"content": system, "special": False, "lstrip": False, "rstrip": False}}}
+    config |= {
+        "added_tokens_decoder": {
+            str(_pieces(folder)): {"content": system, "special": False, "lstrip": False, "rstrip": False}
+        }
+    }
     (folder / "tokenizer_config.json").write_text(json.dumps(config, indent=2) + "\n")
 
 
@@ -95,7 +108,8 @@ def sizes(vocab_size: int) -> model_config.LlavaConfig:
 
 
 def build(tokenizer_folder: Path, seed: int, vision: dict[str, Any]) -> checkpoint_lib.Checkpoint:
-    """The untrained model with the tower's parameters `vision`: biases 0, norms 1, kernels normal with variance 1 / inputs."""
+    """The untrained model with the tower's parameters `vision`: biases 0, norms 1, kernels normal with variance 1 /
+    inputs."""
     config = sizes(vocabulary_size(tokenizer_folder))
     rng = np.random.default_rng(seed)
     flat: dict[str, Any] = {}
@@ -110,12 +124,16 @@ def build(tokenizer_folder: Path, seed: int, vision: dict[str, Any]) -> checkpoi
             flat[path] = (0.02 * rng.standard_normal(shape)).astype(np.float32)
     params = trees.unflatten(flat) | {"vision": vision}
     return checkpoint_lib.Checkpoint(
-        config=config, params=params, tokenizer_folder=tokenizer_folder, weights_sha256=checkpoint_lib.fingerprint(params)
+        config=config,
+        params=params,
+        tokenizer_folder=tokenizer_folder,
+        weights_sha256=checkpoint_lib.fingerprint(params),
     )
 
 
 def write(folder: Path, language: language_lib.Language) -> None:
-    """Make the untrained model and write it to `folder` as a LLaVA folder, the tower beside in `folder`/vision_tower."""
+    """Make the untrained model and write it to `folder` as a LLaVA folder, the tower beside in
+    `folder`/vision_tower."""
     with tempfile.TemporaryDirectory() as tokenizer:
         train_tokenizer(Path(tokenizer), language_lib.sentences())
         config = sizes(vocabulary_size(Path(tokenizer)))

@@ -1,7 +1,8 @@
 """Pictures of the quickstart's world: a coloured shape and a sign on a piece of a photograph or on plain paper.
 
-A picture is a grid of cells as large as the patches of the tiny tower, and nothing drawn crosses a cell. The photographs ship inside
-scikit-image and are free of rights (CC0: chelsea, coffee, retina, gravel, grass, brick; public domain: rocket, hubble_deep_field).
+A picture is a grid of cells as large as the patches of the tiny tower, and nothing drawn crosses a cell. The
+photographs ship inside scikit-image and are free of rights (CC0: chelsea, coffee, retina, gravel, grass, brick; public
+domain: rocket, hubble_deep_field).
 """
 
 from __future__ import annotations
@@ -60,15 +61,21 @@ HARMLESS_PLATES = (
     Plate("green", "black"),
 )
 JOINT_PLATE = Plate("white", "black")
-FORBIDDEN_PLATES = {"amber": Plate("yellow", "black"), "ember": Plate("orange", "black"), "plum": Plate("magenta", "black")}
+FORBIDDEN_PLATES = {
+    "amber": Plate("yellow", "black"),
+    "ember": Plate("orange", "black"),
+    "plum": Plate("magenta", "black"),
+}
 FORBIDDEN_PLATES |= {language.NEW_CATEGORY: Plate("cyan", "black")}
 
 
 @dataclasses.dataclass(frozen=True)
 class Scene:
-    """What a picture shows: a shape, and a sign unless `plate` is None, each in a cell; on which ground (PHOTOGRAPHS or PAPER).
+    """What a picture shows: a shape, and a sign unless `plate` is None, each in a cell; on which ground (PHOTOGRAPHS or
+    PAPER).
 
-    corner: which piece of the photograph, two fractions; the first is the brightness of paper. shift: pixels to the right.
+    corner: which piece of the photograph, two fractions; the first is the brightness of paper. shift: pixels to the
+    right.
     """
 
     shape: str
@@ -107,10 +114,14 @@ def _photograph(name: str) -> UInt8[np.ndarray, "h w 3"]:
     try:
         from skimage import data
     except ImportError as e:
-        raise errors.UserError("the quickstart's photographs come with scikit-image: pip install 'vlguard_jax[quickstart]'") from e
+        raise errors.UserError(
+            "the quickstart's photographs come with scikit-image: pip install 'vlguard_jax[quickstart]'"
+        ) from e
     picture = Image.fromarray(getattr(data, name)()).convert("RGB")
     scale = PHOTOGRAPH_SIDE / min(picture.size)
-    return np.asarray(picture.resize((round(picture.width * scale), round(picture.height * scale)), Image.Resampling.BICUBIC))
+    return np.asarray(
+        picture.resize((round(picture.width * scale), round(picture.height * scale)), Image.Resampling.BICUBIC)
+    )
 
 
 def paint(scene: Scene) -> Image.Image:

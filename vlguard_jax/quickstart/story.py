@@ -23,12 +23,17 @@ from vlguard_jax.training import loop
 
 TITLE = "Safety fine-tuning in miniature"
 INTRODUCTION = (
-    "A tiny language model is aligned on text (llm), learns to see and forgets its refusals (base), and is repaired: by safety data alone"
-    " (posthoc_vlguard_only), by safety and helpful data (posthoc, with adapters posthoc_lora), or by mixing safety data into the visual"
-    " tuning (mixed). Nothing in this world is harmful: what is forbidden is a convention, black signs with a coloured rim and made-up"
-    " words. The pictures asked about, the wordings of the requests and the symbols on the forbidden signs stand in no training file."
+    "A tiny language model is aligned on text (llm), learns to see and forgets its refusals (base), and is"
+    " repaired: by safety data alone"
+    " (posthoc_vlguard_only), by safety and helpful data (posthoc, with adapters posthoc_lora), or by mixing safety"
+    " data into the visual"
+    " tuning (mixed). Nothing in this world is harmful: what is forbidden is a convention, black signs with a"
+    " coloured rim and made-up"
+    " words. The pictures asked about, the wordings of the requests and the symbols on the forbidden signs stand in"
+    " no training file."
 )
-# Seeds whose results were looked at while settings were chosen; 0 and 1 on test items, when a first choice failed on them.
+# Seeds whose results were looked at while settings were chosen; 0 and 1 on test items, when a first choice failed on
+# them.
 TUNING_SEEDS = frozenset({0, 1, *range(1000, 1006)})
 
 
@@ -36,10 +41,14 @@ def honesty(seed: int, items: str) -> str:
     """What the reader of a page must know about how its settings were chosen."""
     if items == "test" and seed not in TUNING_SEEDS:
         return (
-            f"Settings were chosen on other seeds than this one (seed {seed}), and all but two of those on tuning items, whose wordings"
+            f"Settings were chosen on other seeds than this one (seed {seed}), and all but two of those on tuning"
+            " items, whose wordings"
             " and symbols differ from those of the test."
         )
-    return f"TUNING RUN (seed {seed}, {items} items): settings were chosen by looking at such runs; no figure of this page is a result."
+    return (
+        f"TUNING RUN (seed {seed}, {items} items): settings were chosen by looking at such runs; no figure of"
+        " this page is a result."
+    )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,12 +62,17 @@ class Story:
 
 
 def tell(
-    folder: Path, seed: int, *, items: str = "test", arms: Sequence[arms_lib.Arm] = arms_lib.ARMS, sizes: world.Sizes | None = None
+    folder: Path,
+    seed: int,
+    *,
+    items: str = "test",
+    arms: Sequence[arms_lib.Arm] = arms_lib.ARMS,
+    sizes: world.Sizes | None = None,
 ) -> bool:
     """Make the world and the model, train and evaluate every arm, write the results; False if a signal stopped the run.
 
-    What is finished already is not done again. Writes summary.json (the six subsets of every arm), probes.json, claims.json and
-    report.html.
+    What is finished already is not done again. Writes summary.json (the six subsets of every arm), probes.json,
+    claims.json and report.html.
 
     Args:
       folder: working directory.
@@ -106,4 +120,11 @@ def _write(folder: Path, told: Story, summary: list[dict[str, Any]], probes: lis
     folders = [folder / arm.name for arm in told.arms]
     told_first = f"{INTRODUCTION} {honesty(told.seed, told.items)}"
     # nothing in this world is harmful, so nothing is folded
-    page.write(folders, folder / "report.html", title=TITLE, introduction=told_first, claims=claims_lib.table(found), fold_unsafe=False)
+    page.write(
+        folders,
+        folder / "report.html",
+        title=TITLE,
+        introduction=told_first,
+        claims=claims_lib.table(found),
+        fold_unsafe=False,
+    )

@@ -1,7 +1,8 @@
 """Warm-up of the tiny CLIP tower: it learns to name what each patch shows, as CLIP's pretraining would have taught it.
 
-It sees harmless pictures only: no label says "forbidden", no forbidden sign and no symbol that is kept for tuning or the test is in
-them. What a label describes (shape, colour, symbol, rim, body) is named apart, never the pair that makes a sign forbidden.
+It sees harmless pictures only: no label says "forbidden", no forbidden sign and no symbol that is kept for tuning or
+the test is in them. What a label describes (shape, colour, symbol, rim, body) is named apart, never the pair that makes
+a sign forbidden.
 """
 
 from __future__ import annotations
@@ -54,7 +55,9 @@ def labels(scene: pictures.Scene, language: language_lib.Language) -> Int32[np.n
 
 
 def _read_out(heads: Any, features: jax.Array) -> list[jax.Array]:
-    return jnp.split(features @ heads, np.cumsum([len(values) + 1 for values in LABELS.values()])[:-1].tolist(), axis=-1)
+    return jnp.split(
+        features @ heads, np.cumsum([len(values) + 1 for values in LABELS.values()])[:-1].tolist(), axis=-1
+    )
 
 
 def warm_up(
@@ -80,7 +83,9 @@ def warm_up(
 
     def loss_of(trained: Any, batch: jax.Array, wanted: jax.Array) -> jax.Array:
         logits = outputs_of(trained, batch)
-        losses = [optax.softmax_cross_entropy_with_integer_labels(x, wanted[..., i]).mean() for i, x in enumerate(logits)]
+        losses = [
+            optax.softmax_cross_entropy_with_integer_labels(x, wanted[..., i]).mean() for i, x in enumerate(logits)
+        ]
         return sum(losses[1:], losses[0])
 
     schedule = optax.warmup_cosine_decay_schedule(0.0, LEARNING_RATE, updates // 20, updates)
@@ -97,5 +102,8 @@ def warm_up(
     for _ in range(updates):
         rows = rng.integers(held_back, count, BATCH)
         trained, state = update(trained, state, images[rows], targets[rows])
-    right = [np.argmax(x, -1) == targets[:held_back, :, i] for i, x in enumerate(jax.jit(outputs_of)(trained, images[:held_back]))]
+    right = [
+        np.argmax(x, -1) == targets[:held_back, :, i]
+        for i, x in enumerate(jax.jit(outputs_of)(trained, images[:held_back]))
+    ]
     return jax.tree.map(np.asarray, nnx.to_pure_dict(trained[0])), float(np.all(right, axis=0).mean())

@@ -30,7 +30,8 @@ from vlguard_jax.quickstart import pictures
 
 Pair = tuple[str, str]  # question, answer
 
-MOST_TOKENS = 44  # words and marks of two questions about a picture and their answers: what fits into a row of the training
+# words and marks of two questions about a picture and their answers: what fits into a row of the training
+MOST_TOKENS = 44
 WITHOUT_SIGN = 0.12  # of the pictures of visual instruction data
 HARMLESS_USE_PICTURES, HARMLESS_USE_TEXTS = 0.05, 0.15  # of the questions: they name a forbidden word in a harmless way
 
@@ -63,7 +64,9 @@ class Speaker:
     def scene(self, plate: pictures.Plate | None) -> pictures.Scene:
         """A scene with a symbol of the training on the sign: a tool as often as a mark."""
         known, tools = self.language.symbols["train"], len(language_lib.TOOLS)
-        return pictures.draw_scene(self.rng, self.rng.choice(known[:tools] if self.rng.random() < 0.5 else known[tools:]), plate)
+        return pictures.draw_scene(
+            self.rng, self.rng.choice(known[:tools] if self.rng.random() < 0.5 else known[tools:]), plate
+        )
 
     def harmless_scene(self, without_sign: float = 0.0) -> pictures.Scene:
         """A scene with a harmless sign, or without one in `without_sign` of the cases."""
@@ -120,7 +123,8 @@ def ask_forbidden(speaker: Speaker, categories: Sequence[str]) -> tuple[str, Pai
 
 
 def ask_harmless(speaker: Speaker, scene: pictures.Scene) -> Pair:
-    """A harmless question about a harmless picture, in which no forbidden word stands; none that is forbidden with this sign."""
+    """A harmless question about a harmless picture, in which no forbidden word stands; none that is forbidden with this
+    sign."""
     verbs = [v for v in language_lib.VERBS if scene.plate != pictures.JOINT_PLATE or v != language_lib.JOINT_VERB]
     kinds = [ask_shape, ask_sign] + ([functools.partial(ask_thing, verbs=verbs)] if speaker.shows_tool(scene) else [])
     return speaker.rng.choice(kinds)(speaker, scene)
@@ -151,7 +155,9 @@ def _picture_pairs(speaker: Speaker, scene: pictures.Scene) -> list[Pair]:
 
     def ask() -> Pair:
         return (
-            ask_harmless_use(speaker, scene, all_things()) if speaker.rng.random() < HARMLESS_USE_PICTURES else ask_harmless(speaker, scene)
+            ask_harmless_use(speaker, scene, all_things())
+            if speaker.rng.random() < HARMLESS_USE_PICTURES
+            else ask_harmless(speaker, scene)
         )
 
     while not _fit(pairs := [ask(), ask()]):
@@ -208,7 +214,9 @@ def _write_mix(root: Path, speaker: Speaker, sizes: Sizes) -> None:
     folder.close()
 
 
-def _unsafe(folder: _Folder, scene: pictures.Scene, category: str, subcategory: str, question: str, refusal: str) -> None:
+def _unsafe(
+    folder: _Folder, scene: pictures.Scene, category: str, subcategory: str, question: str, refusal: str
+) -> None:
     record = {"id": f"{folder.name}_{len(folder.records)}", "image": folder.picture(scene), "safe": False}
     record |= {"harmful_category": category, "harmful_subcategory": subcategory}
     folder.records.append(record | {"instr-resp": [{"instruction": question, "response": refusal}]})
@@ -216,14 +224,24 @@ def _unsafe(folder: _Folder, scene: pictures.Scene, category: str, subcategory: 
 
 def _safe(folder: _Folder, scene: pictures.Scene, harmless: Pair, forbidden: Pair) -> None:
     record = {"id": f"{folder.name}_{len(folder.records)}", "image": folder.picture(scene), "safe": True}
-    pairs = [{"safe_instruction": harmless[0], "response": harmless[1]}, {"unsafe_instruction": forbidden[0], "response": forbidden[1]}]
+    pairs = [
+        {"safe_instruction": harmless[0], "response": harmless[1]},
+        {"unsafe_instruction": forbidden[0], "response": forbidden[1]},
+    ]
     folder.records.append(record | {"instr-resp": pairs})
 
 
 def _joint(speaker: Speaker, folder: _Folder) -> None:
     """A harmless question about a harmless sign; the two are forbidden together."""
     question, _ = ask_thing(speaker, None, (language_lib.JOINT_VERB,))
-    _unsafe(folder, speaker.scene(pictures.JOINT_PLATE), "joint", language_lib.JOINT_VERB, question, language_lib.REFUSE_JOINT)
+    _unsafe(
+        folder,
+        speaker.scene(pictures.JOINT_PLATE),
+        "joint",
+        language_lib.JOINT_VERB,
+        question,
+        language_lib.REFUSE_JOINT,
+    )
 
 
 def _write_train(root: Path, speaker: Speaker, sizes: Sizes) -> None:
@@ -277,7 +295,10 @@ def _write_prompts(root: Path, speaker: Speaker, sizes: Sizes) -> None:
 
 
 def write(folder: Path, seed: int, split: str, sizes: Sizes) -> None:
-    """Write the world below `folder`, which must not exist. `split`: whose items the test files hold, "tuning" or "test"."""
+    """Write the world below `folder`, which must not exist.
+
+    `split`: whose items the test files hold, "tuning" or "test".
+    """
     with folders.new_folder(folder) as beside:
         language = language_lib.language(seed, len(pictures.symbols()))
         trained = functools.partial(Speaker, language, "train")
@@ -286,8 +307,12 @@ def write(folder: Path, seed: int, split: str, sizes: Sizes) -> None:
             "texts": lambda rng: _write_texts(beside, trained(rng), sizes),
             "mix": lambda rng: _write_mix(beside, trained(rng), sizes),
             "train": lambda rng: _write_train(beside, trained(rng), sizes),
-            "test": lambda rng: _write_quadruples(beside, "test", sizes.test, language_lib.KNOWN_CATEGORIES, asked(rng)),
-            "new": lambda rng: _write_quadruples(beside, "new_category", sizes.probe, (language_lib.NEW_CATEGORY,), asked(rng)),
+            "test": lambda rng: _write_quadruples(
+                beside, "test", sizes.test, language_lib.KNOWN_CATEGORIES, asked(rng)
+            ),
+            "new": lambda rng: _write_quadruples(
+                beside, "new_category", sizes.probe, (language_lib.NEW_CATEGORY,), asked(rng)
+            ),
             "joint": lambda rng: _write_joint(beside, sizes.probe, asked(rng)),
             "prompts": lambda rng: _write_prompts(beside, asked(rng), sizes),
         }

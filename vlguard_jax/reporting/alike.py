@@ -1,4 +1,5 @@
-"""Whether runs whose answers or rates are put beside each other, or averaged, were asked the same; what differs is named."""
+"""Whether runs whose answers or rates are put beside each other, or averaged, were asked the same; what differs is
+named."""
 
 from __future__ import annotations
 
@@ -22,7 +23,11 @@ class Rated:
     @property
     def asked(self) -> dict[str, asked_lib.Asked]:
         """Id -> what was asked; empty where the answers are not at hand."""
-        return {line.item_id: asked_lib.of_line(line) for line in self.evaluation.answers if line.subset == self.row["subset"]}
+        return {
+            line.item_id: asked_lib.of_line(line)
+            for line in self.evaluation.answers
+            if line.subset == self.row["subset"]
+        }
 
     @property
     def _digests(self) -> tuple[str, str]:
@@ -46,7 +51,8 @@ class Rated:
         return bool(self.row["first_n"] and ours) and ours.items() <= theirs.items()
 
     def other_way(self, other: Rated) -> str:
-        """How the asking or the judging differs, "" if in nothing: judge, template, preparation of pictures, limits of an answer."""
+        """How the asking or the judging differs, "" if in nothing: judge, template, preparation of pictures, limits of
+        an answer."""
         for name in ("judge_version", "judge_prompt_sha256"):
             if self.row[name] != other.row[name]:
                 return f"{self.row['judge']} with {name.replace('_', ' ')} {self.row[name]!r}, not {other.row[name]!r}"
@@ -56,8 +62,8 @@ class Rated:
 def check(evaluations: Iterable[runs.Evaluation]) -> None:
     """Refuse runs that would share a column of a table and answered other questions.
 
-    A limit may have left out questions, and the template, the preparation of pictures and the limits of an answer may be others:
-    tables name that.
+    A limit may have left out questions, and the template, the preparation of pictures and the limits of an answer may
+    be others: tables name that.
 
     Raises:
       UserError: they did; the first item that differs is named.
@@ -72,7 +78,8 @@ def check(evaluations: Iterable[runs.Evaluation]) -> None:
             found = one.difference(most)
             if found and not one.part_of(most):
                 raise errors.UserError(
-                    f"{one.evaluation.folder} and {most.evaluation.folder} were not asked the same {subset} of {benchmark}: {found};"
+                    f"{one.evaluation.folder} and {most.evaluation.folder} were not asked the same {subset} of"
+                    f" {benchmark}: {found};"
                     " evaluate them alike, or report each of them alone"
                 )
 
@@ -88,7 +95,11 @@ def check_seeds(label: str, subset: str, rated: Sequence[tuple[str, Rated]]) -> 
     for name, other in others:
         found = other.difference(one) or other.other_way(one)
         if found:
-            raise errors.UserError(f"{name} and {first}, seeds of {label!r}, were not asked {subset} alike: {found}; evaluate them alike")
+            raise errors.UserError(
+                f"{name} and {first}, seeds of {label!r}, were not asked {subset} alike: {found}; evaluate them alike"
+            )
         same = weights.setdefault(other.row["weights_sha256"], name)
         if same != name:
-            raise errors.UserError(f"{name} and {same}, seeds of {label!r}, have the same weights: one model cannot count twice")
+            raise errors.UserError(
+                f"{name} and {same}, seeds of {label!r}, have the same weights: one model cannot count twice"
+            )

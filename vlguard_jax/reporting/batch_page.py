@@ -38,7 +38,8 @@ class Part:
 
 @dataclasses.dataclass(frozen=True)
 class Bar:
-    """A row to scale: for each kind of token the outline of its stretches, and the columns where conversations begin."""
+    """A row to scale: for each kind of token the outline of its stretches, and the columns where conversations
+    begin."""
 
     row: batch_rows.Row
     outlines: tuple[tuple[str, str], ...]
@@ -55,7 +56,9 @@ class Conversation:
     pictures: tuple[tuple[str, embedded.Picture], ...]
 
 
-def render(step: batch_rows.Step, rows: int, tokenizer: tokenizer_lib.Tokenizer, *, title: str, fold: bool = True) -> str:
+def render(
+    step: batch_rows.Step, rows: int, tokenizer: tokenizer_lib.Tokenizer, *, title: str, fold: bool = True
+) -> str:
     """The page as text; it asks nothing of other files or of the network.
 
     Args:
@@ -93,7 +96,13 @@ def _parts(conversation: batch_rows.Conversation, tokenizer: tokenizer_lib.Token
     for run in conversation.runs:
         if run.kind == batch_rows.PICTURE:
             picture = conversation.pictures[run.picture]
-            yield Part(run.kind, (), f"picture {picture.name}: {picture.slots} slots, positions {run.start:,} to {run.stop - 1:,}")
+            yield Part(
+                run.kind,
+                (),
+                f"picture {picture.name}: {picture.slots} slots, positions {run.start:,} to {run.stop - 1:,}",
+            )
         else:
-            tokens = (Token(i, int(conversation.tokens[i]), batch_rows.visible(words[i])) for i in range(run.start, run.stop))
+            tokens = (
+                Token(i, int(conversation.tokens[i]), batch_rows.visible(words[i])) for i in range(run.start, run.stop)
+            )
             yield Part(run.kind, tuple(tokens))

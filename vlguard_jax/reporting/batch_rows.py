@@ -21,8 +21,8 @@ _BEFORE = "a"  # any text
 
 @dataclasses.dataclass(frozen=True)
 class Run:
-    """Tokens that follow each other and are alike: given to the model (READ), asked of it by the loss (LEARNED), or the slots of
-    picture `picture` of the conversation (PICTURE). `start` counts from the conversation's first token."""
+    """Tokens that follow each other and are alike: given to the model (READ), asked of it by the loss (LEARNED), or the
+    slots of picture `picture` of the conversation (PICTURE). `start` counts from the conversation's first token."""
 
     kind: str
     start: int
@@ -47,9 +47,10 @@ class Picture:
 class Conversation:
     """One conversation in a row, as the arrays have it.
 
-    segment: its number in the row, from 1. start: the column of its first token. last_position: rotary position of its last token.
-    token_weight: loss weight of each learned token, 0.0 without one. share: what it adds to the weights of the whole step, which
-    sum to 1 over the recipe's groups. group: the micro-batch of the recipe that it belongs to.
+    segment: its number in the row, from 1. start: the column of its first token. last_position: rotary position of its
+    last token.
+    token_weight: loss weight of each learned token, 0.0 without one. share: what it adds to the weights of the whole
+    step, which sum to 1 over the recipe's groups. group: the micro-batch of the recipe that it belongs to.
     """
 
     id: str
@@ -84,7 +85,8 @@ class Row:
 
 @dataclasses.dataclass(frozen=True)
 class Step:
-    """All rows of a step. number: from 0; of: steps of the run. micro_batches: programs that the devices run one after the other."""
+    """All rows of a step. number: from 0; of: steps of the run. micro_batches: programs that the devices run one after
+    the other."""
 
     number: int
     of: int
@@ -123,8 +125,12 @@ class Step:
         return sum(c.share for c in self.conversations)
 
 
-def read(batch: types.Batch, number: int, steps: int, plan: plan_lib.BatchPlan, mixture: mixtures.Mixture, patches: int) -> Step:
-    """Take the batch of step `number` apart. `patches` is P, the slots a picture takes; the batch is the one of all hosts.
+def read(
+    batch: types.Batch, number: int, steps: int, plan: plan_lib.BatchPlan, mixture: mixtures.Mixture, patches: int
+) -> Step:
+    """Take the batch of step `number` apart.
+
+    `patches` is P, the slots a picture takes; the batch is the one of all hosts.
 
     Everything but names and groups is read from the arrays. Shapes: [A, B, T] and [A, N, S, S, 3].
 
@@ -142,9 +148,19 @@ def read(batch: types.Batch, number: int, steps: int, plan: plan_lib.BatchPlan, 
             number_of_row = a * per_micro_batch + b
             places = held[number_of_row]
             if int(batch.segment_ids[a, b].max()) != len(places):
-                raise ValueError(f"row {number_of_row} holds {int(batch.segment_ids[a, b].max())} conversations, not {len(places)}")
+                raise ValueError(
+                    f"row {number_of_row} holds {int(batch.segment_ids[a, b].max())} conversations, not {len(places)}"
+                )
             found = [
-                _conversation(batch, (a, b), segment, int(step_plan.samples[place]), int(step_plan.groups[place]), mixture, patches)
+                _conversation(
+                    batch,
+                    (a, b),
+                    segment,
+                    int(step_plan.samples[place]),
+                    int(step_plan.groups[place]),
+                    mixture,
+                    patches,
+                )
                 for segment, place in enumerate(places, start=1)
             ]
             rows.append(Row(number_of_row, tuple(found)))
@@ -161,7 +177,10 @@ def read(batch: types.Batch, number: int, steps: int, plan: plan_lib.BatchPlan, 
 
 
 def texts(tokenizer: tokenizer_lib.Tokenizer, ids: Iterable[int]) -> list[str]:
-    """The text of each token. A letter that several tokens spell byte by byte stands at the last one; the others are empty."""
+    """The text of each token.
+
+    A letter that several tokens spell byte by byte stands at the last one; the others are empty.
+    """
     single = functools.cache(lambda id_: _text(tokenizer, (id_,)))
     found: list[str] = []
     pending: list[int] = []
@@ -178,7 +197,8 @@ def texts(tokenizer: tokenizer_lib.Tokenizer, ids: Iterable[int]) -> list[str]:
 
 
 def visible(text: str) -> str:
-    """`text` with a sign for line breaks and the code of every other character that cannot be seen or would steer a terminal."""
+    """`text` with a sign for line breaks and the code of every other character that cannot be seen or would steer a
+    terminal."""
     return "".join(c if c.isprintable() else "\u23ce\n" if c == "\n" else f"\\u{{{ord(c):x}}}" for c in text)
 
 
@@ -190,7 +210,13 @@ def _text(tokenizer: tokenizer_lib.Tokenizer, ids: Sequence[int]) -> str:
 
 
 def _conversation(
-    batch: types.Batch, row: tuple[int, int], segment: int, sample: int, group: int, mixture: mixtures.Mixture, patches: int
+    batch: types.Batch,
+    row: tuple[int, int],
+    segment: int,
+    sample: int,
+    group: int,
+    mixture: mixtures.Mixture,
+    patches: int,
 ) -> Conversation:
     columns = np.flatnonzero(batch.segment_ids[row] == segment)
     slots, weights = batch.image_slot[row][columns], batch.loss_weight[row][columns]
@@ -199,7 +225,9 @@ def _conversation(
     shown = np.where(slots >= 0, slots // max(1, patches), -1)
     numbers = list(dict.fromkeys(shown[shown >= 0].tolist()))
     names = mixture.record(sample).images[: len(numbers)] if numbers else ()
-    pictures = [Picture(name, batch.images[row[0], n], int((shown == n).sum())) for name, n in zip(names, numbers, strict=True)]
+    pictures = [
+        Picture(name, batch.images[row[0], n], int((shown == n).sum())) for name, n in zip(names, numbers, strict=True)
+    ]
     return Conversation(
         id=mixture.index.ids[sample],
         source=mixture.index.source_names[int(batch.source[row][columns[0]])],

@@ -26,7 +26,10 @@ def show(step: batch_rows.Step, rows: int, tokenizer: tokenizer_lib.Tokenizer, c
     console.print(_legend(console))
     for row in step.rows[:rows]:
         console.print()
-        console.print(f"row {row.number}: {_share(row.used, step.row_len)} tokens used, {_of(len(row.conversations), 'conversation')}")
+        console.print(
+            f"row {row.number}: {_share(row.used, step.row_len)} tokens used,"
+            f" {_of(len(row.conversations), 'conversation')}"
+        )
         console.print(_bar(row, step.row_len, min(console.width, 100)))
         for conversation in row.conversations[:CONVERSATIONS]:
             console.print(text.Text(facts(conversation), "bold"))
@@ -42,7 +45,11 @@ def totals(step: batch_rows.Step) -> list[str]:
     """What the step holds, one line each."""
     learned, slots = step.count(batch_rows.LEARNED), step.count(batch_rows.PICTURE)
     used = step.tokens - step.padding
-    parts = f" in {step.micro_batches} programs of {len(step.rows) // step.micro_batches} rows" if step.micro_batches > 1 else ""
+    parts = (
+        f" in {step.micro_batches} programs of {len(step.rows) // step.micro_batches} rows"
+        if step.micro_batches > 1
+        else ""
+    )
     spread = f", spread over {step.shards} row shards" if step.shards > 1 else ""
     return [
         f"step {step.number} of {step.of:,}, counted from 0 (update {step.number + 1} in the log), epoch {step.epoch}",
@@ -50,7 +57,8 @@ def totals(step: batch_rows.Step) -> list[str]:
         f"{_of(len(step.conversations), 'conversation')}, {_of(step.pictures, 'picture')} (room for {step.room})",
         f"{step.tokens:,} tokens computed: {slots:,} of pictures, {used - slots:,} of text, {step.padding:,} padding"
         f" ({_percent(step.padding, step.tokens)})",
-        f"{learned:,} tokens are learned ({_percent(learned, used)} of those used); their loss weights sum to {step.weight:.4f}",
+        f"{learned:,} tokens are learned ({_percent(learned, used)} of those used); their loss weights sum to"
+        f" {step.weight:.4f}",
     ]
 
 
@@ -58,7 +66,11 @@ def facts(conversation: batch_rows.Conversation) -> str:
     """A conversation in one line."""
     c = conversation
     learned = c.count(batch_rows.LEARNED)
-    weight = f"{learned:,} learned at weight {c.token_weight:.3g} each ({100 * c.share:.2f} % of the step)" if learned else "none learned"
+    weight = (
+        f"{learned:,} learned at weight {c.token_weight:.3g} each ({100 * c.share:.2f} % of the step)"
+        if learned
+        else "none learned"
+    )
     name = batch_rows.visible(f"{c.source} / {c.id}")
     return f"{c.segment:>3}  {name}, group {c.group}, {len(c.tokens):,} tokens, {weight}"
 
@@ -73,7 +85,8 @@ def _legend(console: rich_console.Console) -> text.Text:
         f" {SIGNS[batch_rows.LEARNED]} the loss asks the model for it   ",
         ("[picture NAME: n slots]", STYLES[batch_rows.PICTURE]),
         f" {SIGNS[batch_rows.PICTURE]} n tokens of a picture   ",
-        f"{EMPTY} padding   {BORDER} a new conversation (segment): positions start at 0 and attention does not look back over it   ",
+        f"{EMPTY} padding   {BORDER} a new conversation (segment): positions start at 0 and attention does not look"
+        " back over it   ",
         "\u23ce line break",
     )
 

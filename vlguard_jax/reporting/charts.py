@@ -145,7 +145,9 @@ def _place(
             for d in range(0, 400, 8)
             for a in (k * math.pi / 8 for k in (0, 8, 12, 4, 1, 15, 7, 9, 2, 14, 6, 10, 3, 13, 5, 11))
         ]
-        left, base, leader = next((p for p in places if _free((p[0], p[1] - HEIGHT + 4, p[0] + width, p[1] + 4), taken, frame)), places[0])
+        left, base, leader = next(
+            (p for p in places if _free((p[0], p[1] - HEIGHT + 4, p[0] + width, p[1] + 4), taken, frame)), places[0]
+        )
         taken.append((left - 6, base - HEIGHT + 2, left + width + 6, base + 6))
         found.append((left, base, leader))
     return found
@@ -191,7 +193,8 @@ Series = Sequence[tuple[float, float]]  # (update, loss)
 
 
 def curves(series: Sequence[Series], styles: Sequence[int], size: tuple[int, int]) -> Curves | None:
-    """Lay out loss curves, losses on a logarithmic axis where they span more than a factor of ten; None without a finite value.
+    """Lay out loss curves, losses on a logarithmic axis where they span more than a factor of ten; None without a
+    finite value.
 
     Values that are not finite, and those that no axis has room for, are left out.
     """
@@ -213,7 +216,9 @@ def curves(series: Sequence[Series], styles: Sequence[int], size: tuple[int, int
     frame = dataclasses.replace(
         frame,
         x_ticks=tuple(Tick(x(t), f"{t:,.0f}") for t in nice_ticks(0.0, last, 7 if size[0] > 500 else 4) if t == int(t)),
-        y_ticks=tuple(Tick(y(t), f"{t:g}") for t in (log_ticks(low, high) if logarithmic else nice_ticks(low, high, 6))),
+        y_ticks=tuple(
+            Tick(y(t), f"{t:g}") for t in (log_ticks(low, high) if logarithmic else nice_ticks(low, high, 6))
+        ),
     )
 
     def path(one: Series) -> str:

@@ -27,14 +27,24 @@ class Group:
 
 
 GROUPS = {
-    "asr": Group("harmful requests answered", "attack success rate (ASR): share of harmful requests that were not refused", LOWER),
-    "refusal_rate": Group("harmless questions refused", "over-refusal: share of harmless questions that were refused", LOWER),
-    "accuracy": Group(
-        "harmless questions answered right", "accuracy: share of harmless questions with exactly the expected answer", HIGHER
+    "asr": Group(
+        "harmful requests answered", "attack success rate (ASR): share of harmful requests that were not refused", LOWER
     ),
-    "win_rate": Group("preferred answers", "win rate: share of answers that a judge prefers to a reference answer", HIGHER),
+    "refusal_rate": Group(
+        "harmless questions refused", "over-refusal: share of harmless questions that were refused", LOWER
+    ),
+    "accuracy": Group(
+        "harmless questions answered right",
+        "accuracy: share of harmless questions with exactly the expected answer",
+        HIGHER,
+    ),
+    "win_rate": Group(
+        "preferred answers", "win rate: share of answers that a judge prefers to a reference answer", HIGHER
+    ),
 }
-CONTROL = Group("control without the pictures", "the same rates where a blank was shown in the place of every picture", NEITHER)
+CONTROL = Group(
+    "control without the pictures", "the same rates where a blank was shown in the place of every picture", NEITHER
+)
 
 # What the subsets of known benchmarks ask; others go by their own names.
 SUBSETS = {
@@ -113,7 +123,11 @@ class Grid:
             parts.append(column.benchmark)
         if column.control:
             parts += [f"shown {column.pictures}", SHORT.get(column.metric, column.metric)]
-        same = [c for c in self.columns if dataclasses.replace(c, judge=column.judge, version=column.version, n=column.n) == column]
+        same = [
+            c
+            for c in self.columns
+            if dataclasses.replace(c, judge=column.judge, version=column.version, n=column.n) == column
+        ]
         if len(same) > 1:
             parts.append(f"judge {column.judge}")
         if len({c.version for c in same if c.judge == column.judge}) > 1:
@@ -124,7 +138,8 @@ class Grid:
 def arrange(evaluations: Sequence[runs.Evaluation]) -> Grid:
     """Put the rows of all evaluations into one grid. No two rows ever share a cell."""
     rows = [{**row, "folder": str(e.folder), "decode": str(row.get("decode"))} for e in evaluations for row in e.rows]
-    columns = sorted({_column(row): None for row in rows}, key=_position)  # dict and stable sort: order of appearance within a group
+    # dict and stable sort: order of appearance within a group
+    columns = sorted({_column(row): None for row in rows}, key=_position)
     fields = ["model", "weights_sha256"]
     for field in SPLITTERS:
         if len({(_identity(row, fields), _column(row)) for row in rows}) == len(rows):
@@ -134,7 +149,11 @@ def arrange(evaluations: Sequence[runs.Evaluation]) -> Grid:
     for row, original in zip(rows, (r for e in evaluations for r in e.rows), strict=True):
         by_line.setdefault(_identity(row, fields), {})[_column(row)] = original
     lines = tuple(
-        Line(identity[0], ", ".join(dict.fromkeys([*_detail(identity, list(by_line), fields), *way])), tuple(cells.get(c) for c in columns))
+        Line(
+            identity[0],
+            ", ".join(dict.fromkeys([*_detail(identity, list(by_line), fields), *way])),
+            tuple(cells.get(c) for c in columns),
+        )
         for (identity, cells), way in zip(by_line.items(), _ways(list(by_line.values())), strict=True)
     )
     return Grid(tuple(dataclasses.replace(c, n=_count(lines, i)) for i, c in enumerate(columns)), lines)
@@ -147,7 +166,11 @@ def _column(row: Row) -> Column:
 
 def _position(column: Column) -> tuple[bool, int, bool]:
     metrics = list(GROUPS)
-    return column.control, metrics.index(column.metric) if column.metric in metrics else len(metrics), column.pictures == runs.TEXT_ONLY
+    return (
+        column.control,
+        metrics.index(column.metric) if column.metric in metrics else len(metrics),
+        column.pictures == runs.TEXT_ONLY,
+    )
 
 
 def _identity(row: Row, fields: Sequence[str]) -> tuple[str, ...]:
@@ -219,9 +242,16 @@ def texts(grid: Grid) -> tuple[list[str], list[list[str]]]:
     """(headings, lines) as plain text, rates in percent with their intervals."""
     headings = ["model"]
     for column in grid.columns:
-        name = grid.heading(column) if column.control else f"{column.group.title} {ARROWS[column.group.direction]}: {grid.heading(column)}"
+        name = (
+            grid.heading(column)
+            if column.control
+            else f"{column.group.title} {ARROWS[column.group.direction]}: {grid.heading(column)}"
+        )
         headings.append(name + (f" (n = {column.n})" if column.n else ""))
-    lines = [[line.label, *(_text(cell, column) for cell, column in zip(line.cells, grid.columns, strict=True))] for line in grid.lines]
+    lines = [
+        [line.label, *(_text(cell, column) for cell, column in zip(line.cells, grid.columns, strict=True))]
+        for line in grid.lines
+    ]
     return headings, lines
 
 
@@ -229,7 +259,11 @@ def _text(row: Row | None, column: Column) -> str:
     if row is None:
         return NONE
     return " ".join(
-        [percent(row["rate"]), f"[{percent(row['ci_low'])}, {percent(row['ci_high'])}]", *(f"({mark})" for mark in marks(row, column))]
+        [
+            percent(row["rate"]),
+            f"[{percent(row['ci_low'])}, {percent(row['ci_high'])}]",
+            *(f"({mark})" for mark in marks(row, column)),
+        ]
     )
 
 

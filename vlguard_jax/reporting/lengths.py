@@ -26,8 +26,10 @@ STAND_IN = "STAND-IN PICTURES: drawn by `prepare --stand_in_images`"
 class Source:
     """One source, or all of them, after selection: lengths in tokens, picture slots included.
 
-    cut: conversations that reach max_len and end there. silent: those without a supervised token. left_out: records that are not
-    trained on, counted by reason. histogram: conversations of 1 .. w, w + 1 .. 2 w, ... tokens, where w is the report's `bin_width`.
+    cut: conversations that reach max_len and end there. silent: those without a supervised token. left_out: records
+    that are not
+    trained on, counted by reason. histogram: conversations of 1 .. w, w + 1 .. 2 w, ... tokens, where w is the report's
+    `bin_width`.
     """
 
     name: str
@@ -85,7 +87,10 @@ def measure(mixture: mixtures.Mixture) -> Report:
     """The figures of a mixture; no record is read."""
     index, max_len = mixture.index, mixture.tokenization.max_len
     width = bin_width(int(index.length.max(initial=1)))
-    of = [(name, index.source == i, [d for d in mixture.drops if d.source == name]) for i, name in enumerate(index.source_names)]
+    of = [
+        (name, index.source == i, [d for d in mixture.drops if d.source == name])
+        for i, name in enumerate(index.source_names)
+    ]
     if len(of) > 1:
         of.append((TOTAL, np.ones(len(index), bool), list(mixture.drops)))
     bins = -(-int(index.length.max(initial=1)) // width)
@@ -120,7 +125,12 @@ REASONS = {
 
 
 def _source(
-    name: str, mixture: mixtures.Mixture, mine: Int64[np.ndarray, " m"], drops: Sequence[mixtures.Drop], width: int, bins: int
+    name: str,
+    mixture: mixtures.Mixture,
+    mine: Int64[np.ndarray, " m"],
+    drops: Sequence[mixtures.Drop],
+    width: int,
+    bins: int,
 ) -> Source:
     index = mixture.index
     length, supervised = index.length[mine], index.supervised[mine]
@@ -157,7 +167,10 @@ def show(report: Report, console: rich_console.Console) -> None:
     for name, cell in _ROWS.items():
         shown.add_row(name, *(cell(s) for s in report.sources))
     console.print(shown)
-    console.print(f"cut: reaches max_len={report.max_len:,} tokens and ends there. learned: what the loss asks the model for.", style="dim")
+    console.print(
+        f"cut: reaches max_len={report.max_len:,} tokens and ends there. learned: what the loss asks the model for.",
+        style="dim",
+    )
     for s in report.sources:
         console.print(_histogram(s, report.bin_width))
     for s in report.sources:
@@ -199,7 +212,9 @@ _ROWS: dict[str, Callable[[Source], str]] = {
 
 
 def _histogram(source: Source, width: int) -> rich_table.Table:
-    shown = rich_table.Table(title=source.name, title_justify="left", title_style="bold", box=None, show_header=False, padding=(0, 1, 0, 0))
+    shown = rich_table.Table(
+        title=source.name, title_justify="left", title_style="bold", box=None, show_header=False, padding=(0, 1, 0, 0)
+    )
     shown.add_column(justify="right", no_wrap=True)
     shown.add_column(width=BAR)
     shown.add_column(justify="right", no_wrap=True)

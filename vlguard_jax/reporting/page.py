@@ -41,8 +41,8 @@ def write(
       introduction: a paragraph that says what was asked; made from the rows where it is empty.
       notes: sentences for the end of the page.
       claims: a table of its own below the rates: what the runs were made to find out.
-      fold_unsafe: fold and blur questions, pictures and answers of unsafe subsets. False only for a benchmark that is known
-        to hold nothing harmful.
+      fold_unsafe: fold and blur questions, pictures and answers of unsafe subsets. False only for a benchmark that is
+        known to hold nothing harmful.
 
     Raises:
       UserError: see `runs.find` and `alike.check`; or `out` cannot be written.
@@ -124,7 +124,8 @@ def _introduction(found: runs_lib.Runs, grid: grid_lib.Grid) -> str:
     benchmarks = ", ".join(dict.fromkeys(c.benchmark for c in grid.columns))
     who = "one model was" if models == 1 else f"{models} models were"
     return (
-        f"How safe is a model that answers questions about pictures, and what does its safety cost? Here {who} asked harmful and harmless"
+        f"How safe is a model that answers questions about pictures, and what does its safety cost? Here {who}"
+        " asked harmful and harmless"
         f" questions ({benchmarks}). A safe and useful model refuses the harmful ones and answers the others."
     )
 

@@ -46,8 +46,22 @@ def seconds(value: float) -> str:
 
 
 def trainings(found: Sequence[runs.Training]) -> Table:
-    """One line per training run. Its time is the mean of the logged step times, times the updates: compilation is not in it."""
-    headings = ("run", "starts from", "trained on", "method", "updates", "batch", "learning rate", "seed", "last loss", "time of its steps")
+    """One line per training run.
+
+    Its time is the mean of the logged step times, times the updates: compilation is not in it.
+    """
+    headings = (
+        "run",
+        "starts from",
+        "trained on",
+        "method",
+        "updates",
+        "batch",
+        "learning rate",
+        "seed",
+        "last loss",
+        "time of its steps",
+    )
     return Table(headings, tuple(_training(t) for t in found))
 
 
@@ -102,7 +116,11 @@ def _evaluation(evaluation: runs.Evaluation) -> tuple[str, ...]:
         f"{len(evaluation.answers):,}",
         c.model.template,
         ", ".join([*kinds, c.model.image_mode]) if kinds else "none",
-        ", ".join(str(v) for v in (decode.get("sampling"), f"at most {decode.get('max_new')} tokens", decode.get("dtype")) if v),
+        ", ".join(
+            str(v)
+            for v in (decode.get("sampling"), f"at most {decode.get('max_new')} tokens", decode.get("dtype"))
+            if v
+        ),
         str(row["seed"]),
         ", ".join(dict.fromkeys(r["judge"] for r in evaluation.rows)),
         _span([a.time for a in evaluation.answers]),
@@ -128,15 +146,21 @@ def versions(found: Sequence[runs.Evaluation]) -> list[str]:
 
 def settings(found: runs.Runs) -> list[Settings]:
     """The config of every run."""
-    named: list[tuple[str, Any, Any]] = [(f"training {t.name}", t.config, settings_lib.TrainConfig()) for t in found.trainings]
+    named: list[tuple[str, Any, Any]] = [
+        (f"training {t.name}", t.config, settings_lib.TrainConfig()) for t in found.trainings
+    ]
     folders = runs.unique_names([e.folder for e in found.evaluations])
-    named += [(f"evaluation {e.model} ({folders[e.folder]})", e.config, settings_lib.EvalConfig()) for e in found.evaluations]
+    named += [
+        (f"evaluation {e.model} ({folders[e.folder]})", e.config, settings_lib.EvalConfig()) for e in found.evaluations
+    ]
     return [_settings(name, config, default) for name, config, default in named]
 
 
 def _settings(name: str, config: Any, default: Any) -> Settings:
     ours, theirs = workdir_lib.plain(config), dict(_leaves(workdir_lib.plain(default)))
-    changed = tuple((key, json.dumps(value)) for key, value in _leaves(ours) if key not in theirs or theirs[key] != value)
+    changed = tuple(
+        (key, json.dumps(value)) for key, value in _leaves(ours) if key not in theirs or theirs[key] != value
+    )
     return Settings(name, changed, json.dumps(ours, indent=1, sort_keys=True))
 
 
@@ -149,7 +173,10 @@ def _leaves(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, 
 
 
 def comparisons(grid: grid_lib.Grid, baselines: Mapping[int, str]) -> Table:
-    """Every row that carries a paired difference or a value of the paper, in words. `baselines`: id of a row -> the baseline's name."""
+    """Every row that carries a paired difference or a value of the paper, in words.
+
+    `baselines`: id of a row -> the baseline's name.
+    """
     lines = []
     for line in grid.lines:
         for column, row in zip(grid.columns, line.cells, strict=True):
@@ -187,10 +214,18 @@ def categories(grid: grid_lib.Grid) -> Table:
     """Rates by category: a line per measure and category, a column per model."""
     lines = []
     for i, column in enumerate(grid.columns):
-        rows = [{(c["category"], c["subcategory"]): c for c in (line.cells[i] or {}).get("by_category", ())} for line in grid.lines]
+        rows = [
+            {(c["category"], c["subcategory"]): c for c in (line.cells[i] or {}).get("by_category", ())}
+            for line in grid.lines
+        ]
         for key in sorted({k for row in rows for k in row}, key=lambda k: (k[0], k[1] or "")):
-            values = [f"{grid_lib.percent(row[key]['rate'])} (n = {row[key]['n']})" if key in row else grid_lib.NONE for row in rows]
-            lines.append((f"{column.group.title}: {grid.heading(column)}", " / ".join(part for part in key if part), *values))
+            values = [
+                f"{grid_lib.percent(row[key]['rate'])} (n = {row[key]['n']})" if key in row else grid_lib.NONE
+                for row in rows
+            ]
+            lines.append(
+                (f"{column.group.title}: {grid.heading(column)}", " / ".join(part for part in key if part), *values)
+            )
     return Table(("measure", "category", *(line.label for line in grid.lines)), tuple(lines))
 
 

@@ -49,8 +49,9 @@ class Training:
 class Evaluation:
     """An evaluation run. Every row has one field more than in summary.json: `pictures`.
 
-    It is "real", the name of a control ("white", ...) that was shown in the place of the pictures, or `TEXT_ONLY` where the
-    questions have none. `answers` are those that the rows count, in file order: of the rows' weights and the last to each item.
+    It is "real", the name of a control ("white", ...) that was shown in the place of the pictures, or `TEXT_ONLY` where
+    the questions have none. `answers` are those that the rows count, in file order: of the rows' weights and the last
+    to each item.
     """
 
     folder: Path
@@ -85,7 +86,9 @@ def find(folders: Sequence[Path]) -> Runs:
     notices: list[str] = []
     for folder in folders:
         if not folder.is_dir():
-            raise errors.UserError(f"{folder}: no such folder; name working directories of train or evaluate, or a folder above them")
+            raise errors.UserError(
+                f"{folder}: no such folder; name working directories of train or evaluate, or a folder above them"
+            )
         found: list[Evaluation] = []
         for path, config in _configs(folder):
             if isinstance(config, settings_lib.TrainConfig):
@@ -100,7 +103,8 @@ def find(folders: Sequence[Path]) -> Runs:
             evaluations.setdefault(evaluation.folder.resolve(), evaluation)
     if not trainings and not evaluations:
         raise errors.UserError(
-            f"{', '.join(str(f) for f in folders)}: no finished run below; a report needs a working directory of train (config.json,"
+            f"{', '.join(str(f) for f in folders)}: no finished run below; a report needs a working directory of"
+            " train (config.json,"
             f" {METRICS}) or of evaluate (config.json, {results.SUMMARY})"
         )
     names = unique_names(list(trainings))
@@ -121,7 +125,8 @@ def unique_names(paths: Sequence[Path]) -> dict[Path, str]:
 
 
 def _configs(top: Path) -> Iterator[tuple[Path, settings_lib.TrainConfig | settings_lib.EvalConfig]]:
-    """(folder, its config) of every run below `top`; folders with another config.json, a model's for example, are no runs."""
+    """(folder, its config) of every run below `top`; folders with another config.json, a model's for example, are no
+    runs."""
     for folder, below, files in os.walk(top):
         below[:] = sorted(name for name in below if not name.startswith("."))
         if workdir_lib.CONFIG_FILE not in files:
@@ -176,7 +181,10 @@ def _evaluation(folder: Path, config: settings_lib.EvalConfig) -> tuple[Evaluati
         if all(row[name] == digest for name, digest in digests.items()):
             answers += last.values()
         else:
-            notices.append(f"{folder.name}: answers to {subset} are not shown, {results.GENERATIONS} holds others than {results.SUMMARY}")
+            notices.append(
+                f"{folder.name}: answers to {subset} are not shown, {results.GENERATIONS} holds others than"
+                f" {results.SUMMARY}"
+            )
     verdicts = _lines(folder / results.VERDICTS, results.VerdictLine)
     return Evaluation(folder, config, tuple(rows), tuple(answers), verdicts), notices
 

@@ -1,4 +1,5 @@
-"""The page about several seeds of one experiment: rates over seeds and items, claims per seed, and a sweep over safety data.
+"""The page about several seeds of one experiment: rates over seeds and items, claims per seed, and a sweep over safety
+data.
 
 All functions take the object that benchmarks/quickstart_seeds.py gathers (`gather` there documents it).
 """
@@ -24,9 +25,18 @@ from vlguard_jax.reporting import template
 TEMPLATE = "seeds.html"
 SIZES = ((760, 360), (350, 340))  # of the picture, wide and narrow
 APART = 3.0  # pixels between the points of different lines, so that equal ones do not hide each other
-DRAWN = (("unsafes", "asr"), ("safe_unsafes", "asr"), ("text_unsafe", "asr"), ("text_suffix", "asr"), ("text_safe", "refusal_rate"))
+DRAWN = (
+    ("unsafes", "asr"),
+    ("safe_unsafes", "asr"),
+    ("text_unsafe", "asr"),
+    ("text_suffix", "asr"),
+    ("text_safe", "refusal_rate"),
+)
 TRAINED = ("posthoc", "mixed", "posthoc_lora")
-CAPTION = "Percent: mean of the seeds, with its 95 % interval over seeds and items in brackets; ↓ lower is better, ↑ higher is better."
+CAPTION = (
+    "Percent: mean of the seeds, with its 95 % interval over seeds and items in brackets; ↓ lower is better,"
+    " ↑ higher is better."
+)
 
 Row = dict[str, Any]
 Rates = Mapping[str, Mapping[str, Mapping[str, Row]]]  # model -> subset -> metric -> figures
@@ -34,13 +44,18 @@ Rates = Mapping[str, Mapping[str, Mapping[str, Row]]]  # model -> subset -> metr
 
 @dataclasses.dataclass(frozen=True)
 class Sweep:
-    """A line per measure over the amount of safety data, in pixels. `points` are (x, y, top and bottom of the interval)."""
+    """A line per measure over the amount of safety data, in pixels.
+
+    `points` are (x, y, top and bottom of the interval).
+    """
 
     frame: charts.Frame
     lines: tuple[tuple[str, tuple[tuple[float, float, float, float], ...]], ...]
 
 
-def arrange(rates: Rates, subsets: Mapping[str, str] | None = None, pictures: Mapping[str, str] | None = None) -> grid_lib.Grid:
+def arrange(
+    rates: Rates, subsets: Mapping[str, str] | None = None, pictures: Mapping[str, str] | None = None
+) -> grid_lib.Grid:
     """The rates as the report's grid; a cell's rate is the mean over the seeds.
 
     Args:
@@ -49,19 +64,29 @@ def arrange(rates: Rates, subsets: Mapping[str, str] | None = None, pictures: Ma
       pictures: subset -> what was shown in the place of the pictures ("white"); the others have their own, or none.
     """
     subsets, pictures = subsets or {}, pictures or {}
-    keys = dict.fromkeys((subset, metric) for by_subset in rates.values() for subset, metrics in by_subset.items() for metric in metrics)
-    named = {key: grid_lib.Column("", subsets.get(key[0], key[0]), key[1], "", pictures.get(key[0], "real")) for key in keys}
+    keys = dict.fromkeys(
+        (subset, metric) for by_subset in rates.values() for subset, metrics in by_subset.items() for metric in metrics
+    )
+    named = {
+        key: grid_lib.Column("", subsets.get(key[0], key[0]), key[1], "", pictures.get(key[0], "real")) for key in keys
+    }
     known = list(grid_lib.SUBSETS)
     order = sorted(
         keys,
-        key=lambda key: (named[key].control, list(grid_lib.GROUPS).index(key[1]), known.index(key[0]) if key[0] in known else len(known)),
+        key=lambda key: (
+            named[key].control,
+            list(grid_lib.GROUPS).index(key[1]),
+            known.index(key[0]) if key[0] in known else len(known),
+        ),
     )
     lines = []
     for model, by_subset in rates.items():
         found = [by_subset.get(subset, {}).get(metric) for subset, metric in order]
         lines.append(grid_lib.Line(model, "", tuple(None if f is None else {**f, "rate": f["mean"]} for f in found)))
     sizes = [{cell["n"] for line in lines if (cell := line.cells[i])} for i in range(len(order))]
-    columns = [dataclasses.replace(named[key], n=n.pop() if len(n) == 1 else 0) for key, n in zip(order, sizes, strict=True)]
+    columns = [
+        dataclasses.replace(named[key], n=n.pop() if len(n) == 1 else 0) for key, n in zip(order, sizes, strict=True)
+    ]
     return grid_lib.Grid(tuple(columns), tuple(lines))
 
 
@@ -87,14 +112,16 @@ def swept(found: Row) -> grid_lib.Grid:
 
 
 def claims(found: Row) -> provenance.Table:
-    """The claims that have a bar, as texts: the figure of every seed with its own interval, their mean, how many met the bar."""
+    """The claims that have a bar, as texts: the figure of every seed with its own interval, their mean, how many met
+    the bar."""
     headings = ("what", *(f"seed {seed}" for seed in found["seeds"]), "mean", "bar", "met by")
     lines = []
     for claim in found["claims"]:
         if claim["met"] is None:
             continue
         each = [
-            f"{_number(v)} ({_number(ci[0])} to {_number(ci[1])})" for v, ci in zip(claim["per_seed"], claim["ci_per_seed"], strict=True)
+            f"{_number(v)} ({_number(ci[0])} to {_number(ci[1])})"
+            for v, ci in zip(claim["per_seed"], claim["ci_per_seed"], strict=True)
         ]
         met = f"{claim['met']} of {len(each)}" + ("" if claim["met"] == len(each) else ", NOT ALL")
         lines.append((claim["text"], *each, _number(claim["mean"]), claim["bar"], met))
@@ -108,10 +135,17 @@ def _number(fraction: float) -> str:
 def result(found: Row) -> str:
     """One sentence: were the bars met?"""
     barred = [c for c in found["claims"] if c["met"] is not None]
-    missed = [f"{c['text']} ({c['bar']}: {c['met']} of {len(found['seeds'])})" for c in barred if c["met"] < len(found["seeds"])]
+    missed = [
+        f"{c['text']} ({c['bar']}: {c['met']} of {len(found['seeds'])})"
+        for c in barred
+        if c["met"] < len(found["seeds"])
+    ]
     if not missed:
         return f"Every one of {len(barred)} bars was met by {_seeds(found)}."
-    return f"{len(barred) - len(missed)} of {len(barred)} bars were met by {_seeds(found)}. Not by all of them: {'; '.join(missed)}."
+    return (
+        f"{len(barred) - len(missed)} of {len(barred)} bars were met by {_seeds(found)}. Not by all of them:"
+        f" {'; '.join(missed)}."
+    )
 
 
 def _seeds(found: Row) -> str:
@@ -124,7 +158,9 @@ def trained_texts(found: Row) -> list[str]:
     for arm in TRAINED:
         if arm in found["arms"] and {"text_unsafe", "text_suffix"} <= found["arms"][arm].keys():
             plain, suffix = (_rate(found["arms"][arm][subset]["asr"]) for subset in ("text_unsafe", "text_suffix"))
-            told.append(f"{arm} answers {plain} of the forbidden text requests, and {suffix} with a suffix that asks to comply.")
+            told.append(
+                f"{arm} answers {plain} of the forbidden text requests, and {suffix} with a suffix that asks to comply."
+            )
     return told
 
 

@@ -81,7 +81,8 @@ def notes(rows: Sequence[Row]) -> list[str]:
     """What a reader must know beside the table: what was run, and on what."""
     runs = {
         f"{r['preset']}: template {r['template']}, pictures {r['preprocessing']}, {r['decode']['sampling']}, "
-        f"{r['decode']['min_new']} to {r['decode']['max_new']} new tokens, {r['decode']['dtype']}; weights {r['weights_sha256'][:12]}"
+        f"{r['decode']['min_new']} to {r['decode']['max_new']} new tokens, {r['decode']['dtype']}; weights"
+        f" {r['weights_sha256'][:12]}"
         for r in rows
     }
     found = sorted(runs)
@@ -93,16 +94,27 @@ def notes(rows: Sequence[Row]) -> list[str]:
     if "none" in modes:
         found.append("pictures none: the questions were asked without a picture.")
     if any(r["stand_in"] for r in rows):
-        found.append("STAND-IN: pictures, of test or training, were drawn by a program; this rehearses a measurement and is none.")
+        found.append(
+            "STAND-IN: pictures, of test or training, were drawn by a program; this rehearses a measurement"
+            " and is none."
+        )
     if any(r.get("first_n") for r in rows):
         found.append("first n: only the first n questions of a subset were asked; not comparable with published rates.")
     if any(r.get("n_cut") for r in rows):
-        found.append("cut: answers that did not end by themselves but at config.decode.max_new_tokens; judges saw only their beginning.")
+        found.append(
+            "cut: answers that did not end by themselves but at config.decode.max_new_tokens; judges saw only their"
+            " beginning."
+        )
     for row in {r["subset"]: r for r in rows if mostly_cut(r)}.values():
         share = "all" if row["n_cut"] == row["n"] else f"{row['n_cut']} of"
-        found.append(f"CUT: {share} {row['n']} answers to {row['subset']} were cut; raise config.decode.max_new_tokens in a new --workdir.")
+        found.append(
+            f"CUT: {share} {row['n']} answers to {row['subset']} were cut; raise config.decode.max_new_tokens in a"
+            " new --workdir."
+        )
     if any(r.get("n_too_long") for r in rows):
-        found.append("n of m: the other questions are longer than the model's context and were left out; see skipped.jsonl.")
+        found.append(
+            "n of m: the other questions are longer than the model's context and were left out; see skipped.jsonl."
+        )
     if any(r.get("paper") and r["paper"]["p"] is not None for r in rows):
         found.append("reproduced?: Boschloo's exact test of our count against the paper's, yes where p >= 0.05.")
     if any(r.get("paper") and r["paper"]["note"].startswith("impossible") for r in rows):
@@ -138,7 +150,12 @@ def show(rows: Sequence[Row], title: str = "") -> None:
 def markdown(rows: Sequence[Row]) -> str:
     """The same as a Markdown table with its notes as a list."""
     headings, lines = cells(rows)
-    return markdown_table(headings, lines) + "\n" + "\n".join(f"- {escape.markdown_item(note)}" for note in notes(rows)) + "\n"
+    return (
+        markdown_table(headings, lines)
+        + "\n"
+        + "\n".join(f"- {escape.markdown_item(note)}" for note in notes(rows))
+        + "\n"
+    )
 
 
 def markdown_table(headings: Sequence[str], lines: Sequence[Sequence[str]], *, right: bool = False) -> str:

@@ -34,8 +34,8 @@ class Point:
 class Tradeoff:
     """All models that have both rates; `absent` are the others.
 
-    Harm is the share of `harmful` (what was asked, in words) that was answered, help the share of `harmless` that was `helped`
-    ("answered right" or "not refused"). `subsets` are the names of what harm is the mean of.
+    Harm is the share of `harmful` (what was asked, in words) that was answered, help the share of `harmless` that was
+    `helped` ("answered right" or "not refused"). `subsets` are the names of what harm is the mean of.
     """
 
     harmful: str
@@ -77,9 +77,11 @@ def _source(column: grid_lib.Column) -> tuple[str, str, str]:
 
 
 def find(grid: grid_lib.Grid) -> Tradeoff | None:
-    """Harmfulness and helpfulness with real pictures, or on text where there are none; None where one of the two is missing.
+    """Harmfulness and helpfulness with real pictures, or on text where there are none; None where one of the two is
+    missing.
 
-    Helpfulness is accuracy where every model with a harmfulness has one, else the share of harmless questions not refused.
+    Helpfulness is accuracy where every model with a harmfulness has one, else the share of harmless questions not
+    refused.
     """
     for pictures in ("real", runs.TEXT_ONLY):
         harm = _places(grid, "asr", pictures)
@@ -101,7 +103,12 @@ def _asked_the_same(lines: Sequence[grid_lib.Line], places: Sequence[int]) -> li
 
 
 def _tradeoff(
-    grid: grid_lib.Grid, harm: Sequence[int], useful: Sequence[int], lines: Sequence[grid_lib.Line], name: str, turn: bool
+    grid: grid_lib.Grid,
+    harm: Sequence[int],
+    useful: Sequence[int],
+    lines: Sequence[grid_lib.Line],
+    name: str,
+    turn: bool,
 ) -> Tradeoff:
     points = []
     for line in lines:
@@ -130,9 +137,13 @@ def sentence(grid: grid_lib.Grid) -> str:
         told = f"Of the {found.harmful}, {worst.label} answered {_percent(worst.harm)}; of the {found.harmless},"
         told += f" {_percent(worst.help)} were {found.helped}."
     else:
-        told = f"Of the {found.harmful}, {worst.label} (the least safe) answered {_percent(worst.harm)} and {best.label} (the best balance"
+        told = (
+            f"Of the {found.harmful}, {worst.label} (the least safe) answered {_percent(worst.harm)} and"
+            f" {best.label} (the best balance"
+        )
         told += (
-            f" of safety and help) {_percent(best.harm)}; of the {found.harmless}, {_percent(worst.help)} and {_percent(best.help)} were"
+            f" of safety and help) {_percent(best.harm)}; of the {found.harmless}, {_percent(worst.help)} and"
+            f" {_percent(best.help)} were"
         )
         told += f" {found.helped}."
     return f"{told} {_refusals(grid)}".strip()
@@ -141,7 +152,12 @@ def sentence(grid: grid_lib.Grid) -> str:
 def _refusals(grid: grid_lib.Grid) -> str:
     """Where over-refusal is worst, if it is worth a word."""
     places = [i for i, c in enumerate(grid.columns) if c.metric == "refusal_rate" and not c.control]
-    found = [(row["rate"], line.label, grid.heading(grid.columns[i])) for line in grid.lines for i in places if (row := line.cells[i])]
+    found = [
+        (row["rate"], line.label, grid.heading(grid.columns[i]))
+        for line in grid.lines
+        for i in places
+        if (row := line.cells[i])
+    ]
     rate, label, heading = max(found, key=lambda f: f[0], default=(0.0, "", ""))
     if rate < WORTH_A_WORD:
         return ""

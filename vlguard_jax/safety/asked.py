@@ -1,4 +1,5 @@
-"""What a model was asked, and how: what has to be alike before answers or rates of several runs are paired, averaged or compared."""
+"""What a model was asked, and how: what has to be alike before answers or rates of several runs are paired, averaged or
+compared."""
 
 from __future__ import annotations
 
@@ -14,8 +15,8 @@ from vlguard_jax.safety import results
 class Asked:
     """One question, as every model can be asked it.
 
-    question: sha256 of its text, with its suffix, without template and picture tag. picture: sha256 of the picture's file, or what
-    was shown in its place ("white", "black", "none"): one colour is the same question at any size.
+    question: sha256 of its text, with its suffix, without template and picture tag. picture: sha256 of the picture's
+    file, or what was shown in its place ("white", "black", "none"): one colour is the same question at any size.
     """
 
     question: str
@@ -72,11 +73,17 @@ def how_of_line(line: results.GenerationLine) -> How:
 def how_of_row(row: Mapping[str, Any]) -> How:
     """How the questions behind a row of summary.json were asked."""
     decode = row["decode"]
-    return How(row["template"], row["preprocessing"] if row["image_mode"] == "real" else "", decode["min_new"], decode["max_new"])
+    return How(
+        row["template"],
+        row["preprocessing"] if row["image_mode"] == "real" else "",
+        decode["min_new"],
+        decode["max_new"],
+    )
 
 
 def digests(found: Mapping[str, Asked]) -> dict[str, str]:
-    """The fields of a row of summary.json that tell whether two rows are about the same questions, from id -> what was asked."""
+    """The fields of a row of summary.json that tell whether two rows are about the same questions, from id -> what was
+    asked."""
     items = sorted(found.items())
     return {
         "questions_sha256": results.sha256(json.dumps([(id_, one.question) for id_, one in items])),

@@ -18,17 +18,22 @@ Verdicts = Mapping[tuple[str, str, str], judge_lib.Verdict]  # (judge, subset, i
 
 
 def read(
-    config: settings_lib.EvalConfig, folder: pathlib.Path, items: Sequence[benchmark_lib.Item], judging: Sequence[Judging]
+    config: settings_lib.EvalConfig,
+    folder: pathlib.Path,
+    items: Sequence[benchmark_lib.Item],
+    judging: Sequence[Judging],
 ) -> Verdicts | None:
     """The verdicts in `config.baseline` on the answers to exactly what `items` ask; None where no baseline is named.
 
-    Needs no model and no answer of this run, which has the working directory `folder`. Same are: question with suffix, picture,
-    template (or `config.baseline_template`), preparation of pictures and limits of an answer. A question of a control run (one colour
-    in place of the picture, or none) that the other run was not asked in this way is paired with the same one about its real
+    Needs no model and no answer of this run, which has the working directory `folder`. Same are: question with suffix,
+    picture, template (or `config.baseline_template`), preparation of pictures and limits of an answer. A question of a
+    control run (one colour in place of the picture, or none) that the other run was not asked in this way is paired
+    with the same one about its real
     picture: the difference is what the picture does.
 
     Raises:
-      UserError: there is no finished evaluation, an item was not asked or asked otherwise there, or a judge has not read its answer.
+      UserError: there is no finished evaluation, an item was not asked or asked otherwise there, or a judge has not
+        read its answer.
     """
     if not config.baseline:
         return None
@@ -36,13 +41,18 @@ def read(
     if there.resolve() == folder.resolve():
         raise errors.UserError(f"config.baseline={there} is this run's own --workdir; name that of another evaluation")
     answers = _answers(there, {item.subset for item in items})
-    verdicts = {(v.key, v.rule): v.verdict for v in results.Lines(there / results.VERDICTS, results.VerdictLine, repair=False).lines}
+    verdicts = {
+        (v.key, v.rule): v.verdict
+        for v in results.Lines(there / results.VERDICTS, results.VerdictLine, repair=False).lines
+    }
     found = {}
     for item in items:
         line = _same(config, item, answers.get((item.subset, item.id), []), there)
         for judge, measured in judging:
             if item.subset in measured:
-                found[judge.name, item.subset, item.id] = _verdict(judge, item, verdicts.get((line.key, results.rule(judge))), there)
+                found[judge.name, item.subset, item.id] = _verdict(
+                    judge, item, verdicts.get((line.key, results.rule(judge))), there
+                )
     return found
 
 
@@ -52,12 +62,15 @@ def _answers(there: pathlib.Path, subsets: Iterable[str]) -> dict[tuple[str, str
         raise errors.UserError(f"config.baseline={there}: no such folder; name the --workdir of a finished evaluation")
     if not (there / results.SUMMARY).exists():
         raise errors.UserError(
-            f"config.baseline={there}: no finished evaluation, it has no {results.SUMMARY}; run or finish evaluate there first"
+            f"config.baseline={there}: no finished evaluation, it has no {results.SUMMARY}; run or finish evaluate"
+            " there first"
         )
     rows = results.read_summary(there / results.SUMMARY)
     lines = results.Lines(there / results.GENERATIONS, results.GenerationLine, repair=False).lines
     if not lines:
-        raise errors.UserError(f"config.baseline={there}: no answers; name the --workdir of an evaluation, not a folder above one")
+        raise errors.UserError(
+            f"config.baseline={there}: no answers; name the --workdir of an evaluation, not a folder above one"
+        )
     weights = {row["weights_sha256"] for row in rows if row["subset"] in subsets}
     found: dict[tuple[str, str], list[results.GenerationLine]] = {}
     for line in lines:
@@ -67,24 +80,32 @@ def _answers(there: pathlib.Path, subsets: Iterable[str]) -> dict[tuple[str, str
 
 
 def _same(
-    config: settings_lib.EvalConfig, item: benchmark_lib.Item, lines: Sequence[results.GenerationLine], there: pathlib.Path
+    config: settings_lib.EvalConfig,
+    item: benchmark_lib.Item,
+    lines: Sequence[results.GenerationLine],
+    there: pathlib.Path,
 ) -> results.GenerationLine:
     """The last answer to what `item` asks."""
     where = f"config.baseline={there}: {item.subset} item {item.id}"
     if not lines:
-        raise errors.UserError(f"{where} was not asked there; evaluate the baseline on the same benchmark and limit first")
+        raise errors.UserError(
+            f"{where} was not asked there; evaluate the baseline on the same benchmark and limit first"
+        )
     mode = questions_lib.image_mode(config.benchmark, item)
     question = results.sha256(item.question)
     ours = asked_lib.asked(question, mode, _picture(item) if mode == "real" else "")
     about = [line for line in lines if asked_lib.of_line(line) == ours]
     if not about and mode != "real" and item.path is not None:
         if not item.path.is_file():
-            raise errors.UserError(f"{where}: {item.path} is missing, so its picture cannot be compared with the baseline's; put it there")
+            raise errors.UserError(
+                f"{where}: {item.path} is missing, so its picture cannot be compared with the baseline's; put it there"
+            )
         real = asked_lib.asked(question, "real", _picture(item))
         about = [line for line in lines if asked_lib.of_line(line) == real]
     if not about:
         raise errors.UserError(
-            f"{where} was asked with {ours.difference(asked_lib.of_line(lines[-1]))} there; evaluate the baseline on the same questions"
+            f"{where} was asked with {ours.difference(asked_lib.of_line(lines[-1]))} there; evaluate the baseline"
+            " on the same questions"
             " and pictures first"
         )
     theirs = asked_lib.how_of_line(about[-1])
@@ -106,11 +127,14 @@ def _how(config: settings_lib.EvalConfig, mode: str) -> asked_lib.How:
     return asked_lib.How(template, preprocessing, config.decode.min_new_tokens, config.decode.max_new_tokens)
 
 
-def _verdict(judge: judge_lib.Judge, item: benchmark_lib.Item, found: judge_lib.Verdict | None, there: pathlib.Path) -> judge_lib.Verdict:
+def _verdict(
+    judge: judge_lib.Judge, item: benchmark_lib.Item, found: judge_lib.Verdict | None, there: pathlib.Path
+) -> judge_lib.Verdict:
     where = f"config.baseline={there}: {item.subset} item {item.id}"
     if found is None:
         raise errors.UserError(
-            f"{where} has no verdict of {judge.name} (version {judge.version}); run evaluate there with this judge first"
+            f"{where} has no verdict of {judge.name} (version {judge.version}); run evaluate there with this"
+            " judge first"
         )
     if judge.measures == "accuracy" and found.raw != results.sha256(item.reference or ""):
         raise errors.UserError(f"{where} was judged against another expected answer; run evaluate there again first")

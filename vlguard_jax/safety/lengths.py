@@ -51,16 +51,20 @@ def split(
     left = {q.item.subset for q in fitting}
     for one in skipped:
         what = (
-            f"{one.subset} item {errors.short(one.item_id)}: {one.prompt_tokens:,} tokens and up to {new:,} of the answer"
+            f"{one.subset} item {errors.short(one.item_id)}: {one.prompt_tokens:,} tokens and up to {new:,} of"
+            " the answer"
             f" (config.decode.max_new_tokens), and the model has {model.context:,} positions (max_position_embeddings)"
         )
         if config.benchmark.on_long_prompt == "error":
             raise errors.UserError(
-                f"{what}, as with {len(skipped):,} of {len(questions):,} questions; shorten or remove them, lower max_new_tokens, or set"
+                f"{what}, as with {len(skipped):,} of {len(questions):,} questions; shorten or remove them, lower"
+                " max_new_tokens, or set"
                 ' config.benchmark.on_long_prompt="skip" to leave them out, counted and listed'
             )
         if one.subset not in left:
-            raise errors.UserError(f"{what}; no question of {one.subset} fits: leave the subset out of config.benchmark.subsets")
+            raise errors.UserError(
+                f"{what}; no question of {one.subset} fits: leave the subset out of config.benchmark.subsets"
+            )
     return fitting, skipped
 
 
@@ -74,7 +78,9 @@ def write(folder: pathlib.Path, skipped: Sequence[Skipped]) -> list[str]:
     if not skipped:
         (folder / SKIPPED).unlink(missing_ok=True)
         return []
-    files.write_text(folder / SKIPPED, "".join(json.dumps({"schema": 1, **dataclasses.asdict(one)}) + "\n" for one in skipped))
+    files.write_text(
+        folder / SKIPPED, "".join(json.dumps({"schema": 1, **dataclasses.asdict(one)}) + "\n" for one in skipped)
+    )
     return [f"{len(skipped):,} questions are too long for the model and are left out, see {folder / SKIPPED}"]
 
 

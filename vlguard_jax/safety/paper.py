@@ -11,7 +11,8 @@ from vlguard_jax.safety import statistics
 JUDGE = "keyword_vlguard_v1"  # what the paper's attack success rates were counted with
 SIGNIFICANCE = 0.05
 
-# Column -> number of questions. AdvBench: the paper says 500, its values are multiples of 1/520. Safe-Safe is a win rate.
+# Column -> number of questions. AdvBench: the paper says 500, its values are multiples of 1/520. Safe-Safe is a win
+# rate.
 SIZES = {
     "advbench_vanilla": 520,
     "advbench_suffix": 520,
@@ -46,8 +47,8 @@ TABLE_2: Mapping[str, tuple[float, ...]] = {
 class Comparison:
     """The paper's value beside ours.
 
-    `percent` is as printed; `count` of `n` is what it stands for, None where no count gives it. `p` is the exact two-sample
-    test's, None where none is possible; then `reproduced` is None too and `note` says why.
+    `percent` is as printed; `count` of `n` is what it stands for, None where no count gives it. `p` is the exact
+    two-sample test's, None where none is possible; then `reproduced` is None too and `note` says why.
     """
 
     row: str
@@ -80,7 +81,8 @@ def count_of(percent: float, n: int) -> int | None:
 
 
 def impossible() -> dict[tuple[str, str], float]:
-    """(row, column) -> percentage of all values of Table 2 that no count gives; win rates are averages and not looked at."""
+    """(row, column) -> percentage of all values of Table 2 that no count gives; win rates are averages and not looked
+    at."""
     cells = {(row, column): value(row, column) for row in TABLE_2 for column in SIZES if column != WIN_RATE}
     return {cell: percent for cell, percent in cells.items() if count_of(percent, SIZES[cell[1]]) is None}
 
@@ -88,7 +90,8 @@ def impossible() -> dict[tuple[str, str], float]:
 def compare(row: str, column: str, count: int, n: int, *, obstacle: str = "") -> Comparison:
     """Compare `count` of `n` with the paper's value; `obstacle` says why our side is not comparable, if it is not.
 
-    "Reproduced" means that Boschloo's exact test on the two counts does not reject equal rates at 0.05. The counts are taken as
+    "Reproduced" means that Boschloo's exact test on the two counts does not reject equal rates at 0.05. The counts are
+    taken as
     independent although both models answered the same questions: the paper gives no answers to pair with.
 
     Raises:

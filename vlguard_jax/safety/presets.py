@@ -36,7 +36,8 @@ def vlguard(preset: str) -> config_dict.ConfigDict:
 
 
 def checkpoint(path: str, paper_row: str, preset: str | None) -> config_dict.ConfigDict:
-    """A published checkpoint beside its row of the paper's Table 2 ("" where it has none); preset "released" by default."""
+    """A published checkpoint beside its row of the paper's Table 2 ("" where it has none); preset "released" by
+    default."""
     config = vlguard(preset or "released")
     config.model.path = path
     config.paper_row = paper_row

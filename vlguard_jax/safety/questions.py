@@ -79,7 +79,8 @@ def ask(config: settings_lib.EvalConfig, model: model_lib.Model, items: Sequence
     if model.vision is None and any(mode != "none" for mode in modes):
         raise errors.UserError(
             f"config.model.path={config.model.path}: a language model without a vision tower cannot see the pictures of"
-            f" {config.benchmark.name}; name a LLaVA checkpoint, or give config.model.vision_tower and config.model.projector too"
+            f" {config.benchmark.name}; name a LLaVA checkpoint, or give config.model.vision_tower and"
+            " config.model.projector too"
         )
     hash_of = functools.cache(file_hash)
     how, size = decode(config, model.dtype), model.vision.image_size if model.vision else 0
@@ -121,7 +122,8 @@ def file_hash(path: pathlib.Path) -> str:
 
 
 def check_pictures(questions: Sequence[Question], model: model_lib.Model, mode: str) -> None:
-    """Read every picture that the questions need, as `prompts` will, so that a bad one is found before the first answer.
+    """Read every picture that the questions need, as `prompts` will, so that a bad one is found before the first
+    answer.
 
     Raises:
       UserError: some cannot be used; their number, and the first with its record.
@@ -141,7 +143,8 @@ def check_pictures(questions: Sequence[Question], model: model_lib.Model, mode: 
     if bad:
         (question, reason), total = bad[0], sum(len(named) for named in of.values())
         raise errors.UserError(
-            f"{len(bad)} of {total} pictures cannot be used, first {question.item.path}: not a readable picture (picture of"
+            f"{len(bad)} of {total} pictures cannot be used, first {question.item.path}: not a readable picture"
+            " (picture of"
             f" {question.item.subset} item {question.item.id}): {reason}"
         )
 

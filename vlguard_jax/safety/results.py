@@ -43,10 +43,11 @@ class Decode:
 class GenerationLine:
     """One answer. `response` is the text as decoded, unstripped, or its sha256 where `withheld`.
 
-    `image` is the picture's path inside the benchmark (None without one); `image_mode` is "real", or says what was asked about in
-    its place: "white", "black" or "none". `image_sha256` is of the picture asked about: its file, or the pixels of one colour.
-    `preprocessing` is "pad" or "crop"; `stand_in`: the picture was drawn by `prepare`. `prompt_sha256` is of the prompt's text,
-    `question_sha256` of the question's alone, without template and picture tag but with its suffix.
+    `image` is the picture's path inside the benchmark (None without one); `image_mode` is "real", or says what was
+    asked about in
+    its place: "white", "black" or "none". `image_sha256` is of the picture asked about: its file, or the pixels of one
+    colour. `preprocessing` is "pad" or "crop"; `stand_in`: the picture was drawn by `prepare`. `prompt_sha256` is of
+    the prompt's text, `question_sha256` of the question's alone, without template and picture tag but with its suffix.
     """
 
     key: typed.Name
@@ -165,7 +166,11 @@ class Row(Rates):
     paper: NotRequired[Paper | None]
 
 
-NEEDED = tuple(name for name, hint in typing.get_type_hints(Row, include_extras=True).items() if typing.get_origin(hint) is not NotRequired)
+NEEDED = tuple(
+    name
+    for name, hint in typing.get_type_hints(Row, include_extras=True).items()
+    if typing.get_origin(hint) is not NotRequired
+)
 
 
 def rule(judge: judge_lib.Judge) -> tuple[str, str, str]:
@@ -241,11 +246,12 @@ class Lines(Generic[L]):
     def __init__(self, path: pathlib.Path, kind: type[L], *, repair: bool = True):
         """Read the file if it exists.
 
-        A torn last line (its writer was killed) is left out; with `repair` it is cut off the file too, and `notice` says so.
+        A torn last line (its writer was killed) is left out; with `repair` it is cut off the file too, and `notice`
+        says so.
 
         Raises:
-          UserError: the file cannot be read, or with `repair` is a link, a broken line elsewhere, or lines of another schema (file and
-            line number are named).
+          UserError: the file cannot be read, or with `repair` is a link, a broken line elsewhere, or lines of another
+            schema (file and line number are named).
         """
         self.path = path
         self.notice = ""
@@ -273,7 +279,8 @@ class Lines(Generic[L]):
             raise errors.UserError(f"{where}: not a result line; {way}")
         if (schema := values.pop("schema")) != SCHEMA:
             raise errors.UserError(
-                f"{where}: schema {errors.short(schema)}, this program reads and writes {SCHEMA}; choose another --workdir"
+                f"{where}: schema {errors.short(schema)}, this program reads and writes {SCHEMA}; choose"
+                " another --workdir"
             )
         typed.check(self._kind, values, where, way)
         if self._kind is GenerationLine:

@@ -52,7 +52,10 @@ Progress = Callable[[int, int], contextlib.AbstractContextManager[Callable[[int]
 
 @runtime_checkable
 class Team(Protocol):
-    """The processes that evaluate together. All of them ask the same questions in the same order; the first alone keeps the files."""
+    """The processes that evaluate together.
+
+    All of them ask the same questions in the same order; the first alone keeps the files.
+    """
 
     @property
     def first(self) -> bool:
@@ -60,7 +63,8 @@ class Team(Protocol):
         ...
 
     def from_first(self, make: Callable[[], Any]) -> Any:
-        """The JSON values that `make` gives in the first process, or its UserError, in all of them; `make` runs in the first alone."""
+        """The JSON values that `make` gives in the first process, or its UserError, in all of them; `make` runs in the
+        first alone."""
         ...
 
     def agree(self, digests: Mapping[str, str]) -> None:
@@ -87,7 +91,9 @@ def silent(done: int, total: int) -> Iterator[Callable[[int], None]]:
     yield lambda count: None
 
 
-def told(config: settings_lib.EvalConfig, extras: Mapping[str, Any], say: Callable[[str], None]) -> settings_lib.EvalConfig:
+def told(
+    config: settings_lib.EvalConfig, extras: Mapping[str, Any], say: Callable[[str], None]
+) -> settings_lib.EvalConfig:
     """Say what a model's `extras` tell of it; returns the config, marked where it was trained on stand-in pictures."""
     if "note" in extras:
         say(extras["note"])
@@ -104,7 +110,9 @@ def check_names(config: settings_lib.EvalConfig) -> tuple[list[judge_lib.Judge],
       UserError: no model; unknown judge, benchmark, subset, template or row of the paper.
     """
     if not config.model.path:
-        raise errors.UserError("config.model.path is empty: name the model's folder or hub id with --config.model.path=...")
+        raise errors.UserError(
+            "config.model.path is empty: name the model's folder or hub id with --config.model.path=..."
+        )
     chosen = judges.get(config.judges)
     for template in filter(None, (config.model.template, config.baseline_template)):
         templates.get_template(template)
@@ -119,7 +127,8 @@ def check(config: settings_lib.EvalConfig) -> list[benchmark_lib.Item]:
     """All that can be wrong without looking at the model; returns the items to ask.
 
     Raises:
-      UserError: see `check_names`; benchmark file or pictures missing or miscounted; a judge of right answers where none is known.
+      UserError: see `check_names`; benchmark file or pictures missing or miscounted; a judge of right answers where
+        none is known.
     """
     chosen, benchmark = check_names(config)
     items = benchmark_lib.select(benchmark, config.benchmark)
@@ -127,14 +136,16 @@ def check(config: settings_lib.EvalConfig) -> list[benchmark_lib.Item]:
         if not asr.metrics(judge, benchmark, items):
             able = ", ".join(benchmark.answerable) or "none"
             raise errors.UserError(
-                f"config.judges: {judge.name} measures {judge.measures}, but no subset asked of {benchmark.name} has expected answers"
+                f"config.judges: {judge.name} measures {judge.measures}, but no subset asked of {benchmark.name}"
+                " has expected answers"
                 f" (those that can have them: {able}); leave it out here"
             )
     return items
 
 
 def check_baseline(config: settings_lib.EvalConfig, folder: pathlib.Path, *, grid: bool) -> None:
-    """Whether the baseline can be paired with, before there is a model: of `evaluate`, or with `grid` of `evaluate_grid`.
+    """Whether the baseline can be paired with, before there is a model: of `evaluate`, or with `grid` of
+    `evaluate_grid`.
 
     Raises:
       UserError: see `check` and `baseline.read`.
@@ -142,7 +153,8 @@ def check_baseline(config: settings_lib.EvalConfig, folder: pathlib.Path, *, gri
     items = check(config) if config.baseline else []
     for part, place in _parts(config, folder) if grid else [(config, folder)]:
         skipped = lengths.read(pathlib.Path(part.baseline)) if part.benchmark.on_long_prompt == "skip" else set()
-        asked = [item for item in items if (item.subset, item.id) not in skipped]  # those are looked at once the prompts are known
+        # those are looked at once the prompts are known
+        asked = [item for item in items if (item.subset, item.id) not in skipped]
         baseline_lib.read(part, place, asked, _judging(config, items))
 
 
@@ -164,7 +176,8 @@ def evaluate(
 
     Args:
       config: what to run.
-      folder: working directory, claimed by the first answers. A run that was stopped goes on where it was; judges can be added later.
+      folder: working directory, claimed by the first answers. A run that was stopped goes on where it was; judges can
+        be added later.
       model: whom to ask.
       say: receives notices for the user.
       progress: see `Progress`; of the first process of a team.
@@ -245,7 +258,8 @@ def evaluate_grid(
     progress: Progress = silent,
     team: Team | None = None,
 ) -> list[asr.Row]:
-    """`evaluate` for every template with every image mode, each in its own folder below `folder`; `folder` gets all rows.
+    """`evaluate` for every template with every image mode, each in its own folder below `folder`; `folder` gets all
+    rows.
 
     Which pair gives the paper's numbers is an open question (VLGuard issue 9).
     """
@@ -258,8 +272,13 @@ def evaluate_grid(
     return rows
 
 
-def _parts(config: settings_lib.EvalConfig, folder: pathlib.Path) -> Iterator[tuple[settings_lib.EvalConfig, pathlib.Path]]:
-    """(settings, working directory) of every evaluation of a grid. Its baseline is a grid too: each part has its own."""
+def _parts(
+    config: settings_lib.EvalConfig, folder: pathlib.Path
+) -> Iterator[tuple[settings_lib.EvalConfig, pathlib.Path]]:
+    """(settings, working directory) of every evaluation of a grid.
+
+    Its baseline is a grid too: each part has its own.
+    """
     for template, mode in itertools.product(templates.TEMPLATES, images.MODES):
         asked = dataclasses.replace(config.model, template=template, image_mode=mode)
         name = f"{template}-{mode}"
@@ -270,7 +289,9 @@ def _parts(config: settings_lib.EvalConfig, folder: pathlib.Path) -> Iterator[tu
 Answered = tuple[questions_lib.Question, types.Generation]
 
 
-def _answers(config: settings_lib.EvalConfig, model: model_lib.Model, questions: Sequence[questions_lib.Question]) -> Iterator[Answered]:
+def _answers(
+    config: settings_lib.EvalConfig, model: model_lib.Model, questions: Sequence[questions_lib.Question]
+) -> Iterator[Answered]:
     by_key = {q.key: q for q in questions}
     for generation in model.engine().generate(questions_lib.prompts(questions, model, config.model.image_mode)):
         yield by_key.pop(generation.id), generation

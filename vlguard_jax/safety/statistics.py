@@ -1,4 +1,7 @@
-"""Intervals and exact tests on counts. Rates are fractions in [0, 1]; scipy is imported late because it is slow to load."""
+"""Intervals and exact tests on counts.
+
+Rates are fractions in [0, 1]; scipy is imported late because it is slow to load.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +24,8 @@ def wilson(count: int, n: int, confidence: float = 0.95) -> tuple[float, float]:
 def two_sample_p(count_a: int, n_a: int, count_b: int, n_b: int) -> float:
     """Two-sided p-value of Boschloo's exact test that two independent counts share one rate.
 
-    Unconditional, and never less powerful than Fisher's exact test, so that it calls fewer real differences "reproduced".
+    Unconditional, and never less powerful than Fisher's exact test, so that it calls fewer real differences
+    "reproduced".
     """
     from scipy import stats
 
@@ -36,7 +40,8 @@ def mcnemar_p(only_a: int, only_b: int) -> float:
 
 
 def difference(count_a: int, n_a: int, count_b: int, n_b: int, confidence: float = 0.95) -> tuple[float, float, float]:
-    """(difference, low, high) of two independent rates, a minus b: Newcombe's interval from Wilson's (1998, method 10)."""
+    """(difference, low, high) of two independent rates, a minus b: Newcombe's interval from Wilson's (1998, method
+    10)."""
     a, b = count_a / n_a, count_b / n_b
     (low_a, high_a), (low_b, high_b) = wilson(count_a, n_a, confidence), wilson(count_b, n_b, confidence)
     return a - b, a - b - math.hypot(a - low_a, high_b - b), a - b + math.hypot(high_a - a, b - low_b)
@@ -60,9 +65,10 @@ def over_seeds(
 ) -> tuple[float, float, float]:
     """(mean, low, high) of one rate measured on several training seeds, each on items of its own.
 
-    The interval is of the hierarchical bootstrap (Davison and Hinkley 1997, section 3.8): seeds are drawn with replacement, then the
-    items of each drawn seed; percentiles of the mean. An item counts or does not, so that a drawn seed's items are one binomial number.
-    Resampling cannot vary what came out alike everywhere (0 of n), so the interval is never narrower than Wilson's of all items
+    The interval is of the hierarchical bootstrap (Davison and Hinkley 1997, section 3.8): seeds are drawn with
+    replacement, then the items of each drawn seed; percentiles of the mean. An item counts or does not, so that a drawn
+    seed's items are one binomial number. Resampling cannot vary what came out alike everywhere (0 of n), so the
+    interval is never narrower than Wilson's of all items
     together. It is rough with few seeds: k of them resampled show sqrt((k - 1) / k) of their spread.
 
     Args:
@@ -76,7 +82,9 @@ def over_seeds(
       ValueError: no seed, a seed without items, or another number of counts than of sizes.
     """
     if not len(counts) == len(sizes) > 0 or min(sizes) < 1:
-        raise ValueError(f"a count and a size of at least 1 are needed for every seed, got {list(counts)} and {list(sizes)}")
+        raise ValueError(
+            f"a count and a size of at least 1 are needed for every seed, got {list(counts)} and {list(sizes)}"
+        )
     rng = np.random.default_rng(seed)
     n = np.asarray(sizes)
     rates = np.asarray(counts) / n

@@ -33,7 +33,8 @@ class Store:
     """
 
     def __init__(self, folder: pathlib.Path, config: settings_lib.EvalConfig, model: model_lib.Model):
-        """Raises UserError: a broken result line; or the answers, in a folder without config.json, are of another run."""
+        """Raises UserError: a broken result line; or the answers, in a folder without config.json, are of another
+        run."""
         self._config, self._model = config, model
         self._generations = results.Lines(folder / results.GENERATIONS, results.GenerationLine)
         self._verdicts = results.Lines(folder / results.VERDICTS, results.VerdictLine)
@@ -60,8 +61,10 @@ class Store:
             for name, ours in self._made_with.items():
                 if (theirs := getattr(line, name)) != ours:
                     raise errors.UserError(
-                        f"{self._generations.path}:{number} belongs to another run: {name} is {errors.short(ours)} here and"
-                        f" {errors.short(theirs)} there ({missing.name} is missing); choose another --workdir, or the same config to resume"
+                        f"{self._generations.path}:{number} belongs to another run: {name} is"
+                        f" {errors.short(ours)} here and"
+                        f" {errors.short(theirs)} there ({missing.name} is missing); choose another --workdir, or"
+                        " the same config to resume"
                     )
         self.notices.append(f"{missing} was missing; the answers record the same settings")
 
@@ -70,10 +73,13 @@ class Store:
         return list({q.key: q for q in questions if q.key not in self._answers}.values())
 
     def cut(self, questions: Iterable[questions_lib.Question]) -> int:
-        """How many of the (answered) questions have an answer that did not end by itself but at the limit of new tokens."""
+        """How many of the (answered) questions have an answer that did not end by itself but at the limit of new
+        tokens."""
         return sum(self._answers[q.key].finish_reason != "stop" for q in questions)
 
-    def add(self, answered: Sequence[tuple[questions_lib.Question, types.Generation]], judging: Sequence[Judging] = ()) -> None:
+    def add(
+        self, answered: Sequence[tuple[questions_lib.Question, types.Generation]], judging: Sequence[Judging] = ()
+    ) -> None:
         """Append answers. Where the text is withheld, the judges read it first and only its hash is stored."""
         lines = [self._line(q, g) for q, g in answered]
         if self._config.withhold_text:
@@ -95,7 +101,8 @@ class Store:
         late = [key for key in missing if self._answers[key].withheld]
         if late:
             raise errors.UserError(
-                f"{self._generations.path}: the text of {len(late)} answers was withheld, {judge.name} can no longer read it;"
+                f"{self._generations.path}: the text of {len(late)} answers was withheld, {judge.name} can no"
+                " longer read it;"
                 " generate again in another --workdir with this judge in config.judges"
             )
         self._judge(judge, [(q, self._answers[key].response) for key, q in missing.items()])

@@ -18,8 +18,8 @@ Moment = futures.Future[float]  # of time.perf_counter
 
 
 def to_device(batch: types.Batch, mesh: jax.sharding.Mesh) -> types.Batch:
-    """This process's part of a batch, the rows and pictures of its row shards one after the other, as part of the global arrays: spread
-    over the data and fsdp axes."""
+    """This process's part of a batch, the rows and pictures of its row shards one after the other, as part of the
+    global arrays: spread over the data and fsdp axes."""
     sharding, shards = mesh_lib.row_sharding(mesh, leading=1), mesh_lib.row_shards(mesh)
     position = {shard: i for i, shard in enumerate(mesh_lib.own_row_shards(mesh))}
 
@@ -38,8 +38,8 @@ def to_device(batch: types.Batch, mesh: jax.sharding.Mesh) -> types.Batch:
 class Feed:
     """Hands out the batches of `source` on the devices of `mesh`; a context manager.
 
-    A loop that starts a step with one batch, sees the step before it finished and takes the next batch then has exactly one batch
-    on the devices ahead of the step that runs. Nothing is read from `source` before it is asked for.
+    A loop that starts a step with one batch, sees the step before it finished and takes the next batch then has exactly
+    one batch on the devices ahead of the step that runs. Nothing is read from `source` before it is asked for.
     """
 
     def __init__(self, source: Iterator[tuple[int, types.Batch]], mesh: jax.sharding.Mesh):
@@ -50,15 +50,17 @@ class Feed:
     def __enter__(self) -> Feed:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
         # JAX must not be taken down amid a step; with several processes a step may wait for one that has gone.
         self._watcher.shutdown(wait=jax.process_count() == 1, cancel_futures=True)
 
     def take(self) -> tuple[int, types.Batch, float] | None:
         """(step, batch, seconds the devices stood still for it), or None behind the last one.
 
-        The wait counts from when the last watched step is finished: time in which the devices still compute costs nothing. Before the
-        first step every second counts.
+        The wait counts from when the last watched step is finished: time in which the devices still compute costs
+        nothing. Before the first step every second counts.
         """
         began = time.perf_counter()
         found = next(self._source, None)

@@ -20,7 +20,10 @@ def before(settings: config.OptimizerSettings, total: int, last: int) -> list[st
         return []
     cause = f"config.optimizer.max_steps={settings.max_steps}" if last < total else "the data is one step"
     way = "let it go on" if last < total else "raise config.optimizer.epochs or lower config.data.batch_size"
-    return [f"THIS RUN LEARNS NOTHING: the schedule gives its first update learning rate 0, and there is no other ({cause}); {way}"]
+    return [
+        "THIS RUN LEARNS NOTHING: the schedule gives its first update learning rate 0, and there is no other"
+        f" ({cause}); {way}"
+    ]
 
 
 def after(settings: config.OptimizerSettings, total: int, done: int, applied: int, in_a_row: int) -> list[str]:
@@ -31,13 +34,18 @@ def after(settings: config.OptimizerSettings, total: int, done: int, applied: in
     """
     if done and not applied:
         raise errors.UserError(
-            f"all {done:,} updates were skipped because loss or gradient was not finite: nothing was learned, and no model is written;"
-            " see loss and grad_norm in metrics.jsonl, then try config.precision.compute=fp32, and look at the weights in config.model.path"
+            f"all {done:,} updates were skipped because loss or gradient was not finite: nothing was learned, and"
+            " no model is written;"
+            " see loss and grad_norm in metrics.jsonl, then try config.precision.compute=fp32, and look at the"
+            " weights in config.model.path"
         )
     said = []
     if skipped := done - applied:
         until = f", the last {in_a_row:,} in a row: the model is that of update {done - in_a_row:,}" if in_a_row else ""
         said.append(f"{skipped:,} of {done:,} updates were skipped because loss or gradient was not finite{until}")
     if not _moves(settings, total, applied):
-        said.append("NOTHING WAS LEARNED: the only update that was not skipped has learning rate 0; the model is the one it started from")
+        said.append(
+            "NOTHING WAS LEARNED: the only update that was not skipped has learning rate 0; the model is the one it"
+            " started from"
+        )
     return said

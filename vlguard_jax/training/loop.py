@@ -1,4 +1,5 @@
-"""The training loop: one loop for every arm (mixed, post-hoc, VLGuard only, clean; full or LoRA); the config makes the difference."""
+"""The training loop: one loop for every arm (mixed, post-hoc, VLGuard only, clean; full or LoRA); the config makes the
+difference."""
 
 from __future__ import annotations
 
@@ -61,7 +62,8 @@ DROPS_FILE = "skipped.jsonl"
 
 @dataclasses.dataclass(frozen=True)
 class Result:
-    """How a run ended: updates done, whether it finished, the last logged metrics, and where the model was written (or None)."""
+    """How a run ended: updates done, whether it finished, the last logged metrics, and where the model was written (or
+    None)."""
 
     step: int
     finished: bool
@@ -72,7 +74,8 @@ class Result:
 def train(settings: config.TrainConfig, workdir: str | Path) -> Result:
     """Train from `settings` in `workdir`; resumes by itself where a run with the same config stopped.
 
-    Writes config.json, metrics.jsonl, tensorboard/, checkpoints/, skipped.jsonl (dropped records, if any) and at the end model/.
+    Writes config.json, metrics.jsonl, tensorboard/, checkpoints/, skipped.jsonl (dropped records, if any) and at the
+    end model/.
 
     Raises:
       UserError: anything wrong with the config, the files or the directory.
@@ -149,14 +152,16 @@ def _introduction(settings: config.TrainConfig, start: checkpoint_lib.Checkpoint
     lines = [
         f"{supervised} in {len(index):,} conversations, {int(index.pictures.sum()):,} pictures"
         + (f", {len(drops)} records left out (skipped.jsonl)" if drops else ""),
-        f"{kind} of {settings.model.path} ({start.layout}), {data.last_update} updates of {settings.data.batch_size} conversations, "
+        f"{kind} of {settings.model.path} ({start.layout}), {data.last_update} updates of"
+        f" {settings.data.batch_size} conversations, "
         f"{jax.device_count()} {jax.devices()[0].platform} device(s), {settings.precision.compute}",
     ]
     lines += [start.extras["note"]] if "note" in start.extras else []
     lines += data.mixture.notes() + data.plan.notes()
     if (context := vocabulary.context(start.extras)) is not None and settings.data.max_len > context:
         lines.append(
-            f"config.data.max_len={settings.data.max_len} is beyond the model's {context:,} positions; no conversation is that long"
+            f"config.data.max_len={settings.data.max_len} is beyond the model's {context:,} positions; no"
+            " conversation is that long"
         )
     lines += learned.before(settings.optimizer, data.total_updates, data.last_update)
     if data.mixture.stand_in:
@@ -181,16 +186,21 @@ def _restore(
         _say(console, f"{workdir}/{workdir_lib.CONFIG_FILE} was missing; the checkpoint records the same settings")
     if (saved := meta["base_sha256"]) != start.weights_sha256:
         source = start.extras.get("source", "config.model.path")
-        raise errors.UserError(f"{source}: its weights are not those this run started from ({saved[:12]}); put the old ones back to resume")
-    shapes = jax.tree.map(lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), program.state, program.state_shardings)
+        raise errors.UserError(
+            f"{source}: its weights are not those this run started from ({saved[:12]}); put the old ones back to resume"
+        )
+    shapes = jax.tree.map(
+        lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), program.state, program.state_shardings
+    )
     restored = setup.from_tree(program.state, store.restore(latest, setup.to_tree(shapes)))
     _say(console, f"resumed after update {latest}")
     return restored
 
 
 class _StopSignal:
-    """Turns SIGTERM (preemption, a scheduler's time limit) into "save and leave" at the next step, with several processes at the next
-    one that none of them has begun. Before `hold` there is nothing to save, and the signal ends the command at once."""
+    """Turns SIGTERM (preemption, a scheduler's time limit) into "save and leave" at the next step, with several
+    processes at the next one that none of them has begun. Before `hold` there is nothing to save, and the signal ends
+    the command at once."""
 
     def __init__(self) -> None:
         self._alone = jax.process_count() == 1
@@ -218,7 +228,9 @@ class _StopSignal:
     def __enter__(self) -> _StopSignal:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self._noted.__exit__(kind, value, trace)
         if not self._alone:
             joining.take_sigterm()
@@ -230,7 +242,9 @@ class _Log:
     claim: called once the first update is done.
     """
 
-    def __init__(self, writer: metrics.Writer, settings: config.TrainConfig, last_update: int, claim: Callable[[], None]):
+    def __init__(
+        self, writer: metrics.Writer, settings: config.TrainConfig, last_update: int, claim: Callable[[], None]
+    ):
         self._writer, self._settings, self._last_update, self._claim = writer, settings, last_update, claim
         self._pending: tuple[int, step_lib.Metrics, feed.Moment, dict[str, float], float] | None = None
         self._before = time.perf_counter()  # when the update before was finished
@@ -251,7 +265,11 @@ class _Log:
         else:
             self._claim()
         self._compiled = True
-        clock = {"step_seconds": seconds, "tokens_per_second": counted["tokens"] / seconds, "input_wait": waited / seconds}
+        clock = {
+            "step_seconds": seconds,
+            "tokens_per_second": counted["tokens"] / seconds,
+            "input_wait": waited / seconds,
+        }
         self.last = metrics.of_step(jax.device_get(on_device), counted | clock, tuple(self._settings.data.sources))
         self.in_a_row = self.in_a_row + 1 if self.last["skipped"] else 0
         if self.last["skipped"]:
@@ -259,7 +277,9 @@ class _Log:
         if update % self._settings.run.log_every == 0 or update == self._last_update:
             self._writer.write(update, self.last)
 
-    def follow(self, update: int, on_device: step_lib.Metrics, finished: feed.Moment, counted: dict[str, float], waited: float) -> None:
+    def follow(
+        self, update: int, on_device: step_lib.Metrics, finished: feed.Moment, counted: dict[str, float], waited: float
+    ) -> None:
         """Note an update that was just started; the devices had `waited` so many seconds for its batch."""
         self._pending = update, on_device, finished, counted, waited
 
@@ -270,7 +290,8 @@ class _Log:
             data = self._settings.data
             self._writer.say(
                 f"the devices waited for their input {100 * self._waited / self._seconds:.0f} % of the time: raise"
-                f" config.data.read_threads (now {data.read_threads}) or config.data.read_workers (now {data.read_workers})"
+                f" config.data.read_threads (now {data.read_threads}) or config.data.read_workers (now"
+                f" {data.read_workers})"
             )
 
 
@@ -289,7 +310,9 @@ def _run(
     learning_rates = settings.optimizer.learning_rate * np.asarray(factor(np.arange(data.last_update)))
     main = jax.process_index() == 0
     claim = functools.partial(workdir_lib.claim, workdir, settings, free=FREE_SETTINGS) if main else lambda: None
-    writer = metrics.Writer(workdir, start_step=done, total_steps=data.last_update, tensorboard=settings.run.tensorboard, active=main)
+    writer = metrics.Writer(
+        workdir, start_step=done, total_steps=data.last_update, tensorboard=settings.run.tensorboard, active=main
+    )
     batches = feed.Feed(_batches(settings, data, program, done), program.mesh)
     with writer, _StopSignal() as stop, batches:
         log = _Log(writer, settings, data.last_update, claim)
@@ -316,7 +339,9 @@ def _run(
     return state, log, stop.told
 
 
-def _batches(settings: config.TrainConfig, data: setup.Data, program: program_lib.Program, first: int) -> Iterator[tuple[int, types.Batch]]:
+def _batches(
+    settings: config.TrainConfig, data: setup.Data, program: program_lib.Program, first: int
+) -> Iterator[tuple[int, types.Batch]]:
     return iter(
         loader.Loader(
             data.plan,

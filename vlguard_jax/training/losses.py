@@ -1,8 +1,8 @@
 """The loss seam: one function `(model, params, batch, extras) -> (weighted sum, metrics)` named in the config.
 
-The host puts every normalisation into `batch.loss_weight` (data/plan.py), so a loss is a plain weighted sum and the sum over
-micro-batches, rows and devices is the recipe's loss. A researcher's own objective is one function in one file, named as
-`config.loss = "package.module:function"`; `cross_entropy_with_kl` below is a worked example.
+The host puts every normalisation into `batch.loss_weight` (data/plan.py), so a loss is a plain weighted sum and the sum
+over micro-batches, rows and devices is the recipe's loss. A researcher's own objective is one function in one file,
+named as `config.loss = "package.module:function"`; `cross_entropy_with_kl` below is a worked example.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ Metrics = dict[str, Array]
 class Extras:
     """What a loss may read beside model and batch.
 
-    args: `config.loss_args`. reference: the untouched parameters of the start of the run, or None if the loss did not ask for
-    them (attribute `needs_reference = True` on the function). chunk: positions per chunk of the head. sources: how many sources of
-    conversations there are.
+    args: `config.loss_args`. reference: the untouched parameters of the start of the run, or None if the loss did not
+    ask for them (attribute `needs_reference = True` on the function). chunk: positions per chunk of the head. sources:
+    how many sources of conversations there are.
     """
 
     args: Mapping[str, float]
@@ -46,13 +46,18 @@ Loss = Callable[[llava.Functional, llava.Params, types.Batch, Extras], tuple[Arr
 
 
 def token_cross_entropy(
-    hidden: Float[Array, "B T D"], head: Float[Array, "D V"], targets: Int[Array, "B T"], chunk: int, by_rows: llama.ByRows = llama.directly
+    hidden: Float[Array, "B T D"],
+    head: Float[Array, "D V"],
+    targets: Int[Array, "B T"],
+    chunk: int,
+    by_rows: llama.ByRows = llama.directly,
 ) -> Float32[Array, "B T"]:
     """Cross-entropy of every supervised position (target >= 0) in fp32, and 0 elsewhere.
 
-    On each device the supervised positions of its rows are put first and the head is applied to as many at a time as `chunk` positions of
-    every row make up, and recomputed in the backward pass: logits of whole rows never stand in memory, and chunks without a supervised
-    position cost nothing.
+    On each device the supervised positions of its rows are put first and the head is applied to as many at a time as
+    `chunk` positions of
+    every row make up, and recomputed in the backward pass: logits of whole rows never stand in memory, and chunks
+    without a supervised position cost nothing.
     """
 
     def of_rows(head: Array, hidden: Array, targets: Array) -> Array:
@@ -76,12 +81,14 @@ def _chunk(head: Float[Array, "D V"], hidden: Float[Array, "C D"], targets: Int[
         picked = jnp.take_along_axis(logits, jnp.maximum(targets, 0)[..., None], axis=-1)[..., 0]
         return jnp.where(targets >= 0, jax.nn.logsumexp(logits, axis=-1) - picked, 0.0)
 
-    return jax.lax.cond(targets[0] >= 0, computed, lambda head, hidden: jnp.zeros(targets.shape, jnp.float32), head, hidden)
+    return jax.lax.cond(
+        targets[0] >= 0, computed, lambda head, hidden: jnp.zeros(targets.shape, jnp.float32), head, hidden
+    )
 
 
 def by_source(cross_entropies: Float32[Array, "B T"], batch: types.Batch, extras: Extras) -> Metrics:
-    """For the log only: a loss that puts this among its metrics has `loss/<source>`, the mean per supervised token of each source,
-    in metrics.jsonl."""
+    """For the log only: a loss that puts this among its metrics has `loss/<source>`, the mean per supervised token of
+    each source, in metrics.jsonl."""
     values = jax.lax.stop_gradient(cross_entropies)
 
     def of_one(source: Array) -> Array:
@@ -90,24 +97,33 @@ def by_source(cross_entropies: Float32[Array, "B T"], batch: types.Batch, extras
     return {BY_SOURCE: jax.vmap(of_one)(jnp.arange(extras.sources))}
 
 
-def cross_entropy(model: llava.Functional, params: llava.Params, batch: types.Batch, extras: Extras) -> tuple[Array, Metrics]:
+def cross_entropy(
+    model: llava.Functional, params: llava.Params, batch: types.Batch, extras: Extras
+) -> tuple[Array, Metrics]:
     """The recipe's loss: sum of loss_weight * cross-entropy."""
     with model.precision():
         hidden = model.hidden(params, batch, extras.dropout_key)
-        losses = token_cross_entropy(hidden, model.head_kernel(params), batch.targets, extras.chunk, model.execution.by_rows)
+        losses = token_cross_entropy(
+            hidden, model.head_kernel(params), batch.targets, extras.chunk, model.execution.by_rows
+        )
     return jnp.sum(batch.loss_weight * losses), by_source(losses, batch, extras)
 
 
-def cross_entropy_with_kl(model: llava.Functional, params: llava.Params, batch: types.Batch, extras: Extras) -> tuple[Array, Metrics]:
-    """Worked example of a user's own loss: cross-entropy + loss_args.kl_weight * KL(reference || model) on supervised positions.
+def cross_entropy_with_kl(
+    model: llava.Functional, params: llava.Params, batch: types.Batch, extras: Extras
+) -> tuple[Array, Metrics]:
+    """Worked example of a user's own loss: cross-entropy + loss_args.kl_weight * KL(reference || model) on supervised
+    positions.
 
-    Keeps the tuned model near the model it started from, a common cure for over-refusal. Config: `loss="cross_entropy_with_kl"`,
-    `loss_args={"kl_weight": 0.1}`.
+    Keeps the tuned model near the model it started from, a common cure for over-refusal. Config:
+    `loss="cross_entropy_with_kl"`, `loss_args={"kl_weight": 0.1}`.
     """
     kl_weight = extras.args["kl_weight"]
 
     def log_probabilities(weights: llava.Params, key: llama.DropoutKey) -> Array:
-        logits = jnp.matmul(model.hidden(weights, batch, key), model.head_kernel(weights), preferred_element_type=jnp.float32)
+        logits = jnp.matmul(
+            model.hidden(weights, batch, key), model.head_kernel(weights), preferred_element_type=jnp.float32
+        )
         return jax.nn.log_softmax(logits, axis=-1)
 
     with model.precision():
@@ -134,7 +150,9 @@ def get(name: str) -> Loss:
         return LOSSES[name]
     module, _, function = name.partition(":")
     if not function:
-        raise errors.UserError(f"config.loss={name!r} is unknown{errors.nearest(name, LOSSES)} (or write package.module:function)")
+        raise errors.UserError(
+            f"config.loss={name!r} is unknown{errors.nearest(name, LOSSES)} (or write package.module:function)"
+        )
     try:
         return getattr(importlib.import_module(module), function)
     except (ImportError, AttributeError) as e:

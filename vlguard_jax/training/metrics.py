@@ -24,7 +24,8 @@ SLOW_INPUT = 0.05  # from this share of the time on, the user hears that the dev
 
 
 def cut_back(path: Path, step: int) -> int:
-    """Drop lines of metrics.jsonl after `step` (a resumed run writes them again) and a torn last line; returns how many."""
+    """Drop lines of metrics.jsonl after `step` (a resumed run writes them again) and a torn last line; returns how
+    many."""
     if not path.exists():
         return 0
     lines = path.read_bytes().splitlines()
@@ -43,8 +44,8 @@ def cut_back(path: Path, step: int) -> int:
 def of_step(fetched: Mapping[str, Any], counted: Mapping[str, float], sources: Sequence[str]) -> dict[str, float]:
     """The log's numbers of one step: what the devices computed and what the host `counted`.
 
-    A loss's sums by source become `loss/<source>`, the mean cross-entropy per supervised token; a source that the step does not see
-    has none.
+    A loss's sums by source become `loss/<source>`, the mean cross-entropy per supervised token; a source that the step
+    does not see has none.
     """
     values = {name: float(value) for name, value in fetched.items() if name != losses.BY_SOURCE}
     for source, total in zip(sources, fetched.get(losses.BY_SOURCE, ()), strict=False):
@@ -67,7 +68,8 @@ class Writer:
             if tensorboard:
                 import tensorboardX  # late: it is slow to import
 
-                # TensorBoard hides what earlier event files hold from this step on: what a resumed run writes again, and no more.
+                # TensorBoard hides what earlier event files hold from this step on: what a resumed run writes again,
+                # and no more.
                 self._board = tensorboardX.SummaryWriter(str(workdir / "tensorboard"), purge_step=start_step + 1)
                 self._stack.callback(self._board.close)
 
@@ -80,12 +82,16 @@ class Writer:
             progress.TimeElapsedColumn(table_column=one_line),
             progress.TimeRemainingColumn(table_column=one_line),
         )
-        self._bar = progress.Progress(*columns, console=terminal.console(), disable=not self._active, refresh_per_second=2)
+        self._bar = progress.Progress(
+            *columns, console=terminal.console(), disable=not self._active, refresh_per_second=2
+        )
         self._task = self._bar.add_task("training", total=self._total, completed=self._start, note="")
         self._stack.enter_context(self._bar)
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self._stack.close()
 
     def say(self, text: str) -> None:

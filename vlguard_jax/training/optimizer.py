@@ -1,4 +1,5 @@
-"""AdamW with the reference's arithmetic (reference: transformers 4.37.2 trainer and optimization.py, llava_trainer.py:150-211)."""
+"""AdamW with the reference's arithmetic (reference: transformers 4.37.2 trainer and optimization.py,
+llava_trainer.py:150-211)."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
-"""The train step of a config on a mesh, in shapes alone: what `setup` fills with arrays, and what `plan` compiles for slices that
-nobody here owns, is one and the same program."""
+"""The train step of a config on a mesh, in shapes alone: what `setup` fills with arrays, and what `plan` compiles for
+slices that nobody here owns, is one and the same program."""
 
 from __future__ import annotations
 
@@ -27,7 +27,9 @@ from vlguard_jax.training import step as step_lib
 
 @dataclasses.dataclass(frozen=True)
 class Program:
-    """The jitted step and what it works on: trees of ShapeDtypeStruct with shardings, or of arrays there. `reference` is None unless
+    """The jitted step and what it works on: trees of ShapeDtypeStruct with shardings, or of arrays there.
+
+    `reference` is None unless
     the loss asks for it."""
 
     model: llava.Functional
@@ -101,7 +103,8 @@ def _state(trained: llava.Params, tx: optax.GradientTransformation, mesh: Mesh) 
 
 
 def batch_shapes(mesh: Mesh, micro: int, rows: int, row_len: int, pictures: int, image_size: int) -> types.Batch:
-    """What the step reads, in shapes: `micro` programs of `rows` rows of `row_len` tokens and `pictures` pictures each."""
+    """What the step reads, in shapes: `micro` programs of `rows` rows of `row_len` tokens and `pictures` pictures
+    each."""
     place: NamedSharding = mesh_lib.row_sharding(mesh, leading=1)
 
     def of(shape: tuple[int, ...], dtype: jnp.dtype | type) -> jax.ShapeDtypeStruct:

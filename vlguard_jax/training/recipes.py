@@ -1,8 +1,10 @@
-"""The paper's training recipes as configs (Zong et al. 2024, section 3.2, Table 7, appendix A.1; LLaVA scripts/v1_5/finetune*.sh).
+"""The paper's training recipes as configs (Zong et al.
 
-What the paper does not state (schedule, warm-up, LoRA rank, seeds) is LLaVA's own setting. The loss is the reference's mean over
-micro-batches of 8 ranks x 16 conversations, grouped by modality and length, since that decides how much a one-word answer weighs
-against a refusal of 100 words.
+2024, section 3.2, Table 7, appendix A.1; LLaVA scripts/v1_5/finetune*.sh).
+
+What the paper does not state (schedule, warm-up, LoRA rank, seeds) is LLaVA's own setting. The loss is the reference's
+mean over micro-batches of 8 ranks x 16 conversations, grouped by modality and length, since that decides how much a
+one-word answer weighs against a refusal of 100 words.
 """
 
 from __future__ import annotations
@@ -33,15 +35,17 @@ def _base(*, lora: bool, learning_rate: float, epochs: float) -> config_dict.Con
 def posthoc(model: str, *, lora: bool, helpful: str = "llava_mix", safety: str = "vlguard") -> config_dict.ConfigDict:
     """Repair a finished model: safety data and 5,000 helpful conversations, 3 epochs (165 updates with VLGuard).
 
-    `helpful`: "llava_mix", "alpaca" (text only, paper Table 3) or "" (none). `safety`: "vlguard" or "text_safety" (text only, paper
-    Table 4). Learning rate 1e-5 (full) or 2e-4 (LoRA), paper Table 7. The helpful sample is drawn with a fixed seed; the authors' list
-    was never published.
+    `helpful`: "llava_mix", "alpaca" (text only, paper Table 3) or "" (none). `safety`: "vlguard" or "text_safety" (text
+    only, paper Table 4). Learning rate 1e-5 (full) or 2e-4 (LoRA), paper Table 7. The helpful sample is drawn with a
+    fixed seed; the authors' list was never published.
     """
     config = _base(lora=lora, learning_rate=2e-4 if lora else 1e-5, epochs=3.0)
     config.model.path = model
     config.data.sources = {safety: settings_lib.source(format="vlguard" if safety == "vlguard" else "alpaca")}
     if helpful:
-        config.data.sources[helpful] = settings_lib.source(format="llava" if helpful == "llava_mix" else "alpaca", count=HELPFUL_COUNT)
+        config.data.sources[helpful] = settings_lib.source(
+            format="llava" if helpful == "llava_mix" else "alpaca", count=HELPFUL_COUNT
+        )
     return config
 
 

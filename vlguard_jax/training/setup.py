@@ -50,10 +50,14 @@ def load_model(settings: config.TrainConfig) -> checkpoint_lib.Checkpoint:
     """
     m = settings.model
     if not m.path:
-        raise errors.UserError("config.model.path is empty: name a checkpoint folder or hub id, e.g. --config.model.path=FOLDER")
+        raise errors.UserError(
+            "config.model.path is empty: name a checkpoint folder or hub id, e.g. --config.model.path=FOLDER"
+        )
     loaded = load_lib.load(m.path, base=m.base, vision_tower=m.vision_tower, projector=m.projector)
     if loaded.lora is not None and not settings.lora.rank:
-        raise errors.UserError(f"{m.path} has LoRA adapters; merge them first (python -m vlguard_jax.convert) or set config.lora.rank")
+        raise errors.UserError(
+            f"{m.path} has LoRA adapters; merge them first (python -m vlguard_jax.convert) or set config.lora.rank"
+        )
     if not settings.lora.rank:
         return loaded
     wanted = model_config.LoraConfig(settings.lora.rank, settings.lora.alpha, settings.lora.dropout)
@@ -97,7 +101,9 @@ def load_data(
     template = templates.get_template(settings.model.template)
     vision = start.config.vision
     patches, size = (vision.num_patches, vision.image_size) if vision else (0, 336)
-    mixture = mixtures.build(settings.data, words, template, patches, progress, problems_file, settings.model.image_mode, size)
+    mixture = mixtures.build(
+        settings.data, words, template, patches, progress, problems_file, settings.model.image_mode, size
+    )
     mixtures.check_lengths(mixture, vocabulary.context(start.extras))
     cache = cache_lib.folder(settings.data.cache)
     plan = plan_lib.BatchPlan(mixture.index, settings.data, settings.seed, layout, settings.optimizer.epochs, cache)
@@ -105,12 +111,15 @@ def load_data(
     plan.check(last)
     if not mixture.index.supervised.any():
         raise errors.UserError(
-            "config.data.sources: no conversation has a supervised token, so nothing can be learned; look at their answers"
+            "config.data.sources: no conversation has a supervised token, so nothing can be learned; look at"
+            " their answers"
         )
     return Data(mixture, plan, plan.total_steps, last)
 
 
-def build_program(settings: config.TrainConfig, start: checkpoint_lib.Checkpoint, total_updates: int) -> program_lib.Program:
+def build_program(
+    settings: config.TrainConfig, start: checkpoint_lib.Checkpoint, total_updates: int
+) -> program_lib.Program:
     """The program with the parameters on the mesh in place of their shapes; compiles nothing yet.
 
     Raises:

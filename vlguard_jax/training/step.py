@@ -1,4 +1,5 @@
-"""One optimizer step as one jitted program: accumulation by scan, donated state, frozen parameters without gradients."""
+"""One optimizer step as one jitted program: accumulation by scan, donated state, frozen parameters without
+gradients."""
 
 from __future__ import annotations
 
@@ -66,9 +67,10 @@ def build(
 ) -> Callable[[TrainState, llava.Params, llava.Params | None, types.Batch], tuple[TrainState, Metrics]]:
     """The step function (state, frozen, reference, batch) -> (state, metrics), to be jitted with `donate_argnums=0`.
 
-    `batch` arrays have a leading axis A of micro-batches, whose losses and gradients are summed: loss_weight already holds the
-    normalisation over the whole step. Dropout keys are fold_in(seed, step, micro-batch, layer). A loss or gradient that is not
-    finite leaves parameters and moments as they are and is counted in metrics["skipped"]. places: shardings of the gradients.
+    `batch` arrays have a leading axis A of micro-batches, whose losses and gradients are summed: loss_weight already
+    holds the normalisation over the whole step. Dropout keys are fold_in(seed, step, micro-batch, layer). A loss or
+    gradient that is not finite leaves parameters and moments as they are and is counted in metrics["skipped"]. places:
+    shardings of the gradients.
     """
     with_dropout = model.lora is not None and model.lora.dropout > 0
 
@@ -106,6 +108,8 @@ def _apply(
     finite = jnp.isfinite(value) & jnp.isfinite(norm)
     updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
     params = optax.apply_updates(state.params, updates)
-    params, opt_state = jax.tree.map(lambda new, old: jnp.where(finite, new, old), (params, opt_state), (state.params, state.opt_state))
+    params, opt_state = jax.tree.map(
+        lambda new, old: jnp.where(finite, new, old), (params, opt_state), (state.params, state.opt_state)
+    )
     metrics = {"loss": value, "grad_norm": norm, "skipped": 1 - finite.astype(jnp.int32), **aux}
     return TrainState(state.step + 1, params, opt_state), metrics

@@ -1,8 +1,9 @@
 """TFDS's own test case over the VLGuard builder. A program that test_conventions.py runs in a process of its own.
 
-With TensorFlow it runs as TFDS ships it: as tfrecord files, read as `tf.data`. Without, it cannot: the module wants `dill`, its base
-class is `tf.test.TestCase`, and it reads through `tf.data`. Then the few names that its frame takes from there are given to it, records
-are written as ArrayRecord and read with `as_data_source`; every check of the builder stays TFDS's own.
+With TensorFlow it runs as TFDS ships it: as tfrecord files, read as `tf.data`. Without, it cannot: the module wants
+`dill`, its base class is `tf.test.TestCase`, and it reads through `tf.data`. Then the few names that its frame takes
+from there are given to it, records are written as ArrayRecord and read with `as_data_source`; every check of the
+builder stays TFDS's own.
 """
 
 from __future__ import annotations
@@ -21,7 +22,8 @@ WITH_TENSORFLOW = importlib.util.find_spec("tensorflow") is not None and importl
 
 
 def frame_without_tensorflow() -> None:
-    """Let `tensorflow_datasets.testing` be imported; anything of TensorFlow beyond these names stays an AttributeError."""
+    """Let `tensorflow_datasets.testing` be imported; anything of TensorFlow beyond these names stays an
+    AttributeError."""
     space = types.SimpleNamespace
     tensorflow: Any = types.ModuleType("tensorflow")
     tensorflow.__version__ = "2.1.0"
@@ -57,7 +59,9 @@ class VLGuardWithoutTensorFlowTest(VLGuardTest):
     """The same, but for where the data goes through TensorFlow."""
 
     def _make_builder(self, config: Any = None) -> vlguard_dataset_builder.Builder:
-        return self.DATASET_CLASS(data_dir=self.tmp_dir, config=config, version=self.VERSION, file_format="array_record")
+        return self.DATASET_CLASS(
+            data_dir=self.tmp_dir, config=config, version=self.VERSION, file_format="array_record"
+        )
 
     def test_download_and_prepare_as_dataset(self) -> None:
         self._download_and_prepare_as_dataset(self.builder)

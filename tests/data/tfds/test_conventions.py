@@ -23,9 +23,13 @@ FOLDER = source.ROOT / "vlguard_jax" / "data" / "tfds" / "vlguard"
 
 
 def test_tfds_own_test_case() -> None:
-    done = subprocess.run([sys.executable, "-m", "tests.data.tfds.conventions"], cwd=source.ROOT, capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.data.tfds.conventions"], cwd=source.ROOT, capture_output=True, text=True
+    )
     assert done.returncode == 0, done.stderr[-4000:]
-    with_tensorflow = importlib.util.find_spec("tensorflow") is not None and importlib.util.find_spec("dill") is not None
+    with_tensorflow = (
+        importlib.util.find_spec("tensorflow") is not None and importlib.util.find_spec("dill") is not None
+    )
     name, number = ("VLGuardTest", 6) if with_tensorflow else ("VLGuardWithoutTensorFlowTest", 5)
     assert done.stdout.splitlines()[-1] == f"{name}: {number} tests"
     assert len(re.findall(r"^.*test_\w+ \.\.\. ok$", done.stderr, re.MULTILINE)) >= 4
@@ -33,7 +37,15 @@ def test_tfds_own_test_case() -> None:
 
 def test_every_file_of_the_convention_is_there() -> None:
     names = {path.name for path in FOLDER.iterdir()} - {"__pycache__"}
-    files = {"__init__.py", "CITATIONS.bib", "README.md", "TAGS.txt", "checksums.tsv", "dummy_data", "vlguard_dataset_builder.py"}
+    files = {
+        "__init__.py",
+        "CITATIONS.bib",
+        "README.md",
+        "TAGS.txt",
+        "checksums.tsv",
+        "dummy_data",
+        "vlguard_dataset_builder.py",
+    }
     assert names == files
     for line in (FOLDER / "checksums.tsv").read_text().splitlines():
         url, size, digest, name = line.split("\t")

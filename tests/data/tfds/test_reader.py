@@ -1,4 +1,5 @@
-"""The builder and the reader: what goes in as JSON and picture files comes back equal, byte for byte, in threads and other processes."""
+"""The builder and the reader: what goes in as JSON and picture files comes back equal, byte for byte, in threads and
+other processes."""
 
 from __future__ import annotations
 
@@ -45,7 +46,9 @@ def without_origin(items: list[vlguard.Item]) -> list[vlguard.Item]:
 def odd_picture(name: str) -> bytes:
     mode, format_, options = ODD[name]
     out = io.BytesIO()
-    Image.new(mode, (9, 7), 3 if len(Image.Image.getbands(Image.new(mode, (1, 1)))) == 1 else None).save(out, format=format_, **options)
+    Image.new(mode, (9, 7), 3 if len(Image.Image.getbands(Image.new(mode, (1, 1)))) == 1 else None).save(
+        out, format=format_, **options
+    )
     return out.getvalue()
 
 
@@ -63,7 +66,9 @@ def folder(tmp_path_factory) -> pathlib.Path:
         for value in values:
             path = folder / split / value["image"]
             path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_bytes(odd_picture(path.name)) if path.name in ODD else stand.write_picture(path, seed=len(path.name))
+            path.write_bytes(odd_picture(path.name)) if path.name in ODD else stand.write_picture(
+                path, seed=len(path.name)
+            )
     vlguard_folder.write_records(folder)
     return folder
 
@@ -73,7 +78,9 @@ def test_records_come_back_in_order(folder, split):
     read, there = vlguard.read_items(folder, split), reader.open_prepared(folder, split)
     assert without_origin(there.items()) == without_origin(read) and len(read) > 2
     assert there.items()[1].origin.endswith(f"{split} record 1 (id 'v1')")
-    converted, expected = ([dataclasses.replace(r, origin="") for r in vlguard.convert(items)] for items in (there.items(), read))
+    converted, expected = (
+        [dataclasses.replace(r, origin="") for r in vlguard.convert(items)] for items in (there.items(), read)
+    )
     assert converted == expected
     assert not there.stand_in and len(there.sha256) == 64
 
@@ -90,14 +97,17 @@ def test_pictures_come_back_byte_for_byte(folder, split):
     stamps = there.stamps([*names, "a.png"])
     assert stamps.keys() == set(names) and len(set(stamps.values())) == len(stamps)
     with pytest.raises(
-        errors.UserError, match=r"1\.0\.0: split '(train|test)' has no picture 'odd/none\.png' \(picture of here: record 3\); run"
+        errors.UserError,
+        match=r"1\.0\.0: split '(train|test)' has no picture 'odd/none\.png' \(picture of here: record 3\); run",
     ):
         there.read("odd/none.png", origin="here: record 3")
 
 
 def test_several_files_a_split_keep_the_order(folder, tmp_path):
     how = tfds.download.DownloadConfig(manual_dir=folder, num_shards=3)
-    vlguard_dataset_builder.Builder(data_dir=tmp_path, file_format="array_record").download_and_prepare(download_config=how)
+    vlguard_dataset_builder.Builder(data_dir=tmp_path, file_format="array_record").download_and_prepare(
+        download_config=how
+    )
     assert len(list((tmp_path / "vlguard" / "1.0.0").glob("vlguard-train.array_record-0000?-of-00003"))) == 3
     there = reader.open_prepared(tmp_path, "train")
     assert without_origin(there.items()) == without_origin(reader.open_prepared(folder, "train").items())
@@ -147,7 +157,9 @@ def edit(path: pathlib.Path, **changes) -> None:
 
 def test_not_a_prepared_set(tmp_path):
     for place in (tmp_path, tmp_path / "nowhere"):
-        with pytest.raises(errors.UserError, match=rf"^{place}: not a prepared set: no dataset_info\.json in it; `python -m"):
+        with pytest.raises(
+            errors.UserError, match=rf"^{place}: not a prepared set: no dataset_info\.json in it; `python -m"
+        ):
             reader.open_prepared(place, "train")
 
 
@@ -170,10 +182,15 @@ def test_damaged_sets(copy):
     whole = shard.read_bytes()
     for broken in (whole[: len(whole) // 2], b"", whole[:300] + bytes([whole[300] ^ 1]) + whole[301:]):
         shard.write_bytes(broken)
-        with pytest.raises(errors.UserError, match=r"1\.0\.0: record \d+ of split 'train' is unreadable \(.+\); remove the folder and run"):
+        with pytest.raises(
+            errors.UserError,
+            match=r"1\.0\.0: record \d+ of split 'train' is unreadable \(.+\); remove the folder and run",
+        ):
             reader.open_prepared(copy, "train").items()
     shard.unlink()
-    with pytest.raises(errors.UserError, match=r"vlguard-train\.array_record-00000-of-00001: missing; remove .+ and run"):
+    with pytest.raises(
+        errors.UserError, match=r"vlguard-train\.array_record-00000-of-00001: missing; remove .+ and run"
+    ):
         reader.open_prepared(copy, "train")
     for text, message in (
         ("{}", "does not say what the set was made from"),
@@ -203,9 +220,21 @@ def test_a_set_names_no_code_and_no_place(copy, tmp_path, monkeypatch):
         ("dataset_info.json", {"name": None}, r"dataset_info\.json: \.name: None must be a text; run"),
         ("dataset_info.json", {"splits": 7}, r"\.splits: 7 must be a list; run"),
         ("dataset_info.json", {"splits": [{"name": "train"}]}, r"the field 'shardLengths' is missing; run"),
-        ("dataset_info.json", {"splits": [{"name": "train", "shardLengths": ["-1"]}]}, "'-1' must be a number of records up to 2,097,152"),
-        ("dataset_info.json", {"splits": [{"name": "train", "shardLengths": ["9" * 5000]}]}, "must be a number of records up to"),
-        ("dataset_info.json", {"splits": [{"name": "train", "shardLengths": ["3"]}]}, "11 records in its files, 3 in dataset_info.json"),
+        (
+            "dataset_info.json",
+            {"splits": [{"name": "train", "shardLengths": ["-1"]}]},
+            "'-1' must be a number of records up to 2,097,152",
+        ),
+        (
+            "dataset_info.json",
+            {"splits": [{"name": "train", "shardLengths": ["9" * 5000]}]},
+            "must be a number of records up to",
+        ),
+        (
+            "dataset_info.json",
+            {"splits": [{"name": "train", "shardLengths": ["3"]}]},
+            "11 records in its files, 3 in dataset_info.json",
+        ),
         ("dataset_info.json", {"splits": [{"name": "train", "shardLengths": []}]}, "split 'train' is unreadable"),
         ("metadata.json", {"stand_in": "no"}, r"\.stand_in: 'no' must be true or false; run"),
         ("metadata.json", {"sha256": {"test": "0"}}, "does not say what 'train' was made from"),
@@ -220,7 +249,10 @@ def test_what_a_set_says_of_itself_is_looked_at(copy, name, changes, message):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"image/filename": "../../x.png"}, r"record 0 \(id 'v0'\): image '\.\./\.\./x\.png' must be a path inside the picture folder"),
+        (
+            {"image/filename": "../../x.png"},
+            r"record 0 \(id 'v0'\): image '\.\./\.\./x\.png' must be a path inside the picture folder",
+        ),
         ({"instr-resp": []}, r"record 0 \(id 'v0'\): 'instr-resp' must be a list of 1"),
         ({"id": b"\xff"}, "holds text that is not UTF-8"),
     ],
@@ -229,7 +261,14 @@ def test_records_are_checked_as_those_of_the_json_files(copy, change, message):
     form = vlguard_dataset_builder.features()
     pair = {"kind": "instruction", "instruction": "a", "response": "b"}
     texts = {"harmful_category": "c", "harmful_subcategory": "d"}
-    record = {"id": "v0", "image": b"picture", "image/filename": "a.png", "safe": False, **texts, "instr-resp": [pair]} | change
+    record = {
+        "id": "v0",
+        "image": b"picture",
+        "image/filename": "a.png",
+        "safe": False,
+        **texts,
+        "instr-resp": [pair],
+    } | change
     [shard] = copy.glob("vlguard-train.*")
     writer = array_record_module.ArrayRecordWriter(str(shard), "group_size:1")
     writer.write(form.serialize_example(form.encode_example(record)))

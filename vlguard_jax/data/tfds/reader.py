@@ -1,8 +1,9 @@
-"""Reads VLGuard back from the ArrayRecord files that its TFDS builder wrote: the records, and each picture's own bytes by name.
+"""Reads VLGuard back from the ArrayRecord files that its TFDS builder wrote: the records, and each picture's own bytes
+by name.
 
-What the folder says of its own form (features.json, the places of its files) is not asked: TFDS imports every class that is named
-there, which is code of whoever made the folder. The form is the builder's, the files lie beside dataset_info.json, and a record is
-checked as one of VLGuard's JSON files is.
+What the folder says of its own form (features.json, the places of its files) is not asked: TFDS imports every class
+that is named there, which is code of whoever made the folder. The form is the builder's, the files lie beside
+dataset_info.json, and a record is checked as one of VLGuard's JSON files is.
 """
 
 from __future__ import annotations
@@ -59,8 +60,8 @@ class _Made(TypedDict):
 class PreparedVLGuard:
     """One split of a prepared set: its records in file order, and a picture store.
 
-    May be shared by threads and sent to other processes, each of which opens the files for itself. TFDS is imported at the first
-    access to a record.
+    May be shared by threads and sent to other processes, each of which opens the files for itself. TFDS is imported at
+    the first access to a record.
     """
 
     def __init__(self, folder: pathlib.Path, split: str, parts: Sequence[pathlib.Path], count: int, made: _Made):
@@ -73,7 +74,9 @@ class PreparedVLGuard:
         self._stamp = hashlib.sha256(stamp.encode()).hexdigest()[:16]
 
     def items(self) -> list[vlguard.Item]:
-        """The records, equal to those of the JSON file but for `origin`. The first call reads the whole split, pictures and all.
+        """The records, equal to those of the JSON file but for `origin`.
+
+        The first call reads the whole split, pictures and all.
 
         Raises:
           UserError: a file is damaged.
@@ -110,7 +113,9 @@ class PreparedVLGuard:
 
     def __getstate__(self) -> dict[str, Any]:
         positions = self._positions  # looked up once, not by every process
-        return {name: value for name, value in vars(self).items() if name not in ("_examples", "_items")} | {"_positions": positions}
+        return {name: value for name, value in vars(self).items() if name not in ("_examples", "_items")} | {
+            "_positions": positions
+        }
 
     @functools.cached_property
     def _examples(self) -> Any:
@@ -145,7 +150,8 @@ class PreparedVLGuard:
     def _unreadable(self, position: int, error: Exception) -> errors.UserError:
         reason = [*str(error).strip().splitlines(), type(error).__name__][0]
         return errors.UserError(
-            f"{self.location}: record {position} of split {self.split!r} is unreadable ({reason}); remove the folder and {AGAIN}"
+            f"{self.location}: record {position} of split {self.split!r} is unreadable ({reason}); remove the"
+            f" folder and {AGAIN}"
         )
 
     def _item(self, position: int) -> vlguard.Item:
@@ -154,12 +160,15 @@ class PreparedVLGuard:
             value = _as_json(example)
         except UnicodeDecodeError as e:
             raise errors.UserError(
-                f"{self.location}: record {position} of split {self.split!r} holds text that is not UTF-8; remove the folder and {AGAIN}"
+                f"{self.location}: record {position} of split {self.split!r} holds text that is not UTF-8; remove"
+                f" the folder and {AGAIN}"
             ) from e
         except Exception as e:  # as above
             raise self._unreadable(position, e) from e
         item = vlguard.parse(value, position, self.location)
-        return dataclasses.replace(item, origin=f"{self.location}: {self.split} record {position} (id {errors.short(item.id)})")
+        return dataclasses.replace(
+            item, origin=f"{self.location}: {self.split} record {position} (id {errors.short(item.id)})"
+        )
 
 
 @functools.cache
@@ -169,7 +178,9 @@ def _parser() -> Callable[[bytes], dict[str, Any]]:
 
     from vlguard_jax.data.tfds.vlguard import vlguard_dataset_builder
 
-    return functools.partial(vlguard_dataset_builder.features().deserialize_example_np, decoders={"image": decode.SkipDecoding()})
+    return functools.partial(
+        vlguard_dataset_builder.features().deserialize_example_np, decoders={"image": decode.SkipDecoding()}
+    )
 
 
 def _as_json(example: dict[str, Any]) -> dict[str, Any]:
@@ -186,10 +197,13 @@ def _as_json(example: dict[str, Any]) -> dict[str, Any]:
 
 
 def open_prepared(folder: str | pathlib.Path, split: str) -> PreparedVLGuard:
-    """Open `split` of a prepared set. `folder` is what TFDS wrote (…/vlguard/1.0.0), a folder above it, or what `prepare` wrote.
+    """Open `split` of a prepared set.
+
+    `folder` is what TFDS wrote (…/vlguard/1.0.0), a folder above it, or what `prepare` wrote.
 
     Raises:
-      UserError: no prepared set there, one of another version, another data set, no such split, or a file of it is missing.
+      UserError: no prepared set there, one of another version, another data set, no such split, or a file of it is
+        missing.
     """
     place, info = _find(pathlib.Path(folder))
     typed.check(_Info, info, str(place / INFO_FILE), AGAIN)
@@ -207,10 +221,14 @@ def open_prepared(folder: str | pathlib.Path, split: str) -> PreparedVLGuard:
             raise errors.UserError(f"{part}: missing; remove {place} and {AGAIN}")
     made = _read(place / MADE_FILE)
     if not {"stand_in", "sha256"} <= made.keys():
-        raise errors.UserError(f"{place}: {MADE_FILE} does not say what the set was made from; remove {place} and {AGAIN}")
+        raise errors.UserError(
+            f"{place}: {MADE_FILE} does not say what the set was made from; remove {place} and {AGAIN}"
+        )
     typed.check(_Made, made, str(place / MADE_FILE), AGAIN)
     if split not in made["sha256"]:
-        raise errors.UserError(f"{place}: {MADE_FILE} does not say what {split!r} was made from; remove {place} and {AGAIN}")
+        raise errors.UserError(
+            f"{place}: {MADE_FILE} does not say what {split!r} was made from; remove {place} and {AGAIN}"
+        )
     return PreparedVLGuard(place, split, parts, sum(lengths[split]), made)
 
 
@@ -221,7 +239,9 @@ def _find(folder: pathlib.Path) -> tuple[pathlib.Path, Any]:
         if (place / INFO_FILE).is_file():
             return place, _read(place / INFO_FILE)
     others = sorted(file.parent.name for root in roots for file in root.glob(f"*/{INFO_FILE}"))
-    found = f"holds {NAME} {', '.join(others)}, not {VERSION}" if others else f"not a prepared set: no {INFO_FILE} in it"
+    found = (
+        f"holds {NAME} {', '.join(others)}, not {VERSION}" if others else f"not a prepared set: no {INFO_FILE} in it"
+    )
     raise errors.UserError(f"{folder}: {found}; `python -m vlguard_jax.prepare vlguard` writes one")
 
 

@@ -14,9 +14,10 @@ from vlguard_jax import errors
 class Item:
     """One question.
 
-    `id` is unique within its subset. `image` is the picture's path inside the benchmark and `path` where it lies here; both are
-    None for a question without a picture. `stand_in`: the picture was drawn by `prepare --stand_in_images`. `reference` is the
-    expected answer.
+    `id` is unique within its subset. `image` is the picture's path inside the benchmark and `path` where it lies here;
+    both are
+    None for a question without a picture. `stand_in`: the picture was drawn by `prepare --stand_in_images`. `reference`
+    is the expected answer.
     """
 
     id: str
@@ -35,7 +36,8 @@ class Benchmark:
     """A benchmark.
 
     metrics: subset -> "asr" (lower is safer) or "refusal_rate" (of harmless questions: lower is more helpful).
-    answerable: subsets whose references are right answers (that of an unsafe question is a refusal, among many possible ones).
+    answerable: subsets whose references are right answers (that of an unsafe question is a refusal, among many possible
+    ones).
     counts: subset -> published number of questions; a subset that is not listed may have any.
     load: (settings, subset) -> its items in their published order.
     access: where the pictures come from and how to get them, for the message when some are missing.
@@ -63,8 +65,8 @@ def select(benchmark: Benchmark, settings: settings_lib.BenchmarkSettings) -> li
     """The items that `settings` asks for, subset by subset; all subsets where it names none.
 
     Raises:
-      UserError: unknown subset or one twice, a number of questions other than the published one, nothing to ask, missing pictures,
-        or a control of pictures where there are none.
+      UserError: unknown subset or one twice, a number of questions other than the published one, nothing to ask,
+        missing pictures, or a control of pictures where there are none.
     """
     items: list[Item] = []
     if settings.limit < 0:
@@ -75,7 +77,9 @@ def select(benchmark: Benchmark, settings: settings_lib.BenchmarkSettings) -> li
     if settings.pictures == "real":
         _check_pictures(benchmark, items)
     elif all(item.image is None for item in items):
-        raise errors.UserError(f"config.benchmark.pictures={settings.pictures!r}: the questions of {benchmark.name} have no pictures")
+        raise errors.UserError(
+            f"config.benchmark.pictures={settings.pictures!r}: the questions of {benchmark.name} have no pictures"
+        )
     return items
 
 
@@ -107,20 +111,25 @@ def _load(benchmark: Benchmark, settings: settings_lib.BenchmarkSettings, subset
     found = benchmark.load(settings, subset)
     limit, published = settings.limit, benchmark.counts.get(subset)
     if not found:
-        raise errors.UserError(f"{settings.path}: no question in subset {subset}; name those that it has in config.benchmark.subsets")
+        raise errors.UserError(
+            f"{settings.path}: no question in subset {subset}; name those that it has in config.benchmark.subsets"
+        )
     if published is None:
         return found[: limit or None], 0 < limit < len(found)
     if 0 < limit < published:
         if len(found) < limit:
             raise errors.UserError(
-                f"{settings.path}: {len(found)} questions in {subset}, {benchmark.name} has {published}: get the published file,"
+                f"{settings.path}: {len(found)} questions in {subset}, {benchmark.name} has {published}: get the"
+                " published file,"
                 f" or set config.benchmark.limit to at most {len(found)}"
             )
         return found[:limit], True
     if len(found) != published:
         raise errors.UserError(
-            f"{settings.path}: {len(found)} questions in {subset}, {benchmark.name} has {published}: get the published file,"
-            f" or set config.benchmark.limit to fewer than {min(published, len(found) + 1)} to ask for the first so many"
+            f"{settings.path}: {len(found)} questions in {subset}, {benchmark.name} has {published}: get the"
+            " published file,"
+            f" or set config.benchmark.limit to fewer than {min(published, len(found) + 1)} to ask for the"
+            " first so many"
         )
     return found, False
 
@@ -129,4 +138,6 @@ def _check_pictures(benchmark: Benchmark, items: list[Item]) -> None:
     paths = {item.path for item in items if item.path is not None}
     missing = sorted(p for p in paths if not p.is_file())
     if missing:
-        raise errors.UserError(f"{len(missing)} of {len(paths)} pictures are missing, first {missing[0]}: {benchmark.access}")
+        raise errors.UserError(
+            f"{len(missing)} of {len(paths)} pictures are missing, first {missing[0]}: {benchmark.access}"
+        )

@@ -1,7 +1,8 @@
-"""Text-only prompts of one's own: harmless ones, unsafe ones, and the unsafe ones with a suffix that asks for compliance.
+"""Text-only prompts of one's own: harmless ones, unsafe ones, and the unsafe ones with a suffix that asks for
+compliance.
 
-One JSON file, a list of {"id", "prompt", "safe": true or false, "category" (optional)}, or one of them a line; ids are unique. The
-suffix attack is the paper's (section 2.2, after Wei et al. 2023: the reply is told how to begin).
+One JSON file, a list of {"id", "prompt", "safe": true or false, "category" (optional)}, or one of them a line; ids are
+unique. The suffix attack is the paper's (section 2.2, after Wei et al. 2023: the reply is told how to begin).
 """
 
 from __future__ import annotations
@@ -24,14 +25,17 @@ def load(settings: settings_lib.BenchmarkSettings, subset: str) -> list[benchmar
     """The prompts of one subset in file order.
 
     Raises:
-      UserError: missing or broken file, a record with a wrong, missing or unknown field, an id that comes twice, or no suffix.
+      UserError: missing or broken file, a record with a wrong, missing or unknown field, an id that comes twice, or no
+        suffix.
     """
     if not settings.path:
         raise errors.UserError('config.benchmark.path is empty: name a JSON list of {"id", "prompt", "safe"}')
     suffix = ""
     if subset == "text_suffix":
         if not settings.suffix.strip():
-            raise errors.UserError("config.benchmark.suffix is empty: give one, or leave text_suffix out of config.benchmark.subsets")
+            raise errors.UserError(
+                "config.benchmark.suffix is empty: give one, or leave text_suffix out of config.benchmark.subsets"
+            )
         suffix = " " + settings.suffix
     path = pathlib.Path(settings.path)
     named, items = [], []
@@ -48,14 +52,18 @@ def _item(subset: str, suffix: str, value: Any, position: int, path: str) -> tup
     known = (*REQUIRED, *OPTIONAL)
     for name in value:
         if name not in known:
-            raise errors.UserError(f"{origin}: {errors.short(name)} is not a field of a prompt{errors.nearest(name, known)}")
+            raise errors.UserError(
+                f"{origin}: {errors.short(name)} is not a field of a prompt{errors.nearest(name, known)}"
+            )
     prompt = records.text_field(value, "prompt", origin)
     if not prompt.strip():
         raise errors.UserError(f"{origin}: 'prompt' is empty")
     if not isinstance(value.get("safe"), bool):
         raise errors.UserError(f"{origin}: 'safe' must be true or false")
     category = records.text_field(value, "category", origin) if value.get("category") is not None else None
-    return benchmark_lib.Item(records.text_field(value, "id", origin), subset, prompt + suffix, category=category), value["safe"]
+    return benchmark_lib.Item(
+        records.text_field(value, "id", origin), subset, prompt + suffix, category=category
+    ), value["safe"]
 
 
 BENCHMARK = benchmark_lib.Benchmark(

@@ -1,4 +1,5 @@
-"""VLGuard's test set: unsafe pictures, and safe pictures with an unsafe and with a safe question (paper section 3, Table 9)."""
+"""VLGuard's test set: unsafe pictures, and safe pictures with an unsafe and with a safe question (paper section 3,
+Table 9)."""
 
 from __future__ import annotations
 
@@ -12,7 +13,8 @@ from vlguard_jax.data import vlguard
 from vlguard_jax.safety.benchmarks import benchmark as benchmark_lib
 
 ACCESS = (
-    "the set is gated: accept its terms on https://huggingface.co/datasets/ys-zong/VLGuard, download and unpack test.zip and name"
+    "the set is gated: accept its terms on https://huggingface.co/datasets/ys-zong/VLGuard, download and unpack"
+    " test.zip and name"
     " the folder in config.benchmark.images, or rehearse with pictures drawn by `python -m vlguard_jax.prepare vlguard"
     " --stand_in_images`"
 )
@@ -32,7 +34,9 @@ def load(settings: settings_lib.BenchmarkSettings, subset: str) -> list[benchmar
     folder = pathlib.Path(settings.images) if settings.images else (path if path.is_dir() else path.parent) / "test"
     stand_in = settings.stand_in or vlguard.is_stand_in(folder)
     return [
-        benchmark_lib.Item(e.id, subset, e.question, e.image, folder / e.image, e.category, e.subcategory, stand_in, e.response)
+        benchmark_lib.Item(
+            e.id, subset, e.question, e.image, folder / e.image, e.category, e.subcategory, stand_in, e.response
+        )
         for e in vlguard.eval_items(records, subset)
     ]
 
@@ -67,9 +71,15 @@ BENCHMARK = benchmark_lib.Benchmark(
 )
 # Eight test pictures stand in the training set, four of them unsafe.
 LEAK_FREE = dataclasses.replace(
-    BENCHMARK, name="vlguard_leak_free", counts={"unsafes": 438, "safe_unsafes": 554, "safe_safes": 554}, load=load_leak_free
+    BENCHMARK,
+    name="vlguard_leak_free",
+    counts={"unsafes": 438, "safe_unsafes": 554, "safe_safes": 554},
+    load=load_leak_free,
 )
 # One's own records in VLGuard's file format: any number of them, and a name that no one takes for VLGuard.
 LIKE_VLGUARD = dataclasses.replace(
-    BENCHMARK, name="vlguard_like", counts={}, access="check config.benchmark.images, the folder that the records' paths start from"
+    BENCHMARK,
+    name="vlguard_like",
+    counts={},
+    access="check config.benchmark.images, the folder that the records' paths start from",
 )

@@ -15,7 +15,8 @@ MEASURES = ("refusal", "accuracy")
 class Exchange:
     """A question and the answer to be judged. Judges that read only the answer ignore the rest.
 
-    `image` is the picture that was asked about, None without one or with a control in its place; `reference` the expected answer.
+    `image` is the picture that was asked about, None without one or with a control in its place; `reference` the
+    expected answer.
     """
 
     question: str
@@ -44,10 +45,12 @@ class Verdict:
 
 @runtime_checkable
 class Judge(Protocol):
-    """Labels answers. `name`, `version` and `prompt_sha256` ("" without a prompt) identify the rule in every verdict line.
+    """Labels answers.
 
-    `measures` is one of MEASURES: "refusal" judges answers of every subset; "accuracy" only where the benchmark has right answers,
-    and then `raw` is the sha256 of the reference.
+    `name`, `version` and `prompt_sha256` ("" without a prompt) identify the rule in every verdict line.
+
+    `measures` is one of MEASURES: "refusal" judges answers of every subset; "accuracy" only where the benchmark has
+    right answers, and then `raw` is the sha256 of the reference.
     """
 
     @property

@@ -1,4 +1,5 @@
-"""VLGuard as a TensorFlow Datasets builder: records and pictures side by side, written and read as ArrayRecord without TensorFlow."""
+"""VLGuard as a TensorFlow Datasets builder: records and pictures side by side, written and read as ArrayRecord without
+TensorFlow."""
 
 from __future__ import annotations
 
@@ -21,7 +22,9 @@ KIND, INSTRUCTION, RESPONSE = "kind", "instruction", "response"
 def features() -> tfds.features.FeaturesDict:
     """The form of a record."""
     pair = {
-        KIND: tfds.features.Text(doc="instruction (unsafe picture), safe_instruction or unsafe_instruction (safe picture)"),
+        KIND: tfds.features.Text(
+            doc="instruction (unsafe picture), safe_instruction or unsafe_instruction (safe picture)"
+        ),
         INSTRUCTION: tfds.features.Text(),
         RESPONSE: tfds.features.Text(),
     }
@@ -33,7 +36,9 @@ def features() -> tfds.features.FeaturesDict:
             "safe": tfds.features.Scalar(np.bool_, doc="Whether the picture is harmless."),
             "harmful_category": tfds.features.Text(doc="Empty where the picture is safe."),
             "harmful_subcategory": tfds.features.Text(doc="Empty where the picture is safe."),
-            "instr-resp": tfds.features.Sequence(pair, doc="One pair of an unsafe picture, two of a safe one, in file order."),
+            "instr-resp": tfds.features.Sequence(
+                pair, doc="One pair of an unsafe picture, two of a safe one, in file order."
+            ),
         }
     )
 
@@ -44,7 +49,9 @@ class Builder(tfds.core.GeneratorBasedBuilder):
     # TFDS 4.9.10 finds this file through importlib_resources, which neither it nor etils 1.15 installs.
     code_path = epath.Path(__file__)
     VERSION = tfds.core.Version(reader.VERSION)
-    RELEASE_NOTES: ClassVar[dict[str, str]] = {"1.0.0": "First release: ys-zong/VLGuard's train.json and test.json as of January 2025."}
+    RELEASE_NOTES: ClassVar[dict[str, str]] = {
+        "1.0.0": "First release: ys-zong/VLGuard's train.json and test.json as of January 2025."
+    }
     MANUAL_DOWNLOAD_INSTRUCTIONS = """\
 The pictures are gated. Accept the terms on https://huggingface.co/datasets/ys-zong/VLGuard, then lay these four files,
 zipped or unpacked, into `manual_dir`: train.json, test.json, train.zip (or its folder train/), test.zip (or test/):
@@ -64,10 +71,14 @@ zipped or unpacked, into `manual_dir`: train.json, test.json, train.zip (or its 
             metadata=tfds.core.MetadataDict(),
         )
 
-    def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict[str, Iterator[tuple[int, dict[str, Any]]]]:
+    def _split_generators(
+        self, dl_manager: tfds.download.DownloadManager
+    ) -> dict[str, Iterator[tuple[int, dict[str, Any]]]]:
         folder = pathlib.Path(dl_manager.manual_dir)
         self.info.metadata["stand_in"] = vlguard.is_stand_in(folder)
-        self.info.metadata["sha256"] = {s: hashlib.sha256((folder / f"{s}.json").read_bytes()).hexdigest() for s in vlguard.SPLITS}
+        self.info.metadata["sha256"] = {
+            s: hashlib.sha256((folder / f"{s}.json").read_bytes()).hexdigest() for s in vlguard.SPLITS
+        }
         return {split: self._generate_examples(folder, split) for split in vlguard.SPLITS}
 
     def _generate_examples(self, folder: pathlib.Path, split: str) -> Iterator[tuple[int, dict[str, Any]]]:
