@@ -20,6 +20,7 @@ import sys
 import tempfile
 from typing import Any
 
+import jax
 import numpy as np
 
 from tests import source
@@ -31,6 +32,10 @@ from vlguard_jax import trees
 from vlguard_jax import workdir
 from vlguard_jax.checkpoints import checkpoint
 from vlguard_jax.checkpoints import store as store_lib
+from vlguard_jax.training import loop
+from vlguard_jax.training import program as program_lib
+from vlguard_jax.training import setup
+from vlguard_jax.training import step as step_lib
 
 SETTINGS = config.TrainConfig(seed=7)
 BASE = "b" * 64
@@ -103,13 +108,6 @@ def _partly(kind: type, **values: Any) -> Any:
 
 def _resumed(run: pathlib.Path) -> dict[str, Any]:
     """The values that a training goes on from, read as vlguard_jax/training/loop.py does."""
-    import jax
-
-    from vlguard_jax.training import loop
-    from vlguard_jax.training import program as program_lib
-    from vlguard_jax.training import setup
-    from vlguard_jax.training import step as step_lib
-
     workdir.check(run, SETTINGS, free=loop.FREE_SETTINGS)
     fresh = step_lib.TrainState(**jax.tree.map(jax.numpy.asarray, state(0)))
     place = jax.sharding.SingleDeviceSharding(jax.devices()[0])
