@@ -4,9 +4,8 @@
 
 Writes as many conversations as the mixture and VLGuard have, with the lengths of packing.py's model and English words,
 and a zip file of pictures; indexes them in all cores, then starts two new processes: one that finds the index in the
-cache, plans the epoch and makes the
-first batch, and one that goes on at step 4,000. Also: the memory that a JSON file of 2 GB takes. Needs 4 GB of disk
-(--folder) and about five minutes. Prints one table, or with --json one JSON object.
+cache, plans the epoch and makes the first batch, and one that goes on at step 4,000. Also: the memory that a JSON file
+of 2 GB takes. Needs 4 GB of disk (--folder) and about five minutes. Prints one table, or with --json one JSON object.
 """
 
 from __future__ import annotations

@@ -4,8 +4,8 @@
 
 Draws JPEG files from scikit-image's photographs, with a sensor's noise so that they are as large as a camera's, 640 x
 480 as most of the visual-instruction mixture's pictures are and 2048 x 1536, and loads them from a folder and from a
-zip file in 1, 2 and 4 threads. All
-files are in the page cache: a slow disk comes on top. Prints a table, or with --json one JSON object.
+zip file in 1, 2 and 4 threads. All files are in the page cache: a slow disk comes on top. Prints a table, or with
+--json one JSON object.
 """
 
 from __future__ import annotations

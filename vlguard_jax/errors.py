@@ -5,7 +5,6 @@ import reprlib
 from vlguard_jax import escape
 
 EXIT_OK = 0
-EXIT_OUR_FAULT = 1
 EXIT_USER_ERROR = 2
 EXIT_RESTART = 75  # EX_TEMPFAIL: saved and ready to be restarted
 EXIT_INTERRUPTED = 130

@@ -2,8 +2,7 @@
 
 Names of models, files, tensors and columns, questions and answers are other people's. What a terminal obeys or nobody
 sees (control characters, line breaks, marks of the direction of writing, halves of surrogate pairs) is spelled:
-`\\x1b`, `\\u202e`. `line` and `page`
-leave their own results as they are. Words of a shell: launch/quoting.py.
+`\\x1b`, `\\u202e`. `line` and `page` leave their own results as they are. Words of a shell: launch/quoting.py.
 """
 
 from __future__ import annotations

@@ -2,10 +2,9 @@
 
 Reading: every failure is one line that names the file, what it looks like and the way out. Text is UTF-8, with or
 without a byte order mark. Half of a surrogate pair, which JSON can spell ("\\ud83d") and no file, terminal or tokenizer
-can take, is refused here, so no
-text behind this module holds one. Limits: a JSON file of at most limits.JSON_BYTES bytes (records are read one by one,
-each of at most limits.RECORD_BYTES), limits.JSON_VALUES values and limits.JSON_DEPTH levels, numbers of at most 4,300
-digits.
+can take, is refused here, so no text behind this module holds one. Limits: a JSON file of at most limits.JSON_BYTES
+bytes (records are read one by one, each of at most limits.RECORD_BYTES), limits.JSON_VALUES values and
+limits.JSON_DEPTH levels, numbers of at most 4,300 digits.
 
 Writing: beside, under a name of one's own, then renamed: readers see the old file or the new one, never half of one.
 """

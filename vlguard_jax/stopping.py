@@ -5,8 +5,7 @@ From its first moment a command ends at once: what is finished is kept, what is 
 is more to save, as between the updates of a training, `Noted` lets the command come to an end of its own.
 
 Ctrl-C, which means 130, takes the same way through what cannot bear an exception: the import of a library, whose native
-part would crash or
-make an ImportError of it, and destructors, which would drop it.
+part would crash or make an ImportError of it, and destructors, which would drop it.
 """
 
 from __future__ import annotations

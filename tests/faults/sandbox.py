@@ -2,8 +2,7 @@
 word.
 
 Python's audit events show what a reader does: starts of programs, connections, files opened outside the trial's folder.
-What native
-code does shows in what it leaves: a file that was not there, a type that has changed, a signal.
+What native code does shows in what it leaves: a file that was not there, a type that has changed, a signal.
 """
 
 from __future__ import annotations

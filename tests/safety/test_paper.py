@@ -14,7 +14,7 @@ def test_a_value_stands_for_a_count():
 
 
 def test_impossible_values_are_found():
-    """Those of the protocol notes (1.8), and no other."""
+    """Percentages that no whole number of cases gives, and no other."""
     assert paper.impossible() == {
         ("LLaVA-v1.5-7B", "advbench_vanilla"): 6.45,
         ("LLaVA-v1.5-13B", "figstep"): 92.90,

@@ -65,7 +65,7 @@ def test_equals_torch() -> None:
 
 
 def test_clipping_can_be_off() -> None:
-    """DeepSpeed's shipped configs clip nothing (reference notes 10)."""
+    """LLaVA's scripts/zero2.json and zero3.json name no `gradient_clipping`, so DeepSpeed clips nothing."""
     params = {"text": {"norm": {"scale": jnp.zeros(3)}}}
     huge = {"text": {"norm": {"scale": jnp.full(3, 1e3)}}}
     moments = []

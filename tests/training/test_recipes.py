@@ -1,4 +1,4 @@
-"""The shipped training configs hold the paper's hyperparameters (protocol notes 2.1 and 2.2)."""
+"""The shipped training configs hold the paper's hyperparameters (the paper's Table 7 and A.1, LLaVA's scripts/v1_5)."""
 
 import ast
 import importlib.util

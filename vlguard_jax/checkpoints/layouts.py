@@ -2,8 +2,8 @@
 
 A row says which path of our tree holds which tensor of a part (text, head, vision, projector, adapter) and how the
 array is turned; a layout says which prefixes a part has there (the first is the one written) and which tensors are left
-out on purpose. Layer rows hold `{layer}` and stand for one stacked array of the tree. Names: reference notes 12 and 13
-(LLaVA llava/model/llava_arch.py, clip_encoder.py; transformers modeling_llava.py of 4.36, 4.52 and 5.x; peft 0.10).
+out on purpose. Layer rows hold `{layer}` and stand for one stacked array of the tree. Names: LLaVA's
+llava_arch.py and clip_encoder.py; transformers' modeling_llava.py of 4.36, 4.52 and 5.x; peft 0.10.
 """
 
 from __future__ import annotations

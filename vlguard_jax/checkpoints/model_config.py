@@ -1,5 +1,5 @@
 """`config.json` of every supported layout -> models.config, and back. Keys and defaults: transformers' LlamaConfig,
-CLIPVisionConfig and LlavaConfig (4.36 to 5.x); LLaVA's additions: reference notes 13.
+CLIPVisionConfig and LlavaConfig (4.36 to 5.x); LLaVA's additions: llava/train/train.py.
 
 A setting that the model code does not have is an error that names key and file, never a silent difference.
 """

@@ -234,7 +234,7 @@ def _plan_llava(folder: pathlib.Path, config: dict[str, Any], base: str, vision_
     model, tower, extras = _original_model(folder, config, vision_tower, folder)
     keeps_tower = fields.Fields(config, str(folder / "config.json")).flag("unfreeze_mm_vision_tower")
     parts = [*_TEXT, *(["vision"] if keeps_tower else []), *([] if projector else ["projector"])]
-    # The reference builds a frozen tower from its own folder and ignores the checkpoint's copy (reference notes 13).
+    # The reference builds a frozen tower from its own folder and ignores the checkpoint's copy (clip_encoder.py).
     dropped = (
         *_tied(model.text),
         *([] if keeps_tower else [_TOWER_KEYS]),

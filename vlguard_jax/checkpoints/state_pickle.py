@@ -1,10 +1,9 @@
 """The pickle inside a torch file, read as data.
 
 Python's pickle module would import, call and set what a file asks for. Here the opcodes that torch.save writes for a
-state dict are
-interpreted one by one, and no other is known: names become tokens, calls of the three functions of a state dict become
-records, and no object of this process is ever within a file's reach. Opcodes: pickletools; what stands in a state dict:
-torch/_utils.py and torch/serialization.py.
+state dict are interpreted one by one, and no other is known: names become tokens, calls of the three functions of a
+state dict become records, and no object of this process is ever within a file's reach. Opcodes: pickletools; what
+stands in a state dict: torch/_utils.py and torch/serialization.py.
 """
 
 from __future__ import annotations

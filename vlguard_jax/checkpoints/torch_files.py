@@ -1,10 +1,9 @@
 """Torch `.bin` files (zip archives with one pickle) without torch and without running what a pickle may ask for.
 
 The pickle is read as data (state_pickle.py); tensors are read straight from the uncompressed zip members through a
-memory map, one at
-a time. Nothing that the file says of itself is believed: places and sizes are compared with the file before memory is
-taken, checksums
-when the bytes are read. Format: torch/serialization.py, `_save` and `_load` (format version 3).
+memory map, one at a time. Nothing that the file says of itself is believed: places and sizes are compared with the file
+before memory is taken, checksums when the bytes are read. Format: torch/serialization.py, `_save` and `_load` (format
+version 3).
 """
 
 from __future__ import annotations

@@ -148,9 +148,8 @@ def fit(
     for, the first of them if there are many.
 
     Best fit, longest sample first; what no row holds makes the emptiest row too full, and exchanging samples between
-    rows mends
-    that. Where it does not, the same from rows as even as can be: the first does better with a few samples to a row,
-    the second with many. Then both again with the samples in slightly other orders.
+    rows mends that. Where it does not, the same from rows as even as can be: the first does better with a few samples
+    to a row, the second with many. Then both again with the samples in slightly other orders.
     """
     row, left = np.empty(lengths.shape, np.int32), np.arange(len(lengths))
     for starts in STARTS:

@@ -67,8 +67,7 @@ class BatchPlan:
     epoch.
 
     Samples, groups and weights follow from (index, data, seed, epoch, step) alone, the rows also from `layout` and from
-    how long the
-    run is, because its steps share their shapes. Memory: 12 bytes per sample and epoch.
+    how long the run is, because its steps share their shapes. Memory: 12 bytes per sample and epoch.
 
     With `cache`, a plan that took longer than a second is kept in that folder and found again there.
 

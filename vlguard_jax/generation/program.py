@@ -28,8 +28,8 @@ class Program:
     """Jitted functions and what they work on. `params` is a tree of ShapeDtypeStruct with shardings.
 
     answer: (params, batch, last) -> Answers, all that the engine runs. prefill: the same arguments -> logits and a
-    cache with room for the
-    answers. decode: (params, token i32[B], position i32[B], cache) -> logits and the cache, which is donated.
+    cache with room for the answers. decode: (params, token i32[B], position i32[B], cache) -> logits and the cache,
+    which is donated.
     """
 
     mesh: Mesh

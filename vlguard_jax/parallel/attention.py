@@ -1,8 +1,7 @@
 """Attention of packed rows by the kernel of the platform, on a mesh: rows split over data and fsdp, heads over tensor.
 
 All backends compute what `models.attention.causal_xla` does wherever a position belongs to a conversation (segment >
-0). What stands at
-padding differs between them and is read by nobody: its loss weight is 0 and no conversation sees it.
+0). What stands at padding differs between them and is read by nobody: its loss weight is 0 and no conversation sees it.
 
 - `xla`: the reference; [T, T] scores of every head stand in memory. On a CPU in blocks of queries, without the scores
   above the diagonal.
@@ -35,8 +34,7 @@ Q_BLOCK, KV_BLOCK = 1024, 2048  # the largest; MaxText's recipes for v5e, v5p an
 
 def backend(name: str, platform: str, compute: str) -> str:
     """What `config.run.attention` means on a platform ("cpu", "gpu", "cuda" or "tpu"): "auto" takes its kernel where
-    the compute dtype is
-    one that it has, else `xla`: Mosaic, which compiles `splash`, loads no fp16.
+    the compute dtype is one that it has, else `xla`: Mosaic, which compiles `splash`, loads no fp16.
 
     Raises:
       UserError: the backend does not run there or in this dtype.

@@ -52,9 +52,8 @@ class Measured:
 @dataclasses.dataclass(frozen=True)
 class Estimate:
     """A plan for one config on one topology. per_chip: GiB by kind. flops_per_step: model FLOPs, all chips.
-    step_seconds: by what bounds
-    them. hours: of the whole run by phase, with "total". dollars: None without a price. stops: why more chips would not
-    help, or ""."""
+    step_seconds: by what bounds them. hours: of the whole run by phase, with "total". dollars: None without a price.
+    stops: why more chips would not help, or ""."""
 
     kind: str
     model: str

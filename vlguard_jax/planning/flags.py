@@ -16,7 +16,6 @@ from vlguard_jax import errors
 
 TABLE = pathlib.Path(__file__).with_name("flags.toml")
 VARIABLES = ("LIBTPU_INIT_ARGS", "XLA_FLAGS")
-CHIP_LISTS = ("groups", "multislice", "offload")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -22,9 +22,9 @@ class Memory:
     """Bytes on one chip, by kind.
 
     weights: trained parameters; frozen: the others, the tower included. gathered: what is there whole for a moment, two
-    layers or embedding
-    and head, with their gradients. activations: kept for the backward pass, and those of the layer at work. logits: one
-    chunk. pictures: the tower at work, which counts where it exceeds the rest of the step. cache: keys and values.
+    layers or embedding and head, with their gradients. activations: kept for the backward pass, and those of the layer
+    at work. logits: one chunk. pictures: the tower at work, which counts where it exceeds the rest of the step. cache:
+    keys and values.
     """
 
     weights: flops.Number = 0.0

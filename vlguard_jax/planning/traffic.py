@@ -45,8 +45,8 @@ def mesh(settings: config.MeshSettings, topology: chips.Topology) -> Mesh:
 @dataclasses.dataclass(frozen=True)
 class Traffic:
     """Bytes of a step for one chip. links: received over the links of its slice or node. network: its share of what its
-    slice or node
-    exchanges with others. update: HBM traffic of the optimizer. hbm: HBM traffic of everything, update included."""
+    slice or node exchanges with others. update: HBM traffic of the optimizer. hbm: HBM traffic of everything, update
+    included."""
 
     links: flops.Number
     network: flops.Number

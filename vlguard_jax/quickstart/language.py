@@ -2,9 +2,8 @@
 training.
 
 What is "forbidden" here is only a convention: made-up words, and black signs with a rim of a certain colour. A
-`Language` is drawn
-from a seed: it decides which wordings and symbols training never shows, apart for tuning (to choose settings) and for
-the test.
+`Language` is drawn from a seed: it decides which wordings and symbols training never shows, apart for tuning (to choose
+settings) and for the test.
 """
 
 from __future__ import annotations

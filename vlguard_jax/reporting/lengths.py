@@ -27,9 +27,8 @@ class Source:
     """One source, or all of them, after selection: lengths in tokens, picture slots included.
 
     cut: conversations that reach max_len and end there. silent: those without a supervised token. left_out: records
-    that are not
-    trained on, counted by reason. histogram: conversations of 1 .. w, w + 1 .. 2 w, ... tokens, where w is the report's
-    `bin_width`.
+    that are not trained on, counted by reason. histogram: conversations of 1 .. w, w + 1 .. 2 w, ... tokens, where w is
+    the report's `bin_width`.
     """
 
     name: str

@@ -27,8 +27,8 @@ class Model:
     """A loaded model.
 
     name: shown in tables. fingerprint: hash of all that makes its answers (weights, sizes, adapters). vision: None for
-    a plain
-    language model. dtype: number format of computation. engine: makes the engine; called only if an answer is missing.
+    a plain language model. dtype: number format of computation. engine: makes the engine; called only if an answer is
+    missing.
     context: positions that the model was made for, None where nothing tells.
     """
 

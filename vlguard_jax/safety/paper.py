@@ -91,8 +91,7 @@ def compare(row: str, column: str, count: int, n: int, *, obstacle: str = "") ->
     """Compare `count` of `n` with the paper's value; `obstacle` says why our side is not comparable, if it is not.
 
     "Reproduced" means that Boschloo's exact test on the two counts does not reject equal rates at 0.05. The counts are
-    taken as
-    independent although both models answered the same questions: the paper gives no answers to pair with.
+    taken as independent although both models answered the same questions: the paper gives no answers to pair with.
 
     Raises:
       UserError: the paper has no such row.

@@ -1,4 +1,4 @@
-"""Result files (design 2.3): append-only JSON lines that survive being killed at any moment."""
+"""Result files: append-only JSON lines that survive being killed at any moment."""
 
 from __future__ import annotations
 
@@ -44,10 +44,10 @@ class GenerationLine:
     """One answer. `response` is the text as decoded, unstripped, or its sha256 where `withheld`.
 
     `image` is the picture's path inside the benchmark (None without one); `image_mode` is "real", or says what was
-    asked about in
-    its place: "white", "black" or "none". `image_sha256` is of the picture asked about: its file, or the pixels of one
-    colour. `preprocessing` is "pad" or "crop"; `stand_in`: the picture was drawn by `prepare`. `prompt_sha256` is of
-    the prompt's text, `question_sha256` of the question's alone, without template and picture tag but with its suffix.
+    asked about in its place: "white", "black" or "none". `image_sha256` is of the picture asked about: its file, or the
+    pixels of one colour. `preprocessing` is "pad" or "crop"; `stand_in`: the picture was drawn by `prepare`.
+    `prompt_sha256` is of the prompt's text, `question_sha256` of the question's alone, without template and picture tag
+    but with its suffix.
     """
 
     key: typed.Name

@@ -68,8 +68,8 @@ def over_seeds(
     The interval is of the hierarchical bootstrap (Davison and Hinkley 1997, section 3.8): seeds are drawn with
     replacement, then the items of each drawn seed; percentiles of the mean. An item counts or does not, so that a drawn
     seed's items are one binomial number. Resampling cannot vary what came out alike everywhere (0 of n), so the
-    interval is never narrower than Wilson's of all items
-    together. It is rough with few seeds: k of them resampled show sqrt((k - 1) / k) of their spread.
+    interval is never narrower than Wilson's of all items together. It is rough with few seeds: k of them resampled show
+    sqrt((k - 1) / k) of their spread.
 
     Args:
       counts: how many items count, per seed.

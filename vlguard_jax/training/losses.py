@@ -55,9 +55,8 @@ def token_cross_entropy(
     """Cross-entropy of every supervised position (target >= 0) in fp32, and 0 elsewhere.
 
     On each device the supervised positions of its rows are put first and the head is applied to as many at a time as
-    `chunk` positions of
-    every row make up, and recomputed in the backward pass: logits of whole rows never stand in memory, and chunks
-    without a supervised position cost nothing.
+    `chunk` positions of every row make up, and recomputed in the backward pass: logits of whole rows never stand in
+    memory, and chunks without a supervised position cost nothing.
     """
 
     def of_rows(head: Array, hidden: Array, targets: Array) -> Array:

@@ -31,7 +31,7 @@ Metrics = dict[str, Array]
 
 
 def is_trained(path: str, *, with_lora: bool) -> bool:
-    """Full: decoder and projector. LoRA: adapters and projector. The tower never (reference notes 10, 12)."""
+    """Full: decoder and projector. LoRA: adapters and projector. The tower never (llava/train/train.py)."""
     return path.startswith("projector.") or (lora.is_adapter(path) if with_lora else path.startswith("text."))
 
 

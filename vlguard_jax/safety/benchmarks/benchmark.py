@@ -15,9 +15,8 @@ class Item:
     """One question.
 
     `id` is unique within its subset. `image` is the picture's path inside the benchmark and `path` where it lies here;
-    both are
-    None for a question without a picture. `stand_in`: the picture was drawn by `prepare --stand_in_images`. `reference`
-    is the expected answer.
+    both are None for a question without a picture. `stand_in`: the picture was drawn by `prepare --stand_in_images`.
+    `reference` is the expected answer.
     """
 
     id: str
