@@ -329,3 +329,9 @@ def test_notes_of_macos_are_no_archives(tmp_path):
     write_zip(tmp_path / "train.zip", ["train/a.jpg"])
     (tmp_path / "._train.zip").write_bytes(b"\0\5\x16\7 a note")
     assert pictures.open_store(str(tmp_path)).read("train/a.jpg") == content("train/a.jpg")
+
+
+def test_a_link_to_itself_hides_no_other_picture(tmp_path):
+    store = pictures.open_store(write_folder(tmp_path))
+    (tmp_path / "loop.jpg").symlink_to("loop.jpg")
+    assert store.missing([*NAMES, "loop.jpg"]) == ["loop.jpg"] and list(store.stamps(["a.jpg"])) == ["a.jpg"]

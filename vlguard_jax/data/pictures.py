@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 import contextlib
 import dataclasses
+import errno
 import io
 import os
 import pathlib
@@ -269,7 +270,7 @@ class _Local:
             try:
                 with os.scandir(folder) as entries:
                     return {
-                        entry.name: _local_stamp(entry.stat()) if stamps else "" for entry in entries if entry.is_file()
+                        entry.name: _local_stamp(entry.stat()) if stamps else "" for entry in entries if _is_file(entry)
                     }
             except (FileNotFoundError, NotADirectoryError):
                 return {}
@@ -367,6 +368,15 @@ def _checked(name: str, location: str) -> str:
     if not parts or parts[0].startswith("/") or ".." in parts or "\0" in name:
         raise errors.UserError(f"{location}: picture {errors.short(name)} must be a path inside the picture folder")
     return "/".join(parts)
+
+
+def _is_file(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_file()
+    except OSError as e:
+        if e.errno != errno.ELOOP:  # a link that leads to itself is no file, and the others can be read
+            raise
+        return False
 
 
 def _local_stamp(stat: os.stat_result) -> str:
