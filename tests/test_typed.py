@@ -31,6 +31,7 @@ RIGHT: list[tuple[Any, Any]] = [
     (str, ""),
     (bool, False),
     (None | str, None),
+    (Mapping[str, Any], {"a": [None]}),
     (SMALL, 3),
     (typed.Number, 1),
     (typed.Number, -1e300),

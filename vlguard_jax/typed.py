@@ -1,6 +1,6 @@
 """Values out of JSON files, checked against the types that a program declares for them.
 
-A type is str, bool, None, `Annotated[int or float, ranges.Range]`, `Annotated[str, A_CHECK]`, a union of these,
+A type is Any, str, bool, None, `Annotated[int or float, ranges.Range]`, `Annotated[str, A_CHECK]`, a union of these,
 `list[...]`, a tuple of fixed length, `Mapping[str, ...]`, a dataclass (its fields and no others), or a TypedDict
 (fields beyond its own are left as they are).
 """
@@ -63,6 +63,8 @@ def check(kind: Any, value: Any, where: str, way: str = "") -> None:
 
 def _wrong(kind: Any, value: Any) -> tuple[str, str, str] | None:
     """(path of the part that is wrong, what it is, what it must be), None where nothing is."""
+    if kind is Any:
+        return None
     if kind in _WORDS:
         return None if type(value) is kind else _other(value, _WORDS[kind])
     origin, parts = typing.get_origin(kind), typing.get_args(kind)

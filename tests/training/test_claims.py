@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import pathlib
 
 import pytest
@@ -56,3 +57,18 @@ def test_the_checkpoint_says_whose_it_is(tmp_path: pathlib.Path, capsys: pytest.
         "\n", " "
     )
     assert config_file.exists()
+
+
+def test_a_checkpoint_that_does_not_say_whose_it_is(tmp_path: pathlib.Path) -> None:
+    settings = stand.settings(optimizer={"max_steps": 2})
+    loop.train(settings, tmp_path)
+    path = tmp_path / "checkpoints/2/meta/metadata"
+    record = json.loads(path.read_bytes())
+    for key, odd in (("config", 7), ("base_sha256", ["a"]), ("config_hash", None), ("stand_in", 1)):
+        without = {name: value for name, value in record.items() if name != key}
+        for changed in (without, {**record, key: odd}):
+            path.write_text(json.dumps(changed))
+            with pytest.raises(errors.UserError, match=rf"checkpoints/2: (.*{key}|damaged record).*; remove this step"):
+                loop.train(settings, tmp_path)
+    path.write_text(json.dumps(record))
+    assert loop.train(settings, tmp_path).step == 2

@@ -3,7 +3,7 @@ difference."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 import contextlib
 import dataclasses
 import functools
@@ -11,7 +11,7 @@ import logging
 from pathlib import Path
 import time
 from types import TracebackType
-from typing import Any
+from typing import Any, TypedDict
 
 import jax
 from jax.experimental import multihost_utils
@@ -24,6 +24,7 @@ from vlguard_jax import errors
 from vlguard_jax import escape
 from vlguard_jax import stopping
 from vlguard_jax import terminal
+from vlguard_jax import typed
 from vlguard_jax import types
 from vlguard_jax import workdir as workdir_lib
 from vlguard_jax.checkpoints import checkpoint as checkpoint_lib
@@ -58,6 +59,15 @@ FREE_SETTINGS = (
 )
 PROBLEMS_FILE = "bad_pictures.txt"  # written in place of a run
 DROPS_FILE = "skipped.jsonl"
+
+
+class Record(TypedDict):
+    """What a checkpoint says of the run that it belongs to. base_sha256: weights that the run started from."""
+
+    config: Mapping[str, Any]
+    config_hash: typed.Name
+    base_sha256: typed.Name
+    stand_in: bool
 
 
 @dataclasses.dataclass(frozen=True)
@@ -115,7 +125,7 @@ def _train(settings: config.TrainConfig, workdir: Path) -> Result:
         with contextlib.closing(store_lib.Store(workdir / "checkpoints", keep=settings.run.keep)) as store:
             state = _restore(settings, program, store, start, workdir, console)
             # 4. The steps.
-            meta = {
+            meta: Record = {
                 "config": workdir_lib.plain(settings),
                 "config_hash": workdir_lib.config_hash(settings),
                 "base_sha256": start.weights_sha256,
@@ -180,8 +190,9 @@ def _restore(
     latest = store.latest_step()
     if latest is None:
         return program.state
-    meta = store.read_meta(latest)
-    workdir_lib.compare(meta["config"], settings, f"{workdir}/checkpoints/{latest}", free=FREE_SETTINGS)
+    meta, where = store.read_meta(latest), f"{workdir}/checkpoints/{latest}"
+    typed.check(Record, meta, where, "remove this step to go on from an older one")
+    workdir_lib.compare(meta["config"], settings, where, free=FREE_SETTINGS)
     if not (workdir / workdir_lib.CONFIG_FILE).exists():
         _say(console, f"{workdir}/{workdir_lib.CONFIG_FILE} was missing; the checkpoint records the same settings")
     if (saved := meta["base_sha256"]) != start.weights_sha256:
@@ -302,7 +313,7 @@ def _run(
     state: step_lib.TrainState,
     store: store_lib.Store,
     workdir: Path,
-    meta: dict[str, Any],
+    meta: Record,
 ) -> tuple[step_lib.TrainState, _Log, bool]:
     """Updates to the last one, or to SIGTERM: (state, which is saved, the log, whether the signal came)."""
     first = done = saved = int(state.step)
