@@ -63,6 +63,8 @@ _PLACES = {
     errno.EEXIST: ("something is there already", _PATH),
     errno.ENOTEMPTY: ("the folder is not empty", _PATH),
 }
+# Likewise, that it is no file, or no folder.
+_KINDS = (errno.ENOTDIR, errno.EISDIR, errno.ELOOP)
 # How libraries write an errno into an error of their own: safetensors, TensorStore, Python.
 _NUMBER = re.compile(r"\(os error (\d+)\)|\[os_error_code='(\d+)'\]|\[Errno (\d+)\]")
 _QUOTED = re.compile(r"""["'](/[^"']+)["']""")
@@ -84,9 +86,12 @@ class Failure:
 def failure(error: BaseException, *, places: bool = True) -> Failure | None:
     """What failed, if `error`, or what it was raised from, is a failure of the machine; None for a fault of ours.
 
-    Without `places` a missing file, or one that is in the way, is no failure: for those who can say more about it.
+    Without `places` a missing file, or one of another kind than is wanted there, is no failure: for those who can say
+    more about it.
     """
     for each, raised in _chain(error):
+        if not places and isinstance(each, OSError) and each.errno in _KINDS:
+            continue
         here = places and raised
         if found := _system(each, here) or _memory(each) or _device(each) or _worded(each, here):
             return found

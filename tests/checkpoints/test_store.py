@@ -232,6 +232,15 @@ def test_damaged_notes_of_orbax_end_in_one_line(tmp_path: pathlib.Path, name: st
         assert re.search(r"s(/5)?: (a step: |no step 5|)", str(e)) and "\n" not in str(e)
 
 
+@pytest.mark.parametrize("name", ["state/_METADATA", "state/manifest.ocdbt", "meta/metadata"])
+def test_a_folder_in_place_of_a_file(tmp_path: pathlib.Path, name: str) -> None:
+    expected = saved(tmp_path / "s")
+    (tmp_path / "s/5" / name).unlink()
+    (tmp_path / "s/5" / name).mkdir()
+    with pytest.raises(errors.UserError, match=r"^[^\n]*s(/5)?: [^\n]*remove (it|this step)"):
+        store.Store(tmp_path / "s").restore(5, abstract(expected, jax.NamedSharding(mesh(4, 2), jax.P("x", "y"))))
+
+
 def test_forged_records_are_refused(tmp_path: pathlib.Path) -> None:
     saved(tmp_path / "s")
     record = tmp_path / "s/5/meta/metadata"

@@ -87,7 +87,7 @@ class Store:
         try:
             record = files.read_object(self._folder / str(step) / "meta" / "metadata", finite=False)
         except errors.UserError as e:
-            raise errors.UserError(f"{where}: damaged record: {e}") from e
+            raise errors.UserError(f"{where}: damaged record: {e}; or remove this step") from e
         format_v1.check_header(record, where)
         _check_record(record, step, where)
         return record
