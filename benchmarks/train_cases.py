@@ -69,31 +69,22 @@ def _small(width: int, layers: int, vocab: int, side: int) -> model_config.Llava
     return model_config.LlavaConfig(text=text, vision=vision, projector="mlp2x_gelu")
 
 
+_SEVEN_B = Size(
+    model_config.PRESETS["llava-v1.5-7b"],
+    batch=8,
+    length=1024,
+    packed=32,
+    group=16,
+    median=180,
+    row_len=4096,
+    remat="full",
+    apart=True,
+)
 SIZES = {
     "tiny": Size(_small(96, 2, 640, 28), batch=4, length=64, packed=8, group=4, median=32, row_len=256),
     "110m": Size(_small(768, 12, 16_000, 112), batch=4, length=512, packed=16, group=4, median=130, row_len=1024),
-    "7b": Size(
-        model_config.PRESETS["llava-v1.5-7b"],
-        batch=8,
-        length=1024,
-        packed=32,
-        group=16,
-        median=180,
-        row_len=4096,
-        remat="full",
-        apart=True,
-    ),
-    "13b": Size(
-        model_config.PRESETS["llava-v1.5-13b"],
-        batch=4,
-        length=1024,
-        packed=32,
-        group=16,
-        median=180,
-        row_len=4096,
-        remat="full",
-        apart=True,
-    ),
+    "7b": _SEVEN_B,
+    "13b": dataclasses.replace(_SEVEN_B, model=model_config.PRESETS["llava-v1.5-13b"], batch=4),
 }
 TEXT_ONLY = 0.125  # of the conversations of the packed case
 

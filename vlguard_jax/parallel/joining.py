@@ -70,13 +70,11 @@ def detect(environment: Mapping[str, str]) -> Start:
         address = environment[OURS[0]].strip()
         coordinator.port_of(address, OURS[0])
         return Start("plain", count, index, address)
-    workers, slices = (
-        environment.get("TPU_PROCESS_ADDRESSES") or environment.get("TPU_WORKER_HOSTNAMES"),
-        "MEGASCALE_NUM_SLICES",
-    )
+    workers = environment.get("TPU_PROCESS_ADDRESSES") or environment.get("TPU_WORKER_HOSTNAMES")
     if not workers:
         workers, environment = _compute_engine(environment)
-    hosts = len([name for name in workers.split(",") if name]) * _number(environment, slices, 1)
+    slices = _number(environment, "MEGASCALE_NUM_SLICES", 1)
+    hosts = len([name for name in workers.split(",") if name]) * slices
     if hosts > 1:
         return Start("tpu", hosts)
     if "SLURM_STEP_NODELIST" in environment and (tasks := _number(environment, "SLURM_NTASKS", 1)) > 1:
