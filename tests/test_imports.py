@@ -22,7 +22,7 @@ ORDER = (
     ("models",),
     ("workdir",),
     ("config", "cli"),
-    ("types", "trees", "typed", "terminal"),
+    ("types", "trees", "typed", "terminal", "progress", "versions"),
     ("fields", "files", "folders", "ranges"),
     ("machine", "stopping"),
     ("errors",),
@@ -44,7 +44,18 @@ WITHOUT_JAX = (
     "cli",
     "workdir",
 )
-WITHOUT_JAX += ("escape", "fields", "folders", "limits", "machine", "stopping", "terminal", "typed")
+WITHOUT_JAX += (
+    "escape",
+    "fields",
+    "folders",
+    "limits",
+    "machine",
+    "progress",
+    "stopping",
+    "terminal",
+    "typed",
+    "versions",
+)
 # Where one of these parts does load jax, and what of it.
 ALLOWED = {"vlguard_jax.data.loader": {"grain"}, "vlguard_jax.quickstart.tower": {"flax", "jax", "optax"}}
 

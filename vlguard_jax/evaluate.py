@@ -54,10 +54,10 @@ def as_model(checkpoint: checkpoint_lib.Checkpoint, config: settings_lib.EvalCon
 
 def run(config: settings_lib.EvalConfig, folder: Path, *, grid: bool = False, quiet: bool = False) -> list[asr.Row]:
     """Load the model, evaluate it into `folder`, return the rows of summary.json. quiet: no progress bar."""
+    from vlguard_jax import progress
     from vlguard_jax import workdir
     from vlguard_jax.checkpoints import load
     from vlguard_jax.parallel import processes
-    from vlguard_jax.reporting import progress
     from vlguard_jax.safety import run as run_lib
 
     team = processes.Team()

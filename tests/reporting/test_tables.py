@@ -5,7 +5,6 @@ import io
 import pytest
 
 from vlguard_jax import terminal
-from vlguard_jax.reporting import progress
 from vlguard_jax.reporting import tables
 
 
@@ -121,10 +120,3 @@ def test_show_is_wide_in_a_pipe_and_prints_the_notes(capsys):
     tables.show([row(judge="j" * 60, paper=PAPER)])
     printed = capsys.readouterr().out
     assert "j" * 60 in printed and "reproduced?: Boschloo" in printed
-
-
-def test_progress_counts(capsys):
-    with progress.answers(2, 6) as advance:
-        advance(3)
-        advance(1)
-    assert "6/6" in capsys.readouterr().out

@@ -12,6 +12,7 @@ from rich import console as rich_console
 
 from vlguard_jax import config
 from vlguard_jax import errors
+from vlguard_jax import progress
 from vlguard_jax.checkpoints import export
 from vlguard_jax.checkpoints import export_record
 from vlguard_jax.checkpoints import hub
@@ -23,7 +24,6 @@ from vlguard_jax.data import plan as plan_lib
 from vlguard_jax.data import templates
 from vlguard_jax.data import tokenizer as tokenizer_lib
 from vlguard_jax.models import config as model_config
-from vlguard_jax.reporting import progress
 
 
 @dataclasses.dataclass(frozen=True)

@@ -213,11 +213,6 @@ def percent(rate: float, digits: int = 1) -> str:
     return f"{100 * rate:.{digits}f}"
 
 
-def p_value(p: float) -> str:
-    """A p-value in two digits."""
-    return f"{p:.2g}" if p >= 1e-4 else "<0.0001"
-
-
 def marks(row: Row, column: Column) -> list[str]:
     """What a reader must know of one cell besides its rate."""
     found = []

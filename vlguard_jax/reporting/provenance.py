@@ -17,6 +17,7 @@ from vlguard_jax import escape
 from vlguard_jax import workdir as workdir_lib
 from vlguard_jax.reporting import grid as grid_lib
 from vlguard_jax.reporting import runs
+from vlguard_jax.reporting import tables
 
 
 @dataclasses.dataclass(frozen=True)
@@ -189,10 +190,10 @@ def comparisons(grid: grid_lib.Grid, baselines: Mapping[int, str]) -> Table:
                 difference = f"{100 * versus['diff']:+.1f} points ({low} to {high})"
                 against = baselines.get(id(row), "baseline")
                 against += f" (template {versus['template']})" if "template" in versus else ""
-                lines.append((*start, against, difference, f"p = {grid_lib.p_value(versus['p'])} (McNemar, exact)"))
+                lines.append((*start, against, difference, f"p = {tables.p_value(versus['p'])} (McNemar, exact)"))
             if paper := row.get("paper"):
                 p = paper["p"]
-                verdict = paper["note"] if p is None else f"p = {grid_lib.p_value(p)} (Boschloo, exact)"
+                verdict = paper["note"] if p is None else f"p = {tables.p_value(p)} (Boschloo, exact)"
                 difference = f"{100 * row['rate'] - paper['percent']:+.1f} points"
                 lines.append((*start, f"the paper's Table 2: {paper['percent']:.2f} %", difference, verdict))
     return Table(("model", "measure", "rate", "compared with", "difference", "test"), tuple(lines))

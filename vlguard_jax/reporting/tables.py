@@ -56,10 +56,11 @@ def _versus(versus: Row | None) -> str:
         return MISSING
     low, high = versus["ci"]
     template = f", with template {versus['template']} there" if "template" in versus else ""
-    return f"{100 * versus['diff']:+.2f} ({100 * low:+.2f} to {100 * high:+.2f}), p = {_p(versus['p'])}{template}"
+    return f"{100 * versus['diff']:+.2f} ({100 * low:+.2f} to {100 * high:+.2f}), p = {p_value(versus['p'])}{template}"
 
 
-def _p(p: float) -> str:
+def p_value(p: float) -> str:
+    """A p-value in two digits."""
     return f"{p:.2g}" if p >= 1e-4 else "<0.0001"
 
 
@@ -74,7 +75,7 @@ def _reproduced(paper: Row | None) -> str:
         return MISSING
     if paper["reproduced"] is None:
         return f"not comparable: {paper['note']}"
-    return f"{'yes' if paper['reproduced'] else 'no'} (p = {_p(paper['p'])})"
+    return f"{'yes' if paper['reproduced'] else 'no'} (p = {p_value(paper['p'])})"
 
 
 def notes(rows: Sequence[Row]) -> list[str]:

@@ -17,11 +17,11 @@ import jax
 from jax.experimental import multihost_utils
 import numpy as np
 from rich import console as rich_console
-from rich import progress
 
 from vlguard_jax import config
 from vlguard_jax import errors
 from vlguard_jax import escape
+from vlguard_jax import progress
 from vlguard_jax import stopping
 from vlguard_jax import terminal
 from vlguard_jax import typed
@@ -102,7 +102,7 @@ def _train(settings: config.TrainConfig, workdir: Path) -> Result:
     main = jax.process_index() == 0
     console = terminal.console(quiet=not main, soft_wrap=True)
     # 2. Model and data; every step of the run is looked at before anything is computed.
-    with processes.together(), _reading_bar(console) as progress_of:
+    with processes.together(), progress.reading(console) as progress_of:
         workdir_lib.check(workdir, settings, free=FREE_SETTINGS)
         start = setup.load_model(settings)
         save.check(start, settings.run.export)
@@ -377,10 +377,3 @@ def _count(data: setup.Data, step: int) -> dict[str, float]:
         "padding_share": 1.0 - tokens / (plan.shape.rows * plan.shape.row_len),
         **{f"supervised_tokens/{name}": float(n) for name, n in zip(index.source_names, of_source, strict=True) if n},
     }
-
-
-@contextlib.contextmanager
-def _reading_bar(console: rich_console.Console) -> Iterator[Any]:
-    with progress.Progress(console=console, transient=True) as bar:
-        task = bar.add_task("reading conversations", total=None)
-        yield lambda done, total: bar.update(task, completed=done, total=total)
