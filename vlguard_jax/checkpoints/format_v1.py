@@ -9,31 +9,20 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 import hashlib
-import importlib.metadata
 import json
 from typing import Any
 
 from vlguard_jax import errors
+from vlguard_jax import versions
 from vlguard_jax.checkpoints import layouts
 
 FORMAT_VERSION = 1
-_LIBRARIES = ("vlguard-jax", "jax", "flax", "optax", "orbax-checkpoint", "numpy")
 
 
 def header() -> dict[str, Any]:
     """The part of the record that does not depend on what is saved."""
-    return {"format_version": FORMAT_VERSION, "layout_version": layouts.LAYOUT_VERSION, "versions": versions()}
-
-
-def versions() -> dict[str, str]:
-    """Versions of the installed libraries that decide what is written."""
-    found = {}
-    for name in _LIBRARIES:
-        try:
-            found[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:  # the package itself, run from a checkout
-            continue
-    return found
+    formats = {"format_version": FORMAT_VERSION, "layout_version": layouts.LAYOUT_VERSION}
+    return {**formats, "versions": versions.installed()}
 
 
 def check_header(record: Mapping[str, Any], where: str) -> None:

@@ -10,7 +10,6 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 import contextlib
 import hashlib
-from importlib import metadata
 import json
 import logging
 from pathlib import Path
@@ -24,9 +23,9 @@ import numpy as np
 import vlguard_jax
 from vlguard_jax import errors
 from vlguard_jax import terminal
+from vlguard_jax import versions
 from vlguard_jax import workdir
 
-PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy", "pillow", "sentencepiece")
 PROBLEM = 1000  # bytes of a process's problem that the others are told
 # Way out where processes differ in: what was asked for, what is installed, what they read.
 WAYS = {
@@ -218,4 +217,4 @@ def _versions() -> dict[str, str]:
     for path in sorted(root.rglob("*.py")):
         source.update(f"{path.relative_to(root)}\n".encode() + path.read_bytes())
     own = {"python": platform.python_version(), "source of vlguard_jax": source.hexdigest()[:12]}
-    return own | {name: metadata.version(name) for name in PACKAGES}
+    return own | versions.installed()

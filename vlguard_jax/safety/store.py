@@ -5,15 +5,14 @@ from __future__ import annotations
 from collections.abc import Container, Iterable, Sequence
 import dataclasses
 import datetime
-import importlib.metadata
 import pathlib
 from typing import Any
 import uuid
 
-import vlguard_jax
 from vlguard_jax import config as settings_lib
 from vlguard_jax import errors
 from vlguard_jax import types
+from vlguard_jax import versions
 from vlguard_jax import workdir
 from vlguard_jax.safety import model as model_lib
 from vlguard_jax.safety import questions as questions_lib
@@ -21,8 +20,6 @@ from vlguard_jax.safety import results
 from vlguard_jax.safety.judges import judge as judge_lib
 
 Judging = tuple[judge_lib.Judge, Container[str]]  # a judge and the subsets that it reads
-
-VERSIONED = ("jax", "jaxlib", "flax", "numpy", "pillow", "sentencepiece")
 
 
 class Store:
@@ -43,8 +40,7 @@ class Store:
         self._found = {(line.key, line.rule): line.verdict for line in self._verdicts.lines}
         self._decode = questions_lib.decode(config, model.dtype)
         self._run_id = uuid.uuid4().hex[:12]
-        self._versions = {name: importlib.metadata.version(name) for name in VERSIONED}
-        self._versions["vlguard_jax"] = vlguard_jax.__version__
+        self._versions = versions.installed()
         self._made_with: dict[str, Any] = {
             "benchmark": config.benchmark.name,
             "preset": config.preset,
