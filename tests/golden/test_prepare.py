@@ -10,10 +10,10 @@ import shutil
 
 from tests import source
 from vlguard_jax.data import vlguard
-from vlguard_jax.data import vlguard_folder
 from vlguard_jax.data.tfds import reader
+from vlguard_jax.preparing import vlguard_folder
 
-CHECKSUMS = source.ROOT / "vlguard_jax" / "data" / "tfds" / "vlguard" / "checksums.tsv"
+CHECKSUMS = source.ROOT / "vlguard_jax" / "preparing" / "tfds" / "vlguard" / "checksums.tsv"
 
 
 def published(file: pathlib.Path) -> bool:

@@ -1,4 +1,4 @@
-"""`prepare index` and `prepare inspect` through the real command, with a model folder that has no weights."""
+"""`prepare` through the real command; index and inspect with a model folder that has no weights."""
 
 from __future__ import annotations
 
@@ -102,6 +102,10 @@ def test_inspect_prints_a_step_and_writes_a_page(bare):
         (["inspect", "--config=config.py", "--step=6"], "--step=6: the run has 6 steps, 0 to 5"),
         (["inspect", "--config=config.py", "--step=-1"], "flag --step=-1: must be a whole number from 0 to "),
         (["inspect"], "prepare inspect needs --config"),
+        (["vlgard"], "prepare cannot do 'vlgard'; did you mean 'vlguard'?\n"),
+        (["vlguard", "--out=x"], "prepare vlguard needs --metadata\n"),
+        (["vlguard", "--metadata=nowhere", "--out=x"], "nowhere: no such folder (--metadata)\n"),
+        (["vlguard", "more"], "prepare vlguard takes no further argument, but got 'more'\n"),
         (
             ["index", "--config=none.py"],
             "--config: [Errno 2] No such file or directory: 'none.py'; name a Python file with get_config()",
@@ -124,6 +128,11 @@ def test_inspect_prints_a_step_and_writes_a_page(bare):
 def test_user_mistakes(bare, arguments, message):
     done = run(bare, *arguments)
     assert done.returncode == 2 and done.stderr.startswith(f"error: {message}") and len(done.stderr.splitlines()) == 1
+
+
+def test_without_a_sub_command_it_says_what_it_can_do(bare):
+    done = run(bare)
+    assert done.returncode == 0 and "--stand_in_images" in done.stdout
 
 
 def test_index_lists_everything_that_is_bad(bare, tmp_path, capsys):

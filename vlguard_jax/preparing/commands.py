@@ -53,16 +53,16 @@ def run(name: str, values: Mapping[str, Any]) -> None:
     """Do it. Raises what the command raises."""
     v = values
     if name == "vlguard":
-        from vlguard_jax.preparing import vlguard  # late, as below: --help needs none of it
+        from vlguard_jax.preparing import vlguard_folder  # late, as below: --help needs none of it
 
-        vlguard.run(v["metadata"], v["out"], v["images"], v["stand_in_images"])
+        vlguard_folder.run(v["metadata"], v["out"], v["images"], v["stand_in_images"])
     elif name in ("llava_mix", "clean"):
         from vlguard_jax.preparing import llava_mix
 
         if name == "clean":
-            llava_mix.clean(v["mix"], v["cleaned"], v["out"], v["any_size"])
+            llava_mix.run_clean(v["mix"], v["cleaned"], v["out"], v["any_size"])
         else:
-            llava_mix.draw(v["mix"], v["out"], v["images"], v["count"], v["seed"], v["any_size"])
+            llava_mix.run_draw(v["mix"], v["out"], v["images"], v["count"], v["seed"], v["any_size"])
     elif name == "index":
         from vlguard_jax.preparing import index
 

@@ -10,8 +10,8 @@ from vlguard_jax import config
 from vlguard_jax import errors
 from vlguard_jax import terminal
 from vlguard_jax.data import mixtures
+from vlguard_jax.preparing import index_figures
 from vlguard_jax.preparing import opened
-from vlguard_jax.reporting import lengths
 from vlguard_jax.reporting import page
 
 
@@ -35,15 +35,15 @@ def run(settings: config.TrainConfig, *, shards: int = 1, json_file: str = "", b
     if bad_file:
         _list(found.mixture, pathlib.Path(bad_file))
         console.print(f"{len(found.mixture.drops):,} records that cannot be used are listed in {bad_file}")
-    report = lengths.measure(found.mixture)
-    lengths.show(report, console)
+    report = index_figures.measure(found.mixture)
+    index_figures.show(report, console)
     console.print(_origin(found))
     made = opened.plan(settings, found.mixture, shards)
-    plan = lengths.plan(made, opened.steps(settings, made))
-    lengths.show_plan(plan, console)
+    plan = index_figures.plan(made, opened.steps(settings, made))
+    index_figures.show_plan(plan, console)
     if json_file:
         more = {"seconds": round(found.seconds, 3), "files_counted": found.counted, "cache": str(found.cache)}
-        page.save(pathlib.Path(json_file), json.dumps(lengths.as_json(report, plan, **more), indent=1) + "\n")
+        page.save(pathlib.Path(json_file), json.dumps(index_figures.as_json(report, plan, **more), indent=1) + "\n")
         console.print(f"wrote {json_file}")
 
 

@@ -8,10 +8,10 @@ from vlguard_jax import config
 from vlguard_jax import errors
 from vlguard_jax import terminal
 from vlguard_jax.data import loader
+from vlguard_jax.preparing import batch_page
+from vlguard_jax.preparing import batch_rows
+from vlguard_jax.preparing import batch_text
 from vlguard_jax.preparing import opened
-from vlguard_jax.reporting import batch_page
-from vlguard_jax.reporting import batch_rows
-from vlguard_jax.reporting import batch_text
 from vlguard_jax.reporting import page
 
 

@@ -1,4 +1,4 @@
-"""Pages out of this folder's templates; what is put in is escaped, and a name that is missing is an error."""
+"""Pages out of templates; what is put in is escaped, and a name that is missing is an error."""
 
 from __future__ import annotations
 
@@ -8,13 +8,15 @@ from typing import Any
 from vlguard_jax import escape
 from vlguard_jax.reporting import grid as grid_lib
 
+FOLDER = Path(__file__).parent  # of the report's templates, which others may include
 
-def render(name: str, **values: Any) -> str:
-    """The template `name` as text."""
+
+def render(name: str, *, folder: Path = FOLDER, **values: Any) -> str:
+    """The template `name` in `folder` as text."""
     import jinja2  # late: `report --help` does without
 
     environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent),
+        loader=jinja2.FileSystemLoader([folder, FOLDER]),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
         finalize=_plain,

@@ -23,9 +23,10 @@ from tests import source
 from tests.data import stand
 from vlguard_jax import errors
 from vlguard_jax.data import vlguard
-from vlguard_jax.data import vlguard_folder
+from vlguard_jax.data.tfds import features
 from vlguard_jax.data.tfds import reader
-from vlguard_jax.data.tfds.vlguard import vlguard_dataset_builder
+from vlguard_jax.preparing import vlguard_folder
+from vlguard_jax.preparing.tfds.vlguard import vlguard_dataset_builder
 
 ODD = {  # pictures that a decoder would change
     "palette.png": ("P", "PNG", {}),
@@ -258,7 +259,7 @@ def test_what_a_set_says_of_itself_is_looked_at(copy, name, changes, message):
     ],
 )
 def test_records_are_checked_as_those_of_the_json_files(copy, change, message):
-    form = vlguard_dataset_builder.features()
+    form = features.features()
     pair = {"kind": "instruction", "instruction": "a", "response": "b"}
     texts = {"harmful_category": "c", "harmful_subcategory": "d"}
     record = {

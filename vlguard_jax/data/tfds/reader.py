@@ -176,11 +176,9 @@ def _parser() -> Callable[[bytes], dict[str, Any]]:
     """What makes a record of its bytes, pictures as they are."""
     from tensorflow_datasets import decode
 
-    from vlguard_jax.data.tfds.vlguard import vlguard_dataset_builder
+    from vlguard_jax.data.tfds import features
 
-    return functools.partial(
-        vlguard_dataset_builder.features().deserialize_example_np, decoders={"image": decode.SkipDecoding()}
-    )
+    return functools.partial(features.features().deserialize_example_np, decoders={"image": decode.SkipDecoding()})
 
 
 def _as_json(example: dict[str, Any]) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from rich import console as rich_console
 from rich import text
 
 from vlguard_jax.data import tokenizer as tokenizer_lib
-from vlguard_jax.reporting import batch_rows
+from vlguard_jax.preparing import batch_rows
 
 STYLES = {batch_rows.READ: "dim", batch_rows.LEARNED: "bold green", batch_rows.PICTURE: "magenta"}
 SIGNS = {batch_rows.READ: "\u2591", batch_rows.LEARNED: "\u2588", batch_rows.PICTURE: "\u2592"}

@@ -1,5 +1,5 @@
-"""The folder that `prepare` writes: train.json, test.json, train/, test/, vlguard.json, which says what they are, and
-tfds/.
+"""`prepare vlguard`: writes a folder of train.json, test.json, train/, test/, tfds/ and vlguard.json, which says what
+they are.
 
 Training and evaluation read the files. tfds/ is the same as ArrayRecord, a split with all its pictures in one or a few
 files: for buckets, for other programs that read TensorFlow Datasets, and for training with the source format "tfds".
@@ -16,13 +16,16 @@ import os
 import pathlib
 import shutil
 
+from rich import table
+
 from vlguard_jax import errors
 from vlguard_jax import folders
+from vlguard_jax import terminal
 from vlguard_jax.data import picture_check
 from vlguard_jax.data import pictures
-from vlguard_jax.data import standin
 from vlguard_jax.data import vlguard
 from vlguard_jax.data.tfds import reader
+from vlguard_jax.preparing import stand_in_pictures
 
 SCHEMA = 1
 PICTURES = {"train": 1999, "test": 1000}  # distinct ones: two train records share theirs
@@ -57,6 +60,29 @@ class Prepared:
     was_ready: bool
 
 
+def run(metadata: str, out: str, images: str, stand_in: bool) -> None:
+    """Prepare the folder `out` and say what is in it; see `prepare`.
+
+    Raises:
+      UserError: as there.
+    """
+    prepared = prepare(pathlib.Path(metadata), pathlib.Path(out), pathlib.Path(images) if images else None, stand_in)
+    kind = "stand-in pictures" if stand_in else "pictures"
+    shown = table.Table(
+        "split", "unsafe", "safe", "records", "question-answer pairs", f"distinct {kind}", title=f"VLGuard in {out}"
+    )
+    for split in prepared.splits:
+        numbers = (split.unsafe, split.safe, split.unsafe + split.safe, split.pairs, split.pictures)
+        shown.add_row(split.name, *(f"{n:,}" for n in numbers))
+    terminal.console().print(shown)
+    terminal.say(f"As ArrayRecord in {prepared.records}, for the source format tfds.")
+    if prepared.was_ready:
+        terminal.say("Everything was there already: nothing was written.")
+    if stand_in:
+        terminal.say("Results made with these pictures are marked stand_in and say nothing about real pictures.")
+        terminal.say(f"For those: {ACCESS}.")
+
+
 def prepare(metadata: pathlib.Path, out: pathlib.Path, images: pathlib.Path | None, stand_in: bool) -> Prepared:
     """Check VLGuard's files and lay them out in `out`. The folder appears whole or not at all.
 
@@ -87,7 +113,7 @@ def prepare(metadata: pathlib.Path, out: pathlib.Path, images: pathlib.Path | No
         for name in vlguard.SPLITS:
             shutil.copyfile(metadata / f"{name}.json", beside / f"{name}.json")
             if source is None:
-                standin.write_all(items[name], beside / name)
+                stand_in_pictures.write_all(items[name], beside / name)
             else:
                 _lay_out(items[name], source, beside / name)
         (beside / vlguard.NOTE_FILE).write_text(json.dumps(note, indent=1) + "\n")
@@ -148,7 +174,7 @@ def write_records(folder: pathlib.Path) -> None:
     """Write the ArrayRecord form of what lies in `folder` into it; it appears whole or not at all."""
     import tensorflow_datasets as tfds  # late: slow to import
 
-    from vlguard_jax.data.tfds.vlguard import vlguard_dataset_builder
+    from vlguard_jax.preparing.tfds.vlguard import vlguard_dataset_builder
 
     tfds.disable_progress_bar()
     how = tfds.download.DownloadConfig(

@@ -16,15 +16,15 @@ from PIL import ImageStat
 import pytest
 
 from tests import source
-from vlguard_jax.data import standin
 from vlguard_jax.data import vlguard
+from vlguard_jax.preparing import stand_in_pictures
 
-FOLDER = source.ROOT / "vlguard_jax" / "data" / "tfds" / "vlguard"
+FOLDER = source.ROOT / "vlguard_jax" / "preparing" / "tfds" / "vlguard"
 
 
 def test_tfds_own_test_case() -> None:
     done = subprocess.run(
-        [sys.executable, "-m", "tests.data.tfds.conventions"], cwd=source.ROOT, capture_output=True, text=True
+        [sys.executable, "-m", "tests.preparing.tfds.conventions"], cwd=source.ROOT, capture_output=True, text=True
     )
     assert done.returncode == 0, done.stderr[-4000:]
     with_tensorflow = (
@@ -63,7 +63,7 @@ def test_dummy_data_is_made_up(split: str) -> None:
             if f"{split}/{item.image}" in names:  # the first record of a picture is the one drawn
                 names.remove(f"{split}/{item.image}")
                 with Image.open(io.BytesIO(file.read(f"{split}/{item.image}"))) as picture:
-                    difference = ImageChops.difference(picture.convert("RGB"), standin.draw(item))
+                    difference = ImageChops.difference(picture.convert("RGB"), stand_in_pictures.draw(item))
                 assert max(ImageStat.Stat(difference).mean) < 8, item.image  # JPEG loses a little
         assert not names
     assert sum(path.stat().st_size for path in pathlib.Path(folder).iterdir()) < 50_000

@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 
 from tests.data import stand
-from tests.reporting import batches
+from tests.preparing import batches
 from vlguard_jax import terminal
-from vlguard_jax.reporting import batch_rows
-from vlguard_jax.reporting import batch_text
+from vlguard_jax.preparing import batch_rows
+from vlguard_jax.preparing import batch_text
 
 
 def show(step, mixture, rows=0, width=100, colours=False) -> str:

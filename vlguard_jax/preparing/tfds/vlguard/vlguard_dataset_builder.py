@@ -9,38 +9,12 @@ import pathlib
 from typing import Any, ClassVar
 
 from etils import epath
-import numpy as np
 import tensorflow_datasets as tfds
 
 from vlguard_jax.data import pictures
 from vlguard_jax.data import vlguard
+from vlguard_jax.data.tfds import features
 from vlguard_jax.data.tfds import reader
-
-KIND, INSTRUCTION, RESPONSE = "kind", "instruction", "response"
-
-
-def features() -> tfds.features.FeaturesDict:
-    """The form of a record."""
-    pair = {
-        KIND: tfds.features.Text(
-            doc="instruction (unsafe picture), safe_instruction or unsafe_instruction (safe picture)"
-        ),
-        INSTRUCTION: tfds.features.Text(),
-        RESPONSE: tfds.features.Text(),
-    }
-    return tfds.features.FeaturesDict(
-        {
-            "id": tfds.features.Text(),
-            "image": tfds.features.Image(doc="The picture's own bytes: not decoded, not encoded again."),
-            "image/filename": tfds.features.Text(doc="Path below the split's picture folder."),
-            "safe": tfds.features.Scalar(np.bool_, doc="Whether the picture is harmless."),
-            "harmful_category": tfds.features.Text(doc="Empty where the picture is safe."),
-            "harmful_subcategory": tfds.features.Text(doc="Empty where the picture is safe."),
-            "instr-resp": tfds.features.Sequence(
-                pair, doc="One pair of an unsafe picture, two of a safe one, in file order."
-            ),
-        }
-    )
 
 
 class Builder(tfds.core.GeneratorBasedBuilder):
@@ -64,7 +38,7 @@ zipped or unpacked, into `manual_dir`: train.json, test.json, train.zip (or its 
 
     def _info(self) -> tfds.core.DatasetInfo:
         return self.dataset_info_from_configs(
-            features=features(),
+            features=features.features(),
             homepage="https://ys-zong.github.io/VLGuard/",
             # The seeded conversion to conversations draws record after record, so their order is part of the data.
             disable_shuffling=True,
@@ -93,6 +67,6 @@ zipped or unpacked, into `manual_dir`: train.json, test.json, train.zip (or its 
                     "safe": item.safe,
                     "harmful_category": item.category or "",
                     "harmful_subcategory": item.subcategory or "",
-                    "instr-resp": [dict(zip((KIND, INSTRUCTION, RESPONSE), pair, strict=True)) for pair in item.pairs],
+                    "instr-resp": [dict(zip(features.PAIR, pair, strict=True)) for pair in item.pairs],
                 },
             )

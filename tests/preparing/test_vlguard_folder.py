@@ -1,11 +1,10 @@
+"""`prepare vlguard`: VLGuard's files checked, pictures drawn or linked to, and laid out."""
+
 from __future__ import annotations
 
 import json
-import os
 import pathlib
 import shutil
-import subprocess
-import sys
 import zipfile
 
 import numpy as np
@@ -15,10 +14,10 @@ import pytest
 from tests.data import stand
 from vlguard_jax import errors
 from vlguard_jax.data import images
-from vlguard_jax.data import standin
 from vlguard_jax.data import vlguard
-from vlguard_jax.data import vlguard_folder
 from vlguard_jax.data.tfds import reader
+from vlguard_jax.preparing import stand_in_pictures
+from vlguard_jax.preparing import vlguard_folder
 
 
 @pytest.fixture
@@ -220,39 +219,8 @@ def test_wrong_counts(metadata, tmp_path):
 def test_drawing_depends_on_the_record_only():
     safe, other = (vlguard.Item(id_, "a.png", True, ()) for id_ in ("1", "2"))
     risky = vlguard.Item("1", "a.png", False, (), category="risky behavior")
-    np.testing.assert_array_equal(standin.draw(safe), standin.draw(safe))
-    assert standin.draw(safe).size != standin.draw(other).size or not np.array_equal(
-        standin.draw(safe), standin.draw(other)
-    )
-    middle = [tuple(np.asarray(standin.draw(item).resize((8, 8)))[3, 3].astype(int) - 128) for item in (safe, risky)]
+    draw = stand_in_pictures.draw
+    np.testing.assert_array_equal(draw(safe), draw(safe))
+    assert draw(safe).size != draw(other).size or not np.array_equal(draw(safe), draw(other))
+    middle = [tuple(np.asarray(draw(item).resize((8, 8)))[3, 3].astype(int) - 128) for item in (safe, risky)]
     assert middle[0][1] > middle[0][0] and middle[1][0] > middle[1][1]  # green is safe, red is not
-
-
-def run(*arguments: str) -> subprocess.CompletedProcess[str]:
-    root = pathlib.Path(__file__).parents[1]
-    return subprocess.run(
-        [sys.executable, "-m", "vlguard_jax.prepare", *arguments],
-        cwd=root,
-        capture_output=True,
-        text=True,
-        env=dict(os.environ),
-    )
-
-
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        (["vlgard"], "error: prepare cannot do 'vlgard'; did you mean 'vlguard'?\n"),
-        (["vlguard", "--out=x"], "error: prepare vlguard needs --metadata\n"),
-        (["vlguard", "--metadata=nowhere", "--out=x"], "error: nowhere: no such folder (--metadata)\n"),
-        (["vlguard", "more"], "error: prepare vlguard takes no further argument, but got 'more'\n"),
-    ],
-)
-def test_user_mistakes(arguments, message):
-    done = run(*arguments)
-    assert (done.returncode, done.stderr) == (2, message)
-
-
-def test_without_a_sub_command_it_says_what_it_can_do():
-    done = run()
-    assert done.returncode == 0 and "--stand_in_images" in done.stdout

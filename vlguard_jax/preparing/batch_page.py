@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 import dataclasses
+import pathlib
 
 from PIL import Image
 
 from vlguard_jax.data import tokenizer as tokenizer_lib
-from vlguard_jax.reporting import batch_rows
-from vlguard_jax.reporting import batch_text
+from vlguard_jax.preparing import batch_rows
+from vlguard_jax.preparing import batch_text
 from vlguard_jax.reporting import embedded
 from vlguard_jax.reporting import provenance
 from vlguard_jax.reporting import template
@@ -68,6 +69,7 @@ def render(
     shown = step.rows[: rows or len(step.rows)]
     return template.render(
         TEMPLATE,
+        folder=pathlib.Path(__file__).parent,
         title=title,
         step=step,
         totals=batch_text.totals(step),

@@ -45,7 +45,7 @@ if not WITH_TENSORFLOW:
 
 from tensorflow_datasets import testing  # noqa: E402
 
-from vlguard_jax.data.tfds.vlguard import vlguard_dataset_builder  # noqa: E402
+from vlguard_jax.preparing.tfds.vlguard import vlguard_dataset_builder  # noqa: E402
 
 
 class VLGuardTest(testing.DatasetBuilderTestCase):

@@ -13,7 +13,7 @@ from vlguard_jax.data import mixtures
 from vlguard_jax.data import plan as plan_lib
 from vlguard_jax.data import templates
 from vlguard_jax.models import config as model_config
-from vlguard_jax.reporting import batch_rows
+from vlguard_jax.preparing import batch_rows
 
 VISION = dataclasses.replace(model_config.CLIP_VIT_L_14_336, image_size=28)
 ODD = 'fox <script>alert("x")</script> \x1b[31m &amp; é'

@@ -11,11 +11,11 @@ import numpy as np
 from PIL import Image
 import pytest
 
-from tests.reporting import batches
+from tests.preparing import batches
 from tests.reporting import test_browser
 from tests.reporting.test_browser import browser  # noqa: F401 -- a fixture
-from vlguard_jax.reporting import batch_page
-from vlguard_jax.reporting import batch_rows
+from vlguard_jax.preparing import batch_page
+from vlguard_jax.preparing import batch_rows
 
 PACKED = {"mode": "pack", "batch_size": 6, "shards": 2}
 

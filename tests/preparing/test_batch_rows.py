@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 
 from tests.data import stand
-from tests.reporting import batches
+from tests.preparing import batches
 from vlguard_jax import types
 from vlguard_jax.data import images
-from vlguard_jax.reporting import batch_rows
+from vlguard_jax.preparing import batch_rows
 
 LAYOUTS = [
     {},
