@@ -19,7 +19,7 @@ ORDER = (
     ("checkpoints",),
     ("parallel",),
     ("data",),
-    ("models",),
+    ("families", "models"),
     ("workdir",),
     ("config", "cli"),
     ("types", "trees", "typed", "terminal", "progress", "versions"),
@@ -32,6 +32,7 @@ RANK = {name: rank for rank, line in enumerate(ORDER, 1) for name in line}
 JAX = {"jax", "jaxlib", "flax", "optax", "orbax", "grain", "chex"}
 WITHOUT_JAX = (
     "data",
+    "families",
     "safety",
     "reporting",
     "quickstart",
