@@ -35,10 +35,10 @@ from vlguard_jax.data import json_records
 from vlguard_jax.data import mixtures
 from vlguard_jax.data import plan as plan_lib
 from vlguard_jax.data import sources
-from vlguard_jax.data import templates
 from vlguard_jax.data import tokenization as tokenization_lib
-from vlguard_jax.data import tokenizer as tokenizer_lib
-from vlguard_jax.models import config as model_config
+from vlguard_jax.families.blocks import configs
+from vlguard_jax.families.chat import templates
+from vlguard_jax.families.chat import tokenizer as tokenizer_lib
 from vlguard_jax.ranges import Range
 
 _JSON = flags.DEFINE_boolean("json", False, "print one JSON object in place of the table", allow_override=True)
@@ -125,7 +125,7 @@ def start(folder: pathlib.Path, step: int) -> dict[str, float]:
 
     marks.append(time.perf_counter())
     made = loader.Loader(
-        plan, mixture, model_config.CLIP_VIT_L_14_336, image_mode="pad", start_step=step, stop_step=plan.total_steps
+        plan, mixture, configs.CLIP_VIT_L_14_336, image_mode="pad", start_step=step, stop_step=plan.total_steps
     )
     found, _ = next(iter(made))
     assert found == step
@@ -157,7 +157,7 @@ def tokenization(folder: pathlib.Path) -> tokenization_lib.Tokenization:
     """LLaVA-1.5's, with the tokenizer that was written."""
     template = templates.get_template("vicuna_v1")
     return tokenization_lib.Tokenization(
-        tokenizer_lib.load_tokenizer(folder), template, model_config.CLIP_VIT_L_14_336.num_patches, 2048
+        tokenizer_lib.load_tokenizer(folder), template, configs.CLIP_VIT_L_14_336.num_patches, 2048
     )
 
 

@@ -124,11 +124,12 @@ def write_model(folder: Path) -> int:
     from vlguard_jax.checkpoints import checkpoint as checkpoint_lib
     from vlguard_jax.checkpoints import layouts
     from vlguard_jax.checkpoints import save
-    from vlguard_jax.models import config as model_config
+    from vlguard_jax.families.blocks import configs
+    from vlguard_jax.families.llava import config as llava_config
     from vlguard_jax.quickstart import model as quickstart_model
 
     width = _WIDTH.value
-    vision = model_config.VisionConfig(
+    vision = configs.VisionConfig(
         image_size=_SIZE.value,
         patch_size=14,
         width=64,
@@ -138,7 +139,7 @@ def write_model(folder: Path) -> int:
         norm_eps=1e-5,
         activation="quick_gelu",
     )
-    text = model_config.TextConfig(
+    text = configs.TextConfig(
         vocab_size=VOCABULARY,
         width=width,
         num_layers=_LAYERS.value,
@@ -149,7 +150,7 @@ def write_model(folder: Path) -> int:
         norm_eps=1e-5,
         rope_theta=10000.0,
     )
-    sizes = model_config.LlavaConfig(text=text, vision=vision, projector="mlp2x_gelu")
+    sizes = llava_config.LlavaConfig(text=text, vision=vision, projector="mlp2x_gelu")
     rng = np.random.default_rng(0)
     shapes = layouts.tree_shapes(sizes)
     params = trees.unflatten(

@@ -17,7 +17,8 @@ import torch
 import transformers
 
 from vlguard_jax import types
-from vlguard_jax.models import config as model_config
+from vlguard_jax.families import family
+from vlguard_jax.families.blocks import configs
 
 KERNELS = ("flash_attn", "liger_kernel")  # what a PyTorch training on a GPU is at its best with
 
@@ -25,7 +26,7 @@ KERNELS = ("flash_attn", "liger_kernel")  # what a PyTorch training on a GPU is 
 class Adapter(torch.nn.Module):
     """y = W x + alpha / rank * B A x, as PEFT (without dropout)."""
 
-    def __init__(self, base: torch.nn.Linear, lora: model_config.LoraConfig):
+    def __init__(self, base: torch.nn.Linear, lora: configs.LoraConfig):
         super().__init__()
         self.base, self.scale = base, lora.alpha / lora.rank
         self.a = torch.nn.Linear(base.in_features, lora.rank, bias=False, device=base.weight.device)
@@ -49,8 +50,8 @@ class Trainer:
     def __init__(
         self,
         folder: pathlib.Path,
-        model: model_config.LlavaConfig,
-        lora: model_config.LoraConfig | None,
+        model: family.Config,
+        lora: configs.LoraConfig | None,
         *,
         device: str,
         checkpointing: bool,
@@ -84,7 +85,7 @@ class Trainer:
             torch.tensor(x, device=device)[:, None, None] for x in (vision.image_mean, vision.image_std)
         )
 
-    def _freeze(self, lora: model_config.LoraConfig | None) -> None:
+    def _freeze(self, lora: configs.LoraConfig | None) -> None:
         whole = self.model.model
         whole.vision_tower.requires_grad_(False)
         if lora is None:

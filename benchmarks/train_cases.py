@@ -19,7 +19,10 @@ from vlguard_jax.checkpoints import save
 from vlguard_jax.data import batches
 from vlguard_jax.data import index as index_lib
 from vlguard_jax.data import plan as plan_lib
-from vlguard_jax.models import config as model_config
+from vlguard_jax.families import family
+from vlguard_jax.families import table
+from vlguard_jax.families.blocks import configs
+from vlguard_jax.families.llava import config as llava_config
 from vlguard_jax.quickstart import model as quickstart_model
 
 
@@ -30,7 +33,7 @@ class Size:
     text there; row_len: of our longest packed row;
     remat: what our side keeps for the backward pass; apart: too large for both sides at once on one GPU."""
 
-    model: model_config.LlavaConfig
+    model: family.Config
     batch: int
     length: int
     packed: int
@@ -41,10 +44,10 @@ class Size:
     apart: bool = False
 
 
-def _small(width: int, layers: int, vocab: int, side: int) -> model_config.LlavaConfig:
+def _small(width: int, layers: int, vocab: int, side: int) -> family.Config:
     """A Llama of heads of 64 behind a tower that is kept small: most of a step is the decoder, as with the real
     sizes."""
-    vision = model_config.VisionConfig(
+    vision = configs.VisionConfig(
         image_size=side,
         patch_size=14,
         width=64,
@@ -55,7 +58,7 @@ def _small(width: int, layers: int, vocab: int, side: int) -> model_config.Llava
         activation="quick_gelu",
     )
     heads = max(1, width // 64)
-    text = model_config.TextConfig(
+    text = configs.TextConfig(
         vocab_size=vocab,
         width=width,
         num_layers=layers,
@@ -66,11 +69,11 @@ def _small(width: int, layers: int, vocab: int, side: int) -> model_config.Llava
         norm_eps=1e-5,
         rope_theta=10000.0,
     )
-    return model_config.LlavaConfig(text=text, vision=vision, projector="mlp2x_gelu")
+    return llava_config.LlavaConfig(text=text, vision=vision, projector="mlp2x_gelu")
 
 
 _SEVEN_B = Size(
-    model_config.PRESETS["llava-v1.5-7b"],
+    table.PRESETS["llava-v1.5-7b"],
     batch=8,
     length=1024,
     packed=32,
@@ -84,7 +87,7 @@ SIZES = {
     "tiny": Size(_small(96, 2, 640, 28), batch=4, length=64, packed=8, group=4, median=32, row_len=256),
     "110m": Size(_small(768, 12, 16_000, 112), batch=4, length=512, packed=16, group=4, median=130, row_len=1024),
     "7b": _SEVEN_B,
-    "13b": dataclasses.replace(_SEVEN_B, model=model_config.PRESETS["llava-v1.5-13b"], batch=4),
+    "13b": dataclasses.replace(_SEVEN_B, model=table.PRESETS["llava-v1.5-13b"], batch=4),
 }
 TEXT_ONLY = 0.125  # of the conversations of the packed case
 

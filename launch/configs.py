@@ -178,7 +178,7 @@ def _check_names(settings: Settings) -> None:
 
         run.check_names(settings)
         return
-    from vlguard_jax.data import templates
+    from vlguard_jax.families.chat import templates
 
     templates.get_template(settings.model.template)
     # another's module is not imported here

@@ -19,7 +19,7 @@ from vlguard_jax import ranges
 from vlguard_jax.ranges import Range
 
 T = TypeVar("T")
-ImageMode = Literal["pad", "crop"]
+ImageMode = Literal["auto", "pad", "crop", "anyres"]
 Shown = Literal["real", "white", "black", "none"]
 
 
@@ -32,8 +32,9 @@ class ModelSettings:
     vision_tower: str = ""  # CLIP folder; overrides the name in config.json
     projector: str = ""  # mm_projector.bin of the pretraining stage, with a plain Llama folder in `path`
     template: str = "vicuna_v1"  # conversation template
-    # "pad": square, as LLaVA trains; "crop": plain CLIP processor, as VLGuard evaluates
-    image_mode: ImageMode = "pad"
+    # how pictures are prepared; "auto": the model family's own. LLaVA-1.5: "pad" (square, as it trains) or "crop"
+    # (plain CLIP processor, as VLGuard evaluates); LLaVA-NeXT: "anyres" (tiles)
+    image_mode: ImageMode = "auto"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -75,7 +76,8 @@ class DataSettings:
     """What is trained on and in which order. See data/plan.py."""
 
     sources: Mapping[str, SourceSettings] = dataclasses.field(default_factory=dict)
-    max_len: Annotated[int, Range(1, 2**20)] = 2048  # every conversation is cut here, before and after image expansion
+    # every conversation is cut here, before and after image expansion; 0: where the model family does it (LLaVA: 2048)
+    max_len: Annotated[int, Range(0, 2**20)] = 0
     # "pad": one conversation a row; "pack": several; the step, its loss and its gradients stay the same
     mode: Literal["pad", "pack"] = "pad"
     length_multiple: Annotated[int, Range(1, 2**16)] = 128  # row lengths are multiples of this

@@ -45,7 +45,7 @@ def as_model(checkpoint: checkpoint_lib.Checkpoint, config: settings_lib.EvalCon
         weights_sha256=checkpoint.weights_sha256,
         fingerprint=model_lib.fingerprint(checkpoint.weights_sha256, checkpoint.config, checkpoint.lora),
         tokenizer=tokenizer,
-        vision=checkpoint.config.vision,
+        sizes=checkpoint.config,
         dtype=precision,
         engine=functools.cache(functools.partial(engine.of_checkpoint, checkpoint, tokenizer, config, precision)),
         context=vocabulary.context(checkpoint.extras),

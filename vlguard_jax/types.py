@@ -1,17 +1,18 @@
 """Records that more than one package shares, and the shape alphabet of the project.
 
 Shape alphabet, used in every annotation and docstring:
-B rows, T tokens in a row (image slots included), P patches per image, N images in a batch, S image side in pixels (in
-data/) or cache length (in generation/), D width, F mlp width, V vocabulary, L layers, H heads, K kv heads, E head
-width, R LoRA rank, A accumulation steps, C new tokens.
+B rows, T tokens in a row (slots of pictures included), P patches of a tile, N units of the tower in a batch (pictures,
+tiles), S side in pixels, slots of a batch, or cache length (in generation/), D width, F mlp width, V vocabulary,
+L layers, H heads, K kv heads, E head width, R LoRA rank, A accumulation steps, C new tokens.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 import dataclasses
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from jaxtyping import Float32, Int32, UInt8
+from jaxtyping import Float32, Int32
 import numpy as np
 
 IMAGE_TOKEN = -200  # stands for one picture in token ids, before expansion (reference: llava/constants.py)
@@ -56,16 +57,40 @@ class Tokens:
     mismatch: str | None = None
 
 
+class Size(NamedTuple):
+    """Of a picture, in pixels."""
+
+    width: int
+    height: int
+
+
+class Extent(NamedTuple):
+    """What a picture takes. slots: places in the text. units: pieces that the tower works on (tiles, say)."""
+
+    slots: int
+    units: int
+
+
+class Picture(NamedTuple):
+    """One picture as its model reads it: the family's arrays by name, and what it takes."""
+
+    arrays: Mapping[str, np.ndarray]
+    extent: Extent
+
+
+Pictures = Mapping[str, Any]  # of a batch: a family's arrays by name; their leading axes are split like rows
+
+
 class Batch(NamedTuple):
     """What one train or prefill program reads. A NamedTuple, so that it is a JAX pytree without importing jax.
 
     tokens: ids, any valid id at image slots and padding.  targets: the label of the *next* position (already shifted).
     loss_weight: weight of the cross-entropy at that position, 0 where not supervised; the loss is sum(weight * ce).
     segment_ids: 0 padding, 1.. conversations in the row.  positions: rotary position, from 0 in each segment.
-    images: RGB, normalised on the device.  image_slot: flat patch index n * P + p into the encoded images, -1 for text.
-    source: which of config.data.sources the conversation comes from, -1 at padding; for the log.
-    With gradient accumulation every array has a leading axis A (see training/step.py); image_slot counts within its
-    slice.
+    pictures: what the tower reads, the family's arrays; none without pictures.  slot: which row of the pictures'
+    features stands there, -1 for text.  source: which of config.data.sources the conversation comes from, -1 at
+    padding; for the log.
+    With gradient accumulation every array has a leading axis A (see training/step.py); slot counts within its slice.
     """
 
     tokens: Int32[np.ndarray, "*A B T"]
@@ -73,22 +98,21 @@ class Batch(NamedTuple):
     loss_weight: Float32[np.ndarray, "*A B T"]
     segment_ids: Int32[np.ndarray, "*A B T"]
     positions: Int32[np.ndarray, "*A B T"]
-    images: UInt8[np.ndarray, "*A N S S 3"]
-    image_slot: Int32[np.ndarray, "*A B T"]
+    pictures: Pictures
+    slot: Int32[np.ndarray, "*A B T"]
     source: Int32[np.ndarray, "*A B T"]
 
 
 @dataclasses.dataclass(frozen=True)
 class Prompt:
-    """One question for the generation engine: ids i32[n] with `IMAGE_TOKEN` for each picture, pictures u8[S, S, 3] in
-    order.
+    """One question for the generation engine: ids i32[n] with `IMAGE_TOKEN` for each picture, pictures in order.
 
     origin: what messages call it; empty: its id.
     """
 
     id: str
     ids: Int32[np.ndarray, " n"]
-    images: tuple[UInt8[np.ndarray, "S S 3"], ...] = ()
+    pictures: tuple[Picture, ...] = ()
     origin: str = ""
 
     @property

@@ -8,7 +8,7 @@ import re
 
 import jax
 
-from vlguard_jax.models import config as model_config
+from vlguard_jax.families.blocks import configs
 from vlguard_jax.planning import flops
 from vlguard_jax.planning import hlo
 
@@ -48,7 +48,7 @@ def _at(tree: object, path: tuple) -> jax.sharding.Sharding | None:
     return tree
 
 
-def stacks(text: str, model: model_config.TextConfig) -> list[str]:
+def stacks(text: str, model: configs.TextConfig) -> list[str]:
     """All-gathers of more than the largest matrix there is, of one layer or of the vocabulary: a stack of layers, or
     several at once.
 
@@ -63,7 +63,7 @@ def stacks(text: str, model: model_config.TextConfig) -> list[str]:
     return found
 
 
-def logits(text: str, tokens: tuple[int, ...], model: model_config.TextConfig, tensor: int) -> list[str]:
+def logits(text: str, tokens: tuple[int, ...], model: configs.TextConfig, tensor: int) -> list[str]:
     """Arrays of the size of all logits: of as many numbers as `tokens` (a device's own, all devices') times the
     vocabulary, or more positions than the fewest of `tokens` beside a vocabulary dimension. Embedding and head have
     one, too: [width, V]."""

@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 
 from tests.aot import checks
-from vlguard_jax.models import config as model_config
+from vlguard_jax.families import table
 
 LAYERS, WIDTH, VOCAB = 6, 64, 999
-TEXT = dataclasses.replace(model_config.PRESETS["llava-v1.5-7b"].text, width=WIDTH, vocab_size=VOCAB, num_layers=LAYERS)
+TEXT = dataclasses.replace(table.PRESETS["llava-v1.5-7b"].text, width=WIDTH, vocab_size=VOCAB, num_layers=LAYERS)
 
 
 @pytest.fixture(scope="module")

@@ -17,7 +17,7 @@ import pytest
 from tests import source
 from tests.aot import checks
 from vlguard_jax import config
-from vlguard_jax.models import config as model_config
+from vlguard_jax.families import family
 from vlguard_jax.planning import chips
 from vlguard_jax.planning import compiled
 from vlguard_jax.planning import estimate
@@ -63,7 +63,7 @@ def load(path: str) -> config.TrainConfig | config.EvalConfig:
 class Case:
     path: str
     settings: config.TrainConfig | config.EvalConfig
-    model: model_config.LlavaConfig
+    model: family.Config
     topology: chips.Topology
 
 
@@ -131,7 +131,7 @@ def test_answering(path: str, name: str, record_property) -> None:
 SMALL = {"width": 256, "num_layers": 2, "num_heads": 2, "num_kv_heads": 2, "mlp_width": 512, "vocab_size": 1024}
 
 
-def small(model: model_config.LlavaConfig) -> model_config.LlavaConfig:
+def small(model: family.Config) -> family.Config:
     assert model.vision is not None
     vision = dataclasses.replace(model.vision, image_size=28, width=64, num_layers=2, num_heads=2, mlp_width=128)
     return dataclasses.replace(model, text=dataclasses.replace(model.text, **SMALL), vision=vision)

@@ -10,17 +10,16 @@ import numpy as np
 from vlguard_jax import trees
 from vlguard_jax.checkpoints import checkpoint
 from vlguard_jax.checkpoints import layouts
-from vlguard_jax.models import config as model_config
+from vlguard_jax.families.blocks import configs
+from vlguard_jax.families.llava import config as llava_config
 
-TEXT = model_config.TextConfig(100, 8, 2, 2, 1, 4, 12, 1e-5, 1e4)
-VISION = model_config.VisionConfig(4, 2, 6, 3, 2, 10, 1e-5, "gelu", image_mean=(0.5, 0.4, 0.3))
-CONFIG = model_config.LlavaConfig(TEXT, VISION, "mlp2x_gelu")
-LORA = model_config.LoraConfig(2, 6.0, 0.1, ("q", "down"))
+TEXT = configs.TextConfig(100, 8, 2, 2, 1, 4, 12, 1e-5, 1e4)
+VISION = configs.VisionConfig(4, 2, 6, 3, 2, 10, 1e-5, "gelu", image_mean=(0.5, 0.4, 0.3))
+CONFIG = llava_config.LlavaConfig(TEXT, VISION, "mlp2x_gelu")
+LORA = configs.LoraConfig(2, 6.0, 0.1, ("q", "down"))
 
 
-def model(
-    lora: model_config.LoraConfig | None = None, vocab_size: int = 100, **changes: object
-) -> checkpoint.Checkpoint:
+def model(lora: configs.LoraConfig | None = None, vocab_size: int = 100, **changes: object) -> checkpoint.Checkpoint:
     """A random model that comes from nowhere, as a new one does; with adapters it stands on the one without."""
     config = dataclasses.replace(CONFIG, text=dataclasses.replace(TEXT, vocab_size=vocab_size))
     rng = np.random.default_rng(0)

@@ -93,7 +93,7 @@ def test_an_orbax_folder_with_the_weights_of_its_source_names_the_source(folder:
 def test_another_base_is_refused(folder: pathlib.Path) -> None:
     """Of the same sizes under the same name, or named by hand; a tower is part of it, a projector is not."""
     flat = trees.flatten(made.model().params)
-    changes = {"text.layers.mlp.up.kernel": True, "vision.class_token": True, "projector.fc1.bias": False}
+    changes = {"text.layers.mlp.up_proj.kernel": True, "vision.class_token": True, "projector.fc1.bias": False}
     for i, (path, counts) in enumerate(changes.items()):
         other = made.model(params=trees.unflatten(flat | {path: flat[path] + 1}))
         save.save_llava(other, folder / f"other{i}")

@@ -18,7 +18,7 @@ from vlguard_jax.checkpoints import export_record
 from vlguard_jax.checkpoints import load
 from vlguard_jax.checkpoints import save
 from vlguard_jax.checkpoints import torch_files
-from vlguard_jax.data import tokenizer
+from vlguard_jax.families.chat import tokenizer
 
 POINTER = (
     "version https://git-lfs.github.com/spec/v1\noid"

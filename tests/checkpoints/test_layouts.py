@@ -13,12 +13,14 @@ from vlguard_jax import errors
 from vlguard_jax import trees
 from vlguard_jax.checkpoints import layouts
 from vlguard_jax.checkpoints import tensors
-from vlguard_jax.models import config as model_config
+from vlguard_jax.families import table
+from vlguard_jax.families.blocks import configs
+from vlguard_jax.families.llava import config as llava_config
 
-TEXT = model_config.TextConfig(10, 8, 2, 2, 1, 4, 12, 1e-5, 1e4)
-VISION = model_config.VisionConfig(4, 2, 6, 3, 2, 10, 1e-5, "quick_gelu")
-CONFIG = model_config.LlavaConfig(TEXT, VISION, "mlp2x_gelu")
-LORA = model_config.LoraConfig(2, 4.0, 0.0, ("q", "down"))
+TEXT = configs.TextConfig(10, 8, 2, 2, 1, 4, 12, 1e-5, 1e4)
+VISION = configs.VisionConfig(4, 2, 6, 3, 2, 10, 1e-5, "quick_gelu")
+CONFIG = llava_config.LlavaConfig(TEXT, VISION, "mlp2x_gelu")
+LORA = configs.LoraConfig(2, 4.0, 0.0, ("q", "down"))
 
 
 def stored(rows: list[layouts.Row], dtype: type = np.float32) -> dict[str, tensors.Tensor]:
@@ -33,7 +35,7 @@ def test_parameter_counts_of_the_presets() -> None:
     # LLaVA-v1.5-7B: 6,738,415,616 (Llama-2-7B) + 303,507,456 (CLIP ViT-L/14-336 vision) + 20,979,712 (projector).
     counts = {"llava-v1.5-7b": 7_062_902_784, "llava-v1.5-13b": 13_015_864_320 + 303_507_456 + 31_467_520}
     for name, count in counts.items():
-        assert sum(math.prod(s) for s in layouts.tree_shapes(model_config.PRESETS[name]).values()) == count
+        assert sum(math.prod(s) for s in layouts.tree_shapes(table.PRESETS[name]).values()) == count
 
 
 @pytest.mark.parametrize("layout", ["llava", "llava-hf"])
@@ -51,10 +53,10 @@ def test_adapter_rows() -> None:
     found = {row.path: (row.names[1][0], row.shape, row.stored_shape) for row in rows}
     prefix = "base_model.model.model.layers.1."
     assert found == {
-        "text.layers.attention.q.lora_a": (f"{prefix}self_attn.q_proj.lora_A.weight", (2, 8, 2), (2, 8)),
-        "text.layers.attention.q.lora_b": (f"{prefix}self_attn.q_proj.lora_B.weight", (2, 2, 8), (8, 2)),
-        "text.layers.mlp.down.lora_a": (f"{prefix}mlp.down_proj.lora_A.weight", (2, 12, 2), (2, 12)),
-        "text.layers.mlp.down.lora_b": (f"{prefix}mlp.down_proj.lora_B.weight", (2, 2, 8), (8, 2)),
+        "text.layers.attention.q_proj.lora_a": (f"{prefix}self_attn.q_proj.lora_A.weight", (2, 8, 2), (2, 8)),
+        "text.layers.attention.q_proj.lora_b": (f"{prefix}self_attn.q_proj.lora_B.weight", (2, 2, 8), (8, 2)),
+        "text.layers.mlp.down_proj.lora_a": (f"{prefix}mlp.down_proj.lora_A.weight", (2, 12, 2), (2, 12)),
+        "text.layers.mlp.down_proj.lora_b": (f"{prefix}mlp.down_proj.lora_B.weight", (2, 2, 8), (8, 2)),
     }
     assert set(found) <= layouts.tree_shapes(CONFIG, LORA).keys()
 

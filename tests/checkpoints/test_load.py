@@ -32,7 +32,7 @@ def spoiled(path: str, index: tuple[int, ...], value: float) -> checkpoint.Check
     ("path", "index", "value", "name"),
     [
         (
-            "text.layers.mlp.down.kernel",
+            "text.layers.mlp.down_proj.kernel",
             (1, 2, 3),
             np.nan,
             r"model-\d.*model\.layers\.1\.mlp\.down_proj\.weight holds nan",

@@ -13,7 +13,7 @@ import pytest
 
 from vlguard_jax import errors
 from vlguard_jax.checkpoints import lora
-from vlguard_jax.models import config as model_config
+from vlguard_jax.families.blocks import configs
 
 PEFT: dict[str, Any] = {
     "peft_type": "LORA",
@@ -25,7 +25,7 @@ PEFT: dict[str, Any] = {
 
 
 def test_settings() -> None:
-    assert lora.from_peft(PEFT, "x") == model_config.LoraConfig(4, 6.0, 0.05, ("v", "up"))
+    assert lora.from_peft(PEFT, "x") == configs.LoraConfig(4, 6.0, 0.05, ("v", "up"))
 
 
 # What peft writes for an ordinary adapter: 0.21.2, whose keys hold those of every version before but two.
@@ -94,7 +94,7 @@ PEFT_02 = PEFT | {
     ],
 )
 def test_ordinary_adapters_of_every_version(config: dict[str, Any]) -> None:
-    assert lora.from_peft(config, "x") == model_config.LoraConfig(4, 6.0, 0.05, ("v", "up"))
+    assert lora.from_peft(config, "x") == configs.LoraConfig(4, 6.0, 0.05, ("v", "up"))
 
 
 CONVERT = r".* not supported: .*path_initial_model_for_weight_conversion"
@@ -189,7 +189,7 @@ def test_merge(dtype: type) -> None:
         "text": {"layers": {"mlp": {"up": {"kernel": kernel, "lora_a": a, "lora_b": b}}}, "norm": {"scale": np.ones(5)}}
     }
     before = kernel.copy()
-    merged = lora.merge_lora(params, model_config.LoraConfig(2, 3.0, 0.1, ("up",)))
+    merged = lora.merge_lora(params, configs.LoraConfig(2, 3.0, 0.1, ("up",)))
     found = merged["text"]["layers"]["mlp"]["up"]
     assert found.keys() == {"kernel"} and found["kernel"].dtype == dtype
     exact = before.astype(np.float64) + 1.5 * np.einsum("lir,lro->lio", a.astype(np.float64), b)

@@ -22,8 +22,9 @@ from vlguard_jax.checkpoints import load
 from vlguard_jax.checkpoints import save
 from vlguard_jax.checkpoints import tensors
 from vlguard_jax.checkpoints import write_config
-from vlguard_jax.data import tokenizer as tokenizer_lib
-from vlguard_jax.models import config as model_config
+from vlguard_jax.families.blocks import configs
+from vlguard_jax.families.chat import tokenizer as tokenizer_lib
+from vlguard_jax.families.llava import config as llava_config
 
 
 @pytest.mark.parametrize("writer", [save.save_llava, save.save_hf, save.save_orbax])
@@ -107,7 +108,7 @@ def test_a_base_that_does_not_fit(tmp_path: pathlib.Path) -> None:
     save.save_peft(made.model(made.LORA, base=made.on("elsewhere")), tmp_path / "lora")
     with pytest.raises(errors.UserError, match="its base model 'elsewhere' is not found; name its folder as base"):
         load.load(tmp_path / "lora")
-    other = model_config.LlavaConfig(dataclasses.replace(made.TEXT, norm_eps=1e-6), made.VISION, "mlp2x_gelu")
+    other = llava_config.LlavaConfig(dataclasses.replace(made.TEXT, norm_eps=1e-6), made.VISION, "mlp2x_gelu")
     save.save_llava(made.model(config=other), tmp_path / "other")
     with pytest.raises(
         errors.UserError, match=r"the base does not fit: norm_eps is 1e-06, the adapter was made for 1e-05"
@@ -210,7 +211,7 @@ def test_tokenizer_files_of_both_layouts(tmp_path: pathlib.Path) -> None:
 def test_names_of_the_tower() -> None:
     assert write_config.tower_name(made.model()) == "vision_tower"
     assert write_config.tower_name(made.model(extras={"vision_tower": "some/tower"})) == "some/tower"
-    openai = dataclasses.replace(made.CONFIG, vision=model_config.CLIP_VIT_L_14_336)
+    openai = dataclasses.replace(made.CONFIG, vision=configs.CLIP_VIT_L_14_336)
     assert write_config.tower_name(made.model(config=openai)) == "openai/clip-vit-large-patch14-336"
 
 

@@ -17,7 +17,7 @@ from vlguard_jax.checkpoints import describe
 from vlguard_jax.checkpoints import load
 from vlguard_jax.checkpoints import save
 from vlguard_jax.checkpoints import vocabulary
-from vlguard_jax.data import tokenizer as tokenizer_lib
+from vlguard_jax.families.chat import tokenizer as tokenizer_lib
 from vlguard_jax.planning import models
 
 WRITERS = {"llava": save.save_llava, "hf": save.save_hf, "orbax": save.save_orbax}

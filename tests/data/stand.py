@@ -13,8 +13,8 @@ from PIL import Image
 import sentencepiece
 
 from vlguard_jax import types
-from vlguard_jax.data import templates
-from vlguard_jax.data import tokenizer as tokenizer_lib
+from vlguard_jax.families.chat import templates
+from vlguard_jax.families.chat import tokenizer as tokenizer_lib
 
 WORDS = (
     "The quick brown fox jumps over the lazy dog. What is this? A flyer. USER: hi ASSISTANT: no. Name three"

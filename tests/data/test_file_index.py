@@ -12,8 +12,8 @@ from vlguard_jax.data import cache as cache_lib
 from vlguard_jax.data import file_index
 from vlguard_jax.data import json_records
 from vlguard_jax.data import records
-from vlguard_jax.data import templates
 from vlguard_jax.data import tokenization as tokenization_lib
+from vlguard_jax.families.chat import templates
 
 VICUNA = templates.get_template("vicuna_v1")
 

@@ -18,14 +18,14 @@ from vlguard_jax import errors
 from vlguard_jax import limits
 from vlguard_jax.data import images
 from vlguard_jax.data import pictures
-from vlguard_jax.models import config as model_config
+from vlguard_jax.families.blocks import configs
 
 
 def reference(picture: Image.Image, mode: str, size: int) -> np.ndarray:
     """The reference's steps one after the other, each pass over the whole picture, rows first."""
     if mode == "pad" and picture.width != picture.height:
         side = max(picture.size)
-        square = Image.new("RGB", (side, side), tuple(int(channel * 255) for channel in model_config.CLIP_MEAN))
+        square = Image.new("RGB", (side, side), tuple(int(channel * 255) for channel in configs.CLIP_MEAN))
         square.paste(picture, ((side - picture.width) // 2, (side - picture.height) // 2))
         picture = square
     short, long = sorted(picture.size)

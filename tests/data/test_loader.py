@@ -13,10 +13,10 @@ from vlguard_jax.data import loader
 from vlguard_jax.data import mixtures
 from vlguard_jax.data import pictures
 from vlguard_jax.data import plan as plan_lib
-from vlguard_jax.data import templates
-from vlguard_jax.models import config as model_config
+from vlguard_jax.families.blocks import configs
+from vlguard_jax.families.chat import templates
 
-VISION = dataclasses.replace(model_config.CLIP_VIT_L_14_336, image_size=28)
+VISION = dataclasses.replace(configs.CLIP_VIT_L_14_336, image_size=28)
 ROW = {"tokens", "targets", "loss_weight", "segment_ids", "positions", "image_slot", "source"}
 
 

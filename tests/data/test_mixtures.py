@@ -11,7 +11,7 @@ from tests.data import stand
 from vlguard_jax import config
 from vlguard_jax import errors
 from vlguard_jax.data import mixtures
-from vlguard_jax.data import templates
+from vlguard_jax.families.chat import templates
 
 VICUNA = templates.get_template("vicuna_v1")
 PATCHES = 4

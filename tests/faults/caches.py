@@ -12,9 +12,9 @@ from tests.faults import texts
 from vlguard_jax import config
 from vlguard_jax.data import file_index
 from vlguard_jax.data import sources
-from vlguard_jax.data import templates
 from vlguard_jax.data import tokenization
-from vlguard_jax.data import tokenizer as tokenizer_lib
+from vlguard_jax.families.chat import templates
+from vlguard_jax.families.chat import tokenizer as tokenizer_lib
 
 PICKLE = b"\x80\x04cposix\nsystem\n(X\x09\0\0\0touch rantR."
 

@@ -15,12 +15,13 @@ from vlguard_jax.checkpoints import checkpoint
 from vlguard_jax.checkpoints import export_record
 from vlguard_jax.checkpoints import format_v1
 from vlguard_jax.checkpoints import layouts
-from vlguard_jax.models import config as model_config
+from vlguard_jax.families.blocks import configs
+from vlguard_jax.families.llava import config as llava_config
 
-TEXT = model_config.TextConfig(100, 8, 2, 2, 1, 4, 12, 1e-5, 1e4, model_config.RopeScaling("linear", 2.0))
-VISION = model_config.VisionConfig(4, 2, 6, 3, 2, 10, 1e-5, "gelu")
-CONFIG = model_config.LlavaConfig(TEXT, VISION, "mlp2x_gelu")
-LORA = model_config.LoraConfig(2, 6.0, 0.1, ("q", "down"))
+TEXT = configs.TextConfig(100, 8, 2, 2, 1, 4, 12, 1e-5, 1e4, configs.RopeScaling("linear", 2.0))
+VISION = configs.VisionConfig(4, 2, 6, 3, 2, 10, 1e-5, "gelu")
+CONFIG = llava_config.LlavaConfig(TEXT, VISION, "mlp2x_gelu")
+LORA = configs.LoraConfig(2, 6.0, 0.1, ("q", "down"))
 SIZES = (
     "vocab_size",
     "width",

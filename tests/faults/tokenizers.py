@@ -13,7 +13,7 @@ from sentencepiece import sentencepiece_model_pb2
 from tests.data import stand
 from tests.faults import documents
 from tests.faults import sandbox
-from vlguard_jax.data import tokenizer as tokenizer_lib
+from vlguard_jax.families.chat import tokenizer as tokenizer_lib
 
 TEXT = "The quick brown fox. What is this?"
 ADDED = {"<extra>": 420, "<more>": 421}

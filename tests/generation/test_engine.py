@@ -7,15 +7,15 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from tests.models import tiny
+from tests.families import tiny
 from vlguard_jax import config
 from vlguard_jax import errors
 from vlguard_jax import types
+from vlguard_jax.families import functional
 from vlguard_jax.generation import engine
 from vlguard_jax.generation import program
-from vlguard_jax.models import llava
 
-MODEL = llava.Functional(tiny.CONFIG, "fp32")
+MODEL = functional.Model(tiny.CONFIG, "fp32")
 PARAMS = tiny.random_params(MODEL)
 FP32 = config.PrecisionSettings(compute="fp32")
 

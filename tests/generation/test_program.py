@@ -6,11 +6,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from tests.models import tiny
+from tests.families import tiny
 from vlguard_jax import config
 from vlguard_jax import errors
+from vlguard_jax.families import functional
 from vlguard_jax.generation import program
-from vlguard_jax.models import llava
 from vlguard_jax.parallel import mesh as mesh_lib
 from vlguard_jax.parallel import rules
 
@@ -31,7 +31,7 @@ def test_prefill_and_decode_give_the_answers_from_shapes_alone(sizes) -> None:
     answer, prefill = (f.lower(built.params, *shapes).compile() for f in (built.answer, built.prefill))
     decode = built.decode.lower(built.params, *program.decode_shapes(built, rows=4, prompt=20)).compile()
 
-    params = rules.place(tiny.random_params(llava.Functional(tiny.CONFIG, "fp32")), built.mesh, np.dtype(np.float32))
+    params = rules.place(tiny.random_params(functional.Model(tiny.CONFIG, "fp32")), built.mesh, np.dtype(np.float32))
     batch = tiny.batch(tiny.CONFIG, rows=4)
     last = jnp.asarray([19 - row for row in range(4)], jnp.int32)
     batch, last = jax.device_put((batch, last), mesh_lib.row_sharding(built.mesh))

@@ -14,11 +14,12 @@ from vlguard_jax.checkpoints import checkpoint as checkpoint_lib
 from vlguard_jax.checkpoints import layouts
 from vlguard_jax.checkpoints import load as load_lib
 from vlguard_jax.data import batches
-from vlguard_jax.data import conversations
 from vlguard_jax.data import images
-from vlguard_jax.data import templates
-from vlguard_jax.data import tokenizer
-from vlguard_jax.models import config as model_config
+from vlguard_jax.families import family
+from vlguard_jax.families.blocks import configs
+from vlguard_jax.families.chat import conversations
+from vlguard_jax.families.chat import templates
+from vlguard_jax.families.chat import tokenizer
 
 TEMPLATES = {"v1": "vicuna_v1"}  # the reference's name -> ours
 
@@ -67,9 +68,7 @@ def with_pictures(sample: batches.Sample, pictures: Sequence[np.ndarray]) -> bat
     )
 
 
-def named_tensors(
-    params: Any, config: model_config.LlavaConfig, lora: model_config.LoraConfig | None
-) -> dict[str, np.ndarray]:
+def named_tensors(params: Any, config: family.Config, lora: configs.LoraConfig | None) -> dict[str, np.ndarray]:
     """A (part of a) parameter tree under the reference's names, without the prefix that PEFT puts in front."""
     flat = trees.flatten(params)
     rows = layouts.rows("llava", config, ("text", "head", "projector"))

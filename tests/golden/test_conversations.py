@@ -13,10 +13,10 @@ import pytest
 
 from vlguard_jax import types
 from vlguard_jax.data import batches
-from vlguard_jax.data import conversations
 from vlguard_jax.data import records
-from vlguard_jax.data import templates
-from vlguard_jax.data import tokenizer as tokenizer_lib
+from vlguard_jax.families.chat import conversations
+from vlguard_jax.families.chat import templates
+from vlguard_jax.families.chat import tokenizer as tokenizer_lib
 
 MANY = 100  # more pictures than any conversation has
 

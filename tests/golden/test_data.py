@@ -11,14 +11,14 @@ import numpy as np
 import pytest
 
 from vlguard_jax import config
-from vlguard_jax.data import conversations
 from vlguard_jax.data import file_index
 from vlguard_jax.data import images
 from vlguard_jax.data import order
 from vlguard_jax.data import records
-from vlguard_jax.data import templates
-from vlguard_jax.data import tokenizer as tokenizer_lib
 from vlguard_jax.data import vlguard
+from vlguard_jax.families.chat import conversations
+from vlguard_jax.families.chat import templates
+from vlguard_jax.families.chat import tokenizer as tokenizer_lib
 from vlguard_jax.safety.benchmarks import vlguard as vlguard_benchmark
 
 MODES = {"pad": "pad", "plain": "crop"}  # the reference's name -> ours

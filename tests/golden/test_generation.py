@@ -10,7 +10,7 @@ from tests.golden import reference
 from vlguard_jax import config
 from vlguard_jax import types
 from vlguard_jax.data import images
-from vlguard_jax.data import tokenizer
+from vlguard_jax.families.chat import tokenizer
 from vlguard_jax.generation import engine
 
 

@@ -11,10 +11,10 @@ from vlguard_jax import types
 from vlguard_jax.checkpoints import load
 from vlguard_jax.checkpoints import lora
 from vlguard_jax.data import batches
-from vlguard_jax.models import clip
-from vlguard_jax.models import config as model_config
-from vlguard_jax.models import llama
-from vlguard_jax.models import llava
+from vlguard_jax.families import functional
+from vlguard_jax.families.blocks import clip
+from vlguard_jax.families.blocks import configs
+from vlguard_jax.families.blocks import execution as execution_lib
 from vlguard_jax.training import losses
 from vlguard_jax.training import step
 
@@ -52,7 +52,7 @@ def _rows(golden: pathlib.Path, npz: np.lib.npyio.NpzFile, name: str, info: dict
 
 
 def _batch(
-    samples: list[batches.Sample], vision: model_config.VisionConfig, alike: list[list[batches.Sample]]
+    samples: list[batches.Sample], vision: configs.VisionConfig, alike: list[list[batches.Sample]]
 ) -> types.Batch:
     """One conversation a row, the mean over supervised tokens as loss.
 
@@ -75,7 +75,7 @@ def test_vision_features_and_projections(golden: pathlib.Path) -> None:
     for variant in reference.variants(golden):
         checkpoint = reference.load(golden, f"liuhaotian-{variant}")
         npz = np.load(golden / f"logits-{variant}.npz")
-        model = llava.Functional(checkpoint.config, "fp32")
+        model = functional.Model(checkpoint.config, "fp32")
         vision = checkpoint.config.vision
         pixels = np.stack(
             [reference.picture(golden, n, "pad", vision.image_size) for n in reference.read(golden / "images.json")]
@@ -122,16 +122,20 @@ def _check_row(
 
 
 @pytest.mark.parametrize(
-    "execution", [llama.Execution(), llama.Execution(remat="full", unroll=2)], ids=["scan", "remat-unroll"]
+    "execution",
+    [execution_lib.Execution(), execution_lib.Execution(remat="full", unroll=2)],
+    ids=["scan", "remat-unroll"],
 )
-def test_logits_labels_and_losses(golden: pathlib.Path, execution: llama.Execution) -> None:
+def test_logits_labels_and_losses(golden: pathlib.Path, execution: execution_lib.Execution) -> None:
     worst = []
     for variant in reference.variants(golden):
         checkpoint = reference.load(golden, f"liuhaotian-{variant}")
         npz = np.load(golden / f"logits-{variant}.npz")
-        model = llava.Functional(checkpoint.config, "fp32", execution=execution)
+        model = functional.Model(checkpoint.config, "fp32", execution=execution)
 
-        def run(params: llava.Params, batch: types.Batch, model: llava.Functional = model) -> tuple[jax.Array, ...]:
+        def run(
+            params: functional.Params, batch: types.Batch, model: functional.Model = model
+        ) -> tuple[jax.Array, ...]:
             with model.precision():
                 embeds = model._model(params).embed(
                     batch.tokens, batch.images, batch.image_slot, model.dtype, model.execution
@@ -170,10 +174,12 @@ def test_gradients(golden: pathlib.Path) -> None:
         info = reference.read(golden / f"logits-{variant}.json")["batches"][recorded["batch"]]
         samples = _rows(golden, npz, recorded["batch"], info, checkpoint)
         batch = _batch(samples, checkpoint.config.vision, [samples])
-        model = llava.Functional(checkpoint.config, "fp32")
+        model = functional.Model(checkpoint.config, "fp32")
         trained, frozen = step.split(checkpoint.params, with_lora=False)
 
-        def loss(t: llava.Params, f: llava.Params, b: types.Batch, model: llava.Functional = model) -> jax.Array:
+        def loss(
+            t: functional.Params, f: functional.Params, b: types.Batch, model: functional.Model = model
+        ) -> jax.Array:
             return losses.cross_entropy(model, step.join(t, f), b, losses.Extras({}))[0]
 
         value, grads = jax.jit(jax.value_and_grad(loss))(trained, frozen, batch)
@@ -209,7 +215,7 @@ def test_adapters_apart_and_merged_give_the_recorded_logits(golden: pathlib.Path
         recorded = np.load(folder / "merged_logits.npz")
         for checkpoint in (apart, lora.merge(apart)):
             where = f"{folder.name} {'merged' if checkpoint.lora is None else 'apart'}"
-            model = llava.Functional(checkpoint.config, "fp32", checkpoint.lora)
+            model = functional.Model(checkpoint.config, "fp32", checkpoint.lora)
             logits = np.asarray(jax.jit(model.logits)(checkpoint.params, batch))
             value = jax.jit(lambda p, b, model=model: losses.cross_entropy(model, p, b, losses.Extras({}))[0])(
                 checkpoint.params, batch

@@ -11,7 +11,7 @@ import pytest
 
 from vlguard_jax import config
 from vlguard_jax import errors
-from vlguard_jax.models import attention as reference
+from vlguard_jax.families.blocks import attention as reference
 from vlguard_jax.parallel import attention
 from vlguard_jax.parallel import mesh as mesh_lib
 

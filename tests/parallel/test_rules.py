@@ -8,25 +8,26 @@ import re
 import jax
 import pytest
 
-from tests.models import tiny
+from tests.families import tiny
 from vlguard_jax import config
 from vlguard_jax import errors
 from vlguard_jax import trees
-from vlguard_jax.models import config as model_config
-from vlguard_jax.models import llava
+from vlguard_jax.families import functional
+from vlguard_jax.families import table
+from vlguard_jax.families.blocks import configs
 from vlguard_jax.parallel import mesh as mesh_lib
 from vlguard_jax.parallel import rules
 from vlguard_jax.training import program
 from vlguard_jax.training import setup as training_setup
 
-LORA = model_config.LoraConfig(128, 256.0, 0.05)
+LORA = configs.LoraConfig(128, 256.0, 0.05)
 
 
 def _paths(name: str) -> dict[str, jax.ShapeDtypeStruct]:
-    return trees.flatten(llava.Functional(model_config.PRESETS[name], "bf16", LORA).shapes())
+    return trees.flatten(functional.Model(table.PRESETS[name], "bf16", LORA).shapes())
 
 
-@pytest.mark.parametrize("name", model_config.PRESETS)
+@pytest.mark.parametrize("name", table.PRESETS)
 def test_table_is_total_and_alive(name: str) -> None:
     paths = _paths(name)
     for path, shape in paths.items():
@@ -37,7 +38,7 @@ def test_table_is_total_and_alive(name: str) -> None:
 
 def test_an_unknown_parameter_is_an_error() -> None:
     with pytest.raises(KeyError, match="0 sharding rules"):
-        rules.spec("text.layers.attention.q.bias")
+        rules.spec("text.layers.attention.q_proj.bias")
 
 
 def test_large_parameters_are_split() -> None:
@@ -50,7 +51,7 @@ def test_large_parameters_are_split() -> None:
 def test_indivisible_dimension_is_one_clear_line() -> None:
     mesh = mesh_lib.build(config.MeshSettings(data=1, fsdp=1, tensor=3), jax.devices()[:3])
     with pytest.raises(errors.UserError, match=r"divisible by mesh axis tensor=3; choose another config\.mesh\.tensor"):
-        rules.shardings(llava.Functional(tiny.CONFIG, "fp32").shapes(), mesh)
+        rules.shardings(functional.Model(tiny.CONFIG, "fp32").shapes(), mesh)
 
 
 def test_mesh_sizes() -> None:
@@ -66,21 +67,21 @@ def test_mesh_sizes() -> None:
             mesh_lib.build(config.MeshSettings(**bad), devices)
 
 
-def _placed(name: str, lora: model_config.LoraConfig | None) -> dict[str, str]:
+def _placed(name: str, lora: configs.LoraConfig | None) -> dict[str, str]:
     """Of every array of a training's state and of the frozen parameters: its shape, and the axes it lies on."""
     settings = config.TrainConfig(
         data=config.DataSettings(sources={"some": config.SourceSettings()}),
         precision=config.PrecisionSettings("bf16", "fp32", "bf16"),
     )
     mesh = mesh_lib.build(config.MeshSettings(data=2, fsdp=2, tensor=2), jax.devices()[:8])
-    built = program.build(settings, model_config.PRESETS[name], lora, mesh, 165)
+    built = program.build(settings, table.PRESETS[name], lora, mesh, 165)
     parts = {"state": training_setup.to_tree(built.state), "frozen": built.frozen}
     return {path: f"{x.dtype}{list(x.shape)} {tuple(x.sharding.spec)}" for path, x in trees.flatten(parts).items()}
 
 
 @pytest.mark.parametrize("lora", [None, LORA], ids=["full", "lora"])
 @pytest.mark.parametrize("name", ["llava-v1.5-7b", "llava-v1.5-13b"])
-def test_places_are_the_stored_ones(name: str, lora: model_config.LoraConfig | None) -> None:
+def test_places_are_the_stored_ones(name: str, lora: configs.LoraConfig | None) -> None:
     """Rewrite with VLGUARD_REWRITE=1 after a change that is meant."""
     stored = pathlib.Path(__file__).parent / "places" / f"{name}{'_lora' if lora else ''}.json"
     found = _placed(name, lora)

@@ -16,11 +16,11 @@ from transformers.models.llama import modeling_llama
 from tests.checkpoints import tiny
 from vlguard_jax import types
 from vlguard_jax.checkpoints import load
-from vlguard_jax.models import attention
-from vlguard_jax.models import clip
-from vlguard_jax.models import config as model_config
-from vlguard_jax.models import llama
-from vlguard_jax.models import llava
+from vlguard_jax.families import functional
+from vlguard_jax.families.blocks import attention
+from vlguard_jax.families.blocks import clip
+from vlguard_jax.families.blocks import configs
+from vlguard_jax.families.blocks import decoder
 
 SIMPLE, COMPLEX = 1e-5, 1e-4  # tolerances by policy: one operation, a whole stack
 LONG = [0, 1, 17, 511, 2047, 4095, 30000, 131071]
@@ -31,14 +31,14 @@ class Pair:
     """The same weights on both sides."""
 
     torch_model: transformers.LlavaForConditionalGeneration
-    model: llava.Functional
-    params: llava.Params
+    model: functional.Model
+    params: functional.Params
 
     @property
-    def text(self) -> model_config.TextConfig:
+    def text(self) -> configs.TextConfig:
         return self.model.config.text
 
-    def block(self, layer: int) -> llama.Block:
+    def block(self, layer: int) -> decoder.Block:
         """Decoder layer `layer` of ours."""
         graph, stacked = nnx.split(self.model._model(self.params).text.layers)
         return nnx.merge(graph, jax.tree.map(lambda w: jnp.asarray(w)[layer], stacked))
@@ -54,7 +54,7 @@ def pair(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
                 value.add_(0.2 * torch.randn(value.shape, generator=generator))
             assert value.dtype == torch.float32, name
     loaded = load.load(tiny.save(torch_model, tmp_path_factory.mktemp("pair") / "model", "hub"))
-    return Pair(torch_model, llava.Functional(loaded.config, "fp32"), loaded.params)
+    return Pair(torch_model, functional.Model(loaded.config, "fp32"), loaded.params)
 
 
 def _random(*shape: int, seed: int = 0) -> np.ndarray:
@@ -81,11 +81,11 @@ def test_rotary_embedding_at_long_positions(pair: Pair) -> None:
     theirs = modeling_llama.apply_rotary_pos_emb(
         torch.tensor(q).transpose(1, 2), torch.tensor(k).transpose(1, 2), cos, sin
     )
-    inverse = llama.inverse_frequencies(pair.text)
+    inverse = decoder.inverse_frequencies(pair.text)
     np.testing.assert_allclose(np.asarray(inverse), rotary.inv_freq.numpy(), rtol=1e-6)
     for ours, other in zip((q, k), theirs, strict=True):
         # An angle of 1e5 has a rounding step of 8e-3 in fp32; both sides round the same product.
-        rotated = llama.rotate(jnp.asarray(ours), jnp.asarray(positions), inverse)
+        rotated = decoder.rotate(jnp.asarray(ours), jnp.asarray(positions), inverse)
         _close(rotated[:, :-2], other.transpose(1, 2)[:, :-2], COMPLEX)
         _close(rotated, other.transpose(1, 2), 5e-2)
 
@@ -176,7 +176,7 @@ def test_fp32_is_lowered_at_highest_precision(pair: Pair, what: str) -> None:
     included."""
     batch, _, _ = _whole_inputs(pair)
     rows = batch.tokens.shape[0]
-    cache = llama.Cache(
+    cache = decoder.Cache(
         *(jnp.zeros((pair.text.num_layers, rows, 8, pair.text.num_kv_heads, pair.text.head_width)) for _ in "kv")
     )
     at = jnp.zeros((rows,), jnp.int32)
@@ -192,7 +192,7 @@ def test_fp32_is_lowered_at_highest_precision(pair: Pair, what: str) -> None:
         assert "precision = [HIGHEST, HIGHEST]" in line, line
 
 
-def _loss(model: llava.Functional, params: llava.Params, batch: types.Batch) -> jax.Array:
+def _loss(model: functional.Model, params: functional.Params, batch: types.Batch) -> jax.Array:
     from vlguard_jax.training import losses
 
     return losses.cross_entropy(model, params, batch, losses.Extras({}, chunk=8))[0]

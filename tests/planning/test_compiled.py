@@ -8,7 +8,7 @@ import pytest
 from tests.planning import compilers
 from vlguard_jax import config
 from vlguard_jax import errors
-from vlguard_jax.models import config as model_config
+from vlguard_jax.families import table
 from vlguard_jax.planning import advice
 from vlguard_jax.planning import chips
 from vlguard_jax.planning import compiled
@@ -18,7 +18,7 @@ from vlguard_jax.planning import memory
 from vlguard_jax.planning import run
 from vlguard_jax.planning import work as work_lib
 
-FULL = model_config.PRESETS["llava-v1.5-7b"]
+FULL = table.PRESETS["llava-v1.5-7b"]
 MODEL = dataclasses.replace(
     FULL,
     text=dataclasses.replace(

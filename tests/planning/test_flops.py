@@ -8,14 +8,16 @@ import pytest
 
 from vlguard_jax import errors
 from vlguard_jax.checkpoints import layouts
-from vlguard_jax.models import config as model_config
+from vlguard_jax.families import table
+from vlguard_jax.families.blocks import configs
+from vlguard_jax.families.llava import config as llava_config
 from vlguard_jax.planning import flops
 
-SMALL, LARGE = (model_config.PRESETS[name] for name in ("llava-v1.5-7b", "llava-v1.5-13b"))
-LORA = model_config.LoraConfig(rank=128, alpha=256.0, dropout=0.05)
-TINY = model_config.LlavaConfig(
-    model_config.TextConfig(97, 24, 3, 4, 2, 8, 40, 1e-5, 1e4),
-    model_config.VisionConfig(28, 14, 16, 3, 2, 32, 1e-5, "gelu"),
+SMALL, LARGE = (table.PRESETS[name] for name in ("llava-v1.5-7b", "llava-v1.5-13b"))
+LORA = configs.LoraConfig(rank=128, alpha=256.0, dropout=0.05)
+TINY = llava_config.LlavaConfig(
+    configs.TextConfig(97, 24, 3, 4, 2, 8, 40, 1e-5, 1e4),
+    configs.VisionConfig(28, 14, 16, 3, 2, 32, 1e-5, "gelu"),
     "mlp2x_gelu",
 )
 
@@ -41,10 +43,10 @@ def test_counts_are_those_of_the_parameter_tree(model, lora):
 
 
 def test_tied_embeddings_and_plain_language_models():
-    text = model_config.TextConfig(97, 24, 3, 4, 2, 8, 40, 1e-5, 1e4, tie_embeddings=True)
-    found = flops.sizes(model_config.LlavaConfig(text, None, None))
+    text = configs.TextConfig(97, 24, 3, 4, 2, 8, 40, 1e-5, 1e4, tie_embeddings=True)
+    found = flops.sizes(llava_config.LlavaConfig(text, None, None))
     assert (found.head, found.tower, found.projector) == (0, 0, 0)
-    assert flops.forward(model_config.LlavaConfig(text, None, None), 10, 100, 0).tower == 0
+    assert flops.forward(llava_config.LlavaConfig(text, None, None), 10, 100, 0).tower == 0
 
 
 def test_forward_by_hand():

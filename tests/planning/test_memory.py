@@ -7,13 +7,15 @@ import dataclasses
 
 import pytest
 
-from vlguard_jax.models import config as model_config
+from vlguard_jax.families import table
+from vlguard_jax.families.blocks import configs
+from vlguard_jax.families.llava import config as llava_config
 from vlguard_jax.planning import flops
 from vlguard_jax.planning import memory
 from vlguard_jax.planning import traffic
 
-SMALL, LARGE = (model_config.PRESETS[name] for name in ("llava-v1.5-7b", "llava-v1.5-13b"))
-LORA = model_config.LoraConfig(rank=128, alpha=256.0, dropout=0.05)
+SMALL, LARGE = (table.PRESETS[name] for name in ("llava-v1.5-7b", "llava-v1.5-13b"))
+LORA = configs.LoraConfig(rank=128, alpha=256.0, dropout=0.05)
 MIXED = memory.Formats(compute=2, params=4, frozen=2)
 FULL = flops.policy("full")
 STEP = {"rows": 64, "row_len": 2048, "pictures": 1, "micro": 1, "chunk": 256}
@@ -54,7 +56,7 @@ def test_all_in_bf16():
 def test_against_the_compiler():
     """7B without a tower, full fine-tuning, v5e:4x4, 16 rows of 4,096, full rematerialisation, splash attention:
     XLA:TPU (libtpu 0.0.42) says arguments 4.7 GiB, peak 8.9 GiB."""
-    language = model_config.LlavaConfig(SMALL.text, None, None)
+    language = llava_config.LlavaConfig(SMALL.text, None, None)
     step = {"rows": 16, "row_len": 4096, "pictures": 0, "micro": 1, "chunk": 256}
     found = memory.training(language, None, traffic.Mesh(1, 16, 1), MIXED, FULL, **step)
     assert (found.weights + found.moments) / memory.GIB == pytest.approx(4.7, abs=0.05)

@@ -7,24 +7,23 @@ import dataclasses
 import jax
 import pytest
 
-from tests.models import tiny
+from tests.families import tiny
 from vlguard_jax import config
 from vlguard_jax import errors
+from vlguard_jax.families import family
+from vlguard_jax.families import table
 from vlguard_jax.generation import program as generation_program
-from vlguard_jax.models import config as model_config
 from vlguard_jax.parallel import mesh as mesh_lib
 from vlguard_jax.planning import chips
 from vlguard_jax.planning import refusals
 from vlguard_jax.training import program as training_program
 
-MODEL = model_config.PRESETS["llava-v1.5-7b"]
+MODEL = table.PRESETS["llava-v1.5-7b"]
 TRAIN = config.TrainConfig(data=config.DataSettings(sources={"a": config.SourceSettings(path="x")}))
 EVAL = config.EvalConfig()
 
 
-def refused(
-    settings: config.TrainConfig | config.EvalConfig, name: str, model: model_config.LlavaConfig = MODEL
-) -> str:
+def refused(settings: config.TrainConfig | config.EvalConfig, name: str, model: family.Config = MODEL) -> str:
     with pytest.raises(errors.UserError) as caught:
         refusals.check(settings, model, chips.parse(name))
     assert "\n" not in str(caught.value)
@@ -40,7 +39,7 @@ def test_what_can_be_built_is_not_refused(settings, name):
 
 
 @pytest.mark.parametrize("settings", [TRAIN, EVAL])
-@pytest.mark.parametrize("model", [MODEL, model_config.PRESETS["llava-v1.5-13b"]])
+@pytest.mark.parametrize("model", [MODEL, table.PRESETS["llava-v1.5-13b"]])
 @pytest.mark.parametrize("name", ["h100:3", "h100:5", "h100:6", "h100:7", "h100:24"])
 def test_sizes_that_the_devices_do_not_divide(settings, model, name):
     assert "is not divisible by mesh axis fsdp=" in refused(settings, name, model)

@@ -8,13 +8,14 @@ import pytest
 
 from vlguard_jax import config
 from vlguard_jax import errors
-from vlguard_jax.models import config as model_config
+from vlguard_jax.families import table
+from vlguard_jax.families.blocks import configs
 from vlguard_jax.planning import chips
 from vlguard_jax.planning import flops
 from vlguard_jax.planning import roofline
 from vlguard_jax.planning import traffic
 
-SMALL = model_config.PRESETS["llava-v1.5-7b"]
+SMALL = table.PRESETS["llava-v1.5-7b"]
 SIZES = flops.sizes(SMALL)
 KNOWN = roofline.Constants({"v5e": 0.5}, attention=0.5, network=0.5, links=0.5, hbm=0.5)
 
@@ -75,7 +76,7 @@ def test_fsdp_moves_six_bytes_a_parameter():
 
 
 def test_lora_scatters_adapters_alone():
-    sizes = flops.sizes(SMALL, model_config.LoraConfig(128, 256.0, 0.0))
+    sizes = flops.sizes(SMALL, configs.LoraConfig(128, 256.0, 0.0))
     found = moved((1, 16, 1), "v5e:4x4", sizes=sizes, lora=True)
     whole = sizes.text + sizes.projector + sizes.adapters
     assert found.links == pytest.approx((2 * whole + sizes.projector + sizes.adapters) * 2 * 15 / 16)

@@ -11,11 +11,11 @@ from vlguard_jax import config
 from vlguard_jax.data import loader
 from vlguard_jax.data import mixtures
 from vlguard_jax.data import plan as plan_lib
-from vlguard_jax.data import templates
-from vlguard_jax.models import config as model_config
+from vlguard_jax.families.blocks import configs
+from vlguard_jax.families.chat import templates
 from vlguard_jax.preparing import batch_rows
 
-VISION = dataclasses.replace(model_config.CLIP_VIT_L_14_336, image_size=28)
+VISION = dataclasses.replace(configs.CLIP_VIT_L_14_336, image_size=28)
 ODD = 'fox <script>alert("x")</script> \x1b[31m &amp; é'
 
 

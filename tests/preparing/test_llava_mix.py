@@ -12,7 +12,7 @@ from tests.preparing import test_commands
 from vlguard_jax import config
 from vlguard_jax import errors
 from vlguard_jax.data import mixtures
-from vlguard_jax.data import templates
+from vlguard_jax.families.chat import templates
 from vlguard_jax.preparing import llava_mix
 
 

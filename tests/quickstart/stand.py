@@ -16,7 +16,7 @@ import pytest
 from tests.data import stand as data_stand
 from vlguard_jax import config
 from vlguard_jax.data import mixtures
-from vlguard_jax.data import templates
+from vlguard_jax.families.chat import templates
 from vlguard_jax.quickstart import language as language_lib
 from vlguard_jax.quickstart import pictures
 from vlguard_jax.quickstart import world

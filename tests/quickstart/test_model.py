@@ -20,12 +20,12 @@ from tests.quickstart import stand
 from vlguard_jax import trees
 from vlguard_jax.checkpoints import load
 from vlguard_jax.data import batches
-from vlguard_jax.data import conversations
 from vlguard_jax.data import records
-from vlguard_jax.data import templates
-from vlguard_jax.data import tokenizer as tokenizer_lib
 from vlguard_jax.data import vlguard
-from vlguard_jax.models import llava
+from vlguard_jax.families import functional
+from vlguard_jax.families.chat import conversations
+from vlguard_jax.families.chat import templates
+from vlguard_jax.families.chat import tokenizer as tokenizer_lib
 from vlguard_jax.quickstart import arms
 from vlguard_jax.quickstart import language as language_lib
 from vlguard_jax.quickstart import model
@@ -100,7 +100,7 @@ def test_tower_shows_where_the_sign_is(made: Made) -> None:
     scenes = [pictures.draw_scene(rng, rng.choice(symbols), rng.choice(plates)) for _ in range(300)]
     images = np.stack([np.asarray(pictures.paint(scene)) for scene in scenes])
     features = np.asarray(
-        llava.Functional(checkpoint.config, "fp32").encode_images(checkpoint.params, jnp.asarray(images)), np.float64
+        functional.Model(checkpoint.config, "fp32").encode_images(checkpoint.params, jnp.asarray(images)), np.float64
     )
     present = np.array([[scene.sign_cell == cell for cell in range(pictures.GRID**2)] for scene in scenes], np.float64)
     inputs = np.concatenate([features, np.ones((*features.shape[:2], 1))], -1)

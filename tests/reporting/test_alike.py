@@ -13,7 +13,7 @@ from tests.reporting import stand
 from tests.reporting import test_grid
 from vlguard_jax import config
 from vlguard_jax import errors
-from vlguard_jax.data import templates
+from vlguard_jax.families.chat import templates
 from vlguard_jax.reporting import alike
 from vlguard_jax.reporting import answers
 from vlguard_jax.reporting import grid

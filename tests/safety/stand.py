@@ -12,7 +12,7 @@ import numpy as np
 from tests.data import stand as data_stand
 from vlguard_jax import config
 from vlguard_jax import types
-from vlguard_jax.models import config as model_config
+from vlguard_jax.families.blocks import configs
 from vlguard_jax.safety import model as model_lib
 
 UNSAFE, SAFE = 3, 4  # records of each kind
@@ -54,7 +54,7 @@ def make_model(
 ) -> tuple[model_lib.Model, Engine]:
     """A model named "fox" with its engine."""
     tokenizer = data_stand.make_tokenizer(folder / "tokenizer")
-    tower = model_config.VisionConfig(
+    tower = configs.VisionConfig(
         image_size=28, patch_size=14, width=8, num_layers=2, num_heads=2, mlp_width=8, norm_eps=1e-5, activation="gelu"
     )
     fake = Engine(tokenizer, answer, **engine)

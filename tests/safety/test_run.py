@@ -11,7 +11,7 @@ from tests.safety import stand
 from vlguard_jax import config
 from vlguard_jax import errors
 from vlguard_jax.data import images
-from vlguard_jax.data import templates
+from vlguard_jax.families.chat import templates
 from vlguard_jax.reporting import tables
 from vlguard_jax.safety import questions
 from vlguard_jax.safety import results

@@ -18,8 +18,8 @@ import pytest
 
 from vlguard_jax import config
 from vlguard_jax.checkpoints import save
-from vlguard_jax.models import clip
-from vlguard_jax.models import config as model_config
+from vlguard_jax.families.blocks import clip
+from vlguard_jax.families.blocks import configs
 from vlguard_jax.parallel import mesh as mesh_lib
 from vlguard_jax.quickstart import language as language_lib
 from vlguard_jax.quickstart import model as quickstart_model
@@ -39,7 +39,7 @@ def write_model(folder: pathlib.Path, seed: int) -> None:
         save.save_llava(quickstart_model.build(tokenizer, seed, _random_tower(vision, seed)), folder)
 
 
-def _random_tower(vision: model_config.VisionConfig, seed: int) -> dict[str, Any]:
+def _random_tower(vision: configs.VisionConfig, seed: int) -> dict[str, Any]:
     """A tower without the seconds that its training takes: norms 1, the rest small."""
     rng = np.random.default_rng(seed)
     shapes = nnx.to_pure_dict(nnx.eval_shape(lambda: nnx.state(clip.Tower(vision, nnx.Rngs(0)))))

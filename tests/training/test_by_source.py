@@ -9,13 +9,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from tests.models import tiny
+from tests.families import tiny
 from tests.training import stand
 from vlguard_jax import config
 from vlguard_jax import trees
 from vlguard_jax import types
 from vlguard_jax.checkpoints import load
-from vlguard_jax.models import llava
+from vlguard_jax.families import functional
 from vlguard_jax.training import loop
 from vlguard_jax.training import losses
 from vlguard_jax.training import metrics
@@ -40,7 +40,7 @@ def sources(tmp_path: pathlib.Path) -> dict[str, config.SourceSettings]:
 
 
 def plain(
-    model: llava.Functional, params: llava.Params, batch: types.Batch, extras: losses.Extras
+    model: functional.Model, params: functional.Params, batch: types.Batch, extras: losses.Extras
 ) -> tuple[jax.Array, losses.Metrics]:
     """A user's loss that keeps no account by source."""
     with model.precision():

@@ -10,7 +10,7 @@ import jax
 import numpy as np
 import pytest
 
-from tests.models import tiny
+from tests.families import tiny
 from tests.training import stand
 from vlguard_jax import config
 from vlguard_jax import types

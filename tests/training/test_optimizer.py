@@ -15,7 +15,7 @@ from vlguard_jax.training import optimizer
 
 SETTINGS = config.OptimizerSettings(learning_rate=3e-3, projector_learning_rate=1e-2, weight_decay=0.1, clip_norm=0.7)
 SHAPES = {
-    "text.layers.mlp.up.kernel": (2, 4, 3),
+    "text.layers.mlp.up_proj.kernel": (2, 4, 3),
     "text.layers.mlp_norm.scale": (2, 4),
     "text.norm.scale": (4,),
     "text.embed.embedding": (5, 4),

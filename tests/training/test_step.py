@@ -50,7 +50,7 @@ def test_state_is_sharded_with_its_parameters(monkeypatch: pytest.MonkeyPatch) -
     for moments in (adam.mu, adam.nu):
         for path, value in trees.flatten(moments).items():
             assert value.sharding == params[path].sharding, path
-    kernel = params["text.layers.mlp.up.kernel"]
+    kernel = params["text.layers.mlp.up_proj.kernel"]
     assert kernel.sharding.spec == jax.sharding.PartitionSpec(None, "fsdp", "tensor")
     assert kernel.addressable_shards[0].data.shape[1] == kernel.shape[1] // 8
     assert not any(path.startswith("vision.") for path in params)  # frozen: no moments

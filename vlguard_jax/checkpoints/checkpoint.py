@@ -13,11 +13,11 @@ import numpy as np
 
 from vlguard_jax import errors
 from vlguard_jax import trees
-from vlguard_jax.models import config as model_config
+from vlguard_jax.families import family
+from vlguard_jax.families import table
+from vlguard_jax.families.blocks import configs
 
-PROVENANCE = "vlguard_jax"  # the section of config.json that holds extras["provenance"]
-# Its keys that speak of the folder: fingerprint of the base of adapters; rows of the model where llava-hf has more.
-BASE_SHA256, VOCAB_SIZE = "base_sha256", "vocab_size"
+BASE_SHA256 = "base_sha256"  # in the section family.PROVENANCE of config.json: fingerprint of the base of adapters
 # Bits of an exponent that are all set in infinities and NaN, and only there: five times as fast as np.isfinite on 16
 # bits.
 _EXPONENTS: dict[np.dtype, tuple[type, Any]] = {
@@ -59,9 +59,9 @@ class Checkpoint:
       "padding" ({tree path: stored rows behind the vocabulary}). All may be missing.
     """
 
-    config: model_config.LlavaConfig
+    config: family.Config
     params: dict[str, Any]
-    lora: model_config.LoraConfig | None = None
+    lora: configs.LoraConfig | None = None
     tokenizer_folder: pathlib.Path = pathlib.Path()
     weights_sha256: str = ""
     layout: str = "llava"
@@ -113,10 +113,10 @@ def combine(digests: Mapping[str, str]) -> str:
     return hashlib.sha256("".join(f"{path} {digests[path]}\n" for path in sorted(digests)).encode()).hexdigest()
 
 
-def base_fingerprint(digests: Mapping[str, str]) -> str:
-    """One hash over what adapter training leaves alone, language model and tower, out of a model's {path: digest}."""
-    frozen = {path: one for path, one in digests.items() if not path.startswith("projector.") and ".lora_" not in path}
-    return combine(frozen)
+def base_fingerprint(digests: Mapping[str, str], config: family.Config, lora: configs.LoraConfig | None) -> str:
+    """One hash over what adapter training leaves alone, language model and tower, out of a model's {id: digest}."""
+    known = table.parameters_of(config, lora)
+    return combine({id_: one for id_, one in digests.items() if known[id_].part not in ("projector", "adapter")})
 
 
 def fingerprint(params: Mapping[str, Any]) -> str:

@@ -12,10 +12,13 @@ from vlguard_jax import escape
 from vlguard_jax.checkpoints import export
 from vlguard_jax.checkpoints import export_record
 from vlguard_jax.checkpoints import hub
-from vlguard_jax.checkpoints import layouts
 from vlguard_jax.checkpoints import sources
 from vlguard_jax.checkpoints import tokenizer_files
-from vlguard_jax.models import config as model_config
+from vlguard_jax.families import family
+from vlguard_jax.families import table
+from vlguard_jax.families.blocks import configs
+
+_COUNTED = {"head": "text", "adapter": "adapters"}
 
 
 def describe(
@@ -61,8 +64,8 @@ def _tokenizer(folder: pathlib.Path) -> str:
     return str(folder) if tokenizer_files.has_tokenizer(folder) else "none"
 
 
-def _sizes(config: model_config.LlavaConfig, lora: model_config.LoraConfig | None) -> dict[str, str]:
-    t, v = config.text, config.vision
+def _sizes(config: family.Config, lora: configs.LoraConfig | None) -> dict[str, str]:
+    t = config.text
     rope = f"theta {t.rope_theta:g}" + (
         f", {t.rope_scaling.kind} x {t.rope_scaling.factor:g}" if t.rope_scaling else ""
     )
@@ -72,13 +75,10 @@ def _sizes(config: model_config.LlavaConfig, lora: model_config.LoraConfig | Non
         "vocabulary": f"{t.vocab_size}{' (tied head)' if t.tie_embeddings else ''}",
         "rope": rope,
     }
-    if v:
-        picture = f"{v.image_size} px, patch {v.patch_size} ({v.num_patches} tokens), feature layer {v.feature_layer}"
-        lines["vision"] = f"{v.num_layers} layers, width {v.width}, {picture}"
-        lines["projector"] = str(config.projector)
+    lines |= table.of(config).describe(config)
     counts: Counter[str] = Counter()
-    for path, shape in layouts.tree_shapes(config, lora).items():
-        counts["adapters" if ".lora_" in path else path.split(".")[0]] += math.prod(shape)
+    for one in table.parameters_of(config, lora).values():
+        counts[_COUNTED.get(one.part, one.part)] += math.prod(one.shape)
     lines["parameters"] = f"{counts.total():,} ({', '.join(f'{part} {n:,}' for part, n in counts.items())})"
     if lora:
         lines["adapters"] = (

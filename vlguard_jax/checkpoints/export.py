@@ -21,6 +21,8 @@ from vlguard_jax.checkpoints import layouts
 from vlguard_jax.checkpoints import stored
 from vlguard_jax.checkpoints import tensors
 from vlguard_jax.checkpoints import tokenizer_files
+from vlguard_jax.families import parameters
+from vlguard_jax.families import table
 
 _ARRAYS = "arrays"
 
@@ -42,6 +44,7 @@ def save_export(model: checkpoint.Checkpoint, folder: pathlib.Path) -> None:
     record = {
         **format_v1.header(),
         "kind": "model",
+        "family": table.of(model.config).name,
         "config": dataclasses.asdict(model.config),
         "lora": dataclasses.asdict(model.lora) if model.lora else None,
         "weights_sha256": checkpoint.combine(digests),
@@ -89,7 +92,7 @@ def load_export(folder: pathlib.Path, dtype: np.dtype | type | None = None) -> c
         flat = {path: value.astype(dtype, copy=False) for path, value in flat.items()}
     # The base by its name, unless adapters were merged into it or its numbers were changed since.
     base = record.base
-    if base and base.sha256 != checkpoint.base_fingerprint(record.arrays):
+    if base and base.sha256 != checkpoint.base_fingerprint(record.arrays, record.config, record.lora):
         base = None
     extras = dict(record.extras)
     if "padding" in tree:
@@ -117,8 +120,8 @@ def _check_stored(where: pathlib.Path, arrays: Mapping[str, Any], shapes: Mappin
         found = arrays.get(path)
         shape = tuple(getattr(found, "shape", None) or ())
         rest = path.removeprefix("padding.")
-        if path not in wanted and rest != path and rest in layouts.VOCABULARY and len(shape) == 2:
-            width = shapes["text.embed.embedding"][1]
+        if path not in wanted and rest != path and rest in parameters.VOCABULARY and len(shape) == 2:
+            width = shapes[parameters.EMBEDDING][1]
             wanted[path] = (min(shape[0], limits.MODEL_SIZE), width)  # rows behind the vocabulary, as they are stored
         if (
             path not in wanted

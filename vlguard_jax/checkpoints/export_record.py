@@ -18,7 +18,10 @@ from vlguard_jax.checkpoints import checkpoint
 from vlguard_jax.checkpoints import format_v1
 from vlguard_jax.checkpoints import layouts
 from vlguard_jax.checkpoints import vocabulary
-from vlguard_jax.models import config as model_config
+from vlguard_jax.families import family
+from vlguard_jax.families import table
+from vlguard_jax.families.blocks import configs
+from vlguard_jax.families.blocks import stored
 
 RECORD = "checkpoint.json"
 _SHA256 = re.compile(r"[0-9a-f]{64}")
@@ -36,8 +39,8 @@ class Record:
     arrays: {tree path: digest}, of exactly the arrays that `config` and `lora` ask for. weights_sha256: made of them.
     """
 
-    config: model_config.LlavaConfig
-    lora: model_config.LoraConfig | None
+    config: family.Config
+    lora: configs.LoraConfig | None
     arrays: Mapping[str, str]
     weights_sha256: str
     base: checkpoint.Base | None
@@ -58,7 +61,8 @@ def read(folder: pathlib.Path) -> Record:
     if record.get("kind") != "model":
         raise errors.UserError(f"{where}: kind is {errors.short(record.get('kind'))}, an exported model was expected")
     found = fields.Fields(record, where)
-    config, lora = _sizes(found.part("config")), _lora(found.part("lora")) if record.get("lora") is not None else None
+    config = table.named(found.text("family")).from_record(found.part("config"))
+    lora = stored.lora(found.part("lora")) if record.get("lora") is not None else None
     arrays, shapes = found.part("arrays").values, layouts.tree_shapes(config, lora)
     if sum(map(math.prod, shapes.values())) > limits.PARAMETERS:
         raise errors.UserError(f"{where}: a model of more than {limits.PARAMETERS:,} parameters; get the folder again")
@@ -78,91 +82,10 @@ def read(folder: pathlib.Path) -> Record:
     return Record(config, lora, arrays, sha256, _base(found.part("base")), extras, record["format_version"])
 
 
-def _sizes(found: fields.Fields) -> model_config.LlavaConfig:
-    _only(found, model_config.LlavaConfig)
-    vision = _vision(found.part("vision")) if found.values.get("vision") is not None else None
-    found.only(projector=("mlp2x_gelu", "linear") if vision else (None,))
-    return model_config.LlavaConfig(_text(found.part("text")), vision, found.values.get("projector"))
-
-
-def _text(found: fields.Fields) -> model_config.TextConfig:
-    _only(found, model_config.TextConfig)
-    sizes = {
-        key: found.size(key) for key in ("vocab_size", "width", "num_heads", "num_kv_heads", "head_width", "mlp_width")
-    }
-    if sizes["num_heads"] % sizes["num_kv_heads"] or sizes["head_width"] % 2:
-        raise errors.UserError(
-            f"{found.where}: num_heads, num_kv_heads and head_width of its text model do not fit together"
-        )
-    return model_config.TextConfig(
-        **sizes,
-        num_layers=found.size("num_layers", most=limits.LAYERS),
-        norm_eps=found.number("norm_eps", most=1.0),
-        rope_theta=found.number("rope_theta", least=1.0),
-        rope_scaling=_scaling(found.part("rope_scaling")) if found.values.get("rope_scaling") is not None else None,
-        tie_embeddings=found.flag("tie_embeddings"),
-    )
-
-
-def _scaling(found: fields.Fields) -> model_config.RopeScaling:
-    _only(found, model_config.RopeScaling)
-    found.only(kind=("linear", "llama3"))
-    low, high = found.number("low_freq_factor", 1.0), found.number("high_freq_factor", 4.0)
-    if low >= high:
-        raise found.wrong("low_freq_factor", "below high_freq_factor")
-    positions = found.size("original_max_position", 8192, most=limits.POSITIONS)
-    return model_config.RopeScaling(found.text("kind"), found.number("factor"), low, high, positions)
-
-
-def _vision(found: fields.Fields) -> model_config.VisionConfig:
-    _only(found, model_config.VisionConfig)
-    found.only(activation=("quick_gelu", "gelu"))
-    sides = {key: found.size(key, most=limits.SIDE) for key in ("image_size", "patch_size")}
-    sizes = {key: found.size(key) for key in ("width", "num_heads", "mlp_width")}
-    if sides["patch_size"] > sides["image_size"] or sizes["width"] % sizes["num_heads"]:
-        raise errors.UserError(
-            f"{found.where}: image_size and patch_size, or width and num_heads, of its tower do not fit together"
-        )
-    layers, layer, most = (
-        found.size("num_layers", most=limits.LAYERS),
-        found.values.get("feature_layer"),
-        limits.CHANNEL_SCALE,
-    )
-    if type(layer) is not int or not -layers - 1 <= layer <= layers:
-        raise found.wrong("feature_layer", f"one of the tower's {layers} layers")
-    mean = found.numbers("image_mean", model_config.CLIP_MEAN, least=-most, most=most)
-    std = found.numbers("image_std", model_config.CLIP_STD, least=1 / most, most=most)
-    return model_config.VisionConfig(
-        **sides,
-        **sizes,
-        num_layers=layers,
-        norm_eps=found.number("norm_eps", most=1.0),
-        activation=found.text("activation"),
-        feature_layer=layer,
-        image_mean=(mean[0], mean[1], mean[2]),
-        image_std=(std[0], std[1], std[2]),
-    )
-
-
-def _lora(found: fields.Fields) -> model_config.LoraConfig:
-    _only(found, model_config.LoraConfig)
-    targets = found.values.get("targets")
-    if (
-        not isinstance(targets, list)
-        or not targets
-        or not all(isinstance(t, str) and t in layouts.LINEARS for t in targets)
-    ):
-        raise found.wrong("targets", f"a list out of {', '.join(layouts.LINEARS)}")
-    dropout = found.number("dropout", least=0.0, most=1.0)
-    if dropout == 1:
-        raise found.wrong("dropout", "below 1")
-    return model_config.LoraConfig(found.size("rank"), found.number("alpha"), dropout, tuple(targets))
-
-
 def _base(found: fields.Fields) -> checkpoint.Base | None:
     if not found.values:
         return None
-    _only(found, checkpoint.Base)
+    stored.only(found, checkpoint.Base)
     return checkpoint.Base(found.text("name"), found.text("layout"), found.text("sha256"))
 
 
@@ -174,15 +97,7 @@ def _extras(found: fields.Fields) -> dict[str, Any]:
             )
         if isinstance(value, str):
             found.text(key)
-    for part in ("text_config", "vision_config", checkpoint.PROVENANCE):
+    for part in ("text_config", "vision_config", family.PROVENANCE):
         found.part("config").part(part)
     found.part("provenance").flag("stand_in")
     return dict(found.values)
-
-
-def _only(found: fields.Fields, kind: type) -> None:
-    """Raise UserError for a key that the dataclass `kind` does not have."""
-    known = [field.name for field in dataclasses.fields(kind)]
-    for key in found.values:
-        if key not in known:
-            raise errors.UserError(f"{found.where}: {errors.short(key)} is unknown{errors.nearest(key, known)}")

@@ -14,20 +14,20 @@ from typing import Any
 
 from vlguard_jax import errors
 from vlguard_jax import versions
-from vlguard_jax.checkpoints import layouts
+from vlguard_jax.families import parameters
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 
 
 def header() -> dict[str, Any]:
     """The part of the record that does not depend on what is saved."""
-    formats = {"format_version": FORMAT_VERSION, "layout_version": layouts.LAYOUT_VERSION}
+    formats = {"format_version": FORMAT_VERSION, "layout_version": parameters.LAYOUT_VERSION}
     return {**formats, "versions": versions.installed()}
 
 
 def check_header(record: Mapping[str, Any], where: str) -> None:
     """Raise UserError if the record was written in another format."""
-    for key, ours in (("format_version", FORMAT_VERSION), ("layout_version", layouts.LAYOUT_VERSION)):
+    for key, ours in (("format_version", FORMAT_VERSION), ("layout_version", parameters.LAYOUT_VERSION)):
         if record.get(key) != ours:
             hint = "use the version of vlguard_jax that wrote it to convert it to llava or hf"
             raise errors.UserError(f"{where}: {key} is {record.get(key)!r}, this program reads {ours}; {hint}")

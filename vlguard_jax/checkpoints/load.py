@@ -16,6 +16,7 @@ from vlguard_jax.checkpoints import hub
 from vlguard_jax.checkpoints import layouts
 from vlguard_jax.checkpoints import sources
 from vlguard_jax.checkpoints import tensors
+from vlguard_jax.families import parameters
 
 
 def load(
@@ -47,7 +48,8 @@ def load(
         return dataclasses.replace(exported, extras={**exported.extras, "source": str(path)})
     plan = sources.make_plan(folder, base=base, vision_tower=vision_tower, projector=projector)
     flat, digests, padding = _read(plan, dtype)
-    own = checkpoint.Base(plan.base or str(path), plan.base_layout, checkpoint.base_fingerprint(digests))
+    fingerprint = checkpoint.base_fingerprint(digests, plan.config, plan.lora)
+    own = checkpoint.Base(plan.base or str(path), plan.base_layout, fingerprint)
     if plan.base_sha256 and own.sha256 != plan.base_sha256:
         raise errors.UserError(
             f"{path}: these adapters were trained on other weights than {own.name} holds"
@@ -88,7 +90,7 @@ def _read(
                     last.result()
                 last = hashes[row.path] = pool.submit(_digest, row, placed[row.path], value)
                 flat[row.path] = value if dtype is None else value.astype(dtype, copy=False)
-                if row.path in layouts.VOCABULARY and row.stored_shape[0] > plan.config.text.vocab_size:
+                if row.path in parameters.VOCABULARY and row.stored_shape[0] > plan.config.text.vocab_size:
                     padding[row.path] = placed[row.path][0].read()[plan.config.text.vocab_size :]
     return flat, {path: future.result() for path, future in hashes.items()}, padding
 

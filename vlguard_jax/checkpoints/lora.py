@@ -12,8 +12,7 @@ from vlguard_jax import errors
 from vlguard_jax import fields
 from vlguard_jax import trees
 from vlguard_jax.checkpoints import checkpoint
-from vlguard_jax.checkpoints import layouts
-from vlguard_jax.models import config as model_config
+from vlguard_jax.families.blocks import configs
 
 # Keys of `adapter_config.json` that change neither the base nor the forward pass, or do so only beside another key that
 # is looked at (the settings of an initialization, for one). All keys: src/peft/tuners/lora/config.py of peft 0.3 to
@@ -47,7 +46,7 @@ _CONVERT = (
 _MERGE = "where peft can merge it, merge it there (merge_and_unload) and load the merged model"
 
 
-def from_peft(config: Mapping[str, Any], where: str) -> model_config.LoraConfig:
+def from_peft(config: Mapping[str, Any], where: str) -> configs.LoraConfig:
     """Read `adapter_config.json`.
 
     A key that is not known to be harmless has to be switched off (absent, null, false or empty).
@@ -61,10 +60,13 @@ def from_peft(config: Mapping[str, Any], where: str) -> model_config.LoraConfig:
             f"{where}: peft_type={errors.short(config.get('peft_type'))} is not supported (only 'LORA')"
         )
     _refuse_other_arithmetic(config, where)
-    by_name = {name.rsplit(".", 1)[1]: ours for ours, (_, name) in layouts.LINEARS.items()}
     modules = config.get("target_modules")
-    if not isinstance(modules, list) or not modules or not all(isinstance(m, str) and m in by_name for m in modules):
-        known = ", ".join(by_name)
+    if (
+        not isinstance(modules, list)
+        or not modules
+        or not all(isinstance(m, str) and m in configs.LINEARS for m in modules)
+    ):
+        known = ", ".join(configs.LINEARS)
         raise errors.UserError(
             f"{where}: target_modules={errors.short(modules)} is not supported; a list out of {known} was expected"
         )
@@ -74,8 +76,8 @@ def from_peft(config: Mapping[str, Any], where: str) -> model_config.LoraConfig:
     dropout = found.number("lora_dropout", None if "lora_dropout" in config else 0.0, least=0.0, most=1.0)
     if dropout == 1:
         raise found.wrong("lora_dropout", "below 1")
-    targets = tuple(ours for module, ours in by_name.items() if module in modules)
-    return model_config.LoraConfig(rank, alpha, dropout, targets)
+    targets = tuple(name for name in configs.LINEARS if name in modules)
+    return configs.LoraConfig(rank, alpha, dropout, targets)
 
 
 def _refuse_other_arithmetic(config: Mapping[str, Any], where: str) -> None:
@@ -95,7 +97,7 @@ def _refuse_other_arithmetic(config: Mapping[str, Any], where: str) -> None:
         raise errors.UserError(f"{where}: {shown}={errors.short(value)} is not supported; {_MERGE}")
 
 
-def merge_lora(params: Mapping[str, Any], lora: model_config.LoraConfig | None) -> dict[str, Any]:
+def merge_lora(params: Mapping[str, Any], lora: configs.LoraConfig | None) -> dict[str, Any]:
     """Return the tree with every adapter folded into its kernel: W + alpha / r * A @ B, computed in fp32, kept in W's
     dtype.
 

@@ -24,12 +24,16 @@ from vlguard_jax import trees
 from vlguard_jax.checkpoints import checkpoint
 from vlguard_jax.checkpoints import export
 from vlguard_jax.checkpoints import layouts
-from vlguard_jax.checkpoints import model_config
 from vlguard_jax.checkpoints import place
 from vlguard_jax.checkpoints import tensors
 from vlguard_jax.checkpoints import tokenizer_files
 from vlguard_jax.checkpoints import torch_files
 from vlguard_jax.checkpoints import write_config
+from vlguard_jax.families import family
+from vlguard_jax.families import parameters
+from vlguard_jax.families import table
+from vlguard_jax.families.blocks import config_json
+from vlguard_jax.families.blocks import configs
 
 SHARD_BYTES = 5 * 10**9
 Dtype = np.dtype | type | None
@@ -51,7 +55,7 @@ def save_llava(
     Raises:
       UserError: see `place.check_free`; the model has no tower, or a value does not fit `dtype`.
     """
-    config = write_config.llava_json(model, _dtype_name(model, dtype)) | write_config.provenance(model)
+    config = _original_json(model, _dtype_name(model, dtype)) | write_config.provenance(model)
     parts = ["text", "head", "projector", *(["vision"] if config.get("unfreeze_mm_vision_tower") else [])]
     entries, tower_entries = _entries(model, "llava", parts, dtype), _entries(model, "clip", ["vision"], dtype)
     with _new_folder(model, dst, overwrite, _size([*entries, *tower_entries])) as folder:
@@ -59,13 +63,23 @@ def save_llava(
         tokenizer_files.write_json(folder / "config.json", config)
         tokenizer_files.write_json(folder / "generation_config.json", write_config.generation_json(model, None))
         tokenizer_files.copy_for_llava(model.tokenizer_folder, folder, model.config.text.vocab_size)
-        tower = folder / write_config.OWN_TOWER
+        tower = folder / family.OWN_TOWER
         tower.mkdir()
         _write_weights(tower, tower_entries, shard_bytes)
-        assert model.config.vision is not None
-        vision = {"architectures": ["CLIPVisionModel"], **write_config.vision_json(model.config.vision)}
+        sizes: configs.VisionConfig = model.config.vision  # type: ignore[attr-defined]
+        vision = {"architectures": ["CLIPVisionModel"], **config_json.vision_json(sizes)}
         tokenizer_files.write_json(tower / "config.json", vision)
-        tokenizer_files.write_json(tower / "preprocessor_config.json", write_config.preprocessor_json(model))
+        preprocessor = config_json.preprocessor_json(sizes, model.extras)
+        tokenizer_files.write_json(tower / "preprocessor_config.json", preprocessor)
+
+
+def _original_json(model: checkpoint.Checkpoint, dtype: str) -> dict[str, Any]:
+    write = table.of(model.config).write_original
+    if write is None:
+        raise errors.UserError(
+            "a language model without vision tower and projector cannot be saved as llava; save as hf"
+        )
+    return write(model.config, model.extras, dtype)
 
 
 def save_hf(
@@ -86,9 +100,9 @@ def save_hf(
       UserError: see `check`; `dst` is there already, a value does not fit `dtype`, or the written files do not agree.
     """
     check(model, "hf")
-    whole = model.config.vision is not None
+    whole = table.of(model.config).pictures is not None
     tokens = tokenizer_files.hf_tokens(model.tokenizer_folder, model.config.text.vocab_size) if whole else None
-    config = write_config.hf_json(model, _dtype_name(model, dtype), tokens)
+    config = table.of(model.config).write_hf(model.config, model.extras, _dtype_name(model, dtype), tokens)
     layout = "llava-hf" if whole else "llama"
     vocab, stored = model.config.text.vocab_size, int(config.get("text_config", config).get("vocab_size", 0))
     entries = _entries(model, layout, ("text", "head", "vision", "projector"), dtype, stored_vocab=max(stored, vocab))
@@ -101,14 +115,13 @@ def save_hf(
             tokenizer_files.copy_for_hf(model.tokenizer_folder, folder, tokens)
         else:
             tokenizer_files.copy(model.tokenizer_folder, folder)
-        if whole:
-            tokenizer_files.write_json(folder / "preprocessor_config.json", write_config.preprocessor_json(model))
-            tokenizer_files.write_json(folder / "processor_config.json", write_config.processor_json(model))
+        for name, content in table.of(model.config).processors(model.config, model.extras).items():
+            tokenizer_files.write_json(folder / name, content)
         if tokens and tokens.records:
-            _check_hf(folder, str(dst), vocab)
+            _check_hf(folder, str(dst), vocab, table.of(model.config))
 
 
-def _check_hf(folder: pathlib.Path, where: str, vocab: int) -> None:
+def _check_hf(folder: pathlib.Path, where: str, vocab: int, family_of: family.Family) -> None:
     """Read what was written: UserError unless config, generation config, tokenizer and weights agree on the tokens."""
     config, generation = (files.read_object(folder / name) for name in ("config.json", "generation_config.json"))
     rows, image, pad = config["text_config"]["vocab_size"], config["image_token_index"], config["pad_token_id"]
@@ -119,8 +132,11 @@ def _check_hf(folder: pathlib.Path, where: str, vocab: int) -> None:
             f"{where}: the written files do not agree: {rows} rows in config.json and {stored} in the weights,"
             f" <image> = {image}, <pad> = {pad} and {generation.get('pad_token_id')} in generation_config.json"
         )
-    if (found := model_config.true_vocab(config, rows)) != vocab:
-        raise errors.UserError(f"{where}: the written config.json stands for {found} tokens, not {vocab}")
+    found, _ = family_of.read_hf(config, folder)
+    if found.text.vocab_size != vocab:
+        raise errors.UserError(
+            f"{where}: the written config.json stands for {found.text.vocab_size} tokens, not {vocab}"
+        )
     tokenizer_files.check_hf(folder, image, pad, where)
 
 
@@ -144,9 +160,9 @@ def save_peft(
         torch_files.save_torch(folder / "non_lora_trainables.bin", trained)
         tokenizer_files.write_json(folder / "adapter_config.json", write_config.adapter_json(model, model.base.name))
         stored = _dtype_name(model, None)  # the type of the base, which stays where it is
-        config = {**write_config.llava_json(model, stored), "model_type": "llava_llama"}
+        config = {**_original_json(model, stored), "model_type": "llava_llama"}
         own = {**model.extras.get("provenance", {}), checkpoint.BASE_SHA256: model.base.sha256}
-        tokenizer_files.write_json(folder / "config.json", config | {checkpoint.PROVENANCE: own})
+        tokenizer_files.write_json(folder / "config.json", config | {family.PROVENANCE: own})
 
 
 def save_orbax(
@@ -174,8 +190,8 @@ def check(model: checkpoint.Checkpoint, layout: str) -> None:
       UserError: the layout has no place for the model, or it is "peft" and there are no adapters or no base to name.
     """
     if layout in ("llava", "peft"):
-        write_config.llava_json(model, "float32")
-    if layout == "hf" and model.config.vision is not None:
+        _original_json(model, "float32")
+    if layout == "hf" and table.of(model.config).pictures is not None:
         layouts.rows("llava-hf", model.config, ("projector",))
         tokenizer_files.hf_tokens(model.tokenizer_folder, model.config.text.vocab_size)
     if layout == "peft":
@@ -220,7 +236,7 @@ def _new_folder(
 
 
 def _dtype_name(model: checkpoint.Checkpoint, dtype: Dtype) -> str:
-    return np.dtype(dtype if dtype is not None else trees.flatten(model.params)["text.embed.embedding"].dtype).name
+    return np.dtype(dtype if dtype is not None else trees.flatten(model.params)[parameters.EMBEDDING].dtype).name
 
 
 def _entries(

@@ -19,13 +19,18 @@ from vlguard_jax.checkpoints import export
 from vlguard_jax.checkpoints import hub
 from vlguard_jax.checkpoints import layouts
 from vlguard_jax.checkpoints import lora as lora_lib
-from vlguard_jax.checkpoints import model_config as config_lib
+from vlguard_jax.checkpoints import read_config
 from vlguard_jax.checkpoints import tensors
 from vlguard_jax.checkpoints import tokenizer_files
 from vlguard_jax.checkpoints import vocabulary
-from vlguard_jax.models import config as model_config
+from vlguard_jax.families import family
+from vlguard_jax.families import table
+from vlguard_jax.families.blocks import config_json
+from vlguard_jax.families.blocks import configs
+from vlguard_jax.families.llava import config as llava_config
 
 _TOWER_KEYS = r"model\.vision_tower\..*"
+_HF_PICTURES = r"(model\.)?(vision_tower|multi_modal_projector)\..*"
 _TEXT = ("text", "head")
 
 
@@ -52,12 +57,12 @@ class Plan:
     base_sha256: what its `base_fingerprint` was when the adapters here were written, empty where that is not known.
     """
 
-    config: model_config.LlavaConfig
+    config: family.Config
     pieces: tuple[Piece, ...]
     layout: str
     tokenizer_folder: pathlib.Path
     extras: dict[str, Any]
-    lora: model_config.LoraConfig | None = None
+    lora: configs.LoraConfig | None = None
     base: str = ""
     base_sha256: str = ""
 
@@ -70,7 +75,7 @@ class Plan:
 def match_piece(plan: Plan, piece: Piece) -> tuple[list[layouts.Row], dict[str, list[tensors.Tensor]], list[str]]:
     """Rows of the table for a piece, the stored tensors they stand for, and the names left out on purpose."""
     rows = layouts.rows(piece.layout, plan.config, piece.parts, lora=plan.lora, stored_vocab=piece.stored_vocab)
-    dropped = (*layouts.LAYOUTS[piece.layout].dropped, *piece.dropped)
+    dropped = (*table.of(plan.config).layouts(plan.config)[piece.layout].dropped, *piece.dropped)
     placed, skipped = layouts.match(rows, piece.open(), dropped, str(piece.where))
     return rows, placed, skipped
 
@@ -98,18 +103,18 @@ def _plan(folder: pathlib.Path, *, base: str = "", vision_tower: str = "", proje
     if (folder / "adapter_config.json").is_file():
         refuse(folder, projector=projector)
         return _plan_peft(folder, base, vision_tower)
-    kind, config = config_lib.read_config(folder)
-    if kind == "clip":
+    found = read_config.read(folder)
+    if found.family is None:
         raise errors.UserError(
             f"{folder}: checkpoint of another model type: a vision tower alone; name it as vision_tower"
         )
-    if kind == "llava-hf":
-        refuse(folder, base=base, vision_tower=vision_tower, projector=projector)
-        return _plan_hf(folder, config)
-    if kind == "llama":
+    if found.layout == "llama":
         refuse(folder, base=base)
-        return _plan_llama(folder, config, vision_tower, projector)
-    return _plan_llava(folder, config, base, vision_tower, projector)
+        return _plan_llama(folder, found, vision_tower, projector)
+    if found.layout == "llava":
+        return _plan_original(folder, found, base, vision_tower, projector)
+    refuse(folder, base=base, vision_tower=vision_tower, projector=projector)
+    return _plan_hf(folder, found)
 
 
 def refuse(folder: pathlib.Path, **given: str) -> None:
@@ -123,44 +128,46 @@ def refuse(folder: pathlib.Path, **given: str) -> None:
 
 def _extras(folder: pathlib.Path, kind: str, config: dict[str, Any]) -> dict[str, Any]:
     extras: dict[str, Any] = {"kind": kind, "config": config}
-    if isinstance(config.get(checkpoint.PROVENANCE), dict):
-        of_the_folder = (checkpoint.BASE_SHA256, checkpoint.VOCAB_SIZE)
-        own = {key: value for key, value in config[checkpoint.PROVENANCE].items() if key not in of_the_folder}
+    if isinstance(config.get(family.PROVENANCE), dict):
+        of_the_folder = (checkpoint.BASE_SHA256, family.VOCAB_SIZE)
+        own = {key: value for key, value in config[family.PROVENANCE].items() if key not in of_the_folder}
         extras |= {"provenance": own} if own else {}
     if (folder / "generation_config.json").is_file():
         extras["generation_config"] = files.read_object(folder / "generation_config.json")
     return extras
 
 
-def _plan_hf(folder: pathlib.Path, config: dict[str, Any]) -> Plan:
-    model, stored = config_lib.hf_config(config, folder)
-    extras = _extras(folder, "llava-hf", config)
-    preprocessor, _ = config_lib.read_preprocessor(folder)
+def _plan_hf(folder: pathlib.Path, found: read_config.Found) -> Plan:
+    assert found.family is not None
+    model, stored = found.family.read_hf(found.values, folder)
+    extras = _extras(folder, found.layout, found.values)
+    preprocessor, _ = config_json.read_preprocessor(folder)
     if preprocessor:
         extras["preprocessor"] = preprocessor
     dropped = (r"(model\.)?(language_model\.)?lm_head\.weight",) if model.text.tie_embeddings else ()
-    piece = Piece("llava-hf", folder, (*_TEXT, "vision", "projector"), stored, dropped)
-    return Plan(model, (piece,), "llava-hf", folder, extras)
+    piece = Piece(found.layout, folder, (*_TEXT, "vision", "projector"), stored, dropped)
+    return Plan(model, (piece,), found.layout, folder, extras)
 
 
-def _tied(text: model_config.TextConfig) -> tuple[str, ...]:
+def _tied(text: configs.TextConfig) -> tuple[str, ...]:
     return (r"lm_head\.weight",) if text.tie_embeddings else ()
 
 
-def _plan_llama(folder: pathlib.Path, config: dict[str, Any], vision_tower: str, projector: str) -> Plan:
-    text = config_lib.text_config(config, str(folder / "config.json"))
-    language = Piece("llama", folder, _TEXT, dropped=_tied(text))
-    extras = _extras(folder, "llama", config)
+def _plan_llama(folder: pathlib.Path, found: read_config.Found, vision_tower: str, projector: str) -> Plan:
+    assert found.family is not None
+    alone, _ = found.family.read_hf(found.values, folder)
+    language = Piece("llama", folder, _TEXT, dropped=_tied(alone.text))
+    extras = _extras(folder, "llama", found.values)
     if not vision_tower and not projector:
-        return Plan(model_config.LlavaConfig(text, None, None), (language,), "llama", folder, extras)
+        return Plan(alone, (language,), "llama", folder, extras)
     if not vision_tower or not projector:
         raise errors.UserError(
             f"{folder}: a language model becomes a LLaVA model only with both vision_tower and projector"
         )
     tower = hub.resolve(vision_tower)
     path = _projector_file(projector)
-    model = model_config.LlavaConfig(text, config_lib.tower_config(tower), _projector_type(path))
-    extras |= {"vision_tower": vision_tower, "preprocessor": config_lib.read_preprocessor(tower)[0]}
+    model = llava_config.LlavaConfig(alone.text, read_config.of_tower(tower), _projector_type(path))
+    extras |= {"vision_tower": vision_tower, "preprocessor": config_json.read_preprocessor(tower)[0]}
     pieces = (language, Piece("clip", tower, ("vision",)), Piece("projector", path, ("projector",)))
     return Plan(model, pieces, "llama", folder, extras)
 
@@ -181,26 +188,26 @@ def _projector_type(path: pathlib.Path) -> str:
 
 
 def _original_model(
-    folder: pathlib.Path, config: dict[str, Any], vision_tower: str, beside: pathlib.Path
-) -> tuple[model_config.LlavaConfig, pathlib.Path, dict[str, Any]]:
+    folder: pathlib.Path, found: read_config.Found, vision_tower: str, beside: pathlib.Path
+) -> tuple[family.Config, pathlib.Path, dict[str, Any]]:
     """(sizes, tower folder, extras) of a folder with LLaVA's own config.json; a tower is also looked for next to
     `beside`."""
-    where = str(folder / "config.json")
-    config_lib.check_original(config, where)
-    found = fields.Fields(config, where)
-    name = found.text("mm_vision_tower", found.text("vision_tower"))
+    where, config = str(folder / "config.json"), found.values
+    assert found.family is not None and found.family.read_original is not None
+    known = fields.Fields(config, where)
+    name = known.text("mm_vision_tower", known.text("vision_tower"))
     if not name and not vision_tower:
         raise errors.UserError(f"{where}: no mm_vision_tower named here; give vision_tower")
     tower = hub.resolve(vision_tower) if vision_tower else _find_tower(name, (folder, beside))
-    vision = config_lib.tower_config(tower, config.get("mm_vision_select_layer", -2))
-    if found.size("mm_hidden_size", vision.width) != vision.width:
+    vision = read_config.of_tower(tower, config.get("mm_vision_select_layer", -2))
+    if known.size("mm_hidden_size", vision.width) != vision.width:
         raise errors.UserError(
             f"{tower}: this tower's width is {vision.width}, but {where} has mm_hidden_size={config['mm_hidden_size']}"
         )
-    text = config_lib.text_config(config, where)
+    model = found.family.read_original(config, where, config_json.text_config(config, where), vision)
     extras = _extras(folder, "llava", config)
-    extras |= {"vision_tower": name or vision_tower, "preprocessor": config_lib.read_preprocessor(tower)[0]}
-    return model_config.LlavaConfig(text, vision, found.text("mm_projector_type", "linear")), tower, extras
+    extras |= {"vision_tower": name or vision_tower, "preprocessor": config_json.read_preprocessor(tower)[0]}
+    return model, tower, extras
 
 
 def _find_tower(name: str, folders: Collection[pathlib.Path]) -> pathlib.Path:
@@ -226,13 +233,15 @@ def _find_tower(name: str, folders: Collection[pathlib.Path]) -> pathlib.Path:
     return hub.resolve(name)
 
 
-def _plan_llava(folder: pathlib.Path, config: dict[str, Any], base: str, vision_tower: str, projector: str) -> Plan:
+def _plan_original(
+    folder: pathlib.Path, found: read_config.Found, base: str, vision_tower: str, projector: str
+) -> Plan:
     if not tensors.has_weights(folder) and (folder / "mm_projector.bin").is_file():
         refuse(folder, projector=projector)
-        return _plan_projector_only(folder, config, base, vision_tower)
+        return _plan_projector_only(folder, found, base, vision_tower)
     refuse(folder, base=base)
-    model, tower, extras = _original_model(folder, config, vision_tower, folder)
-    keeps_tower = fields.Fields(config, str(folder / "config.json")).flag("unfreeze_mm_vision_tower")
+    model, tower, extras = _original_model(folder, found, vision_tower, folder)
+    keeps_tower = fields.Fields(found.values, str(folder / "config.json")).flag("unfreeze_mm_vision_tower")
     parts = [*_TEXT, *(["vision"] if keeps_tower else []), *([] if projector else ["projector"])]
     # The reference builds a frozen tower from its own folder and ignores the checkpoint's copy (clip_encoder.py).
     dropped = (
@@ -248,11 +257,11 @@ def _plan_llava(folder: pathlib.Path, config: dict[str, Any], base: str, vision_
     return Plan(model, tuple(pieces), "llava", folder, extras)
 
 
-def _plan_projector_only(folder: pathlib.Path, config: dict[str, Any], base: str, vision_tower: str) -> Plan:
+def _plan_projector_only(folder: pathlib.Path, found: read_config.Found, base: str, vision_tower: str) -> Plan:
     if not base:
         raise errors.UserError(f"{folder}: only a projector is here; name the language model it belongs to as base")
     base_folder = _whole(hub.resolve(base), folder)
-    model, tower, extras = _original_model(folder, config, vision_tower, base_folder)
+    model, tower, extras = _original_model(folder, found, vision_tower, base_folder)
     pieces = (
         _base_text(base_folder, model),
         Piece("clip", tower, ("vision",)),
@@ -280,19 +289,20 @@ def _tokenizer_folder(folder: pathlib.Path, base: pathlib.Path) -> pathlib.Path:
     return folder if tokenizer_files.has_tokenizer(folder) else base
 
 
-def _base_text(base: pathlib.Path, model: model_config.LlavaConfig) -> Piece:
+def _base_text(base: pathlib.Path, model: family.Config) -> Piece:
     """The language model of a base folder, whose projector and tower (if any) give way."""
-    kind, config = config_lib.read_config(base)
+    found = read_config.read(base)
     where = str(base / "config.json")
-    if kind == "llava-hf":
-        found, stored = config_lib.hf_config(config, base)
-        text = found.text
-        piece = Piece("llava-hf", base, _TEXT, stored, (r"(model\.)?(vision_tower|multi_modal_projector)\..*",))
-    elif kind == "clip":
+    if found.family is None:
         raise errors.UserError(f"{where}: checkpoint of another model type: a vision tower cannot be the base")
+    if found.layout == "llava":
+        text = config_json.text_config(found.values, where)
+        piece = Piece("llava", base, _TEXT, dropped=(_TOWER_KEYS, r"model\.mm_projector\..*", *_tied(text)))
     else:
-        text = config_lib.text_config(config, where)
-        piece = Piece(kind, base, _TEXT, dropped=(_TOWER_KEYS, r"model\.mm_projector\..*", *_tied(text)))
+        sizes, stored = found.family.read_hf(found.values, base)
+        text = sizes.text
+        dropped = (_HF_PICTURES,) if found.family.pictures else (_TOWER_KEYS, r"model\.mm_projector\..*", *_tied(text))
+        piece = Piece(found.layout, base, _TEXT, stored if found.family.pictures else None, dropped)
     if text != model.text:
         ours, theirs = dataclasses.asdict(model.text), dataclasses.asdict(text)
         key = next(k for k in ours if ours[k] != theirs[k])
@@ -310,14 +320,14 @@ def _plan_peft(folder: pathlib.Path, base: str, vision_tower: str) -> Plan:
     base_folder = _whole(hub.resolve(base) if base else _find_base(name, folder), folder)
     pieces: list[Piece]
     if (folder / "config.json").is_file():
-        kind, config = config_lib.read_config(folder)
-        written = fields.Fields(config, str(folder / "config.json")).part(checkpoint.PROVENANCE)
+        found = read_config.read(folder)
+        written = fields.Fields(found.values, str(folder / "config.json")).part(family.PROVENANCE)
         base_sha256 = written.text(checkpoint.BASE_SHA256)
-        if kind != "llava":
+        if found.layout != "llava":
             raise errors.UserError(
-                f"{folder / 'config.json'}: LLaVA's own config was expected beside an adapter, not {kind}"
+                f"{folder / 'config.json'}: LLaVA's own config was expected beside an adapter, not {found.layout}"
             )
-        model, tower, extras = _original_model(folder, config, vision_tower, base_folder)
+        model, tower, extras = _original_model(folder, found, vision_tower, base_folder)
         trained = folder / "non_lora_trainables.bin"
         if not trained.is_file():
             raise errors.UserError(f"{trained}: no such file; the projector trained beside the adapter is missing")
@@ -334,7 +344,7 @@ def _plan_peft(folder: pathlib.Path, base: str, vision_tower: str) -> Plan:
             )
         whole, base_sha256 = _plan(base_folder, vision_tower=vision_tower), ""
         model, pieces, extras = whole.config, list(whole.pieces), whole.extras
-        if model.vision:
+        if table.of(model).pictures:
             extras |= {"note": f"{folder} holds no projector: that of its base, {name}, is used"}
     extras |= {"adapter_config": adapter}
     pieces.append(Piece("peft", _adapter_file(folder), ("adapter",)))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-import dataclasses
 import json
 import pathlib
 import re
@@ -13,8 +12,8 @@ from typing import Any
 from vlguard_jax import errors
 from vlguard_jax import files
 from vlguard_jax.checkpoints import tensors
-from vlguard_jax.data import added_tokens
-from vlguard_jax.data import piece_model
+from vlguard_jax.families.chat import added_tokens
+from vlguard_jax.families.chat import piece_model
 
 _VOCABULARY = ("tokenizer.model", "tokenizer.json")
 _SETTINGS = (
@@ -28,26 +27,6 @@ _SETTINGS = (
 _NAMED = tuple(f"{name}_token" for name in ("bos", "eos", "unk", "sep", "pad", "cls", "mask"))
 _LISTS = ("additional_special_tokens", "extra_special_tokens")
 IMAGE, PAD = added_tokens.HF_ONLY
-
-
-@dataclasses.dataclass(frozen=True)
-class HfTokens:
-    """What a llava-hf folder adds to a tokenizer.
-
-    image, pad: ids of `<image>` and `<pad>`.
-    records: {id: entry of `added_tokens_decoder`} of every added token, these two too; empty without a tokenizer.
-    beyond: ids of those that are no piece of the vocabulary.
-    """
-
-    image: int
-    pad: int
-    records: Mapping[int, Mapping[str, Any]] = dataclasses.field(default_factory=dict)
-    beyond: frozenset[int] = frozenset()
-
-    @property
-    def rows(self) -> int:
-        """Rows of embedding and head that these ids need."""
-        return max(self.image, self.pad, *self.records) + 1
 
 
 def has_tokenizer(folder: pathlib.Path) -> bool:
@@ -67,7 +46,7 @@ def write_json(path: pathlib.Path, value: Mapping[str, Any]) -> None:
     path.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
-def hf_tokens(folder: pathlib.Path, vocab_size: int) -> HfTokens:
+def hf_tokens(folder: pathlib.Path, vocab_size: int) -> added_tokens.HfTokens:
     """Ids for `<image>` and `<pad>`: those that the tokenizer has, else its next free ones; without one V and V + 1.
 
     transformers numbers added tokens one after another behind the vocabulary, whatever their files say (`numbered`), so
@@ -77,7 +56,7 @@ def hf_tokens(folder: pathlib.Path, vocab_size: int) -> HfTokens:
       UserError: more pieces than the model has rows, or an added token under an id that transformers would not give it.
     """
     if not has_tokenizer(folder):
-        return HfTokens(vocab_size, vocab_size + 1)
+        return added_tokens.HfTokens(vocab_size, vocab_size + 1)
     vocabulary = _vocabulary(folder)
     if len(vocabulary) > vocab_size:
         raise errors.UserError(
@@ -101,7 +80,7 @@ def hf_tokens(folder: pathlib.Path, vocab_size: int) -> HfTokens:
     ids = numbered(vocabulary, {**ids, **{new: None for new in (IMAGE, PAD) if new not in ids}})
     records |= {new: _entry(new, special=True) for new in (IMAGE, PAD)}
     entries = {id_: records.get(content) or _entry(content, special=True) for content, id_ in ids.items()}
-    return HfTokens(
+    return added_tokens.HfTokens(
         ids[IMAGE], ids[PAD], entries, frozenset(i for content, i in ids.items() if content not in vocabulary)
     )
 
@@ -138,7 +117,7 @@ def check_hf(folder: pathlib.Path, image: int, pad: int, where: str) -> None:
                 )
 
 
-def copy_for_hf(source: pathlib.Path, folder: pathlib.Path, tokens: HfTokens) -> None:
+def copy_for_hf(source: pathlib.Path, folder: pathlib.Path, tokens: added_tokens.HfTokens) -> None:
     """Copy with the added tokens of `hf_tokens`."""
     copy(source, folder)
     settings, special = _read(folder / "tokenizer_config.json"), _read(folder / "special_tokens_map.json")

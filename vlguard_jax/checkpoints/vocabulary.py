@@ -11,9 +11,9 @@ from vlguard_jax import fields
 from vlguard_jax import files
 from vlguard_jax import limits
 from vlguard_jax.checkpoints import checkpoint
-from vlguard_jax.checkpoints import model_config
-from vlguard_jax.data import added_tokens
-from vlguard_jax.data import tokenizer as tokenizer_lib
+from vlguard_jax.families.blocks import config_json
+from vlguard_jax.families.chat import added_tokens
+from vlguard_jax.families.chat import tokenizer as tokenizer_lib
 
 NAMED = ("bos_token_id", "eos_token_id", "pad_token_id")
 CONFIG, GENERATION = "config.json", "generation_config.json"
@@ -80,7 +80,7 @@ def context(extras: Mapping[str, Any]) -> int | None:
     where = f"config.json of {extras.get('source', 'the model')}"
     text = fields.Fields(config.get("text_config") or config, where)
     positions = text.size("max_position_embeddings", 2048, most=limits.POSITIONS)
-    _, scaling = model_config.rope(text.values, where)
+    _, scaling = config_json.rope(text.values, where)
     stretched = int(positions * scaling.factor) if scaling is not None and scaling.kind == "linear" else positions
     return max(stretched, text.size("max_sequence_length", 1, most=limits.POSITIONS))
 

@@ -5,33 +5,35 @@ Source: llava/train/train.py:741-773 (collator) and llava/model/llava_arch.py:14
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 import dataclasses
+import functools
 
-from jaxtyping import Float32, Int32, UInt8
+from jaxtyping import Float32, Int32
 import numpy as np
 
 from vlguard_jax import types
+from vlguard_jax.families import family
+from vlguard_jax.families import table
 
 
 @dataclasses.dataclass(frozen=True)
 class Sample:
     """One conversation after image expansion and truncation: what takes part in training.
 
-    tokens i32[n] (0 at image slots); labels i32[n], not shifted; picture i32[n], which of the sample's pictures stands
-    there (-1: text); patch i32[n], which of its patches; images: the pictures that are still there, u8[S, S, 3], when
-    loaded.
+    tokens i32[n] (0 at slots of pictures); labels i32[n], not shifted; picture i32[n], which of the sample's pictures
+    stands there (-1: text); place i32[n], which of its slots; pictures: those that are still there, when loaded.
     """
 
     tokens: Int32[np.ndarray, " n"]
     labels: Int32[np.ndarray, " n"]
     picture: Int32[np.ndarray, " n"]
-    patch: Int32[np.ndarray, " n"]
-    images: tuple[UInt8[np.ndarray, "S S 3"], ...] = ()
+    place: Int32[np.ndarray, " n"]
+    pictures: tuple[types.Picture, ...] = ()
 
     @property
     def num_pictures(self) -> int:
-        """Pictures of which at least one patch is left after truncation."""
+        """Pictures of which at least one slot is left after truncation."""
         return int(self.picture.max(initial=-1)) + 1
 
     @property
@@ -40,15 +42,15 @@ class Sample:
         return int((self.labels[1:] != types.IGNORE_LABEL).sum())
 
 
-def expand(tokens: types.Tokens, patches: Sequence[int], max_len: int | None, pad_id: int | None) -> Sample:
-    """Put `patches[k]` slots in place of the k-th picture and cut at `max_len`, before expansion and again after it.
+def expand(tokens: types.Tokens, slots: Sequence[int], max_len: int | None, pad_id: int | None) -> Sample:
+    """Put `slots[k]` slots in place of the k-th picture and cut at `max_len`, before expansion and again after it.
 
     The second cut may fall inside a picture. The reference derives its attention mask from ids != `pad_id`, so a
     literal pad (= unknown) token in the text is deleted; with `pad_id=None` it stays, as in generation. `max_len=None`
     cuts nothing.
 
     Raises:
-      ValueError: fewer numbers in `patches` than pictures in `tokens`.
+      ValueError: fewer numbers in `slots` than pictures in `tokens`.
     """
     ids, labels = tokens.ids[:max_len], tokens.labels[:max_len]
     if pad_id is not None:
@@ -56,10 +58,10 @@ def expand(tokens: types.Tokens, patches: Sequence[int], max_len: int | None, pa
         ids, labels = ids[real], labels[real]
     is_picture = ids == types.IMAGE_TOKEN
     count = int(is_picture.sum())
-    if count > len(patches):
-        raise ValueError(f"{count} pictures in the text, {len(patches)} given")
+    if count > len(slots):
+        raise ValueError(f"{count} pictures in the text, {len(slots)} given")
     widths = np.ones(len(ids), np.int64)
-    widths[is_picture] = np.asarray(patches[:count], np.int64)
+    widths[is_picture] = np.asarray(slots[:count], np.int64)
     source = np.repeat(np.arange(len(ids)), widths)
     starts = np.cumsum(widths) - widths
     inside = is_picture[source]
@@ -73,8 +75,17 @@ def expand(tokens: types.Tokens, patches: Sequence[int], max_len: int | None, pa
         tokens=cut(np.where(inside, 0, ids[source])),
         labels=cut(np.where(inside, types.IGNORE_LABEL, labels[source])),
         picture=cut(np.where(inside, order, -1)),
-        patch=cut(np.where(inside, offset, 0)),
+        place=cut(np.where(inside, offset, 0)),
     )
+
+
+Pool = Callable[[Sequence[types.Picture], family.Room], family.Arrays]
+
+
+def pool_of(config: family.Config) -> Pool | None:
+    """How pictures of a model are put together for a batch; None for a language model."""
+    sees = table.of(config).pictures
+    return functools.partial(sees.pool, config) if sees else None
 
 
 def collate(
@@ -83,51 +94,71 @@ def collate(
     sources: Sequence[Sequence[int]] | None = None,
     *,
     row_len: int,
-    num_images: int,
-    patches: int,
-    image_size: int,
+    room: family.Room,
+    pool: Pool | None,
 ) -> types.Batch:
-    """Lay samples out in rows of `row_len` tokens, one after the other in each row; an empty row is all padding.
+    """Lay the samples of one row shard out in rows of `row_len` tokens, one after the other in each row; an empty row
+    is all padding.
 
     `weights[r][i]` is the loss weight of each supervised token of sample `rows[r][i]`, `sources[r][i]` the number of
-    its source (None: all are of source 0). Pictures are numbered from 0 in reading order and the array is filled up
-    with zeros to `num_images`, so the rows of one shard are one call and the next shard's image slots lie num_images *
-    patches further. `patches` is P, the slots a picture takes. Positions count from 0 in each sample; targets are the
-    labels of the next position, so the last one of each sample is ignored.
+    its source (None: all are of source 0). Pictures are put together in reading order by `pool`, and slots count from 0
+    in the shard; `joined` puts shards together. Positions count from 0 in each sample; targets are the labels of the
+    next position, so the last one of each sample is ignored.
 
     Raises:
       ValueError: a row or the pictures do not fit.
     """
     shape = (len(rows), row_len)
     sources = [[0] * len(row) for row in rows] if sources is None else sources
+    pictures = [picture for row in rows for sample in row for picture in sample.pictures]
+    needed = family.Room(sum(p.extent.units for p in pictures), sum(p.extent.slots for p in pictures))
+    if needed.units > room.units or needed.slots > room.slots:
+        raise ValueError(f"pictures need {needed}, there is {room}")
     batch = types.Batch(
         tokens=np.zeros(shape, np.int32),
         targets=np.full(shape, types.IGNORE_LABEL, np.int32),
         loss_weight=np.zeros(shape, np.float32),
         segment_ids=np.zeros(shape, np.int32),
         positions=np.zeros(shape, np.int32),
-        images=np.zeros((num_images, image_size, image_size, 3), np.uint8),
-        image_slot=np.full(shape, -1, np.int32),
+        pictures=pool(pictures, room) if pool else {},
+        slot=np.full(shape, -1, np.int32),
         source=np.full(shape, -1, np.int32),
     )
-    seen = 0
+    first_slot = 0
     for r, of_row in enumerate(zip(rows, weights, sources, strict=True)):
         start = 0
         for segment, (sample, weight, source) in enumerate(zip(*of_row, strict=True), start=1):
             if start + len(sample.tokens) > row_len:
                 raise ValueError(f"row {r} holds more than {row_len} tokens")
-            if seen + sample.num_pictures > num_images:
-                raise ValueError(f"more than {num_images} pictures in a batch")
+            if sample.num_pictures != len(sample.pictures):
+                raise ValueError(f"row {r}: {len(sample.pictures)} pictures loaded, {sample.num_pictures} are used")
             at = (r, slice(start, start + len(sample.tokens)))
-            _write(batch, at, sample, weight, segment, seen, patches)
+            _write(batch, at, sample, weight, segment, first_slot)
             batch.source[at] = source
             start += len(sample.tokens)
-            seen += sample.num_pictures
+            first_slot += sum(picture.extent.slots for picture in sample.pictures)
     return batch
 
 
+def joined(shards: Sequence[tuple[int, types.Batch]], room: family.Room) -> types.Batch:
+    """One batch of row shards, (number, batch) each: rows and pictures one after the other, slots counted over all."""
+
+    def moved(number: int, batch: types.Batch) -> types.Batch:
+        slot = np.where(batch.slot >= 0, batch.slot + np.int32(number * room.slots), np.int32(-1))
+        return batch._replace(slot=slot)
+
+    return combined([moved(*shard) for shard in shards], np.concatenate)
+
+
+def combined(parts: Sequence[types.Batch], how: Callable[[list[np.ndarray]], np.ndarray]) -> types.Batch:
+    """Batches put together array by array: `how` is np.concatenate or np.stack."""
+    names = parts[0].pictures.keys()
+    arrays = {name: how([getattr(part, name) for part in parts]) for name in types.Batch._fields if name != "pictures"}
+    return types.Batch(pictures={name: how([part.pictures[name] for part in parts]) for name in names}, **arrays)
+
+
 def _write(
-    batch: types.Batch, at: tuple[int, slice], sample: Sample, weight: float, segment: int, seen: int, patches: int
+    batch: types.Batch, at: tuple[int, slice], sample: Sample, weight: float, segment: int, first_slot: int
 ) -> None:
     targets = np.append(sample.labels[1:], np.int32(types.IGNORE_LABEL))
     batch.tokens[at] = sample.tokens
@@ -135,9 +166,9 @@ def _write(
     batch.loss_weight[at] = _weights(targets, weight)
     batch.segment_ids[at] = segment
     batch.positions[at] = np.arange(len(targets))
-    batch.image_slot[at] = np.where(sample.picture >= 0, (sample.picture + seen) * patches + sample.patch, -1)
-    for i in range(sample.num_pictures):
-        batch.images[seen + i] = sample.images[i]
+    if sample.pictures:
+        before = np.cumsum([0, *(picture.extent.slots for picture in sample.pictures)]) + first_slot
+        batch.slot[at] = np.where(sample.picture >= 0, before[sample.picture] + sample.place, -1)
 
 
 def _weights(targets: Int32[np.ndarray, " n"], weight: float) -> Float32[np.ndarray, " n"]:

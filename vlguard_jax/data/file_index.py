@@ -28,10 +28,10 @@ import numpy as np
 from vlguard_jax import errors
 from vlguard_jax import types
 from vlguard_jax.data import cache as cache_lib
-from vlguard_jax.data import conversations
 from vlguard_jax.data import tokenization as tokenization_lib
+from vlguard_jax.families.chat import conversations
 
-VERSION = 4  # of the counts and of the stored file; a change of either makes old files unread
+VERSION = 5  # of the counts and of the stored file; a change of either makes old files unread
 PART = 2000  # records that a process counts at a time
 PARALLEL_FROM = 4 * PART  # fewer records are counted in this process
 MOST_PROCESSES = 16
@@ -69,7 +69,8 @@ class Problem(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class FileIndex:
-    """One entry per record of a file. length .. modality_length as in `index.SampleIndex`, 0 for a malformed record.
+    """One entry per record of a file. length .. modality_length as in `index.SampleIndex`, 0 for a malformed record;
+    where the slots of a picture depend on its size, `length` and `supervised` are of the text alone, not cut.
 
     ids: unique; a repeated id `x` becomes `x~1`, `x~2`, ...; "" for a malformed record. images: the pictures that the
     record names. categories: its category and subcategory, empty where it gives none.
@@ -195,8 +196,11 @@ def _count(records: Records, tokenization: tokenization_lib.Tokenization) -> dic
         else:
             tags = conversations.count_tags(record)
             if not images or tags <= len(images):
-                sample = tokenization.sample(record, tokens)
-                counts[i] = len(sample.tokens), sample.num_pictures, sample.num_supervised, modality_length(record)
+                one = 0 if tokenization.sized else tokenization.extents([tokenization_lib.ANY])[0].slots
+                whole = tokenization.sized and bool(images)
+                sample = tokenization.expand(tokens, [one] * len(images), whole=whole)
+                shown = int((tokens.ids == types.IMAGE_TOKEN).sum()) if whole else sample.num_pictures
+                counts[i] = len(sample.tokens), shown, sample.num_supervised, modality_length(record)
             if tags != len(images):
                 kind = "pictures" if tags and images else "tag"
                 part["problems"][i] = Problem(

@@ -13,7 +13,8 @@ import numpy as np
 class SampleIndex:
     """One entry per sample; every count is taken after image expansion and both truncations.
 
-    length: tokens, picture slots included. pictures: pictures with at least one patch left. supervised: tokens the loss
+    length: tokens, slots of pictures included. pictures: those with at least one slot left; units, slots: what these
+    take (types.Extent), whether or not they are cut. supervised: tokens the loss
     sees (after the shift by one). modality_length: words of all turns, negative without a picture
     (llava/train/train.py:675-690).
     ids: names of the samples, unique within a source. source: which of `source_names` each comes from.
@@ -21,6 +22,8 @@ class SampleIndex:
 
     length: Int64[np.ndarray, " n"]
     pictures: Int64[np.ndarray, " n"]
+    units: Int64[np.ndarray, " n"]
+    slots: Int64[np.ndarray, " n"]
     supervised: Int64[np.ndarray, " n"]
     modality_length: Int64[np.ndarray, " n"]
     ids: tuple[str, ...]
@@ -33,7 +36,15 @@ class SampleIndex:
     def digest(self) -> str:
         """sha256 over all of it."""
         digest = hashlib.sha256("\n".join((*self.source_names, *self.ids)).encode("utf-8", "surrogatepass"))
-        for counts in (self.length, self.pictures, self.supervised, self.modality_length, self.source):
+        for counts in (
+            self.length,
+            self.pictures,
+            self.units,
+            self.slots,
+            self.supervised,
+            self.modality_length,
+            self.source,
+        ):
             digest.update(np.ascontiguousarray(counts).tobytes())
         return digest.hexdigest()
 

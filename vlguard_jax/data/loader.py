@@ -15,13 +15,10 @@ from absl import flags
 import grain
 import numpy as np
 
-from vlguard_jax import errors
 from vlguard_jax import types
 from vlguard_jax.data import batches
-from vlguard_jax.data import images
 from vlguard_jax.data import mixtures
 from vlguard_jax.data import plan as plan_lib
-from vlguard_jax.models import config as model_config
 
 AHEAD = 16  # steps read ahead at most, however small they are
 
@@ -31,15 +28,12 @@ class StepSource:
     """Random access to the batches of steps `start` .. `stop` - 1, for this host.
 
     The arrays have a leading axis of micro-batches; micro-batch a holds rows [a * r, (a + 1) * r) of the step. Its rows
-    are spread over `plan.layout.shards` shards, each with room for `shape.pictures` pictures; `shards` are those of
-    this host. Image slots count over the whole micro-batch, so the shards' arrays, put one after the other, are one
-    batch.
+    are spread over `plan.layout.shards` shards, each with the same room for pictures; `shards` are those of this host.
+    Slots count over the whole micro-batch, so the shards' arrays, put one after the other, are one batch.
     """
 
     plan: plan_lib.BatchPlan
     mixture: mixtures.Mixture
-    vision: model_config.VisionConfig | None
-    image_mode: str
     start: int
     stop: int
     shards: tuple[int, ...]
@@ -59,52 +53,36 @@ class StepSource:
         for first in range(0, step_plan.shape.rows, per_micro_batch):
             starts = [first + shard * per_shard for shard in self.shards]
             parts = [
-                self._shard(step_plan, rows[at : at + per_shard], shard)
+                (shard, self._shard(step_plan, rows[at : at + per_shard]))
                 for at, shard in zip(starts, self.shards, strict=True)
             ]
-            micro_batches.append(types.Batch(*(np.concatenate(arrays) for arrays in zip(*parts, strict=True))))
-        return step, types.Batch(*(np.stack(arrays) for arrays in zip(*micro_batches, strict=True)))
+            micro_batches.append(batches.joined(parts, step_plan.shape.room))
+        return step, batches.combined(micro_batches, np.stack)
 
     def step_bytes(self) -> int:
         """Memory of the largest step of this host."""
-        pixels = 3 * self.vision.image_size**2 if self.vision else 0
         share = len(self.shards) / self.plan.layout.shards
         sizes = []
         for shape in self.plan.shapes:
             micro_batches = shape.rows // (self.plan.layout.rows or shape.rows)
-            pictures = micro_batches * self.plan.layout.shards * shape.pictures
-            sizes.append(share * (len(types.Batch._fields) * 4 * shape.rows * shape.row_len + pictures * pixels))
+            pool = batches.pool_of(self.mixture.tokenization.model)
+            pictures = sum(array.nbytes for array in pool((), shape.room).values()) if pool else 0
+            rows = len(types.Batch._fields) * 4 * shape.rows * shape.row_len
+            sizes.append(share * (rows + micro_batches * self.plan.layout.shards * pictures))
         return int(max(sizes))
 
-    def _shard(self, step_plan: plan_lib.StepPlan, rows: list[list[int]], shard: int) -> types.Batch:
-        room, patches = step_plan.shape.pictures, self.vision.num_patches if self.vision else 0
+    def _shard(self, step_plan: plan_lib.StepPlan, rows: list[list[int]]) -> types.Batch:
         needed = [int(step_plan.samples[place]) for row in rows for place in row]
-        threads = self.plan.data.read_threads
-        read = iter(_pool(threads).map(self._sample, needed) if threads else map(self._sample, needed))
-        batch = batches.collate(
+        threads, pictured = self.plan.data.read_threads, self.mixture.pictured
+        read = iter(_pool(threads).map(pictured, needed) if threads else map(pictured, needed))
+        return batches.collate(
             [[next(read) for _ in row] for row in rows],
             [[float(step_plan.token_weight[place]) for place in row] for row in rows],
             [[int(self.mixture.index.source[step_plan.samples[place]]) for place in row] for row in rows],
             row_len=step_plan.shape.row_len,
-            num_images=room,
-            patches=patches,
-            image_size=self.vision.image_size if self.vision else 0,
+            room=step_plan.shape.room,
+            pool=batches.pool_of(self.mixture.tokenization.model),
         )
-        return batch._replace(
-            image_slot=np.where(
-                batch.image_slot >= 0, batch.image_slot + np.int32(shard * room * patches), np.int32(-1)
-            )
-        )
-
-    def _sample(self, i: int) -> batches.Sample:
-        sample = self.mixture.sample(i)
-        if self.vision is None:
-            return sample
-        load = functools.partial(
-            images.load_image, mode=self.image_mode, size=self.vision.image_size, mean=self.vision.image_mean
-        )
-        loaded = (load(content, origin=origin, name=name) for name, origin, content in self.mixture.read_pictures(i))
-        return dataclasses.replace(sample, images=tuple(loaded))
 
 
 @functools.cache
@@ -119,26 +97,19 @@ class Loader:
     The conversations of a step are read in `data.read_threads` threads, in each of `data.read_workers` processes if
     there are any, and steps ahead of the run as many as fit `data.prefetch_mib`, at least one. `shards`: those of this
     host; None: all.
-
-    Raises:
-      UserError: the conversations have pictures and the model no vision tower.
     """
 
     def __init__(
         self,
         plan: plan_lib.BatchPlan,
         mixture: mixtures.Mixture,
-        vision: model_config.VisionConfig | None,
         *,
-        image_mode: str,
         stop_step: int,
         start_step: int = 0,
         shards: Sequence[int] | None = None,
     ):
-        if vision is None and mixture.index.pictures.any():
-            raise errors.UserError("the conversations have pictures, but the model has no vision tower")
         own = tuple(range(plan.layout.shards) if shards is None else shards)
-        self.source = StepSource(plan, mixture, vision, image_mode, start_step, stop_step, own)
+        self.source = StepSource(plan, mixture, start_step, stop_step, own)
 
     def __iter__(self) -> Iterator[tuple[int, types.Batch]]:
         if not len(self.source):

@@ -5,7 +5,7 @@ Nothing is dropped without being counted and named.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 import dataclasses
 import json
 import pathlib
@@ -20,14 +20,18 @@ from vlguard_jax import files
 from vlguard_jax import types
 from vlguard_jax.data import batches
 from vlguard_jax.data import cache as cache_lib
+from vlguard_jax.data import extents
 from vlguard_jax.data import file_index
+from vlguard_jax.data import images
 from vlguard_jax.data import index
 from vlguard_jax.data import picture_check
 from vlguard_jax.data import selection
 from vlguard_jax.data import sources
-from vlguard_jax.data import templates
 from vlguard_jax.data import tokenization as tokenization_lib
-from vlguard_jax.data import tokenizer as tokenizer_lib
+from vlguard_jax.families import family
+from vlguard_jax.families import table
+from vlguard_jax.families.chat import templates
+from vlguard_jax.families.chat import tokenizer as tokenizer_lib
 
 RECENT = 8192  # samples kept in memory: small data sets are tokenized once
 
@@ -44,28 +48,27 @@ class Drop:
     kind: str
 
 
-class _Recent(dict[int, batches.Sample]):
-    """Samples seen lately. Another process starts with none."""
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return _Recent, ()
-
-
 @dataclasses.dataclass(frozen=True)
 class Mixture:
     """What a run trains on: entry i of the index is record `position[i]` of source `index.source[i]`.
 
-    Holds no text and no pixels: both are read when a step needs them.
+    Holds no text and no pixels: both are read when a step needs them. sizes: of the pictures of each source, where what
+    they take depends on it.
     """
 
     sources: tuple[sources.Source, ...]
     position: Int64[np.ndarray, " n"]
     index: index.SampleIndex
     tokenization: tokenization_lib.Tokenization
+    image_mode: str
+    sizes: tuple[Mapping[str, types.Size], ...]
     drops: tuple[Drop, ...]
     named_pictures: int  # by the records, whether or not a text asks for them
     repeated_ids: int
-    _recent: _Recent = dataclasses.field(default_factory=_Recent, repr=False, compare=False)
+    _recent: dict[int, batches.Sample] = dataclasses.field(default_factory=dict, repr=False, compare=False)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return vars(self) | {"_recent": {}}  # another process starts with none
 
     @property
     def stand_in(self) -> bool:
@@ -84,24 +87,46 @@ class Mixture:
         """Tokens and labels of sample `i`, without pixels."""
         if (known := self._recent.get(i)) is not None:
             return known
-        sample = self.tokenization.sample(self.record(i))
+        record = self.record(i)
+        sample = self.tokenization.sample(record, self._extents(i, record))
         if len(self._recent) < RECENT:
             self._recent[i] = sample
         return sample
 
-    def read_pictures(self, i: int) -> Iterator[tuple[str, str, bytes]]:
-        """(name, origin of the record, file content) of each picture of sample `i` that takes part in training.
+    def pictured(self, i: int) -> batches.Sample:
+        """Sample `i` with the pictures that take part in training.
 
         Raises:
-          UserError: a picture is not there any more.
+          UserError: a picture is not there any more, cannot be read, or has another size than when it was checked.
         """
-        count = int(self.index.pictures[i])
+        sample, count = self.sample(i), int(self.index.pictures[i])
         if not count:
-            return
+            return sample
         record, store = self.record(i), self.source(i).store
         assert store is not None
-        for name in record.images[:count]:
-            yield name, record.origin, store.read(name)
+        loaded = []
+        for name, planned in zip(record.images[:count], self._extents(i, record), strict=False):
+            model = self.tokenization.model
+            found = images.load(store.read(name), model, self.image_mode, origin=record.origin, name=name)
+            if found.extent != planned:
+                raise errors.UserError(
+                    f"{name} (picture of {record.origin}) has another size than when it was checked; start again"
+                )
+            loaded.append(found)
+        return dataclasses.replace(sample, pictures=tuple(loaded))
+
+    def extents(self, i: int) -> list[types.Extent]:
+        """What the pictures of sample `i` take."""
+        return self._extents(i, self.record(i))
+
+    def _extents(self, i: int, record: types.Record) -> list[types.Extent]:
+        sizes = self.sizes[int(self.index.source[i])]
+        of = (
+            [sizes[name] for name in record.images]
+            if self.tokenization.sized
+            else [tokenization_lib.ANY] * len(record.images)
+        )
+        return self.tokenization.extents(of)
 
     def notes(self) -> list[str]:
         """What does not take part in training although its record does, one line each."""
@@ -131,24 +156,25 @@ def build(
     data: config.DataSettings,
     tokenizer: tokenizer_lib.Tokenizer,
     template: templates.Template,
-    patches: int,
+    model: family.Config,
+    image_mode: str = "auto",
     progress: Callable[[int, int], None] | None = None,
     problems_file: pathlib.Path | None = None,
-    image_mode: str = "pad",
-    image_size: int = 336,
 ) -> Mixture:
-    """Index everything that `data` names and choose from it. `patches` is P, the slots a picture takes.
+    """Index everything that `data` names for a model, and choose from it.
 
-    `progress(done, total)` is called for each source anew. Pictures are checked for their use in `image_mode` at
-    `image_size`; if any is missing or bad, `problems_file` gets the list of all.
+    `progress(done, total)` is called for each source anew. Pictures are checked for their use in `image_mode`; if any
+    is missing or bad, `problems_file` gets the list of all.
 
     Raises:
       UserError: a file is missing or broken, a chosen record is malformed or has bad pictures and `on_bad_record` is
         "error", or the reference would void it and `on_mismatch` is "error".
     """
-    tokenization = tokenization_lib.Tokenization(tokenizer, template, patches, data.max_len)
+    owner = table.of(model)
+    image_mode = table.image_mode(model, image_mode)
+    tokenization = tokenization_lib.Tokenization(tokenizer, template, model, data.max_len or owner.max_len)
     cache = cache_lib.folder(data.cache)
-    opened, chosen, indices = [], [], []
+    opened, chosen, indices, sizes, counts = [], [], [], [], []
     drops: list[Drop] = []
     for name, settings in data.sources.items():
         source = sources.open_source(name, settings, cache)
@@ -156,11 +182,14 @@ def build(
         picked = selection.select(found, settings, name)
         reasons = _problems(found, picked, data)
         names = _named_pictures(source, found, picked)
-        bad = {}
+        if names and owner.pictures is None:
+            raise errors.UserError("the conversations have pictures, but the model has no vision tower")
+        checked = picture_check.Checked({}, {})
         if source.store is not None and names:
-            bad = picture_check.check(
-                source.store, names, data.check_pictures, progress, mode=image_mode, size=image_size, cache=cache
+            checked = picture_check.check(
+                source.store, names, data.check_pictures, model, image_mode, progress, cache=cache
             )
+        bad = checked.bad
         if bad and data.on_bad_record == "error":
             raise errors.UserError(
                 _picture_complaint(source, found, bad, len(names), problems_file, settings.format == "vlguard")
@@ -168,15 +197,22 @@ def build(
         for i in set(picked.tolist()) - set(reasons) if bad else ():
             if name_of_bad := next((image for image in found.images[i] if image in bad), ""):
                 reasons[i] = f"picture {name_of_bad}: {bad[name_of_bad]}"
+        kept = picked[~np.isin(picked, list(reasons))]
+        counted = extents.count(found, kept, source.records, tokenization, checked.sizes)
+        reasons |= _too_long(counted.too_long, source, data, tokenization.max_len)
         drops += [_drop(found, i, reason, source) for i, reason in sorted(reasons.items())]
         opened.append(source)
         indices.append(found)
         chosen.append(picked[~np.isin(picked, list(reasons))])
+        sizes.append(checked.sizes if tokenization.sized else {})
+        counts.append(counted)
     return Mixture(
         sources=tuple(opened),
         position=np.concatenate([np.zeros(0, np.int64), *chosen]),
-        index=_join(tuple(data.sources), indices, chosen),
+        index=_join(tuple(data.sources), indices, chosen, counts),
         tokenization=tokenization,
+        image_mode=image_mode,
+        sizes=tuple(sizes),
         drops=tuple(drops),
         named_pictures=sum(
             len(found.images[i]) for found, of in zip(indices, chosen, strict=True) for i in of.tolist()
@@ -208,24 +244,46 @@ def write_drops(drops: Sequence[Drop], path: str | pathlib.Path) -> None:
 
 
 def _join(
-    names: tuple[str, ...], indices: Sequence[file_index.FileIndex], chosen: Sequence[Int64[np.ndarray, " _"]]
+    names: tuple[str, ...],
+    indices: Sequence[file_index.FileIndex],
+    chosen: Sequence[Int64[np.ndarray, " _"]],
+    counts: Sequence[extents.Counts],
 ) -> index.SampleIndex:
-    def gather(field: str) -> Int64[np.ndarray, " n"]:
-        return np.concatenate(
-            [np.zeros(0, np.int64), *(getattr(found, field)[of] for found, of in zip(indices, chosen, strict=True))]
-        )
+    def gather(found: Sequence[Any], field: str) -> Int64[np.ndarray, " n"]:
+        taken = [getattr(one, field)[of] for one, of in zip(found, chosen, strict=True)]
+        return np.concatenate([np.zeros(0, np.int64), *taken])
 
     source: Int32[np.ndarray, " n"] = np.repeat(np.arange(len(names), dtype=np.int32), [len(of) for of in chosen])
     copies = [selection.copy_names(found, of) for found, of in zip(indices, chosen, strict=True)]
     return index.SampleIndex(
-        length=gather("length"),
-        pictures=gather("pictures"),
-        supervised=gather("supervised"),
-        modality_length=gather("modality_length"),
+        length=gather(counts, "length"),
+        pictures=gather(indices, "pictures"),
+        units=gather(counts, "units"),
+        slots=gather(counts, "slots"),
+        supervised=gather(counts, "supervised"),
+        modality_length=gather(indices, "modality_length"),
         ids=tuple(id_ for of in copies for id_ in of),
         source=source,
         source_names=names,
     )
+
+
+def _too_long(
+    too_long: Mapping[int, int], source: sources.Source, data: config.DataSettings, max_len: int
+) -> dict[int, str]:
+    """Why conversations are left out whose pictures end beyond `max_len`.
+
+    Raises:
+      UserError: they must not be.
+    """
+    reasons = {i: f"its pictures end at token {end:,}, beyond max_len={max_len}" for i, end in too_long.items()}
+    if reasons and data.on_bad_record == "error":
+        first = min(reasons)
+        raise errors.UserError(
+            f"{source.records[first].origin}: {reasons[first]}, as with {len(reasons):,} conversations in all; raise"
+            ' config.data.max_len, or leave such records out with config.data.on_bad_record="skip"'
+        )
+    return reasons
 
 
 def _drop(found: file_index.FileIndex, i: int, reason: str, source: sources.Source) -> Drop:

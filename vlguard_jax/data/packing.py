@@ -28,18 +28,18 @@ STARTS = (((0, True),), ((0, False),), tuple(itertools.product(range(1, 8), (Tru
 
 @dataclasses.dataclass(frozen=True)
 class Packed:
-    """Steps in `rows` rows of `row_len` tokens. row: each sample's row, -1 where there is none. pictures: the most that
-    lie in one shard of a micro-batch, over all steps."""
+    """Steps in `rows` rows of `row_len` tokens. row: each sample's row, -1 where there is none. units: of the
+    tower, the most that lie in one shard of a micro-batch, over all steps."""
 
     rows: int
     row_len: int
     row: Int32[np.ndarray, "s n"]
-    pictures: int
+    units: int
 
 
 def pack(
     lengths: Int64[np.ndarray, "s n"],
-    pictures: Int64[np.ndarray, "s n"],
+    units: Int64[np.ndarray, "s n"],
     *,
     multiple: int,
     max_row_len: int,
@@ -50,9 +50,10 @@ def pack(
 
     The number of rows is a multiple of `micro_rows` (0: the rows are one micro-batch) or of `shards`, their length of
     `multiple`, and at most `max_row_len` unless a sample is longer. Then rows are filled and numbered so that no shard
-    has many more pictures than another, because every shard has room for the most that any of them gets.
+    has many more units of the tower (tiles of pictures) than another, because every shard has room for the most that
+    any of them gets.
     """
-    lengths, shown = lengths.astype(np.int32), pictures.astype(np.int32)  # half the memory to go through
+    lengths, shown = lengths.astype(np.int32), units.astype(np.int32)  # half the memory to go through
     turns, everything = np.argsort(-lengths.sum(1), kind="stable"), int(shown.sum(1).max())
     for rows, row_len in _candidates(lengths, micro_rows or shards, multiple, max_row_len):
         in_shard = (micro_rows or rows) // shards
@@ -62,14 +63,14 @@ def pack(
                 break
             row, failed = _fit_all(lengths, shown, turns, rows, row_len, most)
             if not len(failed):
-                return Packed(rows, row_len, *spread(row, pictures, rows, in_shard))
+                return Packed(rows, row_len, *spread(row, units, rows, in_shard))
             turns = np.concatenate([failed, turns[~np.isin(turns, failed)]])
     raise AssertionError("with a row for every sample, all of them fit")
 
 
 def pad(
     lengths: Int64[np.ndarray, "s n"],
-    pictures: Int64[np.ndarray, "s n"],
+    units: Int64[np.ndarray, "s n"],
     *,
     multiple: int,
     micro_rows: int,
@@ -80,18 +81,18 @@ def pad(
     unit = micro_rows or shards
     rows = int(rounded_up(lengths.shape[1], unit))
     row = np.where(lengths > 0, np.arange(lengths.shape[1]), -1).astype(np.int32)
-    counts = _per_row(pictures, row, rows)
+    counts = _per_row(units, row, rows)
     return Packed(
         rows, int(rounded_up(lengths.max(), multiple)), row, _most_in_shard(counts, (micro_rows or rows) // shards)
     )
 
 
 def spread(
-    row: Int32[np.ndarray, "s n"], pictures: Int64[np.ndarray, "s n"], rows: int, in_shard: int
+    row: Int32[np.ndarray, "s n"], units: Int64[np.ndarray, "s n"], rows: int, in_shard: int
 ) -> tuple[Int32[np.ndarray, "s n"], int]:
-    """Number the rows anew so that every run of `in_shard` rows has about the same number of pictures; and the most
+    """Number the rows anew so that every run of `in_shard` rows has about the same number of units; and the most
     that one has."""
-    counts = _per_row(pictures, row, rows)
+    counts = _per_row(units, row, rows)
     if in_shard not in (1, rows):
         most_first = np.argsort(-counts, axis=1, kind="stable")
         shard = order.deal(np.take_along_axis(counts, most_first, 1).astype(np.float64), rows // in_shard)
@@ -142,9 +143,9 @@ def bounds(
 
 
 def fit(
-    lengths: Int32[np.ndarray, "s n"], pictures: Int32[np.ndarray, "s n"], rows: int, row_len: int, most: int
+    lengths: Int32[np.ndarray, "s n"], units: Int32[np.ndarray, "s n"], rows: int, row_len: int, most: int
 ) -> tuple[Int32[np.ndarray, "s n"], Int64[np.ndarray, " f"]]:
-    """Find a row for every sample, of at most `row_len` tokens and `most` pictures; and steps that this was not found
+    """Find a row for every sample, of at most `row_len` tokens and `most` units; and steps that this was not found
     for, the first of them if there are many.
 
     Best fit, longest sample first; what no row holds makes the emptiest row too full, and exchanging samples between
@@ -156,7 +157,7 @@ def fit(
         failed = []
         for at in range(0, len(left), step := CHUNK // len(starts)):
             some = left[at : at + step]
-            row[some], fits = _pack_from(starts, lengths[some], pictures[some], rows, row_len, most)
+            row[some], fits = _pack_from(starts, lengths[some], units[some], rows, row_len, most)
             failed.append(some[~fits])
             if starts is STARTS[-1] and len(failed[-1]):
                 return row, failed[-1]
@@ -166,7 +167,7 @@ def fit(
 
 def _fit_all(
     lengths: Int32[np.ndarray, "s n"],
-    pictures: Int32[np.ndarray, "s n"],
+    units: Int32[np.ndarray, "s n"],
     turns: Int64[np.ndarray, " s"],
     rows: int,
     row_len: int,
@@ -175,7 +176,7 @@ def _fit_all(
     """The same with the steps in the order `turns`, and giving up when the first `PROBES` do not all fit."""
     row = np.empty(lengths.shape, np.int32)
     for part in (turns[:PROBES], turns[PROBES:]):
-        row[part], failed = fit(lengths[part], pictures[part], rows, row_len, most)
+        row[part], failed = fit(lengths[part], units[part], rows, row_len, most)
         if len(failed):
             return row, part[failed]
     return row, failed
@@ -184,7 +185,7 @@ def _fit_all(
 def _pack_from(
     starts: Sequence[tuple[int, bool]],
     lengths: Int32[np.ndarray, "s n"],
-    pictures: Int32[np.ndarray, "s n"],
+    units: Int32[np.ndarray, "s n"],
     rows: int,
     row_len: int,
     most: int,
@@ -192,11 +193,11 @@ def _pack_from(
     """Rows of every step by the first of `starts` that ends well, and for which steps one did."""
     steps, count = lengths.shape
     noise = np.stack([np.random.default_rng(turn).normal(0, NOISE * turn, count) for turn, _ in starts])
-    lengths, pictures = np.repeat(lengths, len(starts), 0), np.repeat(pictures, len(starts), 0)
+    lengths, units = np.repeat(lengths, len(starts), 0), np.repeat(units, len(starts), 0)
     turns = np.argsort(-lengths * np.tile(np.exp(noise), (steps, 1)), axis=1, kind="stable")
     best_fit = np.tile([fit for _, fit in starts], steps)
     row, fits = _exchange(
-        lengths, pictures, _place(lengths, pictures, turns, rows, row_len, most, best_fit), rows, row_len, most
+        lengths, units, _place(lengths, units, turns, rows, row_len, most, best_fit), rows, row_len, most
     )
     chosen = np.arange(steps) * len(starts) + fits.reshape(steps, -1).argmax(1)
     return row[chosen], fits[chosen]
@@ -204,7 +205,7 @@ def _pack_from(
 
 def _place(
     lengths: Int32[np.ndarray, "s n"],
-    pictures: Int32[np.ndarray, "s n"],
+    units: Int32[np.ndarray, "s n"],
     turns: Int64[np.ndarray, "s n"],
     rows: int,
     row_len: int,
@@ -218,7 +219,7 @@ def _place(
     unseen = np.full((len(lengths), rows), most, np.int32)
     row = np.full(lengths.shape, -1, np.int32)
     for turn in turns.T:
-        length, shown = lengths[each, turn], pictures[each, turn]
+        length, shown = lengths[each, turn], units[each, turn]
         rank = np.where(best_fit[:, None] & (room >= length[:, None]), room, never // 2 - room)
         rank = np.where(unseen >= shown[:, None], rank, never)
         chosen = rank.argmin(1)
@@ -230,7 +231,7 @@ def _place(
 
 def _exchange(
     lengths: Int32[np.ndarray, "s n"],
-    pictures: Int32[np.ndarray, "s n"],
+    units: Int32[np.ndarray, "s n"],
     row: Int32[np.ndarray, "s n"],
     rows: int,
     row_len: int,
@@ -244,7 +245,7 @@ def _exchange(
     steps, count = lengths.shape
     # One more sample in each row stands for nothing.
     size = np.concatenate([lengths, np.zeros((steps, rows), np.int32)], 1)
-    shown = np.concatenate([pictures, np.zeros((steps, rows), np.int32)], 1)
+    shown = np.concatenate([units, np.zeros((steps, rows), np.int32)], 1)
     place = np.concatenate([row, np.broadcast_to(np.arange(rows, dtype=np.int32), (steps, rows))], 1)
     load, seen = _per_row(size, place, rows), _per_row(shown, place, rows)
     whole = ((row >= 0) | (lengths == 0)).all(1)
@@ -295,6 +296,11 @@ def _per_row(values: Integer[np.ndarray, "s m"], row: Int32[np.ndarray, "s m"], 
     return sums.reshape(len(row), rows).astype(np.int32)
 
 
+def most_in_shard(values: Int64[np.ndarray, "s n"], row: Int32[np.ndarray, "s n"], rows: int, in_shard: int) -> int:
+    """The largest sum of `values` of the samples in a run of `in_shard` rows, over all steps."""
+    return _most_in_shard(_per_row(values, row, rows), in_shard)
+
+
 def _most_in_shard(counts: Integer[np.ndarray, "s r"], in_shard: int) -> int:
     return int(counts.reshape(len(counts), -1, in_shard).sum(2).max(initial=0))
 
@@ -327,8 +333,8 @@ def _candidates(
             heapq.heappush(found, (rows * (row_len + multiple), row_len + multiple, rows))
 
 
-def _limits(pictures: Int32[np.ndarray, "s n"], rows: int) -> list[int]:
+def _limits(units: Int32[np.ndarray, "s n"], rows: int) -> list[int]:
     """Pictures that a row may have, from what it must have to what sets no limit."""
-    most = int(pictures.sum(1).max())
-    least = max(-(-most // rows), int(pictures.max()))
+    most = int(units.sum(1).max())
+    least = max(-(-most // rows), int(units.max()))
     return [least, *itertools.takewhile(lambda limit: limit < most, (least + 2**power for power in range(30))), most]

@@ -2,45 +2,60 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent import futures
+import dataclasses
 import hashlib
 import os
 import pathlib
+import struct
 
 from vlguard_jax import errors
+from vlguard_jax import types
 from vlguard_jax.data import cache as cache_lib
 from vlguard_jax.data import images
 from vlguard_jax.data import pictures
 from vlguard_jax.data.tfds import reader
+from vlguard_jax.families import family
+from vlguard_jax.families import table
 
 LEVELS = ("exists", "header", "decode")
 MISSING = "no such picture; check the picture folder"
 
-_FORMAT = "1"  # of the notes, and of what a check means
+_FORMAT = "2"  # of the notes, and of what a check means
 _DIGEST = 16  # bytes
+_SIZE = struct.Struct("<II")  # width and height, behind the digest of a picture found good
+_NOTE = _DIGEST + _SIZE.size
 _BLOCK = 64  # pictures a task
+
+
+@dataclasses.dataclass(frozen=True)
+class Checked:
+    """bad: why pictures cannot be used, with the way out in one line each. sizes: of the others, by name; none at level
+    "exists"."""
+
+    bad: Mapping[str, str]
+    sizes: Mapping[str, types.Size]
 
 
 def check(
     store: pictures.Store | reader.PreparedVLGuard,
     names: Sequence[str],
     level: str,
+    model: family.Config | None = None,
+    mode: str = "",
     progress: Callable[[int, int], None] | None = None,
     *,
-    mode: str = "pad",
-    size: int = 336,
     cache: pathlib.Path | None = None,
     threads: int = 0,
-) -> dict[str, str]:
-    """The pictures that `images.load_image` would refuse in `mode` at `size`, each with the reason and the way out in
-    one line.
+) -> Checked:
+    """Find the pictures that `images.load` would refuse for `model` in `mode`; without a model, for any.
 
     `level` "exists" lists folders only; "header" opens each picture and looks at its size, its pixel format and its
-    last bytes (out of an archive or from a remote address it has to be read whole for that); "decode" decodes it.
-    `progress` is told (pictures seen, pictures to see) now and then. A picture found good is remembered in the folder
-    `cache` until its stamp changes and is not opened again. `threads` 0: four for each core, since most of the time
-    goes into waiting.
+    last bytes (out of an archive or from a remote address it has to be read whole for that); "decode" decodes it. Where
+    a picture's slots depend on its size, "exists" opens them, too. `progress` is told (pictures seen, pictures to see)
+    now and then. A picture found good is remembered in the folder `cache` with its size until its stamp changes and is
+    not opened again. `threads` 0: four for each core, since most of the time goes into waiting.
 
     Raises:
       UserError: an unknown level, a name that leads out of the store, or a zip file that is not whole.
@@ -48,37 +63,41 @@ def check(
     if level not in LEVELS:
         raise errors.UserError(f"config.data.check_pictures={level!r} is unknown{errors.nearest(level, LEVELS)}")
     names = list(dict.fromkeys(names))
-    if level == "exists":
-        return dict.fromkeys(store.missing(names), MISSING)
+    sees = table.of(model).pictures if model is not None else None
+    if level == "exists" and not (sees and sees.sized):
+        return Checked(dict.fromkeys(store.missing(names), MISSING), {})
     stamps = store.stamps(names)
     bad = {name: MISSING for name in names if name not in stamps}
     digests = {name: _digest(name, stamp) for name, stamp in stamps.items()} if cache else {}
-    key = _key(store, level, mode, size)
+    key = _key(store, level, model, mode)
     good = _read(cache, key)
-    todo = [name for name in stamps if digests.get(name) not in good]
-    faults = _faults(store, todo, level == "decode", mode, size, progress, threads or 4 * (os.cpu_count() or 1))
-    bad |= {name: reason for name, reason in faults.items() if reason}
-    if cache is not None and len(faults) > sum(map(bool, faults.values())):
-        good |= {digests[name] for name, reason in faults.items() if not reason}
-        cache_lib.save(cache, "pictures", key, b"".join(sorted(good)))
-    return {name: bad[name] for name in names if name in bad}
+    known = {name: good[digest] for name, digest in digests.items() if digest in good}
+    todo = [name for name in stamps if name not in known]
+    found = _looked(store, todo, level == "decode", model, mode, progress, threads or 4 * (os.cpu_count() or 1))
+    sizes = known | {name: size for name, size in found.items() if not isinstance(size, str)}
+    bad |= {name: reason for name, reason in found.items() if isinstance(reason, str)}
+    if cache is not None and len(sizes) > len(known):
+        good |= {digests[name]: sizes[name] for name in todo if name in sizes}
+        notes = b"".join(digest + _SIZE.pack(*size) for digest, size in sorted(good.items()))
+        cache_lib.save(cache, "pictures", key, notes)
+    return Checked({name: bad[name] for name in names if name in bad}, sizes)
 
 
-def _faults(
+def _looked(
     store: pictures.Store | reader.PreparedVLGuard,
     names: list[str],
     decode: bool,
+    model: family.Config | None,
     mode: str,
-    size: int,
     progress: Callable[[int, int], None] | None,
     threads: int,
-) -> dict[str, str]:
-    """For each picture why it cannot be used, or ""."""
+) -> dict[str, types.Size | str]:
+    """For each picture its size, or why it cannot be used."""
 
-    def look(block: list[str]) -> dict[str, str]:
-        return {name: _fault(store, name, decode, mode, size) for name in block}
+    def look(block: list[str]) -> dict[str, types.Size | str]:
+        return {name: _look(store, name, decode, model, mode) for name in block}
 
-    found: dict[str, str] = {}
+    found: dict[str, types.Size | str] = {}
     with futures.ThreadPoolExecutor(threads) as pool:
         tasks = [pool.submit(look, block) for block in _blocks(names)]
         try:
@@ -92,10 +111,14 @@ def _faults(
     return found
 
 
-def _fault(store: pictures.Store | reader.PreparedVLGuard, name: str, decode: bool, mode: str, size: int) -> str:
+def _look(
+    store: pictures.Store | reader.PreparedVLGuard, name: str, decode: bool, model: family.Config | None, mode: str
+) -> types.Size | str:
     try:
         with store.open(name) as file:
-            return images.fault(file, mode, size, decode=decode)
+            return images.look(file, model, mode, decode=decode)
+    except images.Fault as e:
+        return images.reason(e)
     except errors.UserError as e:  # of this one picture: damaged inside its archive, or not to be opened
         return str(e)
     except OSError as e:
@@ -107,18 +130,23 @@ def _blocks(names: list[str]) -> Iterator[list[str]]:
         yield names[first : first + _BLOCK]
 
 
-def _key(store: pictures.Store | reader.PreparedVLGuard, level: str, mode: str, size: int) -> str:
+def _key(store: pictures.Store | reader.PreparedVLGuard, level: str, model: family.Config | None, mode: str) -> str:
     place = store.location if "://" in store.location else os.path.abspath(store.location)
-    return hashlib.sha256("\n".join((_FORMAT, place, level, mode, str(size))).encode()).hexdigest()
+    fields = dataclasses.fields(model) if model is not None else ()
+    sizes = [getattr(model, field.name) for field in fields if field.name != "text"]
+    key = (_FORMAT, place, level, type(model).__name__, mode, repr(sizes))
+    return hashlib.sha256("\n".join(key).encode()).hexdigest()
 
 
 def _digest(name: str, stamp: str) -> bytes:
     return hashlib.blake2b(f"{name}\n{stamp}".encode(), digest_size=_DIGEST).digest()
 
 
-def _read(cache: pathlib.Path | None, key: str) -> set[bytes]:
-    """The digests noted as good; none where the notes are missing or damaged."""
+def _read(cache: pathlib.Path | None, key: str) -> dict[bytes, types.Size]:
+    """The pictures noted as good, by digest; none where the notes are missing or damaged."""
     content = (cache_lib.load(cache, "pictures", key) if cache else None) or b""
-    if len(content) % _DIGEST:
-        return set()
-    return {content[at : at + _DIGEST] for at in range(0, len(content), _DIGEST)}
+    if len(content) % _NOTE:
+        return {}
+    notes = (content[at : at + _NOTE] for at in range(0, len(content), _NOTE))
+    found = {note[:_DIGEST]: types.Size(*_SIZE.unpack(note[_DIGEST:])) for note in notes}
+    return {digest: size for digest, size in found.items() if min(size) > 0}

@@ -25,6 +25,7 @@ from vlguard_jax.data import index as index_lib
 from vlguard_jax.data import order
 from vlguard_jax.data import packing
 from vlguard_jax.data import plan_cache
+from vlguard_jax.families import family
 
 KEEP_AFTER = 1.0  # seconds
 
@@ -40,12 +41,18 @@ class Layout:
 
 @dataclasses.dataclass(frozen=True)
 class Shape:
-    """What a step's arrays look like. rows: of the whole step. row_len: tokens of a row. pictures: room that every
-    shard of a micro-batch has."""
+    """What a step's arrays look like. rows: of the whole step. row_len: tokens of a row. units, slots: room for
+    pictures that every shard of a micro-batch has (families/family.py, `Room`)."""
 
     rows: int
     row_len: int
-    pictures: int
+    units: int
+    slots: int
+
+    @property
+    def room(self) -> family.Room:
+        """For pictures, of one shard."""
+        return family.Room(self.units, self.slots)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -238,7 +245,7 @@ class BatchPlan:
     ) -> tuple[tuple[Shape, ...], Int32[np.ndarray, " s"], Int32[np.ndarray, "s b"]]:
         """The shapes of the run, the one each step has, and the row of each sample."""
         data, layout = self.data, self.layout
-        lengths, pictures = _of(self.index.length, samples), _of(self.index.pictures, samples)
+        lengths, units, slots = (_of(of, samples) for of in (self.index.length, self.index.units, self.index.slots))
         sizes = {"multiple": data.length_multiple, "micro_rows": layout.rows, "shards": layout.shards}
         pack: Callable[..., packing.Packed]
         if data.mode == "pack":
@@ -253,8 +260,10 @@ class BatchPlan:
         shapes: list[Shape] = []
         for level in range(levels.max() + 1):
             steps = np.flatnonzero(levels == level)
-            packed = pack(lengths[steps], pictures[steps], **sizes)
-            shape = Shape(packed.rows, packed.row_len, packed.pictures)
+            packed = pack(lengths[steps], units[steps], **sizes)
+            in_shard = (layout.rows or packed.rows) // layout.shards
+            most_slots = packing.most_in_shard(slots[steps], packed.row, packed.rows, in_shard)
+            shape = Shape(packed.rows, packed.row_len, packed.units, most_slots)
             if shape not in shapes:
                 shapes.append(shape)
             row[steps], which[steps] = packed.row, shapes.index(shape)

@@ -18,7 +18,7 @@ from vlguard_jax import config
 from vlguard_jax.data import cache as cache_lib
 from vlguard_jax.data import index as index_lib
 
-VERSION = 2  # of the planner's results; a change of any of them makes old plans unread
+VERSION = 3  # of the planner's results; a change of any of them makes old plans unread
 UNDECISIVE = (
     "sources",
     "cache",
@@ -35,19 +35,19 @@ UNDECISIVE = (
 @dataclasses.dataclass(frozen=True)
 class Kept:
     """samples: of every step, -1 where there is none. row: each sample's row. which: each step's shape. shapes: (rows,
-    row_len, pictures) of each shape."""
+    row_len, units, slots) of each shape."""
 
     samples: Int64[np.ndarray, "s b"]
     row: Int32[np.ndarray, "s b"]
     which: Int32[np.ndarray, " s"]
-    shapes: Int64[np.ndarray, "k 3"]
+    shapes: Int64[np.ndarray, "k 4"]
 
 
 def key(index: index_lib.SampleIndex, data: config.DataSettings, *more: Any) -> str:
     """Hash of everything that decides a plan: lengths, settings, and `more` (seed, layout, epochs, a replay)."""
     settings = {name: value for name, value in dataclasses.asdict(data).items() if name not in UNDECISIVE}
     digest = hashlib.sha256(json.dumps([VERSION, settings, more]).encode())
-    for counts in (index.length, index.pictures, index.modality_length):
+    for counts in (index.length, index.units, index.slots, index.modality_length):
         digest.update(np.ascontiguousarray(counts).tobytes())
     return digest.hexdigest()
 
@@ -64,7 +64,7 @@ def load(cache: pathlib.Path, name: str, samples: int) -> Kept | None:
     fits = (
         kept.samples.shape == kept.row.shape
         and len(kept.which) == len(kept.samples) > 0
-        and kept.shapes.shape[1:] == (3,)
+        and kept.shapes.shape[1:] == (4,)
     )
     return kept if fits and _within(kept.samples, -1, samples) and _within(kept.which, 0, len(kept.shapes)) else None
 

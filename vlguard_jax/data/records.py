@@ -9,8 +9,8 @@ from typing import Any
 from vlguard_jax import errors
 from vlguard_jax import files
 from vlguard_jax import types
-from vlguard_jax.data import conversations
 from vlguard_jax.data import json_records
+from vlguard_jax.families.chat import conversations
 
 LONGEST_NAME = 255  # bytes of a file's name, on any system that we know
 

@@ -1,39 +1,64 @@
-"""From a record to the sample that takes part in training: everything that decides how long it is, in one place."""
+"""From a record to the sample that takes part in training: everything that decides how long it is, in one place.
+
+Which tokens are learnt is decided in families/chat/conversations.py.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 import dataclasses
 import hashlib
 import json
 
 from vlguard_jax import types
 from vlguard_jax.data import batches
-from vlguard_jax.data import conversations
-from vlguard_jax.data import templates
-from vlguard_jax.data import tokenizer as tokenizer_lib
+from vlguard_jax.families import family
+from vlguard_jax.families import table
+from vlguard_jax.families.chat import conversations
+from vlguard_jax.families.chat import templates
+from vlguard_jax.families.chat import tokenizer as tokenizer_lib
+
+ANY = types.Size(1, 1)  # for families whose pictures take the same at any size
 
 
 @dataclasses.dataclass(frozen=True)
 class Tokenization:
-    """`patches` is P, the slots a picture takes; `max_len` is where conversations are cut, before and after image
-    expansion."""
+    """`max_len` is where conversations are cut, before and after image expansion; 0: the family's own."""
 
     tokenizer: tokenizer_lib.Tokenizer
     template: templates.Template
-    patches: int
+    model: family.Config
     max_len: int
 
     @property
+    def sees(self) -> family.Pictures | None:
+        """How the model sees; None for a language model."""
+        return table.of(self.model).pictures
+
+    @property
+    def sized(self) -> bool:
+        """Whether what a picture takes depends on its size."""
+        return self.sees is not None and self.sees.sized
+
+    @property
     def fingerprint(self) -> str:
-        """sha256 over everything that decides tokens, labels and lengths."""
-        decisive = [self.tokenizer.fingerprint, dataclasses.asdict(self.template), self.patches, self.max_len]
+        """sha256 over everything that decides tokens, labels and lengths, sizes of pictures apart."""
+        slots = 0 if self.sized else self.extents([ANY])[0].slots
+        decisive = [self.tokenizer.fingerprint, dataclasses.asdict(self.template), slots, self.max_len, self.sized]
         return hashlib.sha256(json.dumps(decisive).encode()).hexdigest()
 
+    def extents(self, sizes: Sequence[types.Size]) -> list[types.Extent]:
+        """What the pictures of one conversation take."""
+        return self.sees.extents(self.model, sizes) if self.sees else [types.Extent(0, 0)] * len(sizes)
+
     def tokens(self, record: types.Record) -> types.Tokens:
-        """Ids and labels before image expansion; see data/conversations.py."""
+        """Ids and labels before image expansion."""
         return conversations.tokenize(record, self.tokenizer, self.template, self.max_len)
 
-    def sample(self, record: types.Record, tokens: types.Tokens | None = None) -> batches.Sample:
-        """What is trained on, without its pictures' pixels."""
-        tokens = self.tokens(record) if tokens is None else tokens
-        return batches.expand(tokens, [self.patches] * len(record.images), self.max_len, self.tokenizer.pad_id)
+    def sample(self, record: types.Record, extents: Sequence[types.Extent]) -> batches.Sample:
+        """What is trained on, without its pictures' pixels. extents: of the record's pictures."""
+        return self.expand(self.tokens(record), [extent.slots for extent in extents])
+
+    def expand(self, tokens: types.Tokens, slots: Sequence[int], *, whole: bool = False) -> batches.Sample:
+        """`tokens` with so many slots for each picture, cut at `max_len` unless it is to be `whole`."""
+        return batches.expand(tokens, slots, None if whole else self.max_len, self.tokenizer.pad_id)

@@ -19,7 +19,7 @@ from vlguard_jax import files
 from vlguard_jax import types
 from vlguard_jax.data import json_records
 from vlguard_jax.data import records
-from vlguard_jax.data import templates
+from vlguard_jax.families.chat import templates
 
 SPLITS = ("train", "test")
 SUBSETS = {"unsafes": "instruction", "safe_unsafes": "unsafe_instruction", "safe_safes": "safe_instruction"}

@@ -25,15 +25,17 @@ from vlguard_jax import trees
 from vlguard_jax import types
 from vlguard_jax.checkpoints import checkpoint as checkpoint_lib
 from vlguard_jax.data import batches
-from vlguard_jax.data import tokenizer as tokenizer_lib
+from vlguard_jax.families import family
+from vlguard_jax.families import functional
+from vlguard_jax.families import table
+from vlguard_jax.families.blocks import configs
+from vlguard_jax.families.chat import tokenizer as tokenizer_lib
+from vlguard_jax.generation import lengths
 from vlguard_jax.generation import program
 from vlguard_jax.generation import sampler
-from vlguard_jax.models import config as model_config
-from vlguard_jax.models import llava
 from vlguard_jax.parallel import mesh as mesh_lib
 from vlguard_jax.parallel import rules
 
-LENGTH_MULTIPLE = 64  # prompts are padded to a multiple of this, so that few programs are compiled
 FULL_LENGTH = 1024  # tokens of a prompt up to which a batch has all its rows
 WINDOW = 16  # batches that are read ahead and sorted by length
 
@@ -53,20 +55,21 @@ class Engine:
 
     def __init__(
         self,
-        config: model_config.LlavaConfig,
+        config: family.Config,
         params: Any,
         *,
         settings: settings_lib.DecodeSettings,
         precision: settings_lib.PrecisionSettings,
         stop_ids: Sequence[int],
         pad_id: int,
-        lora: model_config.LoraConfig | None = None,
+        lora: configs.LoraConfig | None = None,
         mesh: settings_lib.MeshSettings | None = None,
     ):
         if settings.max_new_tokens < 1 or settings.batch_size < 1:
             raise errors.UserError("config.decode.max_new_tokens and config.decode.batch_size must be at least 1")
         _check_ids(np.asarray([*stop_ids, pad_id], np.int64), config.text.vocab_size, "stop_ids and pad_id")
         self._config, self._compute = config, precision.compute
+        self._sees, self._pool = table.of(config).pictures, batches.pool_of(config)
         self._mesh = _mesh(mesh)
         shards = mesh_lib.row_shards(self._mesh)
         self._rows = -(-settings.batch_size // shards) * shards
@@ -80,14 +83,15 @@ class Engine:
             stop_ids=tuple(stop_ids),
             pad_id=pad_id,
         ).answer
-        self._params = rules.place(params, self._mesh, llava.DTYPES[precision.compute])
+        places = rules.shardings(config, lora, self._mesh)
+        self._params = rules.place(params, places, functional.DTYPES[precision.compute])
 
     def generate(self, prompts: Iterable[types.Prompt]) -> Iterator[types.Generation]:
         """Answer every prompt once, in an order of the engine's choosing; reads `prompts` a window at a time.
 
         Raises:
-          UserError: a prompt with pictures for a model without a tower, pictures of another size or more or fewer than
-            the prompt has places for, an id that is not the model's, or scores that are not finite, of which no answer
+          UserError: a prompt with pictures for a model without a tower, more or fewer pictures than the prompt has
+            places for, an id that is not the model's, or scores that are not finite, of which no answer
             is made; the answers of the prompts beside it come first.
         """
         before: tuple[list[types.Prompt], sampler.Answers] | None = None
@@ -141,58 +145,61 @@ class Engine:
         remaining = iter(prompts)
         while window := list(itertools.islice(remaining, WINDOW * self._rows)):
             samples = [self._expand(p) for p in window]
-            order = sorted(range(len(window)), key=lambda i: (samples[i].num_pictures, len(samples[i].tokens)))
+            order = sorted(range(len(window)), key=lambda i: (_room(samples[i]).units, len(samples[i].tokens)))
             while order:
                 longest = itertools.accumulate((len(samples[i].tokens) for i in order[: self._rows]), max)
                 count = sum(taken < self._rows_for(tokens) for taken, tokens in enumerate(longest))
                 chosen, order = order[:count], order[count:]
-                yield [dataclasses.replace(window[i], images=()) for i in chosen], [samples[i] for i in chosen]
+                yield [dataclasses.replace(window[i], pictures=()) for i in chosen], [samples[i] for i in chosen]
 
     def _rows_for(self, tokens: int) -> int:
         """Rows of a batch whose longest prompt has `tokens` tokens: all, or a half, a quarter, ... of them, so that its
         attention scores take no more room than those of a whole batch of FULL_LENGTH; at least one for each row
         shard."""
         shards = mesh_lib.row_shards(self._mesh)
-        each, padded = self._rows // shards, _padded(tokens)
+        each, padded = self._rows // shards, lengths.padded(tokens)
         while each > 1 and each * shards * padded**2 > self._rows * FULL_LENGTH**2:
             each //= 2
         return each * shards
 
     def _expand(self, prompt: types.Prompt) -> batches.Sample:
-        vision = self._config.vision
-        if prompt.images and (vision is None or self._config.projector is None):
+        if prompt.pictures and self._sees is None:
             raise errors.UserError(
                 f"{prompt.name} has pictures, but the model has no vision tower; choose a LLaVA checkpoint"
             )
-        if vision is not None and any(image.shape[0] != vision.image_size for image in prompt.images):
-            raise errors.UserError(f"{prompt.name}: pictures must be {vision.image_size} pixels a side")
         _check_ids(prompt.ids[prompt.ids != types.IMAGE_TOKEN], self._config.text.vocab_size, prompt.name)
-        if (places := int((prompt.ids == types.IMAGE_TOKEN).sum())) != len(prompt.images):
-            raise errors.UserError(f"{prompt.name}: {len(prompt.images)} pictures for {places} places in the text")
+        if (places := int((prompt.ids == types.IMAGE_TOKEN).sum())) != len(prompt.pictures):
+            raise errors.UserError(f"{prompt.name}: {len(prompt.pictures)} pictures for {places} places in the text")
         tokens = types.Tokens(prompt.ids, np.full(len(prompt.ids), types.IGNORE_LABEL, np.int32))
-        patches = [vision.num_patches if vision else 0] * len(prompt.images)
-        expanded = batches.expand(tokens, patches, None, None)
-        return batches.Sample(expanded.tokens, expanded.labels, expanded.picture, expanded.patch, prompt.images)
+        expanded = batches.expand(tokens, [picture.extent.slots for picture in prompt.pictures], None, None)
+        return dataclasses.replace(expanded, pictures=prompt.pictures)
 
     def _start(self, samples: list[batches.Sample]) -> sampler.Answers:
         """Send a batch to the device; the answers are waited for when they are read."""
-        vision = self._config.vision
         longest = max(len(s.tokens) for s in samples)
-        most_pictures = max(s.num_pictures for s in samples)
-        count = self._rows_for(longest)
+        count, shards = self._rows_for(longest), mesh_lib.row_shards(self._mesh)
+        each = count // shards
+        slots = max(_room(s).slots for s in samples)
+        # Where slots depend on the picture's size they are rounded up, too, so that few programs are compiled.
+        slots = lengths.padded(slots) if self._sees is not None and self._sees.sized else slots
+        room = family.Room(each * max(_room(s).units for s in samples), each * slots)
         rows = [[s] for s in samples] + [[]] * (count - len(samples))
-        batch = batches.collate(
-            rows,
-            [[0.0] * len(row) for row in rows],
-            row_len=_padded(longest),
-            num_images=count * most_pictures,
-            patches=vision.num_patches if vision else 0,
-            image_size=vision.image_size if vision else 1,
-        )
+        parts = [
+            batches.collate(
+                some, [[0.0] * len(row) for row in some], row_len=lengths.padded(longest), room=room, pool=self._pool
+            )
+            for some in (rows[first : first + each] for first in range(0, count, each))
+        ]
+        batch = batches.joined(list(enumerate(parts)), room)
         last = np.asarray([len(s.tokens) - 1 for s in samples] + [-1] * (count - len(samples)), np.int32)
         place = mesh_lib.row_sharding(self._mesh)
         placed = jax.tree.map(lambda x: mesh_lib.put(x, place), (batch, last))
         return self._answer(self._params, *placed)
+
+
+def _room(sample: batches.Sample) -> family.Room:
+    extents = [picture.extent for picture in sample.pictures]
+    return family.Room(sum(extent.units for extent in extents), sum(extent.slots for extent in extents))
 
 
 def of_checkpoint(
@@ -219,10 +226,6 @@ def _first_bad(array: jax.Array) -> jax.Array:
     are."""
     bad = ~jnp.isfinite(array.reshape(array.shape[0], -1)).all(axis=1)
     return jnp.where(bad.any(), bad.argmax(), -1)
-
-
-def _padded(tokens: int) -> int:
-    return -(-tokens // LENGTH_MULTIPLE) * LENGTH_MULTIPLE
 
 
 def _check_ids(ids: np.ndarray, rows: int, what: str) -> None:

@@ -11,8 +11,8 @@ import jax.numpy as jnp
 from jaxtyping import Bool, Float32, Int32
 
 from vlguard_jax import types
-from vlguard_jax.models import llama
-from vlguard_jax.models import llava
+from vlguard_jax.families import functional
+from vlguard_jax.families.blocks import decoder
 
 
 class Answers(NamedTuple):
@@ -35,7 +35,7 @@ class _Loop(NamedTuple):
     stopped: Array  # [B]
     finite: Array  # [B]
     logits: Array  # [B, V] for the next token
-    cache: llama.Cache
+    cache: decoder.Cache
 
 
 def _pick(logits: Float32[Array, "B V"], stop_ids: Int32[Array, " n"], ban_stop: Bool[Array, ""]) -> Int32[Array, " B"]:
@@ -44,8 +44,8 @@ def _pick(logits: Float32[Array, "B V"], stop_ids: Int32[Array, " n"], ban_stop:
 
 
 def greedy(
-    model: llava.Functional,
-    params: llava.Params,
+    model: functional.Model,
+    params: functional.Params,
     batch: types.Batch,
     last: Int32[Array, " B"],
     stop_ids: Int32[Array, " n"],

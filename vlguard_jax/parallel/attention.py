@@ -25,7 +25,7 @@ from jax.sharding import PartitionSpec
 from jaxtyping import Float, Int
 
 from vlguard_jax import errors
-from vlguard_jax.models import attention
+from vlguard_jax.families.blocks import attention
 from vlguard_jax.parallel import mesh as mesh_lib
 
 LANES = 128  # a TPU register's width: head widths and lengths are padded to multiples of it

@@ -23,7 +23,7 @@ import numpy as np
 
 from vlguard_jax import config
 from vlguard_jax import errors
-from vlguard_jax.models import llama
+from vlguard_jax.families.blocks import execution as execution_lib
 
 AXES = ("data", "fsdp", "tensor")
 ROW_AXES = ("data", "fsdp")  # rows of a batch are spread over both
@@ -138,13 +138,13 @@ def by_rows(mesh: Mesh) -> Callable[..., Array]:
     return apply
 
 
-def put_own_pictures(mesh: Mesh) -> llama.PutPictures:
-    """`llama.put_pictures` on a mesh for batches in which every shard of the rows has its own pictures
+def put_own_pictures(mesh: Mesh) -> execution_lib.PutPictures:
+    """`execution.put_pictures` on a mesh for batches in which every shard of the rows has its own pictures
     (data/batches.py): each device looks at its own features only."""
 
-    def of_shard(features: Array, image_slot: Array, x: Array) -> Array:
-        first = jax.lax.axis_index(ROW_AXES) * features.shape[0] * features.shape[1]
-        return llama.put_pictures(features, jnp.where(image_slot >= 0, image_slot - first, -1), x)
+    def of_shard(features: Array, slot: Array, x: Array) -> Array:
+        first = jax.lax.axis_index(ROW_AXES) * features.shape[0]
+        return execution_lib.put_pictures(features, jnp.where(slot >= 0, slot - first, -1), x)
 
     rows = PartitionSpec(ROW_AXES)
     return jax.shard_map(of_shard, mesh=mesh, in_specs=(rows, rows, rows), out_specs=rows, check_vma=False)

@@ -13,7 +13,8 @@ import statistics
 import tomllib
 from typing import Any
 
-from vlguard_jax.models import config as model_config
+from vlguard_jax.families.blocks import configs
+from vlguard_jax.families.llama import config as llama_config
 from vlguard_jax.planning import chips
 from vlguard_jax.planning import flops
 from vlguard_jax.planning import roofline
@@ -81,7 +82,7 @@ def runs() -> tuple[Run, ...]:
 
 
 def _run(entry: dict, size: dict) -> Run:
-    text = model_config.TextConfig(
+    text = configs.TextConfig(
         vocab_size=size["vocab"],
         width=size["width"],
         num_layers=size["layers"],
@@ -92,9 +93,9 @@ def _run(entry: dict, size: dict) -> Run:
         norm_eps=1e-5,
         rope_theta=1e4,
     )
-    model = model_config.LlavaConfig(text, None, None)
+    model = llama_config.LlamaConfig(text)
     rank = entry.get("lora_rank", 0)
-    lora = model_config.LoraConfig(rank, 2.0 * rank, 0.0) if rank else None
+    lora = configs.LoraConfig(rank, 2.0 * rank, 0.0) if rank else None
     topology = chips.parse(entry["topology"])
     if "network_gbps" in entry:
         topology = dataclasses.replace(
@@ -120,7 +121,7 @@ def _run(entry: dict, size: dict) -> Run:
     )
 
 
-def _seconds(entry: dict, text: model_config.TextConfig, sizes: flops.Sizes, tokens: float, count: int) -> float:
+def _seconds(entry: dict, text: configs.TextConfig, sizes: flops.Sizes, tokens: float, count: int) -> float:
     if "seconds" in entry:
         return float(entry["seconds"])
     if "tokens" in entry:

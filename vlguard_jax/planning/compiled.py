@@ -14,9 +14,11 @@ import jax
 
 from vlguard_jax import config
 from vlguard_jax import errors
+from vlguard_jax.families import family
+from vlguard_jax.families import table
 from vlguard_jax.generation import program as generation_program
-from vlguard_jax.models import config as model_config
 from vlguard_jax.parallel import mesh as mesh_lib
+from vlguard_jax.parallel import shapes
 from vlguard_jax.planning import chips
 from vlguard_jax.planning import estimate
 from vlguard_jax.planning import evaluation
@@ -43,9 +45,7 @@ class Job:
     lowered: jax.stages.Lowered
 
 
-def step(
-    settings: config.TrainConfig, model: model_config.LlavaConfig, topology: chips.Topology, work: work_lib.Work
-) -> Job:
+def step(settings: config.TrainConfig, model: family.Config, topology: chips.Topology, work: work_lib.Work) -> Job:
     """The largest step of `work` on the topology's devices.
 
     Raises:
@@ -54,16 +54,14 @@ def step(
     shape = traffic.mesh(settings.mesh, topology)
     mesh = _mesh(shape, topology)
     made = program_lib.build(settings, model, estimate.lora_of(settings), mesh, work.steps)
-    pictures = work.shard_pictures * shape.row_shards
-    batch = program_lib.batch_shapes(mesh, work.micro, work.rows, work.row_len, pictures, _side(model))
-    words = f"{work.rows} rows of {work.row_len:,} tokens, {pictures} pictures, {work.micro} micro-batches"
+    batch = shapes.batch(model, mesh, work.rows, work.row_len, work.room, micro=work.micro)
+    units = work.room.units * shape.row_shards
+    words = f"{work.rows} rows of {work.row_len:,} tokens, {units} {_unit(model)}s, {work.micro} micro-batches"
     lowered = made.step.lower(made.state, made.frozen, made.reference, batch)  # type: ignore[attr-defined]
     return Job("step", words, _arguments(made, batch), lowered)
 
 
-def generation(
-    settings: config.EvalConfig, model: model_config.LlavaConfig, topology: chips.Topology
-) -> tuple[Job, Job]:
+def generation(settings: config.EvalConfig, model: family.Config, topology: chips.Topology) -> tuple[Job, Job]:
     """(reading a batch of prompts, writing a token for each) on the topology's devices.
 
     Raises:
@@ -74,7 +72,7 @@ def generation(
     decode, mesh = settings.decode, _mesh(shape, topology)
     limits = {"max_new": decode.max_new_tokens, "min_new": decode.min_new_tokens}
     made = generation_program.build(model, None, compute, mesh, **limits, stop_ids=(0,), pad_id=0)  # ids are no shapes
-    batch, last = generation_program.prompt_shapes(made, asked.rows, asked.prompt, asked.pictures)
+    batch, last = generation_program.prompt_shapes(made, asked.rows, asked.prompt, asked.room)
     token, position, cache = generation_program.decode_shapes(made, asked.rows, asked.prompt)
     weights, kept = _bytes(made.params), _bytes(cache)
     reading = made.prefill.lower(made.params, batch, last)  # type: ignore[attr-defined]
@@ -118,7 +116,7 @@ def build(
 
 def train(
     settings: config.TrainConfig,
-    model: model_config.LlavaConfig,
+    model: family.Config,
     topology: chips.Topology,
     work: work_lib.Work,
     say: Callable[[str], None] = lambda _: None,
@@ -133,7 +131,7 @@ def train(
 
 def answers(
     settings: config.EvalConfig,
-    model: model_config.LlavaConfig,
+    model: family.Config,
     topology: chips.Topology,
     say: Callable[[str], None] = lambda _: None,
 ) -> tuple[estimate.Measured, estimate.Measured]:
@@ -152,8 +150,9 @@ def _mesh(shape: traffic.Mesh, topology: chips.Topology) -> jax.sharding.Mesh:
     )
 
 
-def _side(model: model_config.LlavaConfig) -> int:
-    return model.vision.image_size if model.vision else 1
+def _unit(model: family.Config) -> str:
+    sees = table.of(model).pictures
+    return sees.unit if sees else "picture"
 
 
 def _moved(text: str, topology: chips.Topology) -> tuple[float | None, float | None, str]:

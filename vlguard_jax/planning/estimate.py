@@ -11,7 +11,8 @@ import dataclasses
 from typing import Any
 
 from vlguard_jax import config
-from vlguard_jax.models import config as model_config
+from vlguard_jax.families import family
+from vlguard_jax.families.blocks import configs
 from vlguard_jax.planning import backtest
 from vlguard_jax.planning import chips
 from vlguard_jax.planning import flops
@@ -100,15 +101,15 @@ class Estimate:
         }
 
 
-def lora_of(settings: config.TrainConfig) -> model_config.LoraConfig | None:
+def lora_of(settings: config.TrainConfig) -> configs.LoraConfig | None:
     """The adapters of a training."""
     lora = settings.lora
-    return model_config.LoraConfig(lora.rank, lora.alpha, lora.dropout) if lora.rank else None
+    return configs.LoraConfig(lora.rank, lora.alpha, lora.dropout) if lora.rank else None
 
 
 def train(
     settings: config.TrainConfig,
-    model: model_config.LlavaConfig,
+    model: family.Config,
     topology: chips.Topology,
     work: work_lib.Work,
     *,
@@ -123,8 +124,8 @@ def train(
     """
     shape, lora, remat = traffic.mesh(settings.mesh, topology), lora_of(settings), flops.policy(settings.run.remat)
     formats, sizes = _formats(settings.precision), flops.sizes(model, lora)
-    needed = flops.training(model, lora, work.tokens, work.squares, work.pictures)
-    done = flops.training(model, lora, work.computed, work.computed_squares, work.picture_room)
+    needed = flops.training(model, lora, work.tokens, work.squares, work.units)
+    done = flops.training(model, lora, work.computed, work.computed_squares, work.unit_room)
     done += flops.recomputed(model, lora, remat, work.computed, work.computed_squares)
     own = work.computed / shape.row_shards
     load = traffic.Load(sizes, lora is not None, own, work.micro, formats.compute, formats.params, formats.frozen)
@@ -172,7 +173,7 @@ def _formats(precision: config.PrecisionSettings) -> memory.Formats:
 
 def _buffers(
     settings: config.TrainConfig,
-    model: model_config.LlavaConfig,
+    model: family.Config,
     topology: chips.Topology,
     shape: traffic.Mesh,
     formats: memory.Formats,
@@ -186,7 +187,7 @@ def _buffers(
         flops.policy(settings.run.remat),
         rows=work.rows,
         row_len=work.row_len,
-        pictures=work.shard_pictures,
+        units=work.room.units,
         micro=work.micro,
         chunk=settings.run.loss_chunk,
     )
@@ -194,7 +195,7 @@ def _buffers(
 
 
 def _on_host(
-    model: model_config.LlavaConfig,
+    model: family.Config,
     remat: flops.Remat,
     work: work_lib.Work,
     shape: traffic.Mesh,
@@ -238,7 +239,7 @@ def _mfu(
 
 def _hours(
     settings: config.TrainConfig,
-    model: model_config.LlavaConfig,
+    model: family.Config,
     topology: chips.Topology,
     work: work_lib.Work,
     step: flops.Number,

@@ -5,7 +5,10 @@ from __future__ import annotations
 import dataclasses
 
 from vlguard_jax import config
-from vlguard_jax.models import config as model_config
+from vlguard_jax import types
+from vlguard_jax.families import family
+from vlguard_jax.families import table
+from vlguard_jax.generation import lengths
 from vlguard_jax.planning import chips
 from vlguard_jax.planning import estimate
 from vlguard_jax.planning import flops
@@ -15,40 +18,45 @@ from vlguard_jax.planning import roofline
 from vlguard_jax.planning import traffic
 from vlguard_jax.planning import work as work_lib
 
-LENGTH_MULTIPLE = 64  # generation/engine.py rounds prompts up to it
-
 
 @dataclasses.dataclass(frozen=True)
 class Asked:
-    """prompts: in all; of a batch: rows of `prompt` tokens as the engine pads them, and pictures."""
+    """prompts: in all; of a batch: rows of `prompt` tokens as the engine pads them, pictures, and their room in each of
+    the row shards."""
 
     prompts: int
     prompt: int
     rows: int
     pictures: int
+    room: family.Room
 
 
-def asked(settings: config.EvalConfig, model: model_config.LlavaConfig, topology: chips.Topology) -> Asked:
+def asked(settings: config.EvalConfig, model: family.Config, topology: chips.Topology) -> Asked:
     """What the benchmark asks, in batches for the topology.
 
     Raises:
       UserError: the mesh does not fit the topology.
     """
     known, benchmark = work_lib.assumptions()["evaluation"], settings.benchmark
-    shows = benchmark.name != "prompts" and model.vision is not None and benchmark.pictures != "none"
-    tokens = known["picture_prompt" if shows else "text_prompt"]
+    sees = table.of(model).pictures
+    shows = benchmark.name != "prompts" and sees is not None and benchmark.pictures != "none"
+    size = types.Size(*work_lib.assumptions()["lengths"]["picture_pixels"])
+    one = sees.extents(model, [size])[0] if sees and shows else types.Extent(0, 0)
+    tokens = known["text_prompt"] + one.slots
     count = known["prompts"]["prompts" if benchmark.name == "prompts" else "vlguard"]
     if benchmark.limit:
         # of each of VLGuard's three subsets
         count = min(count, benchmark.limit * (1 if benchmark.name == "prompts" else 3))
     shards = traffic.mesh(settings.mesh, topology).row_shards
     rows = -(-settings.decode.batch_size // shards) * shards
-    return Asked(count, -(-tokens // LENGTH_MULTIPLE) * LENGTH_MULTIPLE, rows, rows if shows else 0)
+    each = rows // shards
+    room = family.Room(each * one.units, each * one.slots)
+    return Asked(count, lengths.padded(tokens), rows, rows if shows else 0, room)
 
 
 def evaluate(
     settings: config.EvalConfig,
-    model: model_config.LlavaConfig,
+    model: family.Config,
     topology: chips.Topology,
     *,
     name: str = "",
@@ -63,10 +71,11 @@ def evaluate(
     """
     shape, b = traffic.mesh(settings.mesh, topology), _width(settings, topology)
     of, new = asked(settings, model, topology), settings.decode.max_new_tokens
-    prompts, prompt, rows, pictures = of.prompts, of.prompt, of.rows, of.pictures
+    prompts, prompt, rows = of.prompts, of.prompt, of.rows
+    units = of.room.units * shape.row_shards
     both = measured or memories(settings, model, topology)
     per_chip = max((one.gib() for one in both), key=lambda kinds: kinds["peak_gib"])
-    read = flops.forward(model, rows * prompt, rows * float(prompt) ** 2, pictures)
+    read = flops.forward(model, rows * prompt, rows * float(prompt) ** 2, units)
     read = dataclasses.replace(read, head=read.head / prompt)  # of the last position alone
     first, each = _generation(model, shape, topology, read, b, rows, prompt, new, measured)
     batches = -(-prompts // rows)
@@ -103,7 +112,7 @@ def evaluate(
 
 
 def _hours(
-    model: model_config.LlavaConfig,
+    model: family.Config,
     steps: flops.Number,
     measured: tuple[estimate.Measured, estimate.Measured] | None,
 ) -> dict[str, flops.Number]:
@@ -120,7 +129,7 @@ def _hours(
 
 
 def memories(
-    settings: config.EvalConfig, model: model_config.LlavaConfig, topology: chips.Topology
+    settings: config.EvalConfig, model: family.Config, topology: chips.Topology
 ) -> tuple[memory.Memory, memory.Memory]:
     """(reading prompts, writing answers) on one chip, by formula.
 
@@ -129,7 +138,7 @@ def memories(
     """
     of, shape = asked(settings, model, topology), traffic.mesh(settings.mesh, topology)
     new, b = settings.decode.max_new_tokens, _width(settings, topology)
-    reading, writing = memory.evaluation(model, shape, b, rows=of.rows, prompt=of.prompt, new=new, pictures=of.pictures)
+    reading, writing = memory.evaluation(model, shape, b, rows=of.rows, prompt=of.prompt, new=new, units=of.room.units)
     return reading.times(topology.chip.devices), writing.times(topology.chip.devices)
 
 
@@ -139,7 +148,7 @@ def _width(settings: config.EvalConfig, topology: chips.Topology) -> int:
 
 
 def _generation(
-    model: model_config.LlavaConfig,
+    model: family.Config,
     shape: traffic.Mesh,
     topology: chips.Topology,
     read: flops.Flops,

@@ -9,9 +9,13 @@ frozen has no weight gradient and costs once.
 from __future__ import annotations
 
 import dataclasses
+import math
 
 from vlguard_jax import errors
-from vlguard_jax.models import config as model_config
+from vlguard_jax.families import family
+from vlguard_jax.families import parameters
+from vlguard_jax.families import table
+from vlguard_jax.families.blocks import configs
 
 Number = int | float
 
@@ -35,38 +39,35 @@ class Sizes:
         return self.layer * self.layers + self.norms + self.embed + self.head
 
 
-def sizes(model: model_config.LlavaConfig, lora: model_config.LoraConfig | None = None) -> Sizes:
+def sizes(model: family.Config, lora: configs.LoraConfig | None = None) -> Sizes:
     """Count the parameters of a model, with adapters if `lora` is given."""
-    t = model.text
-    matrices = linears(t)
+    counts: dict[str, int] = dict.fromkeys(parameters.PARTS, 0)
+    known = table.parameters_of(model, lora)
+    for one in known.values():
+        counts[one.part] += math.prod(one.shape)
+    layer = sum(i * o for i, o in linears(model.text).values())
+    embed = math.prod(known[parameters.EMBEDDING].shape)
     return Sizes(
-        layer=sum(i * o for i, o in matrices.values()),
-        layers=t.num_layers,
-        norms=(2 * t.num_layers + 1) * t.width,
-        embed=t.vocab_size * t.width,
-        head=0 if t.tie_embeddings else t.vocab_size * t.width,
-        projector=_projector(model),
-        tower=_tower(model.vision) if model.vision else 0,
-        adapters=lora.rank * t.num_layers * sum(sum(matrices[name]) for name in lora.targets) if lora else 0,
+        layer=layer,
+        layers=model.text.num_layers,
+        norms=counts["text"] - embed - layer * model.text.num_layers,
+        embed=embed,
+        head=counts["head"],
+        projector=counts["projector"],
+        tower=counts["vision"],
+        adapters=counts["adapter"],
     )
 
 
-def linears(text: model_config.TextConfig) -> dict[str, tuple[int, int]]:
+def linears(text: configs.TextConfig) -> dict[str, tuple[int, int]]:
     """(inputs, outputs) of the matrices of a decoder layer."""
-    d, inner, kv, f = text.width, text.num_heads * text.head_width, text.num_kv_heads * text.head_width, text.mlp_width
-    return {"q": (d, inner), "k": (d, kv), "v": (d, kv), "o": (inner, d), "gate": (d, f), "up": (d, f), "down": (f, d)}
+    return parameters.linears(text)
 
 
-def _projector(model: model_config.LlavaConfig) -> int:
-    if model.vision is None or model.projector is None:
-        return 0
-    first = (model.vision.width + 1) * model.text.width
-    return first + ((model.text.width + 1) * model.text.width if model.projector == "mlp2x_gelu" else 0)
-
-
-def _tower(v: model_config.VisionConfig) -> int:
-    layer = 4 * (v.width + 1) * v.width + (v.width + 1) * v.mlp_width + (v.mlp_width + 1) * v.width + 4 * v.width
-    return v.num_layers * layer + 3 * v.patch_size**2 * v.width + v.width + (v.num_patches + 1) * v.width + 4 * v.width
+def tower(model: family.Config) -> family.Tower | None:
+    """What a unit of a picture costs; None for a language model."""
+    sees = table.of(model).pictures
+    return sees.tower(model) if sees else None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -88,43 +89,28 @@ class Flops:
         return Flops(*(a + b for a, b in zip(dataclasses.astuple(self), dataclasses.astuple(other), strict=True)))
 
 
-def forward(model: model_config.LlavaConfig, tokens: Number, squares: Number, pictures: Number) -> Flops:
-    """One forward pass. squares: sum of the squared lengths of the sequences that make up `tokens`."""
-    t = model.text
+def forward(model: family.Config, tokens: Number, squares: Number, units: Number) -> Flops:
+    """One forward pass. squares: sum of the squared lengths of the sequences that make up `tokens`. units: of the
+    tower, a picture or a tile each."""
+    t, each = model.text, tower(model)
     return Flops(
         linear=2.0 * sizes(model).layer * t.num_layers * tokens,
         attention=2.0 * squares * t.num_heads * t.head_width * t.num_layers,
         head=2.0 * t.width * t.vocab_size * tokens,
-        projector=2.0 * _projector_matrices(model) * pictures,
-        tower=tower_forward(model.vision) * pictures if model.vision else 0.0,
+        projector=each.projector_flops * units if each else 0.0,
+        tower=each.flops * units if each else 0.0,
     )
 
 
-def _projector_matrices(model: model_config.LlavaConfig) -> float:
-    if model.vision is None or model.projector is None:
-        return 0.0
-    second = model.text.width**2 if model.projector == "mlp2x_gelu" else 0
-    return float(model.vision.num_patches * (model.vision.width * model.text.width + second))
-
-
-def tower_forward(v: model_config.VisionConfig) -> float:
-    """The tower on one picture, up to the layer whose features are used."""
-    layers = v.feature_layer if v.feature_layer >= 0 else v.num_layers + 1 + v.feature_layer
-    seen = v.num_patches + 1
-    matrices = 2.0 * seen * (4 * v.width**2 + 2 * v.width * v.mlp_width)
-    attention = 4.0 * seen**2 * v.width
-    return layers * (matrices + attention) + 2.0 * v.num_patches * 3 * v.patch_size**2 * v.width
-
-
 def training(
-    model: model_config.LlavaConfig,
-    lora: model_config.LoraConfig | None,
+    model: family.Config,
+    lora: configs.LoraConfig | None,
     tokens: Number,
     squares: Number,
-    pictures: Number,
+    units: Number,
 ) -> Flops:
     """Forward and backward, without recomputation: the model FLOPs that MFU counts."""
-    once = forward(model, tokens, squares, pictures)
+    once = forward(model, tokens, squares, units)
     adapters = 2.0 * sizes(model, lora).adapters * tokens
     return Flops(
         linear=(2.0 if lora else 3.0) * once.linear + 3.0 * adapters,
@@ -153,8 +139,8 @@ POLICIES = {
     "none": Remat((), False, (4, 2, 2, 4)),
     "minimal_with_context": Remat((), False, (2, 2, 2, 2)),
     "minimal": Remat((), True, (2, 1, 2, 2)),
-    "offload": Remat(("gate", "up"), True, (0, 0, 0, 0), (2, 1, 2, 0)),
-    "full": Remat(("q", "k", "v", "o", "gate", "up"), True, (1, 0, 0, 0)),
+    "offload": Remat(("gate_proj", "up_proj"), True, (0, 0, 0, 0), (2, 1, 2, 0)),
+    "full": Remat(("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj"), True, (1, 0, 0, 0)),
 }
 
 
@@ -171,14 +157,14 @@ def policy(name: str) -> Remat:
     return POLICIES[name]
 
 
-def per_token(text: model_config.TextConfig, multiples: tuple[int, int, int, int]) -> int:
+def per_token(text: configs.TextConfig, multiples: tuple[int, int, int, int]) -> int:
     """Numbers that a token keeps in a layer, from multiples of (width, heads, kv heads, mlp width)."""
     each = (text.width, text.num_heads * text.head_width, text.num_kv_heads * text.head_width, text.mlp_width)
     return sum(count * size for count, size in zip(multiples, each, strict=True))
 
 
 def recomputed(
-    model: model_config.LlavaConfig, lora: model_config.LoraConfig | None, remat: Remat, tokens: Number, squares: Number
+    model: family.Config, lora: configs.LoraConfig | None, remat: Remat, tokens: Number, squares: Number
 ) -> Flops:
     """What the backward pass computes again."""
     matrices = linears(model.text)

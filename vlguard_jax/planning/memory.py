@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import dataclasses
 
-from vlguard_jax.models import config as model_config
+from vlguard_jax.families import family
+from vlguard_jax.families.blocks import configs
 from vlguard_jax.planning import flops
 from vlguard_jax.planning import traffic
 
@@ -77,19 +78,20 @@ class Formats:
 
 
 def training(
-    model: model_config.LlavaConfig,
-    lora: model_config.LoraConfig | None,
+    model: family.Config,
+    lora: configs.LoraConfig | None,
     shape: traffic.Mesh,
     formats: Formats,
     remat: flops.Remat,
     *,
     rows: int,
     row_len: int,
-    pictures: int,
+    units: flops.Number,
     micro: int,
     chunk: int,
 ) -> Memory:
-    """A training step on one device. rows: of a micro-batch, all devices together; pictures: in one row shard."""
+    """A training step on one device. rows: of a micro-batch, all devices together; units: of the tower, in one row
+    shard."""
     s, text = flops.sizes(model, lora), model.text
     shards, b = shape.fsdp * shape.tensor, formats.compute
     trained = s.projector + (s.adapters if lora else s.text)
@@ -107,38 +109,35 @@ def training(
         gathered=max(GATHERED * s.layer + layer_gradient, edges) * b / shape.tensor,
         activations=own * (kept + at_work / shape.tensor) * b,
         logits=3 * own / row_len * min(chunk, row_len) * text.vocab_size * 4 / shape.tensor,
-        pictures=_tower(model.vision, pictures, b),
-        batch=own * 5 * 4 + _pixels(model, pictures, b),
+        pictures=_tower(model, units, b),
+        batch=own * 5 * 4 + _pixels(model, units, b),
     )
 
 
-def _tower(v: model_config.VisionConfig | None, pictures: flops.Number, b: int) -> flops.Number:
+def _tower(model: family.Config, units: flops.Number, b: int) -> flops.Number:
     """Buffers of one tower layer: scores and weights in fp32, projections and the MLP's inside."""
-    if v is None:
-        return 0.0
-    seen = v.num_patches + 1
-    return pictures * (v.num_heads * seen**2 * (4 + b) + seen * (6 * v.width + 2 * v.mlp_width) * b)
+    each = flops.tower(model)
+    return units * (each.scores * (4 + b) + each.numbers * b) if each else 0.0
 
 
-def _pixels(model: model_config.LlavaConfig, pictures: flops.Number, b: int) -> flops.Number:
+def _pixels(model: family.Config, units: flops.Number, b: int) -> flops.Number:
     """Pictures as bytes and as numbers, and their features in the decoder's width, with a gradient."""
-    if model.vision is None:
-        return 0.0
-    return pictures * (3 * model.vision.image_size**2 * (1 + b) + 2 * model.vision.num_patches * model.text.width * b)
+    each = flops.tower(model)
+    return units * (each.pixels * (1 + b) + 2 * each.features * model.text.width * b) if each else 0.0
 
 
 def evaluation(
-    model: model_config.LlavaConfig,
+    model: family.Config,
     shape: traffic.Mesh,
     compute: int,
     *,
     rows: int,
     prompt: int,
     new: int,
-    pictures: int,
+    units: flops.Number,
 ) -> tuple[Memory, Memory]:
     """(reading prompts, writing answers) on one device, for a batch of `rows` over all devices; cache of prompt + new
-    slots."""
+    slots. units: of the tower, on one device."""
     s, text = flops.sizes(model), model.text
     shards, own = shape.fsdp * shape.tensor, max(1.0, rows / shape.row_shards)
     cached = 2 * text.num_kv_heads * text.head_width * text.num_layers * compute / shape.tensor
@@ -151,8 +150,8 @@ def evaluation(
         gathered=(GATHERED * s.layer + s.head) * whole,
         activations=own * prompt * at_work,
         logits=own * text.vocab_size * 4,
-        pictures=_tower(model.vision, own if pictures else 0, compute),
-        batch=_pixels(model, own if pictures else 0, compute),
+        pictures=_tower(model, units, compute),
+        batch=_pixels(model, units, compute),
     )
     scores = text.num_heads * (prompt + new) * 6 / shape.tensor
     edge = max(s.head, *(i * o for i, o in flops.linears(text).values())) * whole  # a matrix at a time

@@ -9,9 +9,10 @@ import re
 
 from vlguard_jax import config
 from vlguard_jax import errors
-from vlguard_jax.models import config as model_config
+from vlguard_jax.families import family
+from vlguard_jax.families import table
 
-SHORT = {name.rsplit("-", 1)[-1]: name for name in model_config.PRESETS}  # "7b" -> "llava-v1.5-7b"
+SHORT = {name.rsplit("-", 1)[-1]: name for name in table.PRESETS}  # "7b" -> "llava-v1.5-7b"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -19,7 +20,7 @@ class Named:
     """A model's sizes, its name in tables, and how they were found. folder: None where the model is not on this
     machine."""
 
-    config: model_config.LlavaConfig
+    config: family.Config
     name: str
     note: str
     folder: pathlib.Path | None = None
@@ -33,11 +34,9 @@ def resolve(model: config.ModelSettings, preset: str = "") -> Named:
     """
     if preset:
         name = SHORT.get(preset.lower(), preset)
-        if name not in model_config.PRESETS:
-            raise errors.UserError(
-                f"--model={preset} is unknown{errors.nearest(preset, (*SHORT, *model_config.PRESETS))}"
-            )
-        return Named(model_config.PRESETS[name], name, f"sizes of {name}, by --model")
+        if name not in table.PRESETS:
+            raise errors.UserError(f"--model={preset} is unknown{errors.nearest(preset, (*SHORT, *table.PRESETS))}")
+        return Named(table.PRESETS[name], name, f"sizes of {name}, by --model")
     if not model.path:
         raise errors.UserError(
             f"config.model.path is empty: name a checkpoint folder, or the sizes with --model={'|'.join(SHORT)}"
@@ -53,13 +52,13 @@ def resolve(model: config.ModelSettings, preset: str = "") -> Named:
             f" --model={'|'.join(SHORT)}"
         )
     return Named(
-        model_config.PRESETS[found[0]],
+        table.PRESETS[found[0]],
         last,
         f"sizes of {found[0]}, after the name {model.path}; nothing was downloaded",
     )
 
 
-def _sizes(folder: pathlib.Path, model: config.ModelSettings) -> model_config.LlavaConfig:
+def _sizes(folder: pathlib.Path, model: config.ModelSettings) -> family.Config:
     os.environ["HF_HUB_OFFLINE"] = "1"  # before the hub's client is loaded: a plan fetches no tower
     from vlguard_jax.checkpoints import export
     from vlguard_jax.checkpoints import export_record

@@ -3,16 +3,12 @@ without devices."""
 
 from __future__ import annotations
 
-import functools
-from typing import Any
-
-import jax
 from jax.sharding import AbstractMesh
 
 from vlguard_jax import config
-from vlguard_jax.data import templates
-from vlguard_jax.models import config as model_config
-from vlguard_jax.models import llava
+from vlguard_jax.families import family
+from vlguard_jax.families import table
+from vlguard_jax.families.chat import templates
 from vlguard_jax.parallel import attention
 from vlguard_jax.parallel import mesh as mesh_lib
 from vlguard_jax.parallel import rules
@@ -25,9 +21,7 @@ from vlguard_jax.safety.judges import registry as judges
 from vlguard_jax.training import losses
 
 
-def check(
-    settings: config.TrainConfig | config.EvalConfig, model: model_config.LlavaConfig, topology: chips.Topology
-) -> None:
+def check(settings: config.TrainConfig | config.EvalConfig, model: family.Config, topology: chips.Topology) -> None:
     """Raises:
     UserError: the mesh does not fit the topology or the model; no such template, loss or attention there, judge,
     benchmark or row.
@@ -36,19 +30,14 @@ def check(
     mesh = AbstractMesh((shape.data, shape.fsdp, shape.tensor), mesh_lib.AXES)
     rules.check_heads(model.text, mesh)
     templates.get_template(settings.model.template)
+    table.image_mode(model, settings.model.image_mode)
     if isinstance(settings, config.TrainConfig):
         attention.backend(settings.run.attention, topology.chip.kind, settings.precision.compute)
         losses.get(settings.loss)
-        rules.shardings(_shapes(model, estimate.lora_of(settings)), mesh)
+        rules.shardings(model, estimate.lora_of(settings), mesh)
     else:
         judges.get(settings.judges)
         benchmarks.get(settings.benchmark.name)
         if settings.paper_row:
             paper.check_row(settings.paper_row)
-        rules.shardings(_shapes(model, None), mesh)
-
-
-@functools.cache
-def _shapes(model: model_config.LlavaConfig, lora: model_config.LoraConfig | None) -> dict[str, Any]:
-    jax.config.update("jax_platforms", "cpu")  # takes no accelerator from whoever uses it here
-    return llava.Functional(model, "fp32", lora).shapes()
+        rules.shardings(model, None, mesh)

@@ -14,7 +14,7 @@ from vlguard_jax import config
 from vlguard_jax import errors
 from vlguard_jax import files
 from vlguard_jax import terminal
-from vlguard_jax.models import config as model_config
+from vlguard_jax.families import family
 from vlguard_jax.planning import advice
 from vlguard_jax.planning import chips
 from vlguard_jax.planning import estimate
@@ -29,10 +29,8 @@ from vlguard_jax.planning import work
 class Measure:
     """Functions of compiled.py: `train` (settings, model, topology, work), `answers` (settings, model, topology)."""
 
-    train: Callable[[config.TrainConfig, model_config.LlavaConfig, chips.Topology, work.Work], estimate.Measured]
-    answers: Callable[
-        [config.EvalConfig, model_config.LlavaConfig, chips.Topology], tuple[estimate.Measured, estimate.Measured]
-    ]
+    train: Callable[[config.TrainConfig, family.Config, chips.Topology, work.Work], estimate.Measured]
+    answers: Callable[[config.EvalConfig, family.Config, chips.Topology], tuple[estimate.Measured, estimate.Measured]]
 
 
 def compiling(say: Callable[[str], None]) -> Measure:
@@ -104,7 +102,6 @@ def _evaluation(
 def _works(settings: config.TrainConfig, named: models.Named) -> Callable[[config.TrainConfig, int], work.Work]:
     """Steps by (settings, row shards): of the real data where model and data are on this machine, else of assumed
     lengths."""
-    patches = named.config.vision.num_patches if named.config.vision else 0
     missing = [
         name
         for name, source in settings.data.sources.items()
@@ -118,7 +115,7 @@ def _works(settings: config.TrainConfig, named: models.Named) -> Callable[[confi
         def of_assumed(changed: config.TrainConfig, shards: int) -> work.Work:
             key = repr((changed.data, changed.optimizer, changed.run.rows, changed.seed)), shards
             if key not in known:
-                found = work.from_assumption(changed, patches, shards)
+                found = work.from_assumption(changed, named.config, shards)
                 known[key] = dataclasses.replace(found, assumed=(f"no real lengths: {why}", *found.assumed))
             return known[key]
 

@@ -6,7 +6,7 @@ from __future__ import annotations
 import dataclasses
 
 from vlguard_jax import config
-from vlguard_jax.models import config as model_config
+from vlguard_jax.families.blocks import configs
 from vlguard_jax.parallel import mesh as mesh_lib
 from vlguard_jax.planning import chips
 from vlguard_jax.planning import flops
@@ -68,7 +68,7 @@ class Load:
 
 
 def training(
-    text: model_config.TextConfig, load: Load, shape: Mesh, topology: chips.Topology, remat: flops.Remat
+    text: configs.TextConfig, load: Load, shape: Mesh, topology: chips.Topology, remat: flops.Remat
 ) -> Traffic:
     """A training step: parameters gathered for forward and backward, gradients scattered, summed over `data`,
     activations over `tensor`."""

@@ -8,7 +8,7 @@ import pathlib
 
 from PIL import Image
 
-from vlguard_jax.data import tokenizer as tokenizer_lib
+from vlguard_jax.families.chat import tokenizer as tokenizer_lib
 from vlguard_jax.preparing import batch_rows
 from vlguard_jax.preparing import batch_text
 from vlguard_jax.reporting import embedded

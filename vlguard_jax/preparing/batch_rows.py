@@ -12,7 +12,7 @@ import numpy as np
 from vlguard_jax import types
 from vlguard_jax.data import mixtures
 from vlguard_jax.data import plan as plan_lib
-from vlguard_jax.data import tokenizer as tokenizer_lib
+from vlguard_jax.families.chat import tokenizer as tokenizer_lib
 
 READ, LEARNED, PICTURE = "read", "learned", "picture"
 _LONGEST = 4  # bytes of a letter in UTF-8
@@ -39,7 +39,7 @@ class Picture:
     """A picture as the model gets it, before normalisation."""
 
     name: str
-    pixels: UInt8[np.ndarray, "S S 3"]
+    pixels: UInt8[np.ndarray, "H W 3"]
     slots: int
 
 
@@ -94,7 +94,7 @@ class Step:
     row_len: int
     micro_batches: int
     shards: int
-    room: int  # for pictures
+    room: int  # for pictures: units of the tower
     rows: tuple[Row, ...]
 
     @property
@@ -125,14 +125,11 @@ class Step:
         return sum(c.share for c in self.conversations)
 
 
-def read(
-    batch: types.Batch, number: int, steps: int, plan: plan_lib.BatchPlan, mixture: mixtures.Mixture, patches: int
-) -> Step:
-    """Take the batch of step `number` apart.
+def read(batch: types.Batch, number: int, steps: int, plan: plan_lib.BatchPlan, mixture: mixtures.Mixture) -> Step:
+    """Take the batch of step `number` apart; it is the one of all hosts.
 
-    `patches` is P, the slots a picture takes; the batch is the one of all hosts.
-
-    Everything but names and groups is read from the arrays. Shapes: [A, B, T] and [A, N, S, S, 3].
+    Everything but names, groups and how many slots a picture has is read from the arrays. Shapes: [A, B, T], and the
+    family's [A, N, ...] for pictures.
 
     Raises:
       ValueError: the arrays do not hold the conversations that the plan names.
@@ -143,26 +140,22 @@ def read(
         held[row].append(place)
     micro_batches, per_micro_batch, row_len = batch.tokens.shape
     rows = []
+    per_shard = per_micro_batch // plan.layout.shards
     for a in range(micro_batches):
         for b in range(per_micro_batch):
+            if b % per_shard == 0:  # every shard has room for its own pictures
+                unit = b // per_shard * step_plan.shape.units
             number_of_row = a * per_micro_batch + b
             places = held[number_of_row]
             if int(batch.segment_ids[a, b].max()) != len(places):
                 raise ValueError(
                     f"row {number_of_row} holds {int(batch.segment_ids[a, b].max())} conversations, not {len(places)}"
                 )
-            found = [
-                _conversation(
-                    batch,
-                    (a, b),
-                    segment,
-                    int(step_plan.samples[place]),
-                    int(step_plan.groups[place]),
-                    mixture,
-                    patches,
-                )
-                for segment, place in enumerate(places, start=1)
-            ]
+            found = []
+            for segment, place in enumerate(places, start=1):
+                sample, group = int(step_plan.samples[place]), int(step_plan.groups[place])
+                found.append(_conversation(batch, (a, b), segment, sample, group, mixture, unit))
+                unit += int(mixture.index.units[sample])
             rows.append(Row(number_of_row, tuple(found)))
     return Step(
         number=number,
@@ -171,7 +164,7 @@ def read(
         row_len=row_len,
         micro_batches=micro_batches,
         shards=plan.layout.shards,
-        room=batch.images.shape[0] * batch.images.shape[1],
+        room=micro_batches * plan.layout.shards * step_plan.shape.units,
         rows=tuple(rows),
     )
 
@@ -216,18 +209,15 @@ def _conversation(
     sample: int,
     group: int,
     mixture: mixtures.Mixture,
-    patches: int,
+    unit: int,
 ) -> Conversation:
+    """unit: the first of its pictures'."""
     columns = np.flatnonzero(batch.segment_ids[row] == segment)
-    slots, weights = batch.image_slot[row][columns], batch.loss_weight[row][columns]
+    slots, weights = batch.slot[row][columns], batch.loss_weight[row][columns]
     # A token is learned where the position in front of it has it as target.
     learned = np.append(False, batch.targets[row][columns][:-1] != types.IGNORE_LABEL)
-    shown = np.where(slots >= 0, slots // max(1, patches), -1)
-    numbers = list(dict.fromkeys(shown[shown >= 0].tolist()))
-    names = mixture.record(sample).images[: len(numbers)] if numbers else ()
-    pictures = [
-        Picture(name, batch.images[row[0], n], int((shown == n).sum())) for name, n in zip(names, numbers, strict=True)
-    ]
+    pictures, shown = _pictures(batch, row[0], sample, slots, mixture, unit)
+    numbers = list(range(len(pictures)))
     return Conversation(
         id=mixture.index.ids[sample],
         source=mixture.index.source_names[int(batch.source[row][columns[0]])],
@@ -237,10 +227,28 @@ def _conversation(
         last_position=int(batch.positions[row][columns[-1]]),
         tokens=batch.tokens[row][columns],
         runs=tuple(_runs(learned, shown, numbers)),
-        pictures=tuple(pictures),
+        pictures=pictures,
         token_weight=float(weights.max()),
         share=float(weights.sum(dtype=np.float64)),
     )
+
+
+def _pictures(
+    batch: types.Batch, micro: int, sample: int, slots: Int32[np.ndarray, " n"], mixture: mixtures.Mixture, unit: int
+) -> tuple[tuple[Picture, ...], Int32[np.ndarray, " n"]]:
+    """The pictures of a conversation, and which of them stands at each token (-1: text)."""
+    sees, model = mixture.tokenization.sees, mixture.tokenization.model
+    if sees is None or not (slots >= 0).any():
+        return (), np.full(len(slots), -1, np.int32)
+    extents = mixture.extents(sample)[: int(mixture.index.pictures[sample])]
+    ends = np.cumsum([extent.slots for extent in extents])
+    shown = np.where(slots >= 0, np.searchsorted(ends, slots - slots[slots >= 0][0], side="right"), -1).astype(np.int32)
+    arrays = {name: array[micro] for name, array in batch.pictures.items()}
+    pictures, names = [], mixture.record(sample).images
+    for n, extent in enumerate(extents):
+        pictures.append(Picture(names[n], sees.show(model, arrays, unit), int((shown == n).sum())))
+        unit += extent.units
+    return tuple(pictures), shown
 
 
 def _runs(learned: Bool[np.ndarray, " n"], shown: Int32[np.ndarray, " n"], numbers: list[int]) -> list[Run]:

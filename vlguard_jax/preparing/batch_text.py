@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from rich import console as rich_console
 from rich import text
 
-from vlguard_jax.data import tokenizer as tokenizer_lib
+from vlguard_jax.families.chat import tokenizer as tokenizer_lib
 from vlguard_jax.preparing import batch_rows
 
 STYLES = {batch_rows.READ: "dim", batch_rows.LEARNED: "bold green", batch_rows.PICTURE: "magenta"}

@@ -100,7 +100,7 @@ def measure(mixture: mixtures.Mixture) -> Report:
 def plan(made: plan_lib.BatchPlan, steps: int) -> Plan:
     """The first `steps` steps of a plan."""
     counts = Counter(made[step].shape for step in range(steps))
-    shapes = tuple(Shape(s.rows, s.row_len, s.pictures, counts[s]) for s in made.shapes)
+    shapes = tuple(Shape(s.rows, s.row_len, s.units, counts[s]) for s in made.shapes)
     layout = made.layout
     ratio, notes = made.computed_over_real, tuple(made.notes())
     return Plan(made.data.mode, layout.shards, layout.rows, made.steps_per_epoch, steps, ratio, shapes, notes)

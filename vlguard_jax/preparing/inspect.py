@@ -42,12 +42,9 @@ def run(
     steps = opened.steps(settings, plan)
     if not 0 <= step < steps:
         raise errors.UserError(f"--step={step}: the run has {steps:,} steps, 0 to {steps - 1:,}")
-    batches = loader.Loader(
-        plan, found.mixture, found.vision, image_mode=settings.model.image_mode, start_step=step, stop_step=step + 1
-    )
+    batches = loader.Loader(plan, found.mixture, start_step=step, stop_step=step + 1)
     _, batch = next(iter(batches))
-    patches = found.vision.num_patches if found.vision else 0
-    shown = batch_rows.read(batch, step, steps, plan, found.mixture, patches)
+    shown = batch_rows.read(batch, step, steps, plan, found.mixture)
     words = found.mixture.tokenization.tokenizer
     if out:  # first, so that it is there even if nobody reads the text to its end
         page.save(

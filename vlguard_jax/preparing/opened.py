@@ -21,18 +21,17 @@ from vlguard_jax.checkpoints import vocabulary
 from vlguard_jax.data import cache as cache_lib
 from vlguard_jax.data import mixtures
 from vlguard_jax.data import plan as plan_lib
-from vlguard_jax.data import templates
-from vlguard_jax.data import tokenizer as tokenizer_lib
-from vlguard_jax.models import config as model_config
+from vlguard_jax.families import family
+from vlguard_jax.families.chat import templates
+from vlguard_jax.families.chat import tokenizer as tokenizer_lib
 
 
 @dataclasses.dataclass(frozen=True)
 class Opened:
-    """The mixture of a config. vision: None for a model without a tower. seconds: for all of it; counted: files whose
+    """The mixture of a config. seconds: for all of it; counted: files whose
     records were counted now, the others' counts were in `cache`."""
 
     mixture: mixtures.Mixture
-    vision: model_config.VisionConfig | None
     seconds: float
     counted: int
     cache: pathlib.Path
@@ -48,16 +47,12 @@ def open_mixture(settings: config.TrainConfig, console: rich_console.Console) ->
     model, folder, extras = _model(settings.model)
     words = tokenizer_lib.load_tokenizer(folder)
     template = templates.get_template(settings.model.template)
-    patches = model.vision.num_patches if model.vision else 0
-    side = model.vision.image_size if model.vision else 336
     cache = cache_lib.folder(settings.data.cache)
     known = _indices(cache)
     with progress.reading(console) as tell:
-        mixture = mixtures.build(
-            settings.data, words, template, patches, tell, image_mode=settings.model.image_mode, image_size=side
-        )
+        mixture = mixtures.build(settings.data, words, template, model, settings.model.image_mode, tell)
     mixtures.check_lengths(mixture, vocabulary.context(extras))
-    return Opened(mixture, model.vision, time.perf_counter() - began, len(_indices(cache) - known), cache)
+    return Opened(mixture, time.perf_counter() - began, len(_indices(cache) - known), cache)
 
 
 def plan(settings: config.TrainConfig, mixture: mixtures.Mixture, shards: int) -> plan_lib.BatchPlan:
@@ -83,7 +78,7 @@ def _indices(cache: pathlib.Path) -> set[str]:
     return {path.name for path in (cache / "index").glob("*")}
 
 
-def _model(model: config.ModelSettings) -> tuple[model_config.LlavaConfig, pathlib.Path, Mapping[str, Any]]:
+def _model(model: config.ModelSettings) -> tuple[family.Config, pathlib.Path, Mapping[str, Any]]:
     """(sizes, folder of the tokenizer, `Checkpoint.extras`) of a checkpoint of any layout."""
     if not model.path:
         raise errors.UserError(

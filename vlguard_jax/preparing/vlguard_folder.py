@@ -195,7 +195,7 @@ def _check_pictures(items: dict[str, list[vlguard.Item]], source: pathlib.Path) 
         )
     wanted = {f"{name}/{item.image}" for name in items for item in items[name]}
     store = pictures.open_store(str(source))
-    bad = picture_check.check(store, sorted(wanted), "decode")
+    bad = picture_check.check(store, sorted(wanted), "decode").bad
     missing = [name for name, reason in bad.items() if reason == picture_check.MISSING]
     if missing:
         raise errors.UserError(

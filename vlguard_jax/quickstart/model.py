@@ -20,8 +20,9 @@ from vlguard_jax import trees
 from vlguard_jax.checkpoints import checkpoint as checkpoint_lib
 from vlguard_jax.checkpoints import layouts
 from vlguard_jax.checkpoints import save
-from vlguard_jax.data import templates
-from vlguard_jax.models import config as model_config
+from vlguard_jax.families.blocks import configs
+from vlguard_jax.families.chat import templates
+from vlguard_jax.families.llava import config as llava_config
 from vlguard_jax.quickstart import language as language_lib
 from vlguard_jax.quickstart import pictures
 from vlguard_jax.quickstart import tower
@@ -79,9 +80,9 @@ def vocabulary_size(folder: Path) -> int:
     return _pieces(folder) + 1
 
 
-def sizes(vocab_size: int) -> model_config.LlavaConfig:
+def sizes(vocab_size: int) -> llava_config.LlavaConfig:
     """Sizes of the tiny model."""
-    vision = model_config.VisionConfig(
+    vision = configs.VisionConfig(
         image_size=pictures.SIDE,
         patch_size=pictures.CELL,
         width=TOWER_WIDTH,
@@ -93,7 +94,7 @@ def sizes(vocab_size: int) -> model_config.LlavaConfig:
         image_mean=MEAN,
         image_std=STD,
     )
-    text = model_config.TextConfig(
+    text = configs.TextConfig(
         vocab_size=vocab_size,
         width=WIDTH,
         num_layers=LAYERS,
@@ -104,7 +105,7 @@ def sizes(vocab_size: int) -> model_config.LlavaConfig:
         norm_eps=1e-5,
         rope_theta=10000.0,
     )
-    return model_config.LlavaConfig(text=text, vision=vision, projector="mlp2x_gelu")
+    return llava_config.LlavaConfig(text=text, vision=vision, projector="mlp2x_gelu")
 
 
 def build(tokenizer_folder: Path, seed: int, vision: dict[str, Any]) -> checkpoint_lib.Checkpoint:
@@ -137,7 +138,6 @@ def write(folder: Path, language: language_lib.Language) -> None:
     with tempfile.TemporaryDirectory() as tokenizer:
         train_tokenizer(Path(tokenizer), language_lib.sentences())
         config = sizes(vocabulary_size(Path(tokenizer)))
-        assert config.vision is not None
         warm, right = tower.warm_up(config.vision, language, language.seed)
         print(f"tower warmed up: names {100 * right:.1f} % of the patches of held-back harmless pictures right")
         save.save_llava(build(Path(tokenizer), language.seed, warm), folder)

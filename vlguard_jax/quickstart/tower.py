@@ -17,8 +17,8 @@ from jaxtyping import Int32, UInt8
 import numpy as np
 import optax
 
-from vlguard_jax.models import clip
-from vlguard_jax.models import config as model_config
+from vlguard_jax.families.blocks import clip
+from vlguard_jax.families.blocks import configs
 from vlguard_jax.quickstart import language as language_lib
 from vlguard_jax.quickstart import pictures
 from vlguard_jax.quickstart import world
@@ -61,7 +61,7 @@ def _read_out(heads: Any, features: jax.Array) -> list[jax.Array]:
 
 
 def warm_up(
-    config: model_config.VisionConfig,
+    config: configs.VisionConfig,
     language: language_lib.Language,
     seed: int,
     *,

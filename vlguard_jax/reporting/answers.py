@@ -159,7 +159,7 @@ def _picture(path: Path | None, sha256: str) -> embedded.Picture:
     if results.sha256(data) != sha256:
         return embedded.Picture(trouble="The picture's file has changed since the models saw it, so it is not shown.")
     try:
-        picture = images.to_rgb(io.BytesIO(data), "pad", 1)
+        picture = images.to_rgb(io.BytesIO(data))
     except images.Fault:
         return embedded.Picture(trouble="The picture cannot be read.")
     return embedded.embed(picture)

@@ -123,7 +123,8 @@ def _picture(item: benchmark_lib.Item) -> str:
 
 def _how(config: settings_lib.EvalConfig, mode: str) -> asked_lib.How:
     template = config.baseline_template or config.model.template
-    preprocessing = config.model.image_mode if mode == "real" else ""
+    image_mode = config.model.image_mode
+    preprocessing = image_mode if mode == "real" and image_mode != "auto" else ""
     return asked_lib.How(template, preprocessing, config.decode.min_new_tokens, config.decode.max_new_tokens)
 
 

@@ -69,8 +69,18 @@ def split(
 
 
 def _tokens(question: questions_lib.Question, model: model_lib.Model) -> int:
-    pictures = int(np.count_nonzero(question.ids == types.IMAGE_TOKEN))
-    return len(question.ids) + pictures * ((model.vision.num_patches if model.vision else 1) - 1)
+    """Of the prompt, its picture included. One that cannot be opened counts as one token: it is told elsewhere."""
+    places = int(np.count_nonzero(question.ids == types.IMAGE_TOKEN))
+    if not places or model.sees is None:
+        return len(question.ids)
+    size = types.Size(1, 1)
+    if model.sees.sized:
+        found = questions_lib.picture_size(question, model)
+        if found is None:
+            return len(question.ids)
+        size = found
+    slots = sum(extent.slots for extent in model.sees.extents(model.sizes, [size] * places))
+    return len(question.ids) - places + slots
 
 
 def write(folder: pathlib.Path, skipped: Sequence[Skipped]) -> list[str]:

@@ -9,8 +9,10 @@ import json
 from typing import Protocol, runtime_checkable
 
 from vlguard_jax import types
-from vlguard_jax.data import tokenizer as tokenizer_lib
-from vlguard_jax.models import config as model_config
+from vlguard_jax.families import family
+from vlguard_jax.families import table
+from vlguard_jax.families.blocks import configs
+from vlguard_jax.families.chat import tokenizer as tokenizer_lib
 
 
 @runtime_checkable
@@ -26,9 +28,8 @@ class Engine(Protocol):
 class Model:
     """A loaded model.
 
-    name: shown in tables. fingerprint: hash of all that makes its answers (weights, sizes, adapters). vision: None for
-    a plain language model. dtype: number format of computation. engine: makes the engine; called only if an answer is
-    missing.
+    name: shown in tables. fingerprint: hash of all that makes its answers (weights, sizes, adapters). dtype: number
+    format of computation. engine: makes the engine; called only if an answer is missing.
     context: positions that the model was made for, None where nothing tells.
     """
 
@@ -36,13 +37,18 @@ class Model:
     weights_sha256: str
     fingerprint: str
     tokenizer: tokenizer_lib.Tokenizer
-    vision: model_config.VisionConfig | None
+    sizes: family.Config
     dtype: str
     engine: Callable[[], Engine]
     context: int | None = None
 
+    @property
+    def sees(self) -> family.Pictures | None:
+        """How it sees; None for a language model."""
+        return table.of(self.sizes).pictures
 
-def fingerprint(weights_sha256: str, sizes: model_config.LlavaConfig, lora: model_config.LoraConfig | None) -> str:
+
+def fingerprint(weights_sha256: str, sizes: family.Config, lora: configs.LoraConfig | None) -> str:
     """Hash of what turns a prompt into an answer: weights, the sizes they are read with, and the adapters' scale."""
     settings = [dataclasses.asdict(part) if part else None for part in (sizes, lora)]
     return hashlib.sha256(json.dumps([weights_sha256, *settings], sort_keys=True).encode()).hexdigest()

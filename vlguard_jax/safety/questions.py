@@ -7,19 +7,22 @@ import dataclasses
 import functools
 import pathlib
 
-from jaxtyping import Int32, UInt8
+from jaxtyping import Int32
 import numpy as np
+from PIL import Image
 
 from vlguard_jax import config as settings_lib
 from vlguard_jax import errors
 from vlguard_jax import files
 from vlguard_jax import limits
 from vlguard_jax import types
-from vlguard_jax.data import conversations
 from vlguard_jax.data import images
 from vlguard_jax.data import picture_check
 from vlguard_jax.data import pictures as pictures_lib
-from vlguard_jax.data import templates
+from vlguard_jax.families import family
+from vlguard_jax.families import table
+from vlguard_jax.families.chat import conversations
+from vlguard_jax.families.chat import templates
 from vlguard_jax.safety import model as model_lib
 from vlguard_jax.safety import results
 from vlguard_jax.safety.benchmarks import benchmark as benchmark_lib
@@ -32,7 +35,7 @@ class Question:
     """An item with its prompt. `key` names the answer, `prompt_sha256` is of the prompt's text.
 
     `image_mode` is "real" (the item's picture), "white" or "black" (one colour in its place) or "none" (no picture).
-    `image_sha256` is of the picture's file, of the pixels u8[S, S, 3] of one colour, or "" without a picture.
+    `image_sha256` is of the picture's file, of the pixels of one colour, or "" without a picture.
     """
 
     item: benchmark_lib.Item
@@ -49,11 +52,9 @@ def image_mode(settings: settings_lib.BenchmarkSettings, item: benchmark_lib.Ite
 
 
 @functools.lru_cache
-def one_colour(name: str, size: int) -> UInt8[np.ndarray, "S S 3"]:
-    """The picture of a control run, read-only."""
-    picture = np.full((size, size, 3), COLOURS[name], np.uint8)
-    picture.flags.writeable = False
-    return picture
+def one_colour(name: str, size: types.Size) -> Image.Image:
+    """The picture of a control run."""
+    return Image.new("RGB", size, (COLOURS[name],) * 3)
 
 
 def decode(config: settings_lib.EvalConfig, dtype: str) -> results.Decode:
@@ -76,21 +77,22 @@ def ask(config: settings_lib.EvalConfig, model: model_lib.Model, items: Sequence
     """
     template = templates.get_template(config.model.template)
     modes = [image_mode(config.benchmark, item) for item in items]
-    if model.vision is None and any(mode != "none" for mode in modes):
+    if model.sees is None and any(mode != "none" for mode in modes):
         raise errors.UserError(
             f"config.model.path={config.model.path}: a language model without a vision tower cannot see the pictures of"
             f" {config.benchmark.name}; name a LLaVA checkpoint, or give config.model.vision_tower and"
             " config.model.projector too"
         )
     hash_of = functools.cache(file_hash)
-    how, size = decode(config, model.dtype), model.vision.image_size if model.vision else 0
+    how, plain = decode(config, model.dtype), model.sees.plain(model.sizes) if model.sees else None
     questions = []
     for item, mode in zip(items, modes, strict=True):
         pictures = int(mode != "none")
         origin = f"{config.benchmark.path}: {item.subset} item {item.id}"
         ids = conversations.tokenize_prompt(item.question, pictures, model.tokenizer, template, origin)
         if mode in COLOURS:
-            image_sha256 = _colour_hash(mode, size)
+            assert plain is not None
+            image_sha256 = _colour_hash(mode, plain)
         else:
             image_sha256 = hash_of(item.path) if item.path is not None and mode == "real" else ""
         key = results.answer_key(
@@ -112,13 +114,34 @@ def ask(config: settings_lib.EvalConfig, model: model_lib.Model, items: Sequence
 
 
 @functools.lru_cache
-def _colour_hash(name: str, size: int) -> str:
+def _colour_hash(name: str, size: types.Size) -> str:
     return results.sha256(one_colour(name, size).tobytes())
+
+
+@functools.lru_cache
+def _plain_picture(name: str, sizes: family.Config, mode: str) -> types.Picture:
+    sees = table.of(sizes).pictures
+    assert sees is not None
+    picture = one_colour(name, sees.plain(sizes))
+    (extent,) = sees.extents(sizes, [types.Size(*picture.size)])
+    return types.Picture(sees.read(sizes, mode, picture, extent), extent)
 
 
 def file_hash(path: pathlib.Path) -> str:
     """Of a picture's file, as result lines have it. Raises UserError: missing, no regular file, or too large."""
     return results.sha256(files.read_bytes(path, limits.PICTURE_BYTES))
+
+
+def picture_size(question: Question, model: model_lib.Model) -> types.Size | None:
+    """Of the picture that the question shows, from its header; None where it cannot be used."""
+    if question.image_mode in COLOURS and model.sees is not None:
+        return model.sees.plain(model.sizes)
+    assert question.item.path is not None
+    try:
+        with open(question.item.path, "rb", opener=files.without_waiting) as file:
+            return images.size(file)
+    except (OSError, images.Fault):
+        return None
 
 
 def check_pictures(questions: Sequence[Question], model: model_lib.Model, mode: str) -> None:
@@ -128,7 +151,7 @@ def check_pictures(questions: Sequence[Question], model: model_lib.Model, mode: 
     Raises:
       UserError: some cannot be used; their number, and the first with its record.
     """
-    shown = [q for q in questions if q.image_mode == "real" and model.vision is not None]
+    shown = [q for q in questions if q.image_mode == "real" and model.sees is not None]
     of: dict[pathlib.Path, dict[str, Question]] = {}
     for question in shown:
         path, name = question.item.path, question.item.image
@@ -136,10 +159,9 @@ def check_pictures(questions: Sequence[Question], model: model_lib.Model, mode: 
         of.setdefault(path.parents[len(pathlib.PurePath(name).parts) - 1], {}).setdefault(name, question)
     bad: list[tuple[Question, str]] = []
     for folder, named in of.items():
-        assert model.vision is not None
         store = pictures_lib.open_store(str(folder))
-        faults = picture_check.check(store, list(named), "decode", mode=mode, size=model.vision.image_size)
-        bad += [(named[name], reason) for name, reason in faults.items()]
+        checked = picture_check.check(store, list(named), "decode", model.sizes, mode)
+        bad += [(named[name], reason) for name, reason in checked.bad.items()]
     if bad:
         (question, reason), total = bad[0], sum(len(named) for named in of.values())
         raise errors.UserError(
@@ -157,10 +179,9 @@ def prompts(questions: Iterable[Question], model: model_lib.Model, mode: str) ->
     """
     for question in questions:
         origin = f"{question.item.subset} item {question.item.id}"
-        pictures: tuple[UInt8[np.ndarray, "S S 3"], ...] = ()
-        if question.image_mode in COLOURS and model.vision is not None:
-            pictures = (one_colour(question.image_mode, model.vision.image_size),)
-        elif question.item.path is not None and question.image_mode == "real" and model.vision is not None:
-            mean, size = model.vision.image_mean, model.vision.image_size
-            pictures = (images.load_image(question.item.path, mode, size, mean, origin=origin),)
+        pictures: tuple[types.Picture, ...] = ()
+        if question.image_mode in COLOURS and model.sees is not None:
+            pictures = (_plain_picture(question.image_mode, model.sizes, mode),)
+        elif question.item.path is not None and question.image_mode == "real" and model.sees is not None:
+            pictures = (images.load(question.item.path, model.sizes, mode, origin=origin),)
         yield types.Prompt(question.key, question.ids, pictures, origin)

@@ -8,7 +8,7 @@ import dataclasses
 import itertools
 import json
 import pathlib
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Protocol, cast, runtime_checkable
 
 from vlguard_jax import config as settings_lib
 from vlguard_jax import errors
@@ -16,8 +16,8 @@ from vlguard_jax import files
 from vlguard_jax import folders
 from vlguard_jax import types
 from vlguard_jax import workdir as workdir_lib
-from vlguard_jax.data import images
-from vlguard_jax.data import templates
+from vlguard_jax.families import table
+from vlguard_jax.families.chat import templates
 from vlguard_jax.safety import asked as asked_lib
 from vlguard_jax.safety import asr
 from vlguard_jax.safety import baseline as baseline_lib
@@ -45,6 +45,8 @@ FREE = (
     "benchmark.on_long_prompt",
     "model_name",
 )
+
+GRID_MODES: tuple[settings_lib.ImageMode, ...] = ("pad", "crop")  # of LLaVA-1.5, of which the paper used one
 
 # (answers that exist, answers wanted) -> context around the work; it yields a function that is told of new answers.
 Progress = Callable[[int, int], contextlib.AbstractContextManager[Callable[[int], None]]]
@@ -190,6 +192,7 @@ def evaluate(
       UserError: before the first answer; see `check`, `questions`, `lengths`, `baseline`, `store` and `workdir`.
     """
     team = team or Alone()
+    config = _resolved(config, model)
     questions, skipped = lengths.split(config, model, questions_lib.ask(config, model, check(config)))
     items = [q.item for q in questions]
     asked = results.sha256("".join(q.key for q in questions))
@@ -220,6 +223,12 @@ def evaluate(
                     store.add(batch, judging)
                 advance(len(batch))
     return team.from_first(lambda: _judged(config, folder, model, kept[0], judging, questions, before[0], skipped))
+
+
+def _resolved(config: settings_lib.EvalConfig, model: model_lib.Model) -> settings_lib.EvalConfig:
+    """The config with the way of preparing pictures that "auto" means for the model."""
+    mode = cast(settings_lib.ImageMode, table.image_mode(model.sizes, config.model.image_mode))
+    return dataclasses.replace(config, model=dataclasses.replace(config.model, image_mode=mode))
 
 
 def _judged(
@@ -279,7 +288,7 @@ def _parts(
 
     Its baseline is a grid too: each part has its own.
     """
-    for template, mode in itertools.product(templates.TEMPLATES, images.MODES):
+    for template, mode in itertools.product(templates.TEMPLATES, GRID_MODES):
         asked = dataclasses.replace(config.model, template=template, image_mode=mode)
         name = f"{template}-{mode}"
         baseline = str(pathlib.Path(config.baseline) / name) if config.baseline else ""

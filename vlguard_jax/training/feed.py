@@ -32,7 +32,7 @@ def to_device(batch: types.Batch, mesh: jax.sharding.Mesh) -> types.Batch:
 
         return jax.make_array_from_callback((x.shape[0], each * shards, *x.shape[2:]), sharding, part)
 
-    return types.Batch(*map(placed, batch))
+    return jax.tree.map(placed, batch)
 
 
 class Feed:

@@ -168,10 +168,10 @@ def _introduction(settings: config.TrainConfig, start: checkpoint_lib.Checkpoint
     ]
     lines += [start.extras["note"]] if "note" in start.extras else []
     lines += data.mixture.notes() + data.plan.notes()
-    if (context := vocabulary.context(start.extras)) is not None and settings.data.max_len > context:
+    max_len = data.mixture.tokenization.max_len
+    if (context := vocabulary.context(start.extras)) is not None and max_len > context:
         lines.append(
-            f"config.data.max_len={settings.data.max_len} is beyond the model's {context:,} positions; no"
-            " conversation is that long"
+            f"config.data.max_len={max_len} is beyond the model's {context:,} positions; no conversation is that long"
         )
     lines += learned.before(settings.optimizer, data.total_updates, data.last_update)
     if data.mixture.stand_in:
@@ -357,8 +357,6 @@ def _batches(
         loader.Loader(
             data.plan,
             data.mixture,
-            program.model.config.vision,
-            image_mode=settings.model.image_mode,
             start_step=first,
             stop_step=data.last_update,
             shards=mesh_lib.own_row_shards(program.mesh),

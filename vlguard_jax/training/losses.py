@@ -18,8 +18,9 @@ from jaxtyping import Float, Float32, Int
 
 from vlguard_jax import errors
 from vlguard_jax import types
-from vlguard_jax.models import llama
-from vlguard_jax.models import llava
+from vlguard_jax.families import functional
+from vlguard_jax.families.blocks import decoder
+from vlguard_jax.families.blocks import execution as execution_lib
 
 Metrics = dict[str, Array]
 
@@ -34,15 +35,15 @@ class Extras:
     """
 
     args: Mapping[str, float]
-    reference: llava.Params | None = None
-    dropout_key: llama.DropoutKey = None
+    reference: functional.Params | None = None
+    dropout_key: decoder.DropoutKey = None
     chunk: int = 256
     sources: int = 1
 
 
 BY_SOURCE = "cross_entropy_by_source"  # among a loss's metrics: f32[sources], summed over supervised tokens
 
-Loss = Callable[[llava.Functional, llava.Params, types.Batch, Extras], tuple[Array, Metrics]]
+Loss = Callable[[functional.Model, functional.Params, types.Batch, Extras], tuple[Array, Metrics]]
 
 
 def token_cross_entropy(
@@ -50,7 +51,7 @@ def token_cross_entropy(
     head: Float[Array, "D V"],
     targets: Int[Array, "B T"],
     chunk: int,
-    by_rows: llama.ByRows = llama.directly,
+    by_rows: execution_lib.ByRows = execution_lib.directly,
 ) -> Float32[Array, "B T"]:
     """Cross-entropy of every supervised position (target >= 0) in fp32, and 0 elsewhere.
 
@@ -97,7 +98,7 @@ def by_source(cross_entropies: Float32[Array, "B T"], batch: types.Batch, extras
 
 
 def cross_entropy(
-    model: llava.Functional, params: llava.Params, batch: types.Batch, extras: Extras
+    model: functional.Model, params: functional.Params, batch: types.Batch, extras: Extras
 ) -> tuple[Array, Metrics]:
     """The recipe's loss: sum of loss_weight * cross-entropy."""
     with model.precision():
@@ -109,7 +110,7 @@ def cross_entropy(
 
 
 def cross_entropy_with_kl(
-    model: llava.Functional, params: llava.Params, batch: types.Batch, extras: Extras
+    model: functional.Model, params: functional.Params, batch: types.Batch, extras: Extras
 ) -> tuple[Array, Metrics]:
     """Worked example of a user's own loss: cross-entropy + loss_args.kl_weight * KL(reference || model) on supervised
     positions.
@@ -119,7 +120,7 @@ def cross_entropy_with_kl(
     """
     kl_weight = extras.args["kl_weight"]
 
-    def log_probabilities(weights: llava.Params, key: llama.DropoutKey) -> Array:
+    def log_probabilities(weights: functional.Params, key: decoder.DropoutKey) -> Array:
         logits = jnp.matmul(
             model.hidden(weights, batch, key), model.head_kernel(weights), preferred_element_type=jnp.float32
         )

@@ -21,11 +21,11 @@ from vlguard_jax.checkpoints import vocabulary
 from vlguard_jax.data import cache as cache_lib
 from vlguard_jax.data import mixtures
 from vlguard_jax.data import plan as plan_lib
-from vlguard_jax.data import templates
-from vlguard_jax.data import tokenizer as tokenizer_lib
-from vlguard_jax.models import config as model_config
-from vlguard_jax.models import llava
-from vlguard_jax.models import lora
+from vlguard_jax.families import functional
+from vlguard_jax.families.blocks import configs
+from vlguard_jax.families.blocks import lora
+from vlguard_jax.families.chat import templates
+from vlguard_jax.families.chat import tokenizer as tokenizer_lib
 from vlguard_jax.parallel import mesh as mesh_lib
 from vlguard_jax.parallel import rules
 from vlguard_jax.training import program as program_lib
@@ -60,7 +60,7 @@ def load_model(settings: config.TrainConfig) -> checkpoint_lib.Checkpoint:
         )
     if not settings.lora.rank:
         return loaded
-    wanted = model_config.LoraConfig(settings.lora.rank, settings.lora.alpha, settings.lora.dropout)
+    wanted = configs.LoraConfig(settings.lora.rank, settings.lora.alpha, settings.lora.dropout)
     if loaded.lora is not None:
         if (loaded.lora.rank, loaded.lora.alpha) != (wanted.rank, wanted.alpha):
             raise errors.UserError(
@@ -71,8 +71,8 @@ def load_model(settings: config.TrainConfig) -> checkpoint_lib.Checkpoint:
     return dataclasses.replace(loaded, params=_with_adapters(loaded, wanted, settings.seed), lora=wanted)
 
 
-def _with_adapters(loaded: checkpoint_lib.Checkpoint, wanted: model_config.LoraConfig, seed: int) -> llava.Params:
-    shapes = trees.flatten(llava.Functional(loaded.config, "fp32", wanted).shapes())
+def _with_adapters(loaded: checkpoint_lib.Checkpoint, wanted: configs.LoraConfig, seed: int) -> functional.Params:
+    shapes = trees.flatten(functional.Model(loaded.config, "fp32", wanted).shapes())
     flat: dict[str, Any] = trees.flatten(loaded.params)
     for path, shape in shapes.items():
         if path.endswith(".lora_a"):
@@ -99,10 +99,8 @@ def load_data(
     layout = plan_lib.Layout(rows=settings.run.rows, shards=mesh_lib.row_shards(mesh_lib.build(settings.mesh)))
     words = tokenizer_lib.load_tokenizer(start.tokenizer_folder)
     template = templates.get_template(settings.model.template)
-    vision = start.config.vision
-    patches, size = (vision.num_patches, vision.image_size) if vision else (0, 336)
     mixture = mixtures.build(
-        settings.data, words, template, patches, progress, problems_file, settings.model.image_mode, size
+        settings.data, words, template, start.config, settings.model.image_mode, progress, problems_file
     )
     mixtures.check_lengths(mixture, vocabulary.context(start.extras))
     cache = cache_lib.folder(settings.data.cache)
@@ -126,12 +124,15 @@ def build_program(
       UserError: the mesh does not fit the devices or the model, or there is no such loss.
     """
     program = program_lib.build(settings, start.config, start.lora, mesh_lib.build(settings.mesh), total_updates)
-    trained, frozen = step_lib.split(start.params, with_lora=start.lora is not None)
-    trained = rules.place(trained, program.mesh, llava.DTYPES[settings.precision.params])
-    frozen = rules.place(frozen, program.mesh, llava.DTYPES[settings.precision.frozen])
+    places = rules.shardings(start.config, start.lora, program.mesh)
+    moving, fixed = step_lib.split(places, start.config, start.lora)
+    trained, frozen = step_lib.split(start.params, start.config, start.lora)
+    trained = rules.place(trained, moving, functional.DTYPES[settings.precision.params])
+    frozen = rules.place(frozen, fixed, functional.DTYPES[settings.precision.frozen])
     reference = None
     if program.reference is not None:
-        reference = step_lib.join(rules.place(trained, program.mesh, llava.DTYPES[settings.precision.compute]), frozen)
+        same = rules.place(trained, moving, functional.DTYPES[settings.precision.compute])
+        reference = step_lib.join(same, frozen)
     init = jax.jit(lambda params: step_lib.init_state(params, program.optimizer), out_shardings=program.state_shardings)
     return dataclasses.replace(program, state=init(trained), frozen=frozen, reference=reference)
 

@@ -14,8 +14,10 @@ import optax
 
 from vlguard_jax import trees
 from vlguard_jax import types
-from vlguard_jax.models import llava
-from vlguard_jax.models import lora
+from vlguard_jax.families import family
+from vlguard_jax.families import functional
+from vlguard_jax.families import table
+from vlguard_jax.families.blocks import configs
 from vlguard_jax.training import losses
 
 
@@ -23,39 +25,43 @@ class TrainState(NamedTuple):
     """What changes in training: update count i32[], trained parameters, optimizer state."""
 
     step: Int[Array, ""]
-    params: llava.Params
+    params: functional.Params
     opt_state: optax.OptState
 
 
 Metrics = dict[str, Array]
 
 
-def is_trained(path: str, *, with_lora: bool) -> bool:
-    """Full: decoder and projector. LoRA: adapters and projector. The tower never (llava/train/train.py)."""
-    return path.startswith("projector.") or (lora.is_adapter(path) if with_lora else path.startswith("text."))
+def trains(part: str, *, with_lora: bool) -> bool:
+    """Which parts of a model change (parameters.PARTS). Full: decoder and projector. LoRA: adapters and projector. The
+    tower never (llava/train/train.py)."""
+    return part in (("adapter", "projector") if with_lora else ("text", "head", "projector"))
 
 
-def split(params: llava.Params, *, with_lora: bool) -> tuple[llava.Params, llava.Params]:
-    """(trained, frozen) parts of a parameter tree."""
+def split(
+    params: functional.Params, model: family.Config, lora: configs.LoraConfig | None
+) -> tuple[functional.Params, functional.Params]:
+    """(trained, frozen) parts of the parameter tree of a model."""
+    known = table.parameters_of(model, lora)
     flat = trees.flatten(params)
-    trained = {p: v for p, v in flat.items() if is_trained(p, with_lora=with_lora)}
+    trained = {p: v for p, v in flat.items() if trains(known[p].part, with_lora=lora is not None)}
     frozen = {p: v for p, v in flat.items() if p not in trained}
     return trees.unflatten(trained), trees.unflatten(frozen)
 
 
-def join(trained: llava.Params, frozen: llava.Params) -> llava.Params:
+def join(trained: functional.Params, frozen: functional.Params) -> functional.Params:
     """The whole tree again."""
     flat = trees.flatten(trained) | trees.flatten(frozen)
     return trees.unflatten(flat)
 
 
-def init_state(trained: llava.Params, optimizer: optax.GradientTransformation) -> TrainState:
+def init_state(trained: functional.Params, optimizer: optax.GradientTransformation) -> TrainState:
     """State before the first update."""
     return TrainState(jnp.zeros((), jnp.int32), trained, optimizer.init(trained))
 
 
 def build(
-    model: llava.Functional,
+    model: functional.Model,
     loss: losses.Loss,
     optimizer: optax.GradientTransformation,
     *,
@@ -64,7 +70,7 @@ def build(
     loss_chunk: int,
     sources: int = 1,
     places: Any = None,
-) -> Callable[[TrainState, llava.Params, llava.Params | None, types.Batch], tuple[TrainState, Metrics]]:
+) -> Callable[[TrainState, functional.Params, functional.Params | None, types.Batch], tuple[TrainState, Metrics]]:
     """The step function (state, frozen, reference, batch) -> (state, metrics), to be jitted with `donate_argnums=0`.
 
     `batch` arrays have a leading axis A of micro-batches, whose losses and gradients are summed: loss_weight already
@@ -89,7 +95,7 @@ def build(
         def micro_step(total: Any, scanned: tuple[Array, types.Batch]) -> tuple[Any, None]:
             return jax.tree.map(jnp.add, total, gradient(*scanned)), None
 
-        indices, first = jnp.arange(batch.tokens.shape[0]), types.Batch(*(x[0] for x in batch))
+        indices, first = jnp.arange(batch.tokens.shape[0]), jax.tree.map(lambda x: x[0], batch)
         if len(indices) == 1:
             total = gradient(indices[0], first)
         else:  # the model stands in the program once

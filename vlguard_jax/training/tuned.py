@@ -14,7 +14,7 @@ from vlguard_jax import workdir as workdir_lib
 from vlguard_jax.checkpoints import checkpoint as checkpoint_lib
 from vlguard_jax.checkpoints import lora
 from vlguard_jax.checkpoints import save
-from vlguard_jax.models import llava
+from vlguard_jax.families import functional
 from vlguard_jax.parallel import mesh as mesh_lib
 from vlguard_jax.training import program as program_lib
 from vlguard_jax.training import step as step_lib
@@ -24,7 +24,7 @@ WRITERS = {"llava": save.save_llava, "hf": save.save_hf, "peft": save.save_peft}
 
 def without_trained(start: checkpoint_lib.Checkpoint) -> checkpoint_lib.Checkpoint:
     """What `write` needs of the model besides the state: the parameters that are not trained, as they came."""
-    return dataclasses.replace(start, params=step_lib.split(start.params, with_lora=start.lora is not None)[1])
+    return dataclasses.replace(start, params=step_lib.split(start.params, start.config, start.lora)[1])
 
 
 def with_provenance(
@@ -63,7 +63,7 @@ def write(
         return ""
     tuned = dataclasses.replace(start, params=step_lib.join(trained, start.params), weights_sha256="")
     written = tuned if kind == "peft" else lora.merge(tuned)
-    WRITERS[kind](written, path, llava.DTYPES[settings.precision.compute], overwrite=True)
+    WRITERS[kind](written, path, functional.DTYPES[settings.precision.compute], overwrite=True)
     merged = ", adapters merged" if tuned.lora and kind != "peft" else ""
     measure = f"python -m vlguard_jax.evaluate --config.model.path={shlex.quote(str(path))} ..."
     return f"wrote {path} ({kind} layout{merged}); measure it: {measure}"

@@ -1,0 +1,105 @@
+"""Every model-config field changes the output or a shape: no field that nobody reads."""
+
+import dataclasses
+import functools
+import math
+
+import jax
+import numpy as np
+import pytest
+
+from tests.families import tiny
+from vlguard_jax.families import family
+from vlguard_jax.families import functional
+from vlguard_jax.families import table
+from vlguard_jax.families.blocks import configs
+
+
+@functools.cache
+def _fingerprint(config: family.Config, lora: configs.LoraConfig) -> tuple:
+    model = functional.Model(config, "fp32", lora)
+    shapes = jax.tree.map(lambda x: x.shape, model.shapes())
+    params = tiny.random_params(model)
+    out = jax.jit(lambda p, b: model.hidden(p, b, jax.random.key(0)) @ model.head_kernel(p))
+    return shapes, np.asarray(out(params, tiny.batch(config)))
+
+
+def _differs(a: tuple, b: tuple) -> bool:
+    return a[0] != b[0] or a[1].shape != b[1].shape or not np.allclose(a[1], b[1], rtol=0, atol=1e-7)
+
+
+SCALING = configs.RopeScaling("llama3", 8.0, 1.0, 4.0, 16)
+CHANGES = {
+    configs.VisionConfig: {
+        "image_size": 16,
+        "patch_size": 8,
+        "width": 24,
+        "num_layers": 4,
+        "num_heads": 4,
+        "mlp_width": 40,
+        "norm_eps": 0.5,
+        "activation": "gelu",
+        "feature_layer": -1,
+        "image_mean": (0.1, 0.2, 0.3),
+        "image_std": (0.5, 0.6, 0.7),
+    },
+    configs.TextConfig: {
+        "vocab_size": 60,
+        "width": 48,
+        "num_layers": 3,
+        "num_heads": 8,
+        "num_kv_heads": 4,
+        "head_width": 16,
+        "mlp_width": 40,
+        "norm_eps": 0.5,
+        "rope_theta": 100.0,
+        "rope_scaling": None,
+        "tie_embeddings": True,
+    },
+    configs.RopeScaling: {
+        "kind": "linear",
+        "factor": 4.0,
+        "low_freq_factor": 0.5,
+        "high_freq_factor": 8.0,
+        "original_max_position": 64,
+    },
+    family.Config: {"text": None, "vision": None, "projector": "linear"},
+    configs.LoraConfig: {"rank": 3, "alpha": 7.0, "dropout": 0.5, "targets": ("q", "v")},
+}
+
+
+@pytest.mark.parametrize("kind,field", [(kind, field) for kind, fields in CHANGES.items() for field in fields])
+def test_field_is_read(kind: type, field: str) -> None:
+    value = CHANGES[kind][field]
+    lora = configs.LoraConfig(2, 4.0, 0.25)
+    config = dataclasses.replace(tiny.CONFIG, text=dataclasses.replace(tiny.CONFIG.text, rope_scaling=SCALING))
+    changed, changed_lora = config, lora
+    if kind is configs.VisionConfig:
+        changed = dataclasses.replace(config, vision=dataclasses.replace(config.vision, **{field: value}))
+    elif kind is configs.TextConfig:
+        changed = dataclasses.replace(config, text=dataclasses.replace(config.text, **{field: value}))
+    elif kind is configs.RopeScaling:
+        scaling = dataclasses.replace(SCALING, **{field: value})
+        changed = dataclasses.replace(config, text=dataclasses.replace(config.text, rope_scaling=scaling))
+    elif kind is configs.LoraConfig:
+        changed_lora = dataclasses.replace(lora, **{field: value})
+    elif field == "text":
+        changed = dataclasses.replace(config, text=dataclasses.replace(config.text, width=48))
+    elif field == "vision":
+        changed = dataclasses.replace(config, vision=None, projector=None)
+    else:
+        changed = dataclasses.replace(config, projector=value)
+    assert _differs(_fingerprint(config, lora), _fingerprint(changed, changed_lora)), (
+        f"{kind.__name__}.{field} is not read"
+    )
+
+
+def test_the_table_of_changes_names_every_field() -> None:
+    for kind, fields in CHANGES.items():
+        assert set(fields) == {f.name for f in dataclasses.fields(kind)}
+
+
+@pytest.mark.parametrize("name,expected", [("llava-v1.5-7b", 7_062_902_784), ("llava-v1.5-13b", 13_350_839_296)])
+def test_preset_parameter_count(name: str, expected: int) -> None:
+    shapes = functional.Model(table.PRESETS[name], "bf16").shapes()
+    assert sum(math.prod(x.shape) for x in jax.tree.leaves(shapes)) == expected

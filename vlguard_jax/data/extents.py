@@ -1,0 +1,61 @@
+"""What the pictures of conversations take: counted once the pictures' sizes are known."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+import dataclasses
+
+from jaxtyping import Int64
+import numpy as np
+
+from vlguard_jax import types
+from vlguard_jax.data import file_index
+from vlguard_jax.data import tokenization as tokenization_lib
+
+
+@dataclasses.dataclass(frozen=True)
+class Counts:
+    """Of every record of a file, as in `index.SampleIndex`; those that were not asked for have a file index's values.
+
+    too_long: records whose last picture does not end within max_len, and where it ends.
+    """
+
+    length: Int64[np.ndarray, " n"]
+    supervised: Int64[np.ndarray, " n"]
+    units: Int64[np.ndarray, " n"]
+    slots: Int64[np.ndarray, " n"]
+    too_long: Mapping[int, int]
+
+
+def count(
+    found: file_index.FileIndex,
+    picked: Int64[np.ndarray, " m"],
+    records: file_index.Records,
+    tokenization: tokenization_lib.Tokenization,
+    sizes: Mapping[str, types.Size],
+) -> Counts:
+    """Counts of the `picked` records. sizes: of their pictures; looked at where slots depend on them."""
+    if not tokenization.sized:
+        (one,) = tokenization.extents([tokenization_lib.ANY])
+        shown = found.pictures
+        return Counts(found.length, found.supervised, shown * one.units, shown * one.slots, {})
+    length, supervised = found.length.copy(), found.supervised.copy()
+    units, slots = np.zeros_like(length), np.zeros_like(length)
+    too_long = {}
+    for i in dict.fromkeys(picked.tolist()):
+        used = int(found.pictures[i])
+        if not used:
+            continue
+        extents = tokenization.extents([sizes[name] for name in found.images[i]])
+        units[i] = sum(extent.units for extent in extents[:used])
+        slots[i] = sum(extent.slots for extent in extents[:used])
+        length[i] += slots[i]
+        if length[i] > tokenization.max_len:  # the text behind the pictures is cut, never a picture
+            whole = tokenization.expand(tokenization.tokens(records[i]), [one.slots for one in extents], whole=True)
+            end = int(np.flatnonzero(whole.picture >= 0)[-1]) + 1
+            if end > tokenization.max_len:
+                too_long[i] = end
+                continue
+            cut = tokenization.sample(records[i], extents)
+            length[i], supervised[i] = len(cut.tokens), cut.num_supervised
+    return Counts(length, supervised, units, slots, too_long)

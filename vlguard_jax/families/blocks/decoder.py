@@ -1,0 +1,222 @@
+"""Llama-family decoder (reference: transformers models/llama/modeling_llama.py).
+
+RMSNorm, rotary embedding (half-split), grouped-query attention, SwiGLU, no biases. Layers are stacked on a leading axis
+and scanned.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+from flax import nnx
+import jax
+from jax import Array
+from jax import ad_checkpoint
+import jax.numpy as jnp
+from jaxtyping import Float, Float32, Int, Key
+
+from vlguard_jax.families.blocks import attention
+from vlguard_jax.families.blocks import configs
+from vlguard_jax.families.blocks import execution as execution_lib
+from vlguard_jax.families.blocks import layers
+
+DropoutKey = Key[Array, ""] | None
+
+
+class Cache(NamedTuple):
+    """Keys and values of all layers, S slots a row: [L, B, S, K, E] each."""
+
+    k: Array
+    v: Array
+
+
+def inverse_frequencies(config: configs.TextConfig) -> Float32[Array, " half"]:
+    """Rotary inverse frequencies f32[E/2], with linear or llama3 scaling (reference: transformers
+    modeling_rope_utils.py)."""
+    exponent = jnp.arange(0, config.head_width, 2, dtype=jnp.float32) / config.head_width
+    inverse = 1.0 / (config.rope_theta**exponent)
+    scaling = config.rope_scaling
+    if scaling is None:
+        return inverse
+    if scaling.kind == "linear":
+        return inverse / scaling.factor
+    if scaling.kind != "llama3":
+        raise ValueError(f"unknown rotary scaling {scaling.kind!r}")
+    wavelength = 2 * math.pi / inverse
+    low = scaling.original_max_position / scaling.low_freq_factor
+    high = scaling.original_max_position / scaling.high_freq_factor
+    share = (scaling.original_max_position / wavelength - scaling.low_freq_factor) / (
+        scaling.high_freq_factor - scaling.low_freq_factor
+    )
+    between = (1 - share) * inverse / scaling.factor + share * inverse
+    scaled = jnp.where(wavelength > low, inverse / scaling.factor, between)
+    return jnp.where(wavelength < high, inverse, scaled)
+
+
+def rotate(
+    x: Float[Array, "B T H E"], positions: Int[Array, "B T"], inverse: Float32[Array, " half"]
+) -> Float[Array, "B T H E"]:
+    """Rotary embedding; angles in fp32, cos and sin rounded to x's dtype before use, as the reference does."""
+    angle = positions[..., None].astype(jnp.float32) * inverse
+    cos, sin = (jnp.concatenate([f(angle)] * 2, axis=-1)[:, :, None].astype(x.dtype) for f in (jnp.cos, jnp.sin))
+    first, second = jnp.split(x, 2, axis=-1)
+    return x * cos + jnp.concatenate([-second, first], axis=-1) * sin
+
+
+def _linear(in_width: int, out_width: int, name: str, lora: configs.LoraConfig | None, rngs: nnx.Rngs) -> layers.Linear:
+    adapter = lora if lora is not None and name in lora.targets else None
+    return layers.Linear(in_width, out_width, use_bias=False, adapter=adapter, rngs=rngs)
+
+
+def _layer_key(key: DropoutKey, index: int | Int[Array, ""]) -> DropoutKey:
+    return None if key is None else jax.random.fold_in(key, index)
+
+
+class Attention(nnx.Module):
+    """Grouped-query attention with rotary positions."""
+
+    def __init__(self, config: configs.TextConfig, lora: configs.LoraConfig | None, rngs: nnx.Rngs):
+        self.config = config
+        inner, kv = config.num_heads * config.head_width, config.num_kv_heads * config.head_width
+        self.q_proj = _linear(config.width, inner, "q_proj", lora, rngs)
+        self.k_proj = _linear(config.width, kv, "k_proj", lora, rngs)
+        self.v_proj = _linear(config.width, kv, "v_proj", lora, rngs)
+        self.o_proj = _linear(inner, config.width, "o_proj", lora, rngs)
+
+    def project(
+        self, x: Float[Array, "B T D"], positions: Int[Array, "B T"], key: DropoutKey
+    ) -> tuple[Float[Array, "B T H E"], Float[Array, "B T K E"], Float[Array, "B T K E"]]:
+        """Rotated queries and keys, and values."""
+        inverse = inverse_frequencies(self.config)
+        q, k, v = (
+            proj(x, _layer_key(key, i)).reshape(*x.shape[:2], -1, self.config.head_width)
+            for i, proj in enumerate((self.q_proj, self.k_proj, self.v_proj))
+        )
+        return rotate(q, positions, inverse), rotate(k, positions, inverse), v
+
+    def output(self, heads: Float[Array, "B T H E"], key: DropoutKey) -> Float[Array, "B T D"]:
+        return self.o_proj(heads.reshape(*heads.shape[:2], -1), _layer_key(key, 3))
+
+
+class Mlp(nnx.Module):
+    """SwiGLU."""
+
+    def __init__(self, config: configs.TextConfig, lora: configs.LoraConfig | None, rngs: nnx.Rngs):
+        self.gate_proj = _linear(config.width, config.mlp_width, "gate_proj", lora, rngs)
+        self.up_proj = _linear(config.width, config.mlp_width, "up_proj", lora, rngs)
+        self.down_proj = _linear(config.mlp_width, config.width, "down_proj", lora, rngs)
+
+    def __call__(self, x: Float[Array, "B T D"], key: DropoutKey) -> Float[Array, "B T D"]:
+        hidden = jax.nn.silu(self.gate_proj(x, _layer_key(key, 4))) * self.up_proj(x, _layer_key(key, 5))
+        return self.down_proj(hidden, _layer_key(key, 6))
+
+
+class Block(nnx.Module):
+    """One decoder layer."""
+
+    def __init__(self, config: configs.TextConfig, lora: configs.LoraConfig | None, rngs: nnx.Rngs):
+        self.attention_norm = layers.RMSNorm(config.width, config.norm_eps)
+        self.attention = Attention(config, lora, rngs)
+        self.mlp_norm = layers.RMSNorm(config.width, config.norm_eps)
+        self.mlp = Mlp(config, lora, rngs)
+
+    def __call__(
+        self,
+        x: Float[Array, "B T D"],
+        positions: Int[Array, "B T"],
+        segment_ids: Int[Array, "B T"],
+        self_attention: attention.SelfAttention,
+        key: DropoutKey = None,
+    ) -> tuple[Float[Array, "B T D"], tuple[Array, Array]]:
+        """One layer over whole rows; also its keys and values [B, T, K, E], from which a prefill fills the cache."""
+        q, k, v = self.attention.project(self.attention_norm(x), positions, key)
+        x = x + self.attention.output(self_attention(q, k, v, segment_ids), key)
+        return x + self.mlp(self.mlp_norm(x), key), (k, v)
+
+    def decode(
+        self, x: Float[Array, "B 1 D"], position: Int[Array, " B"], cache: Cache, layer: Int[Array, ""]
+    ) -> tuple[Float[Array, "B 1 D"], Cache]:
+        """One layer for one new token a row, written at slot `position` of the cache and attending to slots up to
+        it."""
+        q, k, v = self.attention.project(self.attention_norm(x), position[:, None], None)
+        rows = jnp.arange(x.shape[0])
+        cache = Cache(
+            *(c.at[layer, rows, position].set(n[:, 0].astype(c.dtype)) for c, n in zip(cache, (k, v), strict=True))
+        )
+        valid = jnp.arange(cache.k.shape[2])[None, None] <= position[:, None, None]
+        keys, values = (jax.lax.dynamic_index_in_dim(c, layer, keepdims=False).astype(x.dtype) for c in cache)
+        x = x + self.attention.output(attention.cached_xla(q, keys, values, valid), None)
+        return x + self.mlp(self.mlp_norm(x), None), cache
+
+
+class Embed(nnx.Module):
+    """Token embedding [V, D]."""
+
+    def __init__(self, vocab_size: int, width: int, rngs: nnx.Rngs):
+        self.embedding = nnx.Param(
+            layers.INIT_STDDEV * jax.random.normal(rngs.params(), (vocab_size, width), jnp.float32)
+        )
+
+
+class Decoder(nnx.Module):
+    """Embedding, stacked layers, last norm and head. Works on embeddings, so that pictures can be put in."""
+
+    def __init__(self, config: configs.TextConfig, lora: configs.LoraConfig | None, rngs: nnx.Rngs):
+        self.config = config
+        self.embed = Embed(config.vocab_size, config.width, rngs)
+        self.layers = nnx.vmap(lambda r: Block(config, lora, r))(rngs.split(config.num_layers))
+        self.norm = layers.RMSNorm(config.width, config.norm_eps)
+        self.head = (
+            None if config.tie_embeddings else layers.Linear(config.width, config.vocab_size, use_bias=False, rngs=rngs)
+        )
+
+    def embed_tokens(self, tokens: Int[Array, "B T"], dtype: jnp.dtype) -> Float[Array, "B T D"]:
+        return self.embed.embedding.astype(dtype)[tokens]
+
+    def head_kernel(self) -> Float[Array, "D V"]:
+        """The output matrix, for a loss that applies it in chunks."""
+        return self.embed.embedding[...].T if self.head is None else self.head.kernel[...]
+
+    def logits(self, hidden: Float[Array, "*rows D"]) -> Float32[Array, "*rows V"]:
+        """fp32 logits; products in hidden's dtype, summed in fp32."""
+        return jnp.matmul(hidden, self.head_kernel().astype(hidden.dtype), preferred_element_type=jnp.float32)
+
+    def __call__(
+        self,
+        x: Float[Array, "B T D"],
+        positions: Int[Array, "B T"],
+        segment_ids: Int[Array, "B T"],
+        *,
+        execution: execution_lib.Execution,
+        dropout_key: DropoutKey = None,
+        keep_cache: bool = False,
+    ) -> tuple[Float[Array, "B T D"], Cache | None]:
+        """Hidden states after the last norm; with `keep_cache` also the keys and values of the T positions."""
+        graph, stacked = nnx.split(self.layers)
+
+        def body(h, scanned):
+            index, weights = scanned
+            key = _layer_key(dropout_key, index)
+            h = ad_checkpoint.checkpoint_name(execution.constrain_rows(h), execution_lib.LAYER_INPUT)
+            h, kv = nnx.merge(graph, weights)(h, positions, segment_ids, execution.self_attention, key)
+            return h, kv if keep_cache else None
+
+        if execution.remat != "none":
+            body = jax.checkpoint(body, prevent_cse=False, policy=execution_lib.REMAT[execution.remat])
+        x, kv = jax.lax.scan(body, x, (jnp.arange(self.config.num_layers), stacked), unroll=execution.unroll)
+        return self.norm(x), Cache(*kv) if keep_cache else None
+
+    def decode(
+        self, x: Float[Array, "B 1 D"], position: Int[Array, " B"], cache: Cache, *, unroll: int = 1
+    ) -> tuple[Float[Array, "B 1 D"], Cache]:
+        """One new token a row. The cache is carried, not stacked anew, so that XLA updates it in place."""
+        graph, stacked = nnx.split(self.layers)
+
+        def body(carry, scanned):
+            index, weights = scanned
+            return nnx.merge(graph, weights).decode(carry[0], position, carry[1], index), None
+
+        scanned = (jnp.arange(self.config.num_layers), stacked)
+        (x, cache), _ = jax.lax.scan(body, (x, cache), scanned, unroll=unroll)
+        return self.norm(x), cache

@@ -1,0 +1,66 @@
+"""How a network runs on the devices at hand: handed to it, so that it knows neither mesh nor kernel."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+import dataclasses
+
+import jax
+from jax import Array
+import jax.numpy as jnp
+from jaxtyping import Float, Int
+
+from vlguard_jax.families.blocks import attention
+
+Constraint = Callable[[Array], Array]
+ByRows = Callable[..., Array]
+PutPictures = Callable[[Array, Array, Array], Array]
+LAYER_INPUT = "layer_input"
+
+# What is kept of a layer for the backward pass; the rest is computed again. full: its input. offload: its input, in the
+# host's memory. minimal: its input and the outputs of its matrix products (not the attention's). Beside these, "none":
+# everything.
+REMAT = {
+    "full": jax.checkpoint_policies.nothing_saveable,
+    "offload": jax.checkpoint_policies.save_and_offload_only_these_names(
+        names_which_can_be_saved=[],
+        names_which_can_be_offloaded=[LAYER_INPUT],
+        offload_src="device",
+        offload_dst="pinned_host",
+    ),
+    "minimal": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
+}
+
+
+def _as_is(x: Array) -> Array:
+    return x
+
+
+def directly(function: Callable[..., Array], shared: Array, *rows: Array) -> Array:
+    """What `Execution.by_rows` is on one device."""
+    return function(shared, *rows)
+
+
+def put_pictures(
+    features: Float[Array, "S D"], slot: Int[Array, "B T"], x: Float[Array, "B T D"]
+) -> Float[Array, "B T D"]:
+    """x with the features of pictures where slot >= 0."""
+    return jnp.where((slot >= 0)[..., None], features[jnp.maximum(slot, 0)], x)
+
+
+@dataclasses.dataclass(frozen=True)
+class Execution:
+    """Changes nothing but rounding, speed and memory.
+
+    remat: what the backward pass keeps of a layer, a name in REMAT or "none". unroll: layers an iteration of the scan.
+    constrain_rows: puts [B, ...] where the rows of a batch lie. by_rows: (function, shared, *arrays [B, ...]) ->
+    function(shared, *arrays) for each device's rows. put_pictures: as the function of that name, where each shard of
+    the rows has its own pictures.
+    """
+
+    self_attention: attention.SelfAttention = attention.causal_xla
+    remat: str = "none"
+    unroll: int = 1
+    constrain_rows: Constraint = _as_is
+    by_rows: ByRows = directly
+    put_pictures: PutPictures = put_pictures

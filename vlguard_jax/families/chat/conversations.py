@@ -1,0 +1,157 @@
+"""From a conversation to token ids and labels, bit-faithful to the reference also where the text is odd.
+
+Source: llava/train/train.py:308-329 (tags moved to the front), 414-497 (labels) and llava/mm_utils.py:185-204 (pictures
+in text).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from jaxtyping import Int32
+import numpy as np
+
+from vlguard_jax import errors
+from vlguard_jax import types
+from vlguard_jax.families.chat import templates
+from vlguard_jax.families.chat import tokenizer as tokenizer_lib
+
+ROLES = ("human", "gpt")
+
+
+def tokenize(
+    record: types.Record, tokenizer: tokenizer_lib.Tokenizer, template: templates.Template, max_len: int
+) -> types.Tokens:
+    """Ids and labels of one conversation, before image expansion.
+
+    Records with pictures are not cut here (data/batches.py does), text-only ones are cut at `max_len`, as in the
+    reference. Where the reference finds that its token counts disagree, every label is ignored and `mismatch` holds its
+    message.
+
+    Raises:
+      UserError: the turns do not alternate between "human" and "gpt".
+    """
+    has_image = bool(record.images)
+    texts = _texts(record)
+    if has_image:
+        texts = [_tag_first(text) for text in texts]
+    rendered = template.render(texts)
+    ids = tokenize_text(rendered, tokenizer) if has_image else tokenizer.encode(rendered)[:max_len]
+    labels, mismatch = _labels(rendered, ids, has_image, tokenizer, template, max_len)
+    return types.Tokens(ids=np.asarray(ids, np.int32), labels=labels, mismatch=mismatch)
+
+
+def tokenize_prompt(
+    question: str,
+    n_images: int,
+    tokenizer: tokenizer_lib.Tokenizer,
+    template: templates.Template,
+    origin: str = "a question",
+) -> Int32[np.ndarray, " n"]:
+    """Ids of the prompt that asks `question` about `n_images` pictures, `IMAGE_TOKEN` for each.
+
+    `origin` names it in messages.
+
+    Raises:
+      UserError: the question itself holds a picture tag although pictures are given.
+    """
+    prompt = template.prompt(question, n_images)
+    if not n_images:
+        return np.asarray(tokenizer.encode(prompt), np.int32)
+    if prompt.count(templates.IMAGE_TAG) != n_images:
+        raise errors.UserError(
+            f"{origin} holds the text {templates.IMAGE_TAG!r}, which stands for a picture: remove it"
+        )
+    return np.asarray(tokenize_text(prompt, tokenizer), np.int32)
+
+
+def tokenize_text(text: str, tokenizer: tokenizer_lib.Tokenizer) -> list[int]:
+    """Ids of a text with picture tags.
+
+    The text between tags is tokenized piece by piece, so each piece begins like a new text.
+    """
+    first, *rest = text.split(templates.IMAGE_TAG)
+    ids = tokenizer.encode(first)
+    for chunk in rest:
+        ids += [types.IMAGE_TOKEN, *tokenizer.encode(chunk, add_bos=False)]
+    return ids
+
+
+def count_tags(record: types.Record) -> int:
+    """Pictures that the text of `record` asks for, once its tags are in order (several in one turn count as one)."""
+    return sum(templates.IMAGE_TAG in text for text in _texts(record))
+
+
+def mismatch_cause(record: types.Record, tokenizer: tokenizer_lib.Tokenizer, template: templates.Template) -> str:
+    """In plain words, why the reference's counts of the tokens of `record` disagree, so that it ignores all labels."""
+    begin = int(record.turns[0].role == ROLES[1])  # a greeting, which is dropped
+    turns = record.turns[begin:]
+    for i, turn in enumerate(turns, begin + 1):
+        where = f"turn {i}, from {turn.role!r},"
+        if not turn.text:
+            return f"{where} is empty"
+        if template.sep2 in turn.text:
+            return f"{where} holds {template.sep2!r}, the mark at the end of an answer"
+        if template.answer_mark in f" {turn.text} ":
+            return f"{where} holds {template.answer_mark.strip()!r}, the mark in front of an answer"
+        if tokenizer.pad_id in tokenizer.encode(turn.text):
+            return f"{where} holds text that becomes the unknown token, which is not counted"
+    return (
+        "the last question has no answer" if len(turns) % 2 else "its rounds have other tokens one by one than together"
+    )
+
+
+def _texts(record: types.Record) -> list[str]:
+    turns: Sequence[types.Turn] = record.turns
+    if turns and turns[0].role == ROLES[1]:
+        turns = turns[1:]  # the reference drops a greeting
+    for i, turn in enumerate(turns):
+        if turn.role != ROLES[i % 2]:
+            raise errors.UserError(
+                f"{record.origin or record.id}: turn {i + 1} is from {turn.role!r}, expected {ROLES[i % 2]!r}"
+            )
+    return [turn.text for turn in turns]
+
+
+def _tag_first(text: str) -> str:
+    if templates.IMAGE_TAG not in text:
+        return text
+    return f"{templates.IMAGE_TAG}\n{text.replace(templates.IMAGE_TAG, '').strip()}".strip()
+
+
+def _labels(
+    rendered: str,
+    ids: Sequence[int],
+    has_image: bool,
+    tokenizer: tokenizer_lib.Tokenizer,
+    template: templates.Template,
+    max_len: int,
+) -> tuple[Int32[np.ndarray, " n"], str | None]:
+    """The reference's arithmetic: it tokenizes each round again by itself and adds up the lengths."""
+
+    def length(text: str) -> int:
+        return len(tokenize_text(text, tokenizer)) if has_image else len(tokenizer.encode(text))
+
+    labels = np.asarray(ids, np.int32)
+    total = int((labels != tokenizer.pad_id).sum())
+    at = 1
+    labels[:at] = types.IGNORE_LABEL
+    for i, round_text in enumerate(rendered.split(template.sep2)):
+        parts = round_text.split(template.answer_mark)
+        if len(parts) != 2:
+            break
+        # The begin token of the round counts for the end token it lacks. The question's own begin token and the space
+        # piece at its end, which merges with the answer, do not count.
+        round_length = length(round_text)
+        question_length = length(parts[0] + template.answer_mark) - 2
+        if i and not tokenizer.legacy:
+            # "USER" begins with a space piece when it is tokenized alone, but not after the end token.
+            round_length -= 1
+            question_length -= 1
+        labels[at : at + question_length] = types.IGNORE_LABEL
+        at += round_length
+    labels[at:] = types.IGNORE_LABEL
+    if at < max_len and at != total:
+        labels[:] = types.IGNORE_LABEL
+        return labels, f"WARNING: tokenization mismatch: {at} vs. {total}. (ignored)"
+    return labels, None

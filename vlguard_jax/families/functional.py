@@ -1,0 +1,123 @@
+"""A model as pure functions of its parameters: what the rest of the program computes with, of whatever family.
+
+Parameters are a nested dict of arrays; nothing outside knows that the networks are Flax NNX.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from typing import Any
+
+from flax import nnx
+import jax
+from jax import Array
+import jax.numpy as jnp
+from jaxtyping import Float, Float32, Int
+
+from vlguard_jax import types
+from vlguard_jax.families import family
+from vlguard_jax.families import table
+from vlguard_jax.families.blocks import configs
+from vlguard_jax.families.blocks import decoder
+from vlguard_jax.families.blocks import execution as execution_lib
+
+DTYPES = {"fp32": jnp.dtype("float32"), "bf16": jnp.dtype("bfloat16"), "fp16": jnp.dtype("float16")}
+
+Params = dict[str, Any]
+
+
+@dataclasses.dataclass(frozen=True)
+class Model:
+    """Pure functions over a parameter tree, in one compute precision.
+
+    In fp32 every matrix product is lowered at `highest` precision: the platforms' defaults round fp32 products to bf16
+    or TF32.
+    """
+
+    config: family.Config
+    compute: str  # "fp32", "bf16" or "fp16"
+    lora: configs.LoraConfig | None = None
+    execution: execution_lib.Execution = execution_lib.Execution()
+
+    def _network(self, seed: int) -> nnx.Module:
+        return table.of(self.config).network(self.config, self.lora, nnx.Rngs(seed))
+
+    @functools.cached_property
+    def _graph(self) -> Any:
+        return nnx.split(nnx.eval_shape(lambda: self._network(0)))[0]
+
+    def _merged(self, params: Params) -> Any:
+        return nnx.merge(self._graph, params)
+
+    @property
+    def dtype(self) -> jnp.dtype:
+        """Compute dtype."""
+        return DTYPES[self.compute]
+
+    def precision(self) -> Any:
+        """Context that fixes the matmul precision of what is traced inside it."""
+        return jax.default_matmul_precision("highest" if self.compute == "fp32" else "default")
+
+    def init(self, seed: int) -> Params:
+        """Random parameters, fp32: normal(0, 0.02) kernels, unit norms, adapters per blocks/lora.py."""
+        return nnx.to_pure_dict(nnx.split(self._network(seed))[1])
+
+    def shapes(self) -> Params:
+        """The parameter tree as ShapeDtypeStructs; nothing is allocated."""
+        return nnx.to_pure_dict(nnx.split(nnx.eval_shape(lambda: self._network(0)))[1])
+
+    def features(self, params: Params, pictures: types.Pictures) -> Float[Array, "S D"]:
+        """What the pictures of a batch put into its slots, in the compute dtype."""
+        with self.precision():
+            return self._merged(params).features(pictures, self.dtype, self.execution)
+
+    def _embedded(self, network: Any, batch: types.Batch) -> Float[Array, "B T D"]:
+        """Token embeddings with the features of pictures where slot >= 0. Without pictures no tower runs."""
+        x = network.text.embed_tokens(batch.tokens, self.dtype)
+        if not any(array.shape[0] for array in batch.pictures.values()):
+            return x
+        features = network.features(batch.pictures, self.dtype, self.execution)
+        return self.execution.put_pictures(features, batch.slot, x)
+
+    def hidden(
+        self, params: Params, batch: types.Batch, dropout_key: decoder.DropoutKey = None
+    ) -> Float[Array, "B T D"]:
+        """Hidden states after the last norm, for a loss that applies the head in chunks."""
+        with self.precision():
+            network = self._merged(params)
+            x = self._embedded(network, batch)
+            positions, segments = batch.positions, batch.segment_ids
+            return network.text(x, positions, segments, execution=self.execution, dropout_key=dropout_key)[0]
+
+    def head_kernel(self, params: Params) -> Float[Array, "D V"]:
+        """The output matrix in the compute dtype."""
+        return self._merged(params).text.head_kernel().astype(self.dtype)
+
+    def logits(self, params: Params, batch: types.Batch) -> Float32[Array, "B T V"]:
+        """fp32 logits of every position."""
+        with self.precision():
+            return self._merged(params).text.logits(self.hidden(params, batch))
+
+    def prefill(
+        self, params: Params, batch: types.Batch, last: Int[Array, " B"], cache_len: int
+    ) -> tuple[Float32[Array, "B V"], decoder.Cache]:
+        """Read right-padded prompts: logits at each row's position `last`, and a cache of `cache_len` slots."""
+        with self.precision():
+            network = self._merged(params)
+            x = self._embedded(network, batch)
+            positions, segments = batch.positions, batch.segment_ids
+            hidden, cache = network.text(x, positions, segments, execution=self.execution, keep_cache=True)
+            room = [(0, 0), (0, 0), (0, cache_len - x.shape[1]), (0, 0), (0, 0)]
+            at_last = jnp.take_along_axis(hidden, last[:, None, None], axis=1)[:, 0]
+            return network.text.logits(at_last), decoder.Cache(*(jnp.pad(c, room) for c in cache))
+
+    def decode(
+        self, params: Params, token: Int[Array, " B"], position: Int[Array, " B"], cache: decoder.Cache
+    ) -> tuple[Float32[Array, "B V"], decoder.Cache]:
+        """One step: logits after `token`, which stands at `position` of its row."""
+        with self.precision():
+            network = self._merged(params)
+            x = network.text.embed_tokens(token[:, None], self.dtype)
+            hidden, cache = network.text.decode(x, position, cache, unroll=self.execution.unroll)
+            return network.text.logits(hidden[:, 0]), cache

@@ -1,0 +1,55 @@
+"""Llama and what is built like it, Vicuna for one: a language model by itself."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+import pathlib
+from typing import Any
+
+from vlguard_jax.families import family
+from vlguard_jax.families import parameters
+from vlguard_jax.families.blocks import config_json
+from vlguard_jax.families.blocks import configs
+from vlguard_jax.families.llama import config as llama_config
+
+
+def _read_hf(config: Mapping[str, Any], folder: pathlib.Path) -> tuple[llama_config.LlamaConfig, int]:
+    text = config_json.text_config(config, str(folder / "config.json"))
+    return llama_config.LlamaConfig(text), text.vocab_size
+
+
+def _write_hf(config: llama_config.LlamaConfig, extras: Mapping[str, Any], dtype: str, tokens: None) -> dict[str, Any]:
+    own = {family.PROVENANCE: extras["provenance"]} if extras.get("provenance") else {}
+    return config_json.llama_json(config.text, extras, dtype) | own
+
+
+def _parameters(config: llama_config.LlamaConfig, lora: configs.LoraConfig | None) -> tuple[parameters.Parameter, ...]:
+    return parameters.decoder(config.text, lora)
+
+
+def _network(config: llama_config.LlamaConfig, lora: configs.LoraConfig | None, rngs: Any) -> Any:
+    from vlguard_jax.families.llama import network
+
+    return network.Llama(config, lora, rngs)
+
+
+FAMILY = family.Family(
+    name="llama",
+    config=llama_config.LlamaConfig,
+    presets={},
+    model_types=("llama",),
+    kind=lambda config: "llama" if config.get("model_type") == "llama" else "",
+    read_hf=_read_hf,
+    read_original=None,
+    write_hf=_write_hf,
+    write_original=None,
+    processors=lambda config, extras: {},
+    from_record=llama_config.from_record,
+    parameters=_parameters,
+    pictures=None,
+    templates=("vicuna_v1", "llava_v1"),
+    max_len=2048,
+    layouts=lambda config: {layout.name: layout for layout in (parameters.LLAMA, parameters.PEFT)},
+    describe=lambda config: {},
+    network=_network,
+)

@@ -1,0 +1,8 @@
+"""Lengths of prompts as they are computed: rounded up, so that few programs are compiled."""
+
+MULTIPLE = 64
+
+
+def padded(tokens: int) -> int:
+    """The next multiple of 64."""
+    return -(-tokens // MULTIPLE) * MULTIPLE
