@@ -8,6 +8,7 @@ from vlguard_jax import types
 from vlguard_jax.families import family
 from vlguard_jax.families import functional
 from vlguard_jax.families.blocks import configs
+from vlguard_jax.families.llama import config as llama_config
 from vlguard_jax.families.llava import config as llava_config
 
 CONFIG = llava_config.LlavaConfig(
@@ -34,6 +35,7 @@ CONFIG = llava_config.LlavaConfig(
     ),
     projector="mlp2x_gelu",
 )
+TEXT_ONLY = llama_config.LlamaConfig(CONFIG.text)
 
 
 def random_params(model: functional.Model, seed: int = 0) -> functional.Params:
@@ -43,10 +45,11 @@ def random_params(model: functional.Model, seed: int = 0) -> functional.Params:
 
 
 def batch(config: family.Config, rows: int = 2, length: int = 20, seed: int = 0) -> types.Batch:
-    """Rows of random ids, each with one picture after its third token, right-padded by a different amount."""
+    """Rows of random ids, each with one picture (if the model sees) after its third token, right-padded by a different
+    amount."""
     rng = np.random.default_rng(seed)
-    patches = config.vision.num_patches if config.vision else 0
-    side = config.vision.image_size if config.vision else 4
+    vision = getattr(config, "vision", None)
+    patches = vision.num_patches if vision else 0
     slot = np.full((rows, length), -1, np.int32)
     segments = np.ones((rows, length), np.int32)
     for row in range(rows):
@@ -57,5 +60,8 @@ def batch(config: family.Config, rows: int = 2, length: int = 20, seed: int = 0)
     weights = np.where((segments > 0) & (np.arange(length) > 10), 1.0 / (rows * length), 0.0).astype(np.float32)
     positions = np.broadcast_to(np.arange(length, dtype=np.int32), (rows, length))
     source = np.where(segments > 0, 0, -1).astype(np.int32)
-    images = rng.integers(0, 256, (rows, side, side, 3), dtype=np.uint8)
-    return types.Batch(*(jnp.asarray(x) for x in (tokens, targets, weights, segments, positions, images, slot, source)))
+    pictures = {}
+    if vision:
+        pictures["images"] = rng.integers(0, 256, (rows, vision.image_size, vision.image_size, 3), dtype=np.uint8)
+    made = types.Batch(tokens, targets, weights, segments, positions, pictures, slot, source)
+    return jax.tree.map(jnp.asarray, made)

@@ -1,6 +1,7 @@
 """Readers for the recorded results of the reference, shared by the golden tests."""
 
 from collections.abc import Sequence
+import dataclasses
 import functools
 import json
 import pathlib
@@ -56,16 +57,14 @@ def tokens(
     return conversations.tokenize(record(item), words, templates.get_template(TEMPLATES[template]), max_len)
 
 
-def picture(golden: pathlib.Path, name: str, mode: str, side: int) -> np.ndarray:
-    """u8[S, S, 3]."""
-    return images.load_image(golden / "images" / name, "pad" if mode == "pad" else "crop", side)
+def picture(golden: pathlib.Path, name: str, mode: str, config: family.Config) -> types.Picture:
+    """As the model of these sizes gets it."""
+    return images.load(golden / "images" / name, config, "pad" if mode == "pad" else "crop")
 
 
-def with_pictures(sample: batches.Sample, pictures: Sequence[np.ndarray]) -> batches.Sample:
+def with_pictures(sample: batches.Sample, pictures: Sequence[types.Picture]) -> batches.Sample:
     """The sample with as many of the pictures as it uses."""
-    return batches.Sample(
-        sample.tokens, sample.labels, sample.picture, sample.patch, tuple(pictures[: sample.num_pictures])
-    )
+    return dataclasses.replace(sample, pictures=tuple(pictures[: sample.num_pictures]))
 
 
 def named_tensors(params: Any, config: family.Config, lora: configs.LoraConfig | None) -> dict[str, np.ndarray]:

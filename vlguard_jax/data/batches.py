@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 import dataclasses
-import functools
 
 from jaxtyping import Float32, Int32
 import numpy as np
@@ -79,13 +78,16 @@ def expand(tokens: types.Tokens, slots: Sequence[int], max_len: int | None, pad_
     )
 
 
-Pool = Callable[[Sequence[types.Picture], family.Room], family.Arrays]
+def positions(config: family.Config, sample: Sample) -> tuple[np.ndarray, int]:
+    """Rotary positions of a sample with its pictures, i32[n] or i32[n, 3], and the one that an answer goes on with."""
+    extents = [picture.extent for picture in sample.pictures]
+    return table.of(config).positions(config, family.Spans(sample.picture, sample.place, extents))
 
 
-def pool_of(config: family.Config) -> Pool | None:
-    """How pictures of a model are put together for a batch; None for a language model."""
+def pooled(config: family.Config, pictures: Sequence[types.Picture], room: family.Room) -> family.Arrays:
+    """The arrays of a row shard's pictures, padded to its room; {} for a language model."""
     sees = table.of(config).pictures
-    return functools.partial(sees.pool, config) if sees else None
+    return sees.pool(config, pictures, room) if sees else {}
 
 
 def collate(
@@ -95,14 +97,14 @@ def collate(
     *,
     row_len: int,
     room: family.Room,
-    pool: Pool | None,
+    model: family.Config,
 ) -> types.Batch:
     """Lay the samples of one row shard out in rows of `row_len` tokens, one after the other in each row; an empty row
     is all padding.
 
     `weights[r][i]` is the loss weight of each supervised token of sample `rows[r][i]`, `sources[r][i]` the number of
-    its source (None: all are of source 0). Pictures are put together in reading order by `pool`, and slots count from 0
-    in the shard; `joined` puts shards together. Positions count from 0 in each sample; targets are the labels of the
+    its source (None: all are of source 0). Pictures are put together in reading order, and slots count from 0 in the
+    shard; `joined` puts shards together. Positions are the family's, anew in each sample; targets are the labels of the
     next position, so the last one of each sample is ignored.
 
     Raises:
@@ -120,7 +122,7 @@ def collate(
         loss_weight=np.zeros(shape, np.float32),
         segment_ids=np.zeros(shape, np.int32),
         positions=np.zeros(shape, np.int32),
-        pictures=pool(pictures, room) if pool else {},
+        pictures=pooled(model, pictures, room),
         slot=np.full(shape, -1, np.int32),
         source=np.full(shape, -1, np.int32),
     )
@@ -134,6 +136,7 @@ def collate(
                 raise ValueError(f"row {r}: {len(sample.pictures)} pictures loaded, {sample.num_pictures} are used")
             at = (r, slice(start, start + len(sample.tokens)))
             _write(batch, at, sample, weight, segment, first_slot)
+            batch.positions[at] = positions(model, sample)[0]
             batch.source[at] = source
             start += len(sample.tokens)
             first_slot += sum(picture.extent.slots for picture in sample.pictures)
@@ -165,7 +168,6 @@ def _write(
     batch.targets[at] = targets
     batch.loss_weight[at] = _weights(targets, weight)
     batch.segment_ids[at] = segment
-    batch.positions[at] = np.arange(len(targets))
     if sample.pictures:
         before = np.cumsum([0, *(picture.extent.slots for picture in sample.pictures)]) + first_slot
         batch.slot[at] = np.where(sample.picture >= 0, before[sample.picture] + sample.place, -1)

@@ -35,7 +35,7 @@ def count(
     sizes: Mapping[str, types.Size],
 ) -> Counts:
     """Counts of the `picked` records. sizes: of their pictures; looked at where slots depend on them."""
-    if not tokenization.sized:
+    if tokenization.cuts:
         (one,) = tokenization.extents([tokenization_lib.ANY])
         shown = found.pictures
         return Counts(found.length, found.supervised, shown * one.units, shown * one.slots, {})
@@ -46,7 +46,9 @@ def count(
         used = int(found.pictures[i])
         if not used:
             continue
-        extents = tokenization.extents([sizes[name] for name in found.images[i]])
+        extents = tokenization.extents(
+            [sizes[name] if tokenization.sized else tokenization_lib.ANY for name in found.images[i]]
+        )
         units[i] = sum(extent.units for extent in extents[:used])
         slots[i] = sum(extent.slots for extent in extents[:used])
         length[i] += slots[i]

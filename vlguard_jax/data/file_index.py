@@ -70,7 +70,7 @@ class Problem(NamedTuple):
 @dataclasses.dataclass(frozen=True)
 class FileIndex:
     """One entry per record of a file. length .. modality_length as in `index.SampleIndex`, 0 for a malformed record;
-    where the slots of a picture depend on its size, `length` and `supervised` are of the text alone, not cut.
+    where no picture may be cut, `length` and `supervised` of those with pictures are of the text alone, not cut.
 
     ids: unique; a repeated id `x` becomes `x~1`, `x~2`, ...; "" for a malformed record. images: the pictures that the
     record names. categories: its category and subcategory, empty where it gives none.
@@ -196,8 +196,8 @@ def _count(records: Records, tokenization: tokenization_lib.Tokenization) -> dic
         else:
             tags = conversations.count_tags(record)
             if not images or tags <= len(images):
-                one = 0 if tokenization.sized else tokenization.extents([tokenization_lib.ANY])[0].slots
-                whole = tokenization.sized and bool(images)
+                one = tokenization.extents([tokenization_lib.ANY])[0].slots if tokenization.cuts else 0
+                whole = not tokenization.cuts and bool(images)
                 sample = tokenization.expand(tokens, [one] * len(images), whole=whole)
                 shown = int((tokens.ids == types.IMAGE_TOKEN).sum()) if whole else sample.num_pictures
                 counts[i] = len(sample.tokens), shown, sample.num_supervised, modality_length(record)

@@ -65,8 +65,8 @@ class StepSource:
         sizes = []
         for shape in self.plan.shapes:
             micro_batches = shape.rows // (self.plan.layout.rows or shape.rows)
-            pool = batches.pool_of(self.mixture.tokenization.model)
-            pictures = sum(array.nbytes for array in pool((), shape.room).values()) if pool else 0
+            arrays = batches.pooled(self.mixture.tokenization.model, (), shape.room)
+            pictures = sum(array.nbytes for array in arrays.values())
             rows = len(types.Batch._fields) * 4 * shape.rows * shape.row_len
             sizes.append(share * (rows + micro_batches * self.plan.layout.shards * pictures))
         return int(max(sizes))
@@ -81,7 +81,7 @@ class StepSource:
             [[int(self.mixture.index.source[step_plan.samples[place]]) for place in row] for row in rows],
             row_len=step_plan.shape.row_len,
             room=step_plan.shape.room,
-            pool=batches.pool_of(self.mixture.tokenization.model),
+            model=self.mixture.tokenization.model,
         )
 
 

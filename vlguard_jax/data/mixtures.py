@@ -9,9 +9,9 @@ from collections.abc import Callable, Mapping, Sequence
 import dataclasses
 import json
 import pathlib
-from typing import Any
+from typing import Any, NamedTuple
 
-from jaxtyping import Int32, Int64
+from jaxtyping import Int64
 import numpy as np
 
 from vlguard_jax import config
@@ -170,55 +170,70 @@ def build(
       UserError: a file is missing or broken, a chosen record is malformed or has bad pictures and `on_bad_record` is
         "error", or the reference would void it and `on_mismatch` is "error".
     """
-    owner = table.of(model)
     image_mode = table.image_mode(model, image_mode)
-    tokenization = tokenization_lib.Tokenization(tokenizer, template, model, data.max_len or owner.max_len)
-    cache = cache_lib.folder(data.cache)
-    opened, chosen, indices, sizes, counts = [], [], [], [], []
-    drops: list[Drop] = []
-    for name, settings in data.sources.items():
-        source = sources.open_source(name, settings, cache)
-        found = file_index.build_or_load(source.records, source.content, tokenization, cache, progress)
-        picked = selection.select(found, settings, name)
-        reasons = _problems(found, picked, data)
-        names = _named_pictures(source, found, picked)
-        if names and owner.pictures is None:
-            raise errors.UserError("the conversations have pictures, but the model has no vision tower")
-        checked = picture_check.Checked({}, {})
-        if source.store is not None and names:
-            checked = picture_check.check(
-                source.store, names, data.check_pictures, model, image_mode, progress, cache=cache
-            )
-        bad = checked.bad
-        if bad and data.on_bad_record == "error":
-            raise errors.UserError(
-                _picture_complaint(source, found, bad, len(names), problems_file, settings.format == "vlguard")
-            )
-        for i in set(picked.tolist()) - set(reasons) if bad else ():
-            if name_of_bad := next((image for image in found.images[i] if image in bad), ""):
-                reasons[i] = f"picture {name_of_bad}: {bad[name_of_bad]}"
-        kept = picked[~np.isin(picked, list(reasons))]
-        counted = extents.count(found, kept, source.records, tokenization, checked.sizes)
-        reasons |= _too_long(counted.too_long, source, data, tokenization.max_len)
-        drops += [_drop(found, i, reason, source) for i, reason in sorted(reasons.items())]
-        opened.append(source)
-        indices.append(found)
-        chosen.append(picked[~np.isin(picked, list(reasons))])
-        sizes.append(checked.sizes if tokenization.sized else {})
-        counts.append(counted)
+    max_len = data.max_len or table.of(model).max_len
+    tokenization = tokenization_lib.Tokenization(tokenizer, template, model, max_len)
+    parts = [_open(name, data, tokenization, image_mode, progress, problems_file) for name in data.sources]
     return Mixture(
-        sources=tuple(opened),
-        position=np.concatenate([np.zeros(0, np.int64), *chosen]),
-        index=_join(tuple(data.sources), indices, chosen, counts),
+        sources=tuple(part.source for part in parts),
+        position=np.concatenate([np.zeros(0, np.int64), *(part.chosen for part in parts)]),
+        index=_join(tuple(data.sources), parts),
         tokenization=tokenization,
         image_mode=image_mode,
-        sizes=tuple(sizes),
-        drops=tuple(drops),
-        named_pictures=sum(
-            len(found.images[i]) for found, of in zip(indices, chosen, strict=True) for i in of.tolist()
-        ),
-        repeated_ids=sum(len(found.repeated) for found in indices),
+        sizes=tuple(part.sizes for part in parts),
+        drops=tuple(drop for part in parts for drop in part.drops),
+        named_pictures=sum(len(part.found.images[i]) for part in parts for i in part.chosen.tolist()),
+        repeated_ids=sum(len(part.found.repeated) for part in parts),
     )
+
+
+class _Part(NamedTuple):
+    """A source, counted and chosen from. sizes: as in `Mixture`."""
+
+    source: sources.Source
+    found: file_index.FileIndex
+    chosen: Int64[np.ndarray, " m"]
+    counts: extents.Counts
+    sizes: Mapping[str, types.Size]
+    drops: list[Drop]
+
+
+def _open(
+    name: str,
+    data: config.DataSettings,
+    tokenization: tokenization_lib.Tokenization,
+    image_mode: str,
+    progress: Callable[[int, int], None] | None,
+    problems_file: pathlib.Path | None,
+) -> _Part:
+    settings, model, cache = data.sources[name], tokenization.model, cache_lib.folder(data.cache)
+    source = sources.open_source(name, settings, cache)
+    found = file_index.build_or_load(source.records, source.content, tokenization, cache, progress)
+    picked = selection.select(found, settings, name)
+    reasons = _problems(found, picked, data)
+    names = _named_pictures(source, found, picked)
+    if names and tokenization.sees is None:
+        raise errors.UserError("the conversations have pictures, but the model has no vision tower")
+    bad: Mapping[str, str] = {}
+    sizes: Mapping[str, types.Size] = {}
+    if source.store is not None and names:
+        checked = picture_check.check(
+            source.store, names, data.check_pictures, model, image_mode, progress, cache=cache
+        )
+        bad, sizes = checked.bad, checked.sizes
+    if bad and data.on_bad_record == "error":
+        raise errors.UserError(
+            _picture_complaint(source, found, bad, len(names), problems_file, settings.format == "vlguard")
+        )
+    for i in set(picked.tolist()) - set(reasons) if bad else ():
+        if name_of_bad := next((image for image in found.images[i] if image in bad), ""):
+            reasons[i] = f"picture {name_of_bad}: {bad[name_of_bad]}"
+    fit = picked[~np.isin(picked, list(reasons))]
+    counts = extents.count(found, fit, source.records, tokenization, sizes)
+    reasons |= _too_long(counts.too_long, source, data, tokenization.max_len)
+    drops = [_drop(found, i, reason, source) for i, reason in sorted(reasons.items())]
+    chosen = picked[~np.isin(picked, list(reasons))]
+    return _Part(source, found, chosen, counts, sizes if tokenization.sized else {}, drops)
 
 
 def check_lengths(mixture: Mixture, context: int | None) -> None:
@@ -243,27 +258,21 @@ def write_drops(drops: Sequence[Drop], path: str | pathlib.Path) -> None:
     )
 
 
-def _join(
-    names: tuple[str, ...],
-    indices: Sequence[file_index.FileIndex],
-    chosen: Sequence[Int64[np.ndarray, " _"]],
-    counts: Sequence[extents.Counts],
-) -> index.SampleIndex:
-    def gather(found: Sequence[Any], field: str) -> Int64[np.ndarray, " n"]:
-        taken = [getattr(one, field)[of] for one, of in zip(found, chosen, strict=True)]
-        return np.concatenate([np.zeros(0, np.int64), *taken])
+def _join(names: tuple[str, ...], parts: Sequence[_Part]) -> index.SampleIndex:
+    def gather(field: Callable[[_Part], Int64[np.ndarray, " _"]]) -> Int64[np.ndarray, " n"]:
+        return np.concatenate([np.zeros(0, np.int64), *(field(part)[part.chosen] for part in parts)])
 
-    source: Int32[np.ndarray, " n"] = np.repeat(np.arange(len(names), dtype=np.int32), [len(of) for of in chosen])
-    copies = [selection.copy_names(found, of) for found, of in zip(indices, chosen, strict=True)]
+    sizes = [len(part.chosen) for part in parts]
+    copies = [selection.copy_names(part.found, part.chosen) for part in parts]
     return index.SampleIndex(
-        length=gather(counts, "length"),
-        pictures=gather(indices, "pictures"),
-        units=gather(counts, "units"),
-        slots=gather(counts, "slots"),
-        supervised=gather(counts, "supervised"),
-        modality_length=gather(indices, "modality_length"),
+        length=gather(lambda part: part.counts.length),
+        pictures=gather(lambda part: part.found.pictures),
+        units=gather(lambda part: part.counts.units),
+        slots=gather(lambda part: part.counts.slots),
+        supervised=gather(lambda part: part.counts.supervised),
+        modality_length=gather(lambda part: part.found.modality_length),
         ids=tuple(id_ for of in copies for id_ in of),
-        source=source,
+        source=np.repeat(np.arange(len(names), dtype=np.int32), sizes),
         source_names=names,
     )
 

@@ -41,10 +41,15 @@ class Tokenization:
         return self.sees is not None and self.sees.sized
 
     @property
+    def cuts(self) -> bool:
+        """Whether a conversation may end inside a picture. Then all pictures take the same."""
+        return self.sees is None or self.sees.cut
+
+    @property
     def fingerprint(self) -> str:
         """sha256 over everything that decides tokens, labels and lengths, sizes of pictures apart."""
-        slots = 0 if self.sized else self.extents([ANY])[0].slots
-        decisive = [self.tokenizer.fingerprint, dataclasses.asdict(self.template), slots, self.max_len, self.sized]
+        slots = self.extents([ANY])[0].slots if self.cuts else None
+        decisive = [self.tokenizer.fingerprint, dataclasses.asdict(self.template), slots, self.max_len]
         return hashlib.sha256(json.dumps(decisive).encode()).hexdigest()
 
     def extents(self, sizes: Sequence[types.Size]) -> list[types.Extent]:
@@ -60,5 +65,5 @@ class Tokenization:
         return self.expand(self.tokens(record), [extent.slots for extent in extents])
 
     def expand(self, tokens: types.Tokens, slots: Sequence[int], *, whole: bool = False) -> batches.Sample:
-        """`tokens` with so many slots for each picture, cut at `max_len` unless it is to be `whole`."""
+        """`tokens` with so many slots for each picture, cut at `max_len` unless they are to be `whole`."""
         return batches.expand(tokens, slots, None if whole else self.max_len, self.tokenizer.pad_id)

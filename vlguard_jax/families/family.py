@@ -62,7 +62,7 @@ class Pictures:
     unit: what the tower works on, for messages ("picture", "tile").
     modes: ways to prepare a picture, the default first.
     sized: whether a picture's extent depends on its size.
-    cut: whether a conversation may end inside a picture, as in LLaVA-1.5's training.
+    cut: whether a conversation may end inside a picture, as in LLaVA-1.5's training; only where `sized` is False.
     extents: (config, sizes of a prompt's pictures in order) -> what each takes; with `sized` False the sizes are not
       looked at.
     fault: (config, mode, size) -> why such a picture cannot be used and the way out, "" if it can.
@@ -87,6 +87,20 @@ class Pictures:
     tower: Callable[[Any], Tower]
 
 
+class Spans(NamedTuple):
+    """Where the pictures of a conversation stand. picture: i32[T], which one (-1: text). place: i32[T], which of its
+    slots. extents: what each takes."""
+
+    picture: np.ndarray
+    place: np.ndarray
+    extents: Sequence[types.Extent]
+
+
+def counted(config: Any, spans: Spans) -> tuple[np.ndarray, int]:
+    """Rotary positions that count every token, a picture's slots as well (Llama, LLaVA)."""
+    return np.arange(len(spans.picture), dtype=np.int32), len(spans.picture)
+
+
 @dataclasses.dataclass(frozen=True)
 class Family:
     """Everything that the program asks of a family.
@@ -101,8 +115,10 @@ class Family:
     processors: (sizes, extras) -> {file: content} of what transformers' processor reads.
     from_record: (stored record) -> sizes, every value looked at.
     parameters: (sizes, adapters) -> every array.
-    pictures: None for a language model. templates: of conversations, the
-      default first. max_len: tokens of a conversation in training unless the config says otherwise.
+    pictures: None for a language model. templates: of conversations, the default first. max_len: tokens of a
+      conversation in training unless the config says otherwise.
+    positions: (sizes, Spans) -> (rotary positions of a conversation, i32[T] or i32[T, 3]; the one that an answer goes
+      on with).
     layouts: (sizes) -> {name: where the parts stand in files of that kind}.
     describe: (sizes) -> lines of `convert --inspect` about what is not the decoder.
     network: (sizes, adapters, random numbers) -> the module; imports jax when it is called.
@@ -122,6 +138,7 @@ class Family:
     parameters: Callable[[Any, configs.LoraConfig | None], tuple[parameters.Parameter, ...]]
     layouts: Callable[[Any], Mapping[str, parameters.Layout]]
     pictures: Pictures | None
+    positions: Callable[[Any, Spans], tuple[np.ndarray, int]]
     templates: tuple[str, ...]
     max_len: int
     describe: Callable[[Any], dict[str, str]]

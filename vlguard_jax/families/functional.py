@@ -113,11 +113,16 @@ class Model:
             return network.text.logits(at_last), decoder.Cache(*(jnp.pad(c, room) for c in cache))
 
     def decode(
-        self, params: Params, token: Int[Array, " B"], position: Int[Array, " B"], cache: decoder.Cache
+        self,
+        params: Params,
+        token: Int[Array, " B"],
+        position: Int[Array, " B"],
+        at: Int[Array, " B"],
+        cache: decoder.Cache,
     ) -> tuple[Float32[Array, "B V"], decoder.Cache]:
-        """One step: logits after `token`, which stands at `position` of its row."""
+        """One step: logits after `token`, whose rotary position is `position` and whose slot in the cache `at`."""
         with self.precision():
             network = self._merged(params)
             x = network.text.embed_tokens(token[:, None], self.dtype)
-            hidden, cache = network.text.decode(x, position, cache, unroll=self.execution.unroll)
+            hidden, cache = network.text.decode(x, position, at, cache, unroll=self.execution.unroll)
             return network.text.logits(hidden[:, 0]), cache

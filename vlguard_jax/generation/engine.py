@@ -69,7 +69,7 @@ class Engine:
             raise errors.UserError("config.decode.max_new_tokens and config.decode.batch_size must be at least 1")
         _check_ids(np.asarray([*stop_ids, pad_id], np.int64), config.text.vocab_size, "stop_ids and pad_id")
         self._config, self._compute = config, precision.compute
-        self._sees, self._pool = table.of(config).pictures, batches.pool_of(config)
+        self._sees = table.of(config).pictures
         self._mesh = _mesh(mesh)
         shards = mesh_lib.row_shards(self._mesh)
         self._rows = -(-settings.batch_size // shards) * shards
@@ -186,14 +186,15 @@ class Engine:
         rows = [[s] for s in samples] + [[]] * (count - len(samples))
         parts = [
             batches.collate(
-                some, [[0.0] * len(row) for row in some], row_len=lengths.padded(longest), room=room, pool=self._pool
+                some, [[0.0] * len(row) for row in some], row_len=lengths.padded(longest), room=room, model=self._config
             )
             for some in (rows[first : first + each] for first in range(0, count, each))
         ]
         batch = batches.joined(list(enumerate(parts)), room)
         last = np.asarray([len(s.tokens) - 1 for s in samples] + [-1] * (count - len(samples)), np.int32)
+        follows = [batches.positions(self._config, s)[1] for s in samples] + [0] * (count - len(samples))
         place = mesh_lib.row_sharding(self._mesh)
-        placed = jax.tree.map(lambda x: mesh_lib.put(x, place), (batch, last))
+        placed = jax.tree.map(lambda x: mesh_lib.put(x, place), (batch, last, np.asarray(follows, np.int32)))
         return self._answer(self._params, *placed)
 
 

@@ -30,18 +30,18 @@ from vlguard_jax.parallel import shapes
 class Program:
     """Jitted functions and what they work on. `params` is a tree of ShapeDtypeStruct with shardings.
 
-    answer: (params, batch, last) -> Answers, all that the engine runs. prefill: the same arguments -> logits and a
-    cache with room for the answers. decode: (params, token i32[B], position i32[B], cache) -> logits and the cache,
-    which is donated.
+    answer: (params, batch, last, follows) -> Answers, all that the engine runs (sampler.py). prefill: (params, batch,
+    last) -> logits and a cache with room for the answers. decode: (params, token i32[B], position i32[B], slot in the
+    cache i32[B], cache) -> logits and the cache, which is donated.
     """
 
     mesh: Mesh
     max_new: int
     params: functional.Params
     config: family.Config
-    answer: Callable[[functional.Params, types.Batch, jax.Array], sampler.Answers]
+    answer: Callable[[functional.Params, types.Batch, jax.Array, jax.Array], sampler.Answers]
     prefill: Callable[[functional.Params, types.Batch, jax.Array], tuple[jax.Array, decoder.Cache]]
-    decode: Callable[[functional.Params, jax.Array, jax.Array, decoder.Cache], tuple[jax.Array, decoder.Cache]]
+    decode: Callable[..., tuple[jax.Array, decoder.Cache]]
 
 
 @functools.lru_cache(maxsize=8)
@@ -73,9 +73,11 @@ def build(
     )
     model = functional.Model(config, compute, lora, execution)
 
-    def answer(params: functional.Params, batch: types.Batch, last: jax.Array) -> sampler.Answers:
+    def answer(params: functional.Params, batch: types.Batch, last: jax.Array, follows: jax.Array) -> sampler.Answers:
         stop = jnp.asarray(stop_ids, jnp.int32)
-        return sampler.greedy(model, params, batch, last, stop, max_new=max_new, min_new=min_new, pad_id=pad_id)
+        return sampler.greedy(
+            model, params, batch, last, follows, stop, max_new=max_new, min_new=min_new, pad_id=pad_id
+        )
 
     def prefill(params: functional.Params, batch: types.Batch, last: jax.Array) -> tuple[jax.Array, decoder.Cache]:
         return model.prefill(params, batch, jnp.maximum(last, 0), batch.tokens.shape[1] + max_new)
@@ -89,7 +91,7 @@ def build(
         config=config,
         answer=jax.jit(answer, out_shardings=mesh_lib.replicated(mesh)),
         prefill=jax.jit(prefill, out_shardings=outputs),
-        decode=jax.jit(model.decode, donate_argnums=3, out_shardings=outputs),
+        decode=jax.jit(model.decode, donate_argnums=4, out_shardings=outputs),
     )
 
 
@@ -107,13 +109,11 @@ def prompt_shapes(
     return shapes.batch(program.config, program.mesh, rows, prompt, room), last
 
 
-def decode_shapes(
-    program: Program, rows: int, prompt: int
-) -> tuple[jax.ShapeDtypeStruct, jax.ShapeDtypeStruct, decoder.Cache]:
-    """What `decode` reads besides the parameters, in shapes: one token and its position a row, and the cache."""
+def decode_shapes(program: Program, rows: int, prompt: int) -> tuple[jax.ShapeDtypeStruct, decoder.Cache]:
+    """What `decode` reads besides the parameters, in shapes: a number a row (token, position, slot), and the cache."""
     text, place = program.config.text, mesh_lib.row_sharding(program.mesh)
     row = jax.ShapeDtypeStruct((rows,), jnp.int32, sharding=place)
     shape = (text.num_layers, rows, prompt + program.max_new, text.num_kv_heads, text.head_width)
     dtype = jax.tree.leaves(program.params)[0].dtype
     kept = jax.ShapeDtypeStruct(shape, dtype, sharding=_cache_sharding(program.mesh))
-    return row, row, decoder.Cache(kept, kept)
+    return row, decoder.Cache(kept, kept)

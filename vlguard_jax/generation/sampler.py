@@ -48,13 +48,15 @@ def greedy(
     params: functional.Params,
     batch: types.Batch,
     last: Int32[Array, " B"],
+    follows: Int32[Array, " B"],
     stop_ids: Int32[Array, " n"],
     *,
     max_new: int,
     min_new: int,
     pad_id: int,
 ) -> Answers:
-    """Answer a batch of right-padded prompts whose last token stands at `last`; rows with last < 0 are empty.
+    """Answer a batch of right-padded prompts whose last token stands at `last` (rows with last < 0 are empty) and whose
+    answer begins at the rotary position `follows`.
 
     At most `max_new` new tokens; stop ids are banned for the first `min_new` (reference: transformers
     MinNewTokensLengthLogitsProcessor). Every row decodes at its own positions, so the answer does not depend on the
@@ -79,7 +81,8 @@ def greedy(
         length = loop.length + ~ended
         stopped = ended | jnp.isin(token, stop_ids)
         ids = loop.ids.at[:, loop.made].set(token)
-        logits, cache = model.decode(params, token, jnp.maximum(last, 0) + 1 + loop.made, loop.cache)
+        at = jnp.maximum(last, 0) + 1 + loop.made
+        logits, cache = model.decode(params, token, follows + loop.made, at, loop.cache)
         return _Loop(loop.made + 1, ids, length, stopped, loop.finite & finite, logits, cache)
 
     end = jax.lax.while_loop(lambda loop: (loop.made < max_new) & ~jnp.all(loop.stopped), step, start)

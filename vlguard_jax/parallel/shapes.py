@@ -27,9 +27,9 @@ def batch(
         return jax.ShapeDtypeStruct((*leading, *shape), dtype, sharding=place)
 
     tokens, weights = of((rows, row_len), jnp.int32), of((rows, row_len), jnp.float32)
-    shards, pool = mesh_lib.row_shards(mesh), batches.pool_of(model)
+    shards = mesh_lib.row_shards(mesh)
     pictures = {
         name: of((shards * one.shape[0], *one.shape[1:]), one.dtype)
-        for name, one in (pool((), room) if pool else {}).items()
+        for name, one in batches.pooled(model, (), room).items()
     }
     return types.Batch(tokens, tokens, weights, tokens, tokens, pictures, tokens, tokens)

@@ -73,10 +73,10 @@ def generation(settings: config.EvalConfig, model: family.Config, topology: chip
     limits = {"max_new": decode.max_new_tokens, "min_new": decode.min_new_tokens}
     made = generation_program.build(model, None, compute, mesh, **limits, stop_ids=(0,), pad_id=0)  # ids are no shapes
     batch, last = generation_program.prompt_shapes(made, asked.rows, asked.prompt, asked.room)
-    token, position, cache = generation_program.decode_shapes(made, asked.rows, asked.prompt)
+    row, cache = generation_program.decode_shapes(made, asked.rows, asked.prompt)
     weights, kept = _bytes(made.params), _bytes(cache)
     reading = made.prefill.lower(made.params, batch, last)  # type: ignore[attr-defined]
-    writing = made.decode.lower(made.params, token, position, cache)  # type: ignore[attr-defined]
+    writing = made.decode.lower(made.params, row, row, row, cache)  # type: ignore[attr-defined]
     prompts = f"{asked.rows} rows of {asked.prompt} tokens"
     return (
         Job("prefill", f"{prompts}, {asked.pictures} pictures", {"weights": weights, "batch": _bytes(batch)}, reading),

@@ -6,28 +6,32 @@ import dataclasses
 import os
 import pathlib
 import re
+from typing import TYPE_CHECKING
 
 from vlguard_jax import config
 from vlguard_jax import errors
 from vlguard_jax.families import family
 from vlguard_jax.families import table
 
+if TYPE_CHECKING:
+    from vlguard_jax.checkpoints import outline as outline_lib
+
 SHORT = {name.rsplit("-", 1)[-1]: name for name in table.PRESETS}  # "7b" -> "llava-v1.5-7b"
 
 
 @dataclasses.dataclass(frozen=True)
 class Named:
-    """A model's sizes, its name in tables, and how they were found. folder: None where the model is not on this
-    machine."""
+    """A model's sizes, its name in tables, and how they were found. outline: None where the model is not on
+    this machine."""
 
     config: family.Config
     name: str
     note: str
-    folder: pathlib.Path | None = None
+    outline: outline_lib.Outline | None = None
 
 
 def resolve(model: config.ModelSettings, preset: str = "") -> Named:
-    """The model of a config. preset: "7b", "13b" or a name of models/config.py, in place of `config.model`.
+    """The model of a config. preset: "7b", "13b" or the name of a preset of a family, in place of `config.model`.
 
     Raises:
       UserError: no such preset; the folder holds no model; or the sizes of a hub id cannot be told from its name.
@@ -43,7 +47,8 @@ def resolve(model: config.ModelSettings, preset: str = "") -> Named:
         )
     folder = pathlib.Path(os.path.expanduser(model.path))
     if folder.is_dir():
-        return Named(_sizes(folder, model), folder.name, f"sizes of {model.path}", folder)
+        outline = _outline(folder, model)
+        return Named(outline.config, folder.name, f"sizes of {model.path}", outline)
     last = re.split(r"[@/]", model.path)[1] if "/" in model.path else model.path
     found = [name for short, name in SHORT.items() if re.search(rf"(?<![\d.]){short}(?![a-z0-9])", last.lower())]
     if len(found) != 1:
@@ -58,12 +63,8 @@ def resolve(model: config.ModelSettings, preset: str = "") -> Named:
     )
 
 
-def _sizes(folder: pathlib.Path, model: config.ModelSettings) -> family.Config:
+def _outline(folder: pathlib.Path, model: config.ModelSettings) -> outline_lib.Outline:
     os.environ["HF_HUB_OFFLINE"] = "1"  # before the hub's client is loaded: a plan fetches no tower
-    from vlguard_jax.checkpoints import export
-    from vlguard_jax.checkpoints import export_record
-    from vlguard_jax.checkpoints import sources
+    from vlguard_jax.checkpoints import outline
 
-    if export.is_export(folder):
-        return export_record.read(folder).config
-    return sources.make_plan(folder, base=model.base, vision_tower=model.vision_tower, projector=model.projector).config
+    return outline.read(folder, base=model.base, vision_tower=model.vision_tower, projector=model.projector)

@@ -13,6 +13,7 @@ from ml_collections import config_dict
 from vlguard_jax import config
 from vlguard_jax import errors
 from vlguard_jax import files
+from vlguard_jax import progress
 from vlguard_jax import terminal
 from vlguard_jax.families import family
 from vlguard_jax.planning import advice
@@ -23,6 +24,7 @@ from vlguard_jax.planning import models
 from vlguard_jax.planning import refusals
 from vlguard_jax.planning import traffic
 from vlguard_jax.planning import work
+from vlguard_jax.training import conversations
 
 
 @dataclasses.dataclass(frozen=True)
@@ -107,7 +109,7 @@ def _works(settings: config.TrainConfig, named: models.Named) -> Callable[[confi
         for name, source in settings.data.sources.items()
         if not source.path or not pathlib.Path(source.path).exists()
     ]
-    if missing or named.folder is None:
+    if missing or named.outline is None:
         why = f"no data named or found for {', '.join(missing)}" if missing else "the model's tokenizer is not here"
 
         known: dict[tuple[str, int], work.Work] = {}
@@ -120,13 +122,12 @@ def _works(settings: config.TrainConfig, named: models.Named) -> Callable[[confi
             return known[key]
 
         return of_assumed
-    from vlguard_jax.preparing import opened
-
-    mixture = opened.open_mixture(settings, terminal.console()).mixture
+    with progress.reading(terminal.console()) as tell:
+        mixture = conversations.mixture(settings, named.outline, tell)
 
     def of_real(changed: config.TrainConfig, shards: int) -> work.Work:
-        made = opened.plan(changed, mixture, shards)
-        return work.from_plan(made, opened.steps(changed, made), ("lengths: counted in the data",))
+        made = conversations.plan(changed, mixture, shards)
+        return work.from_plan(made, conversations.updates(changed, made), ("lengths: counted in the data",))
 
     return of_real
 

@@ -13,6 +13,7 @@ from vlguard_jax.data import mixtures
 from vlguard_jax.preparing import index_figures
 from vlguard_jax.preparing import opened
 from vlguard_jax.reporting import page
+from vlguard_jax.training import conversations
 
 
 def run(settings: config.TrainConfig, *, shards: int = 1, json_file: str = "", bad_file: str = "") -> None:
@@ -24,7 +25,7 @@ def run(settings: config.TrainConfig, *, shards: int = 1, json_file: str = "", b
         of them in this file, one JSON line each.
 
     Raises:
-      UserError: as `opened.open_mixture` and `opened.plan`, or a file cannot be written.
+      UserError: as `opened.open_mixture` and `conversations.plan`, or a file cannot be written.
     """
     console = terminal.console()
     if bad_file:
@@ -38,8 +39,8 @@ def run(settings: config.TrainConfig, *, shards: int = 1, json_file: str = "", b
     report = index_figures.measure(found.mixture)
     index_figures.show(report, console)
     console.print(_origin(found))
-    made = opened.plan(settings, found.mixture, shards)
-    plan = index_figures.plan(made, opened.steps(settings, made))
+    made = conversations.plan(settings, found.mixture, shards)
+    plan = index_figures.plan(made, conversations.updates(settings, made))
     index_figures.show_plan(plan, console)
     if json_file:
         more = {"seconds": round(found.seconds, 3), "files_counted": found.counted, "cache": str(found.cache)}

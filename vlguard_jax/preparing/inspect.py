@@ -13,6 +13,7 @@ from vlguard_jax.preparing import batch_rows
 from vlguard_jax.preparing import batch_text
 from vlguard_jax.preparing import opened
 from vlguard_jax.reporting import page
+from vlguard_jax.training import conversations
 
 
 def run(
@@ -34,12 +35,12 @@ def run(
       harmless: the sources are known to hold nothing harmful: fold and blur nothing in the page.
 
     Raises:
-      UserError: as `opened.open_mixture` and `opened.plan`, there is no such step, or the page cannot be written.
+      UserError: as `opened.open_mixture` and `conversations.plan`, no such step, or the page cannot be written.
     """
     console = terminal.console()
     found = opened.open_mixture(settings, console)
-    plan = opened.plan(settings, found.mixture, shards)
-    steps = opened.steps(settings, plan)
+    plan = conversations.plan(settings, found.mixture, shards)
+    steps = conversations.updates(settings, plan)
     if not 0 <= step < steps:
         raise errors.UserError(f"--step={step}: the run has {steps:,} steps, 0 to {steps - 1:,}")
     batches = loader.Loader(plan, found.mixture, start_step=step, stop_step=step + 1)

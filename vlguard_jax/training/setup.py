@@ -17,17 +17,15 @@ from vlguard_jax import errors
 from vlguard_jax import trees
 from vlguard_jax.checkpoints import checkpoint as checkpoint_lib
 from vlguard_jax.checkpoints import load as load_lib
-from vlguard_jax.checkpoints import vocabulary
-from vlguard_jax.data import cache as cache_lib
+from vlguard_jax.checkpoints import outline
 from vlguard_jax.data import mixtures
 from vlguard_jax.data import plan as plan_lib
 from vlguard_jax.families import functional
 from vlguard_jax.families.blocks import configs
 from vlguard_jax.families.blocks import lora
-from vlguard_jax.families.chat import templates
-from vlguard_jax.families.chat import tokenizer as tokenizer_lib
 from vlguard_jax.parallel import mesh as mesh_lib
 from vlguard_jax.parallel import rules
+from vlguard_jax.training import conversations
 from vlguard_jax.training import program as program_lib
 from vlguard_jax.training import step as step_lib
 
@@ -96,23 +94,15 @@ def load_data(
     Raises:
       UserError: see data/mixtures.py and data/plan.py; the mesh does not fit the devices; or no token is supervised.
     """
-    layout = plan_lib.Layout(rows=settings.run.rows, shards=mesh_lib.row_shards(mesh_lib.build(settings.mesh)))
-    words = tokenizer_lib.load_tokenizer(start.tokenizer_folder)
-    template = templates.get_template(settings.model.template)
-    mixture = mixtures.build(
-        settings.data, words, template, start.config, settings.model.image_mode, progress, problems_file
-    )
-    mixtures.check_lengths(mixture, vocabulary.context(start.extras))
-    cache = cache_lib.folder(settings.data.cache)
-    plan = plan_lib.BatchPlan(mixture.index, settings.data, settings.seed, layout, settings.optimizer.epochs, cache)
-    last = min(plan.total_steps, settings.optimizer.max_steps or plan.total_steps)
-    plan.check(last)
+    shards = mesh_lib.row_shards(mesh_lib.build(settings.mesh))
+    mixture = conversations.mixture(settings, outline.of(start), progress, problems_file)
+    plan = conversations.plan(settings, mixture, shards)
     if not mixture.index.supervised.any():
         raise errors.UserError(
             "config.data.sources: no conversation has a supervised token, so nothing can be learned; look at"
             " their answers"
         )
-    return Data(mixture, plan, plan.total_steps, last)
+    return Data(mixture, plan, plan.total_steps, conversations.updates(settings, plan))
 
 
 def build_program(

@@ -1,6 +1,6 @@
 """Sizes of the shared blocks.
 
-Every field is read by the forward pass or by the shapes (tests/families/test_config.py proves it). Values come from a
+Every field is read by the forward pass or by the shapes (tests/families/test_configs.py proves it). Values come from a
 checkpoint's `config.json` or from a family's presets.
 """
 

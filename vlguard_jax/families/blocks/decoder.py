@@ -135,16 +135,19 @@ class Block(nnx.Module):
         return x + self.mlp(self.mlp_norm(x), key), (k, v)
 
     def decode(
-        self, x: Float[Array, "B 1 D"], position: Int[Array, " B"], cache: Cache, layer: Int[Array, ""]
+        self,
+        x: Float[Array, "B 1 D"],
+        position: Int[Array, " B"],
+        at: Int[Array, " B"],
+        cache: Cache,
+        layer: Int[Array, ""],
     ) -> tuple[Float[Array, "B 1 D"], Cache]:
-        """One layer for one new token a row, written at slot `position` of the cache and attending to slots up to
+        """One layer for one new token a row, written at slot `at` of the cache and attending to slots up to
         it."""
         q, k, v = self.attention.project(self.attention_norm(x), position[:, None], None)
         rows = jnp.arange(x.shape[0])
-        cache = Cache(
-            *(c.at[layer, rows, position].set(n[:, 0].astype(c.dtype)) for c, n in zip(cache, (k, v), strict=True))
-        )
-        valid = jnp.arange(cache.k.shape[2])[None, None] <= position[:, None, None]
+        cache = Cache(*(c.at[layer, rows, at].set(n[:, 0].astype(c.dtype)) for c, n in zip(cache, (k, v), strict=True)))
+        valid = jnp.arange(cache.k.shape[2])[None, None] <= at[:, None, None]
         keys, values = (jax.lax.dynamic_index_in_dim(c, layer, keepdims=False).astype(x.dtype) for c in cache)
         x = x + self.attention.output(attention.cached_xla(q, keys, values, valid), None)
         return x + self.mlp(self.mlp_norm(x), None), cache
@@ -208,14 +211,20 @@ class Decoder(nnx.Module):
         return self.norm(x), Cache(*kv) if keep_cache else None
 
     def decode(
-        self, x: Float[Array, "B 1 D"], position: Int[Array, " B"], cache: Cache, *, unroll: int = 1
+        self,
+        x: Float[Array, "B 1 D"],
+        position: Int[Array, " B"],
+        at: Int[Array, " B"],
+        cache: Cache,
+        *,
+        unroll: int = 1,
     ) -> tuple[Float[Array, "B 1 D"], Cache]:
         """One new token a row. The cache is carried, not stacked anew, so that XLA updates it in place."""
         graph, stacked = nnx.split(self.layers)
 
         def body(carry, scanned):
             index, weights = scanned
-            return nnx.merge(graph, weights).decode(carry[0], position, carry[1], index), None
+            return nnx.merge(graph, weights).decode(carry[0], position, at, carry[1], index), None
 
         scanned = (jnp.arange(self.config.num_layers), stacked)
         (x, cache), _ = jax.lax.scan(body, (x, cache), scanned, unroll=unroll)

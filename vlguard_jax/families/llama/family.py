@@ -47,6 +47,7 @@ FAMILY = family.Family(
     from_record=llama_config.from_record,
     parameters=_parameters,
     pictures=None,
+    positions=family.counted,
     templates=("vicuna_v1", "llava_v1"),
     max_len=2048,
     layouts=lambda config: {layout.name: layout for layout in (parameters.LLAMA, parameters.PEFT)},

@@ -40,6 +40,7 @@ FAMILY = family.Family(
     parameters=names.all_parameters,
     layouts=names.layouts,
     pictures=pictures.PICTURES,
+    positions=family.counted,
     templates=("vicuna_v1", "llava_v1"),
     max_len=2048,
     describe=_describe,

@@ -1,0 +1,42 @@
+"""What a model is, without reading a weight."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+import dataclasses
+import pathlib
+from typing import Any
+
+from vlguard_jax.checkpoints import checkpoint
+from vlguard_jax.checkpoints import export
+from vlguard_jax.checkpoints import export_record
+from vlguard_jax.checkpoints import sources
+from vlguard_jax.families import family
+
+
+@dataclasses.dataclass(frozen=True)
+class Outline:
+    """config: its sizes. tokenizer_folder, extras: as in `checkpoint.Checkpoint`."""
+
+    config: family.Config
+    tokenizer_folder: pathlib.Path
+    extras: Mapping[str, Any]
+
+
+def read(folder: pathlib.Path, *, base: str = "", vision_tower: str = "", projector: str = "") -> Outline:
+    """The outline of a checkpoint of any layout; arguments as in `load.load`.
+
+    Raises:
+      UserError: as `load.load`, but for what shows only in the tensors.
+    """
+    if export.is_export(folder):
+        sources.refuse(folder, base=base, vision_tower=vision_tower, projector=projector)
+        record = export_record.read(folder)
+        return Outline(record.config, folder, record.extras)
+    found = sources.make_plan(folder, base=base, vision_tower=vision_tower, projector=projector)
+    return Outline(found.config, found.tokenizer_folder, found.extras)
+
+
+def of(model: checkpoint.Checkpoint) -> Outline:
+    """The outline of a model in memory."""
+    return Outline(model.config, model.tokenizer_folder, model.extras)

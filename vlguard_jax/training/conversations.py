@@ -1,0 +1,55 @@
+"""What a training config trains on: its conversations and the plan of its steps, for the run itself and for whoever
+looks at them before (`prepare`, `plan`). No weight is read, and nothing here loads jax."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from vlguard_jax import config
+from vlguard_jax.checkpoints import outline
+from vlguard_jax.checkpoints import vocabulary
+from vlguard_jax.data import cache as cache_lib
+from vlguard_jax.data import mixtures
+from vlguard_jax.data import plan as plan_lib
+from vlguard_jax.families.chat import templates
+from vlguard_jax.families.chat import tokenizer as tokenizer_lib
+
+
+def mixture(
+    settings: config.TrainConfig,
+    model: outline.Outline,
+    progress: Callable[[int, int], None] | None = None,
+    problems_file: Path | None = None,
+) -> mixtures.Mixture:
+    """Index everything that `settings` names, or find the index in the cache; `progress` and `problems_file`: see
+    data/mixtures.py.
+
+    Raises:
+      UserError: see data/mixtures.py; or the model has no tokenizer.
+    """
+    words = tokenizer_lib.load_tokenizer(model.tokenizer_folder)
+    template = templates.get_template(settings.model.template)
+    made = mixtures.build(
+        settings.data, words, template, model.config, settings.model.image_mode, progress, problems_file
+    )
+    mixtures.check_lengths(made, vocabulary.context(model.extras))
+    return made
+
+
+def plan(settings: config.TrainConfig, found: mixtures.Mixture, shards: int) -> plan_lib.BatchPlan:
+    """The steps of the run on `shards` row shards (config.mesh data x fsdp), every one of them checked.
+
+    Raises:
+      UserError: as `plan.BatchPlan` and its `check`.
+    """
+    layout = plan_lib.Layout(rows=settings.run.rows, shards=shards)
+    cache = cache_lib.folder(settings.data.cache)
+    made = plan_lib.BatchPlan(found.index, settings.data, settings.seed, layout, settings.optimizer.epochs, cache)
+    made.check(updates(settings, made))
+    return made
+
+
+def updates(settings: config.TrainConfig, made: plan_lib.BatchPlan) -> int:
+    """How many updates the run makes."""
+    return min(made.total_steps, settings.optimizer.max_steps or made.total_steps)
