@@ -9,7 +9,6 @@ import contextlib
 import dataclasses
 import errno
 import fcntl
-import hashlib
 import io
 import json
 import logging
@@ -22,6 +21,7 @@ from typing import Any
 
 from vlguard_jax import errors
 from vlguard_jax import files
+from vlguard_jax import fingerprints
 from vlguard_jax import folders
 
 CONFIG_FILE = "config.json"
@@ -36,8 +36,8 @@ def plain(settings: Any) -> dict[str, Any]:
 
 
 def config_hash(settings: Any) -> str:
-    """sha256 over the settings."""
-    return hashlib.sha256(json.dumps(plain(settings), sort_keys=True).encode()).hexdigest()
+    """sha256 over the settings that are not at their defaults."""
+    return fingerprints.of(settings)
 
 
 def check(folder: Path, settings: Any, *, free: tuple[str, ...] = ()) -> None:

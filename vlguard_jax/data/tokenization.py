@@ -7,9 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 import dataclasses
-import hashlib
-import json
 
+from vlguard_jax import fingerprints
 from vlguard_jax import types
 from vlguard_jax.data import batches
 from vlguard_jax.families import family
@@ -49,8 +48,7 @@ class Tokenization:
     def fingerprint(self) -> str:
         """sha256 over everything that decides tokens, labels and lengths, sizes of pictures apart."""
         slots = self.extents([ANY])[0].slots if self.cuts else None
-        decisive = [self.tokenizer.fingerprint, dataclasses.asdict(self.template), slots, self.max_len]
-        return hashlib.sha256(json.dumps(decisive).encode()).hexdigest()
+        return fingerprints.of(self.tokenizer.fingerprint, self.template, slots, self.max_len)
 
     def extents(self, sizes: Sequence[types.Size]) -> list[types.Extent]:
         """What the pictures of one conversation take."""

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 import dataclasses
-import hashlib
-import json
 from typing import Protocol, runtime_checkable
 
+from vlguard_jax import fingerprints
 from vlguard_jax import types
 from vlguard_jax.families import family
 from vlguard_jax.families import table
@@ -50,5 +49,4 @@ class Model:
 
 def fingerprint(weights_sha256: str, sizes: family.Config, lora: configs.LoraConfig | None) -> str:
     """Hash of what turns a prompt into an answer: weights, the sizes they are read with, and the adapters' scale."""
-    settings = [dataclasses.asdict(part) if part else None for part in (sizes, lora)]
-    return hashlib.sha256(json.dumps([weights_sha256, *settings], sort_keys=True).encode()).hexdigest()
+    return fingerprints.of(weights_sha256, table.of(sizes).name, sizes, lora)
