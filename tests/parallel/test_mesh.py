@@ -57,12 +57,12 @@ def test_slices_that_are_missing_are_noticed(asked, there):
 
 def test_pictures_of_a_shard_are_put_into_its_rows():
     built = mesh.build(config.MeshSettings(data=2, fsdp=2, tensor=1), jax.devices()[:4])
-    features = np.arange(4 * 2 * 3 * 5, dtype=np.float32).reshape(8, 3, 5)  # two pictures a shard
+    features = np.arange(4 * 2 * 3 * 5, dtype=np.float32).reshape(8, 3, 5)  # two pictures a shard, of three slots each
     slot = np.full((4, 9), -1, np.int32)
     for row in range(4):
         slot[row, 2:5] = (2 * row + 1) * 3 + np.arange(3)
     x = -np.ones((4, 9, 5), np.float32)
-    found = np.asarray(jax.jit(mesh.put_own_pictures(built))(features, slot, x))
+    found = np.asarray(jax.jit(mesh.put_own_pictures(built))(features.reshape(-1, 5), slot, x))
     np.testing.assert_array_equal(found[:, 2:5], features[1::2])
     assert (np.delete(found, [2, 3, 4], axis=1) == -1).all()
 

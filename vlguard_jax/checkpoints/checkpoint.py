@@ -13,6 +13,7 @@ import numpy as np
 
 from vlguard_jax import errors
 from vlguard_jax import trees
+from vlguard_jax.families import extras as extras_lib
 from vlguard_jax.families import family
 from vlguard_jax.families import table
 from vlguard_jax.families.blocks import configs
@@ -52,11 +53,7 @@ class Checkpoint:
     weights_sha256: hash over path, stored dtype, shape and bytes of every array, so independent of layout and sharding.
     layout: "llava", "llava-hf", "llama", "peft", "projector" (with a base) or "orbax".
     base: where the language model and the tower lie as they are here; None if nowhere (adapters merged).
-    extras: what writing it back needs and the model does not: "config" (the original config.json) and its "kind",
-      "generation_config", "preprocessor", "vision_tower" (its name), "adapter_config" (PEFT), "source" (as given),
-      "provenance" (of a model trained here: source, updates, config hash, and if its pictures were stand-ins),
-      "note" (what the user should know of how it was put together),
-      "padding" ({tree path: stored rows behind the vocabulary}). All may be missing.
+    extras: what writing it back needs and the model does not (families/extras.py).
     """
 
     config: family.Config
@@ -66,7 +63,7 @@ class Checkpoint:
     weights_sha256: str = ""
     layout: str = "llava"
     base: Base | None = None
-    extras: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    extras: extras_lib.Extras = dataclasses.field(default_factory=extras_lib.Extras)
 
 
 class NotFiniteError(errors.UserError):

@@ -21,6 +21,7 @@ from vlguard_jax.checkpoints import layouts
 from vlguard_jax.checkpoints import stored
 from vlguard_jax.checkpoints import tensors
 from vlguard_jax.checkpoints import tokenizer_files
+from vlguard_jax.families import extras as extras_lib
 from vlguard_jax.families import parameters
 from vlguard_jax.families import table
 
@@ -94,7 +95,7 @@ def load_export(folder: pathlib.Path, dtype: np.dtype | type | None = None) -> c
     base = record.base
     if base and base.sha256 != checkpoint.base_fingerprint(record.arrays, record.config, record.lora):
         base = None
-    extras = dict(record.extras)
+    extras = extras_lib.Extras(**record.extras)
     if "padding" in tree:
         extras["padding"] = {path: np.asarray(value) for path, value in trees.flatten(tree["padding"]).items()}
     params = trees.unflatten(flat)

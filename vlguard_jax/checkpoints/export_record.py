@@ -8,7 +8,7 @@ import dataclasses
 import math
 import pathlib
 import re
-from typing import Any
+from typing import Any, cast
 
 from vlguard_jax import errors
 from vlguard_jax import fields
@@ -18,6 +18,7 @@ from vlguard_jax.checkpoints import checkpoint
 from vlguard_jax.checkpoints import format_v1
 from vlguard_jax.checkpoints import layouts
 from vlguard_jax.checkpoints import vocabulary
+from vlguard_jax.families import extras as extras_lib
 from vlguard_jax.families import family
 from vlguard_jax.families import table
 from vlguard_jax.families.blocks import configs
@@ -25,7 +26,7 @@ from vlguard_jax.families.blocks import stored
 
 RECORD = "checkpoint.json"
 _SHA256 = re.compile(r"[0-9a-f]{64}")
-_EXTRAS: dict[str, Any] = {  # what `checkpoint.Checkpoint.extras` may hold here, "padding" and "note" apart
+_STORED: dict[str, Any] = {  # kinds of what `extras_lib.Extras` may hold here, "padding" and "note" apart
     **dict.fromkeys(("config", "generation_config", "adapter_config", "provenance"), dict),
     "preprocessor": dict | None,
     **dict.fromkeys(("kind", "vision_tower", "source"), str),
@@ -44,7 +45,7 @@ class Record:
     arrays: Mapping[str, str]
     weights_sha256: str
     base: checkpoint.Base | None
-    extras: Mapping[str, Any]
+    extras: extras_lib.Extras
     format_version: int
 
 
@@ -89,9 +90,9 @@ def _base(found: fields.Fields) -> checkpoint.Base | None:
     return checkpoint.Base(found.text("name"), found.text("layout"), found.text("sha256"))
 
 
-def _extras(found: fields.Fields) -> dict[str, Any]:
+def _extras(found: fields.Fields) -> extras_lib.Extras:
     for key, value in found.values.items():
-        if key not in _EXTRAS or not isinstance(value, _EXTRAS[key]):
+        if key not in _STORED or not isinstance(value, _STORED[key]):
             raise errors.UserError(
                 f"{found.where}: extras: {errors.short(key)} is {files.kind(value)}; export the model again"
             )
@@ -100,4 +101,4 @@ def _extras(found: fields.Fields) -> dict[str, Any]:
     for part in ("text_config", "vision_config", family.PROVENANCE):
         found.part("config").part(part)
     found.part("provenance").flag("stand_in")
-    return dict(found.values)
+    return cast(extras_lib.Extras, dict(found.values))

@@ -16,6 +16,7 @@ from vlguard_jax.checkpoints import hub
 from vlguard_jax.checkpoints import layouts
 from vlguard_jax.checkpoints import sources
 from vlguard_jax.checkpoints import tensors
+from vlguard_jax.families import extras as extras_lib
 from vlguard_jax.families import parameters
 
 
@@ -58,7 +59,7 @@ def load(
             " that they were"
             " trained on as base and vision_tower"
         )
-    extras = {**plan.extras, "source": str(path)}
+    extras: extras_lib.Extras = {**plan.extras, "source": str(path)}
     if padding:
         extras["padding"] = padding
     return checkpoint.Checkpoint(

@@ -12,6 +12,7 @@ from vlguard_jax import errors
 from vlguard_jax import fields
 from vlguard_jax import trees
 from vlguard_jax.checkpoints import checkpoint
+from vlguard_jax.families import extras as extras_lib
 from vlguard_jax.families.blocks import configs
 
 # Keys of `adapter_config.json` that change neither the base nor the forward pass, or do so only beside another key that
@@ -125,6 +126,7 @@ def merge(model: checkpoint.Checkpoint) -> checkpoint.Checkpoint:
     if model.lora is None:
         return model
     params = merge_lora(model.params, model.lora)
-    extras = {key: value for key, value in model.extras.items() if key != "adapter_config"}
+    extras = extras_lib.Extras(**model.extras)
+    extras.pop("adapter_config", None)
     sha256 = checkpoint.fingerprint(params)
     return dataclasses.replace(model, params=params, lora=None, weights_sha256=sha256, base=None, extras=extras)

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 import dataclasses
 import pathlib
-from typing import Any
 
 from vlguard_jax.checkpoints import checkpoint
 from vlguard_jax.checkpoints import export
 from vlguard_jax.checkpoints import export_record
 from vlguard_jax.checkpoints import sources
+from vlguard_jax.families import extras as extras_lib
 from vlguard_jax.families import family
 
 
@@ -20,7 +19,7 @@ class Outline:
 
     config: family.Config
     tokenizer_folder: pathlib.Path
-    extras: Mapping[str, Any]
+    extras: extras_lib.Extras
 
 
 def read(folder: pathlib.Path, *, base: str = "", vision_tower: str = "", projector: str = "") -> Outline:

@@ -8,7 +8,7 @@ import dataclasses
 import math
 import os
 import pathlib
-from typing import Any
+from typing import Any, cast
 
 from vlguard_jax import errors
 from vlguard_jax import fields
@@ -23,6 +23,7 @@ from vlguard_jax.checkpoints import read_config
 from vlguard_jax.checkpoints import tensors
 from vlguard_jax.checkpoints import tokenizer_files
 from vlguard_jax.checkpoints import vocabulary
+from vlguard_jax.families import extras as extras_lib
 from vlguard_jax.families import family
 from vlguard_jax.families import table
 from vlguard_jax.families.blocks import config_json
@@ -61,7 +62,7 @@ class Plan:
     pieces: tuple[Piece, ...]
     layout: str
     tokenizer_folder: pathlib.Path
-    extras: dict[str, Any]
+    extras: extras_lib.Extras
     lora: configs.LoraConfig | None = None
     base: str = ""
     base_sha256: str = ""
@@ -126,12 +127,13 @@ def refuse(folder: pathlib.Path, **given: str) -> None:
             )
 
 
-def _extras(folder: pathlib.Path, kind: str, config: dict[str, Any]) -> dict[str, Any]:
-    extras: dict[str, Any] = {"kind": kind, "config": config}
+def _extras(folder: pathlib.Path, kind: str, config: dict[str, Any]) -> extras_lib.Extras:
+    extras: extras_lib.Extras = {"kind": kind, "config": config}
     if isinstance(config.get(family.PROVENANCE), dict):
         of_the_folder = (checkpoint.BASE_SHA256, family.VOCAB_SIZE)
         own = {key: value for key, value in config[family.PROVENANCE].items() if key not in of_the_folder}
-        extras |= {"provenance": own} if own else {}
+        if own:
+            extras["provenance"] = cast(extras_lib.Provenance, own)
     if (folder / "generation_config.json").is_file():
         extras["generation_config"] = files.read_object(folder / "generation_config.json")
     return extras
@@ -189,7 +191,7 @@ def _projector_type(path: pathlib.Path) -> str:
 
 def _original_model(
     folder: pathlib.Path, found: read_config.Found, vision_tower: str, beside: pathlib.Path
-) -> tuple[family.Config, pathlib.Path, dict[str, Any]]:
+) -> tuple[family.Config, pathlib.Path, extras_lib.Extras]:
     """(sizes, tower folder, extras) of a folder with LLaVA's own config.json; a tower is also looked for next to
     `beside`."""
     where, config = str(folder / "config.json"), found.values

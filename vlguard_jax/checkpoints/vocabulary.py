@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 import pathlib
 from typing import Any
 
@@ -11,6 +11,7 @@ from vlguard_jax import fields
 from vlguard_jax import files
 from vlguard_jax import limits
 from vlguard_jax.checkpoints import checkpoint
+from vlguard_jax.families import extras as extras_lib
 from vlguard_jax.families.blocks import config_json
 from vlguard_jax.families.chat import added_tokens
 from vlguard_jax.families.chat import tokenizer as tokenizer_lib
@@ -19,7 +20,7 @@ NAMED = ("bos_token_id", "eos_token_id", "pad_token_id")
 CONFIG, GENERATION = "config.json", "generation_config.json"
 
 
-def check(folder: pathlib.Path, rows: int, extras: Mapping[str, Any]) -> None:
+def check(folder: pathlib.Path, rows: int, extras: extras_lib.Extras) -> None:
     """Look at the tokenizer in `folder`, if there is one, and at the ids named in the configs (`Checkpoint.extras`).
     rows: V.
 
@@ -64,7 +65,7 @@ def answering(model: checkpoint.Checkpoint) -> tokenizer_lib.Tokenizer:
     return found
 
 
-def context(extras: Mapping[str, Any]) -> int | None:
+def context(extras: extras_lib.Extras) -> int | None:
     """Positions that a model was made for, from `Checkpoint.extras`; LlamaConfig's default where its config names none,
     None without one.
 
@@ -85,7 +86,7 @@ def context(extras: Mapping[str, Any]) -> int | None:
     return max(stretched, text.size("max_sequence_length", 1, most=limits.POSITIONS))
 
 
-def _named(extras: Mapping[str, Any]) -> Iterator[tuple[str, str, Any]]:
+def _named(extras: extras_lib.Extras) -> Iterator[tuple[str, str, Any]]:
     """(file, key, value) of the special ids in the configs, the part's behind the whole's."""
     config = extras.get("config") or {}
     places = (

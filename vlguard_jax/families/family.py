@@ -17,6 +17,7 @@ from PIL import Image
 
 from vlguard_jax import fields
 from vlguard_jax import types
+from vlguard_jax.families import extras as extras_lib
 from vlguard_jax.families import parameters
 from vlguard_jax.families.blocks import configs
 
@@ -131,9 +132,9 @@ class Family:
     kind: Callable[[Mapping[str, Any]], str]
     read_hf: Callable[[Mapping[str, Any], pathlib.Path], tuple[Any, int]]
     read_original: Callable[[Mapping[str, Any], str, configs.TextConfig, configs.VisionConfig], Any] | None
-    write_hf: Callable[[Any, Mapping[str, Any], str, Any], dict[str, Any]]
-    write_original: Callable[[Any, Mapping[str, Any], str], dict[str, Any]] | None
-    processors: Callable[[Any, Mapping[str, Any]], dict[str, dict[str, Any]]]
+    write_hf: Callable[[Any, extras_lib.Extras, str, Any], dict[str, Any]]
+    write_original: Callable[[Any, extras_lib.Extras, str], dict[str, Any]] | None
+    processors: Callable[[Any, extras_lib.Extras], dict[str, dict[str, Any]]]
     from_record: Callable[[fields.Fields], Any]
     parameters: Callable[[Any, configs.LoraConfig | None], tuple[parameters.Parameter, ...]]
     layouts: Callable[[Any], Mapping[str, parameters.Layout]]

@@ -16,6 +16,7 @@ from vlguard_jax import files
 from vlguard_jax import folders
 from vlguard_jax import types
 from vlguard_jax import workdir as workdir_lib
+from vlguard_jax.families import extras as extras_lib
 from vlguard_jax.families import table
 from vlguard_jax.families.chat import templates
 from vlguard_jax.safety import asked as asked_lib
@@ -94,7 +95,7 @@ def silent(done: int, total: int) -> Iterator[Callable[[int], None]]:
 
 
 def told(
-    config: settings_lib.EvalConfig, extras: Mapping[str, Any], say: Callable[[str], None]
+    config: settings_lib.EvalConfig, extras: extras_lib.Extras, say: Callable[[str], None]
 ) -> settings_lib.EvalConfig:
     """Say what a model's `extras` tell of it; returns the config, marked where it was trained on stand-in pictures."""
     if "note" in extras:

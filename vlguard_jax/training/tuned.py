@@ -14,6 +14,7 @@ from vlguard_jax import workdir as workdir_lib
 from vlguard_jax.checkpoints import checkpoint as checkpoint_lib
 from vlguard_jax.checkpoints import lora
 from vlguard_jax.checkpoints import save
+from vlguard_jax.families import extras as extras_lib
 from vlguard_jax.families import functional
 from vlguard_jax.parallel import mesh as mesh_lib
 from vlguard_jax.training import program as program_lib
@@ -31,7 +32,7 @@ def with_provenance(
     settings: config.TrainConfig, start: checkpoint_lib.Checkpoint, *, updates: int, stand_in: bool
 ) -> checkpoint_lib.Checkpoint:
     """`start` with the record of how the tuned model was made of it. stand_in: whether pictures were stand-ins."""
-    own = {
+    own: extras_lib.Provenance = {
         "schema": 1,
         "source": settings.model.path,
         "source_sha256": start.weights_sha256,

@@ -14,6 +14,7 @@ from vlguard_jax import errors
 from vlguard_jax import fields
 from vlguard_jax import files
 from vlguard_jax import limits
+from vlguard_jax.families import extras as extras_lib
 from vlguard_jax.families.blocks import configs
 
 _CARRIED = (
@@ -166,7 +167,7 @@ def read_preprocessor(folder: pathlib.Path) -> tuple[dict[str, Any] | None, str]
     return None, ""
 
 
-def known(extras: Mapping[str, Any], key: str) -> Any:
+def known(extras: extras_lib.Extras, key: str) -> Any:
     """A value of the original files, wherever its layout keeps it; None if nowhere."""
     config = extras.get("config", {})
     for place in (config.get("text_config") or {}, config, extras.get("generation_config", {})):
@@ -175,7 +176,7 @@ def known(extras: Mapping[str, Any], key: str) -> Any:
     return None
 
 
-def text_json(t: configs.TextConfig, extras: Mapping[str, Any]) -> dict[str, Any]:
+def text_json(t: configs.TextConfig, extras: extras_lib.Extras) -> dict[str, Any]:
     """A LlamaConfig with every size written out."""
     scaling = None
     if t.rope_scaling:
@@ -203,7 +204,7 @@ def text_json(t: configs.TextConfig, extras: Mapping[str, Any]) -> dict[str, Any
     }
 
 
-def llama_json(t: configs.TextConfig, extras: Mapping[str, Any], dtype: str) -> dict[str, Any]:
+def llama_json(t: configs.TextConfig, extras: extras_lib.Extras, dtype: str) -> dict[str, Any]:
     """`config.json` of a plain Llama model."""
     whole = {"architectures": ["LlamaForCausalLM"], "model_type": "llama"}
     return {**whole, **text_json(t, extras), "torch_dtype": dtype}
@@ -224,7 +225,7 @@ def vision_json(v: configs.VisionConfig) -> dict[str, Any]:
     }
 
 
-def preprocessor_json(v: configs.VisionConfig, extras: Mapping[str, Any]) -> dict[str, Any]:
+def preprocessor_json(v: configs.VisionConfig, extras: extras_lib.Extras) -> dict[str, Any]:
     """A CLIPImageProcessor's settings."""
     original = extras.get("preprocessor") or {}
     return {

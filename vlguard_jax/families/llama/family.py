@@ -6,6 +6,7 @@ from collections.abc import Mapping
 import pathlib
 from typing import Any
 
+from vlguard_jax.families import extras as extras_lib
 from vlguard_jax.families import family
 from vlguard_jax.families import parameters
 from vlguard_jax.families.blocks import config_json
@@ -18,7 +19,7 @@ def _read_hf(config: Mapping[str, Any], folder: pathlib.Path) -> tuple[llama_con
     return llama_config.LlamaConfig(text), text.vocab_size
 
 
-def _write_hf(config: llama_config.LlamaConfig, extras: Mapping[str, Any], dtype: str, tokens: None) -> dict[str, Any]:
+def _write_hf(config: llama_config.LlamaConfig, extras: extras_lib.Extras, dtype: str, tokens: None) -> dict[str, Any]:
     own = {family.PROVENANCE: extras["provenance"]} if extras.get("provenance") else {}
     return config_json.llama_json(config.text, extras, dtype) | own
 

@@ -13,6 +13,7 @@ from typing import Any
 
 from vlguard_jax import errors
 from vlguard_jax import fields
+from vlguard_jax.families import extras as extras_lib
 from vlguard_jax.families import family
 from vlguard_jax.families.blocks import config_json
 from vlguard_jax.families.blocks import configs
@@ -118,7 +119,7 @@ def padded(rows: int) -> int:
     return -(-rows // VOCAB_MULTIPLE) * VOCAB_MULTIPLE
 
 
-def _tower_name(config: llava_config.LlavaConfig, extras: Mapping[str, Any]) -> str:
+def _tower_name(config: llava_config.LlavaConfig, extras: extras_lib.Extras) -> str:
     """The name under which the vision tower is known, for `mm_vision_tower`."""
     original = extras.get("config", {}).get("mm_vision_tower") or extras.get("vision_tower")
     if original:
@@ -127,7 +128,7 @@ def _tower_name(config: llava_config.LlavaConfig, extras: Mapping[str, Any]) -> 
     return OPENAI_TOWER if config_json.vision_json(config.vision) == known else family.OWN_TOWER
 
 
-def write_original(config: llava_config.LlavaConfig, extras: Mapping[str, Any], dtype: str) -> dict[str, Any]:
+def write_original(config: llava_config.LlavaConfig, extras: extras_lib.Extras, dtype: str) -> dict[str, Any]:
     """`config.json` of LLaVA's own layout."""
     if extras.get("kind") == "llava":
         return {**extras["config"], "torch_dtype": dtype}
@@ -151,7 +152,7 @@ def write_original(config: llava_config.LlavaConfig, extras: Mapping[str, Any], 
 
 
 def write_hf(
-    config: llava_config.LlavaConfig, extras: Mapping[str, Any], dtype: str, tokens: added_tokens.HfTokens
+    config: llava_config.LlavaConfig, extras: extras_lib.Extras, dtype: str, tokens: added_tokens.HfTokens
 ) -> dict[str, Any]:
     """`config.json` of the llava-hf layout with these added tokens."""
     if extras.get("kind") == "llava-hf":
@@ -184,7 +185,7 @@ def _same_hf_json(before: Mapping[str, Any], dtype: str, tokens: added_tokens.Hf
 
 
 def _new_hf_json(
-    config: llava_config.LlavaConfig, extras: Mapping[str, Any], dtype: str, tokens: added_tokens.HfTokens
+    config: llava_config.LlavaConfig, extras: extras_lib.Extras, dtype: str, tokens: added_tokens.HfTokens
 ) -> dict[str, Any]:
     text = config_json.llama_json(config.text, extras, dtype)
     rows = padded(max(config.text.vocab_size, tokens.rows))
@@ -211,7 +212,7 @@ def _retyped(config: Mapping[str, Any], dtype: str) -> dict[str, Any]:
     return {k: v for k, v in config.items() if k != "dtype"} | {"torch_dtype": dtype}
 
 
-def processors(config: llava_config.LlavaConfig, extras: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+def processors(config: llava_config.LlavaConfig, extras: extras_lib.Extras) -> dict[str, dict[str, Any]]:
     """The files of a LlavaProcessor."""
     processor = {
         "processor_class": "LlavaProcessor",
