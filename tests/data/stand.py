@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import io
 import json
@@ -13,8 +14,12 @@ from PIL import Image
 import sentencepiece
 
 from vlguard_jax import types
+from vlguard_jax.data import images
+from vlguard_jax.families import table
 from vlguard_jax.families.chat import templates
 from vlguard_jax.families.chat import tokenizer as tokenizer_lib
+from vlguard_jax.families.llama import config as llama_config
+from vlguard_jax.families.llava import config as llava_config
 
 WORDS = (
     "The quick brown fox jumps over the lazy dog. What is this? A flyer. USER: hi ASSISTANT: no. Name three"
@@ -44,6 +49,19 @@ def model_bytes() -> bytes:
         minloglevel=2,
     )
     return out.getvalue()
+
+
+def sees(side: int = 28, patch: int = 14) -> llava_config.LlavaConfig:
+    """The sizes of a LLaVA-1.5 model whose pictures have this side, of (side // patch)^2 slots each."""
+    published = table.PRESETS["llava-v1.5-7b"]
+    assert isinstance(published, llava_config.LlavaConfig)
+    vision = dataclasses.replace(published.vision, image_size=side, patch_size=patch)
+    return dataclasses.replace(published, vision=vision)
+
+
+def blind() -> llama_config.LlamaConfig:
+    """The sizes of a language model."""
+    return llama_config.LlamaConfig(sees().text)
 
 
 def write_tokenizer(folder: pathlib.Path, added: dict | None = None, **config) -> pathlib.Path:
@@ -115,3 +133,12 @@ def bomb(width: int, height: int) -> bytes:
     """A small file that says it is a picture of this size."""
     header = width.to_bytes(4, "big") + height.to_bytes(4, "big") + bytes([8, 2, 0, 0, 0])
     return b"\x89PNG\r\n\x1a\n" + png_chunk(b"IHDR", header) + png_chunk(b"IDAT", b"") + png_chunk(b"IEND", b"")
+
+
+def fault(content: bytes, mode: str = "pad", side: int = 8, *, decode: bool = False) -> str:
+    """What the check of pictures finds wrong with a file for a LLaVA-1.5 model, "" if nothing."""
+    try:
+        images.look(io.BytesIO(content), sees(side), mode, decode=decode)
+    except images.Fault as e:
+        return str(e)
+    return ""

@@ -1,15 +1,19 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 
 import numpy as np
 import pytest
 
+from tests.data import stand
 from vlguard_jax import types
 from vlguard_jax.data import batches
+from vlguard_jax.families import family
 
 IGNORE = types.IGNORE_LABEL
 PAD = 0
+ROOM = family.Room(units=2, slots=4)
 
 
 def tokens(ids, supervised_from):
@@ -27,7 +31,7 @@ def test_a_picture_takes_its_patches():
     assert sample.tokens.tolist() == [1, 0, 0, 0, 5, 0, 0, 6, 7]
     assert sample.labels.tolist() == [IGNORE] * 7 + [6, 7]
     assert sample.picture.tolist() == [-1, 0, 0, 0, -1, 1, 1, -1, -1]
-    assert sample.patch.tolist() == [0, 0, 1, 2, 0, 0, 1, 0, 0]
+    assert sample.place.tolist() == [0, 0, 1, 2, 0, 0, 1, 0, 0]
     assert (sample.num_pictures, sample.num_supervised) == (2, 2)
 
 
@@ -59,11 +63,12 @@ def test_more_tags_than_pictures():
 def samples():
     text = batches.expand(tokens([1, 5, 6], 1), [], 10, PAD)
     shown = batches.expand(tokens([1, types.IMAGE_TOKEN, 7, 8], 2), [2], 10, PAD)
-    return text, dataclasses.replace(shown, images=(picture(9),))
+    loaded = types.Picture({"images": picture(9)[None]}, types.Extent(slots=2, units=1))
+    return text, dataclasses.replace(shown, pictures=(loaded,))
 
 
-def collate(rows, weights, sources=None, num_images=2):
-    return batches.collate(rows, weights, sources, row_len=8, num_images=num_images, patches=2, image_size=2)
+def collate(rows, weights, sources=None, room=ROOM):
+    return batches.collate(rows, weights, sources, row_len=8, room=room, model=stand.sees(2))
 
 
 def test_one_conversation_a_row(samples):
@@ -74,9 +79,9 @@ def test_one_conversation_a_row(samples):
     assert batch.loss_weight.tolist() == [[0.5, 0.5] + [0] * 6, [0, 0, 0.25, 0.25] + [0] * 4, [0] * 8]
     assert batch.segment_ids.tolist() == [[1] * 3 + [0] * 5, [1] * 5 + [0] * 3, [0] * 8]
     assert batch.positions.tolist() == [[0, 1, 2] + [0] * 5, [0, 1, 2, 3, 4, 0, 0, 0], [0] * 8]
-    assert batch.image_slot.tolist() == [[-1] * 8, [-1, 0, 1] + [-1] * 5, [-1] * 8]
+    assert batch.slot.tolist() == [[-1] * 8, [-1, 0, 1] + [-1] * 5, [-1] * 8]
     assert batch.source.tolist() == [[0] * 3 + [-1] * 5, [0] * 5 + [-1] * 3, [-1] * 8]
-    np.testing.assert_array_equal(batch.images, [picture(9), picture(0)])
+    np.testing.assert_array_equal(batch.pictures["images"], [picture(9), picture(0)])
 
 
 def test_several_conversations_a_row_keep_apart(samples):
@@ -86,15 +91,37 @@ def test_several_conversations_a_row_keep_apart(samples):
     assert batch.positions[0].tolist() == [0, 1, 2, 3, 4, 0, 1, 2]
     assert batch.targets[0].tolist() == [IGNORE, IGNORE, 7, 8, IGNORE, 5, 6, IGNORE]
     assert batch.loss_weight[0].tolist() == [0, 0, 0.5, 0.5, 0, 0.25, 0.25, 0]
-    assert batch.image_slot[1].tolist() == [-1, 2, 3] + [-1] * 5
+    assert batch.slot[1].tolist() == [-1, 2, 3] + [-1] * 5
     assert batch.source.tolist() == [[2] * 5 + [0] * 3, [1] * 5 + [-1] * 3]
-    np.testing.assert_array_equal(batch.images, [picture(9), picture(9)])
+    np.testing.assert_array_equal(batch.pictures["images"], [picture(9), picture(9)])
 
 
 def test_what_does_not_fit(samples):
     text, shown = samples
     with pytest.raises(ValueError, match="row 0 holds more than 8 tokens"):
         collate([[shown, shown]], [[1.0, 1.0]])
-    with pytest.raises(ValueError, match="more than 1 pictures"):
-        collate([[shown], [shown]], [[1.0], [1.0]], num_images=1)
-    assert collate([[text]], [[1.0]], num_images=0).images.shape == (0, 2, 2, 3)
+    for room in (family.Room(units=1, slots=4), family.Room(units=2, slots=3)):
+        needed = "Room(units=2, slots=4)"
+        with pytest.raises(ValueError, match=re.escape(f"pictures need {needed}, there is {room}")):
+            collate([[shown], [shown]], [[1.0], [1.0]], room=room)
+    with pytest.raises(ValueError, match="row 0: 0 pictures loaded, 1 are used"):
+        collate([[dataclasses.replace(shown, pictures=())]], [[1.0]])
+    assert collate([[text]], [[1.0]], room=family.Room(0, 0)).pictures["images"].shape == (0, 2, 2, 3)
+
+
+def test_shards_one_after_the_other(samples):
+    """Every shard has the whole room; slots count over all of them."""
+    text, shown = samples
+    first, second = collate([[text], [shown]], [[1.0], [1.0]]), collate([[shown], [text]], [[1.0], [1.0]])
+    batch = batches.joined([(0, first), (1, second)], ROOM)
+    assert batch.slot.tolist() == [[-1] * 8, [-1, 0, 1] + [-1] * 5, [-1, 4, 5] + [-1] * 5, [-1] * 8]
+    assert batch.tokens.tolist() == [*first.tokens.tolist(), *second.tokens.tolist()]
+    np.testing.assert_array_equal(batch.pictures["images"], [picture(9), picture(0)] * 2)
+    alone = batches.joined([(1, second)], ROOM)
+    assert alone.slot.tolist() == batch.slot[2:].tolist()  # another host's shard keeps its numbers
+
+
+def test_a_language_model_gets_no_pictures(samples):
+    text, _ = samples
+    batch = batches.collate([[text]], [[1.0]], row_len=8, room=family.Room(0, 0), model=stand.blind())
+    assert batch.pictures == {} and batch.tokens[0, :3].tolist() == [1, 5, 6]

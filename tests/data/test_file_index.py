@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from tests.data import stand
+from vlguard_jax import types
 from vlguard_jax.data import cache as cache_lib
 from vlguard_jax.data import file_index
 from vlguard_jax.data import json_records
@@ -16,11 +17,14 @@ from vlguard_jax.data import tokenization as tokenization_lib
 from vlguard_jax.families.chat import templates
 
 VICUNA = templates.get_template("vicuna_v1")
+FOUR_SLOTS = [types.Extent(slots=4, units=1)]
 
 
 @pytest.fixture
 def tokenization(tmp_path):
-    return tokenization_lib.Tokenization(stand.make_tokenizer(tmp_path / "tokenizer", legacy=True), VICUNA, 4, 200)
+    return tokenization_lib.Tokenization(
+        stand.make_tokenizer(tmp_path / "tokenizer", legacy=True), VICUNA, stand.sees(), 200
+    )
 
 
 def made(n: int) -> list:
@@ -47,7 +51,7 @@ def same(a: file_index.FileIndex, b: file_index.FileIndex) -> bool:
 def test_counts_are_those_of_the_samples(tmp_path, tokenization):
     found = read(tmp_path, [stand.as_json(record) for record in made(8)])
     index = file_index.build(found, tokenization)
-    samples = [tokenization.sample(record) for record in found]
+    samples = [tokenization.sample(record, FOUR_SLOTS) for record in found]
     assert index.length.tolist() == [len(sample.tokens) for sample in samples]
     assert index.supervised.tolist() == [sample.num_supervised for sample in samples]
     assert index.pictures.tolist() == [1] * 4 + [0] * 4
@@ -113,7 +117,10 @@ def test_stored_index_is_found_by_content_and_tokenization(tmp_path, tokenizatio
     whole = file_index.build
     monkeypatch.setattr(file_index, "build", lambda *args: built.append(1) or whole(*args))
     assert same(first, file_index.build_or_load(found, "content", tokenization, cache)) and not built
-    for content, other in (("other", tokenization), ("content", dataclasses.replace(tokenization, patches=5))):
+    for content, other in (
+        ("other", tokenization),
+        ("content", dataclasses.replace(tokenization, model=stand.sees(42))),
+    ):
         file_index.build_or_load(found, content, other, cache)
         built.pop()
     # A file that is not whole is made again.
@@ -145,4 +152,6 @@ def test_tokenization_in_another_process(tokenization):
     copy = pickle.loads(pickle.dumps(tokenization))
     record = stand.record("<image>\nfox", "dog.", images=("a.png",))
     assert copy.fingerprint == tokenization.fingerprint
-    np.testing.assert_array_equal(copy.sample(record).tokens, tokenization.sample(record).tokens)
+    np.testing.assert_array_equal(
+        copy.sample(record, FOUR_SLOTS).tokens, tokenization.sample(record, FOUR_SLOTS).tokens
+    )

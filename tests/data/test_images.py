@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import io
+import pathlib
 import subprocess
 import sys
 import zlib
@@ -10,7 +11,6 @@ from PIL import Image
 from PIL import PngImagePlugin
 import pytest
 
-from tests import memory
 from tests import odd_files
 from tests import source
 from tests.data import stand
@@ -18,67 +18,18 @@ from vlguard_jax import errors
 from vlguard_jax import limits
 from vlguard_jax.data import images
 from vlguard_jax.data import pictures
-from vlguard_jax.families.blocks import configs
 
 
-def reference(picture: Image.Image, mode: str, size: int) -> np.ndarray:
-    """The reference's steps one after the other, each pass over the whole picture, rows first."""
-    if mode == "pad" and picture.width != picture.height:
-        side = max(picture.size)
-        square = Image.new("RGB", (side, side), tuple(int(channel * 255) for channel in configs.CLIP_MEAN))
-        square.paste(picture, ((side - picture.width) // 2, (side - picture.height) // 2))
-        picture = square
-    short, long = sorted(picture.size)
-    other = int(size * long / short)
-    width, height = (size, other) if picture.width <= picture.height else (other, size)
-    picture = picture.resize((width, picture.height), Image.Resampling.BICUBIC).resize(
-        (width, height), Image.Resampling.BICUBIC
-    )
-    left, top = (picture.width - size) // 2, (picture.height - size) // 2
-    return np.asarray(picture.crop((left, top, left + size, top + size)))
-
-
-def test_square_pad_and_crop(tmp_path):
-    path = tmp_path / "wide.png"
-    Image.new("RGB", (40, 20), (200, 0, 0)).save(path)
-    padded = images.load_image(path, "pad", 20)
-    assert padded.shape == (20, 20, 3) and padded.dtype == np.uint8
-    assert padded[0, 0].tolist() == [122, 116, 104] and padded[10, 10].tolist() == [200, 0, 0]
-    assert (images.load_image(path, "crop", 20) == [200, 0, 0]).all()
-
-
-@pytest.mark.parametrize("strip", [images.STRIP, 1000], ids=["whole", "strips"])
-@pytest.mark.parametrize("mode", images.MODES)
-def test_every_pixel_is_the_reference_s(monkeypatch, mode, strip):
-    monkeypatch.setattr(images, "STRIP", strip)
-    sizes = [
-        (1, 1),
-        (1, 30),
-        (30, 1),
-        (3, 50),
-        (64, 336),
-        (348, 699),
-        (90, 57),
-        (57, 90),
-        (56, 200),
-        (200, 56),
-        (56, 56),
-        (41, 40),
-    ]
-    sizes += [tuple(pair) for pair in np.random.default_rng(7).integers(1, 300, (60, 2)).tolist()]
-    for i, (width, height) in enumerate(sizes):
-        picture = stand.noise(width, height, i)
-        for size in (14, 56, 224):
-            found = images.load_image(stand.encoded(picture), mode, size)
-            np.testing.assert_array_equal(
-                found, reference(picture, mode, size), err_msg=f"{width} x {height} at {size}"
-            )
+def pixels(picture: str | pathlib.Path | bytes, mode: str, side: int, **names) -> np.ndarray:
+    """The picture as LLaVA-1.5 sees it."""
+    (square,) = images.load(picture, stand.sees(side), mode, **names).arrays["images"]
+    return square
 
 
 def test_path_and_content_are_the_same(tmp_path):
     path = stand.write_picture(tmp_path / "a.jpg", (50, 40))
     for picture in (str(path), path.read_bytes()):
-        np.testing.assert_array_equal(images.load_image(picture, "crop", 14), images.load_image(path, "crop", 14))
+        np.testing.assert_array_equal(pixels(picture, "crop", 14), pixels(path, "crop", 14))
 
 
 @pytest.mark.parametrize("mode", ["L", "LA", "RGBA", "P", "CMYK", "1"])
@@ -86,13 +37,13 @@ def test_any_pixel_format_becomes_rgb(mode):
     picture = stand.noise(9, 7).convert(mode)
     expected = np.asarray(picture.convert("RGB").crop((1, 0, 8, 7)))
     np.testing.assert_array_equal(
-        images.load_image(stand.encoded(picture, "TIFF" if mode == "CMYK" else "PNG"), "crop", 7), expected
+        pixels(stand.encoded(picture, "TIFF" if mode == "CMYK" else "PNG"), "crop", 7), expected
     )
 
 
 def test_cmyk_jpeg():
     picture = stand.encoded(Image.new("CMYK", (8, 8), (0, 255, 255, 0)), "JPEG", quality=95)
-    assert images.load_image(picture, "pad", 8)[4, 4].tolist() == pytest.approx([255, 0, 0], abs=3)
+    assert pixels(picture, "pad", 8)[4, 4].tolist() == pytest.approx([255, 0, 0], abs=3)
 
 
 @pytest.mark.parametrize(
@@ -104,7 +55,7 @@ def test_deep_grey_is_refused(kind, format_):
         errors.UserError,
         match=r"^x: not a readable picture: more than 8 bits of grey \(.*\), .*; convert it to 8 bits$",
     ):
-        images.load_image(deep, "pad", 6, name="x")
+        pixels(deep, "pad", 6, name="x")
 
 
 def png16(values: list[int]) -> bytes:
@@ -120,17 +71,17 @@ def png16(values: list[int]) -> bytes:
 
 
 def test_16_bits_of_colour_keep_their_upper_8():
-    assert (images.load_image(png16([0x12FF, 0x8000, 0xFFFF]), "pad", 3) == [0x12, 0x80, 0xFF]).all()
+    assert (pixels(png16([0x12FF, 0x8000, 0xFFFF]), "pad", 3) == [0x12, 0x80, 0xFF]).all()
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning")  # pytest undoes the module's own filter
 def test_transparency_is_dropped():
     rgba = np.full((6, 6, 4), [10, 20, 30, 0], np.uint8)
-    assert (images.load_image(stand.encoded(Image.fromarray(rgba)), "pad", 6) == [10, 20, 30]).all()
+    assert (pixels(stand.encoded(Image.fromarray(rgba)), "pad", 6) == [10, 20, 30]).all()
     palette = Image.new("P", (6, 6))
     palette.putpalette([10, 20, 30, 40, 50, 60])
     for transparency in (0, bytes([0, 128])):
-        found = images.load_image(stand.encoded(palette, transparency=transparency), "pad", 6)
+        found = pixels(stand.encoded(palette, transparency=transparency), "pad", 6)
         assert (found == [10, 20, 30]).all()
 
 
@@ -141,7 +92,7 @@ def test_an_animation_gives_its_first_frame(format_):
     animation = stand.encoded(frames[0], format_, save_all=True, append_images=frames[1:], **lossless)
     with Image.open(io.BytesIO(animation)) as file:
         assert file.n_frames == 2
-    assert (images.load_image(animation, "pad", 8) == [255, 0, 0]).all()
+    assert (pixels(animation, "pad", 8) == [255, 0, 0]).all()
 
 
 def test_exif_rotation_is_ignored():
@@ -150,7 +101,7 @@ def test_exif_rotation_is_ignored():
     picture = stand.noise(20, 10)
     turned, plain = (stand.encoded(picture, "JPEG", **options) for options in ({"exif": exif}, {}))
     assert turned != plain
-    np.testing.assert_array_equal(images.load_image(turned, "crop", 10), images.load_image(plain, "crop", 10))
+    np.testing.assert_array_equal(pixels(turned, "crop", 10), pixels(plain, "crop", 10))
 
 
 @pytest.mark.parametrize(
@@ -166,55 +117,23 @@ def test_exif_rotation_is_ignored():
 )
 def test_too_many_pixels(size, text):
     with pytest.raises(errors.UserError, match=rf"^x: not a readable picture: {text}$"):
-        images.load_image(stand.bomb(*size), "pad", 14, name="x")
-
-
-def test_long_and_narrow(monkeypatch):
-    """Computed up to the bound, refused above it, and padded in any case."""
-    monkeypatch.setattr(limits, "PICTURE_SCALED", 14 * 14 * 200)
-    for width, height in ((200, 1), (1, 200)):
-        picture = stand.noise(width, height)
-        np.testing.assert_array_equal(
-            images.load_image(stand.encoded(picture), "crop", 14), reference(picture, "crop", 14)
-        )
-    for width, height in ((201, 1), (1, 201)):
-        picture = stand.noise(width, height)
-        with pytest.raises(
-            errors.UserError,
-            match=rf"^x: .*: {width} x {height} pixels are too long and narrow to cut out the middle; crop it$",
-        ):
-            images.load_image(stand.encoded(picture), "crop", 14, name="x")
-        np.testing.assert_array_equal(
-            images.load_image(stand.encoded(picture), "pad", 14), reference(picture, "pad", 14)
-        )
-
-
-@pytest.mark.parametrize("size", [(1, 2000), (2000, 1)])
-def test_a_thread_like_picture_takes_little_memory(size):
-    """0.9 GB in mode "crop" if it were scaled at once."""
-    script = (
-        "import io, sys; from PIL import Image; from vlguard_jax import errors; from vlguard_jax.data import images\n"
-        f"out = io.BytesIO(); Image.new('RGB', {size}, (9, 8, 7)).save(out, 'PNG')\n"
-        "assert images.load_image(out.getvalue(), 'pad', 336).shape == (336, 336, 3)\n"
-        "assert (images.load_image(out.getvalue(), 'crop', 336) == [9, 8, 7]).all()\n"
-    )
-    done, peak = memory.run([sys.executable, "-c", script], cwd=source.ROOT)
-    assert done.returncode == 0, done.stderr
-    assert 10 * 2**20 < peak < 300 * 2**20
+        pixels(stand.bomb(*size), "pad", 14, name="x")
 
 
 def test_pillow_s_warnings_stay_away():
     """Neither a large picture nor odd transparency or metadata prints Python's warnings, which name no file."""
     script = (
-        "import io, sys; from PIL import Image; from vlguard_jax.data import images\n"
+        "import io; from PIL import Image\n"
+        "from vlguard_jax.data import images; from vlguard_jax.families import table\n"
         "Image.MAX_IMAGE_PIXELS = 50\n"
         "p = Image.new('P', (8, 8)); out = io.BytesIO(); p.save(out, 'PNG', transparency=bytes([0, 9]))\n"
-        "print(images.load_image(out.getvalue(), 'pad', 4).shape)"
+        "model = table.PRESETS['llava-v1.5-7b']\n"
+        "print(images.load(out.getvalue(), model, 'pad').arrays['images'].shape)"
     )
     done = subprocess.run(
         [sys.executable, "-W", "always", "-c", script], cwd=source.ROOT, capture_output=True, text=True
     )
-    assert (done.stdout, done.stderr) == ("(4, 4, 3)\n", "")
+    assert (done.stdout, done.stderr) == ("(1, 336, 336, 3)\n", "")
 
 
 def test_missing_picture(tmp_path):
@@ -222,7 +141,7 @@ def test_missing_picture(tmp_path):
         errors.UserError,
         match=r"^.*no\.png: no such picture \(picture of f\.json: record 3\); check the picture folder",
     ):
-        images.load_image(tmp_path / "no.png", "pad", 8, origin="f.json: record 3")
+        pixels(tmp_path / "no.png", "pad", 8, origin="f.json: record 3")
 
 
 @pytest.mark.parametrize("name", ["a.png", "a.jpg", "a.gif", "a.webp", "a.bmp", "a.tiff"])
@@ -232,7 +151,7 @@ def test_truncated_picture(tmp_path, name):
     for length in (3000, len(whole) // 2, len(whole) - 100):
         path.write_bytes(whole[:length])
         with pytest.raises(errors.UserError, match=r"^.*: not a readable picture: [^\n]+; download it again$"):
-            images.load_image(path, "pad", 8)
+            pixels(path, "pad", 8)
 
 
 @pytest.mark.parametrize(
@@ -258,7 +177,7 @@ def test_non_image(tmp_path, content, text):
     path = tmp_path / "a.jpg"
     path.write_bytes(content)
     with pytest.raises(errors.UserError, match=rf"^.*a\.jpg: not a readable picture: {text}[^\n]*$"):
-        images.load_image(path, "pad", 8)
+        pixels(path, "pad", 8)
 
 
 @pytest.mark.parametrize("decode", [False, True])
@@ -273,12 +192,12 @@ def test_more_metadata_than_pillow_reads(kind, decode):
             notes.add_text(f"note {i}", "x" * (1 << 21 if kind == "text" else 1_000_000), zip=True)
         content = stand.encoded(stand.noise(8, 8), pnginfo=notes)
     wrong = "its metadata (texts or colour profile) take more than 1 MB; save it again without them"
-    assert images.fault(io.BytesIO(content), "pad", 8, decode=decode) == wrong
+    assert stand.fault(content, decode=decode) == wrong
 
 
 def test_unreadable_file(tmp_path):
     with pytest.raises(errors.UserError, match=r": not a readable picture: Is a directory$"):
-        images.load_image(tmp_path, "pad", 8)
+        pixels(tmp_path, "pad", 8)
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning")  # pytest undoes the module's own filter
@@ -291,20 +210,9 @@ def test_damaged_bytes_never_end_in_anything_but_a_user_error(format_):
         for at in rng.integers(0, len(whole), 8):
             damaged[at] = rng.integers(256)
         try:
-            assert images.load_image(bytes(damaged), "pad", 8, name="x").shape == (8, 8, 3)
+            assert pixels(bytes(damaged), "pad", 8, name="x").shape == (8, 8, 3)
         except errors.UserError as e:
             assert str(e).startswith("x: not a readable picture: ") and "\n" not in str(e)
-
-
-def test_unknown_mode(tmp_path):
-    path = stand.write_picture(tmp_path / "a.png")
-    with pytest.raises(errors.UserError, match=r"^image mode 'crp' is unknown; did you mean 'crop'\?$"):
-        images.load_image(path, "crp", 8)
-
-
-def test_normalize():
-    pixels = images.normalize(np.full((1, 2, 2, 3), 255, np.uint8), mean=(0.5, 0.5, 0.0), std=(0.5, 0.25, 1.0))
-    np.testing.assert_allclose(pixels[0, 0, 0], [1, 2, 1], rtol=1e-6)
 
 
 def many_scans(width: int, height: int, scans: int) -> bytes:
@@ -326,22 +234,22 @@ def test_scans_are_counted_before_they_are_decoded():
     with pytest.raises(
         errors.UserError, match=r"^x: not a readable picture: 8192 x 8192 pixels in 1,\d\d\d scans; save it again$"
     ):
-        images.load_image(many_scans(8192, 8192, 1000), "pad", 14, name="x")
-    assert "scans; save it again" in images.fault(io.BytesIO(many_scans(8192, 8192, 1000)), "pad", 8, decode=True)
-    assert images.load_image(many_scans(16, 16, 100), "pad", 14).shape == (14, 14, 3)
+        pixels(many_scans(8192, 8192, 1000), "pad", 14, name="x")
+    assert "scans; save it again" in stand.fault(many_scans(8192, 8192, 1000), decode=True)
+    assert pixels(many_scans(16, 16, 100), "pad", 14).shape == (14, 14, 3)
 
 
 @pytest.mark.parametrize("format_", images.COSTLY)
 def test_costly_decoders_get_half_of_the_pixels(format_, monkeypatch):
     monkeypatch.setattr(limits, "PICTURE_PIXELS", 1000)
-    assert images.load_image(stand.encoded(stand.noise(20, 25), format_), "pad", 14).shape == (14, 14, 3)
+    assert pixels(stand.encoded(stand.noise(20, 25), format_), "pad", 14).shape == (14, 14, 3)
     with pytest.raises(errors.UserError, match=r"^x: not a readable picture: 20 x 26 pixels, more than 500 or a side"):
-        images.load_image(stand.encoded(stand.noise(20, 26), format_), "pad", 14, name="x")
+        pixels(stand.encoded(stand.noise(20, 26), format_), "pad", 14, name="x")
 
 
 @pytest.mark.parametrize(
     "read",
-    [lambda path: images.load_image(path, "pad", 14), lambda path: pictures.open_store(str(path.parent)).read("a.png")],
+    [lambda path: pixels(path, "pad", 14), lambda path: pictures.open_store(str(path.parent)).read("a.png")],
 )
 def test_what_is_no_file_is_refused_unread(tmp_path, read):
     for message in odd_files.at(tmp_path / "a.png", b"RIFF\xff\xff\xff\xffWEBP"):

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import dataclasses
 
+import jax
 import numpy as np
 import pytest
 
@@ -13,11 +14,11 @@ from vlguard_jax.data import loader
 from vlguard_jax.data import mixtures
 from vlguard_jax.data import pictures
 from vlguard_jax.data import plan as plan_lib
-from vlguard_jax.families.blocks import configs
 from vlguard_jax.families.chat import templates
 
-VISION = dataclasses.replace(configs.CLIP_VIT_L_14_336, image_size=28)
-ROW = {"tokens", "targets", "loss_weight", "segment_ids", "positions", "image_slot", "source"}
+MODEL = stand.sees()
+PATCHES = 4
+ROW = {"tokens", "targets", "loss_weight", "segment_ids", "positions", "slot", "source"}
 
 
 @pytest.fixture(scope="module")
@@ -34,20 +35,22 @@ def mixture(tmp_path_factory):
     path = stand.write_records(folder / "f.json", records)
     tokenizer = stand.make_tokenizer(folder / "tokenizer", legacy=True)
     settings = config.DataSettings(sources={"s": config.SourceSettings(path=path, images=str(folder))}, order="shuffle")
-    return mixtures.build(settings, tokenizer, templates.get_template("vicuna_v1"), VISION.num_patches)
+    return mixtures.build(settings, tokenizer, templates.get_template("vicuna_v1"), MODEL)
 
 
-def make(mixture, vision=VISION, data=None, rows=0, shards=1, own=None, **settings) -> loader.Loader:
+def make(mixture, data=None, rows=0, shards=1, own=None, **settings) -> loader.Loader:
     data = dict(order="shuffle", batch_size=4, group_size=2, length_multiple=16, shapes=1, read_threads=2) | (
         data or {}
     )
     plan = plan_lib.BatchPlan(mixture.index, config.DataSettings(**data), 5, plan_lib.Layout(rows, shards), epochs=2.0)
-    return loader.Loader(plan, mixture, vision, shards=own, **(dict(image_mode="pad", stop_step=4) | settings))
+    return loader.Loader(plan, mixture, shards=own, **(dict(stop_step=4) | settings))
 
 
 def assert_same(a, b):
-    for name, x, y in zip(a._fields, a, b, strict=True):
-        np.testing.assert_array_equal(x, y, err_msg=name)
+    a, b = (batch._replace(pictures=None)._asdict() | dict(batch.pictures) for batch in (a, b))
+    assert a.keys() == b.keys()
+    for name in a:
+        np.testing.assert_array_equal(a[name], b[name], err_msg=name)
 
 
 def test_order_does_not_depend_on_threads_or_start(mixture):
@@ -68,30 +71,41 @@ def test_order_does_not_depend_on_threads_or_start(mixture):
 def test_micro_batches_are_slices_of_the_step(mixture):
     for (_, whole), (_, parts) in zip(make(mixture), make(mixture, rows=2), strict=True):
         assert whole.tokens.shape[:2] == (1, 4) and parts.tokens.shape[:2] == (2, 2)
-        for name in ROW - {"image_slot"}:
+        for name in ROW - {"slot"}:
             np.testing.assert_array_equal(getattr(parts, name).reshape(4, -1), getattr(whole, name)[0])
-        assert parts.images.shape == (2, 2, 28, 28, 3) and whole.images.shape == (1, 3, 28, 28, 3)
+        assert parts.pictures["images"].shape == (2, 2, 28, 28, 3) and whole.pictures["images"].shape == (
+            1,
+            3,
+            28,
+            28,
+            3,
+        )
         assert patches_seen(parts) == patches_seen(whole)
 
 
 def patches_seen(batch) -> list:
     """The picture behind every image slot, in reading order, whatever the numbering."""
     found = []
-    for images, slots in zip(batch.images, batch.image_slot, strict=True):
+    for images, slots in zip(batch.pictures["images"], batch.slot, strict=True):
         for slot in slots[slots >= 0]:
-            n, patch = divmod(int(slot), VISION.num_patches)
+            n, patch = divmod(int(slot), PATCHES)
             found.append((int(images[n].astype(np.int64).sum()), patch))
     return found
+
+
+def together(*hosts: types.Batch) -> types.Batch:
+    """The batch of all hosts, as the mesh puts it together."""
+    return jax.tree.map(lambda *arrays: np.concatenate(arrays, axis=1), *hosts)
 
 
 def test_hosts_together_are_the_whole_batch(mixture):
     whole = list(make(mixture, rows=2))
     hosts = [list(make(mixture, rows=2, shards=2, own=[h])) for h in range(2)]
     for (_, expected), (_, first), (_, second) in zip(whole, *hosts, strict=True):
-        joined = type(expected)(*(np.concatenate(pair, axis=1) for pair in zip(first, second, strict=True)))
-        for name in ROW - {"image_slot"}:
-            np.testing.assert_array_equal(getattr(joined, name), getattr(expected, name), err_msg=name)
-        assert patches_seen(joined) == patches_seen(expected)
+        both = together(first, second)
+        for name in ROW - {"slot"}:
+            np.testing.assert_array_equal(getattr(both, name), getattr(expected, name), err_msg=name)
+        assert patches_seen(both) == patches_seen(expected)
 
 
 def test_weights_sum_to_the_normalisation(mixture):
@@ -112,15 +126,13 @@ def content(batch) -> list:
     picture sums)."""
     found = []
     for micro in range(batch.tokens.shape[0]):
-        arrays = [
-            getattr(batch, name)[micro] for name in ("tokens", "targets", "loss_weight", "positions", "image_slot")
-        ]
+        arrays = [getattr(batch, name)[micro] for name in ("tokens", "targets", "loss_weight", "positions", "slot")]
         for row, segments in enumerate(batch.segment_ids[micro]):
             for segment in range(1, segments.max(initial=0) + 1):
                 tokens, targets, weights, positions, slots = (array[row][segments == segment] for array in arrays)
-                used = sorted({int(slot) // VISION.num_patches for slot in slots[slots >= 0]})
-                sums = [int(batch.images[micro][n].astype(np.int64).sum()) for n in used]
-                patches = (np.where(slots >= 0, slots % VISION.num_patches, -1)).tolist()
+                used = sorted({int(slot) // PATCHES for slot in slots[slots >= 0]})
+                sums = [int(batch.pictures["images"][micro][n].astype(np.int64).sum()) for n in used]
+                patches = (np.where(slots >= 0, slots % PATCHES, -1)).tolist()
                 found.append((tokens.tolist(), targets.tolist(), weights.tolist(), positions.tolist(), patches, sums))
     return sorted(found)
 
@@ -129,12 +141,7 @@ def joined(hosts) -> list:
     """(step, content) of a run from the batches of all its hosts."""
     steps = []
     for of_hosts in zip(*hosts, strict=True):
-        steps.append(
-            (
-                of_hosts[0][0],
-                content(types.Batch(*(np.concatenate(x, axis=1) for x in zip(*(b for _, b in of_hosts), strict=True)))),
-            )
-        )
+        steps.append((of_hosts[0][0], content(together(*(batch for _, batch in of_hosts)))))
     return steps
 
 
@@ -190,7 +197,7 @@ def test_every_sample_once_an_epoch(mixture):
 def test_steps_read_ahead_fit_the_memory(mixture):
     made = make(mixture)
     ((_, first), *_) = made
-    assert made.source.step_bytes() >= sum(array.nbytes for array in first)
+    assert made.source.step_bytes() >= sum(array.nbytes for array in jax.tree.leaves(first))
     assert list(make(mixture, data={"prefetch_mib": 0}))[3][0] == 3  # one step at a time
 
 
@@ -203,8 +210,3 @@ def test_unreadable_picture_ends_the_run_with_one_line(mixture, tmp_path):
     for threads in (0, 2):
         with pytest.raises(errors.UserError, match=r"^[^\n]*\.png: [^\n]*record \d \(id '\d'\)"):
             list(make(broken, data={"read_threads": threads}))
-
-
-def test_what_cannot_be_divided(mixture):
-    with pytest.raises(errors.UserError, match=r"^the conversations have pictures, but the model has no vision tower$"):
-        make(mixture, vision=None)

@@ -5,16 +5,19 @@ import pathlib
 import pickle
 import re
 
+import numpy as np
 import pytest
 
 from tests.data import stand
 from vlguard_jax import config
 from vlguard_jax import errors
+from vlguard_jax import types
+from vlguard_jax.data import images
 from vlguard_jax.data import mixtures
 from vlguard_jax.families.chat import templates
 
 VICUNA = templates.get_template("vicuna_v1")
-PATCHES = 4
+MODEL = stand.sees()
 
 
 @pytest.fixture
@@ -37,7 +40,7 @@ def plain(n: int) -> list:
 
 def build(tokenizer, source, problems_file=None, **settings) -> mixtures.Mixture:
     data = config.DataSettings(sources={"mine": source}, **settings)
-    return mixtures.build(data, tokenizer, VICUNA, PATCHES, problems_file=problems_file)
+    return mixtures.build(data, tokenizer, VICUNA, MODEL, problems_file=problems_file)
 
 
 def test_index_and_pictures(tmp_path, tokenizer):
@@ -51,12 +54,15 @@ def test_index_and_pictures(tmp_path, tokenizer):
     assert made.index.length.tolist() == [len(made.sample(i).tokens) for i in range(2)]
     assert made.index.supervised.tolist() == [made.sample(i).num_supervised for i in range(2)]
     assert 0 < made.index.supervised_share < 1
-    ((name, origin, content),) = made.read_pictures(1)
-    assert (name, content) == ("a/b.png", (tmp_path / "pictures/a/b.png").read_bytes()) and origin.endswith(
-        "record 1 (id 'p')"
-    )
-    assert list(made.read_pictures(0)) == []
-    assert not made.stand_in
+    assert (made.index.units.tolist(), made.index.slots.tolist()) == ([0, 1], [0, 4])
+    (shown_at_step,) = made.pictured(1).pictures
+    expected = images.load(tmp_path / "pictures/a/b.png", MODEL, "pad")
+    assert shown_at_step.extent == expected.extent == types.Extent(slots=4, units=1)
+    np.testing.assert_array_equal(shown_at_step.arrays["images"], expected.arrays["images"])
+    assert made.pictured(0).pictures == () and not made.stand_in
+    (tmp_path / "pictures/a/b.png").write_bytes(b"no picture")
+    with pytest.raises(errors.UserError, match=r"^a/b\.png: .* \(picture of .*: record 1 \(id 'p'\)\)"):
+        made.pictured(1)
 
 
 def test_another_process_reads_the_same(tmp_path, tokenizer):
@@ -66,14 +72,15 @@ def test_another_process_reads_the_same(tmp_path, tokenizer):
     copy = pickle.loads(pickle.dumps(made))
     assert [copy.record(i) for i in range(2)] == [made.record(i) for i in range(2)]
     assert copy.sample(1).tokens.tolist() == made.sample(1).tokens.tolist()
-    assert list(copy.read_pictures(1)) == list(made.read_pictures(1))
+    (mine,), (theirs,) = made.pictured(1).pictures, copy.pictured(1).pictures
+    np.testing.assert_array_equal(mine.arrays["images"], theirs.arrays["images"])
 
 
 def test_progress_reaches_the_end(tmp_path, tokenizer):
     seen = []
     # A cache of its own: another test may have counted the same conversations.
     data = config.DataSettings(sources={"mine": llava(tmp_path, *plain(3))}, cache=str(tmp_path / "cache"))
-    mixtures.build(data, tokenizer, VICUNA, PATCHES, progress=lambda done, total: seen.append((done, total)))
+    mixtures.build(data, tokenizer, VICUNA, MODEL, progress=lambda done, total: seen.append((done, total)))
     assert seen == [(3, 3)]
 
 
@@ -109,7 +116,7 @@ def test_alpaca_source_is_text_only(tmp_path, tokenizer):
 
 def test_several_sources_in_the_order_of_the_config(tmp_path, tokenizer):
     sources = {"b": llava(tmp_path, *plain(2)), "a": llava(tmp_path, *plain(3))}
-    made = mixtures.build(config.DataSettings(sources=sources), tokenizer, VICUNA, PATCHES)
+    made = mixtures.build(config.DataSettings(sources=sources), tokenizer, VICUNA, MODEL)
     assert made.index.source_names == ("b", "a") and made.index.source.tolist() == [0, 0, 1, 1, 1]
     assert made.position.tolist() == [0, 1, 0, 1, 2] and [made.source(i).name for i in (0, 4)] == ["b", "a"]
 
@@ -277,3 +284,37 @@ def test_malformed_records_are_no_repeated_ids(tmp_path, tokenizer):
         ("", "record 0"),
         ("", "record 1"),
     ] and not made.repeated_ids
+
+
+@pytest.mark.parametrize(("setting", "used"), [("auto", "pad"), ("pad", "pad"), ("crop", "crop")])
+def test_pictures_are_prepared_as_the_config_says(tmp_path, tokenizer, setting, used):
+    source = llava(tmp_path, stand.record("<image>", "no.", images=("a.png",)))
+    data = config.DataSettings(sources={"mine": source})
+    made = mixtures.build(data, tokenizer, VICUNA, MODEL, setting)
+    expected = images.load(tmp_path / "pictures/a.png", MODEL, used).arrays["images"]
+    np.testing.assert_array_equal(made.pictured(0).pictures[0].arrays["images"], expected)
+
+
+def test_a_way_to_prepare_pictures_that_the_family_has_not(tmp_path, tokenizer):
+    data = config.DataSettings(sources={"mine": llava(tmp_path, *plain(1))})
+    with pytest.raises(
+        errors.UserError,
+        match=r"^config\.model\.image_mode='anyres' is none of a llava model; take 'pad' or 'crop' or 'auto'$",
+    ):
+        mixtures.build(data, tokenizer, VICUNA, MODEL, "anyres")
+
+
+def test_a_language_model_takes_texts_only(tmp_path, tokenizer):
+    made = mixtures.build(
+        config.DataSettings(sources={"mine": llava(tmp_path, *plain(2))}), tokenizer, VICUNA, stand.blind()
+    )
+    assert made.image_mode == "none" and made.index.units.tolist() == made.index.slots.tolist() == [0, 0]
+    data = config.DataSettings(sources={"mine": llava(tmp_path, stand.record("<image>", "no.", images=("a.png",)))})
+    with pytest.raises(errors.UserError, match=r"^the conversations have pictures, but the model has no vision tower$"):
+        mixtures.build(data, tokenizer, VICUNA, stand.blind())
+
+
+def test_max_len_is_the_family_s_unless_the_config_says_otherwise(tmp_path, tokenizer):
+    source = llava(tmp_path, stand.record("fox", "dog " * 2000 + "dog.", id="long"))
+    assert build(tokenizer, source).index.length.tolist() == [2048]
+    assert build(tokenizer, source, max_len=100).index.length.tolist() == [100]

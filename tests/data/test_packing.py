@@ -42,7 +42,7 @@ def check(
     assert packed.row_len % multiple == 0
     assert loads(packed, lengths).max() <= packed.row_len
     in_shard = (micro_rows or packed.rows) // shards
-    assert loads(packed, pictures).reshape(len(lengths), -1, in_shard).sum(2).max() == packed.pictures
+    assert loads(packed, pictures).reshape(len(lengths), -1, in_shard).sum(2).max() == packed.units
 
 
 @hypothesis.given(
@@ -134,7 +134,7 @@ def test_full_steps_come_close_to_what_their_tokens_need(shards: int, even: bool
     check(packed, lengths, pictures, 0, shards, 128)
     granularity = packed.rows * 128 / lengths.sum(1).max()
     assert packed.rows * packed.row_len / lengths.sum(1).max() < 1 + granularity * (1 if shards < 32 else 2)
-    assert packed.pictures <= share * pictures.sum(1).max() / shards + 1
+    assert packed.units <= share * pictures.sum(1).max() / shards + 1
 
 
 def test_rows_are_numbered_so_that_shards_have_even_pictures() -> None:
@@ -153,7 +153,7 @@ def test_few_pictures_to_a_shard_where_the_tokens_allow_it() -> None:
     packed = packing.pack(
         lengths, (lengths == 10).astype(np.int64), multiple=10, max_row_len=90, micro_rows=0, shards=2
     )
-    assert (packed.rows, packed.row_len, packed.pictures) == (2, 90, 3)
+    assert (packed.rows, packed.row_len, packed.units) == (2, 90, 3)
 
 
 @hypothesis.given(needs=st.lists(st.integers(1, 12), min_size=1, max_size=12), count=st.integers(1, 4))

@@ -69,21 +69,21 @@ def test_levels(tmp_path, kind):
                 file.writestr(name, content[name])
     store = pictures.open_store(str(location))
     missing = {"in/missing.jpg": AT_HEADER["in/missing.jpg"]}
-    assert matches(picture_check.check(store, NAMES, "exists"), missing)
-    assert matches(picture_check.check(store, NAMES, "header"), AT_HEADER)
-    assert matches(picture_check.check(store, NAMES, "decode"), AT_HEADER | AT_DECODE)
+    assert matches(picture_check.check(store, NAMES, "exists").bad, missing)
+    assert matches(picture_check.check(store, NAMES, "header").bad, AT_HEADER)
+    assert matches(picture_check.check(store, NAMES, "decode").bad, AT_HEADER | AT_DECODE)
 
 
 def test_the_check_says_what_loading_says(tmp_path):
     write(tmp_path)
     store = pictures.open_store(str(tmp_path))
-    found = picture_check.check(store, NAMES, "decode", mode="crop", size=14)
+    found = picture_check.check(store, NAMES, "decode", stand.sees(14), "crop")
     for name in NAMES:
         try:
-            images.load_image(store.read(name), "crop", 14, name=name)
-            assert name not in found
+            images.load(store.read(name), stand.sees(14), "crop", name=name)
+            assert name not in found.bad
         except errors.UserError as e:
-            assert str(e).endswith(found[name])
+            assert str(e).endswith(found.bad[name])
 
 
 def test_a_damaged_member_is_one_bad_picture(tmp_path):
@@ -93,7 +93,7 @@ def test_a_damaged_member_is_one_bad_picture(tmp_path):
         for name in ("a.png", "b.png"):
             file.writestr(name, picture)
     path.write_bytes(path.read_bytes().replace(picture, picture[:-9] + b"?" + picture[-8:], 1))
-    found = picture_check.check(pictures.open_store(str(path)), ["b.png", "a.png"], "header")
+    found = picture_check.check(pictures.open_store(str(path)), ["b.png", "a.png"], "header").bad
     assert list(found) == ["a.png"] and "p.zip: member a.png is damaged" in found["a.png"]
 
 
@@ -107,8 +107,9 @@ def test_the_bounds_are_those_of_the_mode(tmp_path, monkeypatch):
     monkeypatch.setattr(limits, "PICTURE_SCALED", 1000)
     stand.write_picture(tmp_path / "long.png", (1, 90))
     store = pictures.open_store(str(tmp_path))
-    assert picture_check.check(store, ["long.png"], "header", mode="pad", size=14) == {}
-    assert "too long" in picture_check.check(store, ["long.png"], "header", mode="crop", size=14)["long.png"]
+    assert picture_check.check(store, ["long.png"], "header", stand.sees(14), "pad").bad == {}
+    found = picture_check.check(store, ["long.png"], "header", stand.sees(14), "crop")
+    assert "too long" in found.bad["long.png"] and not found.sizes
 
 
 class Opened:
@@ -135,12 +136,14 @@ def test_good_pictures_are_remembered(tmp_path, monkeypatch):
     os.utime(tmp_path / "p" / GOOD[0], ns=(0, 7))
     stand.write_picture(tmp_path / "p" / "empty.jpg")
     again = picture_check.check(store, NAMES, "header", cache=cache)
-    assert opened.take() == sorted([*bad, GOOD[0]]) and set(first) - set(again) == {"empty.jpg"}
+    assert opened.take() == sorted([*bad, GOOD[0]]) and set(first.bad) - set(again.bad) == {"empty.jpg"}
     picture_check.check(store, GOOD, "header", cache=cache)
     assert opened.take() == []
-    for other in ({"mode": "crop"}, {"size": 14}):
-        picture_check.check(store, GOOD, "header", cache=cache, **other)
+    for other in ((stand.sees(14), "pad"), (stand.sees(14), "crop"), (stand.sees(28), "crop")):
+        picture_check.check(store, GOOD, "header", *other, cache=cache)
         assert opened.take() == sorted(GOOD)
+        picture_check.check(store, GOOD, "header", *other, cache=cache)
+        assert opened.take() == []
     picture_check.check(store, GOOD, "decode", cache=cache)
     picture_check.check(store, GOOD, "header")
     assert opened.take() == sorted(GOOD * 2)
@@ -163,9 +166,9 @@ def test_progress_and_repeated_names(tmp_path):
         (tmp_path / name).write_bytes(picture)
     seen: list[tuple[int, int]] = []
     found = picture_check.check(
-        pictures.open_store(str(tmp_path)), names * 2, "header", lambda done, of: seen.append((done, of))
+        pictures.open_store(str(tmp_path)), names * 2, "header", progress=lambda done, of: seen.append((done, of))
     )
-    assert found == {} and seen[-1] == (300, 300) and seen == sorted(seen) and len(seen) > 2
+    assert found.bad == {} and seen[-1] == (300, 300) and seen == sorted(seen) and len(seen) > 2
 
 
 def test_unknown_level(tmp_path):
@@ -176,4 +179,4 @@ def test_unknown_level(tmp_path):
 
 
 def test_nothing_to_check(tmp_path):
-    assert picture_check.check(pictures.open_store(str(tmp_path)), [], "decode", cache=tmp_path) == {}
+    assert picture_check.check(pictures.open_store(str(tmp_path)), [], "decode", cache=tmp_path).bad == {}

@@ -18,11 +18,13 @@ from vlguard_jax.data import plan
 from vlguard_jax.data import plan_cache
 
 
-def make_index(supervised, length=None, words=None) -> index_lib.SampleIndex:
+def make_index(supervised, length=None, words=None, units=None, slots=None) -> index_lib.SampleIndex:
     n = len(supervised)
     return index_lib.SampleIndex(
         length=np.asarray(length if length is not None else [10] * n, np.int64),
         pictures=np.ones(n, np.int64),
+        units=np.asarray(units if units is not None else [1] * n, np.int64),
+        slots=np.asarray(slots if slots is not None else [4] * n, np.int64),
         supervised=np.asarray(supervised, np.int64),
         modality_length=np.asarray(words if words is not None else [5] * n, np.int64),
         ids=tuple(f"r{i}" for i in range(n)),
@@ -31,11 +33,12 @@ def make_index(supervised, length=None, words=None) -> index_lib.SampleIndex:
     )
 
 
-def make_plan(supervised, *, seed=0, length=None, words=None, layout=None, epochs=1.0, **settings) -> plan.BatchPlan:
+def make_plan(
+    supervised, *, seed=0, length=None, words=None, units=None, slots=None, layout=None, epochs=1.0, **settings
+) -> plan.BatchPlan:
     defaults = dict(order="sequential", batch_size=4, group_size=2, length_multiple=8)
-    return plan.BatchPlan(
-        make_index(supervised, length, words), config.DataSettings(**(defaults | settings)), seed, layout, epochs
-    )
+    index = make_index(supervised, length, words, units, slots)
+    return plan.BatchPlan(index, config.DataSettings(**(defaults | settings)), seed, layout, epochs)
 
 
 @pytest.mark.parametrize(
@@ -75,12 +78,14 @@ def test_the_posthoc_recipe_has_55_steps_an_epoch():
 
 def test_padded_rows():
     made = make_plan([1] * 8, length=[3, 8, 1, 1, 9, 1, 1, 1])
-    assert made.shapes == (plan.Shape(4, 8, 4), plan.Shape(4, 16, 4))
+    assert made.shapes == (plan.Shape(4, 8, 4, 16), plan.Shape(4, 16, 4, 16))
     assert (made[0].shape, made[1].shape) == made.shapes and made[1].row.tolist() == [0, 1, 2, 3]
     assert made.computed_over_real == (4 * 8 + 4 * 16) / 25
-    assert make_plan([1] * 8, length=[3, 8, 1, 1, 9, 1, 1, 1], length_multiple=512).shapes == (plan.Shape(4, 512, 4),)
-    assert make_plan([1] * 3, layout=plan.Layout(0, 8)).shapes == (plan.Shape(8, 16, 1),)  # rows for eight devices
-    assert make_plan([1] * 3, layout=plan.Layout(2, 1)).shapes == (plan.Shape(4, 16, 2),)
+    assert make_plan([1] * 8, length=[3, 8, 1, 1, 9, 1, 1, 1], length_multiple=512).shapes == (
+        plan.Shape(4, 512, 4, 16),
+    )
+    assert make_plan([1] * 3, layout=plan.Layout(0, 8)).shapes == (plan.Shape(8, 16, 1, 4),)  # rows for eight devices
+    assert make_plan([1] * 3, layout=plan.Layout(2, 1)).shapes == (plan.Shape(4, 16, 2, 8),)
 
 
 @pytest.mark.parametrize("shapes,expected", [(1, [5]), (2, [2, 5]), (3, [1, 2, 5]), (0, [1, 2, 4, 5])])
@@ -211,7 +216,9 @@ def random_plan(**settings) -> plan.BatchPlan:
     words = rng.integers(1, 50, 90) * np.where(np.arange(90) % 9, 1, -1)
     length = rng.integers(5, 60, 90) + 20 * (words > 0)
     defaults = dict(order="shuffle", batch_size=8, seed=2, epochs=2.5, max_row_len=200)
-    return make_plan(rng.integers(1, 9, 90), length=length, words=words, **(defaults | settings))
+    supervised = rng.integers(1, 9, 90)
+    takes = {"units": (words > 0) * rng.integers(1, 6, 90), "slots": (words > 0) * rng.integers(1, 20, 90)}
+    return make_plan(supervised, length=length, words=words, **takes, **(defaults | settings))
 
 
 LAYOUTS = [plan.Layout(), plan.Layout(0, 4), plan.Layout(4, 2), plan.Layout(8, 8)]
@@ -241,16 +248,23 @@ def test_steps_fit_their_shapes(layout, settings):
         settings.get("shapes") or {"pad": 4}.get(settings.get("mode"), 2 if "order" in settings else 1)
     )
     computed = real = 0
+    fullest: dict[plan.Shape, tuple[int, int]] = {}
     for step in range(30):
         one, shape = made[step], made[step].shape
-        length, pictures = made.index.length[one.samples], made.index.pictures[one.samples]
+        length, units, slots = (
+            counts[one.samples] for counts in (made.index.length, made.index.units, made.index.slots)
+        )
         assert shape.rows % (layout.rows or layout.shards) == 0 and shape.row_len % 8 == 0
         assert len(one.row) == len(one.samples) and one.row.min() >= 0 and one.row.max() < shape.rows
         assert np.bincount(one.row, weights=length).max() <= shape.row_len
         shard = one.row // ((layout.rows or shape.rows) // layout.shards)
-        assert np.bincount(shard, weights=pictures).max() <= shape.pictures
+        most = tuple(int(np.bincount(shard, weights=of).max()) for of in (units, slots))
+        fullest[shape] = tuple(max(pair) for pair in zip(most, fullest.get(shape, (0, 0)), strict=True))
         computed, real = computed + shape.rows * shape.row_len, real + length.sum()
     assert made.computed_over_real == computed / real
+    assert fullest == {
+        shape: (shape.units, shape.slots) for shape in made.shapes
+    }  # all fit, with no more room than that
 
 
 @pytest.mark.parametrize("order", ["shuffle", "sequential", "modality_length"])
@@ -388,7 +402,7 @@ def test_a_plan_that_took_long_is_kept(tmp_path, monkeypatch):
 
 def test_a_kept_plan_without_samples_is_not_there(tmp_path):
     key, empty = "0" * 64, np.zeros((3, 0))
-    shapes = np.array([[1, 8, 1]])
+    shapes = np.array([[1, 8, 1, 4]])
     plan_cache.save(
         tmp_path, key, plan_cache.Kept(empty.astype(np.int64), empty.astype(np.int32), np.zeros(3, np.int32), shapes)
     )

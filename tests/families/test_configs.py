@@ -13,6 +13,8 @@ from vlguard_jax.families import family
 from vlguard_jax.families import functional
 from vlguard_jax.families import table
 from vlguard_jax.families.blocks import configs
+from vlguard_jax.families.llama import config as llama_config
+from vlguard_jax.families.llava import config as llava_config
 
 
 @functools.cache
@@ -63,8 +65,13 @@ CHANGES = {
         "high_freq_factor": 8.0,
         "original_max_position": 64,
     },
-    family.Config: {"text": None, "vision": None, "projector": "linear"},
-    configs.LoraConfig: {"rank": 3, "alpha": 7.0, "dropout": 0.5, "targets": ("q", "v")},
+    llava_config.LlavaConfig: {
+        "text": dataclasses.replace(tiny.CONFIG.text, width=48),
+        "vision": dataclasses.replace(tiny.CONFIG.vision, num_layers=4),
+        "projector": "linear",
+    },
+    llama_config.LlamaConfig: {"text": dataclasses.replace(tiny.CONFIG.text, width=48)},
+    configs.LoraConfig: {"rank": 3, "alpha": 7.0, "dropout": 0.5, "targets": ("q_proj", "v_proj")},
 }
 
 
@@ -83,12 +90,9 @@ def test_field_is_read(kind: type, field: str) -> None:
         changed = dataclasses.replace(config, text=dataclasses.replace(config.text, rope_scaling=scaling))
     elif kind is configs.LoraConfig:
         changed_lora = dataclasses.replace(lora, **{field: value})
-    elif field == "text":
-        changed = dataclasses.replace(config, text=dataclasses.replace(config.text, width=48))
-    elif field == "vision":
-        changed = dataclasses.replace(config, vision=None, projector=None)
     else:
-        changed = dataclasses.replace(config, projector=value)
+        config = {type(one): one for one in (config, tiny.TEXT_ONLY)}[kind]
+        changed = dataclasses.replace(config, **{field: value})
     assert _differs(_fingerprint(config, lora), _fingerprint(changed, changed_lora)), (
         f"{kind.__name__}.{field} is not read"
     )
@@ -97,6 +101,7 @@ def test_field_is_read(kind: type, field: str) -> None:
 def test_the_table_of_changes_names_every_field() -> None:
     for kind, fields in CHANGES.items():
         assert set(fields) == {f.name for f in dataclasses.fields(kind)}
+    assert {one.config for one in table.FAMILIES} <= set(CHANGES)
 
 
 @pytest.mark.parametrize("name,expected", [("llava-v1.5-7b", 7_062_902_784), ("llava-v1.5-13b", 13_350_839_296)])

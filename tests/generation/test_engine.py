@@ -22,14 +22,18 @@ FP32 = config.PrecisionSettings(compute="fp32")
 
 def _prompts(count: int = 7) -> list[types.Prompt]:
     rng = np.random.default_rng(1)
-    side = tiny.CONFIG.vision.image_size
     prompts = []
     for i in range(count):
         ids = rng.integers(3, 50, 4 + 9 * i).astype(np.int32)
-        images = tuple(rng.integers(0, 256, (side, side, 3), dtype=np.uint8) for _ in range(i % 3))
-        ids[1 : 1 + len(images)] = types.IMAGE_TOKEN
-        prompts.append(types.Prompt(f"p{i}", ids, images))
+        pictures = tuple(_picture(rng, tiny.CONFIG.vision.image_size) for _ in range(i % 3))
+        ids[1 : 1 + len(pictures)] = types.IMAGE_TOKEN
+        prompts.append(types.Prompt(f"p{i}", ids, pictures))
     return prompts
+
+
+def _picture(rng: np.random.Generator, side: int) -> types.Picture:
+    images = rng.integers(0, 256, (1, side, side, 3), dtype=np.uint8)
+    return types.Picture({"images": images}, types.Extent(tiny.CONFIG.vision.num_patches, 1))
 
 
 def _answer(prompts, *, batch: int, stop=(2,), max_new=6, min_new=0, mesh=None) -> dict[str, types.Generation]:
@@ -68,17 +72,18 @@ def _by_hand(prompt: types.Prompt, max_new: int, stop: int) -> list[int]:
 
     tokens = types.Tokens(prompt.ids, np.full(len(prompt.ids), types.IGNORE_LABEL, np.int32))
     vision = tiny.CONFIG.vision
-    sample = batches.expand(tokens, [vision.num_patches] * len(prompt.images), None, None)
-    slots = np.where(sample.picture >= 0, sample.picture * vision.num_patches + sample.patch, -1)
+    sample = batches.expand(tokens, [vision.num_patches] * len(prompt.pictures), None, None)
+    slots = np.where(sample.picture >= 0, sample.picture * vision.num_patches + sample.place, -1)
     slot = jnp.asarray([[*slots, *[-1] * max_new]], jnp.int32)
-    images = jnp.asarray(np.stack(prompt.images)) if prompt.images else jnp.zeros((0, 1, 1, 3), jnp.uint8)
+    none = np.zeros((0, vision.image_size, vision.image_size, 3), np.uint8)
+    pictures = {"images": jnp.asarray(np.concatenate([none, *(one.arrays["images"] for one in prompt.pictures)]))}
     ones = jnp.ones_like(slot)
     logits = jax.jit(MODEL.logits)
     new: list[int] = []
     while len(new) < max_new and (not new or new[-1] != stop):
         row = jnp.asarray([[*sample.tokens, *new, *[7] * (max_new - len(new))]], jnp.int32)
         batch = types.Batch(
-            row, row, ones.astype(jnp.float32), ones, jnp.arange(row.shape[1])[None], images, slot, ones - 1
+            row, row, ones.astype(jnp.float32), ones, jnp.arange(row.shape[1])[None], pictures, slot, ones - 1
         )
         new.append(int(np.asarray(logits(PARAMS, batch))[0, len(sample.tokens) + len(new) - 1].argmax()))
     return new
@@ -128,7 +133,7 @@ def test_engines_that_differ_in_weights_share_a_program(monkeypatch) -> None:
         engine.sampler, "greedy", lambda *args, **limits: traced.append(limits["max_new"]) or greedy(*args, **limits)
     )
     program.build.cache_clear()
-    prompts = [p for p in _prompts(6) if len(p.images) == 1]
+    prompts = [p for p in _prompts(6) if len(p.pictures) == 1]
     answers = []
     for weights in (PARAMS, tiny.random_params(MODEL, seed=1), PARAMS):
         # A config of its own each time, as if read from another folder.
@@ -174,11 +179,32 @@ def test_answers_are_handed_out_while_the_next_batch_runs() -> None:
 
 
 def test_bad_prompts_are_one_clear_line() -> None:
-    wrong = types.Prompt("x", np.asarray([1, types.IMAGE_TOKEN], np.int32), (np.zeros((5, 5, 3), np.uint8),))
-    with pytest.raises(errors.UserError, match="prompt x: pictures must be 24 pixels a side"):
-        _answer([wrong], batch=1)
+    ids, rng = np.asarray([1, types.IMAGE_TOKEN], np.int32), np.random.default_rng(0)
+    with pytest.raises(errors.UserError, match="prompt x: 2 pictures for 1 places in the text"):
+        _answer([types.Prompt("x", ids, (_picture(rng, 24), _picture(rng, 24)))], batch=1)
     with pytest.raises(errors.UserError, match="must be at least 1"):
         _answer([], batch=0)
+
+
+def test_pictures_prepared_for_another_model_are_no_pictures() -> None:
+    ids = np.asarray([1, types.IMAGE_TOKEN], np.int32)
+    with pytest.raises(ValueError, match=r"\(5,5,3\) into shape \(24,24,3\)"):
+        _answer([types.Prompt("x", ids, (_picture(np.random.default_rng(0), 5),))], batch=1)
+
+
+def test_a_language_model_answers_and_is_shown_no_picture() -> None:
+    model = functional.Model(tiny.TEXT_ONLY, "fp32")
+    built = engine.Engine(
+        tiny.TEXT_ONLY, {"text": PARAMS["text"]}, settings=config.DecodeSettings(4, 0, 2), precision=FP32,
+        stop_ids=(2,), pad_id=0, mesh=config.MeshSettings(data=1, fsdp=1, tensor=8),
+    )  # fmt: skip
+    assert jax.tree.map(jnp.shape, model.shapes()) == jax.tree.map(jnp.shape, {"text": PARAMS["text"]})
+    asked = [prompt for prompt in _prompts() if not prompt.pictures]
+    answers = {g.id: g.ids.tolist() for g in built.generate(asked)}
+    assert answers == {k: v.ids.tolist() for k, v in _answer(asked, batch=2, max_new=4).items()}
+    shown = next(prompt for prompt in _prompts() if prompt.pictures)
+    with pytest.raises(errors.UserError, match=f"prompt {shown.id} has pictures, but the model has no vision tower"):
+        list(built.generate([shown]))
 
 
 def test_ids_beyond_the_model_are_refused() -> None:

@@ -16,10 +16,11 @@ from tests.golden import reference
 from vlguard_jax import trees
 from vlguard_jax.checkpoints import load
 from vlguard_jax.checkpoints import lora
-from vlguard_jax.checkpoints import model_config
 from vlguard_jax.checkpoints import place
 from vlguard_jax.checkpoints import save
 from vlguard_jax.checkpoints import tensors
+from vlguard_jax.families.blocks import config_json as blocks_json
+from vlguard_jax.families.llava import config_json
 from vlguard_jax.types import IMAGE_TOKEN
 
 TOLERANCE = 1e-4  # logits, as golden/README suggests
@@ -186,9 +187,9 @@ def test_the_processor_of_a_saved_folder(golden: pathlib.Path, tmp_path: pathlib
         assert tokenizer.convert_tokens_to_ids(["<image>", "<pad>"]) == [vocab, vocab + 1]
         assert tokenizer.pad_token == "<pad>"
         rows = tiny.read_all(tmp_path / variant)["language_model.lm_head.weight"].shape[0]
-        assert rows == model_config.padded(vocab + 2)
+        assert rows == config_json.padded(vocab + 2)
         assert trees.flatten(model.params)["text.head.kernel"].shape[1] == vocab
-        vision = model_config.read_preprocessor(tmp_path / variant)[0]
+        vision = blocks_json.read_preprocessor(tmp_path / variant)[0]
         for recorded in golden.glob(f"llava-hf-{variant}"):
             assert vision is not None
             expected = json.loads((recorded / "preprocessor_config.json").read_text())

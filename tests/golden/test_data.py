@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 import pathlib
 import random
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from tests.families import tiny
 from vlguard_jax import config
 from vlguard_jax.data import file_index
 from vlguard_jax.data import images
 from vlguard_jax.data import order
 from vlguard_jax.data import records
 from vlguard_jax.data import vlguard
+from vlguard_jax.families.blocks import clip
 from vlguard_jax.families.chat import conversations
 from vlguard_jax.families.chat import templates
 from vlguard_jax.families.chat import tokenizer as tokenizer_lib
+from vlguard_jax.families.llava import config as llava_config
 from vlguard_jax.safety.benchmarks import vlguard as vlguard_benchmark
 
 MODES = {"pad": "pad", "plain": "crop"}  # the reference's name -> ours
@@ -102,16 +107,27 @@ def model_size(golden: pathlib.Path) -> int:
     return read_json(tower / "config.json")["vision_config"]["image_size"]
 
 
+def model(size: int, **vision) -> llava_config.LlavaConfig:
+    """Of a tower that sees pictures of this size."""
+    return dataclasses.replace(tiny.CONFIG, vision=dataclasses.replace(tiny.CONFIG.vision, image_size=size, **vision))
+
+
+def pixels_of(path: pathlib.Path, sizes: llava_config.LlavaConfig, mode: str) -> np.ndarray:
+    """u8[S, S, 3] of a recorded picture."""
+    (square,) = images.load(path, sizes, MODES[mode]).arrays["images"]
+    return square
+
+
 def test_pixels_of_the_model(golden):
     arrays = np.load(golden / "pixel_values.npz")
     info = read_json(golden / "pixel_values.json")
-    size = model_size(golden)
+    sizes = model(model_size(golden), image_mean=tuple(info["image_mean"]), image_std=tuple(info["image_std"]))
     keys = [key for key in arrays.files if key.startswith("pixel_values/")]
     assert keys
     for key in keys:
         _, mode, name = key.split("/", 2)
-        picture = images.load_image(golden / "images" / name, MODES[mode], size, info["image_mean"])
-        pixels = images.normalize(picture, info["image_mean"], info["image_std"]).transpose(2, 0, 1)
+        picture = pixels_of(golden / "images" / name, sizes, mode)
+        pixels = np.asarray(clip.normalize(jnp.asarray(picture[None]), sizes.vision))[0].transpose(2, 0, 1)
         np.testing.assert_allclose(pixels, arrays[key], atol=1e-6, rtol=0, err_msg=key)
 
 
@@ -121,7 +137,7 @@ def test_uint8_pictures(golden):
     assert keys
     for key in keys:
         kind, mode, name = key.split("/", 2)
-        picture = images.load_image(golden / "images" / name, MODES[mode], int(kind.removeprefix("uint8_")))
+        picture = pixels_of(golden / "images" / name, model(int(kind.removeprefix("uint8_"))), mode)
         np.testing.assert_array_equal(picture.transpose(2, 0, 1), arrays[key], err_msg=key)
 
 
@@ -133,7 +149,7 @@ def test_picture_hashes(golden):
             mode, _, size = key.rpartition("_")
             if mode not in MODES:
                 continue
-            picture = images.load_image(golden / "images" / name, MODES[mode], int(size), info["image_mean"])
+            picture = pixels_of(golden / "images" / name, model(int(size), image_mean=tuple(info["image_mean"])), mode)
             assert sha256(np.ascontiguousarray(picture.transpose(2, 0, 1)).tobytes()) == expected["uint8_sha256"], (
                 f"{name} {key}"
             )

@@ -9,16 +9,15 @@ import pytest
 from tests.golden import reference
 from vlguard_jax import config
 from vlguard_jax import types
-from vlguard_jax.data import images
+from vlguard_jax.families import family
 from vlguard_jax.families.chat import tokenizer
 from vlguard_jax.generation import engine
 
 
-def _prompt(golden: pathlib.Path, index: int, item: dict, side: int) -> types.Prompt:
+def _prompt(golden: pathlib.Path, index: int, item: dict, sizes: family.Config) -> types.Prompt:
     ids = np.asarray(item["input_ids"], np.int32)
-    mode = "pad" if item["image_mode"] == "pad" else "crop"
     has_image = types.IMAGE_TOKEN in item["input_ids"]
-    pictures = (images.load_image(golden / "images" / item["image"], mode, side),) if has_image else ()
+    pictures = (reference.picture(golden, item["image"], item["image_mode"], sizes),) if has_image else ()
     return types.Prompt(str(index), ids, pictures)
 
 
@@ -43,7 +42,7 @@ def test_answers_are_identical(golden: pathlib.Path, batch_size: int) -> None:
                 stop_ids=words.stop_ids,
                 pad_id=words.pad_id,
             )
-            prompts = [_prompt(golden, i, item, checkpoint.config.vision.image_size) for i, item in chosen]
+            prompts = [_prompt(golden, i, item, checkpoint.config) for i, item in chosen]
             answers = {int(g.id): g for g in generator.generate(prompts)}
             assert sorted(answers) == [i for i, _ in chosen]
             for i, item in chosen:

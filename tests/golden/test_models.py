@@ -11,10 +11,11 @@ from vlguard_jax import types
 from vlguard_jax.checkpoints import load
 from vlguard_jax.checkpoints import lora
 from vlguard_jax.data import batches
+from vlguard_jax.families import family
 from vlguard_jax.families import functional
 from vlguard_jax.families.blocks import clip
-from vlguard_jax.families.blocks import configs
 from vlguard_jax.families.blocks import execution as execution_lib
+from vlguard_jax.families.llava import config as llava_config
 from vlguard_jax.training import losses
 from vlguard_jax.training import step
 
@@ -40,19 +41,19 @@ def _rows(golden: pathlib.Path, npz: np.lib.npyio.NpzFile, name: str, info: dict
         tags = int((tokens.ids == types.IMAGE_TOKEN).sum())
         used = index[consumed : consumed + tags] if tags else []
         consumed += max(tags, 1)  # a row without a picture consumes a slot too
-        pictures = [reference.picture(golden, order[i], info["image_mode"], vision.image_size) for i in used]
+        pictures = [reference.picture(golden, order[i], info["image_mode"], checkpoint.config) for i in used]
         # The reference's first cut already happened in the collator; merged length is bounded by its second one.
         sample = batches.expand(tokens, [vision.num_patches] * tags, None, None)
         limit = info["max_length"]
         sample = batches.Sample(
-            sample.tokens[:limit], sample.labels[:limit], sample.picture[:limit], sample.patch[:limit]
+            sample.tokens[:limit], sample.labels[:limit], sample.picture[:limit], sample.place[:limit]
         )
         samples.append(reference.with_pictures(sample, pictures))
     return samples
 
 
 def _batch(
-    samples: list[batches.Sample], vision: configs.VisionConfig, alike: list[list[batches.Sample]]
+    samples: list[batches.Sample], model: llava_config.LlavaConfig, alike: list[list[batches.Sample]]
 ) -> types.Batch:
     """One conversation a row, the mean over supervised tokens as loss.
 
@@ -60,13 +61,13 @@ def _batch(
     """
     weight = 1.0 / max(sum(s.num_supervised for s in samples), 1)
     rows = [[s] for s in samples] + [[]] * (max(len(other) for other in alike) - len(samples))
+    pictures = max(sum(s.num_pictures for s in other) for other in alike)
     return batches.collate(
         rows,
         [[weight] * len(row) for row in rows],
         row_len=max(len(s.tokens) for other in alike for s in other),
-        num_images=max(sum(s.num_pictures for s in other) for other in alike),
-        patches=vision.num_patches,
-        image_size=vision.image_size,
+        room=family.Room(pictures, pictures * model.vision.num_patches),
+        model=model,
     )
 
 
@@ -77,12 +78,13 @@ def test_vision_features_and_projections(golden: pathlib.Path) -> None:
         npz = np.load(golden / f"logits-{variant}.npz")
         model = functional.Model(checkpoint.config, "fp32")
         vision = checkpoint.config.vision
-        pixels = np.stack(
-            [reference.picture(golden, n, "pad", vision.image_size) for n in reference.read(golden / "images.json")]
-        )
+        names = reference.read(golden / "images.json")
+        pictures = [reference.picture(golden, name, "pad", checkpoint.config) for name in names]
+        pixels = np.concatenate([picture.arrays["images"] for picture in pictures])
         with model.precision():
-            features = model._model(checkpoint.params).vision(clip.normalize(jax.numpy.asarray(pixels), vision))
-        projected = jax.jit(model.encode_images)(checkpoint.params, pixels)
+            features = model._merged(checkpoint.params).vision(clip.normalize(jax.numpy.asarray(pixels), vision))
+        projected = jax.jit(model.features)(checkpoint.params, {"images": pixels})
+        projected = projected.reshape(len(names), vision.num_patches, -1)
         for key, ours in (("vision/features", features), ("vision/projected", projected)):
             if key in npz:
                 seen += 1
@@ -137,9 +139,7 @@ def test_logits_labels_and_losses(golden: pathlib.Path, execution: execution_lib
             params: functional.Params, batch: types.Batch, model: functional.Model = model
         ) -> tuple[jax.Array, ...]:
             with model.precision():
-                embeds = model._model(params).embed(
-                    batch.tokens, batch.images, batch.image_slot, model.dtype, model.execution
-                )
+                embeds = model._embedded(model._merged(params), batch)
             return (
                 model.logits(params, batch),
                 embeds,
@@ -152,7 +152,7 @@ def test_logits_labels_and_losses(golden: pathlib.Path, execution: execution_lib
         compiled = jax.jit(run)
         for name, samples in rows.items():
             total = sum(s.num_supervised for s in samples)
-            batch = _batch(samples, checkpoint.config.vision, list(rows.values()))
+            batch = _batch(samples, checkpoint.config, list(rows.values()))
             logits, embeds, loss = (np.asarray(x) for x in compiled(checkpoint.params, batch))
             worst += [
                 _check_row(npz, name, row, sample, logits[row], embeds[row]) for row, sample in enumerate(samples)
@@ -173,9 +173,9 @@ def test_gradients(golden: pathlib.Path) -> None:
         npz = np.load(golden / f"logits-{variant}.npz")
         info = reference.read(golden / f"logits-{variant}.json")["batches"][recorded["batch"]]
         samples = _rows(golden, npz, recorded["batch"], info, checkpoint)
-        batch = _batch(samples, checkpoint.config.vision, [samples])
+        batch = _batch(samples, checkpoint.config, [samples])
         model = functional.Model(checkpoint.config, "fp32")
-        trained, frozen = step.split(checkpoint.params, with_lora=False)
+        trained, frozen = step.split(checkpoint.params, checkpoint.config, None)
 
         def loss(
             t: functional.Params, f: functional.Params, b: types.Batch, model: functional.Model = model
@@ -211,7 +211,7 @@ def test_adapters_apart_and_merged_give_the_recorded_logits(golden: pathlib.Path
         batches_ = np.load(golden / f"logits-{variant}.npz")
         info = reference.read(golden / f"logits-{variant}.json")["batches"][MERGED_BATCH]
         samples = _rows(golden, batches_, MERGED_BATCH, info, apart)
-        batch = _batch(samples, apart.config.vision, [samples])
+        batch = _batch(samples, apart.config, [samples])
         recorded = np.load(folder / "merged_logits.npz")
         for checkpoint in (apart, lora.merge(apart)):
             where = f"{folder.name} {'merged' if checkpoint.lora is None else 'apart'}"

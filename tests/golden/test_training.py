@@ -171,7 +171,7 @@ def test_replayed_runs(golden: pathlib.Path, tmp_path: pathlib.Path, monkeypatch
                 _check_final(run, started, ended, recorded.name)
                 _check_arrays(golden, recorded, run, ended)
                 continue
-            value, grads = gradient(state.params, program.frozen, types.Batch(*(x[0] for x in batch)))
+            value, grads = gradient(state.params, program.frozen, jax.tree.map(lambda x: x[0], batch))
             micro = run["micro_batches"][i * per_update : (i + 1) * per_update]
             tensors = reference.named_tensors(grads, program.model.config, lora)
             _check_update(run["updates"][i], micro, float(value), tensors, f"{recorded.name} update {i}")

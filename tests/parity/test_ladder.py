@@ -40,7 +40,7 @@ class Pair:
 
     def block(self, layer: int) -> decoder.Block:
         """Decoder layer `layer` of ours."""
-        graph, stacked = nnx.split(self.model._model(self.params).text.layers)
+        graph, stacked = nnx.split(self.model._merged(self.params).text.layers)
         return nnx.merge(graph, jax.tree.map(lambda w: jnp.asarray(w)[layer], stacked))
 
 
@@ -119,13 +119,10 @@ def test_tower_and_projector(pair: Pair) -> None:
     states = tower(torch.tensor(pixels.transpose(0, 3, 1, 2)), output_hidden_states=True).hidden_states
     features = states[pair.model.config.vision.feature_layer][:, 1:]
     with pair.model.precision():
-        ours = pair.model._model(pair.params).vision(jnp.asarray(pixels))
+        ours = pair.model._merged(pair.params).vision(jnp.asarray(pixels))
     _close(ours, features, COMPLEX)
-    _close(
-        pair.model.encode_images(pair.params, jnp.asarray(images)),
-        pair.torch_model.model.multi_modal_projector(features),
-        COMPLEX,
-    )
+    projected = pair.torch_model.model.multi_modal_projector(features)
+    _close(pair.model.features(pair.params, {"images": jnp.asarray(images)}), projected.flatten(0, 1), COMPLEX)
 
 
 def _whole_inputs(pair: Pair) -> tuple[types.Batch, torch.Tensor, torch.Tensor]:
@@ -141,10 +138,11 @@ def _whole_inputs(pair: Pair) -> tuple[types.Batch, torch.Tensor, torch.Tensor]:
     targets = np.roll(tokens, -1, 1)
     weights = np.full(tokens.shape, 1.0 / (2 * (length - 1)), np.float32)
     weights[:, -1] = 0.0
-    batch = types.Batch(tokens, targets, weights, np.ones_like(tokens), positions, images, slot, np.zeros_like(tokens))
+    pictures, segments, source = {"images": images}, np.ones_like(tokens), np.zeros_like(tokens)
+    batch = types.Batch(tokens, targets, weights, segments, positions, pictures, slot, source)
     ids = torch.tensor(np.where(slot >= 0, pair.torch_model.config.image_token_index, tokens)).long()
     pixels = np.asarray(clip.normalize(jnp.asarray(images), vision)).transpose(0, 3, 1, 2)
-    return types.Batch(*(jnp.asarray(x) for x in batch)), ids, torch.tensor(np.ascontiguousarray(pixels))
+    return jax.tree.map(jnp.asarray, batch), ids, torch.tensor(np.ascontiguousarray(pixels))
 
 
 def test_whole_model(pair: Pair) -> None:
@@ -167,7 +165,7 @@ def test_prefill_and_decode_equal_one_forward(pair: Pair) -> None:
     for step in range(3):
         _close(logits, torch.tensor(whole[np.arange(2), np.asarray(last) + step]), COMPLEX)
         token = batch.tokens[jnp.arange(2), last + step + 1]
-        logits, cache = decode(pair.params, token, last + step + 1, cache)
+        logits, cache = decode(pair.params, token, last + step + 1, last + step + 1, cache)
 
 
 @pytest.mark.parametrize("what", ["logits", "gradient", "prefill", "decode"])
@@ -184,7 +182,7 @@ def test_fp32_is_lowered_at_highest_precision(pair: Pair, what: str) -> None:
         "logits": lambda: jax.jit(pair.model.logits).lower(pair.params, batch),
         "gradient": lambda: jax.jit(jax.grad(lambda p: _loss(pair.model, p, batch))).lower(pair.params),
         "prefill": lambda: jax.jit(lambda p, b: pair.model.prefill(p, b, at, 64)).lower(pair.params, batch),
-        "decode": lambda: jax.jit(pair.model.decode).lower(pair.params, at, at, cache),
+        "decode": lambda: jax.jit(pair.model.decode).lower(pair.params, at, at, at, cache),
     }
     products = [line for line in programs[what]().as_text().splitlines() if "stablehlo.dot_general" in line]
     assert products

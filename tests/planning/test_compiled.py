@@ -8,6 +8,7 @@ import pytest
 from tests.planning import compilers
 from vlguard_jax import config
 from vlguard_jax import errors
+from vlguard_jax.families import family
 from vlguard_jax.families import table
 from vlguard_jax.planning import advice
 from vlguard_jax.planning import chips
@@ -36,10 +37,11 @@ WORK = work_lib.Work(
     computed=4 * 512.0,
     computed_squares=4 * 512.0**2,
     pictures=4.0,
-    picture_room=4.0,
+    units=4.0,
+    unit_room=4.0,
     rows=4,
     row_len=512,
-    shard_pictures=1,
+    room=family.Room(1, 4),
     micro=1,
     assumed=(),
 )
@@ -92,7 +94,7 @@ def test_bytes_between_slices_are_counted():
 
 @compilers.needs_libtpu
 def test_what_is_too_large_does_not_fit():
-    large = dataclasses.replace(WORK, rows=4096, row_len=8192, shard_pictures=16)
+    large = dataclasses.replace(WORK, rows=4096, row_len=8192, room=family.Room(16, 64))
     found = compiled.train(SETTINGS, MODEL, V5E, large)
     assert (
         not found.fits

@@ -9,7 +9,7 @@ import pytest
 
 from vlguard_jax.families import table
 from vlguard_jax.families.blocks import configs
-from vlguard_jax.families.llava import config as llava_config
+from vlguard_jax.families.llama import config as llama_config
 from vlguard_jax.planning import flops
 from vlguard_jax.planning import memory
 from vlguard_jax.planning import traffic
@@ -18,7 +18,7 @@ SMALL, LARGE = (table.PRESETS[name] for name in ("llava-v1.5-7b", "llava-v1.5-13
 LORA = configs.LoraConfig(rank=128, alpha=256.0, dropout=0.05)
 MIXED = memory.Formats(compute=2, params=4, frozen=2)
 FULL = flops.policy("full")
-STEP = {"rows": 64, "row_len": 2048, "pictures": 1, "micro": 1, "chunk": 256}
+STEP = {"rows": 64, "row_len": 2048, "units": 1, "micro": 1, "chunk": 256}
 
 
 def states(model, lora=None, shards=1, formats=MIXED) -> float:
@@ -56,8 +56,8 @@ def test_all_in_bf16():
 def test_against_the_compiler():
     """7B without a tower, full fine-tuning, v5e:4x4, 16 rows of 4,096, full rematerialisation, splash attention:
     XLA:TPU (libtpu 0.0.42) says arguments 4.7 GiB, peak 8.9 GiB."""
-    language = llava_config.LlavaConfig(SMALL.text, None, None)
-    step = {"rows": 16, "row_len": 4096, "pictures": 0, "micro": 1, "chunk": 256}
+    language = llama_config.LlamaConfig(SMALL.text)
+    step = {"rows": 16, "row_len": 4096, "units": 0, "micro": 1, "chunk": 256}
     found = memory.training(language, None, traffic.Mesh(1, 16, 1), MIXED, FULL, **step)
     assert (found.weights + found.moments) / memory.GIB == pytest.approx(4.7, abs=0.05)
     assert found.peak / memory.GIB == pytest.approx(8.9, rel=0.15)
@@ -90,7 +90,7 @@ def test_what_lowers_memory():
 
 def test_the_tower_counts_where_it_is_the_largest():
     few, many = (
-        memory.training(SMALL, None, traffic.Mesh(1, 16, 1), MIXED, FULL, **{**STEP, "pictures": n}) for n in (1, 600)
+        memory.training(SMALL, None, traffic.Mesh(1, 16, 1), MIXED, FULL, **{**STEP, "units": n}) for n in (1, 600)
     )
     assert few.pictures < few.activations < many.pictures
     assert few.peak == pytest.approx(few.states + few.batch + few.gathered + few.activations + few.logits + few.slack)
@@ -99,11 +99,11 @@ def test_the_tower_counts_where_it_is_the_largest():
 
 def test_evaluation():
     """bf16 weights 13.5 GB and 0.5 MiB of keys and values a token (7B)."""
-    reading, writing = memory.evaluation(SMALL, traffic.Mesh(1, 1, 1), 2, rows=8, prompt=640, new=256, pictures=8)
+    reading, writing = memory.evaluation(SMALL, traffic.Mesh(1, 1, 1), 2, rows=8, prompt=640, new=256, units=8)
     assert (reading.weights - 2 * flops.sizes(SMALL).tower) / 1e9 == pytest.approx(13.5, rel=0.01)
     assert reading.cache == writing.cache == 8 * 896 * 2**19
     assert reading.peak > writing.peak
-    spread = memory.evaluation(SMALL, traffic.Mesh(1, 1, 4), 2, rows=8, prompt=640, new=256, pictures=8)[0]
+    spread = memory.evaluation(SMALL, traffic.Mesh(1, 1, 4), 2, rows=8, prompt=640, new=256, units=8)[0]
     assert spread.cache == reading.cache / 4 and spread.peak < reading.peak / 3
 
 

@@ -11,6 +11,7 @@ from tests.training import stand
 from vlguard_jax import errors
 from vlguard_jax.checkpoints import load
 from vlguard_jax.checkpoints import save
+from vlguard_jax.families.llama import config as llama_config
 from vlguard_jax.training import loop
 from vlguard_jax.training import setup
 
@@ -48,7 +49,7 @@ def test_adapters_on_weights_that_have_no_name(tmp_path: pathlib.Path) -> None:
 
 def test_a_language_model_in_the_layout_of_llava(tmp_path: pathlib.Path) -> None:
     model = load.load(stand.folder() / "init")
-    text = dataclasses.replace(model.config, vision=None, projector=None)
+    text = llama_config.LlamaConfig(model.config.text)
     only = {"text": model.params["text"]}
     save.save_hf(dataclasses.replace(model, config=text, params=only, extras={}), tmp_path / "text")
     refused(

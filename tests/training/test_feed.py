@@ -19,7 +19,7 @@ from vlguard_jax.parallel import mesh as mesh_lib
 from vlguard_jax.training import feed
 from vlguard_jax.training import loop
 
-STEP = types.Batch(*(np.asarray(x)[None] for x in tiny.batch(tiny.CONFIG)))
+STEP = jax.tree.map(lambda x: np.asarray(x)[None], tiny.batch(tiny.CONFIG))
 
 
 @pytest.fixture
@@ -64,8 +64,7 @@ def test_waiting_before_the_first_step_counts(mesh: jax.sharding.Mesh, clock: Cl
     with feed.Feed(slow(), mesh) as batches:
         step, batch, waited = batches.take()
         assert step == 7 and waited == 3
-        for name, ours, given in zip(STEP._fields, batch, STEP, strict=True):
-            np.testing.assert_array_equal(ours, given, err_msg=name)
+        jax.tree.map(np.testing.assert_array_equal, batch, STEP)
         assert batches.take() is None
 
 

@@ -165,14 +165,12 @@ def _check_case(packed: types.Batch, unpacked: types.Batch, layout: str, short: 
     if short:
         return
     lengths = (unpacked.segment_ids > 0).sum(-1)
-    pictured = (unpacked.image_slot >= 0).any(-1)
+    pictured = (unpacked.slot >= 0).any(-1)
     assert lengths.max() == MAX_LEN and lengths.min() < MAX_LEN // 2, "one conversation is cut, others are short"
     assert pictured.any() and not pictured.all()
     mixed = [
         np.unique(row[ids > 0])
-        for row, ids in zip(
-            *(x.reshape(-1, x.shape[-1]) for x in (packed.image_slot >= 0, packed.segment_ids)), strict=True
-        )
+        for row, ids in zip(*(x.reshape(-1, x.shape[-1]) for x in (packed.slot >= 0, packed.segment_ids)), strict=True)
     ]
     assert any(len(kinds) == 2 for kinds in mixed)
     across = packed.segment_ids[..., 1:] != packed.segment_ids[..., :-1]
@@ -197,7 +195,7 @@ def test_segments_do_not_see_each_other(monkeypatch: pytest.MonkeyPatch) -> None
     data = setup.load_data(settings, start)
     program = setup.build_program(settings, start, data.total_updates)
     _, batch = next(loop._batches(settings, data, program, 0))
-    batch = types.Batch(*(x[0] for x in batch))
+    batch = jax.tree.map(lambda x: x[0], batch)
     row = int(np.argmax(batch.segment_ids.max(-1)))
     ids = batch.segment_ids[row]
     assert ids.max() > 1

@@ -11,6 +11,8 @@ from vlguard_jax import config
 from vlguard_jax import errors
 from vlguard_jax.data import index as index_lib
 from vlguard_jax.data import plan as plan_lib
+from vlguard_jax.families import table
+from vlguard_jax.planning import models
 
 CONFIGS = sorted((pathlib.Path(__file__).parents[2] / "configs" / "train").glob("*.py"))
 PAPER = {  # (regime, LoRA): learning rate, projector's, epochs
@@ -33,12 +35,10 @@ def _load(path: pathlib.Path, *argument: str) -> config.TrainConfig:
 def test_config_resolves_and_names_its_command(path: pathlib.Path) -> None:
     settings = _load(path)
     assert (settings.data.batch_size, settings.data.group_size, settings.data.normalization) == (128, 16, "micro_batch")
-    assert (settings.data.order, settings.data.max_len, settings.data.end_of_epoch) == (
-        "modality_length",
-        2048,
-        "reference",
-    )
-    assert settings.model.template == "vicuna_v1" and settings.model.image_mode == "pad"
+    model = models.resolve(settings.model).config
+    assert (settings.data.order, settings.data.end_of_epoch) == ("modality_length", "reference")
+    assert (settings.data.max_len or table.of(model).max_len) == 2048
+    assert settings.model.template == "vicuna_v1" and table.image_mode(model, settings.model.image_mode) == "pad"
     o = settings.optimizer
     assert (o.warmup_ratio, o.weight_decay, o.b1, o.b2, o.eps, o.clip_norm) == (0.03, 0.0, 0.9, 0.999, 1e-8, 0.0)
     assert f"--config configs/train/{path.name}" in (ast.get_docstring(ast.parse(path.read_text())) or "")
@@ -81,7 +81,15 @@ def test_posthoc_is_165_updates() -> None:
     count = 7000
     ones = np.full(count, 9, np.int64)
     index = index_lib.SampleIndex(
-        ones, ones * 0 + 1, ones, ones, tuple(map(str, range(count))), np.zeros(count, np.int32), ("x",)
+        ones,
+        ones * 0 + 1,
+        ones * 0 + 1,
+        ones * 0 + 1,
+        ones,
+        ones,
+        tuple(map(str, range(count))),
+        np.zeros(count, np.int32),
+        ("x",),
     )
     settings = _load(next(p for p in CONFIGS if p.stem == "llava_v15_7b_posthoc"))
     plan = plan_lib.BatchPlan(index, settings.data, settings.seed, epochs=settings.optimizer.epochs)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 import dataclasses
 import pathlib
 from typing import Any
@@ -51,15 +50,6 @@ def read(folder: pathlib.Path) -> Found:
         f"{path}: checkpoint of another model type: model_type is {errors.short(model_type)}{near}; known:"
         f" {', '.join(known)}"
     )
-
-
-def of_text(config: Mapping[str, Any], where: str) -> configs.TextConfig:
-    """The decoder of a config.json without parts.
-
-    Raises:
-      UserError: a setting that is not supported or makes no sense; `where` names the file.
-    """
-    return config_json.text_config(config, where)
 
 
 def of_tower(folder: pathlib.Path, feature_layer: object = -2) -> configs.VisionConfig:

@@ -195,7 +195,8 @@ def _original_model(
     """(sizes, tower folder, extras) of a folder with LLaVA's own config.json; a tower is also looked for next to
     `beside`."""
     where, config = str(folder / "config.json"), found.values
-    assert found.family is not None and found.family.read_original is not None
+    assert found.family is not None and found.family.check_original and found.family.read_original
+    found.family.check_original(config, where)
     known = fields.Fields(config, where)
     name = known.text("mm_vision_tower", known.text("vision_tower"))
     if not name and not vision_tower:

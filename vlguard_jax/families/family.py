@@ -110,7 +110,9 @@ class Family:
     model_types: of its config.json files. kind: (config.json) -> the layout that it is written in, "" if it is none of
       this family's.
     read_hf: (config.json, folder) -> (sizes with the true vocabulary, rows of embedding and head in the files).
-    read_original: (config.json, file, decoder, tower) -> sizes; None for a family without a layout of LLaVA's kind.
+    check_original, read_original: of a layout of LLaVA's kind, None for a family without one. (config.json, file)
+      refuses what the model code does not have, before a tower is looked for; (config.json, file, decoder, tower) ->
+      sizes.
     write_hf: (sizes, extras, dtype, added tokens) -> config.json as transformers reads it.
     write_original: (sizes, extras, dtype) -> config.json of LLaVA's own layout, or None as above.
     processors: (sizes, extras) -> {file: content} of what transformers' processor reads.
@@ -131,6 +133,7 @@ class Family:
     model_types: tuple[str, ...]
     kind: Callable[[Mapping[str, Any]], str]
     read_hf: Callable[[Mapping[str, Any], pathlib.Path], tuple[Any, int]]
+    check_original: Callable[[Mapping[str, Any], str], None] | None
     read_original: Callable[[Mapping[str, Any], str, configs.TextConfig, configs.VisionConfig], Any] | None
     write_hf: Callable[[Any, extras_lib.Extras, str, Any], dict[str, Any]]
     write_original: Callable[[Any, extras_lib.Extras, str], dict[str, Any]] | None

@@ -23,7 +23,7 @@ def _gradients(remat: str, unroll: int) -> tuple[str, list[np.ndarray]]:
 
     def value(params, x):
         with model.precision():
-            text = model._model(params).text
+            text = model._merged(params).text
             return (text(x, positions, segments, execution=model.execution)[0] ** 2).sum()
 
     lowered = jax.jit(jax.grad(value, argnums=(0, 1))).lower(params, x)

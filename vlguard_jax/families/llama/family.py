@@ -41,6 +41,7 @@ FAMILY = family.Family(
     model_types=("llama",),
     kind=lambda config: "llama" if config.get("model_type") == "llama" else "",
     read_hf=_read_hf,
+    check_original=None,
     read_original=None,
     write_hf=_write_hf,
     write_original=None,

@@ -43,16 +43,13 @@ def kind(config: Mapping[str, Any]) -> str:
     return "llava-hf" if "text_config" in config or "vision_config" in config else "llava"
 
 
-def read_original(
-    config: Mapping[str, Any], where: str, text: configs.TextConfig, vision: configs.VisionConfig
-) -> llava_config.LlavaConfig:
-    """Sizes from the keys that LLaVA's own layout adds to Llama's.
+def check_original(config: Mapping[str, Any], where: str) -> None:
+    """Look at the keys that LLaVA's own layout adds to Llama's.
 
     Raises:
       UserError: one of them asks for something that the model code does not do.
     """
-    found = fields.Fields(config, where)
-    found.only(
+    fields.Fields(config, where).only(
         mm_projector_type=("mlp2x_gelu", "linear"),
         mm_vision_select_feature=("patch",),
         mm_use_im_start_end=(False,),
@@ -61,7 +58,13 @@ def read_original(
         image_aspect_ratio=("pad", "square", None),
         tokenizer_padding_side=("right", "left"),
     )
-    return llava_config.LlavaConfig(text, vision, found.text("mm_projector_type", "linear"))
+
+
+def read_original(
+    config: Mapping[str, Any], where: str, text: configs.TextConfig, vision: configs.VisionConfig
+) -> llava_config.LlavaConfig:
+    """Sizes out of a config that `check_original` has looked at."""
+    return llava_config.LlavaConfig(text, vision, fields.Fields(config, where).text("mm_projector_type", "linear"))
 
 
 def read_hf(config: Mapping[str, Any], folder: pathlib.Path) -> tuple[llava_config.LlavaConfig, int]:

@@ -32,6 +32,7 @@ FAMILY = family.Family(
     model_types=config_json.MODEL_TYPES,
     kind=config_json.kind,
     read_hf=config_json.read_hf,
+    check_original=config_json.check_original,
     read_original=config_json.read_original,
     write_hf=config_json.write_hf,
     write_original=config_json.write_original,
