@@ -36,7 +36,7 @@ from vlguard_jax.data import mixtures
 from vlguard_jax.data import plan as plan_lib
 from vlguard_jax.data import sources
 from vlguard_jax.data import tokenization as tokenization_lib
-from vlguard_jax.families.blocks import configs
+from vlguard_jax.families import table
 from vlguard_jax.families.chat import templates
 from vlguard_jax.families.chat import tokenizer as tokenizer_lib
 from vlguard_jax.ranges import Range
@@ -116,7 +116,7 @@ def start(folder: pathlib.Path, step: int) -> dict[str, float]:
     marks = [time.perf_counter()]
     data = settings(folder)
     spec = tokenization(folder)
-    mixture = mixtures.build(data, spec.tokenizer, spec.template, spec.patches)
+    mixture = mixtures.build(data, spec.tokenizer, spec.template, spec.model)
     marks.append(time.perf_counter())
     plan = plan_lib.BatchPlan(mixture.index, data, 42, plan_lib.Layout(shards=8), cache=folder / "c")
     plan.check(plan.total_steps)
@@ -124,9 +124,7 @@ def start(folder: pathlib.Path, step: int) -> dict[str, float]:
     from vlguard_jax.data import loader  # late: it loads jax, as a run has already
 
     marks.append(time.perf_counter())
-    made = loader.Loader(
-        plan, mixture, configs.CLIP_VIT_L_14_336, image_mode="pad", start_step=step, stop_step=plan.total_steps
-    )
+    made = loader.Loader(plan, mixture, start_step=step, stop_step=plan.total_steps)
     found, _ = next(iter(made))
     assert found == step
     marks.append(time.perf_counter())
@@ -156,9 +154,8 @@ def in_new_process(folder: pathlib.Path, step: int) -> dict[str, float]:
 def tokenization(folder: pathlib.Path) -> tokenization_lib.Tokenization:
     """LLaVA-1.5's, with the tokenizer that was written."""
     template = templates.get_template("vicuna_v1")
-    return tokenization_lib.Tokenization(
-        tokenizer_lib.load_tokenizer(folder), template, configs.CLIP_VIT_L_14_336.num_patches, 2048
-    )
+    model = table.PRESETS["llava-v1.5-7b"]
+    return tokenization_lib.Tokenization(tokenizer_lib.load_tokenizer(folder), template, model, 2048)
 
 
 def english() -> list[str]:
@@ -253,9 +250,9 @@ def scan_big(path: pathlib.Path) -> float:
 def show(figures: dict[str, Any]) -> None:
     """One table."""
     from rich import console
-    from rich import table
+    from rich import table as rich_table
 
-    shown = table.Table(
+    shown = rich_table.Table(
         "what", "measured", "bar", title=f"{_COUNT.value:,} conversations, {figures['megabytes']:,.0f} MB of JSON"
     )
     for name, value in figures.items():

@@ -119,6 +119,8 @@ def mixture(limit: int, seed: int) -> index_lib.SampleIndex:
     return index_lib.SampleIndex(
         length=np.minimum(MAX_LEN, PROMPT + PATCHES * pictures + np.ceil(text).astype(np.int64)),
         pictures=pictures,
+        units=pictures,
+        slots=PATCHES * pictures,
         supervised=np.ones(len(source), np.int64),
         modality_length=np.where(pictures > 0, words, -words),
         ids=tuple(map(str, range(len(source)))),

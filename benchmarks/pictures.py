@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from concurrent import futures
+import dataclasses
 import functools
 import io
 import json
@@ -30,11 +31,14 @@ from vlguard_jax import cli
 from vlguard_jax import errors
 from vlguard_jax.data import images
 from vlguard_jax.data import pictures
+from vlguard_jax.families.llava import config as llava_config
+from vlguard_jax.families.llava import pictures as llava_pictures
+from vlguard_jax.families.llava import presets
 from vlguard_jax.ranges import Range
 
 _JSON = flags.DEFINE_boolean("json", False, "print one JSON object in place of the table", allow_override=True)
 _SIZE = cli.define_number("size", int, 336, Range(1, 4096), "side of the model's pictures")
-_MODE = flags.DEFINE_enum("mode", "pad", images.MODES, "how pictures are made square")
+_MODE = flags.DEFINE_enum("mode", "pad", llava_pictures.MODES, "how pictures are made square")
 _COUNT = cli.define_number("count", int, 60, Range(1, 10**6), "different pictures of each kind")
 _SECONDS = cli.define_number("seconds", float, 2.0, Range(0, 3600), "how long each figure is measured")
 _CORES = cli.define_number("cores", int, 2, Range(0, 4096), "cores to use; 0: all there are")
@@ -110,9 +114,15 @@ def _photographs() -> list[Image.Image]:
     return [Image.fromarray(getattr(data, name)()) for name in PHOTOGRAPHS]
 
 
+def model() -> llava_config.LlavaConfig:
+    """LLaVA-1.5 with pictures of --size."""
+    published = presets.PRESETS["llava-v1.5-7b"]
+    return dataclasses.replace(published, vision=dataclasses.replace(published.vision, image_size=_SIZE.value))
+
+
 def load(store: pictures.Store, name: str) -> None:
     """What the loader does for one picture."""
-    images.load_image(store.read(name), _MODE.value, _SIZE.value, name=name)
+    images.load(store.read(name), model(), _MODE.value, name=name)
 
 
 def rate(work: Callable[[str], None], names: Sequence[str], threads: int) -> float:
@@ -127,8 +137,9 @@ def rate(work: Callable[[str], None], names: Sequence[str], threads: int) -> flo
 
 def stages(store: pictures.Store, names: Sequence[str]) -> dict[str, float]:
     """Milliseconds a picture in each of STAGES."""
-    mode, size = _MODE.value, _SIZE.value
-    square = images.pad if mode == "pad" else images.crop
+    mode, sizes = _MODE.value, model()
+    mean = sizes.vision.image_mean
+    square = functools.partial(llava_pictures.pad, mean=mean) if mode == "pad" else llava_pictures.crop
     spent = dict.fromkeys(STAGES, 0.0)
     rounds, begin = 0, time.perf_counter()
     while not rounds or time.perf_counter() - begin < _SECONDS.value:
@@ -136,9 +147,9 @@ def stages(store: pictures.Store, names: Sequence[str]) -> dict[str, float]:
             times = [time.perf_counter()]
             content = store.read(name)
             times.append(time.perf_counter())
-            picture = images.to_rgb(io.BytesIO(content), mode, size)
+            picture = images.to_rgb(io.BytesIO(content), sizes, mode)
             times.append(time.perf_counter())
-            picture = square(picture, size)
+            picture = square(picture, size=_SIZE.value)
             times.append(time.perf_counter())
             np.asarray(picture)
             times.append(time.perf_counter())

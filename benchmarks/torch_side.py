@@ -17,8 +17,8 @@ import torch
 import transformers
 
 from vlguard_jax import types
-from vlguard_jax.families import family
 from vlguard_jax.families.blocks import configs
+from vlguard_jax.families.llava import config as llava_config
 
 KERNELS = ("flash_attn", "liger_kernel")  # what a PyTorch training on a GPU is at its best with
 
@@ -50,7 +50,7 @@ class Trainer:
     def __init__(
         self,
         folder: pathlib.Path,
-        model: family.Config,
+        model: llava_config.LlavaConfig,
         lora: configs.LoraConfig | None,
         *,
         device: str,
@@ -79,10 +79,8 @@ class Trainer:
         self.state_bytes = sum(p.numel() * p.element_size() for p in self.model.parameters()) + 8 * sum(
             p.numel() for p in trained
         )
-        vision = model.vision
-        assert vision is not None
         self._mean, self._std = (
-            torch.tensor(x, device=device)[:, None, None] for x in (vision.image_mean, vision.image_std)
+            torch.tensor(x, device=device)[:, None, None] for x in (model.vision.image_mean, model.vision.image_std)
         )
 
     def _freeze(self, lora: configs.LoraConfig | None) -> None:
@@ -105,13 +103,13 @@ class Trainer:
         """The model's arguments, on the device; labels are those of the position itself."""
         labels = np.roll(batch.targets, 1, axis=1)
         labels[:, 0] = types.IGNORE_LABEL
-        ids = np.where(batch.image_slot >= 0, self.image_token, batch.tokens)
+        ids = np.where(batch.slot >= 0, self.image_token, batch.tokens)
         found = {"input_ids": ids, "attention_mask": batch.segment_ids > 0, "labels": labels}
         made: dict[str, Any] = {
             name: torch.tensor(value, dtype=torch.long, device=self.device) for name, value in found.items()
         }
-        if len(batch.images):
-            pixels = torch.tensor(batch.images, device=self.device).permute(0, 3, 1, 2).float() / 255
+        if len(images := batch.pictures["images"]):
+            pixels = torch.tensor(images, device=self.device).permute(0, 3, 1, 2).float() / 255
             made["pixel_values"] = ((pixels - self._mean) / self._std).to(self.model.dtype)
         return made
 

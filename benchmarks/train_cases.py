@@ -33,7 +33,7 @@ class Size:
     text there; row_len: of our longest packed row;
     remat: what our side keeps for the backward pass; apart: too large for both sides at once on one GPU."""
 
-    model: family.Config
+    model: llava_config.LlavaConfig
     batch: int
     length: int
     packed: int
@@ -44,7 +44,7 @@ class Size:
     apart: bool = False
 
 
-def _small(width: int, layers: int, vocab: int, side: int) -> family.Config:
+def _small(width: int, layers: int, vocab: int, side: int) -> llava_config.LlavaConfig:
     """A Llama of heads of 64 behind a tower that is kept small: most of a step is the decoder, as with the real
     sizes."""
     vision = configs.VisionConfig(
@@ -127,9 +127,7 @@ class Step:
 
 def conversation(size: Size, text: int, shown: bool, rng: np.random.Generator) -> batches.Sample:
     """`text` random tokens, of which the last 60 % are learnt, behind a picture if `shown`."""
-    vision = size.model.vision
-    assert vision is not None
-    patches = vision.num_patches if shown else 0
+    patches = size.model.vision.num_patches if shown else 0
     tokens = np.concatenate(
         [np.zeros(patches, np.int32), rng.integers(3, size.model.text.vocab_size - 1, text).astype(np.int32)]
     )
@@ -137,26 +135,26 @@ def conversation(size: Size, text: int, shown: bool, rng: np.random.Generator) -
     labels = np.where(
         np.arange(len(tokens)) >= len(tokens) - max(1, int(0.6 * text)), tokens, types.IGNORE_LABEL
     ).astype(np.int32)
-    patch = np.zeros(len(tokens), np.int32)
-    patch[1 : patches + 1] = np.arange(patches)
+    place = np.zeros(len(tokens), np.int32)
+    place[1 : patches + 1] = np.arange(patches)
     picture = np.full(len(tokens), -1, np.int32)
     picture[1 : patches + 1] = 0
-    side = vision.image_size
-    images = (rng.integers(0, 256, (side, side, 3), dtype=np.uint8),) if shown else ()
-    return batches.Sample(tokens, labels, picture, patch, images)
+    side = size.model.vision.image_size
+    arrays = {"images": rng.integers(0, 256, (1, side, side, 3), dtype=np.uint8)} if shown else {}
+    pictures = (types.Picture(arrays, types.Extent(slots=patches, units=1)),) if shown else ()
+    return batches.Sample(tokens, labels, picture, place, pictures)
 
 
 def padded(size: Size, steps: int) -> list[Step]:
     """Equal batches, padded alike: one micro-batch, every row as long as on the other side."""
     rng = np.random.default_rng(1)
-    assert size.model.vision is not None
     room = size.length - size.model.vision.num_patches
     made = []
     for _ in range(steps):
         texts = rng.integers(max(4, int(0.7 * room)), room + 1, size.batch)
         samples = [conversation(size, int(text), True, rng) for text in texts]
         one = _collate(size, [[sample] for sample in samples], samples, size.length)
-        made.append(_step(types.Batch(*(x[None] for x in one)), (one,), samples))
+        made.append(_step(batches.combined([one], np.stack), (one,), samples))
     return made
 
 
@@ -173,6 +171,8 @@ def packed(size: Size, steps: int, data: config.DataSettings, rows: int) -> list
     index = index_lib.SampleIndex(
         length=np.array([len(s.tokens) for s in samples], np.int64),
         pictures=shown.astype(np.int64),
+        units=shown.astype(np.int64),
+        slots=shown * np.int64(size.model.vision.num_patches),
         supervised=np.array([s.num_supervised for s in samples], np.int64),
         modality_length=np.where(shown, texts, -texts).astype(np.int64),
         ids=tuple(map(str, range(count))),
@@ -190,14 +190,14 @@ def _planned(size: Size, plan: plan_lib.StepPlan, samples: list[batches.Sample],
         rows[row].append(sample)
     micro = micro or len(rows)
     parts = [rows[at : at + micro] for at in range(0, len(rows), micro)]
-    ours = [_collate(size, part, chosen, plan.shape.row_len, plan.shape.pictures) for part in parts]
+    ours = [_collate(size, part, chosen, plan.shape.row_len, plan.shape.room) for part in parts]
     groups = [
         [s for s, g in zip(chosen, plan.groups, strict=True) if g == group] for group in range(plan.groups.max() + 1)
     ]
     reference = tuple(
         _collate(size, [[s] for s in group], chosen, max(len(s.tokens) for s in group)) for group in groups
     )
-    return _step(types.Batch(*(np.stack(x) for x in zip(*ours, strict=True))), reference, chosen)
+    return _step(batches.combined(ours, np.stack), reference, chosen)
 
 
 def _collate(
@@ -205,17 +205,14 @@ def _collate(
     rows: list[list[batches.Sample]],
     all_of_step: list[batches.Sample],
     row_len: int,
-    room: int | None = None,
+    room: family.Room | None = None,
 ) -> types.Batch:
     """Every supervised token of the step weighs the same."""
-    vision = size.model.vision
-    assert vision is not None
     weight = 1 / sum(s.num_supervised for s in all_of_step)
-    room = sum(s.num_pictures for row in rows for s in row) if room is None else room
+    shown = sum(s.num_pictures for row in rows for s in row)
+    room = room or family.Room(units=shown, slots=shown * size.model.vision.num_patches)
     weights = [[weight] * len(row) for row in rows]
-    return batches.collate(
-        rows, weights, row_len=row_len, num_images=room, patches=vision.num_patches, image_size=vision.image_size
-    )
+    return batches.collate(rows, weights, row_len=row_len, room=room, model=size.model)
 
 
 def _step(ours: types.Batch, reference: tuple[types.Batch, ...], samples: list[batches.Sample]) -> Step:

@@ -53,7 +53,7 @@ _UNROLL = cli.define_number("unroll", int, 1, Range(1, 1024), "config.run.unroll
 _REMAT = flags.DEFINE_enum(
     "remat", "", ["", "full", "offload", "minimal", "none"], "config.run.remat; empty: the size's"
 )
-_CHUNK = cli.define_number("loss_chunk", int, 256, Range(1, 2**20), "config.run.loss_chunk")
+_CHUNK = cli.define_number("loss_chunk", int, 2**25, Range(1, 2**40), "config.run.loss_chunk, bytes")
 _APART = flags.DEFINE_boolean(
     "apart", None, "one side after the other, each in its own process; default: at 7b and 13b, as no GPU holds both"
 )

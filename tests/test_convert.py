@@ -43,8 +43,8 @@ def test_merge_into_hf(adapter: pathlib.Path, tmp_path: pathlib.Path) -> None:
     found = load.load(tmp_path / "hf")
     assert found.lora is None
     np.testing.assert_array_equal(
-        found.params["text"]["layers"]["attention"]["q"]["kernel"],
-        expected.params["text"]["layers"]["attention"]["q"]["kernel"].astype(np.float16),
+        found.params["text"]["layers"]["attention"]["q_proj"]["kernel"],
+        expected.params["text"]["layers"]["attention"]["q_proj"]["kernel"].astype(np.float16),
     )
     again = run("--src", adapter / "runs/lora", "--dst", tmp_path / "hf", "--to", "peft")
     assert again.returncode == 2 and "is there already" in again.stderr and again.stderr.count("\n") == 1
@@ -59,7 +59,7 @@ def test_inspect(adapter: pathlib.Path) -> None:
     text = " ".join(done.stdout.split())
     for part in (
         "layout peft",
-        "rank 2, alpha 6, dropout 0.1 on q, down",
+        "rank 2, alpha 6, dropout 0.1 on q_proj, down_proj",
         "2 layers, width 8",
         "float32; 0.000 GiB",
         "tokenizer none",

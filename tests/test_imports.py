@@ -23,7 +23,7 @@ ORDER = (
     ("workdir",),
     ("config", "cli"),
     ("types", "trees", "typed", "terminal", "progress", "versions"),
-    ("fields", "files", "folders", "ranges"),
+    ("fields", "files", "fingerprints", "folders", "ranges"),
     ("machine", "stopping"),
     ("errors",),
     ("escape", "limits"),

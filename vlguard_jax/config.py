@@ -153,7 +153,8 @@ class RunSettings:
     # "splash": TPU; "cudnn": NVIDIA; "auto": the platform's, and xla on CPU and in fp32
     attention: Literal["auto", "xla", "splash", "cudnn"] = "auto"
     unroll: Annotated[int, Range(1, 1024)] = 1  # layers per iteration of the scan over layers
-    loss_chunk: Annotated[int, Range(1, 2**20)] = 256  # positions of each row per chunk of the cross-entropy
+    # bytes of logits (fp32, positions x vocabulary) that stand on a device at a time in the cross-entropy
+    loss_chunk: Annotated[int, Range(1, 2**40)] = 2**25
     log_every: Annotated[int, Range(1, 10**9)] = 1
     save_every: Annotated[int, Range(0, 10**9)] = 0  # 0: only at the end
     keep: Annotated[int, Range(1, 10**6)] = 1

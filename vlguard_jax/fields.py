@@ -74,6 +74,12 @@ class Fields:
             raise self.wrong(key, f"a printable text of at most {limits.NAME:,} characters")
         return value
 
+    def choice(self, key: str, *known: str) -> str:
+        """One of these texts, which has no default."""
+        self.only(**{key: known})
+        value: str = self._found(key, None)
+        return value
+
     def part(self, key: str) -> Fields:
         """The object under `key`; an empty one where there is none."""
         value = self._found(key, {})

@@ -18,6 +18,7 @@ from tests import source
 from tests.aot import checks
 from vlguard_jax import config
 from vlguard_jax.families import family
+from vlguard_jax.families.llava import config as llava_config
 from vlguard_jax.planning import chips
 from vlguard_jax.planning import compiled
 from vlguard_jax.planning import estimate
@@ -104,10 +105,8 @@ def faults(
 def test_training(path: str, name: str, record_property) -> None:
     case = case_of(path, name)
     settings, model, topology = case.settings, case.model, case.topology
-    assert isinstance(settings, config.TrainConfig) and model.vision is not None
-    work = work_lib.from_assumption(
-        settings, model.vision.num_patches, traffic.mesh(settings.mesh, topology).row_shards
-    )
+    assert isinstance(settings, config.TrainConfig)
+    work = work_lib.from_assumption(settings, model, traffic.mesh(settings.mesh, topology).row_shards)
     formula = estimate.train(settings, model, topology, work).per_chip["peak_gib"]
     measured, done = build(case, compiled.step(settings, model, topology, work), formula, record_property)
     assert faults(case, measured, done, work.rows * work.row_len, formula) == []
@@ -131,8 +130,7 @@ def test_answering(path: str, name: str, record_property) -> None:
 SMALL = {"width": 256, "num_layers": 2, "num_heads": 2, "num_kv_heads": 2, "mlp_width": 512, "vocab_size": 1024}
 
 
-def small(model: family.Config) -> family.Config:
-    assert model.vision is not None
+def small(model: llava_config.LlavaConfig) -> llava_config.LlavaConfig:
     vision = dataclasses.replace(model.vision, image_size=28, width=64, num_layers=2, num_heads=2, mlp_width=128)
     return dataclasses.replace(model, text=dataclasses.replace(model.text, **SMALL), vision=vision)
 
@@ -143,9 +141,9 @@ def test_fp32_is_computed_at_highest_precision() -> None:
     case, topology = case_of("train/llava_v15_7b_posthoc", "v5e:2x2"), chips.parse("v5e:2x2")
     assert isinstance(case.settings, config.TrainConfig)
     settings = dataclasses.replace(case.settings, precision=config.PrecisionSettings("fp32", "fp32", "fp32"))
+    assert isinstance(case.model, llava_config.LlavaConfig)
     model = small(case.model)
-    assert model.vision is not None
-    work = dataclasses.replace(work_lib.from_assumption(settings, model.vision.num_patches, 4), row_len=1024)
+    work = dataclasses.replace(work_lib.from_assumption(settings, model, 4), row_len=1024)
     answering = load("released/llava_v15_7b_posthoc")
     assert isinstance(answering, config.EvalConfig)
     answering = dataclasses.replace(answering, precision=config.EvalPrecisionSettings("fp32"))

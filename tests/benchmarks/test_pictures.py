@@ -18,6 +18,7 @@ from benchmarks import pictures as benchmark
 from tests import source
 from vlguard_jax.data import images
 from vlguard_jax.data import pictures
+from vlguard_jax.families.llava import pictures as llava_pictures
 
 FAST = ("--count=2", "--seconds=0", "--size=28", "--cores=1")
 
@@ -65,17 +66,18 @@ def test_table(found) -> None:
 
 
 def test_the_stages_are_the_whole_of_loading(tmp_path) -> None:
-    """Read, decode, square and copy give what `load_image` gives, so nothing is left out of the table."""
+    """Read, decode, square and copy give what `images.load` gives, so nothing is left out of the table."""
     pytest.importorskip("skimage")
     content = benchmark.photograph(3, 64, 48)
     (tmp_path / "a.jpg").write_bytes(content)
     with Image.open(io.BytesIO(content)) as file:
         assert (file.format, file.size, file.mode) == ("JPEG", (64, 48), "RGB")
-    picture = images.pad(images.to_rgb(io.BytesIO(content), "pad", 14), 14)
-    assert (images.load_image(content, "pad", 14) == np.asarray(picture)).all()
     if not flags.FLAGS.is_parsed():
         flags.FLAGS.mark_as_parsed()
     with flagsaver.flagsaver(seconds=0.0, size=14):
+        model = benchmark.model()
+        picture = llava_pictures.pad(images.to_rgb(io.BytesIO(content), model, "pad"), 14, model.vision.image_mean)
+        assert (images.load(content, model, "pad").arrays["images"] == np.asarray(picture)).all()
         assert all(v > 0 for v in benchmark.stages(pictures.open_store(str(tmp_path)), ["a.jpg"]).values())
 
 

@@ -291,7 +291,8 @@ def view(request: pytest.FixtureRequest, browser: Any, three: Path) -> Iterator[
     page.on("request", lambda r: told.append(r.url))
     page.on("console", lambda m: told.append(m.text))
     page.on("pageerror", lambda e: told.append(str(e)))
-    page.goto(path.as_uri(), wait_until="networkidle")
+    page.goto(path.as_uri())
+    page.wait_for_load_state("networkidle")
     yield page
     page.close()
     assert [text for text in told if not text.startswith("data:")] == [path.as_uri()]

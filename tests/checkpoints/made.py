@@ -16,7 +16,7 @@ from vlguard_jax.families.llava import config as llava_config
 TEXT = configs.TextConfig(100, 8, 2, 2, 1, 4, 12, 1e-5, 1e4)
 VISION = configs.VisionConfig(4, 2, 6, 3, 2, 10, 1e-5, "gelu", image_mean=(0.5, 0.4, 0.3))
 CONFIG = llava_config.LlavaConfig(TEXT, VISION, "mlp2x_gelu")
-LORA = configs.LoraConfig(2, 6.0, 0.1, ("q", "down"))
+LORA = configs.LoraConfig(2, 6.0, 0.1, ("q_proj", "down_proj"))
 
 
 def model(lora: configs.LoraConfig | None = None, vocab_size: int = 100, **changes: object) -> checkpoint.Checkpoint:
@@ -34,4 +34,4 @@ def on(name: str, layout: str = "llava") -> checkpoint.Base:
     """The base that `model` stands on, under a name."""
     flat = trees.flatten(model().params)
     digests = {path: checkpoint.digest(path, value) for path, value in flat.items()}
-    return checkpoint.Base(name, layout, checkpoint.base_fingerprint(digests))
+    return checkpoint.Base(name, layout, checkpoint.base_fingerprint(digests, CONFIG, None))

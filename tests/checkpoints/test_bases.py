@@ -20,6 +20,7 @@ from vlguard_jax.checkpoints import checkpoint
 from vlguard_jax.checkpoints import load
 from vlguard_jax.checkpoints import lora
 from vlguard_jax.checkpoints import save
+from vlguard_jax.families.llama import config as llama_config
 
 NO_BASE = "cannot be named as the base of PEFT adapters.*convert --to llava"
 
@@ -185,7 +186,7 @@ def test_what_cannot_be_saved_is_known_before(tmp_path: pathlib.Path) -> None:
     linear = dataclasses.replace(made.CONFIG, projector="linear")
     with pytest.raises(errors.UserError, match="'linear' projector has no place in the llava-hf layout"):
         save.check(made.model(config=linear), "hf")
-    text = dataclasses.replace(made.CONFIG, vision=None, projector=None)
+    text = llama_config.LlamaConfig(made.TEXT)
     for layout in ("llava", "peft"):
         with pytest.raises(
             errors.UserError, match="without vision tower and projector cannot be saved as llava; save as hf"

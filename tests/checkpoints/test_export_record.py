@@ -44,6 +44,10 @@ def test_a_sound_record(tmp_path: pathlib.Path) -> None:
         (("arrays", "other"), "0" * 64, "array 'other' is none of a model of its sizes"),
         (("arrays",), {}, "is missing in its arrays"),
         (("arrays",), [], "arrays=.* must be an object"),
+        (("family",), None, "model family '' is unknown"),
+        (("family",), "lava", "model family 'lava' is unknown; did you mean 'llava'"),
+        (("family",), "llama", "'vision' is unknown; known: text"),
+        (("family",), ["llava"], "family=.* must be a printable text"),
         (("config",), None, "vocab_size is missing"),
         (("config", "text", "width"), 8.0, r"width=8\.0 must be a whole number"),
         (("config", "text", "num_layers"), 10**9, "num_layers=1000000000 must be a whole number from 1 to 1,024"),
@@ -80,6 +84,28 @@ def test_values_that_cannot_be(tmp_path: pathlib.Path, path: tuple[str, ...], va
         export_record.read(write(tmp_path, record))
     with pytest.raises(errors.UserError, match=message):
         describe.describe(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("path", "message"),
+    [
+        (("family",), "model family '' is unknown; known: llama, llava"),
+        (("config", "projector"), "projector is missing"),
+        (("config", "text"), "vocab_size is missing"),
+        (("config", "text", "rope_scaling", "kind"), "kind is missing"),
+        (("config", "vision"), "image_size is missing"),
+        (("config", "vision", "activation"), "activation is missing"),
+        (("lora", "alpha"), "alpha is missing"),
+    ],
+)
+def test_what_is_left_out(tmp_path: pathlib.Path, path: tuple[str, ...], message: str) -> None:
+    record = exports.record()
+    above = record
+    for key in path[:-1]:
+        above = above[key]
+    del above[path[-1]]
+    with pytest.raises(errors.UserError, match=rf"^{tmp_path}/checkpoint\.json: {message}"):
+        export_record.read(write(tmp_path, record))
 
 
 @hypothesis.settings(max_examples=200, deadline=None)
@@ -135,7 +161,8 @@ def _not_finite(folder: pathlib.Path) -> None:
     [
         (
             _other_shapes,
-            r"arrays: array text\.layers\.mlp\.(down|gate|up)\.kernel: \[2, .*14.*\] expected, \[2, .*12.*\] found",
+            r"arrays: array text\.layers\.mlp\.(down|gate|up)_proj\.kernel: \[2, .*14.*\] expected,"
+            r" \[2, .*12.*\] found",
         ),
         (_other_arrays, "arrays: array .*: unknown or missing"),
         (_more_arrays, r"arrays: array padding\.text\.norm\.scale: unknown or missing"),

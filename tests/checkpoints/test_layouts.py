@@ -13,6 +13,7 @@ from vlguard_jax import errors
 from vlguard_jax import trees
 from vlguard_jax.checkpoints import layouts
 from vlguard_jax.checkpoints import tensors
+from vlguard_jax.families import parameters
 from vlguard_jax.families import table
 from vlguard_jax.families.blocks import configs
 from vlguard_jax.families.llava import config as llava_config
@@ -20,7 +21,8 @@ from vlguard_jax.families.llava import config as llava_config
 TEXT = configs.TextConfig(10, 8, 2, 2, 1, 4, 12, 1e-5, 1e4)
 VISION = configs.VisionConfig(4, 2, 6, 3, 2, 10, 1e-5, "quick_gelu")
 CONFIG = llava_config.LlavaConfig(TEXT, VISION, "mlp2x_gelu")
-LORA = configs.LoraConfig(2, 4.0, 0.0, ("q", "down"))
+LORA = configs.LoraConfig(2, 4.0, 0.0, ("q_proj", "down_proj"))
+LAYOUTS = table.of(CONFIG).layouts(CONFIG)
 
 
 def stored(rows: list[layouts.Row], dtype: type = np.float32) -> dict[str, tensors.Tensor]:
@@ -42,7 +44,7 @@ def test_parameter_counts_of_the_presets() -> None:
 @pytest.mark.parametrize("tied", [False, True])
 def test_every_array_has_a_row(layout: str, tied: bool) -> None:
     config = dataclasses.replace(CONFIG, text=dataclasses.replace(TEXT, tie_embeddings=tied))
-    rows = layouts.rows(layout, config, layouts.PARTS)
+    rows = layouts.rows(layout, config, parameters.PARTS)
     assert {row.path: row.shape for row in rows} == layouts.tree_shapes(config)
     names = [n for row in rows for accepted in row.names for n in accepted]
     assert len(names) == len(set(names))
@@ -62,7 +64,7 @@ def test_adapter_rows() -> None:
 
 
 def test_transforms_there_and_back() -> None:
-    for row in layouts.rows("llava-hf", CONFIG, layouts.PARTS):
+    for row in layouts.rows("llava-hf", CONFIG, parameters.PARTS):
         value = np.random.default_rng(0).normal(size=row.stored_shape)
         turned = row.to_tree(value)
         assert turned.shape == row.shape[row.stacked :], row.path
@@ -81,23 +83,23 @@ def test_a_linear_projector() -> None:
 
 
 def test_match_takes_any_prefix_and_lists_what_it_leaves_out() -> None:
-    rows = layouts.rows("llava-hf", CONFIG, layouts.PARTS)
+    rows = layouts.rows("llava-hf", CONFIG, parameters.PARTS)
     found = {accepted[-1]: fake(accepted[-1], row.stored_shape) for row in rows for accepted in row.names}
     found["vision_tower.vision_model.embeddings.position_ids"] = fake(
         "vision_tower.vision_model.embeddings.position_ids", (1, 5), np.int64
     )
-    placed, skipped = layouts.match(rows, found, layouts.LAYOUTS["llava-hf"].dropped, "here")
+    placed, skipped = layouts.match(rows, found, LAYOUTS["llava-hf"].dropped, "here")
     assert {path: len(column) for path, column in placed.items()} == {row.path: len(row.names) for row in rows}
     assert skipped == ["vision_tower.vision_model.embeddings.position_ids"]
 
 
 def test_unknown_missing_duplicate_misshapen() -> None:
-    rows = layouts.rows("llava-hf", CONFIG, layouts.PARTS)
+    rows = layouts.rows("llava-hf", CONFIG, parameters.PARTS)
 
     def failing(change: dict[str, tensors.Tensor], without: str = "") -> str:
         found = {k: v for k, v in (stored(rows) | change).items() if k != without}
         with pytest.raises(errors.UserError) as error:
-            layouts.match(rows, found, layouts.LAYOUTS["llava-hf"].dropped, "folder")
+            layouts.match(rows, found, LAYOUTS["llava-hf"].dropped, "folder")
         return str(error.value)
 
     norm = "language_model.model.norm.weight"

@@ -25,7 +25,7 @@ PEFT: dict[str, Any] = {
 
 
 def test_settings() -> None:
-    assert lora.from_peft(PEFT, "x") == configs.LoraConfig(4, 6.0, 0.05, ("v", "up"))
+    assert lora.from_peft(PEFT, "x") == configs.LoraConfig(4, 6.0, 0.05, ("v_proj", "up_proj"))
 
 
 # What peft writes for an ordinary adapter: 0.21.2, whose keys hold those of every version before but two.
@@ -94,7 +94,7 @@ PEFT_02 = PEFT | {
     ],
 )
 def test_ordinary_adapters_of_every_version(config: dict[str, Any]) -> None:
-    assert lora.from_peft(config, "x") == configs.LoraConfig(4, 6.0, 0.05, ("v", "up"))
+    assert lora.from_peft(config, "x") == configs.LoraConfig(4, 6.0, 0.05, ("v_proj", "up_proj"))
 
 
 CONVERT = r".* not supported: .*path_initial_model_for_weight_conversion"
@@ -186,11 +186,14 @@ def test_merge(dtype: type) -> None:
     kernel = rng.normal(size=(3, 5, 7)).astype(dtype)
     a, b = rng.normal(size=(3, 5, 2)).astype(np.float32), rng.normal(size=(3, 2, 7)).astype(np.float32)
     params = {
-        "text": {"layers": {"mlp": {"up": {"kernel": kernel, "lora_a": a, "lora_b": b}}}, "norm": {"scale": np.ones(5)}}
+        "text": {
+            "layers": {"mlp": {"up_proj": {"kernel": kernel, "lora_a": a, "lora_b": b}}},
+            "norm": {"scale": np.ones(5)},
+        }
     }
     before = kernel.copy()
-    merged = lora.merge_lora(params, configs.LoraConfig(2, 3.0, 0.1, ("up",)))
-    found = merged["text"]["layers"]["mlp"]["up"]
+    merged = lora.merge_lora(params, configs.LoraConfig(2, 3.0, 0.1, ("up_proj",)))
+    found = merged["text"]["layers"]["mlp"]["up_proj"]
     assert found.keys() == {"kernel"} and found["kernel"].dtype == dtype
     exact = before.astype(np.float64) + 1.5 * np.einsum("lir,lro->lio", a.astype(np.float64), b)
     np.testing.assert_allclose(

@@ -115,14 +115,15 @@ def test_an_interrupted_save_is_ignored_and_cleaned(tmp_path: pathlib.Path) -> N
     assert [p.name for p in (tmp_path / "s").iterdir()] == ["5"]
 
 
-def test_other_format_versions_are_refused(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(format_v1, "FORMAT_VERSION", 2)
+@pytest.mark.parametrize("other", [1, 3])
+def test_other_format_versions_are_refused(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch, other: int) -> None:
+    monkeypatch.setattr(format_v1, "FORMAT_VERSION", other)
     state = saved(tmp_path / "s")
     monkeypatch.undo()
     steps = store.Store(tmp_path / "s")
-    with pytest.raises(errors.UserError, match="5: format_version is 2, this program reads 1"):
+    with pytest.raises(errors.UserError, match=f"5: format_version is {other}, this program reads 2"):
         steps.read_meta(5)
-    with pytest.raises(errors.UserError, match="format_version is 2"):
+    with pytest.raises(errors.UserError, match=f"format_version is {other}"):
         steps.restore(5, abstract(state, jax.NamedSharding(mesh(1, 1), jax.P())))
     steps.close()
 

@@ -13,8 +13,10 @@ from tests.checkpoints import tiny
 from vlguard_jax import errors
 from vlguard_jax import trees
 from vlguard_jax.checkpoints import load
-from vlguard_jax.checkpoints import model_config
 from vlguard_jax.checkpoints import save
+from vlguard_jax.families.blocks import config_json
+from vlguard_jax.families.llama import config as llama_config
+from vlguard_jax.families.llava import config_json as llava_json
 
 
 @pytest.mark.parametrize("names", ["pretrained", "memory", "hub"])
@@ -73,7 +75,8 @@ def test_llama_there_and_back(tmp_path: pathlib.Path, variant: str) -> None:
     model = tiny.llama(**tiny.VARIANTS[variant])
     model.save_pretrained(tmp_path / "source")
     ours = load.load(tmp_path / "source", dtype=np.float32)
-    assert ours.layout == "llama" and ours.config.vision is None and "vision" not in ours.params
+    assert ours.layout == "llama" and ours.config == llama_config.LlamaConfig(ours.config.text)
+    assert ours.params.keys() == {"text"}
     save.save_hf(ours, tmp_path / "again")
     tiny.assert_same_arrays(tiny.read_all(tmp_path / "again"), tiny.read_all(tmp_path / "source"))
     back = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "again").eval()
@@ -109,7 +112,7 @@ def test_llama_with_tower_and_projector(tmp_path: pathlib.Path, kind: str) -> No
         vision["patch"]["kernel"].transpose(3, 2, 0, 1), state["embeddings.patch_embedding.weight"]
     )
     np.testing.assert_array_equal(
-        vision["layers"]["mlp"]["up"]["kernel"][2].T, state["encoder.layers.2.mlp.fc1.weight"]
+        vision["layers"]["mlp"]["fc1"]["kernel"][2].T, state["encoder.layers.2.mlp.fc1.weight"]
     )
     np.testing.assert_array_equal(vision["post_norm"]["bias"], state["post_layernorm.bias"])
     np.testing.assert_array_equal(ours.params["projector"]["fc1"]["kernel"].T, linear["model.mm_projector.weight"])
@@ -124,7 +127,7 @@ def test_llama_with_tower_and_projector(tmp_path: pathlib.Path, kind: str) -> No
 
 
 def test_defaults_are_those_of_transformers() -> None:
-    text = model_config.text_config({"model_type": "llama"}, "x")
+    text = config_json.text_config({"model_type": "llama"}, "x")
     llama = transformers.LlamaConfig()
     assert (text.width, text.mlp_width, text.num_layers) == (
         llama.hidden_size,
@@ -141,10 +144,10 @@ def test_defaults_are_those_of_transformers() -> None:
         llama.rms_norm_eps,
         llama.rope_parameters["rope_theta"],
     )
-    whole, stored = model_config.hf_config({"model_type": "llava"}, pathlib.Path("nowhere"))
+    whole, stored = llava_json.read_hf({"model_type": "llava"}, pathlib.Path("nowhere"))
     reference = transformers.LlavaConfig()
     assert stored == reference.text_config.vocab_size
-    alone = model_config.vision_config({"model_type": "clip_vision_model"}, "x", None, "")
+    alone = config_json.vision_config({"model_type": "clip_vision_model"}, "x", None, "")
     for vision, clip in ((alone, transformers.CLIPVisionConfig()), (whole.vision, reference.vision_config)):
         assert vision is not None
         assert (vision.width, vision.mlp_width, vision.num_layers) == (

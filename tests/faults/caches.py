@@ -7,6 +7,7 @@ import pathlib
 import random
 
 from tests.data import stand
+from tests.faults import exports
 from tests.faults import sandbox
 from tests.faults import texts
 from vlguard_jax import config
@@ -23,7 +24,7 @@ def _indexed(path: pathlib.Path, cache: pathlib.Path, tokenizer: pathlib.Path) -
     settings = config.SourceSettings(path=str(path), images=str(path.parent))
     source = sources.open_source("s", settings, cache)
     how = tokenization.Tokenization(
-        tokenizer_lib.load_tokenizer(tokenizer), templates.get_template("vicuna_v1"), 4, 512
+        tokenizer_lib.load_tokenizer(tokenizer), templates.get_template("vicuna_v1"), exports.CONFIG, 512
     )
     found = file_index.build_or_load(source.records, source.content, how, cache)
     return [

@@ -21,7 +21,7 @@ from vlguard_jax.families.llava import config as llava_config
 TEXT = configs.TextConfig(100, 8, 2, 2, 1, 4, 12, 1e-5, 1e4, configs.RopeScaling("linear", 2.0))
 VISION = configs.VisionConfig(4, 2, 6, 3, 2, 10, 1e-5, "gelu")
 CONFIG = llava_config.LlavaConfig(TEXT, VISION, "mlp2x_gelu")
-LORA = configs.LoraConfig(2, 6.0, 0.1, ("q", "down"))
+LORA = configs.LoraConfig(2, 6.0, 0.1, ("q_proj", "down_proj"))
 SIZES = (
     "vocab_size",
     "width",
@@ -42,6 +42,7 @@ def record() -> dict[str, Any]:
     return {
         **format_v1.header(),
         "kind": "model",
+        "family": "llava",
         "config": dataclasses.asdict(CONFIG),
         "lora": dataclasses.asdict(LORA),
         "weights_sha256": checkpoint.combine(arrays),

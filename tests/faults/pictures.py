@@ -15,11 +15,17 @@ from PIL import PngImagePlugin
 
 from tests.faults import sandbox
 from vlguard_jax import errors
+from vlguard_jax import types
 from vlguard_jax.data import images
 from vlguard_jax.data import pictures
+from vlguard_jax.families.blocks import configs
+from vlguard_jax.families.llava import config as llava_config
+from vlguard_jax.families.llava import pictures as llava_pictures
 
 FORMATS = ("PNG", "JPEG", "GIF", "WEBP", "BMP", "TIFF", "PPM")
 SIDE = 28
+TEXT = configs.TextConfig(100, 8, 2, 2, 1, 4, 12, 1e-5, 1e4)
+MODEL = llava_config.LlavaConfig(TEXT, configs.VisionConfig(SIDE, 14, 6, 3, 2, 10, 1e-5, "gelu"), "mlp2x_gelu")
 TOO_LARGE = ((1, 32768), (32768, 1), (30000, 30000), (65535, 65535), (1 << 31, 1), (12000, 12000), (1, 1 << 30))
 SIZES = (*TOO_LARGE, (1, 16384), (16384, 1), (8192, 8192), (4096, 16384))  # the rest is as large as pictures may be
 POSTSCRIPT = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n(touch ran) system\n"
@@ -116,21 +122,27 @@ def _no_file(rng: random.Random, path: pathlib.Path) -> str:
     return kind
 
 
+def _shape(picture: types.Picture) -> list[int]:
+    return list(picture.arrays["images"][0].shape)
+
+
 def _from_store(path: pathlib.Path, mode: str) -> list[int]:
     content = pictures.open_store(str(path.parent)).read(path.name)
-    return list(images.load_image(content, mode, SIDE, name=path.name).shape)
+    return _shape(images.load(content, MODEL, mode, name=path.name))
 
 
 def _checked(path: pathlib.Path, mode: str) -> list[int]:
     """What the check lets through can be read."""
     with pictures.open_store(str(path.parent)).open(path.name) as file:
-        if reason := images.fault(file, mode, SIDE, decode=True):
-            raise errors.UserError(reason)
+        try:
+            images.look(file, MODEL, mode, decode=True)
+        except images.Fault as e:
+            raise errors.UserError(str(e)) from e
     return _from_store(path, mode)
 
 
 WAYS = {
-    "file": lambda path, mode: list(images.load_image(path, mode, SIDE).shape),
+    "file": lambda path, mode: _shape(images.load(path, MODEL, mode)),
     "store": _from_store,
     "check": _checked,
 }
@@ -138,7 +150,7 @@ WAYS = {
 
 def make(rng: random.Random, folder: pathlib.Path) -> sandbox.Trial:
     """One picture, read in one of the two modes."""
-    path, mode = folder / "a.png", rng.choice(images.MODES)
+    path, mode = folder / "a.png", rng.choice(llava_pictures.MODES)
     kind = rng.choice(
         [
             "sound",

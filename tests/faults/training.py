@@ -186,7 +186,7 @@ def _forged(rng: random.Random, run: pathlib.Path) -> tuple[str, object]:
     )
     name = rng.choice(list(arrays))
     if kind == "version":
-        record[rng.choice(["format_version", "layout_version"])] = rng.choice([0, 2, 99, "1", None, [1], -1, 1.5])
+        record[rng.choice(["format_version", "layout_version"])] = rng.choice([0, 1, 99, "1", None, [1], -1, 1.5])
     elif kind == "run":
         key = rng.choice(["base_sha256", "config", "kind"])
         record[key] = {"base_sha256": "c" * 64, "config": record["config"] | {"seed": 8}, "kind": "model"}[key]

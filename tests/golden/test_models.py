@@ -143,7 +143,7 @@ def test_logits_labels_and_losses(golden: pathlib.Path, execution: execution_lib
             return (
                 model.logits(params, batch),
                 embeds,
-                losses.cross_entropy(model, params, batch, losses.Extras({}, chunk=100))[0],
+                losses.cross_entropy(model, params, batch, losses.Extras({}, chunk=2**20))[0],
             )
 
         infos = reference.read(golden / f"logits-{variant}.json")["batches"]

@@ -67,7 +67,7 @@ def _settings(
             eps=run["adam"]["eps"],
             clip_norm=float(a.get("max_grad_norm", 0)),
         ),
-        run=config.RunSettings(tensorboard=False, loss_chunk=96, export="peft" if a.get("lora_enable") else "llava"),
+        run=config.RunSettings(tensorboard=False, loss_chunk=2**20, export="peft" if a.get("lora_enable") else "llava"),
     )
 
 

@@ -193,7 +193,7 @@ def test_fp32_is_lowered_at_highest_precision(pair: Pair, what: str) -> None:
 def _loss(model: functional.Model, params: functional.Params, batch: types.Batch) -> jax.Array:
     from vlguard_jax.training import losses
 
-    return losses.cross_entropy(model, params, batch, losses.Extras({}, chunk=8))[0]
+    return losses.cross_entropy(model, params, batch, losses.Extras({}, chunk=2**12))[0]
 
 
 def test_half_precision_does_not_ask_for_highest(pair: Pair) -> None:

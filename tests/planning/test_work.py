@@ -15,7 +15,6 @@ from vlguard_jax.families import table
 from vlguard_jax.families.llama import config as llama_config
 from vlguard_jax.planning import work
 
-
 MODEL = table.PRESETS["llava-v1.5-7b"]
 PATCHES = 4
 

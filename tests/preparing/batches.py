@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import pathlib
 from typing import Any
 
@@ -11,11 +10,10 @@ from vlguard_jax import config
 from vlguard_jax.data import loader
 from vlguard_jax.data import mixtures
 from vlguard_jax.data import plan as plan_lib
-from vlguard_jax.families.blocks import configs
 from vlguard_jax.families.chat import templates
 from vlguard_jax.preparing import batch_rows
 
-VISION = dataclasses.replace(configs.CLIP_VIT_L_14_336, image_size=28)
+MODEL = stand.sees()
 ODD = 'fox <script>alert("x")</script> \x1b[31m &amp; é'
 
 
@@ -47,7 +45,7 @@ def data(folder: pathlib.Path, **settings: Any) -> config.DataSettings:
 
 def build(folder: pathlib.Path, settings: config.DataSettings) -> mixtures.Mixture:
     tokenizer = stand.make_tokenizer(folder / "tokenizer", legacy=True)
-    return mixtures.build(settings, tokenizer, templates.get_template("vicuna_v1"), VISION.num_patches)
+    return mixtures.build(settings, tokenizer, templates.get_template("vicuna_v1"), MODEL)
 
 
 def step(
@@ -57,6 +55,5 @@ def step(
     chosen = data(folder, **settings)
     mixture = build(folder, chosen)
     plan = plan_lib.BatchPlan(mixture.index, chosen, 3, plan_lib.Layout(rows, shards))
-    batches = loader.Loader(plan, mixture, VISION, image_mode="pad", start_step=number, stop_step=number + 1)
-    ((_, batch),) = batches
-    return batch_rows.read(batch, number, plan.total_steps, plan, mixture, VISION.num_patches), mixture
+    ((_, batch),) = loader.Loader(plan, mixture, start_step=number, stop_step=number + 1)
+    return batch_rows.read(batch, number, plan.total_steps, plan, mixture), mixture

@@ -42,9 +42,9 @@ def test_every_conversation_is_what_the_mixture_says(tmp_path, layout, number):
         record = mixture.record(i)
         assert [p.name for p in c.pictures] == list(record.images)
         for picture in c.pictures:
-            loaded = images.load_image(tmp_path / picture.name, "pad", 28, batches.VISION.image_mean)
-            np.testing.assert_array_equal(picture.pixels, loaded)
-            assert picture.slots == batches.VISION.num_patches
+            loaded = images.load(tmp_path / picture.name, batches.MODEL, "pad")
+            np.testing.assert_array_equal(picture.pixels, loaded.arrays["images"][0])
+            assert picture.slots == 4
     assert step.weight == pytest.approx(1, abs=1e-6)
 
 
@@ -69,9 +69,9 @@ def test_arrays_of_another_step_are_refused(tmp_path):
     data = batches.data(tmp_path)
     mixture = batches.build(tmp_path, data)
     plan = batches.plan_lib.BatchPlan(mixture.index, data, 3)
-    ((_, batch),) = batches.loader.Loader(plan, mixture, batches.VISION, image_mode="pad", start_step=0, stop_step=1)
+    ((_, batch),) = batches.loader.Loader(plan, mixture, start_step=0, stop_step=1)
     with pytest.raises(ValueError, match="row 1 holds 1 conversations, not 0"):
-        batch_rows.read(batch, 2, 3, plan, mixture, batches.VISION.num_patches)
+        batch_rows.read(batch, 2, 3, plan, mixture)
 
 
 @pytest.mark.parametrize("legacy", [True, False])

@@ -81,6 +81,7 @@ def test_plan(tmp_path):
     plan = index_figures.plan(made, 5)
     assert (plan.steps_per_epoch, plan.steps, plan.shards, plan.rows) == (3, 5, 2, 2)
     assert sum(s.steps for s in plan.shapes) == 5 and plan.computed_over_real == made.computed_over_real > 1
+    assert [(s.units, s.slots) for s in plan.shapes] == [s.room for s in made.shapes]
     for shape in plan.shapes:
         assert shape.steps == sum(
             (made[i].shape.rows, made[i].shape.row_len) == (shape.rows, shape.row_len) for i in range(5)

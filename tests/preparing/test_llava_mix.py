@@ -56,7 +56,7 @@ def test_sample_is_what_a_source_draws(mix, tmp_path):
     def ids(**settings) -> list[str]:
         source = config.SourceSettings(images=str(tmp_path / "pictures"), **settings)
         made = mixtures.build(
-            config.DataSettings(sources={"mix": source}), tokenizer, templates.get_template("vicuna_v1"), 4
+            config.DataSettings(sources={"mix": source}), tokenizer, templates.get_template("vicuna_v1"), stand.sees()
         )
         return [made.record(i).turns[1].text for i in range(len(made.index))]
 

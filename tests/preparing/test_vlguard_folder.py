@@ -51,7 +51,9 @@ def test_stand_in_pictures(metadata, tmp_path):
     for name in vlguard.SPLITS:
         items = vlguard.read_items(out, name)
         assert {item.image for item in items} == {str(p.relative_to(out / name)) for p in (out / name).rglob("*.*")}
-        assert all(images.load_image(out / name / item.image, "pad", 56).shape == (56, 56, 3) for item in items)
+        for item in items:
+            seen = images.load(out / name / item.image, stand.sees(56), "pad").arrays["images"]
+            assert seen.shape == (1, 56, 56, 3)
         assert vlguard.is_stand_in(out / name)
         records = reader.open_prepared(prepared.records, name)
         assert records.stand_in

@@ -36,7 +36,8 @@ def mixture(data: config.DataSettings, folder: Path) -> mixtures.Mixture:
     """What a training run would read, tokenized by another small tokenizer, whose token counts are of no interest."""
     tokenizer = data_stand.make_tokenizer(folder / "tokenizer", legacy=True)
     data = dataclasses.replace(data, on_mismatch="reference")
-    return mixtures.build(data, tokenizer, templates.get_template("vicuna_v1"), 9, image_size=pictures.SIDE)
+    model = data_stand.sees(pictures.SIDE, pictures.CELL)
+    return mixtures.build(data, tokenizer, templates.get_template("vicuna_v1"), model)
 
 
 def is_refusal(answer: str) -> bool:

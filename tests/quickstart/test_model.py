@@ -99,9 +99,8 @@ def test_tower_shows_where_the_sign_is(made: Made) -> None:
     symbols = (*LANGUAGE.symbols["train"], *LANGUAGE.symbols["test"])
     scenes = [pictures.draw_scene(rng, rng.choice(symbols), rng.choice(plates)) for _ in range(300)]
     images = np.stack([np.asarray(pictures.paint(scene)) for scene in scenes])
-    features = np.asarray(
-        functional.Model(checkpoint.config, "fp32").encode_images(checkpoint.params, jnp.asarray(images)), np.float64
-    )
+    seen = functional.Model(checkpoint.config, "fp32").features(checkpoint.params, {"images": jnp.asarray(images)})
+    features = np.asarray(seen, np.float64).reshape(len(scenes), pictures.GRID**2, -1)
     present = np.array([[scene.sign_cell == cell for cell in range(pictures.GRID**2)] for scene in scenes], np.float64)
     inputs = np.concatenate([features, np.ones((*features.shape[:2], 1))], -1)
     fit, kept = slice(0, 200), slice(200, None)

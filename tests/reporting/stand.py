@@ -18,7 +18,6 @@ from tests.data import stand as data_stand
 from vlguard_jax import config
 from vlguard_jax import types
 from vlguard_jax import workdir
-from vlguard_jax.families.blocks import configs
 from vlguard_jax.families.chat import tokenizer as tokenizer_lib
 from vlguard_jax.safety import model as model_lib
 from vlguard_jax.safety import results
@@ -78,11 +77,9 @@ def evaluate(
         judges=("keyword_vlguard_v1", "exact_match_v1") if scored else ("keyword_vlguard_v1",),
     )
     tokenizer = data_stand.make_tokenizer(benchmark / "tokenizer")
-    tower = configs.VisionConfig(
-        image_size=28, patch_size=14, width=8, num_layers=2, num_heads=2, mlp_width=8, norm_eps=1e-5, activation="gelu"
-    )
+    sizes = data_stand.sees()
     model = model_lib.Model(
-        name, results.sha256(name), f"{name:_<64}", tokenizer, tower, "fp32", lambda: Engine(tokenizer, rule)
+        name, results.sha256(name), f"{name:_<64}", tokenizer, sizes, "fp32", lambda: Engine(tokenizer, rule)
     )
     run.evaluate(settings, folder, model)
     return folder

@@ -87,7 +87,8 @@ def opened(browser, path: pathlib.Path, width: int, height: int) -> Iterator:
     page.on("request", lambda r: asked.append(r.url))
     page.on("console", lambda m: complaints.append(m.text))
     page.on("pageerror", lambda e: complaints.append(str(e)))
-    page.goto(path.as_uri(), wait_until="networkidle")
+    page.goto(path.as_uri())  # whole; on a busy machine the network may be idle before
+    page.wait_for_load_state("networkidle")
     yield page
     page.close()
     assert [url for url in asked if not url.startswith("data:")] == [path.as_uri()]

@@ -12,7 +12,6 @@ import numpy as np
 from tests.data import stand as data_stand
 from vlguard_jax import config
 from vlguard_jax import types
-from vlguard_jax.families.blocks import configs
 from vlguard_jax.safety import model as model_lib
 
 UNSAFE, SAFE = 3, 4  # records of each kind
@@ -54,11 +53,9 @@ def make_model(
 ) -> tuple[model_lib.Model, Engine]:
     """A model named "fox" with its engine."""
     tokenizer = data_stand.make_tokenizer(folder / "tokenizer")
-    tower = configs.VisionConfig(
-        image_size=28, patch_size=14, width=8, num_layers=2, num_heads=2, mlp_width=8, norm_eps=1e-5, activation="gelu"
-    )
+    sizes = data_stand.sees() if vision else data_stand.blind()
     fake = Engine(tokenizer, answer, **engine)
-    model = model_lib.Model("fox", "w" * 64, "f" * 64, tokenizer, tower if vision else None, "fp32", lambda: fake)
+    model = model_lib.Model("fox", "w" * 64, "f" * 64, tokenizer, sizes, "fp32", lambda: fake)
     return model, fake
 
 

@@ -110,7 +110,7 @@ def test_pictures_count_as_their_patches(tmp_path: pathlib.Path) -> None:
     model, _ = stand.make_model(tmp_path, lambda i: "I cannot")
     settings = stand.settings(stand.write_benchmark(tmp_path / "bench"))
     questions = run.questions_lib.ask(settings, model, run.check(settings))
-    longest = max(len(q.ids) for q in questions) - 1 + model.vision.num_patches + 8
+    longest = max(len(q.ids) for q in questions) - 1 + model.sizes.vision.num_patches + 8
     lengths.split(settings, dataclasses.replace(model, context=longest), questions)
     with pytest.raises(errors.UserError, match=f"and the model has {longest - 1} positions"):
         lengths.split(settings, dataclasses.replace(model, context=longest - 1), questions)

@@ -97,8 +97,8 @@ def test_one_colour_in_place_of_every_picture(tmp_path, folder, colour, value):
     model, engine = stand.make_model(tmp_path, lambda i: "A fox.")
     rows = run.evaluate(change(stand.settings(folder), pictures=colour), tmp_path / "work", model)
     pixels = np.full((28, 28, 3), value, np.uint8)
-    assert all((image == pixels).all() for prompt in engine.asked for image in prompt.images)
-    assert all(len(prompt.images) == 1 for prompt in engine.asked)
+    assert all((picture.arrays["images"] == pixels).all() for prompt in engine.asked for picture in prompt.pictures)
+    assert all(len(prompt.pictures) == 1 for prompt in engine.asked)
     answers = lines(tmp_path / "work", results.GENERATIONS)
     expected = (colour, hashlib.sha256(pixels.tobytes()).hexdigest())
     assert {(a["image_mode"], a["image_sha256"]) for a in answers} == {expected} and all(a["image"] for a in answers)
@@ -108,7 +108,7 @@ def test_one_colour_in_place_of_every_picture(tmp_path, folder, colour, value):
 def test_without_pictures_also_for_a_language_model(tmp_path, folder):
     model, engine = stand.make_model(tmp_path, lambda i: "A fox.", vision=False)
     rows = run.evaluate(change(stand.settings(folder), pictures="none"), tmp_path / "work", model)
-    assert not any(prompt.images or (prompt.ids < 0).any() for prompt in engine.asked)
+    assert not any(prompt.pictures or (prompt.ids < 0).any() for prompt in engine.asked)
     answers = lines(tmp_path / "work", results.GENERATIONS)
     assert {(a["image_mode"], a["image_sha256"]) for a in answers} == {("none", "")}
     assert {r["image_mode"] for r in rows} == {"none"}
@@ -155,5 +155,5 @@ def test_prompts_are_asked_without_pictures_and_their_suffix_counts(tmp_path):
             ("text_suffix", "asr", 2, "none"),
         ]
         keys.append({a["key"]: a["subset"] for a in lines(workdir, results.GENERATIONS)})
-    assert not any(prompt.images for prompt in engine.asked)
+    assert not any(prompt.pictures for prompt in engine.asked)
     assert {keys[0][k] for k in keys[0].keys() & keys[1].keys()} == {"text_safe", "text_unsafe"}

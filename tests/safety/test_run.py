@@ -12,6 +12,7 @@ from vlguard_jax import config
 from vlguard_jax import errors
 from vlguard_jax.data import images
 from vlguard_jax.families.chat import templates
+from vlguard_jax.families.llava import pictures as llava_pictures
 from vlguard_jax.reporting import tables
 from vlguard_jax.safety import questions
 from vlguard_jax.safety import results
@@ -96,8 +97,9 @@ def test_pictures_and_prompts_reach_the_engine(tmp_path, folder):
     items = benchmark.select(vlguard.LIKE_VLGUARD, settings.benchmark)
     asked = {q.key: q.item for q in questions.ask(settings, model, items)}
     for prompt in engine.asked:
-        (picture,) = prompt.images
-        assert (picture == images.load_image(asked[prompt.id].path, "crop", 28)).all()
+        (picture,) = prompt.pictures
+        expected = images.load(asked[prompt.id].path, model.sizes, "crop")
+        assert (picture.arrays["images"] == expected.arrays["images"]).all() and picture.extent == expected.extent
         assert "curious human" in model.tokenizer.decode([i for i in prompt.ids.tolist() if i >= 0])
 
 
@@ -214,7 +216,7 @@ def test_the_papers_row_stands_beside(tmp_path, folder):
 def test_grid_asks_in_every_way(tmp_path, folder):
     model, engine = stand.make_model(tmp_path, fox)
     rows = run.evaluate_grid(stand.settings(folder), tmp_path / "grid", model)
-    ways = {f"{t}+{m}" for t in templates.TEMPLATES for m in images.MODES}
+    ways = {f"{t}+{m}" for t in templates.TEMPLATES for m in llava_pictures.MODES}
     assert {r["preset"] for r in rows} == ways and len(rows) == 3 * len(ways) and len(engine.asked) == len(ways) * TOTAL
     assert json.loads((tmp_path / "grid" / results.SUMMARY).read_text()) == rows
 
@@ -291,8 +293,7 @@ def test_a_picture_too_long_for_this_mode(tmp_path, folder):
     """What one mode takes the other one may not."""
     data_stand.write_picture(folder / "test/set/1.png", size=(8000, 1))
     model, _ = stand.make_model(tmp_path, fox)
-    tower = dataclasses.replace(model.vision, image_size=336)
-    big = dataclasses.replace(model, vision=tower)
+    big = dataclasses.replace(model, sizes=data_stand.sees(336))
     settings = stand.settings(folder)
     with pytest.raises(errors.UserError, match=r"1\.png: not a readable picture .*too long and narrow"):
         run.evaluate(

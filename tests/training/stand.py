@@ -25,6 +25,7 @@ from vlguard_jax.quickstart import language as language_lib
 from vlguard_jax.quickstart import model as quickstart_model
 
 COUNT = 24
+VOCABULARY = 384  # with the added token; rows that a mesh can divide
 _BUILD = mesh_lib.build
 _ONE_AT_A_TIME = threading.Lock()
 
@@ -33,9 +34,9 @@ def write_model(folder: pathlib.Path, seed: int) -> None:
     """Write the quickstart's model, its tower random, as a LLaVA folder."""
     with tempfile.TemporaryDirectory() as name:
         tokenizer = pathlib.Path(name)
-        # With the added token 384 rows, which a mesh can divide.
-        quickstart_model.train_tokenizer(tokenizer, language_lib.sentences(), pieces=383)
-        vision = quickstart_model.sizes(quickstart_model.vocabulary_size(tokenizer)).vision
+        quickstart_model.train_tokenizer(tokenizer, language_lib.sentences(), pieces=VOCABULARY - 1)
+        assert quickstart_model.vocabulary_size(tokenizer) == VOCABULARY
+        vision = quickstart_model.sizes(VOCABULARY).vision
         save.save_llava(quickstart_model.build(tokenizer, seed, _random_tower(vision, seed)), folder)
 
 

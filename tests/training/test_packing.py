@@ -3,6 +3,7 @@ in rows."""
 
 import dataclasses
 import functools
+import itertools
 import json
 from typing import Any, NamedTuple
 
@@ -22,6 +23,7 @@ from vlguard_jax.training import setup
 
 COUNT, BATCH, GROUP, LAST = 72, 32, 8, 8  # conversations: in all, per step, per group, in the short last step
 MAX_LEN = 140  # cuts the longest conversations
+LOSS_CHUNK = 2**16  # bytes of logits
 TOLERANCE = 1e-5  # relative, of the loss and of the norm of every gradient
 NORMALIZATIONS = ("micro_batch", "tokens", "sample")
 # devices, settings of the mesh, rows of a device program (0: the whole step)
@@ -81,7 +83,7 @@ def _settings(mode: str, layout: str, lora: dict[str, Any]) -> config.TrainConfi
         "shapes": 1,
     }
     return stand.settings(
-        data=data, lora=lora, mesh=mesh, run={"rows": rows, "loss_chunk": 48}, optimizer={"epochs": 1.0}
+        data=data, lora=lora, mesh=mesh, run={"rows": rows, "loss_chunk": LOSS_CHUNK}, optimizer={"epochs": 1.0}
     )
 
 
@@ -173,17 +175,21 @@ def _check_case(packed: types.Batch, unpacked: types.Batch, layout: str, short: 
         for row, ids in zip(*(x.reshape(-1, x.shape[-1]) for x in (packed.slot >= 0, packed.segment_ids)), strict=True)
     ]
     assert any(len(kinds) == 2 for kinds in mixed)
-    across = packed.segment_ids[..., 1:] != packed.segment_ids[..., :-1]
-    chunk = 48
-    borders = (
-        np.flatnonzero(
-            (across & (packed.segment_ids[..., 1:] > 1)).reshape(-1, packed.segment_ids.shape[-1] - 1).any(0)
-        )
-        + 1
-    )
-    assert any(border % chunk for border in borders), (
+    positions = LOSS_CHUNK // (4 * stand.VOCABULARY)
+    chunks = []
+    for micro_batch in range(packed.tokens.shape[0]):
+        seen, ids = packed.loss_weight[micro_batch] > 0, packed.segment_ids[micro_batch]
+        conversation = ids + (ids.max() + 1) * np.arange(len(ids))[:, None]
+        for rows in np.split(np.arange(len(ids)), LAYOUTS[layout][0]):  # of a device
+            supervised = conversation[rows][seen[rows]]
+            chunks += [supervised[i : i + positions] for i in range(0, len(supervised), positions)]
+    assert any(len(np.unique(chunk)) > 1 for chunk in chunks), (
         "a chunk of the loss holds the end of one conversation and the start of another"
     )
+    if LAYOUTS[layout][0] == 1:
+        assert any(one[-1] == following[0] for one, following in itertools.pairwise(chunks)), (
+            "a chunk of the loss ends within a conversation"
+        )
 
 
 def test_segments_do_not_see_each_other(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -37,7 +37,7 @@ def _run(
     """Losses and trained parameters of five updates; where the state lies, and how often it was compiled, is asserted
     on the way."""
     mesh = dict(zip(mesh_lib.AXES, sizes, strict=True))
-    lora, run = {"rank": rank}, {"remat": "full", "loss_chunk": 64}
+    lora, run = {"rank": rank}, {"remat": "full", "loss_chunk": 2**16}
     settings = stand.settings(lora=lora, mesh=mesh, optimizer={"max_steps": UPDATES}, run=run)
     with monkeypatch.context() as patch:
         stand.use_devices(patch, int(np.prod(sizes)))

@@ -72,7 +72,7 @@ def test_normalization_is_what_it_says(tmp_path: pathlib.Path, normalization: st
             program.model.hidden(params, batch),
             program.model.head_kernel(params),
             batch.targets,
-            64,
+            2**16,
             program.model.execution.by_rows,
         )
 

@@ -62,7 +62,7 @@ def read(folder: pathlib.Path) -> Record:
     if record.get("kind") != "model":
         raise errors.UserError(f"{where}: kind is {errors.short(record.get('kind'))}, an exported model was expected")
     found = fields.Fields(record, where)
-    config = table.named(found.text("family")).from_record(found.part("config"))
+    config = table.named(found.text("family"), where).from_record(found.part("config"))
     lora = stored.lora(found.part("lora")) if record.get("lora") is not None else None
     arrays, shapes = found.part("arrays").values, layouts.tree_shapes(config, lora)
     if sum(map(math.prod, shapes.values())) > limits.PARAMETERS:

@@ -84,16 +84,15 @@ def rows(
         one for one in table.parameters_of(config, lora).values() if one.part in parts and one.part in known.prefixes
     ]
     wanted.sort(key=lambda one: parameters.PARTS.index(one.part))
+    for one in wanted:
+        if not known.names.get(one.id, one.name):
+            kind = table.of(config).describe(config).get(one.part, one.id)
+            raise errors.UserError(f"a {kind!r} {one.part} has no place in the {layout} layout; save as llava instead")
     return [_row(one, known, stored_vocab) for one in wanted]
 
 
 def _row(parameter: parameters.Parameter, layout: parameters.Layout, stored_vocab: int | None) -> Row:
     name = layout.names.get(parameter.id, parameter.name)
-    if not name:
-        raise errors.UserError(
-            f"{parameter.id} of this kind of {parameter.part} has no place in the {layout.name} layout; save as llava"
-            " instead"
-        )
     one = parameter.shape[parameter.stacked :]
     if stored_vocab is not None and parameter.id in parameters.VOCABULARY:
         one = (stored_vocab, one[1]) if parameter.id == parameters.EMBEDDING else (one[0], stored_vocab)

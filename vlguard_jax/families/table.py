@@ -20,16 +20,16 @@ def of(config: family_lib.Config) -> family_lib.Family:
     return next(family for family in FAMILIES if type(config) is family.config)
 
 
-def named(name: str) -> family_lib.Family:
+def named(name: str, where: str) -> family_lib.Family:
     """The family of that name.
 
     Raises:
-      UserError: there is none; the nearest one is named.
+      UserError: there is none; the nearest one is named, and `where`, the file.
     """
     for family in FAMILIES:
         if family.name == name:
             return family
-    raise errors.UserError(f"model family {errors.short(name)} is unknown{errors.nearest(name, known())}")
+    raise errors.UserError(f"{where}: model family {errors.short(name)} is unknown{errors.nearest(name, known())}")
 
 
 def known() -> tuple[str, ...]:

@@ -91,7 +91,7 @@ def training(
     chunk: int,
 ) -> Memory:
     """A training step on one device. rows: of a micro-batch, all devices together; units: of the tower, in one row
-    shard."""
+    shard; chunk: bytes of logits at a time."""
     s, text = flops.sizes(model, lora), model.text
     shards, b = shape.fsdp * shape.tensor, formats.compute
     trained = s.projector + (s.adapters if lora else s.text)
@@ -108,7 +108,7 @@ def training(
         frozen=(s.text * formats.frozen / shards if lora else 0.0) + s.tower * formats.frozen,
         gathered=max(GATHERED * s.layer + layer_gradient, edges) * b / shape.tensor,
         activations=own * (kept + at_work / shape.tensor) * b,
-        logits=3 * own / row_len * min(chunk, row_len) * text.vocab_size * 4 / shape.tensor,
+        logits=3 * min(chunk, own * text.vocab_size * 4) / shape.tensor,
         pictures=_tower(model, units, b),
         batch=own * 5 * 4 + _pixels(model, units, b),
     )

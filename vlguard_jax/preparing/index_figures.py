@@ -53,7 +53,8 @@ class Shape:
 
     rows: int
     row_len: int
-    pictures: int
+    units: int
+    slots: int
     steps: int
 
 
@@ -100,7 +101,7 @@ def measure(mixture: mixtures.Mixture) -> Report:
 def plan(made: plan_lib.BatchPlan, steps: int) -> Plan:
     """The first `steps` steps of a plan."""
     counts = Counter(made[step].shape for step in range(steps))
-    shapes = tuple(Shape(s.rows, s.row_len, s.units, counts[s]) for s in made.shapes)
+    shapes = tuple(Shape(s.rows, s.row_len, s.units, s.slots, counts[s]) for s in made.shapes)
     layout = made.layout
     ratio, notes = made.computed_over_real, tuple(made.notes())
     return Plan(made.data.mode, layout.shards, layout.rows, made.steps_per_epoch, steps, ratio, shapes, notes)
@@ -186,7 +187,7 @@ def show_plan(made: Plan, console: rich_console.Console) -> None:
     for head in ("steps", "rows", "tokens of a row", "tokens of a step", "picture room of a shard"):
         shown.add_column(head, justify="right")
     for s in made.shapes:
-        shown.add_row(*(f"{n:,}" for n in (s.steps, s.rows, s.row_len, s.rows * s.row_len, s.pictures)))
+        shown.add_row(*(f"{n:,}" for n in (s.steps, s.rows, s.row_len, s.rows * s.row_len, s.units)))
     console.print(shown)
     at_once = f", {made.rows} rows at a time" if made.rows else ""
     console.print(f"{_count(made.steps_per_epoch, 'step')} an epoch, {_count(made.steps, 'step')} in all{at_once}")

@@ -147,9 +147,7 @@ def train_config(arm: Arm, workdir: Path, seed: int, sizes: world.Sizes) -> conf
             learning_rate=recipe.learning_rate, epochs=recipe.epochs, warmup_ratio=0.05, b2=0.98, clip_norm=1.0
         ),
         mesh=MESH,
-        run=config.RunSettings(
-            remat="none", unroll=3, loss_chunk=ROW, save_every=400, tensorboard=False, log_every=10, export="llava"
-        ),
+        run=config.RunSettings(remat="none", unroll=3, save_every=400, tensorboard=False, log_every=10, export="llava"),
     )
     return config.resolve(dataclasses.asdict(settings), config.TrainConfig)
 

@@ -227,7 +227,9 @@ def evaluate(
 
 
 def _resolved(config: settings_lib.EvalConfig, model: model_lib.Model) -> settings_lib.EvalConfig:
-    """The config with the way of preparing pictures that "auto" means for the model."""
+    """The config with the way of preparing pictures that "auto" means for the model; as it is for a language model."""
+    if model.sees is None:
+        return config
     mode = cast(settings_lib.ImageMode, table.image_mode(model.sizes, config.model.image_mode))
     return dataclasses.replace(config, model=dataclasses.replace(config.model, image_mode=mode))
 

@@ -30,14 +30,14 @@ class Extras:
     """What a loss may read beside model and batch.
 
     args: `config.loss_args`. reference: the untouched parameters of the start of the run, or None if the loss did not
-    ask for them (attribute `needs_reference = True` on the function). chunk: positions per chunk of the head. sources:
+    ask for them (attribute `needs_reference = True` on the function). chunk: bytes of logits at a time. sources:
     how many sources of conversations there are.
     """
 
     args: Mapping[str, float]
     reference: functional.Params | None = None
     dropout_key: decoder.DropoutKey = None
-    chunk: int = 256
+    chunk: int = 2**25
     sources: int = 1
 
 
@@ -56,13 +56,13 @@ def token_cross_entropy(
     """Cross-entropy of every supervised position (target >= 0) in fp32, and 0 elsewhere.
 
     On each device the supervised positions of its rows are put first and the head is applied to as many at a time as
-    `chunk` positions of every row make up, and recomputed in the backward pass: logits of whole rows never stand in
+    have `chunk` bytes of logits, at least one, and recomputed in the backward pass: logits of whole rows never stand in
     memory, and chunks without a supervised position cost nothing.
     """
 
     def of_rows(head: Array, hidden: Array, targets: Array) -> Array:
         flat = targets.reshape(-1)
-        size = min(chunk, targets.shape[1]) * targets.shape[0]
+        size = min(max(1, chunk // (4 * head.shape[1])), flat.size)
         count = -(-flat.size // size)
         first = jnp.argsort(flat < 0, stable=True)  # supervised ones first, each kind in its order
         room = (0, count * size - flat.size)

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import pathlib
 from typing import Any
 
 import pytest
 
+from tests.families import tiny
 from vlguard_jax import errors
 from vlguard_jax.checkpoints import load
+from vlguard_jax.families.blocks import configs
 from vlguard_jax.families.llava import config_json
 
 ORIGINAL = {
@@ -79,6 +82,16 @@ def test_vocabulary_behind_the_padding() -> None:
     assert vocabulary(32000, 32000) == (32000, 32000)  # no row for the image token
     assert vocabulary(128, 10) == (128, 128)  # an ordinary id
     assert [config_json.padded(v + 2) for v in (1, 62, 63, 32000)] == [64, 64, 128, 32064]
+
+
+def test_names_of_the_tower() -> None:
+    def named(vision: configs.VisionConfig, **extras: str) -> str:
+        config = dataclasses.replace(tiny.CONFIG, vision=vision)
+        return config_json.write_original(config, {**extras}, "float32")["mm_vision_tower"]
+
+    assert named(tiny.CONFIG.vision) == "vision_tower"
+    assert named(tiny.CONFIG.vision, vision_tower="some/tower") == "some/tower"
+    assert named(configs.CLIP_VIT_L_14_336) == "openai/clip-vit-large-patch14-336"
 
 
 def test_null_is_left_out() -> None:

@@ -32,18 +32,16 @@ def text(found: fields.Fields) -> configs.TextConfig:
 
 def _scaling(found: fields.Fields) -> configs.RopeScaling:
     only(found, configs.RopeScaling)
-    found.only(kind=("linear", "llama3"))
     low, high = found.number("low_freq_factor", 1.0), found.number("high_freq_factor", 4.0)
     if low >= high:
         raise found.wrong("low_freq_factor", "below high_freq_factor")
     positions = found.size("original_max_position", 8192, most=limits.POSITIONS)
-    return configs.RopeScaling(found.text("kind"), found.number("factor"), low, high, positions)
+    return configs.RopeScaling(found.choice("kind", "linear", "llama3"), found.number("factor"), low, high, positions)
 
 
 def vision(found: fields.Fields) -> configs.VisionConfig:
     """A tower's."""
     only(found, configs.VisionConfig)
-    found.only(activation=("quick_gelu", "gelu"))
     sides = {key: found.size(key, most=limits.SIDE) for key in ("image_size", "patch_size")}
     sizes = {key: found.size(key) for key in ("width", "num_heads", "mlp_width")}
     if sides["patch_size"] > sides["image_size"] or sizes["width"] % sizes["num_heads"]:
@@ -64,7 +62,7 @@ def vision(found: fields.Fields) -> configs.VisionConfig:
         **sizes,
         num_layers=layers,
         norm_eps=found.number("norm_eps", most=1.0),
-        activation=found.text("activation"),
+        activation=found.choice("activation", "quick_gelu", "gelu"),
         feature_layer=layer,
         image_mean=(mean[0], mean[1], mean[2]),
         image_std=(std[0], std[1], std[2]),

@@ -25,6 +25,5 @@ def from_record(found: fields.Fields) -> LlavaConfig:
       UserError: an unknown key, or a value that is none of a model's.
     """
     stored.only(found, LlavaConfig)
-    found.only(projector=("mlp2x_gelu", "linear"))
-    vision = stored.vision(found.part("vision"))
-    return LlavaConfig(stored.text(found.part("text")), vision, found.text("projector"))
+    text, vision = stored.text(found.part("text")), stored.vision(found.part("vision"))
+    return LlavaConfig(text, vision, found.choice("projector", "mlp2x_gelu", "linear"))
