@@ -43,9 +43,9 @@ def count(
     units, slots = np.zeros_like(length), np.zeros_like(length)
     too_long = {}
     for i in dict.fromkeys(picked.tolist()):
-        used = int(found.pictures[i])
-        if not used:
+        if not found.images[i]:
             continue
+        used = int(found.pictures[i])
         extents = tokenization.extents(
             [sizes[name] if tokenization.sized else tokenization_lib.ANY for name in found.images[i]]
         )
@@ -54,7 +54,7 @@ def count(
         length[i] += slots[i]
         if length[i] > tokenization.max_len:  # the text behind the pictures is cut, never a picture
             whole = tokenization.expand(tokenization.tokens(records[i]), [one.slots for one in extents], whole=True)
-            end = int(np.flatnonzero(whole.picture >= 0)[-1]) + 1
+            end = int(np.flatnonzero(whole.picture >= 0).max(initial=-1)) + 1
             if end > tokenization.max_len:
                 too_long[i] = end
                 continue
