@@ -198,7 +198,7 @@ class Tokenizer:
 
 
 def load_tokenizer(folder: str | pathlib.Path) -> Tokenizer:
-    """The tokenizer of a checkpoint folder: its `tokenizer.model`, and the files beside it (data/added_tokens.py).
+    """The tokenizer of a checkpoint folder: its `tokenizer.model`, and the files beside it (added_tokens.py).
 
     Raises:
       UserError: as `read`, or a setting that the reference never uses.
