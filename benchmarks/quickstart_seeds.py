@@ -22,14 +22,14 @@ from absl import flags
 
 from vlguard_jax import cli
 from vlguard_jax import errors
-from vlguard_jax import evaluate as _evaluate  # noqa: F401 -- it defines --workdir
 
-flags.declare_key_flag("workdir", flags.FLAGS)
+_WORKDIR = flags.DEFINE_string(
+    "workdir", "runs/quickstart_seeds", "folder of the runs and of the page; the same command again resumes there"
+)
 _SEEDS = flags.DEFINE_list("seeds", ["3", "4", "5"], "seeds to run, below 1000")
 _SWEEP = flags.DEFINE_boolean("sweep", True, "also train with 0, 5 and 25 % of the safety set")
 _JSON = flags.DEFINE_boolean("json", False, "print one JSON object in place of the table", allow_override=True)
 
-DEFAULT = "runs/quickstart_seeds"
 TUNING = 1000  # seeds from here on are for choosing settings
 WHOLE = "posthoc"  # the arm that has all of the safety set
 
@@ -57,12 +57,12 @@ class Plan:
 
 def main(positional: list[str]) -> int:
     """Run what is missing, then gather, write and print."""
-    if positional or flags.FLAGS.config is not None:
+    if positional or not _WORKDIR.value:
         raise errors.UserError(
-            "quickstart_seeds.py takes --workdir, --seeds, --sweep or --nosweep, and --json; see --help"
+            "quickstart_seeds.py takes --workdir DIR, --seeds, --sweep or --nosweep, and --json; see --help"
         )
     chosen = seeds(_SEEDS.value)
-    folder = Path(flags.FLAGS.workdir or DEFAULT)
+    folder = Path(_WORKDIR.value)
     with contextlib.redirect_stdout(sys.stderr if _JSON.value else sys.stdout):
         if not run(folder, chosen, _SWEEP.value):
             print("stopped; start the same command again to go on")

@@ -58,7 +58,11 @@ WITHOUT_JAX += (
     "versions",
 )
 # Where one of these parts does load jax, and what of it.
-ALLOWED = {"vlguard_jax.data.loader": {"grain"}, "vlguard_jax.quickstart.tower": {"flax", "jax", "optax"}}
+ALLOWED = {
+    "vlguard_jax.data.loader": {"grain"},
+    "vlguard_jax.quickstart.tower": {"flax", "jax", "optax"},
+    "vlguard_jax.safety.from_checkpoint": {"jax"},
+}
 
 
 def rank(module: str) -> int:

@@ -7,8 +7,8 @@ import shutil
 
 from tests.golden import reference
 from vlguard_jax import config
-from vlguard_jax import evaluate
 from vlguard_jax.data import vlguard
+from vlguard_jax.safety import from_checkpoint
 from vlguard_jax.safety import presets
 from vlguard_jax.safety import results
 
@@ -49,7 +49,7 @@ def test_answers_and_verdicts(golden: pathlib.Path, metadata: pathlib.Path, tmp_
         settings.decode.max_new_tokens = recorded["settings"]["max_new_tokens"]
         settings.decode.min_new_tokens = recorded["settings"]["min_new_tokens_vlguard"]
         workdir = tmp_path / f"work-{variant}"
-        (row,) = evaluate.run(config.resolve(settings, config.EvalConfig), workdir)
+        (row,) = from_checkpoint.evaluate(config.resolve(settings, config.EvalConfig), workdir)
         answers = {
             line.item_id: line for line in results.Lines(workdir / results.GENERATIONS, results.GenerationLine).lines
         }

@@ -139,8 +139,8 @@ CALLS: list[int] = []
 def _do(job: dict[str, Any]) -> int:
     import jax
 
-    from vlguard_jax import evaluate
     from vlguard_jax.parallel import processes
+    from vlguard_jax.safety import from_checkpoint
     from vlguard_jax.training import feed
     from vlguard_jax.training import loop
 
@@ -156,7 +156,8 @@ def _do(job: dict[str, Any]) -> int:
         mock.patch.object(feed, "to_device", _stopped_soon) if job["signal"] else contextlib.nullcontext(),
     ):
         if job["evaluate"]:
-            evaluate.run(config.resolve(job["settings"], config.EvalConfig), pathlib.Path(job["workdir"]), quiet=True)
+            settings = config.resolve(job["settings"], config.EvalConfig)
+            from_checkpoint.evaluate(settings, pathlib.Path(job["workdir"]), quiet=True)
             return 0
         result = loop.train(config.resolve(job["settings"], config.TrainConfig), job["workdir"])
         return 0 if result.finished else 75

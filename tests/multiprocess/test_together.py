@@ -15,9 +15,9 @@ from tests.multiprocess import hosts
 from tests.safety import stand as safety_stand
 from tests.training import stand
 from vlguard_jax import config
-from vlguard_jax import evaluate
 from vlguard_jax import trees
 from vlguard_jax.checkpoints import load
+from vlguard_jax.safety import from_checkpoint
 from vlguard_jax.training import loop
 
 UPDATES, STOP = 5, 3
@@ -73,7 +73,7 @@ def ran(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ran]:
         stand.use_devices(patch, 8)
         loop.train(_settings("full", STOP), root / "one-then-two")
         (root / "stopped").touch()
-        evaluate.run(_evaluation(root), root / "answers-of-one", quiet=True)
+        from_checkpoint.evaluate(_evaluation(root), root / "answers-of-one", quiet=True)
         assert hosts.finish(running) == [75, 75], hosts.output(root, 0) + hosts.output(root, 1)
         loop.train(_settings("full"), root / "two-then-one")
         stand.use_devices(patch, 1)

@@ -21,7 +21,6 @@ import skimage.data  # noqa: F401
 
 from tests.quickstart import stand
 from vlguard_jax import config
-from vlguard_jax import evaluate
 from vlguard_jax import workdir
 from vlguard_jax.checkpoints import save
 from vlguard_jax.checkpoints import store
@@ -29,6 +28,7 @@ from vlguard_jax.quickstart import arms
 from vlguard_jax.quickstart import pictures
 from vlguard_jax.quickstart import story
 from vlguard_jax.quickstart import tower
+from vlguard_jax.safety import from_checkpoint
 from vlguard_jax.safety import results
 from vlguard_jax.training import metrics
 
@@ -58,7 +58,7 @@ MOMENTS = {
         signal.SIGKILL, results.Lines, "append", lambda number, lines, new: "pictures" in str(lines.path)
     ),
     "between_arms": Moment(
-        signal.SIGINT, evaluate, "run", lambda number, config, folder: str(folder).endswith("joint/base")
+        signal.SIGINT, from_checkpoint, "evaluate", lambda number, config, folder: str(folder).endswith("joint/base")
     ),
     "preempted": Moment(signal.SIGTERM, metrics.Writer, "write", lambda number, *given: number == 3),
 }

@@ -16,12 +16,10 @@ from absl import flags
 
 from vlguard_jax import cli
 from vlguard_jax import errors
-from vlguard_jax import evaluate as _evaluate  # noqa: F401 -- it defines --workdir
 from vlguard_jax import workdir
 from vlguard_jax.ranges import Range
 
-flags.declare_key_flag("workdir", flags.FLAGS)
-flags.FLAGS.set_default("workdir", "runs/quickstart")
+WORKDIR = flags.DEFINE_string("workdir", "runs/quickstart", "folder of the run; the same command again resumes there")
 ITEMS = flags.DEFINE_enum(
     "items", "test", ["test", "tuning"], "questions to ask: tuning items are there to choose settings by"
 )
@@ -32,18 +30,18 @@ SEED = cli.define_number(
 
 def main(positional: list[str]) -> int:
     """Run all arms."""
-    if positional or flags.FLAGS.config is not None:
-        raise errors.UserError("the quickstart takes --workdir, --seed and --items only; see --help")
+    if positional or not WORKDIR.value:
+        raise errors.UserError("the quickstart takes --workdir DIR, --seed and --items only; see --help")
     from vlguard_jax import terminal
     from vlguard_jax.quickstart import story  # late: --help needs no jax
 
     started = time.monotonic()
-    with workdir.hold(Path(flags.FLAGS.workdir)):
-        finished = story.tell(Path(flags.FLAGS.workdir), SEED.value, items=ITEMS.value)
+    with workdir.hold(Path(WORKDIR.value)):
+        finished = story.tell(Path(WORKDIR.value), SEED.value, items=ITEMS.value)
     if not finished:
         print("stopped; start the same command again to go on")
         return errors.EXIT_RESTART
-    terminal.say(f"{flags.FLAGS.workdir}/report.html written after {time.monotonic() - started:.0f} s")
+    terminal.say(f"{WORKDIR.value}/report.html written after {time.monotonic() - started:.0f} s")
     return errors.EXIT_OK
 
 

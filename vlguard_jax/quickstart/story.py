@@ -8,7 +8,6 @@ import json
 from pathlib import Path
 from typing import Any
 
-from vlguard_jax import evaluate
 from vlguard_jax import files
 from vlguard_jax import workdir as workdir_lib
 from vlguard_jax.quickstart import arms as arms_lib
@@ -19,6 +18,7 @@ from vlguard_jax.quickstart import pictures
 from vlguard_jax.quickstart import world
 from vlguard_jax.reporting import page
 from vlguard_jax.reporting import tables
+from vlguard_jax.safety import from_checkpoint
 from vlguard_jax.training import loop
 
 TITLE = "Safety fine-tuning in miniature"
@@ -103,7 +103,7 @@ def tell(
             if not result.finished:
                 return False
         for name, config in arms_lib.eval_configs(arm, folder).items():
-            rows = evaluate.run(config, arms_lib.eval_folder(folder, arm.name, name), quiet=True)
+            rows = from_checkpoint.evaluate(config, arms_lib.eval_folder(folder, arm.name, name), quiet=True)
             summary += rows if name in arms_lib.SUMMARY else []
             probes += [{"probe": name, **row} for row in rows if name not in arms_lib.SUMMARY]
     _write(folder, told, summary, probes)

@@ -1,0 +1,64 @@
+"""Evaluates a checkpoint folder: loads it, puts an engine behind it and asks. What is asked and judged is run.py's."""
+
+from __future__ import annotations
+
+import functools
+from pathlib import Path
+
+import jax
+
+from vlguard_jax import config as settings_lib
+from vlguard_jax import progress
+from vlguard_jax import workdir
+from vlguard_jax.checkpoints import checkpoint as checkpoint_lib
+from vlguard_jax.checkpoints import load
+from vlguard_jax.checkpoints import vocabulary
+from vlguard_jax.generation import engine
+from vlguard_jax.parallel import processes
+from vlguard_jax.safety import asr
+from vlguard_jax.safety import model as model_lib
+from vlguard_jax.safety import run
+
+
+def as_model(checkpoint: checkpoint_lib.Checkpoint, config: settings_lib.EvalConfig) -> model_lib.Model:
+    """A checkpoint in memory with an engine behind it, built when the first answer is wanted."""
+    precision = settings_lib.on_backend(config.precision, jax.default_backend())
+    tokenizer = vocabulary.answering(checkpoint)
+    return model_lib.Model(
+        name=config.model_name or Path(config.model.path).name,
+        weights_sha256=checkpoint.weights_sha256,
+        fingerprint=model_lib.fingerprint(checkpoint.weights_sha256, checkpoint.config, checkpoint.lora),
+        tokenizer=tokenizer,
+        sizes=checkpoint.config,
+        dtype=precision,
+        engine=functools.cache(functools.partial(engine.of_checkpoint, checkpoint, tokenizer, config, precision)),
+        context=vocabulary.context(checkpoint.extras),
+    )
+
+
+def evaluate(
+    config: settings_lib.EvalConfig, folder: Path, *, grid: bool = False, quiet: bool = False
+) -> list[asr.Row]:
+    """Load the model that `config` names, evaluate it into `folder`, return the rows of summary.json.
+
+    Args:
+      grid: every template with every image mode, each in a folder below `folder`.
+      quiet: no progress bar.
+
+    Raises:
+      UserError: as `load.load`, `run.check` and `run.evaluate`.
+    """
+    team = processes.Team()
+    processes.agree(workdir.plain(config))
+    with processes.hold(folder):
+        team.from_first(lambda: run.check_baseline(config, folder, grid=grid))
+        with processes.together():
+            run.check(config)
+            m = config.model
+            loaded = load.load(m.path, base=m.base, vision_tower=m.vision_tower, projector=m.projector)
+        config = run.told(config, loaded.extras, team.say)
+        model = as_model(loaded, config)
+        if config.precision.compute != model.dtype:
+            team.say(f"config.precision.compute={config.precision.compute}: computing in {model.dtype} on this machine")
+        how, bar = run.evaluate_grid if grid else run.evaluate, run.silent if quiet else progress.answers
+        return how(config, folder, model, say=team.say, progress=bar, team=team)
