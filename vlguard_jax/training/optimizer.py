@@ -18,7 +18,9 @@ from vlguard_jax import trees
 def cosine_factor(total: int, warmup_ratio: float) -> optax.Schedule:
     """Learning-rate factor of update u (from 0): u / warmup, then half a cosine. Update 0 has factor 0.
 
-    warmup = ceil(warmup_ratio * total), as in transformers' `get_cosine_schedule_with_warmup`.
+    warmup = ceil(warmup_ratio * total), as in transformers' `get_cosine_schedule_with_warmup`. Not
+    `optax.warmup_cosine_decay_schedule`, which rounds the rising part otherwise, as 1 - (1 - u / warmup), and refuses a
+    run that is all warm-up, such as one of a single update.
     """
     warmup = math.ceil(warmup_ratio * total)
 
