@@ -8,7 +8,6 @@ import pathlib
 import shlex
 
 from launch import configs
-from launch import schema
 from launch import spec as spec_lib
 from launch import targets
 from launch import texts
@@ -49,7 +48,6 @@ def prepare(path: pathlib.Path, target: str) -> Launch:
                 f"{name} would have {len(text.encode()):,} bytes; {target} takes {targets.LARGEST_FILE:,}: shorten"
                 " env, overrides"
             )
-        schema.check(target, name, text)
     files["start.sh"] = _start(target, start)
     if spec.sweep:
         files["gather.sh"] = _gather(spec, jobs)

@@ -10,6 +10,7 @@ from typing import Any
 from launch import configs
 from launch import jobs
 from tests.faults import sandbox
+from tests.launch import manifests
 
 SOUND: dict[str, Any] = {
     "name": "try",
@@ -65,7 +66,7 @@ def toml(value: Any) -> str:
 
 def _rendered(path: pathlib.Path, target: str) -> object:
     """The files of the job, none of whose lines may begin with what was smuggled in."""
-    launch = jobs.prepare(path, target)
+    launch = manifests.prepare(path, target)
     text = jobs.shown(launch)
     assert not re.search(r"^\s*(touch ran|&& touch)", text, re.M), "a line break became a command"
     assert "\u001b" not in text and "\0" not in text, "control characters are printed"

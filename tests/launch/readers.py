@@ -16,6 +16,7 @@ import subprocess
 import yaml
 
 from launch import jobs
+from tests.launch import manifests
 
 SPEC = """
 name = {name}
@@ -101,7 +102,7 @@ def launch(
     )
     path = folder / "spec.toml"
     path.write_text(text + more, encoding="utf-8")
-    return jobs.prepare(path, target)
+    return manifests.prepare(path, target)
 
 
 def expected(overrides: Mapping[str, str], arguments: Sequence[str], name: str = "job") -> list[str]:

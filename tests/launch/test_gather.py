@@ -13,7 +13,7 @@ import pytest
 from launch import gather
 from launch import jobs
 from tests import source
-from tests.launch import stand as launch_stand
+from tests.launch import renderings
 from tests.reporting import stand
 from tests.reporting import test_alike
 from vlguard_jax import errors
@@ -77,7 +77,7 @@ def test_the_program_prints_and_writes(root, tmp_path):
 
 def test_gather_sh_names_every_cell(tmp_path):
     """What render.py writes is what gather.py reads."""
-    launch = jobs.prepare(launch_stand.EXAMPLES / "sweep.toml", "gke")
+    launch = jobs.prepare(renderings.EXAMPLES / "sweep.toml", "gke")
     command = launch.files["gather.sh"].splitlines()[-1]
     cells = gather.cells(re.findall(r"(?<= )[a-z0-9-]+=\S+", command.split(".md", 1)[1]))
     assert set(cells) == {job.name for job in launch.jobs}

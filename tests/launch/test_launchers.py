@@ -10,7 +10,7 @@ import pytest
 
 from launch import jobs
 from tests.launch import clouds
-from tests.launch import stand
+from tests.launch import renderings
 
 MAKES = {"tpu-vm": "compute tpus queued-resources create", "gce": "compute instance-groups managed resize"}
 DELETES = {"tpu-vm": "compute tpus queued-resources delete", "gce": "compute instance-groups managed delete"}
@@ -20,7 +20,7 @@ def supervise(tmp_path: pathlib.Path, target: str, lives, *, silent: int = 0, re
     """Run the launcher of posthoc-7b, two machines, to its end; returns (process, gcloud's calls)."""
     environment = clouds.make(tmp_path, makes=MAKES[target], lives=lives, silent=silent)
     spec = tmp_path / "spec.toml"
-    spec.write_text(f"max_restarts = {restarts}\n" + (stand.EXAMPLES / "posthoc_7b.toml").read_text())
+    spec.write_text(f"max_restarts = {restarts}\n" + (renderings.EXAMPLES / "posthoc_7b.toml").read_text())
     list(jobs.write(jobs.prepare(spec, target), tmp_path / "out"))
     done = clouds.bash(tmp_path / "out" / "posthoc-7b.sh", environment)
     assert "gcloud has no" not in done.stderr and "exist already" not in done.stderr, done.stderr
@@ -70,7 +70,7 @@ def test_an_unanswered_question_is_no_loss(tmp_path, target):
 def test_waits_for_every_machine(tmp_path):
     """One exit code of two is not the end."""
     environment = clouds.make(tmp_path, makes=MAKES["tpu-vm"], lives=[[0]])
-    list(jobs.write(jobs.prepare(stand.EXAMPLES / "posthoc_7b.toml", "tpu-vm"), tmp_path))
+    list(jobs.write(jobs.prepare(renderings.EXAMPLES / "posthoc_7b.toml", "tpu-vm"), tmp_path))
     script = (tmp_path / "posthoc-7b.sh").read_text().replace('  sleep "$POLL_SECONDS"\ndone', "  exit 99\ndone")
     (tmp_path / "posthoc-7b.sh").write_text(script)
     assert clouds.bash(tmp_path / "posthoc-7b.sh", environment).returncode == 99
@@ -111,7 +111,7 @@ def test_host_restarts_the_program(tmp_path, codes, last, starts):
     )
     clouds.program(tmp_path / "tools" / "mountpoint", "")
     text = (
-        stand.rendered("tpu-vm")["posthoc-7b-host.sh"]
+        renderings.of("tpu-vm")["posthoc-7b-host.sh"]
         .replace("HOME=/root", f"HOME={tmp_path}")
         .replace("/bucket", f"{tmp_path}/bucket")
     )
@@ -142,7 +142,7 @@ def test_slurm_requeues_on_75(tmp_path, code, restarts, expected, requeued):
         tools / "scontrol",
         f"import pathlib, sys; pathlib.Path({str(tmp_path / 'asked')!r}).write_text(' '.join(sys.argv[1:]))",
     )
-    text = stand.rendered("slurm")["posthoc-7b.sbatch"].replace("cd /shared/vlguard_jax", f"cd {tmp_path}")
+    text = renderings.of("slurm")["posthoc-7b.sbatch"].replace("cd /shared/vlguard_jax", f"cd {tmp_path}")
     (tmp_path / "job.sbatch").write_text(text)
     environment = {
         **os.environ,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import pathlib
 import re
 import subprocess
 import sys
@@ -14,10 +13,10 @@ from launch import jobs
 from launch import spec as spec_lib
 from launch import targets
 from tests import source
-from tests.launch import stand
+from tests.launch import renderings
 from vlguard_jax import errors
 
-SIMPLE = (stand.SPECS / "chip.toml").read_text()
+SIMPLE = (renderings.SPECS / "chip.toml").read_text()
 
 
 def start(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -26,16 +25,16 @@ def start(*arguments: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-@pytest.mark.parametrize("case", stand.CASES)
+@pytest.mark.parametrize("case", renderings.CASES)
 def test_files_are_as_stored(case):
-    """After a change that is meant: python -m tests.launch.stand, and look at the difference."""
-    stored = {path.name: path.read_text() for path in (stand.GOLDEN / case).iterdir()}
-    assert stand.stored(case) == stored
+    """After a change that is meant: python -m tests.launch.renderings, and look at the difference."""
+    stored = {path.name: path.read_text() for path in (renderings.GOLDEN / case).iterdir()}
+    assert renderings.stored(case) == stored
 
 
-@pytest.mark.parametrize("case", stand.CASES)
+@pytest.mark.parametrize("case", renderings.CASES)
 def test_bash_reads_every_script(case, tmp_path):
-    files = stand.rendered(case)
+    files = renderings.of(case)
     scripts = {name: text for name, text in files.items() if text.startswith("#!/usr/bin/env bash")}
     for name, text in files.items():
         if name.endswith(".yaml"):
@@ -50,29 +49,29 @@ def test_bash_reads_every_script(case, tmp_path):
 
 
 def test_every_target_is_stored():
-    assert {target for target, _, _ in stand.CASES.values()} == set(targets.TARGETS)
+    assert {target for target, _, _ in renderings.CASES.values()} == set(targets.TARGETS)
 
 
 def test_program_is_the_same_everywhere():
     """All targets run the same commands with the same settings."""
-    (job,) = jobs.prepare(stand.EXAMPLES / "posthoc_7b.toml", "gke").jobs
+    (job,) = jobs.prepare(renderings.EXAMPLES / "posthoc_7b.toml", "gke").jobs
     found = targets.arguments(job)
     assert found.count("--then") == 1 and "--config.model.path=/bucket/runs/posthoc-7b/train/model" in found
     for case in ("xpk", "tpu-vm", "gce", "skypilot"):
-        text = "".join(stand.rendered(case).values())
+        text = "".join(renderings.of(case).values())
         assert all(re.sub(r"'", "", argument) in text for argument in found), case
-    container = yaml.safe_load(stand.rendered("gke")["posthoc-7b.yaml"])["spec"]["replicatedJobs"][0]["template"][
+    container = yaml.safe_load(renderings.of("gke")["posthoc-7b.yaml"])["spec"]["replicatedJobs"][0]["template"][
         "spec"
     ]["template"]
     assert container["spec"]["containers"][0]["args"] == found
 
 
 def test_every_launcher_restarts_on_75():
-    assert "--restart-on-exit-codes=75" in stand.rendered("xpk")["posthoc-7b.sh"]
-    assert yaml.safe_load(stand.rendered("skypilot")["posthoc-7b.yaml"])["resources"]["job_recovery"][
+    assert "--restart-on-exit-codes=75" in renderings.of("xpk")["posthoc-7b.sh"]
+    assert yaml.safe_load(renderings.of("skypilot")["posthoc-7b.yaml"])["resources"]["job_recovery"][
         "recover_on_exit_codes"
     ] == [75]
-    job_set = yaml.safe_load(stand.rendered("gke")["posthoc-7b.yaml"])["spec"]
+    job_set = yaml.safe_load(renderings.of("gke")["posthoc-7b.yaml"])["spec"]
     assert job_set["failurePolicy"]["maxRestarts"] == 10
     rules = job_set["replicatedJobs"][0]["template"]["spec"]["podFailurePolicy"]["rules"]
     # 2 alone is final; tpu-vm, gce and slurm are run in test_launchers
@@ -80,7 +79,7 @@ def test_every_launcher_restarts_on_75():
 
 
 def test_sweep_makes_a_job_per_cell():
-    launch = jobs.prepare(stand.EXAMPLES / "sweep.toml", "gke")
+    launch = jobs.prepare(renderings.EXAMPLES / "sweep.toml", "gke")
     assert len(launch.jobs) == 12 and len({job.name for job in launch.jobs}) == 12
     assert {(job.cell["size"], job.accelerator.name) for job in launch.jobs} == {("7b", "v5e:4x4"), ("13b", "v5e:4x8")}
     assert launch.files["start.sh"].count("kubectl apply") == 12
@@ -93,7 +92,7 @@ def test_sweep_makes_a_job_per_cell():
 
 
 def test_spec_wins_over_the_table_of_flags():
-    (job,) = jobs.prepare(stand.SPECS / "gpus.toml", "gke").jobs
+    (job,) = jobs.prepare(renderings.SPECS / "gpus.toml", "gke").jobs
     assert targets.variables(job)["CUDA_DEVICE_MAX_CONNECTIONS"] == "8"
 
 
@@ -132,7 +131,7 @@ def test_wrong_commands_get_one_line(arguments, message):
         (
             "gce",
             ("accelerator", "acelerator"),
-            "'acelerator' is not a key of a launch file; did you mean 'accelerator'",
+            "spec.toml: acelerator is not a setting; did you mean 'accelerator'",
         ),
         ("gce", ("v6e:1x1", "v6e:3x3"), "the nearest is v6e:2x4"),
         ("gce", ("v6e:1x1", "v6e-3"), "the nearest is v6e-4"),
@@ -142,7 +141,7 @@ def test_wrong_commands_get_one_line(arguments, message):
         ("gce", ('zone = "us-east5-b"', ""), "needs zone"),
         ("gce", ("gs://MY-BUCKET", "/shared"), "needs bucket"),
         ("gce", ("gs://MY-BUCKET", "MY-BUCKET"), "must be gs://NAME"),
-        ("gce", ('bucket = "gs://MY-BUCKET"', ""), "key 'bucket' is missing"),
+        ("gce", ('bucket = "gs://MY-BUCKET"', ""), "spec.toml: bucket is missing"),
         ("gce", ("gs://MY-BUCKET", "gs://MY-BUCKET/sub"), "must be a whole bucket"),
         ("gke", ("v6e:1x1", "v6e:1x1"), "needs image"),
         ("tpu-vm", ("v6e:1x1", "tpu7x:2x2x1"), "the Cloud TPU API has no tpu7x"),
@@ -154,8 +153,12 @@ def test_wrong_commands_get_one_line(arguments, message):
         ("gce", ('name = "one-chip"', 'name = "One chip"'), "lower-case letters"),
         ("gce", ('name = "one-chip"', f'name = "{"x" * 41}"'), "at most 40"),
         ("gce", ('name = "one-chip"', 'name = "one-chip"\nslices = 2'), "runs one slice"),
-        ("gce", ('name = "one-chip"', 'name = "one-chip"\nslices = "2"'), "slices must be of type int"),
-        ("gce", ('name = "one-chip"', 'name = "one-chip"\nspot = 1'), "spot must be of type bool"),
+        (
+            "gce",
+            ('name = "one-chip"', 'name = "one-chip"\nslices = "2"'),
+            "slices='2' must be a whole number from 1 to 4096",
+        ),
+        ("gce", ('name = "one-chip"', 'name = "one-chip"\nspot = 1'), "spot=1 must be True or False"),
         (
             "gce",
             ('name = "one-chip"', 'name = "one-chip"\nenv = { "A B" = 1 }'),
@@ -192,7 +195,7 @@ def test_braces_can_be_written(tmp_path):
 
 
 def test_a_bucket_path_stays_without_a_mount():
-    spec = spec_lib.read(stand.EXAMPLES / "h100.toml")
+    spec = spec_lib.read(renderings.EXAMPLES / "h100.toml")
     (job,) = spec_lib.jobs(spec)
     assert job.folder == "/shared/vlguard/runs/posthoc-7b"
 
@@ -220,6 +223,6 @@ def test_output_folder_that_cannot_be_written(tmp_path):
 
 
 def test_examples_are_all_rendered():
-    used = {path for _, path, _ in stand.CASES.values()}
-    assert set(stand.EXAMPLES.glob("*.toml")) <= used
-    assert isinstance(stand.GOLDEN, pathlib.Path) and {p.name for p in stand.GOLDEN.iterdir()} == set(stand.CASES)
+    used = {path for _, path, _ in renderings.CASES.values()}
+    assert set(renderings.EXAMPLES.glob("*.toml")) <= used
+    assert {path.name for path in renderings.GOLDEN.iterdir()} == set(renderings.CASES)

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import pathlib
 
-from launch import jobs
 from tests import source
+from tests.launch import manifests
 
 GOLDEN = pathlib.Path(__file__).with_name("golden")
 EXAMPLES = source.ROOT / "launch" / "examples"
@@ -28,16 +28,16 @@ CASES: dict[str, tuple[str, pathlib.Path, tuple[str, ...]]] = {
 }
 
 
-def rendered(case: str) -> dict[str, str]:
+def of(case: str) -> dict[str, str]:
     """All files of a case by name."""
     target, path, _ = CASES[case]
-    return jobs.prepare(path, target).files
+    return manifests.prepare(path, target).files
 
 
 def stored(case: str) -> dict[str, str]:
     """The files of a case that are stored."""
     names = CASES[case][2]
-    return {name: text for name, text in rendered(case).items() if not names or name in names}
+    return {name: text for name, text in of(case).items() if not names or name in names}
 
 
 if __name__ == "__main__":
