@@ -15,14 +15,17 @@ import pathlib
 import re
 import tomllib
 import typing
-from typing import Any
+from typing import Annotated, Any
 
 from launch import machines
 from launch import steps as steps_lib
 from launch import texts
+from launch.texts import Text
 from launch.texts import Value
 from vlguard_jax import errors
 from vlguard_jax import limits
+from vlguard_jax import ranges
+from vlguard_jax.ranges import Range
 
 MOUNT = "/bucket"  # where a gs:// bucket appears on every machine
 LONGEST_NAME = 40  # XPK's limit for a workload; names of pods are longer
@@ -31,7 +34,6 @@ WITH_WORKDIR = ("train", "evaluate", "quickstart")
 MOST_JOBS = 1000  # of one launch file
 EXIT_CODES = "exit_codes"  # folder beside the steps' own where machines leave their exit codes
 
-BOUNDS = {"slices": (1, 4096), "hours": (1, 8760), "max_restarts": (0, 10_000), "grace_seconds": (1, 86_400)}
 # What is written into scripts and manifests without quotes, or pasted into commands by the tools that get it.
 _NAME = r"[A-Za-z0-9][-A-Za-z0-9]{0,62}"
 FORMS = {
@@ -82,7 +84,7 @@ class Step:
     workdir: str = ""  # below the job's folder; empty: the name of the command
     # "model.path" = "..." for --config.model.path=...
     overrides: Mapping[str, Value] = dataclasses.field(default_factory=dict)
-    arguments: tuple[str, ...] = ()  # anything else, as it stands
+    arguments: tuple[Text, ...] = ()  # anything else, as it stands
 
 
 @dataclasses.dataclass(frozen=True)
@@ -93,7 +95,7 @@ class Spec:
     accelerator: str
     bucket: str  # gs://NAME, or a folder that all machines share
     steps: tuple[Step, ...]
-    slices: int = 1
+    slices: Annotated[int, Range(1, 4096)] = 1
     spot: bool = False
     image: str = ""
     git: Git | None = None
@@ -103,9 +105,9 @@ class Spec:
     cluster: str = ""
     queue: str = ""  # Kueue's LocalQueue, or SLURM's partition
     account: str = ""  # service account (Kubernetes, Compute Engine), or SLURM's account
-    hours: int = 24  # SLURM's time limit of one start
-    max_restarts: int = 10
-    grace_seconds: int = 120  # between SIGTERM and the end
+    hours: Annotated[int, Range(1, 8760)] = 24  # SLURM's time limit of one start
+    max_restarts: Annotated[int, Range(0, 10_000)] = 10
+    grace_seconds: Annotated[int, Range(1, 86_400)] = 120  # between SIGTERM and the end
     env: Mapping[str, Value] = dataclasses.field(default_factory=dict)
     secrets: tuple[str, ...] = ()  # names of variables whose values stand in no file
     offload: bool = False  # the configs keep activations in the host's memory: adds the flags for it
@@ -150,51 +152,9 @@ def read(path: pathlib.Path) -> Spec:
         texts.check(values, "")
     except errors.UserError as e:
         raise errors.UserError(f"{path}: {e}") from e
-    spec = _build(Spec, values, str(path))
+    spec = ranges.build(Spec, values, f"{path}:")
     _check(spec, path)
     return spec
-
-
-def _build(kind: type, values: Any, where: str) -> Any:
-    if not isinstance(values, Mapping):
-        raise errors.UserError(f"{where}: must be a table of keys, not {errors.short(values)}")
-    hints = typing.get_type_hints(kind)
-    for key in values:
-        if key not in hints:
-            raise errors.UserError(
-                f"{where}: {errors.short(key)} is not a key of a launch file{errors.nearest(key, hints)}"
-            )
-    for field in dataclasses.fields(kind):
-        if (
-            field.default is dataclasses.MISSING
-            and field.default_factory is dataclasses.MISSING
-            and field.name not in values
-        ):
-            raise errors.UserError(f"{where}: key {field.name!r} is missing")
-    return kind(**{key: _convert(hints[key], value, f"{where}: {key}") for key, value in values.items()})
-
-
-def _convert(hint: Any, value: Any, where: str) -> Any:
-    origin, inside = typing.get_origin(hint), typing.get_args(hint)
-    if hint == Git | None:
-        return _build(Git, value, where)
-    if dataclasses.is_dataclass(hint):
-        return _build(typing.cast(type, hint), value, where)
-    if origin is tuple:
-        if not isinstance(value, list):
-            raise errors.UserError(f"{where} must be a list, not {errors.short(value)}")
-        return tuple(_convert(inside[0], item, f"{where}[{i}]") for i, item in enumerate(value))
-    if origin is not None and isinstance(origin, type) and issubclass(origin, Mapping):
-        if not isinstance(value, Mapping):
-            raise errors.UserError(f"{where} must be a table, not {errors.short(value)}")
-        return {str(key): _convert(inside[1], item, f"{where}.{key}") for key, item in value.items()}
-    if hint == Value:
-        if not isinstance(value, str | int | float):  # bool is an int
-            raise errors.UserError(f"{where} must be a text, a number or true/false, not {errors.short(value)}")
-        return value
-    if type(value) is not hint:
-        raise errors.UserError(f"{where} must be of type {hint.__name__}, not {errors.short(value)}")
-    return value
 
 
 def _check(spec: Spec, path: pathlib.Path) -> None:
@@ -250,10 +210,7 @@ def _check_variable(name: str, path: pathlib.Path) -> None:
 
 
 def _check_filled(spec: Spec) -> None:
-    """What a placeholder or a rule of `when` can change."""
-    for key, (least, most) in BOUNDS.items():
-        if not least <= getattr(spec, key) <= most:
-            raise errors.UserError(f"{key} = {getattr(spec, key)} must be at least {least}, at most {most}")
+    """What a placeholder can change."""
     for key, (pattern, form) in FORMS.items():
         if value := getattr(spec, key):
             texts.match(pattern, value, key, form)
@@ -340,10 +297,8 @@ def _changed(spec: Spec, cell: Mapping[str, Value]) -> Spec:
     for rule in spec.when:
         if all(cell[key] == value for key, value in rule.items() if key in cell):
             changes = {key: value for key, value in rule.items() if key not in cell}
-            hints = typing.get_type_hints(Spec)
-            checked: dict[str, Any] = {
-                key: _convert(hints[key], value, f"when: {key}") for key, value in changes.items()
-            }
+            hints = typing.get_type_hints(Spec, include_extras=True)
+            checked = {key: ranges.convert(hints[key], value, f"when: {key}") for key, value in changes.items()}
             spec = dataclasses.replace(spec, **checked)
     return spec
 

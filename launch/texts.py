@@ -9,15 +9,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 import re
-from typing import Any
+from typing import Annotated, Any
 import unicodedata
 
 from vlguard_jax import errors
 from vlguard_jax import escape
 
+LONGEST = 30_000  # characters of one value: Linux takes an argument or a variable of 131,071 bytes
+Text = Annotated[str, LONGEST]
 Value = str | int | float | bool
 
-LONGEST = 30_000  # characters of one value: Linux takes an argument or a variable of 131,071 bytes
 _REFUSED = {"Cc": "a control character", "Cs": "half a character", "Zl": "a line break", "Zp": "a line break"}
 _PARTS = re.compile(r"\{\{|\}\}|\{([^{}]*)\}|[{}]")
 

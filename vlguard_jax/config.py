@@ -258,7 +258,7 @@ def base_eval_config() -> config_dict.ConfigDict:
 
 def source(**settings: Any) -> config_dict.ConfigDict:
     """One entry of `config.data.sources`; unknown names raise UserError."""
-    return to_config_dict(ranges.build(SourceSettings, settings, "data.sources"))
+    return to_config_dict(ranges.build(SourceSettings, settings, "config.data.sources"))
 
 
 def resolve(config: config_dict.ConfigDict | Mapping[str, Any], kind: type[T]) -> T:
@@ -274,7 +274,7 @@ def resolve(config: config_dict.ConfigDict | Mapping[str, Any], kind: type[T]) -
         raise errors.UserError(
             f"--config: {str(e).splitlines()[-1].strip()}; name a Python file with get_config()"
         ) from e
-    settings = ranges.build(kind, plain)
+    settings = ranges.build(kind, plain, "config")
     if isinstance(settings, TrainConfig):
         _check_train(settings)
         _check_mesh(settings.mesh)

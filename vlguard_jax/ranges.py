@@ -1,14 +1,16 @@
 """What the settings of a frozen dataclass may be, read from its annotations, and plain values turned into such a
 dataclass.
 
-A leaf is `Annotated[int, Range(0, 9)]`, `Annotated[float, Range(0, 1)]`, `Literal["a", "b"]`, `bool` or `str`; sections
-are dataclasses, groups are `Mapping[str, LEAF or SECTION]`, lists are `tuple[LEAF, ...]`.
+A leaf is `Annotated[int, Range(0, 9)]`, `Annotated[float, Range(0, 1)]`, `Literal["a", "b"]`, `bool`, `str`,
+`Annotated[str, LONGEST]` or a union of plain types (any value of one of them); sections are dataclasses, perhaps
+`SECTION | None`, groups are `Mapping[str, LEAF or SECTION]`, lists are `tuple[LEAF or SECTION, ...]`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 import dataclasses
+import types
 import typing
 from typing import Any, TypeVar
 
@@ -37,11 +39,13 @@ class Range:
 
 @dataclasses.dataclass(frozen=True)
 class Rule:
-    """What one setting may be: its type, and the range of a number or the choices of a text (None: any)."""
+    """What one setting may be: its type, and the range of a number or the choices of a text (None: any) of at most
+    `longest` characters."""
 
     kind: type[Any]
     range: Range | None = None
     choices: tuple[str, ...] | None = None
+    longest: int = limits.TEXT
 
     def __str__(self) -> str:
         if self.choices:
@@ -67,13 +71,13 @@ class Rule:
             near = errors.nearest(value if isinstance(value, str) else "", self.choices)
             raise errors.UserError(f"{name}={errors.short(value)} is unknown{near}")
         if isinstance(value, str):
-            _check_text(value, name)
+            _check_text(value, name, self.longest)
         return float(value) if self.kind is float else value
 
 
-def _check_text(value: str, name: str) -> None:
-    if len(value) > limits.TEXT:
-        raise errors.UserError(f"{name}={errors.short(value)} has {len(value):,} characters; at most {limits.TEXT:,}")
+def _check_text(value: str, name: str, longest: int = limits.TEXT) -> None:
+    if len(value) > longest:
+        raise errors.UserError(f"{name}={errors.short(value)} has {len(value):,} characters; at most {longest:,}")
     if "\0" in value or any("\ud800" <= character <= "\udfff" for character in value):
         raise errors.UserError(
             f"{name}={errors.short(value)} holds a character that no text has (NUL, or half of a surrogate pair)"
@@ -98,40 +102,61 @@ def rules(kind: type, where: str = "") -> dict[str, Rule]:
     return found
 
 
-def build(kind: type[T], values: Mapping[str, Any], where: str = "") -> T:
-    """`kind` from plain values; what they lack has its default. `where`: the section's path, for messages.
+def build(kind: type[T], values: Mapping[str, Any], where: str) -> T:
+    """`kind` from plain values; what they lack has its default.
+
+    Args:
+      where: names the section in messages: "config.data", or "FILE:" for all of a file.
 
     Raises:
-      UserError: an unknown name (the nearest known one is named), or a value that its rule does not allow.
+      UserError: an unknown name (the nearest known one is named), one that is missing and has no default, or a value
+        that its rule does not allow.
     """
     hints = typing.get_type_hints(kind, include_extras=True)
     for key in values:
         if key not in hints:
             raise errors.UserError(f"{_setting(where, key)} is not a setting{errors.nearest(str(key), hints)}")
-    return kind(**{key: _convert(hints[key], value, _join(where, key)) for key, value in values.items()})
+    for field in dataclasses.fields(typing.cast(Any, kind)):
+        needed = field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
+        if needed and field.name not in values:
+            raise errors.UserError(f"{_join(where, field.name)} is missing")
+    return kind(**{key: convert(hints[key], value, _join(where, key)) for key, value in values.items()})
 
 
-def _convert(hint: Any, value: Any, where: str) -> Any:
+def convert(hint: Any, value: Any, name: str) -> Any:
+    """A plain value as what the annotation `hint` says.
+
+    Raises:
+      UserError: it is not what `name` may be.
+    """
     origin = typing.get_origin(hint)
+    if origin in (typing.Union, types.UnionType):
+        kinds = [kind for kind in typing.get_args(hint) if kind is not type(None)]
+        if len(kinds) == 1:
+            return convert(kinds[0], value, name)
+        if type(value) not in kinds:
+            wanted = " or ".join(_WORDS[kind] for kind in kinds)
+            raise errors.UserError(f"{name}={errors.short(value)} must be {wanted}")
+        return value
     if dataclasses.is_dataclass(hint) or _is_mapping(origin):
         if not isinstance(value, Mapping):
-            raise errors.UserError(f"config.{where} must be a section of settings, not {errors.short(value)}")
+            raise errors.UserError(f"{name} must be a section of settings, not {errors.short(value)}")
         if dataclasses.is_dataclass(hint):
-            return build(typing.cast(type, hint), value, where)
+            return build(typing.cast(type, hint), value, name)
         member = typing.get_args(hint)[1]
-        return {key: _convert(member, part, _join(where, _named(key, where))) for key, part in value.items()}
+        return {key: convert(member, part, _join(name, _named(key, name))) for key, part in value.items()}
     if origin is tuple:
         if not isinstance(value, (tuple, list)):
-            raise errors.UserError(f"config.{where} must be a list, not {errors.short(value)}")
-        return tuple(_convert(typing.get_args(hint)[0], part, f"{where}[{i}]") for i, part in enumerate(value))
-    return _rule(hint, where).checked(value, f"config.{where}")
+            raise errors.UserError(f"{name} must be a list, not {errors.short(value)}")
+        return tuple(convert(typing.get_args(hint)[0], part, f"{name}[{i}]") for i, part in enumerate(value))
+    return _rule(hint, name).checked(value, name)
 
 
 def _named(key: Any, where: str) -> str:
     """The name of a group's member."""
     if not isinstance(key, str) or not key:
-        raise errors.UserError(f"config.{where}: {errors.short(key)} cannot be a name")
-    _check_text(key, f"config.{where}")
+        raise errors.UserError(f"{where}: {errors.short(key)} cannot be a name")
+    _check_text(key, where)
     return key
 
 
@@ -141,6 +166,8 @@ def _rule(hint: Any, where: str) -> Rule:
     limit = None
     if typing.get_origin(hint) is typing.Annotated:
         hint, limit = typing.get_args(hint)
+        if hint is str:
+            return Rule(str, longest=limit)
     if hint not in _WORDS or (limit is not None) != (hint in (int, float)):
         raise TypeError(f"{where}: {hint} with {limit}; numbers have a Range, other settings none")
     return Rule(hint, limit)
@@ -151,12 +178,12 @@ def _is_mapping(origin: Any) -> bool:
 
 
 def _setting(where: str, key: Any) -> str:
-    return (
-        f"config.{_join(where, key)}"
-        if isinstance(key, str) and key.isidentifier()
-        else f"config.{where}: {errors.short(key)}"
-    )
+    if isinstance(key, str) and key.isidentifier():
+        return _join(where, key)
+    return f"{where.removesuffix(':')}: {errors.short(key)}"
 
 
 def _join(where: str, key: str) -> str:
-    return f"{where}.{key}" if where else str(key)
+    if not where:
+        return str(key)
+    return f"{where} {key}" if where.endswith(":") else f"{where}.{key}"
