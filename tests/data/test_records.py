@@ -7,6 +7,7 @@ import pytest
 
 from tests.data import stand
 from vlguard_jax import errors
+from vlguard_jax.data import json_records
 from vlguard_jax.data import records
 from vlguard_jax.data import vlguard
 
@@ -14,6 +15,10 @@ from vlguard_jax.data import vlguard
 def write(path, value):
     path.write_text(value if isinstance(value, str) else json.dumps(value))
     return path
+
+
+def read(path):
+    return list(json_records.read(path, records.parse_llava))
 
 
 def one(**changes):
@@ -28,7 +33,7 @@ def one(**changes):
 
 def test_reading(tmp_path):
     several = one()[0] | {"id": 7, "image": ["b.png", "c.png"]}
-    found = records.read_llava(write(tmp_path / "f.json", [*one(), several, *one(image=..., id=...)]))
+    found = read(write(tmp_path / "f.json", [*one(), several, *one(image=..., id=...)]))
     assert [(r.id, r.images) for r in found] == [("a1", ("x/a.png",)), ("7", ("b.png", "c.png")), ("2", ())]
     assert [(turn.role, turn.text) for turn in found[0].turns] == [("human", "Hi"), ("gpt", "No.")]
     assert found[0].origin == f"{tmp_path / 'f.json'}: record 0 (id 'a1')"
@@ -81,20 +86,20 @@ def test_reading(tmp_path):
 def test_bad_files_are_named(tmp_path, value, message):
     path = write(tmp_path / "f.json", value)
     with pytest.raises(errors.UserError, match=r"^[^\n]*f\.json: ?" + ".*" + message):
-        records.read_llava(path)
+        read(path)
 
 
 def test_records_without_an_id_are_named_by_their_place(tmp_path):
-    found = records.read_llava(write(tmp_path / "f.json", [*one(id=None), *one(id=""), *one(id=...), *one(id=1.5)]))
+    found = read(write(tmp_path / "f.json", [*one(id=None), *one(id=""), *one(id=...), *one(id=1.5)]))
     assert [r.id for r in found] == ["0", "1", "2", "1.5"]
 
 
 def test_missing_and_undecodable_file(tmp_path):
     with pytest.raises(errors.UserError, match=r"no\.json: no such file$"):
-        records.read_llava(tmp_path / "no.json")
+        read(tmp_path / "no.json")
     (tmp_path / "f.json").write_bytes(b'["\xff"]')
     with pytest.raises(errors.UserError, match=r"f\.json: not UTF-8 text at byte 2; save it as UTF-8$"):
-        records.read_llava(tmp_path / "f.json")
+        read(tmp_path / "f.json")
 
 
 @pytest.fixture

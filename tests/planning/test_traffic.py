@@ -59,7 +59,6 @@ def moved(shape: tuple[int, int, int], name: str, **load) -> traffic.Traffic:
         "micro": 1,
         "compute_bytes": 2,
         "params_bytes": 4,
-        "frozen_bytes": 2,
     }
     return traffic.training(
         SMALL.text, traffic.Load(**{**given, **load}), traffic.Mesh(*shape), chips.parse(name), flops.policy("full")

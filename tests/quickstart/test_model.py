@@ -20,6 +20,7 @@ from tests.quickstart import stand
 from vlguard_jax import trees
 from vlguard_jax.checkpoints import load
 from vlguard_jax.data import batches
+from vlguard_jax.data import json_records
 from vlguard_jax.data import records
 from vlguard_jax.data import vlguard
 from vlguard_jax.families import functional
@@ -121,7 +122,11 @@ def test_every_conversation_fits_its_row_and_none_is_voided(made: Made, drawn: s
     longest = {}
     for name in stand.TRAINING:
         path = drawn.folder / f"{name}.json"
-        read = vlguard.convert(vlguard.read_items(path, "train")) if name == "train" else records.read_llava(path)
+        read = list(
+            vlguard.convert(vlguard.read_items(path, "train"))
+            if name == "train"
+            else json_records.read(path, records.parse_llava)
+        )
         tokens = [conversations.tokenize(record, tokenizer, template, 256) for record in read]
         assert not [t.mismatch for t in tokens if t.mismatch]
         samples = [
@@ -138,7 +143,7 @@ def test_any_conversation_that_can_be_drawn_fits(made: Made, drawn: stand.Drawn)
     leaves."""
     tokenizer, template = tokenizer_lib.load_tokenizer(made.folder), templates.get_template("vicuna_v1")
     added = []
-    for record in records.read_llava(drawn.folder / "mix.json"):
+    for record in json_records.read(drawn.folder / "mix.json", records.parse_llava):
         if record.images:
             text = " ".join(turn.text for turn in record.turns).replace(templates.IMAGE_TAG, "")
             tokens = len(conversations.tokenize(record, tokenizer, template, 256).ids) + pictures.GRID**2 - 1

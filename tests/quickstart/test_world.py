@@ -12,6 +12,7 @@ import pytest
 
 from tests.quickstart import stand
 from vlguard_jax import config
+from vlguard_jax.data import json_records
 from vlguard_jax.data import records
 from vlguard_jax.data import vlguard
 from vlguard_jax.quickstart import language as language_lib
@@ -98,7 +99,7 @@ def test_vlguard_reader_takes_it(folder: Path, name: str, counts: tuple[int, int
 
 
 def test_llava_reader_takes_it(folder: Path) -> None:
-    texts, mix = (records.read_llava(folder / f"{name}.json") for name in ("texts", "mix"))
+    texts, mix = (list(json_records.read(folder / f"{name}.json", records.parse_llava)) for name in ("texts", "mix"))
     assert len(texts) == stand.SMALL.texts and not any(r.images for r in texts)
     assert len(mix) == stand.SMALL.mix and sum(not r.images for r in mix) == stand.SMALL.mix_texts
     assert {image for r in mix for image in r.images} == {path.name for path in (folder / "mix").iterdir()}

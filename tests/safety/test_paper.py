@@ -15,7 +15,13 @@ def test_a_value_stands_for_a_count():
 
 def test_impossible_values_are_found():
     """Percentages that no whole number of cases gives, and no other."""
-    assert paper.impossible() == {
+    cells = {(row, column): paper.value(row, column) for row in paper.TABLE_2 for column in paper.SIZES}
+    none = {
+        (row, column): percent
+        for (row, column), percent in cells.items()
+        if column != paper.WIN_RATE and paper.count_of(percent, paper.SIZES[column]) is None  # win rates are averages
+    }
+    assert none == {
         ("LLaVA-v1.5-7B", "advbench_vanilla"): 6.45,
         ("LLaVA-v1.5-13B", "figstep"): 92.90,
         ("LLaVA-v1.5-13B Mixed-LoRA", "xstest_unsafe"): 0.10,

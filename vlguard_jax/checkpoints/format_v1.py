@@ -8,8 +8,6 @@ fingerprint, step).
 from __future__ import annotations
 
 from collections.abc import Mapping
-import hashlib
-import json
 from typing import Any
 
 from vlguard_jax import errors
@@ -31,8 +29,3 @@ def check_header(record: Mapping[str, Any], where: str) -> None:
         if record.get(key) != ours:
             hint = "use the version of vlguard_jax that wrote it to convert it to llava or hf"
             raise errors.UserError(f"{where}: {key} is {record.get(key)!r}, this program reads {ours}; {hint}")
-
-
-def content_hash(value: Any) -> str:
-    """sha256 of a JSON value, independent of the order of its keys."""
-    return hashlib.sha256(json.dumps(value, sort_keys=True, ensure_ascii=True).encode()).hexdigest()

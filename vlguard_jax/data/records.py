@@ -3,25 +3,14 @@
 
 from __future__ import annotations
 
-import pathlib
 from typing import Any
 
 from vlguard_jax import errors
 from vlguard_jax import files
 from vlguard_jax import types
-from vlguard_jax.data import json_records
 from vlguard_jax.families.chat import conversations
 
 LONGEST_NAME = 255  # bytes of a file's name, on any system that we know
-
-
-def read_llava(path: str | pathlib.Path) -> list[types.Record]:
-    """Read conversations in file order. A record without an `id` is named by its position.
-
-    Raises:
-      UserError: missing file, broken JSON, or a record with a wrong or missing field; file and record are named.
-    """
-    return list(json_records.read(path, parse_llava))
 
 
 def name(value: Any, position: int, path: str) -> tuple[str, str]:
@@ -58,7 +47,11 @@ def parse_alpaca(value: Any, position: int, path: str) -> types.Record:
 
 
 def parse_llava(value: Any, position: int, path: str) -> types.Record:
-    """Check one LLaVA-format record; see `read_llava`."""
+    """One record of LLaVA's format; without an `id` it is named by its position.
+
+    Raises:
+      UserError: no object, or a field is missing or wrong.
+    """
     id_, origin = name(value, position, path)
     turns = value.get("conversations")
     if not isinstance(turns, list) or not turns:

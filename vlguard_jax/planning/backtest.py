@@ -108,7 +108,7 @@ def _run(entry: dict, size: dict) -> Run:
     remat = flops.policy(entry["remat"])
     needed = flops.training(model, lora, tokens, squares, 0)
     sizes = flops.sizes(model, lora)
-    load = traffic.Load(sizes, rank > 0, tokens / shape.row_shards, entry.get("micro", 1), 2, 4, 2)
+    load = traffic.Load(sizes, rank > 0, tokens / shape.row_shards, entry.get("micro", 1), 2, 4)
     return Run(
         name=entry["name"],
         topology=topology,

@@ -128,7 +128,7 @@ def train(
     done = flops.training(model, lora, work.computed, work.computed_squares, work.unit_room)
     done += flops.recomputed(model, lora, remat, work.computed, work.computed_squares)
     own = work.computed / shape.row_shards
-    load = traffic.Load(sizes, lora is not None, own, work.micro, formats.compute, formats.params, formats.frozen)
+    load = traffic.Load(sizes, lora is not None, own, work.micro, formats.compute, formats.params)
     moved = traffic.training(model.text, load, shape, topology, remat)
     per_chip, notes = _buffers(settings, model, topology, shape, formats, work).gib(), work.assumed
     if measured is not None:

@@ -64,7 +64,6 @@ class Load:
     micro: int
     compute_bytes: int
     params_bytes: int
-    frozen_bytes: int
 
 
 def training(

@@ -74,17 +74,10 @@ def value(row: str, column: str) -> float:
 def count_of(percent: float, n: int) -> int | None:
     """The count k whose 100 k / n is printed as `percent` with two decimals; None where there is none.
 
-    Ours are the impossible values of the table: some other denominator, an average or a slip.
+    Seven values of Table 2 are of this kind: some other denominator, an average or a slip.
     """
     k = round(percent * n / 100)
     return k if round(100 * k / n, 2) == percent else None
-
-
-def impossible() -> dict[tuple[str, str], float]:
-    """(row, column) -> percentage of all values of Table 2 that no count gives; win rates are averages and not looked
-    at."""
-    cells = {(row, column): value(row, column) for row in TABLE_2 for column in SIZES if column != WIN_RATE}
-    return {cell: percent for cell, percent in cells.items() if count_of(percent, SIZES[cell[1]]) is None}
 
 
 def compare(row: str, column: str, count: int, n: int, *, obstacle: str = "") -> Comparison:
