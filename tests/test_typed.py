@@ -20,6 +20,14 @@ class Point:
     name: str | None
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Shape:
+    points: tuple[Point, ...]
+    size: tuple[typed.Number, typed.Number]
+    centre: Point | None
+    notes: Mapping[str, list[Point]]
+
+
 class Line(TypedDict):
     step: typed.Count
     note: NotRequired[str]
@@ -41,6 +49,8 @@ RIGHT: list[tuple[Any, Any]] = [
     (typed.Time, "2026-01-31T12:00:00+00:00"),
     (list[str], []),
     (tuple[str, SMALL], ["a", 1]),
+    (tuple[SMALL, ...], []),
+    (tuple[SMALL, ...], [1, 2, 3]),
     (Mapping[str, list[bool]], {"a": [True]}),
     (Point, {"x": 1.5, "name": None}),
     (Line, {"step": 0, "more": [1]}),
@@ -65,6 +75,8 @@ WRONG: list[tuple[Any, Any, str]] = [
     (list[str], ["a", 1], "[1]: 1 must be a text"),
     (tuple[str, SMALL], ["a"], "['a'] must be a list of 2"),
     (tuple[str, SMALL], ["a", 0], "[1]: 0 must be "),
+    (tuple[SMALL, ...], {}, "{} must be a list"),
+    (tuple[SMALL, ...], [1, 2, 0], "[2]: 0 must be "),
     (Mapping[str, bool], [], "[] must be an object"),
     (Mapping[str, bool], {"a": 1}, "['a']: 1 must be true or false"),
     (Point, {"x": 1}, "the field 'name' is missing"),
@@ -96,3 +108,18 @@ def test_what_is_not_is_named_in_one_line(kind: Any, value: Any, words: str) -> 
 def test_the_way_out_may_be_missing() -> None:
     with pytest.raises(errors.UserError, match=r"^file: 1 must be a text$"):
         typed.check(str, 1, "file")
+
+
+def test_dataclasses_and_tuples_are_made_at_every_depth() -> None:
+    one, other = {"x": 1.5, "name": None}, {"x": -2, "name": "n"}
+    values = {"points": [one, other], "size": [1, 2], "centre": one, "notes": {"a": [other], "b": []}}
+    first, second = Point(1.5, None), Point(-2, "n")
+    made = typed.make(Shape, values, "file")
+    assert made == Shape(points=(first, second), size=(1, 2), centre=first, notes={"a": [second], "b": []})
+    assert typed.make(Shape, values | {"centre": None}, "file").centre is None
+    assert typed.make(Line, {"step": 1, "more": 2}, "file") == {"step": 1, "more": 2}
+
+
+def test_what_is_not_of_the_type_is_not_made() -> None:
+    with pytest.raises(errors.UserError, match=r"^file: \.x: None must be a number from .*; write it again$"):
+        typed.make(Point, {"x": None, "name": None}, "file", "write it again")

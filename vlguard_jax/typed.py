@@ -1,8 +1,8 @@
 """Values out of JSON files, checked against the types that a program declares for them.
 
 A type is Any, str, bool, None, `Annotated[int or float, ranges.Range]`, `Annotated[str, A_CHECK]`, a union of these,
-`list[...]`, a tuple of fixed length, `Mapping[str, ...]`, a dataclass (its fields and no others), or a TypedDict
-(fields beyond its own are left as they are).
+`list[...]`, a tuple (of fixed length, or `tuple[..., ...]`), `Mapping[str, ...]`, a dataclass (its fields and no
+others), or a TypedDict (fields beyond its own are left as they are).
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import functools
 import math
 import types
 import typing
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar, cast
 
 from vlguard_jax import errors
 from vlguard_jax import limits
@@ -49,6 +49,19 @@ Fraction = Annotated[float, ranges.Range(0, 1)]
 _WORDS = {str: "a text", bool: "true or false", type(None): "null", float: "a number"}
 
 
+T = TypeVar("T")
+
+
+def make(kind: type[T], value: Any, where: str, way: str = "") -> T:
+    """`value` as `kind`: what is declared as a dataclass or a tuple becomes one.
+
+    Raises:
+      UserError: as `check`.
+    """
+    check(kind, value, where, way)
+    return cast(T, _made(kind, value))
+
+
 def check(kind: Any, value: Any, where: str, way: str = "") -> None:
     """Whether `value` is of the type `kind`.
 
@@ -59,6 +72,32 @@ def check(kind: Any, value: Any, where: str, way: str = "") -> None:
         path, found, wanted = wrong
         told = f"{found} must be {wanted}" if wanted else found
         raise errors.UserError(f"{where}: {f'{path}: ' if path else ''}{told}{f'; {way}' if way else ''}")
+
+
+def _made(kind: Any, value: Any) -> Any:
+    """`value`, which is of the type `kind`, with its dataclasses and tuples."""
+    origin, parts = typing.get_origin(kind), typing.get_args(kind)
+    if origin in (typing.Union, types.UnionType):
+        return _made(next(part for part in parts if _wrong(part, value) is None), value)
+    if origin in (list, tuple):
+        return origin(_made(part, one) for part, one in zip(_members(kind, value), value, strict=True))
+    if dataclasses.is_dataclass(kind):
+        hints, _ = _hints(cast(type, kind))
+        return cast(type, kind)(**{name: _made(hint, value[name]) for name, hint in hints.items()})
+    if isinstance(origin, type) and issubclass(origin, Mapping):
+        return {name: _made(parts[1], part) for name, part in value.items()}
+    return value
+
+
+def _members(kind: Any, value: list[Any]) -> tuple[Any, ...]:
+    """The type of every member of a list or tuple `value` of the type `kind`."""
+    parts = typing.get_args(kind)
+    return parts if _fixed(kind) else parts[:1] * len(value)
+
+
+def _fixed(kind: Any) -> bool:
+    """Whether the type is a tuple of so many members."""
+    return typing.get_origin(kind) is tuple and typing.get_args(kind)[-1] is not Ellipsis
 
 
 def _wrong(kind: Any, value: Any) -> tuple[str, str, str] | None:
@@ -75,9 +114,9 @@ def _wrong(kind: Any, value: Any) -> tuple[str, str, str] | None:
     if origin is typing.NotRequired:
         return _wrong(parts[0], value)
     if origin in (list, tuple):
-        if not isinstance(value, list) or (origin is tuple and len(value) != len(parts)):
-            return _other(value, f"a list of {len(parts)}" if origin is tuple else "a list")
-        kinds = parts if origin is tuple else parts * len(value)
+        if not isinstance(value, list) or (_fixed(kind) and len(value) != len(parts)):
+            return _other(value, f"a list of {len(parts)}" if _fixed(kind) else "a list")
+        kinds = _members(kind, value)
         return next(
             (_below(f"[{i}]", wrong) for i, part in enumerate(value) if (wrong := _wrong(kinds[i], part))), None
         )
