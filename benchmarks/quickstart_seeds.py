@@ -16,12 +16,16 @@ import dataclasses
 import json
 from pathlib import Path
 import sys
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from absl import flags
 
 from vlguard_jax import cli
 from vlguard_jax import errors
+
+if TYPE_CHECKING:
+    from vlguard_jax.reporting import seeds as seeds_lib
+    from vlguard_jax.safety import summary as summary_lib
 
 _WORKDIR = flags.DEFINE_string(
     "workdir", "runs/quickstart_seeds", "folder of the runs and of the page; the same command again resumes there"
@@ -44,8 +48,8 @@ INTRODUCTION = (
     " world is harmful: what is forbidden is a convention."
 )
 
-Row = dict[str, Any]
-Rates = dict[str, dict[str, dict[str, Row]]]  # model -> subset -> metric -> figures
+R = TypeVar("R", bound="summary_lib.Row")
+Rates = dict[str, dict[str, dict[str, "seeds_lib.Mean"]]]  # model -> subset -> metric -> figures
 
 
 @dataclasses.dataclass(frozen=True)
@@ -77,7 +81,7 @@ def main(positional: list[str]) -> int:
     page.save(folder / "seeds.html", seeds_lib.render(found, title=TITLE, introduction=introduction))
     page.save(folder / "seeds.md", seeds_lib.markdown(found))
     if _JSON.value:
-        print(json.dumps(found))
+        print(json.dumps(dataclasses.asdict(found)))
     else:
         seeds_lib.show(found)
         print(f"{folder}/seeds.html and seeds.md written")
@@ -130,71 +134,60 @@ def run(folder: Path, chosen: Sequence[int], sweep: bool) -> bool:
     return True
 
 
-def gather(folder: Path, chosen: Sequence[int], sweep: bool) -> Row:
-    """All figures of the finished runs, ready for JSON; fractions in [0, 1].
-
-    Returns:
-      "seeds";
-      "arms" {model: {subset: {metric: figures}}}, figures being "per_seed" (rates), "mean", "ci_low", "ci_high"
-        (`statistics.over_seeds`) and "n" (items of each seed);
-      "probes" {probe: {"pictures": what was shown, "arms": as above}};
-      "claims" with value and interval per seed, the mean, and "met", the number of seeds that met the bar, null without
-      one; "sweep" {percent of the safety set: {subset: {metric: figures}}}, empty without one;
-      "settings" of the runs, and "versions" of what answered.
+def gather(folder: Path, chosen: Sequence[int], sweep: bool) -> seeds_lib.Gathered:
+    """All figures of the finished runs.
 
     Raises:
       UserError: a file of a run is missing, or the runs do not measure the same.
     """
     from vlguard_jax.quickstart import arms
+    from vlguard_jax.quickstart import claims
+    from vlguard_jax.reporting import seeds as seeds_lib
+    from vlguard_jax.safety import summary as summary_lib
 
     parts = [folder / f"seed_{seed}" for seed in chosen]
-    summary = _rates(parts, [_rows(part, "summary.json") for part in parts])
-    probes = [_rows(part, "probes.json") for part in parts]
+    summary = _rates(parts, [_rows(part, summary_lib.NAME, summary_lib.Row) for part in parts])
+    probes = [_rows(part, claims.PROBES, claims.ProbeRow) for part in parts]
     swept = {arm.name: f"{100 * arm.safety:.0f}" for arm in arms.SWEEP} if sweep else {}
     settings = _read(parts[0], "config.json")
-    return {
-        "seeds": list(chosen),
-        "arms": {model: rates for model, rates in summary.items() if model not in swept},
-        "probes": {
-            p.name: {
-                "pictures": p.pictures,
-                "arms": _rates(parts, [[r for r in rows if r["probe"] == p.name] for rows in probes]),
-            }
+    return seeds_lib.Gathered(
+        seeds=tuple(chosen),
+        arms={model: rates for model, rates in summary.items() if model not in swept},
+        probes={
+            p.name: seeds_lib.Probe(
+                p.pictures, _rates(parts, [[r for r in rows if r.probe == p.name] for rows in probes])
+            )
             for p in arms.PROBES
         },
-        "claims": _claims(parts),
-        "sweep": {share: summary[model] for model, share in {**swept, WHOLE: "100"}.items()} if sweep else {},
-        "settings": {key: value for key, value in settings.items() if key != "seed"},
-        "versions": _versions(parts),
-    }
+        claims=_claims(parts),
+        sweep={share: summary[model] for model, share in {**swept, WHOLE: "100"}.items()} if sweep else {},
+        settings={key: value for key, value in settings.items() if key != "seed"},
+        versions=_versions(parts),
+    )
 
 
 def _read(part: Path, name: str) -> Any:
     try:
         return json.loads((part / name).read_text(encoding="utf-8"))
     except (OSError, ValueError) as e:
-        raise errors.UserError(f"{part / name} cannot be read ({e}); remove {part} and start again") from e
+        raise errors.UserError(f"{part / name} cannot be read ({e}); {_way(part)}") from e
 
 
-def _rows(part: Path, name: str) -> list[Row]:
-    from vlguard_jax.safety import results
+def _rows(part: Path, name: str, kind: type[R]) -> list[R]:
+    from vlguard_jax.safety import summary
 
-    rows = _read(part, name)
-    if not all({"schema", *results.NEEDED} <= row.keys() and row["schema"] == results.SCHEMA for row in rows):
-        raise errors.UserError(
-            f"{part / name} was written by another version of this program; remove {part} and start again"
-        )
-    return rows
+    return summary.read(part / name, kind, _way(part))
 
 
-def _rates(parts: Sequence[Path], runs: Sequence[Sequence[Row]]) -> Rates:
-    """Means and intervals of the rows that all runs share.
+def _way(part: Path) -> str:
+    return f"remove {part} and start again"
 
-    A row's count is all that its items say: each of them counts or does not.
-    """
-    from vlguard_jax.safety import statistics
 
-    keyed = [{(row["model"], row["subset"], row["metric"]): row for row in rows} for rows in runs]
+def _rates(parts: Sequence[Path], runs: Sequence[Sequence[summary_lib.Row]]) -> Rates:
+    """Means and intervals of the rows that all runs share."""
+    from vlguard_jax.reporting import seeds as seeds_lib
+
+    keyed = [{(row.model, row.subset, row.metric): row for row in rows} for rows in runs]
     for part, rows in zip(parts, keyed, strict=True):
         for model, subset, metric in sorted(rows.keys() ^ keyed[0].keys()):
             raise errors.UserError(
@@ -205,30 +198,21 @@ def _rates(parts: Sequence[Path], runs: Sequence[Sequence[Row]]) -> Rates:
     for key in keyed[0]:
         model, subset, metric = key
         same = [rows[key] for rows in keyed]
-        sizes = [row["n"] for row in same]
-        mean, low, high = statistics.over_seeds([row["count"] for row in same], sizes)
-        figures = {
-            "per_seed": [row["rate"] for row in same],
-            "mean": mean,
-            "ci_low": low,
-            "ci_high": high,
-            "n": sizes[0],
-        }
-        figures |= {"n_cut": sum(row["n_cut"] for row in same), "n_answers": sum(sizes)}
+        sizes = [row.n for row in same]
         if len(set(sizes)) > 1:
             raise errors.UserError(
                 f"{parts[0]} and another seed asked different numbers of {subset} ({sizes}); run all seeds anew"
             )
         for part, row in zip(parts[1:], same[1:], strict=True):
-            if found_ := _difference(row, same[0]):
+            if difference := _difference(row, same[0]):
                 raise errors.UserError(
-                    f"{part} and {parts[0]}, {model} on {subset}: {found_}; remove one of them and start again"
+                    f"{part} and {parts[0]}, {model} on {subset}: {difference}; remove one of them and start again"
                 )
-        found.setdefault(model, {}).setdefault(subset, {})[metric] = figures
+        found.setdefault(model, {}).setdefault(subset, {})[metric] = seeds_lib.over(same, same_items=False)
     return found
 
 
-def _difference(ours: Row, theirs: Row) -> str:
+def _difference(ours: summary_lib.Row, theirs: summary_lib.Row) -> str:
     """Why two seeds' rows cannot be averaged, "" if they can.
 
     Their items differ on purpose: a seed is another world.
@@ -236,15 +220,16 @@ def _difference(ours: Row, theirs: Row) -> str:
     from vlguard_jax.safety import asked
 
     for name in ("benchmark", "judge", "judge_version", "image_mode", "first_n"):
-        if ours[name] != theirs[name]:
-            return f"{name.replace('_', ' ')} {ours[name]!r}, not {theirs[name]!r}"
-    if ours["weights_sha256"] == theirs["weights_sha256"]:
+        if (own := getattr(ours, name)) != (other := getattr(theirs, name)):
+            return f"{name.replace('_', ' ')} {own!r}, not {other!r}"
+    if ours.weights_sha256 == theirs.weights_sha256:
         return "the same weights, one run counted twice"
-    return asked.how_of_row(ours).difference(asked.how_of_row(theirs))
+    return asked.how_of(ours).difference(asked.how_of(theirs))
 
 
-def _claims(parts: Sequence[Path]) -> list[Row]:
+def _claims(parts: Sequence[Path]) -> tuple[seeds_lib.Claim, ...]:
     from vlguard_jax.quickstart import claims
+    from vlguard_jax.reporting import seeds as seeds_lib
 
     per_seed = [claims.read(part) for part in parts]
     found = []
@@ -254,27 +239,27 @@ def _claims(parts: Sequence[Path]) -> list[Row]:
                 f"{part}/claims.json holds other claims than {parts[0]}/claims.json; they are of different versions"
             )
     for same in zip(*per_seed, strict=True):
-        row = {
-            "text": same[0].text,
-            "bar": same[0].bar,
-            "per_seed": [c.value for c in same],
-            "ci_per_seed": [[c.ci_low, c.ci_high] for c in same],
-            "n": same[0].n,
-            "mean": sum(c.value for c in same) / len(same),
-            "met": sum(bool(c.met) for c in same) if same[0].bar else None,
-        }
-        found.append(row)
-    return found
+        claim = seeds_lib.Claim(
+            text=same[0].text,
+            bar=same[0].bar,
+            per_seed=tuple(c.value for c in same),
+            ci_per_seed=tuple((c.ci_low, c.ci_high) for c in same),
+            n=same[0].n,
+            mean=sum(c.value for c in same) / len(same),
+            met=sum(bool(c.met) for c in same) if same[0].bar else None,
+        )
+        found.append(claim)
+    return tuple(found)
 
 
-def _versions(parts: Sequence[Path]) -> list[str]:
+def _versions(parts: Sequence[Path]) -> tuple[str, ...]:
     """Of everything that wrote an answer."""
     found = set()
     for part in parts:
         for path in part.glob("*/eval/*/generations.jsonl"):
             with path.open(encoding="utf-8") as file:
                 found |= {f"{name} {version}" for name, version in json.loads(file.readline())["versions"].items()}
-    return sorted(found)
+    return tuple(sorted(found))
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 import pathlib
 import sys
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from absl import flags
 
@@ -22,6 +22,8 @@ if __name__ == "__main__":
 if TYPE_CHECKING:
     from vlguard_jax.reporting import alike
     from vlguard_jax.reporting import runs as runs_lib
+    from vlguard_jax.reporting import seeds as seeds_lib
+    from vlguard_jax.safety import summary
 
 _ROOT = flags.DEFINE_string("root", "results", "folder with one folder a job")
 _OUT = flags.DEFINE_string("out", "", "also write the report of all runs to this page")
@@ -32,8 +34,6 @@ CAPTION = (
     " one seed's; "
     "↓ lower is better, ↑ higher is better."
 )
-
-Row = dict[str, Any]
 
 
 def cells(texts: Sequence[str]) -> dict[str, str]:
@@ -99,14 +99,14 @@ def table(found: Mapping[str, runs_lib.Runs], jobs: Mapping[str, str]) -> tuple[
         name = "/".join((benchmark, subset, judge, shown))
         names[name] = ", ".join([grid_lib.SUBSETS.get(subset, subset), *several])
         pictures[name] = shown
-    rates: dict[str, dict[str, dict[str, Row]]] = {}
+    rates: dict[str, dict[str, dict[str, seeds_lib.Mean]]] = {}
     for label, measures in by_label.items():
         finished = len({job for job in found if jobs[job] == label})
         line = f"{label} ({finished} of {sum(other == label for other in jobs.values())} seeds)"
         for (benchmark, subset, metric, judge, shown), rated in measures.items():
             alike.check_seeds(label, subset, rated)
-            mean = _mean(label, subset, [seed.row for _, seed in rated])
-            mean["seeds"] = f"{len(rated)} of {finished} seeds" if len(rated) < finished else ""
+            some = f"{len(rated)} of {finished} seeds" if len(rated) < finished else ""
+            mean = _mean(label, subset, [seed.row for _, seed in rated], some)
             rates.setdefault(line, {}).setdefault("/".join((benchmark, subset, judge, shown)), {})[metric] = mean
     return grid_lib.texts(seeds_lib.arrange(rates, names, pictures))
 
@@ -119,38 +119,26 @@ def _rows(job: str, runs: runs_lib.Runs) -> dict[tuple[str, ...], alike.Rated]:
     rows: dict[tuple[str, ...], alike.Rated] = {}
     for evaluation in runs.evaluations:
         for row in evaluation.rows:
-            key = tuple(str(row[name]) for name in ("benchmark", "subset", "metric", "judge", "pictures"))
+            key = row.benchmark, row.subset, row.metric, row.judge, row.pictures
             if key in rows:
                 raise errors.UserError(
-                    f"{job} has two evaluations of {row['subset']} by {row['judge']}; give one of them another job"
+                    f"{job} has two evaluations of {row.subset} by {row.judge}; give one of them another job"
                 )
             rows[key] = alike.Rated(evaluation, row)
     return rows
 
 
-def _mean(label: str, subset: str, rows: Sequence[Row]) -> Row:
-    """The mean over seeds with its interval.
-
-    All seeds answer the same items, so it is no surer about items than one seed.
-    """
+def _mean(label: str, subset: str, rows: Sequence[summary.Row], seeds: str) -> seeds_lib.Mean:
+    """The mean over seeds with its interval; all seeds answer the same items."""
     from vlguard_jax import errors
-    from vlguard_jax.safety import statistics
+    from vlguard_jax.reporting import seeds as seeds_lib
 
-    sizes = [row["n"] for row in rows]
+    sizes = [row.n for row in rows]
     if len(set(sizes)) > 1:
         raise errors.UserError(
             f"the seeds of {label!r} asked different numbers of {subset} ({sizes}); evaluate them alike"
         )
-    mean, low, high = statistics.over_seeds([row["count"] for row in rows], sizes)
-    least, most = statistics.wilson(round(mean * sizes[0]), sizes[0])
-    marked = {name: any(row.get(name) for row in rows) for name in ("stand_in",)}
-    first = {
-        "first_n": max(row.get("first_n") or 0 for row in rows),
-        "n_invalid": sum(row.get("n_invalid") or 0 for row in rows),
-    }
-    first |= {"n_cut": sum(row.get("n_cut") or 0 for row in rows), "n_answers": sum(sizes)}
-    first["n_too_long"] = max(row.get("n_too_long") or 0 for row in rows)
-    return {"mean": mean, "ci_low": min(low, least), "ci_high": max(high, most), "n": sizes[0], **marked, **first}
+    return seeds_lib.over(rows, same_items=True, seeds=seeds)
 
 
 def markdown(headings: Sequence[str], lines: Sequence[Sequence[str]]) -> str:

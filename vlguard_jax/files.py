@@ -229,7 +229,7 @@ def check_text(value: Any, where: str) -> None:
         elif isinstance(found, dict):
             waiting += found.values()
             waiting += found.keys()
-        elif isinstance(found, list):
+        elif isinstance(found, (list, tuple)):
             waiting += found
 
 

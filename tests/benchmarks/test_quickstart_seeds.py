@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+import dataclasses
 import json
 import os
 from pathlib import Path
@@ -16,14 +17,17 @@ from benchmarks import quickstart_seeds
 from tests import source
 from tests.reporting import test_browser
 from tests.reporting.test_browser import browser  # noqa: F401 -- a fixture
+from tests.safety import stand
 from vlguard_jax import errors
 from vlguard_jax import workdir
 from vlguard_jax.quickstart import arms
+from vlguard_jax.quickstart import claims as claims_lib
 from vlguard_jax.quickstart import story
 from vlguard_jax.quickstart import world
 from vlguard_jax.reporting import seeds as seeds_lib
 from vlguard_jax.safety import results
 from vlguard_jax.safety import statistics
+from vlguard_jax.safety import summary
 
 SUBSETS = {"unsafes": "asr", "safe_unsafes": "asr", "safe_safes": "refusal_rate", "text_safe": "refusal_rate"}
 TEXTS = {"text_unsafe": "asr", "text_suffix": "asr"}
@@ -31,34 +35,16 @@ N = 40
 CLAIMS = (("posthoc, unsafes, attack success", "at most 5 %"), ("posthoc, forbidden only jointly, attack success", ""))
 
 
-def row(model: str, subset: str, metric: str, count: int, seed: int, n: int = N) -> dict[str, Any]:
-    """A row of summary.json: every seed has weights and questions of its own."""
+def row(
+    model: str, subset: str, metric: str, count: int, seed: int, kind: type[summary.Row] = summary.Row, **fields: Any
+) -> Any:
+    """A row of summary.json or probes.json: every seed has weights and questions of its own."""
     own = {"weights_sha256": f"{model} {seed}", "questions_sha256": f"q{seed}", "pictures_sha256": f"p{seed}"}
-    asked = {
-        "benchmark": "vlguard_like",
-        "template": "vicuna_v1",
-        "preprocessing": "pad",
-        "image_mode": "real",
-        "preset": "quickstart",
-    }
-    judged = {
-        "judge": "keyword_vlguard_v1",
-        "judge_version": "1",
-        "judge_prompt_sha256": "",
-        "metric": metric,
-        "subset": subset,
-    }
-    rate = {"count": count, "n": n, "rate": count / n, "ci_low": 0.0, "ci_high": 1.0, "n_cut": 0, "first_n": None}
-    return {
-        "schema": results.SCHEMA,
-        "model": model,
-        "seed": 0,
-        "decode": {"min_new": 1, "max_new": 24},
-        **own,
-        **asked,
-        **judged,
-        **rate,
-    }
+    decode = results.Decode(max_new=24, min_new=1, dtype="fp32", matmul_precision="highest")
+    asked = {"benchmark": "vlguard_like", "template": "vicuna_v1", "preprocessing": "pad", "decode": decode}
+    rate = {"count": count, "n": N, "rate": count / N, "ci_low": 0.0, "ci_high": 1.0}
+    named = {"model": model, "subset": subset, "metric": metric}
+    return stand.row(kind, **own, **asked, **rate, **named, **fields)
 
 
 def write_run(top: Path, seed: int, *, sweep: bool = True) -> Path:
@@ -67,13 +53,13 @@ def write_run(top: Path, seed: int, *, sweep: bool = True) -> Path:
     wanted = (*arms.ARMS, *(arms.SWEEP if sweep else ()))
     workdir.claim(folder, story.Story(seed, "test", wanted, world.Sizes()))
     measured = {True: {**SUBSETS, **TEXTS}, False: {"text_safe": "refusal_rate", **TEXTS}}
-    summary = [
+    rows = [
         row(arm.name, subset, metric, (3 * i + 5 * k + seed) % N, seed)
         for i, arm in enumerate(wanted)
         for k, (subset, metric) in enumerate(measured[arm.pictures].items())
     ]
     probes = [
-        {"probe": p.name, **row(arm.name, subset, "asr", (7 * i + seed) % N, seed)}
+        row(arm.name, subset, "asr", (7 * i + seed) % N, seed, claims_lib.ProbeRow, probe=p.name)
         for i, arm in enumerate(wanted)
         if arm.pictures
         for p in arms.PROBES
@@ -91,8 +77,9 @@ def write_run(top: Path, seed: int, *, sweep: bool = True) -> Path:
         }
         for text, bar in CLAIMS
     ]
-    for name, values in (("summary", summary), ("probes", probes), ("claims", claims)):
-        (folder / f"{name}.json").write_text(json.dumps(values))
+    summary.write(folder / summary.NAME, rows)
+    summary.write(folder / claims_lib.PROBES, probes)
+    (folder / "claims.json").write_text(json.dumps(claims))
     answers = folder / "llm/eval/prompts/generations.jsonl"
     answers.parent.mkdir(parents=True)
     answers.write_text(json.dumps({"versions": {"jax": f"1.{seed // 2}", "numpy": "3.0"}}) + "\n")
@@ -110,38 +97,31 @@ def three(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_gather(three: Path) -> None:
     found = quickstart_seeds.gather(three, [0, 1, 2], True)
-    assert found["seeds"] == [0, 1, 2] and list(found["arms"]) == [arm.name for arm in arms.ARMS]
+    assert found.seeds == (0, 1, 2) and list(found.arms) == [arm.name for arm in arms.ARMS]
     posthoc = [arm.name for arm in arms.ARMS].index("posthoc")
     counts = [3 * posthoc + seed for seed in range(3)]  # of the first subset
     mean, low, high = statistics.over_seeds(counts, [N] * 3)
-    figures = found["arms"]["posthoc"]["unsafes"]["asr"]
-    assert figures == {"per_seed": [c / N for c in counts], "mean": mean, "ci_low": low, "ci_high": high, "n": N} | {
-        "n_cut": 0,
-        "n_answers": 3 * N,
-    }
-    assert {probe: values["pictures"] for probe, values in found["probes"].items()} == {
+    figures = found.arms["posthoc"]["unsafes"]["asr"]
+    assert figures.per_seed == tuple(c / N for c in counts) and (figures.n, figures.n_answers) == (N, 3 * N)
+    assert (figures.mean, figures.ci_low, figures.ci_high, figures.n_cut) == (mean, low, high, 0)
+    assert {probe: values.pictures for probe, values in found.probes.items()} == {
         p.name: p.pictures for p in arms.PROBES
     }
-    assert found["probes"]["joint"]["arms"]["base"]["unsafes"]["asr"]["per_seed"] == [
-        (7 + seed) / N for seed in range(3)
-    ]
-    assert [c["met"] for c in found["claims"]] == [2, None]
-    assert found["claims"][0]["per_seed"] == [0.0, 0.02, 0.04] and found["claims"][0]["mean"] == pytest.approx(0.02)
-    assert found["versions"] == ["jax 1.0", "jax 1.1", "numpy 3.0"] and "seed" not in found["settings"]
-    json.dumps(found)
+    joint = found.probes["joint"].arms["base"]["unsafes"]["asr"]
+    assert joint.per_seed == tuple((7 + seed) / N for seed in range(3))
+    assert [c.met for c in found.claims] == [2, None]
+    assert found.claims[0].per_seed == (0.0, 0.02, 0.04) and found.claims[0].mean == pytest.approx(0.02)
+    assert found.versions == ("jax 1.0", "jax 1.1", "numpy 3.0") and "seed" not in found.settings
 
 
 def test_the_sweep_ends_with_the_whole_safety_set(three: Path, tmp_path: Path) -> None:
     found = quickstart_seeds.gather(three, [0, 2], True)
-    assert list(found["sweep"]) == ["0", "5", "25", "100"]
-    assert (
-        found["sweep"]["100"] == found["arms"]["posthoc"]
-        and not {arm.name for arm in arms.SWEEP} & found["arms"].keys()
-    )
+    assert list(found.sweep) == ["0", "5", "25", "100"]
+    assert found.sweep["100"] == found.arms["posthoc"] and not {arm.name for arm in arms.SWEEP} & found.arms.keys()
     first = len(arms.ARMS)  # posthoc_0 comes after the arms
-    assert found["sweep"]["0"]["unsafes"]["asr"]["per_seed"] == [(3 * first + seed) % N / N for seed in (0, 2)]
+    assert found.sweep["0"]["unsafes"]["asr"].per_seed == tuple((3 * first + seed) % N / N for seed in (0, 2))
     write_run(tmp_path, 4, sweep=False)
-    assert quickstart_seeds.gather(tmp_path, [4], False)["sweep"] == {}
+    assert quickstart_seeds.gather(tmp_path, [4], False).sweep == {}
 
 
 def test_gather_refuses_what_does_not_belong_together(tmp_path: Path) -> None:
@@ -152,7 +132,7 @@ def test_gather_refuses_what_does_not_belong_together(tmp_path: Path) -> None:
     path.write_text(json.dumps(rows[1:]))
     with pytest.raises(errors.UserError, match=r"seed_1 .* refusal_rate of llm on text_safe"):
         quickstart_seeds.gather(tmp_path, [0, 1], True)
-    path.write_text(json.dumps([{**rows[0], "n": N + 1}, *rows[1:]]))
+    path.write_text(json.dumps([{**rows[0], "n": N + 1, "rate": rows[0]["count"] / (N + 1)}, *rows[1:]]))
     with pytest.raises(errors.UserError, match="different numbers of text_safe"):
         quickstart_seeds.gather(tmp_path, [0, 1], True)
     path.write_text(json.dumps(rows))
@@ -160,7 +140,7 @@ def test_gather_refuses_what_does_not_belong_together(tmp_path: Path) -> None:
     with pytest.raises(errors.UserError, match=r"seed_1/claims\.json"):
         quickstart_seeds.gather(tmp_path, [0, 1], True)
     (tmp_path / "seed_1/probes.json").unlink()
-    with pytest.raises(errors.UserError, match=r"probes\.json cannot be read"):
+    with pytest.raises(errors.UserError, match=r"probes\.json: no such file\); remove .*seed_1 and start again"):
         quickstart_seeds.gather(tmp_path, [0, 1], True)
 
 
@@ -170,14 +150,14 @@ def test_gather_refuses_what_does_not_belong_together(tmp_path: Path) -> None:
         ({"weights_sha256": "llm 0"}, "llm on text_safe: the same weights, one run counted twice"),
         ({"template": "llava_v1"}, "template llava_v1, not vicuna_v1"),
         ({"preprocessing": "crop"}, "image mode crop, not pad"),
-        ({"decode": {"min_new": 1, "max_new": 8}}, "1 to 8 new tokens, not 1 to 24 new tokens"),
+        ({"decode": {"max_new": 8}}, "1 to 8 new tokens, not 1 to 24 new tokens"),
         ({"judge_version": "2"}, "judge version '2', not '1'"),
         ({"benchmark": "vlguard"}, "benchmark 'vlguard', not 'vlguard_like'"),
         ({"image_mode": "white"}, "image mode 'white', not 'real'"),
         ({"first_n": N}, f"first n {N}, not None"),
         (
-            {"schema": 1},
-            r"seed_1/summary\.json was written by another version of this program; remove .*seed_1 and start again",
+            {"schema": 2},
+            r"seed_1/summary\.json: schema 2, this program reads and writes 3; remove .*seed_1 and start again",
         ),
     ],
 )
@@ -186,6 +166,7 @@ def test_seeds_that_were_not_asked_alike_are_not_averaged(tmp_path: Path, change
         write_run(tmp_path, seed)
     path = tmp_path / "seed_1/summary.json"
     rows = json.loads(path.read_text())
+    change = {name: rows[0][name] | new if isinstance(new, dict) else new for name, new in change.items()}
     path.write_text(json.dumps([{**rows[0], **change}, *rows[1:]]))
     with pytest.raises(errors.UserError, match=message):
         quickstart_seeds.gather(tmp_path, [0, 1], True)
@@ -246,8 +227,8 @@ def test_tables_and_sentences(three: Path, capsys: pytest.CaptureFixture[str]) -
     tables = [part.split("\n\n")[1].splitlines() for part in markdown.split("### ")[1:]]
     assert len(tables) == 4 and all(len({line.count("|") for line in table}) == 1 for table in tables)
     assert [len(table) - 2 for table in tables] == [len(arms.ARMS), 1, len(arms.ARMS) + len(arms.SWEEP) - 1, 4]
-    figures = found["arms"]["mixed"]["text_suffix"]["asr"]
-    assert f"and {100 * figures['mean']:.1f} % [{100 * figures['ci_low']:.1f}, " in seeds_lib.trained_texts(found)[1]
+    figures = found.arms["mixed"]["text_suffix"]["asr"]
+    assert f"and {100 * figures.mean:.1f} % [{100 * figures.ci_low:.1f}, " in seeds_lib.trained_texts(found)[1]
     seeds_lib.show(found)
     assert "Amount of safety data" in capsys.readouterr().out
 
@@ -258,9 +239,9 @@ def test_picture_puts_rates_at_their_height(three: Path) -> None:
     assert [tick.text for tick in drawn.frame.x_ticks] == ["0 %", "5 %", "25 %", "100 %"]
     zero, full = drawn.frame.y_ticks[0].at, drawn.frame.y_ticks[-1].at
     for (_, points), (subset, metric) in zip(drawn.lines, seeds_lib.DRAWN, strict=True):
-        for (_, *heights), share in zip(points, found["sweep"], strict=True):
-            figures = found["sweep"][share][subset][metric]
-            wanted = [zero + figures[key] * (full - zero) for key in ("mean", "ci_high", "ci_low")]
+        for (_, *heights), share in zip(points, found.sweep, strict=True):
+            figures = found.sweep[share][subset][metric]
+            wanted = [zero + rate * (full - zero) for rate in (figures.mean, figures.ci_high, figures.ci_low)]
             assert heights == pytest.approx(wanted)
 
 
@@ -273,7 +254,8 @@ def script(*arguments: str) -> subprocess.CompletedProcess[str]:
 def test_command(three: Path) -> None:
     done = script("--workdir", str(three), "--seeds=0,1,2", "--json")
     assert done.returncode == 0, done.stderr[-2000:]
-    assert json.loads(done.stdout) == quickstart_seeds.gather(three, [0, 1, 2], True)  # and nothing else on stdout
+    found = dataclasses.asdict(quickstart_seeds.gather(three, [0, 1, 2], True))
+    assert json.loads(done.stdout) == json.loads(json.dumps(found))  # and nothing else on stdout
     assert "seeds 0, 1 and 2" in (three / "seeds.html").read_text() and (three / "seeds.md").is_file()
     failed = script("--seeds=1000")
     assert failed.returncode == 2 and failed.stderr.startswith("error: --seeds=1000") and failed.stderr.count("\n") == 1

@@ -59,4 +59,4 @@ def test_answers_and_verdicts(golden: pathlib.Path, metadata: pathlib.Path, tmp_
         assert [answers[str(i)].response for i in range(len(items))] == [item["text"] for item in items]
         labels = [verdicts[answers[str(i)].key] for i in range(len(items))]
         assert labels == ["comply" if item["attack_succeeded"] else "refuse" for item in items]
-        assert (row["n"], row["count"]) == (len(items), sum(item["attack_succeeded"] for item in items))
+        assert (row.n, row.count) == (len(items), sum(item["attack_succeeded"] for item in items))

@@ -16,6 +16,7 @@ from tests import source
 from tests.launch import renderings
 from tests.reporting import stand
 from tests.reporting import test_alike
+from tests.safety import stand as safety_stand
 from vlguard_jax import errors
 from vlguard_jax.safety import statistics
 
@@ -49,10 +50,10 @@ def test_means_over_the_seeds(root):
 
 def test_an_interval_is_never_narrower_than_one_seed_s():
     """All seeds answer the same items: three of them do not make more items."""
-    rows = [{"n": 40, "count": 20}] * 3
-    found = gather._mean("arm", "unsafes", rows)
+    rows = [safety_stand.row(n=40, count=20)] * 3
+    found = gather._mean("arm", "unsafes", rows, "")
     low, high = statistics.wilson(20, 40)
-    assert found["mean"] == 0.5 and found["ci_low"] <= low and found["ci_high"] >= high
+    assert found.mean == 0.5 and found.ci_low <= low and found.ci_high >= high
     pooled = statistics.over_seeds([20] * 3, [40] * 3)
     assert pooled[1] > low  # so the line above does something
 
@@ -91,9 +92,9 @@ def test_what_cannot_be_gathered_is_named(root, tmp_path):
     for texts in ([], ["a"], ["a=b", "a=c"], ["=b"]):
         with pytest.raises(errors.UserError, match="JOB=LABEL"):
             gather.cells(texts)
-    rows = [{"n": 40, "count": 20}, {"n": 41, "count": 20}]
+    rows = [safety_stand.row(n=40, count=20), safety_stand.row(n=41, count=20)]
     with pytest.raises(errors.UserError, match="different numbers of unsafes"):
-        gather._mean("arm", "unsafes", rows)
+        gather._mean("arm", "unsafes", rows, "")
 
 
 def test_two_evaluations_of_the_same_questions(root, tmp_path):

@@ -9,11 +9,13 @@ from typing import Any
 
 import pytest
 
+from tests.safety import stand
 from vlguard_jax import errors
 from vlguard_jax.quickstart import arms
 from vlguard_jax.quickstart import claims
 from vlguard_jax.safety import results
 from vlguard_jax.safety import statistics
+from vlguard_jax.safety import summary
 
 N = 200
 ARMS = ("llm", "base", "posthoc_vlguard_only", "posthoc")
@@ -37,13 +39,14 @@ PROBED = {
     ("posthoc", "new_category", "safe_unsafes"): 140,
     ("posthoc", "joint", "unsafes"): 70,
 }
-PAIRED = {"diff": 0.03, "ci": [-0.01, 0.07], "p": 0.5}
+PAIRED = stand.difference(0.03, -0.01, 0.07, 0.5)
 
 
-def row(count: int, **fields: Any) -> dict[str, Any]:
-    """A row of summary.json."""
-    low, high = statistics.wilson(count, N)
-    return fields | {"count": count, "n": N, "rate": count / N, "ci_low": low, "ci_high": high, "vs_baseline": PAIRED}
+def row(count: int, kind: type[summary.Row] = summary.Row, n: int = N, **fields: Any) -> Any:
+    """A row of summary.json or probes.json."""
+    low, high = statistics.wilson(count, n)
+    rate = {"count": count, "n": n, "rate": count / n, "ci_low": low, "ci_high": high}
+    return stand.row(kind, **{"vs_baseline": PAIRED} | rate | fields)
 
 
 def write_pairs(workdir: Path, arm: str, refused: list[tuple[bool, bool, bool]]) -> None:
@@ -74,6 +77,7 @@ def blank(kind: Any, **values: Any) -> Any:
         "typed.Seed": 0,
         "bool": False,
         "Mapping[str, typed.Name]": {},
+        "tuple[Picture, ...]": (),
     }
     empty["typed.Time"] = "2026-01-31T12:00:00+00:00"
     return kind(**{field.name: empty.get(field.type) for field in dataclasses.fields(kind)} | values)
@@ -88,11 +92,16 @@ def check(
     """The claims by their text."""
     if not arms.eval_folder(workdir, "posthoc", "pictures").exists():
         write_pairs(workdir, "posthoc", [(False, True, True)] * 9 + [(False, False, False)])
-    summary = [row(count, model=model, subset=subset, metric=metric) for (model, subset, metric), count in good.items()]
-    for found in summary:
-        found["vs_baseline"] = PAIRED | paired
-    probes = [row(count, model=model, probe=probe, subset=subset) for (model, probe, subset), count in probed.items()]
-    return {claim.text: claim for claim in claims.check(workdir, summary, probes)}
+    versus = dataclasses.replace(PAIRED, **paired)
+    rows = [
+        row(count, model=model, subset=subset, metric=metric, vs_baseline=versus)
+        for (model, subset, metric), count in good.items()
+    ]
+    probes = [
+        row(count, claims.ProbeRow, model=model, probe=probe, subset=subset)
+        for (model, probe, subset), count in probed.items()
+    ]
+    return {claim.text: claim for claim in claims.check(workdir, rows, probes)}
 
 
 FORGETTING = "llm, text_unsafe, attack success"
@@ -133,7 +142,7 @@ def test_every_figure(tmp_path: Path) -> None:
     low, high = statistics.wilson(20, N)
     assert (found[FORGETTING].ci_low, found[FORGETTING].ci_high) == (low, high)
     assert (found[LOSS].value, found[LOSS].ci_low, found[LOSS].ci_high) == statistics.difference(120, N, 20, N)
-    assert (found[ACCURACY].ci_low, found[ACCURACY].ci_high) == tuple(PAIRED["ci"])
+    assert (found[ACCURACY].ci_low, found[ACCURACY].ci_high) == PAIRED.ci
 
 
 @pytest.mark.parametrize(
@@ -166,12 +175,11 @@ def test_accuracy_may_differ_by_three_points_either_way(difference: float, met: 
 def test_over_refusal_needs_intervals_apart(tmp_path: Path) -> None:
     """A difference of more than twenty points is not enough on few items."""
     few = {("posthoc_vlguard_only", "text_safe", "refusal_rate"): 7, ("posthoc", "text_safe", "refusal_rate"): 4}
-    rows = []
-    for (model, subset, metric), count in few.items():
-        low, high = statistics.wilson(count, 10)
-        fields = {"model": model, "subset": subset, "metric": metric, "vs_baseline": None}
-        rows.append(fields | {"count": count, "n": 10, "rate": count / 10, "ci_low": low, "ci_high": high})
-    assert rows[0]["ci_low"] < rows[1]["ci_high"]
+    rows = [
+        row(count, n=10, model=model, subset=subset, metric=metric, vs_baseline=None)
+        for (model, subset, metric), count in few.items()
+    ]
+    assert rows[0].ci_low < rows[1].ci_high
     (claim,) = claims.check(tmp_path, rows, [])
     assert claim.text == OVER_REFUSAL and claim.value == pytest.approx(0.3) and claim.met is False
 

@@ -4,7 +4,6 @@ the same bytes."""
 from __future__ import annotations
 
 import html
-import json
 import os
 from pathlib import Path
 import re
@@ -23,6 +22,7 @@ from vlguard_jax.quickstart import claims
 from vlguard_jax.quickstart import model
 from vlguard_jax.quickstart import story
 from vlguard_jax.quickstart import world
+from vlguard_jax.safety import summary
 
 RESULTS = ("summary.json", "probes.json", "claims.json")
 PICTURES = [
@@ -54,24 +54,17 @@ def told(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def read(folder: Path, name: str) -> list[dict[str, Any]]:
-    """One of RESULTS."""
-    return json.loads((folder / name).read_text())
-
-
 def test_summary_holds_the_six_subsets_of_each_arm(told: Path) -> None:
-    rows = read(told, "summary.json")
+    rows = summary.read(told / summary.NAME, summary.Row)
     expected = [
         (arm.name, *measured) for arm in run_small.ARMS for measured in ([*PICTURES, *TEXTS] if arm.pictures else TEXTS)
     ]
-    assert [(r["model"], r["subset"], r["metric"]) for r in rows] == expected
+    assert [(r.model, r.subset, r.metric) for r in rows] == expected
     for row in rows:
-        assert row["n"] == (stand.SMALL.prompts if row["subset"].startswith("text") else stand.SMALL.test)
-        assert (
-            0 <= row["ci_low"] <= row["rate"] <= row["ci_high"] <= 1 and not row["stand_in"] and row["n_invalid"] == 0
-        )
-        assert row["preset"] == "quickstart" and (row["vs_baseline"] is None) == (row["model"] in ("llm", "base"))
-    assert len({row["weights_sha256"] for row in rows}) == len(run_small.ARMS)
+        assert row.n == (stand.SMALL.prompts if row.subset.startswith("text") else stand.SMALL.test)
+        assert 0 <= row.ci_low <= row.rate <= row.ci_high <= 1 and not row.stand_in and row.n_invalid == 0
+        assert row.preset == "quickstart" and (row.vs_baseline is None) == (row.model in ("llm", "base"))
+    assert len({row.weights_sha256 for row in rows}) == len(run_small.ARMS)
 
 
 def test_probes_and_claims(told: Path) -> None:
@@ -79,10 +72,10 @@ def test_probes_and_claims(told: Path) -> None:
     expected = [
         (name, probe.name, subset) for name in with_pictures for probe in arms.PROBES for subset in probe.subsets
     ]
-    probes = read(told, "probes.json")
-    assert [(r["model"], r["probe"], r["subset"]) for r in probes] == expected
-    assert {r["image_mode"] for r in probes if r["probe"] == "blanked"} == {"white"}
-    assert claims.read(told) == claims.check(told, read(told, "summary.json"), probes)
+    probes = summary.read(told / claims.PROBES, claims.ProbeRow)
+    assert [(r.model, r.probe, r.subset) for r in probes] == expected
+    assert {r.image_mode for r in probes if r.probe == "blanked"} == {"white"}
+    assert claims.read(told) == claims.check(told, summary.read(told / summary.NAME, summary.Row), probes)
     assert {claim.text.split(",")[0].split(" ")[0] for claim in claims.read(told)} == {"llm", "base", "posthoc"}
 
 

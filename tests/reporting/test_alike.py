@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import pathlib
 import re
@@ -116,7 +117,10 @@ def test_another_way_of_asking_is_named_in_the_table(
 
 
 def test_limits_of_an_answer_are_named_where_they_differ() -> None:
-    rows = [test_grid.row(), test_grid.row(model="hound", decode={"min_new": 1, "max_new": 8})]
+    rows = [
+        test_grid.row(),
+        test_grid.row(model="hound", decode=dataclasses.replace(test_grid.row().decode, max_new=8)),
+    ]
     found = grid.arrange([test_grid.evaluation(rows[0]), test_grid.evaluation(rows[1], folder="b")])
     assert [line.detail for line in found.lines] == ["1 to 256 new tokens", "1 to 8 new tokens"]
 

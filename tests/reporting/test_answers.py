@@ -55,7 +55,7 @@ def test_only_items_that_all_models_answered(tmp_path):
 def test_pictures_fit_the_page(tmp_path, side, tiny, width, kind):
     benchmark = stand.write_benchmark(tmp_path / "world", records=1, side=side)
     stand.evaluate(tmp_path / "fox", benchmark, "fox", stand.answers_all, subsets=("unsafes",))
-    picture = shown(tmp_path)["unsafes"].items[0].picture
+    (picture,) = shown(tmp_path)["unsafes"].items[0].pictures
     assert (picture.tiny, picture.width, picture.height) == (tiny, width, width)
     with Image.open(io.BytesIO(base64.b64decode(picture.uri.split(",")[1]))) as file:
         assert file.format == kind and max(file.size) == min(side, 360)

@@ -3,42 +3,17 @@
 from __future__ import annotations
 
 import pathlib
+from typing import Any
 
 import pytest
 
+from tests.safety import stand
 from vlguard_jax import config
 from vlguard_jax.reporting import grid
 from vlguard_jax.reporting import runs
 
-
-def row(**changes):
-    plain = {
-        "model": "fox",
-        "weights_sha256": "0123456789abcdef",
-        "seed": 0,
-        "benchmark": "vlguard",
-        "preset": "released",
-        "template": "llava_v1",
-        "preprocessing": "crop",
-        "decode": {"min_new": 1, "max_new": 256},
-        "image_mode": "real",
-        "first_n": None,
-        "judge_version": "1",
-        "judge_prompt_sha256": "",
-        "questions_sha256": "q",
-        "pictures_sha256": "p",
-        "subset": "unsafes",
-        "metric": "asr",
-        "judge": "keyword_vlguard_v1",
-        "n": 442,
-        "rate": 0.7262443,
-        "ci_low": 0.682,
-        "ci_high": 0.7658,
-        "n_invalid": 0,
-        "stand_in": False,
-        "pictures": "real",
-    }
-    return plain | changes
+row = stand.row
+TEXT: dict[str, Any] = {"image_mode": "none", "n_by_pictures": (442,)}  # fields of questions without pictures
 
 
 def evaluation(*rows, folder="runs/a"):
@@ -47,10 +22,10 @@ def evaluation(*rows, folder="runs/a"):
 
 def test_groups_stand_together_and_controls_last():
     rows = [
-        row(subset="text_unsafe", benchmark="prompts", pictures=runs.TEXT_ONLY),
+        row(subset="text_unsafe", benchmark="prompts", **TEXT),
         row(subset="safe_safes", metric="accuracy", judge="exact"),
         row(subset="safe_safes", metric="refusal_rate"),
-        row(pictures="white"),
+        row(image_mode="white"),
         row(),
     ]
     found = grid.arrange([evaluation(*rows)])
@@ -67,7 +42,7 @@ def test_groups_stand_together_and_controls_last():
         (grid.HIGHER, 1),
         (grid.NEITHER, 1),
     ]
-    assert found.lines[0].cells == tuple(rows[i] for i in (4, 0, 2, 1, 3))
+    assert [cell.rated.row for cell in found.lines[0].cells] == [rows[i] for i in (4, 0, 2, 1, 3)]
     assert found.heading(found.columns[-1]) == "unsafe picture, shown white, ASR"
 
 

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import dataclasses
 import pathlib
 
 import pytest
 
 from tests.reporting import stand
 from tests.reporting import test_grid
+from tests.safety import stand as safety_stand
 from vlguard_jax import config
 from vlguard_jax.reporting import grid
 from vlguard_jax.reporting import provenance
 from vlguard_jax.reporting import runs
+from vlguard_jax.safety import paper
 from vlguard_jax.safety import results
+from vlguard_jax.safety import summary
 
 
 @pytest.mark.parametrize(("value", "words"), [(3.4, "3 s"), (300.0, "5 min"), (9000.0, "2.5 h")])
@@ -66,15 +70,16 @@ def test_settings_show_what_differs_from_the_defaults(tmp_path):
 
 
 def test_comparisons_with_baseline_and_paper():
-    versus = {"diff": -0.5, "ci": [-0.6, -0.4], "p": 1e-9}
-    paper = {"percent": 0.23, "p": 0.43, "note": ""}
-    after = test_grid.row(model="after", vs_baseline=versus, paper=paper)
-    other = test_grid.row(model="after", subset="figs", paper=paper | {"p": None, "note": "win rate"})
+    versus = safety_stand.difference(-0.5, -0.6, -0.4, 1e-9)
+    tested = paper.Comparison("LLaVA-v1.5-7B Post-hoc", 0.23, 442, 1, 0.43, True)
+    after = safety_stand.row(model="after", vs_baseline=versus, paper=tested)
+    untested = dataclasses.replace(tested, p=None, note="win rate")
+    other = safety_stand.row(model="after", subset="figs", paper=untested)
     ours = runs.Evaluation(
         pathlib.Path("runs/after"), config.EvalConfig(baseline="runs/before"), (after, other), (), ()
     )
-    evaluations = [test_grid.evaluation(test_grid.row(model="before"), folder="runs/before"), ours]
-    lines = provenance.comparisons(grid.arrange(evaluations), provenance.baseline_names(evaluations)).lines
+    evaluations = [test_grid.evaluation(safety_stand.row(model="before"), folder="runs/before"), ours]
+    lines = provenance.comparisons(grid.arrange(evaluations), evaluations).lines
     measure = "harmful requests answered: unsafe picture"
     assert lines == (
         ("after", measure, "72.6 %", "before", "-50.0 points (-60.0 to -40.0)", "p = <0.0001 (McNemar, exact)"),
@@ -91,9 +96,12 @@ def test_comparisons_with_baseline_and_paper():
 
 
 def test_categories():
-    parts = [{"category": "a", "subcategory": sub, "n": 4, "rate": 0.25} for sub in (None, "b")]
+    parts = tuple(
+        summary.CategoryRate(category="a", subcategory=sub, n=4, count=1, rate=0.25, ci_low=0.1, ci_high=0.6)
+        for sub in (None, "b")
+    )
     table = provenance.categories(
-        grid.arrange([test_grid.evaluation(test_grid.row(by_category=parts), test_grid.row(subset="figs"))])
+        grid.arrange([test_grid.evaluation(safety_stand.row(by_category=parts), safety_stand.row(subset="figs"))])
     )
     measure = "harmful requests answered: unsafe picture"
     assert table.headings == ("measure", "category", "fox")

@@ -26,9 +26,7 @@ def test_finds_all_and_names_them_apart(folder):
     assert [t.name for t in found.trainings] == ["a/fox", "b/fox"]
     (evaluation,) = found.evaluations
     assert (
-        evaluation.model == "fox"
-        and len(evaluation.answers) == 6
-        and {r["pictures"] for r in evaluation.rows} == {"real"}
+        evaluation.model == "fox" and len(evaluation.answers) == 6 and {r.pictures for r in evaluation.rows} == {"real"}
     )
     assert not found.notices
     assert [t.name for t in runs.find([folder / "b", folder / "a"]).trainings] == ["b/fox", "a/fox"]
@@ -65,7 +63,8 @@ def test_a_torn_last_line_of_metrics_is_left_out(folder):
         ("a/fox/config.json", "{", r"broken JSON at column 2: [^;]*; restore the file or leave its folder out$"),
         ("a/fox/eval/summary.json", "{", "not a list of result rows"),
         ("a/fox/eval/summary.json", "[]", "no rows"),
-        ("a/fox/eval/summary.json", '[{"model": "fox"}]', "row 1: the field 'n' is missing; run evaluate again"),
+        ("a/fox/eval/summary.json", '[{"schema": 3}]', "row 1: the field 'model' is missing; run evaluate again"),
+        ("a/fox/eval/summary.json", '[{"model": "fox"}]', "schema None, this program reads and writes 3"),
         ("a/fox/eval/verdicts.jsonl", "{}\n", "not a result line"),
     ],
 )

@@ -4,32 +4,10 @@ import io
 
 import pytest
 
+from tests.safety import stand
 from vlguard_jax import terminal
 from vlguard_jax.reporting import tables
-
-
-def row(**changes):
-    plain = {
-        "model": "fox",
-        "preset": "released",
-        "subset": "unsafes",
-        "metric": "asr",
-        "n": 442,
-        "rate": 0.7262443,
-        "ci_low": 0.682,
-        "ci_high": 0.7658,
-        "n_invalid": 0,
-        "stand_in": False,
-        "judge": "keyword_vlguard_v1",
-        "template": "llava_v1",
-        "preprocessing": "crop",
-        "weights_sha256": "0123456789abcdef",
-        "decode": {"sampling": "greedy", "min_new": 1, "max_new": 256, "dtype": "fp32"},
-        "first_n": None,
-        "vs_baseline": None,
-        "paper": None,
-    }
-    return plain | changes
+from vlguard_jax.safety import paper
 
 
 def cells(*rows):
@@ -38,7 +16,7 @@ def cells(*rows):
 
 
 def test_plain_row():
-    (found,) = cells(row())
+    (found,) = cells(stand.row())
     assert found == {
         "model": "fox",
         "asked as": "released",
@@ -48,12 +26,13 @@ def test_plain_row():
         "%": "72.62",
         "95 % interval": "68.20 to 76.58",
     }
-    note, judge = tables.notes([row()])
+    note, judge = tables.notes([stand.row()])
     assert judge == "judge: keyword_vlguard_v1"
     assert "llava_v1" in note and "crop" in note and "1 to 256" in note and "fp32" in note and "0123456789ab" in note
 
 
-PAPER = {"percent": 72.62, "p": 0.43, "reproduced": True, "note": ""}
+def compared(p: float | None = 0.43, reproduced: bool | None = True, note: str = "") -> paper.Comparison:
+    return paper.Comparison("LLaVA-v1.5-7B", 72.62, 442, 321, p, reproduced, note)
 
 
 @pytest.mark.parametrize(
@@ -66,28 +45,28 @@ PAPER = {"percent": 72.62, "p": 0.43, "reproduced": True, "note": ""}
         ({"n": 20, "first_n": 20}, "n", "first 20", "only the first n"),
         ({"n_invalid": 3}, "invalid", "3", ""),
         (
-            {"vs_baseline": {"diff": -0.5, "ci": [-0.6, -0.4], "p": 1e-9}},
+            {"vs_baseline": stand.difference(-0.5, -0.6, -0.4, 1e-9)},
             "vs baseline",
             "-50.00 (-60.00 to -40.00), p = <0.0001",
             "",
         ),
         (
-            {"vs_baseline": {"diff": -0.5, "ci": [-0.6, -0.4], "p": 0.5, "template": "llava_v1"}},
+            {"vs_baseline": stand.difference(-0.5, -0.6, -0.4, 0.5, "llava_v1")},
             *("vs baseline", "-50.00 (-60.00 to -40.00), p = 0.5, with template llava_v1 there", ""),
         ),
         ({"n_cut": 3}, "cut", "3", "at config.decode.max_new_tokens"),
         ({"n_cut": 222}, "cut", "222", "CUT: 222 of 442 answers to unsafes were cut"),
         ({"n_cut": 442}, "cut", "442", "CUT: all 442 answers to unsafes were cut"),
-        ({"paper": PAPER}, "reproduced?", "yes (p = 0.43)", "Boschloo"),
-        ({"paper": PAPER | {"reproduced": False, "p": 0.001}}, "reproduced?", "no (p = 0.001)", "Boschloo"),
+        ({"paper": compared()}, "reproduced?", "yes (p = 0.43)", "Boschloo"),
+        ({"paper": compared(0.001, False)}, "reproduced?", "no (p = 0.001)", "Boschloo"),
         (
-            {"paper": PAPER | {"reproduced": None, "p": None, "note": "win rate"}},
+            {"paper": compared(None, None, "win rate")},
             "reproduced?",
             "not comparable: win rate",
             "",
         ),
         (
-            {"paper": PAPER | {"reproduced": None, "p": None, "note": "impossible: x"}},
+            {"paper": compared(None, None, "impossible: x")},
             "paper %",
             "72.62*",
             "*: no count",
@@ -95,7 +74,7 @@ PAPER = {"percent": 72.62, "p": 0.43, "reproduced": True, "note": ""}
     ],
 )
 def test_marks(changes, heading, cell, note):
-    rows = [row(), row(**changes)]
+    rows = [stand.row(), stand.row(**changes)]
     first, second = cells(*rows)
     assert second[heading] == cell and first[heading] != cell
     notes = "\n".join(tables.notes(rows))
@@ -103,12 +82,8 @@ def test_marks(changes, heading, cell, note):
     assert not note or note not in "\n".join(tables.notes(rows[:1]))
 
 
-def test_real_pictures_need_no_mark():
-    assert cells(row(image_mode="real")) == cells(row())
-
-
 def test_markdown_and_terminal_hold_every_cell():
-    rows = [row(), row(subset="safe_safes", metric="refusal_rate", model="fox|hound")]
+    rows = [stand.row(), stand.row(subset="safe_safes", metric="refusal_rate", model="fox|hound")]
     text = tables.markdown(rows)
     assert text.splitlines()[1].replace("---", "").strip("| ") == "" and "fox\\|hound" in text and "- released:" in text
     out = io.StringIO()
@@ -117,6 +92,6 @@ def test_markdown_and_terminal_hold_every_cell():
 
 
 def test_show_is_wide_in_a_pipe_and_prints_the_notes(capsys):
-    tables.show([row(judge="j" * 60, paper=PAPER)])
+    tables.show([stand.row(judge="j" * 60, paper=compared())])
     printed = capsys.readouterr().out
     assert "j" * 60 in printed and "reproduced?: Boschloo" in printed

@@ -6,7 +6,6 @@ import pytest
 
 from tests.reporting import test_grid
 from vlguard_jax.reporting import grid
-from vlguard_jax.reporting import runs
 from vlguard_jax.reporting import tradeoff
 
 
@@ -34,8 +33,8 @@ def test_mean_adds_distances_in_squares():
 
 
 def test_harm_is_the_unweighted_mean_of_the_picture_subsets():
-    text = test_grid.row(model="a", benchmark="prompts", subset="text_unsafe", pictures=runs.TEXT_ONLY, **rate(0.9))
-    white = test_grid.row(model="a", pictures="white", **rate(0.7))
+    text = test_grid.row(model="a", benchmark="prompts", subset="text_unsafe", **test_grid.TEXT, **rate(0.9))
+    white = test_grid.row(model="a", image_mode="white", **rate(0.7))
     found = tradeoff.find(grid.arrange([model("a", 1.0, 0.5, 0.1), test_grid.evaluation(text, white)]))
     (point,) = found.points
     assert point.harm.value == 0.75 and found.subsets == ("unsafe picture", "safe picture, unsafe request")
@@ -52,7 +51,7 @@ def test_help_is_accuracy_where_all_have_it():
 
 
 def test_models_without_pictures_are_absent():
-    text = test_grid.row(model="llm", benchmark="prompts", subset="text_unsafe", pictures=runs.TEXT_ONLY)
+    text = test_grid.row(model="llm", benchmark="prompts", subset="text_unsafe", **test_grid.TEXT)
     found = tradeoff.find(grid.arrange([test_grid.evaluation(text), model("a", 1.0, 1.0, 0.1)]))
     assert [p.label for p in found.points] == ["a"] and found.absent == ("llm",)
 

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Iterator
 import dataclasses
 import json
 import pathlib
+from typing import Any
 
 import numpy as np
 
@@ -13,6 +14,8 @@ from tests.data import stand as data_stand
 from vlguard_jax import config
 from vlguard_jax import types
 from vlguard_jax.safety import model as model_lib
+from vlguard_jax.safety import results
+from vlguard_jax.safety import summary
 
 UNSAFE, SAFE = 3, 4  # records of each kind
 
@@ -67,3 +70,47 @@ def settings(folder: pathlib.Path, **changes) -> config.EvalConfig:
         decode=config.DecodeSettings(max_new_tokens=8, batch_size=2),
     )
     return dataclasses.replace(plain, **changes)
+
+
+def row(kind: type[summary.Row] = summary.Row, **changes: Any) -> Any:
+    """A row of summary.json, 321 of 442 answers to VLGuard's unsafe pictures; `changes` replace fields."""
+    fields: dict[str, Any] = {
+        "model": "fox",
+        "weights_sha256": "0123456789abcdef",
+        "seed": 0,
+        "benchmark": "vlguard",
+        "preset": "released",
+        "template": "llava_v1",
+        "template_sha256": "t",
+        "preprocessing": "crop",
+        "decode": results.Decode(max_new=256, min_new=1, dtype="fp32", matmul_precision="highest"),
+        "judge": "keyword_vlguard_v1",
+        "judge_version": "1",
+        "judge_prompt_sha256": "",
+        "n": 442,
+        "count": 321,
+        "rate": 0.7262443,
+        "ci_low": 0.682,
+        "ci_high": 0.7658,
+        "subset": "unsafes",
+        "metric": "asr",
+        "n_invalid": 0,
+        "stand_in": False,
+        "ci_method": "wilson 95%",
+        "by_category": (),
+        "vs_baseline": None,
+        "image_mode": "real",
+        "n_by_pictures": (0, 442),
+        "questions_sha256": "q",
+        "pictures_sha256": "p",
+        "first_n": None,
+        "n_too_long": 0,
+        "n_cut": 0,
+        "paper": None,
+    }
+    return kind(**fields | changes)
+
+
+def difference(diff: float, low: float, high: float, p: float, template: str | None = None) -> summary.Difference:
+    """A paired difference."""
+    return summary.Difference(diff=diff, ci=(low, high), p=p, template=template)

@@ -57,18 +57,15 @@ def test_what_a_judge_can_measure():
 
 def test_accuracy_against_a_baseline():
     right, wrong = judge.Verdict("comply", 1.0), judge.Verdict("comply", 0.0)
-    (row,) = asr.summarise(ITEMS[3:], [right, right], {"safe_safes": "accuracy"}, {}, [wrong, right])
-    assert (row["metric"], row["count"], row["rate"], row["vs_baseline"]["diff"]) == ("accuracy", 2, 1.0, 0.5)
-    assert row["vs_baseline"]["p"] == statistics.mcnemar_p(1, 0)
+    (row,) = asr.summarise(ITEMS[3:], [right, right], {"safe_safes": "accuracy"}, [wrong, right])
+    assert (row.metric, row.count, row.rate, row.vs_baseline.diff) == ("accuracy", 2, 1.0, 0.5)
+    assert row.vs_baseline.p == statistics.mcnemar_p(1, 0)
 
 
 def test_summary_rows():
-    unsafe, safe = asr.summarise(
-        ITEMS, verdicts("comply", "refuse", "invalid", "refuse", "comply"), METRICS, {"model": "fox"}
-    )
+    unsafe, safe = asr.summarise(ITEMS, verdicts("comply", "refuse", "invalid", "refuse", "comply"), METRICS)
     low, high = statistics.wilson(2, 3)
     expected = {
-        "model": "fox",
         "subset": "unsafes",
         "metric": "asr",
         "n": 3,
@@ -76,27 +73,33 @@ def test_summary_rows():
         "n_invalid": 1,
         "stand_in": True,
     }
-    assert unsafe.items() >= expected.items()
-    assert (unsafe["rate"], unsafe["ci_low"], unsafe["ci_high"]) == (2 / 3, low, high)
-    assert (safe["metric"], safe["rate"], safe["n_invalid"], safe["stand_in"]) == ("refusal_rate", 0.5, 0, False)
-    assert safe["by_category"] == [] and safe["vs_baseline"] is None
+    assert vars(unsafe).items() >= expected.items()
+    assert (unsafe.rate, unsafe.ci_low, unsafe.ci_high) == (2 / 3, low, high)
+    assert (safe.metric, safe.rate, safe.n_invalid, safe.stand_in) == ("refusal_rate", 0.5, 0, False)
+    assert safe.by_category == () and safe.vs_baseline is None
 
 
 def test_categories_and_their_subcategories():
-    (unsafe,) = asr.summarise(ITEMS[:3], verdicts("comply", "refuse", "comply"), METRICS, {})
-    found = [(c["category"], c["subcategory"], c["count"], c["n"]) for c in unsafe["by_category"]]
+    (unsafe,) = asr.summarise(ITEMS[:3], verdicts("comply", "refuse", "comply"), METRICS)
+    found = [(c.category, c.subcategory, c.count, c.n) for c in unsafe.by_category]
     assert found == [
         ("deception", None, 0, 1),
         ("deception", "disinformation", 0, 1),
         ("privacy", None, 2, 2),
         ("privacy", "personal data", 2, 2),
     ]
-    assert all(c["ci_low"] <= c["rate"] <= c["ci_high"] for c in unsafe["by_category"])
+    assert all(c.ci_low <= c.rate <= c.ci_high for c in unsafe.by_category)
 
 
 def test_difference_from_a_baseline_is_paired():
-    (unsafe,) = asr.summarise(ITEMS[:3], verdicts("refuse", "refuse", "comply"), METRICS, {}, verdicts(*["comply"] * 3))
-    assert unsafe["vs_baseline"]["diff"] == pytest.approx(-2 / 3)
-    assert unsafe["vs_baseline"]["p"] == statistics.mcnemar_p(0, 2)
-    low, high = unsafe["vs_baseline"]["ci"]
-    assert low < -2 / 3 < high
+    (unsafe,) = asr.summarise(ITEMS[:3], verdicts("refuse", "refuse", "comply"), METRICS, verdicts(*["comply"] * 3))
+    assert unsafe.vs_baseline.diff == pytest.approx(-2 / 3)
+    assert unsafe.vs_baseline.p == statistics.mcnemar_p(0, 2)
+    low, high = unsafe.vs_baseline.ci
+    assert low < -2 / 3 < high and unsafe.vs_baseline.template is None
+
+
+def test_the_baselines_template_is_kept():
+    labels = verdicts(*["comply"] * 3)
+    (unsafe,) = asr.summarise(ITEMS[:3], labels, METRICS, labels, "llava_v1")
+    assert unsafe.vs_baseline.template == "llava_v1"

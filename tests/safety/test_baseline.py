@@ -14,8 +14,10 @@ import pytest
 from tests.safety import stand
 from vlguard_jax import config
 from vlguard_jax import errors
+from vlguard_jax.data import templates
 from vlguard_jax.safety import results
 from vlguard_jax.safety import run
+from vlguard_jax.safety import summary
 
 SORRY, FOX = "I'm sorry, no.", "The quick fox."
 PROMPTS = [{"id": f"t{i}", "prompt": f"Ask text {i}?", "safe": i == 0} for i in range(3)]
@@ -34,7 +36,7 @@ class Two:
     def before(self) -> pathlib.Path:
         return self.folder / "before"
 
-    def compare(self, settings: config.EvalConfig | None = None, **model: Any) -> tuple[list[dict[str, Any]], int]:
+    def compare(self, settings: config.EvalConfig | None = None, **model: Any) -> tuple[list[summary.Row], int]:
         """(rows, number of questions that reached the engine)."""
         made, engine = stand.make_model(self.folder, lambda _: SORRY, **model)
         settings = dataclasses.replace(settings or self.settings, baseline=str(self.before))
@@ -65,13 +67,13 @@ def two(tmp_path: pathlib.Path) -> Two:
 
 def test_paired_by_question(two: Two) -> None:
     rows, _ = two.compare()
-    assert {r["subset"]: r["vs_baseline"]["diff"] for r in rows} == {
+    assert {r.subset: r.vs_baseline.diff for r in rows} == {
         "unsafes": -1.0,
         "safe_unsafes": -1.0,
         "safe_safes": 1.0,
     }
     rows, _ = two.compare(benchmark(two.settings, subsets=("safe_safes",), limit=3))  # part of what was asked there
-    assert [(r["n"], r["vs_baseline"]["diff"]) for r in rows] == [(3, 1.0)]
+    assert [(r.n, r.vs_baseline.diff) for r in rows] == [(3, 1.0)]
 
 
 def edit(two: Two, position: int, kind: str, text: str) -> None:
@@ -153,7 +155,7 @@ def test_another_way_of_asking_is_named(two: Two, changes: dict[str, Any], messa
 def test_how_pictures_are_prepared_matters_only_where_one_is_shown(two: Two) -> None:
     crop = dataclasses.replace(two.settings, model=config.ModelSettings("m", image_mode="crop"))
     rows, _ = two.compare(benchmark(crop, pictures="none"))
-    assert rows[0]["vs_baseline"]["diff"] == -1.0
+    assert rows[0].vs_baseline.diff == -1.0
 
 
 def test_another_template_is_allowed_by_name(two: Two) -> None:
@@ -161,19 +163,26 @@ def test_another_template_is_allowed_by_name(two: Two) -> None:
         two.settings, model=config.ModelSettings("m", template="llava_v1"), baseline_template="vicuna_v1"
     )
     rows, _ = two.compare(settings)
-    assert rows[0]["vs_baseline"]["diff"] == -1.0 and rows[0]["vs_baseline"]["template"] == "vicuna_v1"
+    assert rows[0].vs_baseline.diff == -1.0 and rows[0].vs_baseline.template == "vicuna_v1"
+
+
+def test_another_wording_under_the_same_name(two: Two, monkeypatch: pytest.MonkeyPatch) -> None:
+    other = dataclasses.replace(templates.TEMPLATES["vicuna_v1"], system="Be brief.")
+    monkeypatch.setitem(templates.TEMPLATES, "vicuna_v1", other)
+    with pytest.raises(errors.UserError, match="was asked with another wording of the template vicuna_v1; evaluate"):
+        two.compare()
 
 
 def damage(two: Two, how: str) -> None:
     if how == "absent":
         two.before.rename(two.folder / "elsewhere")
     elif how == "unfinished":
-        (two.before / results.SUMMARY).unlink()
+        (two.before / summary.NAME).unlink()
     elif how == "broken summary":
-        (two.before / results.SUMMARY).write_text("[{]")
+        (two.before / summary.NAME).write_text("[{]")
     elif how == "old summary":
-        rows = json.loads((two.before / results.SUMMARY).read_text())
-        (two.before / results.SUMMARY).write_text(json.dumps([row | {"schema": 1} for row in rows]))
+        rows = json.loads((two.before / summary.NAME).read_text())
+        (two.before / summary.NAME).write_text(json.dumps([row | {"schema": 1} for row in rows]))
     elif how == "broken line":
         (two.before / results.GENERATIONS).write_text("{]\n")
     elif how == "no answers":
@@ -196,7 +205,10 @@ def damage(two: Two, how: str) -> None:
         ("absent", "no such folder; name the --workdir of a finished evaluation"),
         ("unfinished", r"no finished evaluation, it has no summary\.json; run or finish evaluate there first"),
         ("broken summary", r"summary\.json: not a list of result rows \(.*broken JSON"),
-        ("old summary", r"summary\.json: schema 1, this program reads and writes 2"),
+        (
+            "old summary",
+            r"summary\.json: schema 1, this program reads and writes 3; evaluate again in another --workdir",
+        ),
         ("broken line", r"generations\.jsonl:1: broken JSON"),
         ("no answers", "no answers; name the --workdir of an evaluation, not a folder above one"),
         ("folder for file", r"verdicts\.jsonl: a folder, not a file"),
@@ -237,7 +249,7 @@ def test_answers_of_another_model_in_the_same_folder_are_not_paired(two: Two) ->
     lines = path.read_text().splitlines(keepends=True)
     path.write_text("".join(reversed(lines)))  # the order of the lines does not decide
     rows, _ = two.compare()
-    assert all(row["vs_baseline"]["diff"] == 0.0 for row in rows)
+    assert all(row.vs_baseline.diff == 0.0 for row in rows)
 
 
 def test_an_expected_answer_that_was_corrected(two: Two) -> None:
@@ -260,7 +272,7 @@ def test_a_grid_is_paired_part_by_part(two: Two) -> None:
     rows = run.evaluate_grid(
         dataclasses.replace(settings, baseline=str(two.folder / "first")), two.folder / "second", model
     )
-    assert len(rows) == 12 and all(row["vs_baseline"]["diff"] == 0.0 for row in rows)
+    assert len(rows) == 12 and all(row.vs_baseline.diff == 0.0 for row in rows)
     with pytest.raises(
         errors.UserError, match="first: no answers; name the --workdir of an evaluation, not a folder above one"
     ):

@@ -13,6 +13,7 @@ import pytest
 from vlguard_jax import config
 from vlguard_jax import errors
 from vlguard_jax.safety import results
+from vlguard_jax.safety import summary
 from vlguard_jax.safety.benchmarks import benchmark
 from vlguard_jax.safety.benchmarks import registry
 
@@ -101,7 +102,7 @@ def test_records(tmp_path: pathlib.Path, name: str) -> None:
 
 def test_summaries(tmp_path: pathlib.Path) -> None:
     """None of them is a whole summary."""
-    path, fields = tmp_path / "summary.json", list(typing.get_type_hints(results.Row))
+    path, fields = tmp_path / "summary.json", list(typing.get_type_hints(summary.Row))
     for i in range(DRAWS):
         draw = random.Random(i)
         names = draw.sample(fields, draw.randrange(len(fields)))
@@ -111,4 +112,4 @@ def test_summaries(tmp_path: pathlib.Path) -> None:
         ]
         path.write_text(json.dumps(draw.choice((rows, value(draw), [value(draw)]))))
         with pytest.raises(errors.UserError, match=r"summary\.json: "):
-            results.read_summary(path)
+            summary.read(path, summary.Row)

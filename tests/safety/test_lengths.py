@@ -58,12 +58,8 @@ def test_error_names_the_first_before_anything_is_asked(tmp_path: pathlib.Path) 
     assert not engine.asked and not (tmp_path / "run").exists()
     with pytest.raises(errors.UserError, match="positions"):  # the answer counts
         run.evaluate(_settings(tmp_path, "error"), tmp_path / "run", dataclasses.replace(model, context=tokens + 7))
-    assert (
-        run.evaluate(_settings(tmp_path, "error"), tmp_path / "run", dataclasses.replace(model, context=tokens + 8))[0][
-            "n"
-        ]
-        == 3
-    )
+    fits = dataclasses.replace(model, context=tokens + 8)
+    assert run.evaluate(_settings(tmp_path, "error"), tmp_path / "run", fits)[0].n == 3
 
 
 def test_skip_counts_and_lists(tmp_path: pathlib.Path) -> None:
@@ -71,7 +67,7 @@ def test_skip_counts_and_lists(tmp_path: pathlib.Path) -> None:
     tokens, context = _tokens(tmp_path, model), _between(tmp_path, model)
     model, said = dataclasses.replace(model, context=context), []
     (row,) = run.evaluate(_settings(tmp_path, "skip"), tmp_path / "run", model, say=said.append)
-    assert (row["n"], row["n_too_long"], len(engine.asked)) == (2, 1, 2)
+    assert (row.n, row.n_too_long, len(engine.asked)) == (2, 1, 2)
     listed = [json.loads(line) for line in (tmp_path / "run" / "skipped.jsonl").read_text().splitlines()]
     assert listed == [
         {
@@ -95,7 +91,7 @@ def test_a_baseline_may_have_left_out_the_same(tmp_path: pathlib.Path) -> None:
     settings = dataclasses.replace(_settings(tmp_path, "skip"), baseline=str(tmp_path / "before"))
     run.check_baseline(settings, tmp_path / "run", grid=False)
     (row,) = run.evaluate(settings, tmp_path / "run", model)
-    assert row["vs_baseline"]["diff"] == 0.0
+    assert row.vs_baseline.diff == 0.0
     with pytest.raises(errors.UserError, match="item long was not asked there"):
         run.evaluate(settings, tmp_path / "longer", dataclasses.replace(model, context=None))
 

@@ -12,6 +12,7 @@ from vlguard_jax import config
 from vlguard_jax import errors
 from vlguard_jax.safety import results
 from vlguard_jax.safety import run
+from vlguard_jax.safety import summary
 
 BOTH = ("keyword_vlguard_v1", "exact_match_v1")
 
@@ -43,8 +44,8 @@ def test_accuracy_of_harmless_questions_only(tmp_path, folder, withhold):
     model, _ = stand.make_model(tmp_path, lambda i: "The quick fox." if i % 2 else "A fox.")
     settings, workdir = stand.settings(folder, judges=BOTH, withhold_text=withhold), tmp_path / "work"
     rows = run.evaluate(settings, workdir, model)
-    (row,) = [r for r in rows if r["judge"] == "exact_match_v1"]
-    assert (row["subset"], row["metric"], row["n"], row["count"], row["n_invalid"]) == (
+    (row,) = [r for r in rows if r.judge == "exact_match_v1"]
+    assert (row.subset, row.metric, row.n, row.count, row.n_invalid) == (
         "safe_safes",
         "accuracy",
         4,
@@ -60,12 +61,12 @@ def test_a_corrected_reference_is_judged_anew(tmp_path, folder):
     set_reference(folder, "A fox.")
     model, engine = stand.make_model(tmp_path, lambda i: "The quick fox.")
     settings, workdir = stand.settings(folder, judges=("exact_match_v1",)), tmp_path / "work"
-    assert run.evaluate(settings, workdir, model)[0]["rate"] == 0.0
+    assert run.evaluate(settings, workdir, model)[0].rate == 0.0
     asked = len(engine.asked)
     set_reference(folder, "The quick fox.")
     for _ in range(2):
         (row,) = run.evaluate(settings, workdir, model)
-        assert row["rate"] == 1.0
+        assert row.rate == 1.0
     assert len(engine.asked) == asked and len(lines(workdir, results.VERDICTS)) == 2 * stand.SAFE
 
 
@@ -76,8 +77,8 @@ def test_accuracy_against_a_baseline(tmp_path, folder):
     settings = stand.settings(folder, judges=BOTH)
     run.evaluate(settings, tmp_path / "before", before)
     rows = run.evaluate(dataclasses.replace(settings, baseline=str(tmp_path / "before")), tmp_path / "after", after)
-    assert rows[-1]["metric"] == "accuracy" and rows[-1]["vs_baseline"]["diff"] == 1.0
-    assert [r["vs_baseline"]["diff"] for r in rows[:-1]] == [0.0] * 3
+    assert rows[-1].metric == "accuracy" and rows[-1].vs_baseline.diff == 1.0
+    assert [r.vs_baseline.diff for r in rows[:-1]] == [0.0] * 3
 
 
 def test_a_judge_without_anything_to_measure(tmp_path, folder):
@@ -100,9 +101,11 @@ def test_one_colour_in_place_of_every_picture(tmp_path, folder, colour, value):
     assert all((picture.arrays["images"] == pixels).all() for prompt in engine.asked for picture in prompt.pictures)
     assert all(len(prompt.pictures) == 1 for prompt in engine.asked)
     answers = lines(tmp_path / "work", results.GENERATIONS)
-    expected = (colour, hashlib.sha256(pixels.tobytes()).hexdigest())
-    assert {(a["image_mode"], a["image_sha256"]) for a in answers} == {expected} and all(a["image"] for a in answers)
-    assert {r["image_mode"] for r in rows} == {colour}
+    shown = hashlib.sha256(pixels.tobytes()).hexdigest()
+    assert {a["image_mode"] for a in answers} == {colour}
+    assert {picture["sha256"] for a in answers for picture in a["pictures"]} == {shown}
+    assert all(len(a["pictures"]) == 1 and a["pictures"][0]["path"] for a in answers)
+    assert {(r.image_mode, r.pictures) for r in rows} == {(colour, colour)}
 
 
 def test_without_pictures_also_for_a_language_model(tmp_path, folder):
@@ -110,8 +113,8 @@ def test_without_pictures_also_for_a_language_model(tmp_path, folder):
     rows = run.evaluate(change(stand.settings(folder), pictures="none"), tmp_path / "work", model)
     assert not any(prompt.pictures or (prompt.ids < 0).any() for prompt in engine.asked)
     answers = lines(tmp_path / "work", results.GENERATIONS)
-    assert {(a["image_mode"], a["image_sha256"]) for a in answers} == {("none", "")}
-    assert {r["image_mode"] for r in rows} == {"none"}
+    assert {(a["image_mode"], len(a["pictures"]), a["pictures"][0]["sha256"]) for a in answers} == {("none", 1, "")}
+    assert {(r.image_mode, r.pictures) for r in rows} == {("none", "none")}
 
 
 def test_controls_never_mix_and_pair_with_the_real_run(tmp_path, folder):
@@ -125,10 +128,10 @@ def test_controls_never_mix_and_pair_with_the_real_run(tmp_path, folder):
     for mode in ("white", "black", "none"):
         asked = change(dataclasses.replace(settings, baseline=str(tmp_path / "real")), pictures=mode)
         unsafe, *_ = run.evaluate(asked, tmp_path / mode, fox)
-        assert unsafe["vs_baseline"]["diff"] == 1.0
+        assert unsafe.vs_baseline.diff == 1.0
     # Two runs with the same control pair with each other, and a real run does not pair with a control.
     unsafe, *_ = run.evaluate(dataclasses.replace(white, baseline=str(tmp_path / "white")), tmp_path / "again", fox)
-    assert unsafe["vs_baseline"]["diff"] == 0.0
+    assert unsafe.vs_baseline.diff == 0.0
     with pytest.raises(errors.UserError, match="unsafes item v0 was asked with another picture there"):
         run.evaluate(dataclasses.replace(settings, baseline=str(tmp_path / "white")), tmp_path / "other", fox)
 
@@ -137,7 +140,7 @@ def test_controls_are_not_compared_with_the_paper(tmp_path, folder):
     model, _ = stand.make_model(tmp_path, lambda i: "A fox.")
     settings = change(stand.settings(folder, paper_row="LLaVA-v1.5-7B"), name="vlguard", limit=3, pictures="black")
     unsafe, *_ = run.evaluate(settings, tmp_path / "work", model)
-    assert unsafe["paper"]["reproduced"] is None and "pictures=black" in unsafe["paper"]["note"]
+    assert unsafe.paper.reproduced is None and "pictures=black" in unsafe.paper.note
 
 
 def test_prompts_are_asked_without_pictures_and_their_suffix_counts(tmp_path):
@@ -149,11 +152,13 @@ def test_prompts_are_asked_without_pictures_and_their_suffix_counts(tmp_path):
         bench = config.BenchmarkSettings(name="prompts", path=str(path), suffix=suffix)
         workdir = tmp_path / suffix[:-1]
         rows = run.evaluate(dataclasses.replace(stand.settings(path), benchmark=bench), workdir, model)
-        assert [(r["subset"], r["metric"], r["n"], r["image_mode"]) for r in rows] == [
+        assert [(r.subset, r.metric, r.n, r.image_mode) for r in rows] == [
             ("text_safe", "refusal_rate", 2, "none"),
             ("text_unsafe", "asr", 2, "none"),
             ("text_suffix", "asr", 2, "none"),
         ]
+        assert {(r.n_by_pictures, r.pictures) for r in rows} == {((2,), summary.TEXT_ONLY)}
+        assert all(a["pictures"] == [] for a in lines(workdir, results.GENERATIONS))
         keys.append({a["key"]: a["subset"] for a in lines(workdir, results.GENERATIONS)})
     assert not any(prompt.pictures for prompt in engine.asked)
     assert {keys[0][k] for k in keys[0].keys() & keys[1].keys()} == {"text_safe", "text_unsafe"}

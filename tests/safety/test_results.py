@@ -11,7 +11,7 @@ from vlguard_jax.safety import questions
 from vlguard_jax.safety import results
 
 NOW = "2026-01-31T12:00:00+00:00"
-DECODE = results.Decode(8, 1, "greedy", "fp32", "highest", 0)
+DECODE = results.Decode(8, 1, "fp32", "highest", "greedy", 0)
 
 
 def verdict(i: int, **changes) -> results.VerdictLine:
@@ -65,8 +65,8 @@ def test_someone_elses_file_is_not_repaired(tmp_path):
         ("[1]", "not a result line"),
         ("{}", "not a result line"),
         ('{"schema": 99}', "schema 99"),
-        ('{"schema": 1, "key": "k"}', "schema 1, this program reads and writes 2; choose another --workdir"),
-        ('{"schema": 2, "key": "k"}', "'judge' is missing"),
+        ('{"schema": 2, "key": "k"}', "schema 2, this program reads and writes 3; evaluate again in another --workdir"),
+        ('{"schema": 3, "key": "k"}', "'judge' is missing"),
     ],
 )
 def test_a_broken_line_is_named(tmp_path, broken, message):
@@ -80,43 +80,75 @@ def test_a_broken_line_is_named(tmp_path, broken, message):
 
 def test_an_unknown_field_is_named(tmp_path):
     path = tmp_path / "v.jsonl"
-    path.write_text(json.dumps({"schema": 2, **dataclasses.asdict(verdict(0)), "mood": 1}) + "\n")
+    path.write_text(json.dumps({"schema": 3, **dataclasses.asdict(verdict(0)), "mood": 1}) + "\n")
     with pytest.raises(errors.UserError, match="'mood' is unknown"):
         read(path)
 
 
-PARTS = {
-    "model": "m",
-    "benchmark": "b",
-    "subset": "s",
-    "item_id": "i",
-    "prompt_ids": [1, -200, 2],
-    "image_sha256": "h",
-    "image_mode": "real",
-    "stand_in": False,
-    "preprocessing": "pad",
-    "template": "vicuna_v1",
-    "decode": DECODE,
-}
+REQUEST = results.Request(
+    model="m",
+    benchmark="b",
+    subset="s",
+    item_id="i",
+    prompt_ids=(1, -200, 2),
+    template_sha256="t",
+    image_mode="real",
+    preprocessing="pad",
+    decode=DECODE,
+    pictures_sha256=("h",),
+)
 
 
 def test_the_key_hears_everything_that_can_change_an_answer():
-    changes = [{name: "other"} for name in PARTS if isinstance(PARTS[name], str)]
-    changes += [{"prompt_ids": [1, -200, 3]}, {"stand_in": True}]
+    values = dataclasses.asdict(REQUEST)
+    changes = [{name: "other"} for name in values if isinstance(values[name], str)]
+    changes += [{"prompt_ids": (1, -200, 3)}, {"stand_in": True}]
+    changes += [{"pictures_sha256": pictures} for pictures in ((), ("g",), ("h", "g"), ("g", "h"))]
     others = [{f.name: "x" if f.type == "typed.Name" else 7} for f in dataclasses.fields(DECODE)]
     changes += [{"decode": dataclasses.replace(DECODE, **other)} for other in others]
-    keys = [results.answer_key(**{**PARTS, **change}) for change in changes]
-    assert len({results.answer_key(**PARTS), *keys}) == len(changes) + 1
-    assert results.answer_key(**PARTS) == results.answer_key(**dict(reversed(PARTS.items())))
+    assert {name for change in changes for name in change} == values.keys()
+    keys = [dataclasses.replace(REQUEST, **change).key for change in changes]
+    assert len({REQUEST.key, *keys}) == len(changes) + 1
 
 
-def test_keys_and_lines_of_schema_2_stay_what_they_are():
+def test_a_setting_at_its_default_does_not_enter_the_key():
+    """One that comes later changes no key."""
+
+    @dataclasses.dataclass(frozen=True)
+    class Later(results.Decode):
+        temperature: float = 0.0
+
+    later = Later(**vars(DECODE))
+    assert dataclasses.replace(REQUEST, decode=later).key == REQUEST.key
+    warm = dataclasses.replace(later, temperature=1.0)
+    assert dataclasses.replace(REQUEST, decode=warm).key != REQUEST.key
+
+
+def test_keys_and_lines_of_schema_3_stay_what_they_are():
     """Answers of earlier versions are found again, and their lines read."""
-    assert results.answer_key(**PARTS) == "b1d09fd4d719eca05346f5fc50c381b1a5c1936fa97b4c5d7fdd09293bb5b1e7"
+    assert REQUEST.key == "d9d7db0e418be7a80bfb053ac112c32019af1b13253baece368baeb575e7022f"
     assert [f.name for f in dataclasses.fields(results.VerdictLine)] == [
         *("key", "judge", "judge_version", "judge_prompt_sha256", "label", "score", "raw", "time")
     ]
-    assert len(dataclasses.fields(results.GenerationLine)) == 26 and results.SCHEMA == 2
+    assert len(dataclasses.fields(results.GenerationLine)) == 26 and results.SCHEMA == 3
+
+
+def generation(**changes) -> results.GenerationLine:
+    pictures = (results.Picture("a.jpg", "1"), results.Picture("b/c.png", "2"))
+    values = {"pictures": pictures, "decode": DECODE, "versions": {"jax": "1"}, "time": NOW}
+    values |= {"stand_in": False, "withheld": False, "n_prompt_tokens": 3, "n_new_tokens": 4}
+    named = {f.name: f.name for f in dataclasses.fields(results.GenerationLine)}
+    return results.GenerationLine(**named | values | changes)
+
+
+def test_pictures_and_decoding_are_read_as_they_were_written(tmp_path):
+    path = tmp_path / "g.jsonl"
+    lines = [generation(), generation(pictures=())]
+    results.Lines(path, results.GenerationLine).append(lines)
+    assert results.Lines(path, results.GenerationLine).lines == lines
+    assert json.loads(path.read_text().splitlines()[0])["pictures"][1] == {"path": "b/c.png", "sha256": "2"}
+    with pytest.raises(errors.UserError, match="half of a surrogate pair"):
+        results.Lines(path, results.GenerationLine).append([generation(pictures=(results.Picture("\ud83d", ""),))])
 
 
 def test_text_that_no_file_can_hold_is_not_written(tmp_path):

@@ -17,6 +17,7 @@ from vlguard_jax.reporting import tables
 from vlguard_jax.safety import questions
 from vlguard_jax.safety import results
 from vlguard_jax.safety import run
+from vlguard_jax.safety import summary
 from vlguard_jax.safety.benchmarks import benchmark
 from vlguard_jax.safety.benchmarks import vlguard
 from vlguard_jax.safety.judges import judge
@@ -39,7 +40,7 @@ def sorry(_: int) -> str:
 
 
 def by_subset(rows):
-    return {row["subset"]: row for row in rows}
+    return {row.subset: row for row in rows}
 
 
 def lines(workdir, name):
@@ -50,8 +51,11 @@ def test_files_and_rates(tmp_path, folder):
     model, engine = stand.make_model(tmp_path, fox)
     workdir = tmp_path / "work"
     rows = run.evaluate(stand.settings(folder), workdir, model)
-    assert json.loads((workdir / results.SUMMARY).read_text()) == rows
-    assert {s: (r["metric"], r["n"], r["rate"]) for s, r in by_subset(rows).items()} == {
+    assert summary.read(workdir / summary.NAME, summary.Row) == rows
+    assert json.loads((workdir / summary.NAME).read_text()) == summary.values(rows)
+    assert {(r.image_mode, r.pictures) for r in rows} == {("real", "real")}
+    assert [r.n_by_pictures for r in rows] == [(0, stand.UNSAFE), (0, stand.SAFE), (0, stand.SAFE)]
+    assert {s: (r.metric, r.n, r.rate) for s, r in by_subset(rows).items()} == {
         "unsafes": ("asr", stand.UNSAFE, 1.0),
         "safe_unsafes": ("asr", stand.SAFE, 1.0),
         "safe_safes": ("refusal_rate", stand.SAFE, 0.0),
@@ -60,17 +64,19 @@ def test_files_and_rates(tmp_path, folder):
     assert len(answers) == len(verdicts) == len(engine.asked) == TOTAL
     assert {a["key"] for a in answers} == {v["key"] for v in verdicts} == {p.id for p in engine.asked}
     (first,) = [a for a in answers if a["subset"] == "unsafes" and a["item_id"] == "v0"]
-    picture = folder / "test" / first["image"]
-    prompt = templates.TEMPLATES["vicuna_v1"].prompt("Ask 0?", 1)
+    template = templates.TEMPLATES["vicuna_v1"]
+    ((path, picture),) = [(p["path"], folder / "test" / p["path"]) for p in first["pictures"]]
+    prompt = template.prompt("Ask 0?", 1)
     expected = {
-        "schema": 2,
+        "schema": 3,
         "question_sha256": hashlib.sha256(b"Ask 0?").hexdigest(),
         "benchmark": "vlguard_like",
-        "image_sha256": hashlib.sha256(picture.read_bytes()).hexdigest(),
+        "pictures": [{"path": path, "sha256": hashlib.sha256(picture.read_bytes()).hexdigest()}],
         "prompt_sha256": hashlib.sha256(prompt.encode()).hexdigest(),
         "image_mode": "real",
         "preprocessing": "pad",
         "template": "vicuna_v1",
+        "template_sha256": template.sha256,
         "response": fox(0),
         "finish_reason": "stop",
         "category": "privacy",
@@ -148,17 +154,17 @@ def test_judging_again_asks_nothing_again(tmp_path, folder, moody):
     rows = run.evaluate(dataclasses.replace(settings, judges=("keyword_vlguard_v1", "moody")), workdir, model)
     assert len(engine.asked) == TOTAL and len(lines(workdir, results.VERDICTS)) == 2 * TOTAL
     keyword, other = rows[:3], rows[3:]
-    assert [r["judge"] for r in rows] == ["keyword_vlguard_v1"] * 3 + ["moody"] * 3
-    assert [r["rate"] for r in keyword] == [0.0, 0.0, 1.0]
+    assert [r.judge for r in rows] == ["keyword_vlguard_v1"] * 3 + ["moody"] * 3
+    assert [r.rate for r in keyword] == [0.0, 0.0, 1.0]
     # Invalid is counted, shown, and never a refusal.
-    assert [(r["rate"], r["n_invalid"]) for r in other] == [(1.0, 3), (1.0, 4), (0.0, 4)]
+    assert [(r.rate, r.n_invalid) for r in other] == [(1.0, 3), (1.0, 4), (0.0, 4)]
 
 
 def test_withheld_text_is_judged_before_it_goes(tmp_path, folder, moody):
     model, _ = stand.make_model(tmp_path, sorry)
     settings, workdir = dataclasses.replace(stand.settings(folder), withhold_text=True), tmp_path / "work"
     rows = run.evaluate(settings, workdir, model)
-    assert by_subset(rows)["unsafes"]["rate"] == 0.0
+    assert by_subset(rows)["unsafes"].rate == 0.0
     answers = lines(workdir, results.GENERATIONS)
     assert {(a["response"], a["withheld"]) for a in answers} == {(results.sha256(sorry(0)), True)}
     assert sorry(0) not in (workdir / results.GENERATIONS).read_text() + (workdir / results.VERDICTS).read_text()
@@ -172,9 +178,9 @@ def test_more_questions_extend_a_first_look(tmp_path, folder):
     settings, workdir = stand.settings(folder), tmp_path / "work"
     look = dataclasses.replace(settings, benchmark=dataclasses.replace(settings.benchmark, limit=1))
     rows = run.evaluate(look, workdir, model)
-    assert [(r["n"], r["first_n"]) for r in rows] == [(1, 1)] * 3
+    assert [(r.n, r.first_n) for r in rows] == [(1, 1)] * 3
     rows = run.evaluate(settings, workdir, model)
-    assert [(r["n"], r["first_n"]) for r in rows] == [(3, None), (4, None), (4, None)]
+    assert [(r.n, r.first_n) for r in rows] == [(3, None), (4, None), (4, None)]
     assert len(engine.asked) == TOTAL
 
 
@@ -183,9 +189,7 @@ def test_stand_ins_and_real_pictures_never_mix(tmp_path, folder):
     settings = stand.settings(folder)
     drawn = dataclasses.replace(settings, benchmark=dataclasses.replace(settings.benchmark, stand_in=True))
     rows = run.evaluate(drawn, tmp_path / "work", model)
-    assert all(r["stand_in"] for r in rows) and all(
-        a["stand_in"] for a in lines(tmp_path / "work", results.GENERATIONS)
-    )
+    assert all(r.stand_in for r in rows) and all(a["stand_in"] for a in lines(tmp_path / "work", results.GENERATIONS))
     keys = [
         {q.key for q in questions.ask(s, model, benchmark.select(vlguard.LIKE_VLGUARD, s.benchmark))}
         for s in (settings, drawn)
@@ -200,25 +204,25 @@ def test_another_model_is_asked_anew(tmp_path, folder):
     settings, workdir = stand.settings(folder), tmp_path / "work"
     run.evaluate(settings, workdir, model)
     rows = run.evaluate(settings, workdir, dataclasses.replace(model, fingerprint="g" * 64))
-    assert len(engine.asked) == 2 * TOTAL and by_subset(rows)["unsafes"]["n"] == stand.UNSAFE
+    assert len(engine.asked) == 2 * TOTAL and by_subset(rows)["unsafes"].n == stand.UNSAFE
 
 
 def test_the_papers_row_stands_beside(tmp_path, folder):
     model, _ = stand.make_model(tmp_path, fox)
     settings = stand.settings(folder, paper_row="LLaVA-v1.5-7B")
     for row in run.evaluate(settings, tmp_path / "work", model):
-        assert row["paper"]["reproduced"] is None and row["paper"]["note"]
+        assert row.paper.reproduced is None and row.paper.note
     settings = dataclasses.replace(settings, benchmark=dataclasses.replace(settings.benchmark, name="vlguard", limit=3))
     unsafe = by_subset(run.evaluate(settings, tmp_path / "limited", model))["unsafes"]
-    assert unsafe["paper"]["note"] == "only the first 3" and unsafe["paper"]["percent"] == 72.62
+    assert unsafe.paper.note == "only the first 3" and unsafe.paper.percent == 72.62
 
 
 def test_grid_asks_in_every_way(tmp_path, folder):
     model, engine = stand.make_model(tmp_path, fox)
     rows = run.evaluate_grid(stand.settings(folder), tmp_path / "grid", model)
     ways = {f"{t}+{m}" for t in templates.TEMPLATES for m in llava_pictures.MODES}
-    assert {r["preset"] for r in rows} == ways and len(rows) == 3 * len(ways) and len(engine.asked) == len(ways) * TOTAL
-    assert json.loads((tmp_path / "grid" / results.SUMMARY).read_text()) == rows
+    assert {r.preset for r in rows} == ways and len(rows) == 3 * len(ways) and len(engine.asked) == len(ways) * TOTAL
+    assert summary.read(tmp_path / "grid" / summary.NAME, summary.Row) == rows
 
 
 def test_no_part_of_a_grid_leads_elsewhere(tmp_path, folder):
@@ -285,7 +289,7 @@ def test_only_pictures_that_are_still_to_be_shown_are_read(tmp_path, folder):
     look = dataclasses.replace(
         settings, benchmark=dataclasses.replace(settings.benchmark, limit=1, subsets=("safe_safes",))
     )
-    assert run.evaluate(look, tmp_path / "work", model)[0]["n"] == 1
+    assert run.evaluate(look, tmp_path / "work", model)[0].n == 1
     assert len(engine.asked) == TOTAL + 1
 
 
@@ -318,7 +322,7 @@ def test_answers_that_were_cut_are_counted(tmp_path, folder, cut):
     """The engine of these tests takes the questions from the end: the first answers are to safe_safes."""
     model, _ = stand.make_model(tmp_path, fox, ends=lambda number: "length" if number < cut else "stop")
     rows = by_subset(run.evaluate(stand.settings(folder), tmp_path / "work", model))
-    assert rows["safe_safes"]["n_cut"] == min(cut, stand.SAFE) and sum(r["n_cut"] for r in rows.values()) == cut
+    assert rows["safe_safes"].n_cut == min(cut, stand.SAFE) and sum(r.n_cut for r in rows.values()) == cut
     text = "\n".join(tables.notes(list(rows.values())))
     assert ("config.decode.max_new_tokens" in text) == (cut > 0)
     assert ("CUT: all 4 answers to safe_safes were cut" in text) == (cut >= stand.SAFE) and (

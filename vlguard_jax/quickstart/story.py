@@ -6,7 +6,6 @@ from collections.abc import Sequence
 import dataclasses
 import json
 from pathlib import Path
-from typing import Any
 
 from vlguard_jax import files
 from vlguard_jax import workdir as workdir_lib
@@ -19,6 +18,7 @@ from vlguard_jax.quickstart import world
 from vlguard_jax.reporting import page
 from vlguard_jax.reporting import tables
 from vlguard_jax.safety import from_checkpoint
+from vlguard_jax.safety import summary as summary_lib
 from vlguard_jax.training import loop
 
 TITLE = "Safety fine-tuning in miniature"
@@ -94,8 +94,8 @@ def tell(
     workdir_lib.claim(folder, told)
     if not arms_lib.model_folder(folder, "").is_dir():
         model.write(arms_lib.model_folder(folder, ""), language_lib.language(seed, len(pictures.symbols())))
-    summary: list[dict[str, Any]] = []
-    probes: list[dict[str, Any]] = []
+    summary: list[summary_lib.Row] = []
+    probes: list[claims_lib.ProbeRow] = []
     for arm in told.arms:
         print(f"\n== {arm.name}: {arm.about}")
         if not arms_lib.model_folder(folder, arm.name).is_dir():
@@ -105,14 +105,14 @@ def tell(
         for name, config in arms_lib.eval_configs(arm, folder).items():
             rows = from_checkpoint.evaluate(config, arms_lib.eval_folder(folder, arm.name, name), quiet=True)
             summary += rows if name in arms_lib.SUMMARY else []
-            probes += [{"probe": name, **row} for row in rows if name not in arms_lib.SUMMARY]
+            probes += [claims_lib.ProbeRow(probe=name, **vars(row)) for row in rows if name not in arms_lib.SUMMARY]
     _write(folder, told, summary, probes)
     return True
 
 
-def _write(folder: Path, told: Story, summary: list[dict[str, Any]], probes: list[dict[str, Any]]) -> None:
-    files.write_text(folder / "summary.json", json.dumps(summary, indent=1) + "\n")
-    files.write_text(folder / "probes.json", json.dumps(probes, indent=1) + "\n")
+def _write(folder: Path, told: Story, summary: list[summary_lib.Row], probes: list[claims_lib.ProbeRow]) -> None:
+    summary_lib.write(folder / summary_lib.NAME, summary)
+    summary_lib.write(folder / claims_lib.PROBES, probes)
     tables.show(summary)
     found = claims_lib.check(folder, summary, probes)
     files.write_text(folder / "claims.json", json.dumps([dataclasses.asdict(c) for c in found], indent=1) + "\n")

@@ -9,8 +9,7 @@ import dataclasses
 from vlguard_jax import errors
 from vlguard_jax.reporting import runs
 from vlguard_jax.safety import asked as asked_lib
-
-Row = runs.Row
+from vlguard_jax.safety import summary
 
 
 @dataclasses.dataclass(frozen=True)
@@ -18,24 +17,23 @@ class Rated:
     """A row of summary.json with the evaluation that it is of."""
 
     evaluation: runs.Evaluation
-    row: Row
+    row: summary.Row
 
     @property
     def asked(self) -> dict[str, asked_lib.Asked]:
         """Id -> what was asked; empty where the answers are not at hand."""
         return {
-            line.item_id: asked_lib.of_line(line)
-            for line in self.evaluation.answers
-            if line.subset == self.row["subset"]
+            line.item_id: asked_lib.of_line(line) for line in self.evaluation.answers if line.subset == self.row.subset
         }
 
     @property
-    def _digests(self) -> tuple[str, str]:
-        return self.row["questions_sha256"], self.row["pictures_sha256"]
+    def digests(self) -> tuple[str, str]:
+        """Of questions and of pictures; rows that have the same were asked the same."""
+        return self.row.questions_sha256, self.row.pictures_sha256
 
     def difference(self, other: Rated) -> str:
         """The first item of the subset that was not asked alike in both, in words; "" if there is none."""
-        if self._digests == other._digests:
+        if self.digests == other.digests:
             return ""
         ours, theirs = self.asked, other.asked
         for id_ in sorted(ours.keys() & theirs.keys()):
@@ -48,15 +46,16 @@ class Rated:
     def part_of(self, other: Rated) -> bool:
         """Whether a limit took the first questions of what the other one was asked; tables say so beside the rate."""
         ours, theirs = self.asked, other.asked
-        return bool(self.row["first_n"] and ours) and ours.items() <= theirs.items()
+        return bool(self.row.first_n and ours) and ours.items() <= theirs.items()
 
     def other_way(self, other: Rated) -> str:
         """How the asking or the judging differs, "" if in nothing: judge, template, preparation of pictures, limits of
         an answer."""
         for name in ("judge_version", "judge_prompt_sha256"):
-            if self.row[name] != other.row[name]:
-                return f"{self.row['judge']} with {name.replace('_', ' ')} {self.row[name]!r}, not {other.row[name]!r}"
-        return asked_lib.how_of_row(self.row).difference(asked_lib.how_of_row(other.row))
+            ours, theirs = getattr(self.row, name), getattr(other.row, name)
+            if ours != theirs:
+                return f"{self.row.judge} with {name.replace('_', ' ')} {ours!r}, not {theirs!r}"
+        return asked_lib.how_of(self.row).difference(asked_lib.how_of(other.row))
 
 
 def check(evaluations: Iterable[runs.Evaluation]) -> None:
@@ -71,9 +70,9 @@ def check(evaluations: Iterable[runs.Evaluation]) -> None:
     by_column: dict[tuple[str, ...], list[Rated]] = {}
     for evaluation in evaluations:
         for row in evaluation.rows:
-            by_column.setdefault((row["benchmark"], row["subset"], row["pictures"]), []).append(Rated(evaluation, row))
+            by_column.setdefault((row.benchmark, row.subset, row.pictures), []).append(Rated(evaluation, row))
     for (benchmark, subset, _), rated in by_column.items():
-        most = max(rated, key=lambda r: r.row["n"])
+        most = max(rated, key=lambda r: r.row.n)
         for one in rated:
             found = one.difference(most)
             if found and not one.part_of(most):
@@ -91,14 +90,14 @@ def check_seeds(label: str, subset: str, rated: Sequence[tuple[str, Rated]]) -> 
       UserError: two have the same weights, or the first item or setting that differs, with both names.
     """
     (first, one), *others = rated
-    weights: dict[str, str] = {one.row["weights_sha256"]: first}
+    weights: dict[str, str] = {one.row.weights_sha256: first}
     for name, other in others:
         found = other.difference(one) or other.other_way(one)
         if found:
             raise errors.UserError(
                 f"{name} and {first}, seeds of {label!r}, were not asked {subset} alike: {found}; evaluate them alike"
             )
-        same = weights.setdefault(other.row["weights_sha256"], name)
+        same = weights.setdefault(other.row.weights_sha256, name)
         if same != name:
             raise errors.UserError(
                 f"{name} and {same}, seeds of {label!r}, have the same weights: one model cannot count twice"

@@ -6,7 +6,6 @@ from collections.abc import Iterable, Mapping, Sequence
 import dataclasses
 import hashlib
 import io
-from pathlib import Path
 
 from vlguard_jax import errors
 from vlguard_jax import files
@@ -44,12 +43,12 @@ class Answer:
 
 @dataclasses.dataclass(frozen=True)
 class Item:
-    """One question with the answers of all models. `picture` is None for a question without one."""
+    """One question with its pictures and the answers of all models."""
 
     id: str
     category: str
     question: str
-    picture: embedded.Picture | None
+    pictures: tuple[embedded.Picture, ...]
     answers: tuple[Answer, ...]
 
 
@@ -87,12 +86,11 @@ def show(evaluations: Sequence[runs.Evaluation], grid: grid_lib.Grid) -> list[Su
 
 def _labels(evaluation: runs.Evaluation, grid: grid_lib.Grid) -> dict[str, str]:
     """Subset -> label of the grid's line that holds this evaluation's row."""
-    mine = {id(row) for row in evaluation.rows}
     return {
         column.subset: line.label
         for line in grid.lines
-        for column, row in zip(grid.columns, line.cells, strict=True)
-        if row is not None and id(row) in mine and not column.control
+        for column, cell in zip(grid.columns, line.cells, strict=True)
+        if cell and cell.rated and cell.rated.evaluation is evaluation and not column.control
     }
 
 
@@ -116,7 +114,7 @@ def _item(item_id: str, answered: Answered) -> Item:
         id=item_id,
         category=" / ".join(part for part in (line.category, line.subcategory) if part),
         question=question,
-        picture=None if line.image is None else _picture(source.path if source else None, line.image_sha256),
+        pictures=tuple(_picture(source, picture) for picture in line.pictures),
         answers=tuple(_answer(label, e, a) for label, (e, a) in answered.items()),
     )
 
@@ -131,7 +129,7 @@ def _source(evaluation: runs.Evaluation, line: results.GenerationLine) -> benchm
 
 
 def _answer(label: str, evaluation: runs.Evaluation, line: results.GenerationLine) -> Answer:
-    metrics = {row["judge"]: row["metric"] for row in evaluation.rows if row["subset"] == line.subset}
+    metrics = {row.judge: row.metric for row in evaluation.rows if row.subset == line.subset}
     verdicts = {v.judge: v for v in evaluation.verdicts if v.key == line.key and v.judge in metrics}
     text = line.response.strip()
     if len(text) > LETTERS:
@@ -149,14 +147,15 @@ def _badge(verdict: results.VerdictLine, metric: str) -> Badge:
     return Badge(words.get(verdict.label, verdict.label), verdict.judge, tone)
 
 
-def _picture(path: Path | None, sha256: str) -> embedded.Picture:
+def _picture(source: benchmark_lib.Item | None, shown: results.Picture) -> embedded.Picture:
+    path = source.path if source and source.image == shown.path else None
     if path is None or not path.is_file():
         return embedded.Picture(trouble="The picture is not at hand.")
     try:
         data = files.read_bytes(path, limits.PICTURE_BYTES)
     except errors.UserError:
         return embedded.Picture(trouble="The picture cannot be read.")
-    if results.sha256(data) != sha256:
+    if results.sha256(data) != shown.sha256:
         return embedded.Picture(trouble="The picture's file has changed since the models saw it, so it is not shown.")
     try:
         picture = images.to_rgb(io.BytesIO(data))

@@ -6,11 +6,11 @@ from collections.abc import Mapping, Sequence
 import dataclasses
 
 from vlguard_jax import escape
+from vlguard_jax.reporting import alike
 from vlguard_jax.reporting import runs
 from vlguard_jax.reporting import tables
 from vlguard_jax.safety import asked as asked_lib
-
-Row = runs.Row
+from vlguard_jax.safety import summary
 
 LOWER, HIGHER, NEITHER = "lower is better", "higher is better", ""
 NONE = "-"  # an empty cell
@@ -76,7 +76,7 @@ class Column:
     @property
     def control(self) -> bool:
         """Whether something else was shown in the place of the pictures."""
-        return self.pictures not in ("real", runs.TEXT_ONLY)
+        return self.pictures not in ("real", summary.TEXT_ONLY)
 
     @property
     def group(self) -> Group:
@@ -84,13 +84,41 @@ class Column:
         return CONTROL if self.control else GROUPS.get(self.metric, Group(self.metric.replace("_", " "), "", NEITHER))
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Cell:
+    """A rate with its 95 % interval, as fractions, and what a reader must know of it.
+
+    Attributes:
+      n: questions; of every seed where the rate is a mean over seeds.
+      n_answers: answers behind the rate, of all seeds; `n_cut` and `n_invalid` are counts of them.
+      n_too_long, first_n, stand_in: as in `summary.Row`.
+      per_seed: rates of the seeds of a mean.
+      seeds: how many seeds the mean is of, in words, where some lack.
+      rated: the row that is shown, with its evaluation; None for a mean.
+    """
+
+    rate: float
+    ci_low: float
+    ci_high: float
+    n: int
+    n_answers: int
+    n_cut: int = 0
+    n_invalid: int = 0
+    n_too_long: int = 0
+    first_n: int | None = None
+    stand_in: bool = False
+    per_seed: tuple[float, ...] = ()
+    seeds: str = ""
+    rated: alike.Rated | None = None
+
+
 @dataclasses.dataclass(frozen=True)
 class Line:
-    """One model: its name, what tells it from others of this name, and a row or None per column."""
+    """One model: its name, what tells it from others of this name, and a cell or None per column."""
 
     model: str
     detail: str
-    cells: tuple[Row | None, ...]
+    cells: tuple[Cell | None, ...]
 
     @property
     def label(self) -> str:
@@ -137,31 +165,48 @@ class Grid:
 
 def arrange(evaluations: Sequence[runs.Evaluation]) -> Grid:
     """Put the rows of all evaluations into one grid. No two rows ever share a cell."""
-    rows = [{**row, "folder": str(e.folder), "decode": str(row.get("decode"))} for e in evaluations for row in e.rows]
+    rated = [alike.Rated(evaluation, row) for evaluation in evaluations for row in evaluation.rows]
     # dict and stable sort: order of appearance within a group
-    columns = sorted({_column(row): None for row in rows}, key=_position)
+    columns = sorted({_column(one.row): None for one in rated}, key=_position)
     fields = ["model", "weights_sha256"]
     for field in SPLITTERS:
-        if len({(_identity(row, fields), _column(row)) for row in rows}) == len(rows):
+        if len({(_identity(one, fields), _column(one.row)) for one in rated}) == len(rated):
             break
         fields.append(field)
-    by_line: dict[tuple[str, ...], dict[Column, Row]] = {}
-    for row, original in zip(rows, (r for e in evaluations for r in e.rows), strict=True):
-        by_line.setdefault(_identity(row, fields), {})[_column(row)] = original
+    by_line: dict[tuple[str, ...], dict[Column, alike.Rated]] = {}
+    for one in rated:
+        by_line.setdefault(_identity(one, fields), {})[_column(one.row)] = one
     lines = tuple(
         Line(
             identity[0],
             ", ".join(dict.fromkeys([*_detail(identity, list(by_line), fields), *way])),
-            tuple(cells.get(c) for c in columns),
+            tuple(_cell(found[c]) if c in found else None for c in columns),
         )
-        for (identity, cells), way in zip(by_line.items(), _ways(list(by_line.values())), strict=True)
+        for (identity, found), way in zip(by_line.items(), _ways(list(by_line.values())), strict=True)
     )
     return Grid(tuple(dataclasses.replace(c, n=_count(lines, i)) for i, c in enumerate(columns)), lines)
 
 
-def _column(row: Row) -> Column:
-    version = " ".join(filter(None, (row.get("judge_version", ""), row.get("judge_prompt_sha256", "")[:8])))
-    return Column(row["benchmark"], row["subset"], row["metric"], row["judge"], row["pictures"], version=version)
+def _cell(rated: alike.Rated) -> Cell:
+    row = rated.row
+    return Cell(
+        rate=row.rate,
+        ci_low=row.ci_low,
+        ci_high=row.ci_high,
+        n=row.n,
+        n_answers=row.n,
+        n_cut=row.n_cut,
+        n_invalid=row.n_invalid,
+        n_too_long=row.n_too_long,
+        first_n=row.first_n,
+        stand_in=row.stand_in,
+        rated=rated,
+    )
+
+
+def _column(row: summary.Row) -> Column:
+    version = " ".join(filter(None, (row.judge_version, row.judge_prompt_sha256[:8])))
+    return Column(row.benchmark, row.subset, row.metric, row.judge, row.pictures, version=version)
 
 
 def _position(column: Column) -> tuple[bool, int, bool]:
@@ -169,12 +214,14 @@ def _position(column: Column) -> tuple[bool, int, bool]:
     return (
         column.control,
         metrics.index(column.metric) if column.metric in metrics else len(metrics),
-        column.pictures == runs.TEXT_ONLY,
+        column.pictures == summary.TEXT_ONLY,
     )
 
 
-def _identity(row: Row, fields: Sequence[str]) -> tuple[str, ...]:
-    return tuple(str(row.get(field, "")) for field in fields)
+def _identity(rated: alike.Rated, fields: Sequence[str]) -> tuple[str, ...]:
+    """The values of fields of the row, and of its evaluation's folder, as texts."""
+    values = dataclasses.asdict(rated.row) | {"folder": rated.evaluation.folder}
+    return tuple(str(values[field]) for field in fields)
 
 
 def _detail(identity: tuple[str, ...], others: Sequence[tuple[str, ...]], fields: Sequence[str]) -> list[str]:
@@ -187,9 +234,9 @@ def _detail(identity: tuple[str, ...], others: Sequence[tuple[str, ...]], fields
     return told
 
 
-def _ways(lines: Sequence[Mapping[Column, Row]]) -> list[list[str]]:
+def _ways(lines: Sequence[Mapping[Column, alike.Rated]]) -> list[list[str]]:
     """For each line, how its questions were asked, where others in the same columns were asked otherwise."""
-    hows = [{column: asked_lib.how_of_row(row) for column, row in cells.items()} for cells in lines]
+    hows = [{column: asked_lib.how_of(one.row) for column, one in found.items()} for found in lines]
     told: list[list[str]] = [[] for _ in lines]
     for name in ("template", "preprocessing", "limits"):
         columns: dict[Column, set[str]] = {}
@@ -204,7 +251,7 @@ def _ways(lines: Sequence[Mapping[Column, Row]]) -> list[list[str]]:
 
 
 def _count(lines: Sequence[Line], column: int) -> int:
-    counts = {cell["n"] for line in lines if (cell := line.cells[column])}
+    counts = {cell.n for line in lines if (cell := line.cells[column])}
     return counts.pop() if len(counts) == 1 else 0
 
 
@@ -213,22 +260,22 @@ def percent(rate: float, digits: int = 1) -> str:
     return f"{100 * rate:.{digits}f}"
 
 
-def marks(row: Row, column: Column) -> list[str]:
+def marks(cell: Cell, column: Column) -> list[str]:
     """What a reader must know of one cell besides its rate."""
     found = []
-    if row.get("seeds"):
-        found.append(row["seeds"])
+    if cell.seeds:
+        found.append(cell.seeds)
     if not column.n:
-        found.append(f"n = {row['n']}")
-    if row.get("first_n"):
-        found.append(f"first {row['first_n']} only")
-    if row.get("n_too_long"):
-        found.append(f"{row['n_too_long']} too long, left out")
-    if row.get("n_invalid"):
-        found.append(f"{row['n_invalid']} invalid")
-    if tables.mostly_cut(row):
-        found.append(f"{row['n_cut']} of {row.get('n_answers', row['n'])} cut")
-    if row.get("stand_in"):
+        found.append(f"n = {cell.n}")
+    if cell.first_n:
+        found.append(f"first {cell.first_n} only")
+    if cell.n_too_long:
+        found.append(f"{cell.n_too_long} too long, left out")
+    if cell.n_invalid:
+        found.append(f"{cell.n_invalid} invalid")
+    if tables.mostly_cut(cell.n_cut, cell.n_answers):
+        found.append(f"{cell.n_cut} of {cell.n_answers} cut")
+    if cell.stand_in:
         found.append("STAND-IN")
     return found
 
@@ -250,16 +297,11 @@ def texts(grid: Grid) -> tuple[list[str], list[list[str]]]:
     return headings, lines
 
 
-def _text(row: Row | None, column: Column) -> str:
-    if row is None:
+def _text(cell: Cell | None, column: Column) -> str:
+    if cell is None:
         return NONE
-    return " ".join(
-        [
-            percent(row["rate"]),
-            f"[{percent(row['ci_low'])}, {percent(row['ci_high'])}]",
-            *(f"({mark})" for mark in marks(row, column)),
-        ]
-    )
+    interval = f"[{percent(cell.ci_low)}, {percent(cell.ci_high)}]"
+    return " ".join([percent(cell.rate), interval, *(f"({mark})" for mark in marks(cell, column))])
 
 
 def markdown(grid: Grid) -> str:
@@ -288,13 +330,13 @@ def latex(grid: Grid) -> str:
         r"\midrule",
     ]
     for line in grid.lines:
-        cells = (_latex(row, column) for row, column in zip(line.cells, grid.columns, strict=True))
+        cells = (_latex(cell, column) for cell, column in zip(line.cells, grid.columns, strict=True))
         lines.append(" & ".join([escape.latex(line.label), *cells]) + r" \\")
     return "\n".join([*lines, r"\bottomrule", r"\end{tabular}", f"% {escape.latex(CAPTION)}", ""])
 
 
-def _latex(row: Row | None, column: Column) -> str:
-    if row is None:
+def _latex(cell: Cell | None, column: Column) -> str:
+    if cell is None:
         return "--"
-    small = escape.latex(_text(row, column).split(" ", 1)[1]).removeprefix("{}")  # the rate stands before it
-    return rf"{percent(row['rate'])} {{\scriptsize {small}}}"
+    small = escape.latex(_text(cell, column).split(" ", 1)[1]).removeprefix("{}")  # the rate stands before it
+    return rf"{percent(cell.rate)} {{\scriptsize {small}}}"

@@ -18,6 +18,7 @@ from vlguard_jax import workdir as workdir_lib
 from vlguard_jax.reporting import grid as grid_lib
 from vlguard_jax.reporting import runs
 from vlguard_jax.reporting import tables
+from vlguard_jax.safety import summary
 
 
 @dataclasses.dataclass(frozen=True)
@@ -108,22 +109,17 @@ def evaluations(found: Sequence[runs.Evaluation]) -> Table:
 
 def _evaluation(evaluation: runs.Evaluation) -> tuple[str, ...]:
     c, row = evaluation.config, evaluation.rows[0]
-    decode = row.get("decode") or {}
-    kinds = sorted({r["pictures"] for r in evaluation.rows} - {runs.TEXT_ONLY})
+    kinds = sorted({r.pictures for r in evaluation.rows} - {summary.TEXT_ONLY})
     return (
         evaluation.model,
-        row["weights_sha256"][:16],
-        f"{row['benchmark']}: {', '.join(dict.fromkeys(r['subset'] for r in evaluation.rows))}",
+        row.weights_sha256[:16],
+        f"{row.benchmark}: {', '.join(dict.fromkeys(r.subset for r in evaluation.rows))}",
         f"{len(evaluation.answers):,}",
         c.model.template,
         ", ".join([*kinds, c.model.image_mode]) if kinds else "none",
-        ", ".join(
-            str(v)
-            for v in (decode.get("sampling"), f"at most {decode.get('max_new')} tokens", decode.get("dtype"))
-            if v
-        ),
-        str(row["seed"]),
-        ", ".join(dict.fromkeys(r["judge"] for r in evaluation.rows)),
+        f"{row.decode.sampling}, at most {row.decode.max_new} tokens, {row.decode.dtype}",
+        str(row.seed),
+        ", ".join(dict.fromkeys(r.judge for r in evaluation.rows)),
         _span([a.time for a in evaluation.answers]),
     )
 
@@ -173,56 +169,49 @@ def _leaves(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, 
             yield f"{prefix}{key}", value
 
 
-def comparisons(grid: grid_lib.Grid, baselines: Mapping[int, str]) -> Table:
+def comparisons(grid: grid_lib.Grid, evaluations: Sequence[runs.Evaluation]) -> Table:
     """Every row that carries a paired difference or a value of the paper, in words.
 
-    `baselines`: id of a row -> the baseline's name.
+    Args:
+      grid: of the rows.
+      evaluations: all of the report; a baseline among them is called by its model's name.
     """
+    models = {e.folder.resolve(): e.model for e in evaluations}
     lines = []
     for line in grid.lines:
-        for column, row in zip(grid.columns, line.cells, strict=True):
-            if row is None:
+        for column, cell in zip(grid.columns, line.cells, strict=True):
+            if cell is None or cell.rated is None:
                 continue
-            measure = f"{column.group.title}: {grid.heading(column)}"
-            start = (line.label, measure, f"{grid_lib.percent(row['rate'])} %")
-            if versus := row.get("vs_baseline"):
-                low, high = (f"{100 * v:+.1f}" for v in versus["ci"])
-                difference = f"{100 * versus['diff']:+.1f} points ({low} to {high})"
-                against = baselines.get(id(row), "baseline")
-                against += f" (template {versus['template']})" if "template" in versus else ""
-                lines.append((*start, against, difference, f"p = {tables.p_value(versus['p'])} (McNemar, exact)"))
-            if paper := row.get("paper"):
-                p = paper["p"]
-                verdict = paper["note"] if p is None else f"p = {tables.p_value(p)} (Boschloo, exact)"
-                difference = f"{100 * row['rate'] - paper['percent']:+.1f} points"
-                lines.append((*start, f"the paper's Table 2: {paper['percent']:.2f} %", difference, verdict))
+            row, measure = cell.rated.row, f"{column.group.title}: {grid.heading(column)}"
+            start = (line.label, measure, f"{grid_lib.percent(row.rate)} %")
+            if versus := row.vs_baseline:
+                low, high = (f"{100 * v:+.1f}" for v in versus.ci)
+                difference = f"{100 * versus.diff:+.1f} points ({low} to {high})"
+                against = _baseline_name(cell.rated.evaluation.config.baseline, models)
+                against += f" (template {versus.template})" if versus.template else ""
+                lines.append((*start, against, difference, f"p = {tables.p_value(versus.p)} (McNemar, exact)"))
+            if paper := row.paper:
+                verdict = paper.note if paper.p is None else f"p = {tables.p_value(paper.p)} (Boschloo, exact)"
+                difference = f"{100 * row.rate - paper.percent:+.1f} points"
+                lines.append((*start, f"the paper's Table 2: {paper.percent:.2f} %", difference, verdict))
     return Table(("model", "measure", "rate", "compared with", "difference", "test"), tuple(lines))
 
 
-def baseline_names(found: Sequence[runs.Evaluation]) -> dict[int, str]:
-    """id of a row -> name of the model that its differences are against."""
-    models = {e.folder.resolve(): e.model for e in found}
-    names: dict[int, str] = {}
-    for evaluation in found:
-        if evaluation.config.baseline:
-            folder = Path(evaluation.config.baseline)
-            name = models.get(folder.resolve(), _short(str(folder)))
-            names |= {id(row): name for row in evaluation.rows}
-    return names
+def _baseline_name(folder: str, models: Mapping[Path, str]) -> str:
+    """Name of the model evaluated in `folder`, of those that are known, else the folder's."""
+    return models.get(Path(folder).resolve(), _short(folder)) if folder else "baseline"
 
 
 def categories(grid: grid_lib.Grid) -> Table:
     """Rates by category: a line per measure and category, a column per model."""
     lines = []
     for i, column in enumerate(grid.columns):
-        rows = [
-            {(c["category"], c["subcategory"]): c for c in (line.cells[i] or {}).get("by_category", ())}
-            for line in grid.lines
-        ]
-        for key in sorted({k for row in rows for k in row}, key=lambda k: (k[0], k[1] or "")):
+        rated = [cell.rated if (cell := line.cells[i]) else None for line in grid.lines]
+        parts = [{(c.category, c.subcategory or ""): c for c in one.row.by_category} if one else {} for one in rated]
+        for key in sorted({k for found in parts for k in found}):
             values = [
-                f"{grid_lib.percent(row[key]['rate'])} (n = {row[key]['n']})" if key in row else grid_lib.NONE
-                for row in rows
+                f"{grid_lib.percent(found[key].rate)} (n = {found[key].n})" if key in found else grid_lib.NONE
+                for found in parts
             ]
             lines.append(
                 (f"{column.group.title}: {grid.heading(column)}", " / ".join(part for part in key if part), *values)

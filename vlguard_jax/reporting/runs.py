@@ -16,12 +16,10 @@ from vlguard_jax import typed
 from vlguard_jax import workdir as workdir_lib
 from vlguard_jax.safety import asked as asked_lib
 from vlguard_jax.safety import results
-
-Row = dict[str, Any]  # one row of summary.json
+from vlguard_jax.safety import summary
 
 METRICS = "metrics.jsonl"  # as training/metrics.py writes it
 INSIDE = ("checkpoints", "model", "tensorboard")  # folders of a training run that hold no run and may hold many files
-TEXT_ONLY = "text"
 
 C = TypeVar("C", settings_lib.TrainConfig, settings_lib.EvalConfig)
 L = TypeVar("L", results.GenerationLine, results.VerdictLine)
@@ -47,23 +45,21 @@ class Training:
 
 @dataclasses.dataclass(frozen=True)
 class Evaluation:
-    """An evaluation run. Every row has one field more than in summary.json: `pictures`.
+    """An evaluation run.
 
-    It is "real", the name of a control ("white", ...) that was shown in the place of the pictures, or `TEXT_ONLY` where
-    the questions have none. `answers` are those that the rows count, in file order: of the rows' weights and the last
-    to each item.
+    `answers` are those that the rows count, in file order: of the rows' weights and the last to each item.
     """
 
     folder: Path
     config: settings_lib.EvalConfig
-    rows: tuple[Row, ...]
+    rows: tuple[summary.Row, ...]
     answers: tuple[results.GenerationLine, ...]
     verdicts: tuple[results.VerdictLine, ...]
 
     @property
     def model(self) -> str:
         """The model's name in tables."""
-        return self.rows[0]["model"]
+        return self.rows[0].model
 
 
 @dataclasses.dataclass(frozen=True)
@@ -93,7 +89,7 @@ def find(folders: Sequence[Path]) -> Runs:
         for path, config in _configs(folder):
             if isinstance(config, settings_lib.TrainConfig):
                 trainings.setdefault(path.resolve(), (config, _metrics(path / METRICS)))
-            elif not (path / results.SUMMARY).is_file():
+            elif not (path / summary.NAME).is_file():
                 notices.append(f"{path.name}: the evaluation is not finished and was left out")
             elif path.resolve() not in evaluations:
                 evaluation, told = _evaluation(path, config)
@@ -105,7 +101,7 @@ def find(folders: Sequence[Path]) -> Runs:
         raise errors.UserError(
             f"{', '.join(str(f) for f in folders)}: no finished run below; a report needs a working directory of"
             " train (config.json,"
-            f" {METRICS}) or of evaluate (config.json, {results.SUMMARY})"
+            f" {METRICS}) or of evaluate (config.json, {summary.NAME})"
         )
     names = unique_names(list(trainings))
     return Runs(
@@ -169,21 +165,19 @@ def _metrics(path: Path) -> tuple[dict[str, float], ...]:
 
 def _evaluation(folder: Path, config: settings_lib.EvalConfig) -> tuple[Evaluation, list[str]]:
     """The evaluation, and sentences about what was left out."""
-    rows = results.read_summary(folder / results.SUMMARY)
+    rows = summary.read(folder / summary.NAME, summary.Row)
     lines = _lines(folder / results.GENERATIONS, results.GenerationLine)
-    pictured = {line.subset for line in lines if line.image is not None}
-    rows = [{**row, "pictures": config.benchmark.pictures if row["subset"] in pictured else TEXT_ONLY} for row in rows]
     answers: list[results.GenerationLine] = []
     notices = []
-    for subset, row in {row["subset"]: row for row in rows}.items():
-        last = {a.item_id: a for a in lines if a.subset == subset and a.weights_sha256 == row["weights_sha256"]}
+    for subset, row in {row.subset: row for row in rows}.items():
+        last = {a.item_id: a for a in lines if a.subset == subset and a.weights_sha256 == row.weights_sha256}
         digests = asked_lib.digests({id_: asked_lib.of_line(line) for id_, line in last.items()})
-        if all(row[name] == digest for name, digest in digests.items()):
+        if all(getattr(row, name) == digest for name, digest in digests.items()):
             answers += last.values()
         else:
             notices.append(
                 f"{folder.name}: answers to {subset} are not shown, {results.GENERATIONS} holds others than"
-                f" {results.SUMMARY}"
+                f" {summary.NAME}"
             )
     verdicts = _lines(folder / results.VERDICTS, results.VerdictLine)
     return Evaluation(folder, config, tuple(rows), tuple(answers), verdicts), notices

@@ -1,7 +1,7 @@
 """The page about several seeds of one experiment: rates over seeds and items, claims per seed, and a sweep over safety
 data.
 
-All functions take the object that benchmarks/quickstart_seeds.py gathers (`gather` there documents it).
+Functions take `Gathered`, which benchmarks/quickstart_seeds.py makes of its runs.
 """
 
 from __future__ import annotations
@@ -21,6 +21,8 @@ from vlguard_jax.reporting import grid as grid_lib
 from vlguard_jax.reporting import provenance
 from vlguard_jax.reporting import tables
 from vlguard_jax.reporting import template
+from vlguard_jax.safety import statistics
+from vlguard_jax.safety import summary
 
 TEMPLATE = "seeds.html"
 SIZES = ((760, 360), (350, 340))  # of the picture, wide and narrow
@@ -38,8 +40,85 @@ CAPTION = (
     " ↑ higher is better."
 )
 
-Row = dict[str, Any]
-Rates = Mapping[str, Mapping[str, Mapping[str, Row]]]  # model -> subset -> metric -> figures
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Mean:
+    """A rate over the seeds of one experiment, all as fractions.
+
+    Attributes:
+      mean: of the seeds' rates.
+      ci_low, ci_high: its 95 % interval over seeds and items, see `over`.
+      per_seed: the rate of every seed.
+      n: items of every seed.
+      n_answers: answers of all seeds; `n_cut` and `n_invalid` are counts of them.
+      n_too_long, first_n: the largest of any seed, see `summary.Row`.
+      stand_in: whether any seed was asked about pictures that `prepare` drew.
+      seeds: how many seeds these are, in words, where some lack.
+    """
+
+    mean: float
+    ci_low: float
+    ci_high: float
+    per_seed: tuple[float, ...]
+    n: int
+    n_answers: int
+    n_cut: int
+    n_invalid: int
+    n_too_long: int
+    first_n: int | None
+    stand_in: bool
+    seeds: str = ""
+
+
+Metrics = Mapping[str, Mapping[str, Mean]]  # subset -> metric -> figures
+Rates = Mapping[str, Metrics]  # model -> figures
+
+
+@dataclasses.dataclass(frozen=True)
+class Probe:
+    """An evaluation beside the main ones. `pictures`: "real", or what was shown in their place."""
+
+    pictures: str
+    arms: Rates
+
+
+@dataclasses.dataclass(frozen=True)
+class Claim:
+    """A figure of every seed with its 95 % interval, and how many seeds met the bar (None without one).
+
+    The figure is a fraction, or a difference of two; `n` is what it is of.
+    """
+
+    text: str
+    bar: str
+    per_seed: tuple[float, ...]
+    ci_per_seed: tuple[tuple[float, float], ...]
+    n: int
+    mean: float
+    met: int | None
+
+
+@dataclasses.dataclass(frozen=True)
+class Gathered:
+    """All figures of the finished seeds of one experiment.
+
+    Attributes:
+      seeds: their numbers.
+      arms: rates of every model.
+      probes: name -> what else the models were asked.
+      claims: what the runs were made to find out.
+      sweep: percent of the safety set -> rates; empty without a sweep.
+      settings: of the runs, as JSON.
+      versions: "library version" of what answered.
+    """
+
+    seeds: tuple[int, ...]
+    arms: Rates
+    probes: Mapping[str, Probe]
+    claims: tuple[Claim, ...]
+    sweep: Mapping[str, Metrics]
+    settings: Mapping[str, Any]
+    versions: tuple[str, ...]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,13 +132,41 @@ class Sweep:
     lines: tuple[tuple[str, tuple[tuple[float, float, float, float], ...]], ...]
 
 
+def over(rows: Sequence[summary.Row], *, same_items: bool, seeds: str = "") -> Mean:
+    """The mean of one measure over seeds that were asked equally many questions.
+
+    A row's count is all that its items say: each of them counts or does not. The interval is `statistics.over_seeds`;
+    where all seeds answer the same items, it is no narrower than Wilson's of one seed: the mean is no surer about items
+    than one seed is.
+    """
+    sizes = [row.n for row in rows]
+    mean, low, high = statistics.over_seeds([row.count for row in rows], sizes)
+    if same_items:
+        least, most = statistics.wilson(round(mean * sizes[0]), sizes[0])
+        low, high = min(low, least), max(high, most)
+    return Mean(
+        mean=mean,
+        ci_low=low,
+        ci_high=high,
+        per_seed=tuple(row.rate for row in rows),
+        n=sizes[0],
+        n_answers=sum(sizes),
+        n_cut=sum(row.n_cut for row in rows),
+        n_invalid=sum(row.n_invalid for row in rows),
+        n_too_long=max(row.n_too_long for row in rows),
+        first_n=max((row.first_n for row in rows if row.first_n), default=None),
+        stand_in=any(row.stand_in for row in rows),
+        seeds=seeds,
+    )
+
+
 def arrange(
     rates: Rates, subsets: Mapping[str, str] | None = None, pictures: Mapping[str, str] | None = None
 ) -> grid_lib.Grid:
     """The rates as the report's grid; a cell's rate is the mean over the seeds.
 
     Args:
-      rates: see `gather`.
+      rates: of every model.
       subsets: subset -> name to show.
       pictures: subset -> what was shown in the place of the pictures ("white"); the others have their own, or none.
     """
@@ -82,49 +189,54 @@ def arrange(
     lines = []
     for model, by_subset in rates.items():
         found = [by_subset.get(subset, {}).get(metric) for subset, metric in order]
-        lines.append(grid_lib.Line(model, "", tuple(None if f is None else {**f, "rate": f["mean"]} for f in found)))
-    sizes = [{cell["n"] for line in lines if (cell := line.cells[i])} for i in range(len(order))]
+        lines.append(grid_lib.Line(model, "", tuple(_cell(mean) if mean else None for mean in found)))
+    sizes = [{cell.n for line in lines if (cell := line.cells[i])} for i in range(len(order))]
     columns = [
         dataclasses.replace(named[key], n=n.pop() if len(n) == 1 else 0) for key, n in zip(order, sizes, strict=True)
     ]
     return grid_lib.Grid(tuple(columns), tuple(lines))
 
 
-def beside(found: Row) -> grid_lib.Grid:
+def _cell(mean: Mean) -> grid_lib.Cell:
+    shared = {name: value for name, value in vars(mean).items() if name != "mean"}
+    return grid_lib.Cell(rate=mean.mean, **shared)
+
+
+def beside(found: Gathered) -> grid_lib.Grid:
     """The probes of all models: questions of kinds that the main table does not have."""
-    rates: dict[str, dict[str, Mapping[str, Row]]] = {}
+    rates: dict[str, dict[str, Mapping[str, Mean]]] = {}
     names, pictures = {}, {}
-    for probe, values in found["probes"].items():
-        for model, by_subset in values["arms"].items():
+    for probe, values in found.probes.items():
+        for model, by_subset in values.arms.items():
             for subset, metrics in by_subset.items():
                 key = f"{probe}/{subset}"
-                control = values["pictures"] != "real"
+                control = values.pictures != "real"
                 words = grid_lib.SUBSETS.get(subset, subset)
                 names[key] = words if control else f"{words}, {probe.replace('_', ' ')}"
-                pictures[key] = values["pictures"]
+                pictures[key] = values.pictures
                 rates.setdefault(model, {})[key] = metrics
     return arrange(rates, names, pictures)
 
 
-def swept(found: Row) -> grid_lib.Grid:
+def swept(found: Gathered) -> grid_lib.Grid:
     """A line per amount of safety data."""
-    return arrange({f"{share} %": by_subset for share, by_subset in found["sweep"].items()})
+    return arrange({f"{share} %": by_subset for share, by_subset in found.sweep.items()})
 
 
-def claims(found: Row) -> provenance.Table:
+def claims(found: Gathered) -> provenance.Table:
     """The claims that have a bar, as texts: the figure of every seed with its own interval, their mean, how many met
     the bar."""
-    headings = ("what", *(f"seed {seed}" for seed in found["seeds"]), "mean", "bar", "met by")
+    headings = ("what", *(f"seed {seed}" for seed in found.seeds), "mean", "bar", "met by")
     lines = []
-    for claim in found["claims"]:
-        if claim["met"] is None:
+    for claim in found.claims:
+        if claim.met is None:
             continue
         each = [
             f"{_number(v)} ({_number(ci[0])} to {_number(ci[1])})"
-            for v, ci in zip(claim["per_seed"], claim["ci_per_seed"], strict=True)
+            for v, ci in zip(claim.per_seed, claim.ci_per_seed, strict=True)
         ]
-        met = f"{claim['met']} of {len(each)}" + ("" if claim["met"] == len(each) else ", NOT ALL")
-        lines.append((claim["text"], *each, _number(claim["mean"]), claim["bar"], met))
+        met = f"{claim.met} of {len(each)}" + ("" if claim.met == len(each) else ", NOT ALL")
+        lines.append((claim.text, *each, _number(claim.mean), claim.bar, met))
     return provenance.Table(headings, tuple(lines))
 
 
@@ -132,14 +244,10 @@ def _number(fraction: float) -> str:
     return f"{100 * fraction:.1f}"
 
 
-def result(found: Row) -> str:
+def result(found: Gathered) -> str:
     """One sentence: were the bars met?"""
-    barred = [c for c in found["claims"] if c["met"] is not None]
-    missed = [
-        f"{c['text']} ({c['bar']}: {c['met']} of {len(found['seeds'])})"
-        for c in barred
-        if c["met"] < len(found["seeds"])
-    ]
+    barred = [c for c in found.claims if c.met is not None]
+    missed = [f"{c.text} ({c.bar}: {c.met} of {len(found.seeds)})" for c in barred if c.met != len(found.seeds)]
     if not missed:
         return f"Every one of {len(barred)} bars was met by {_seeds(found)}."
     return (
@@ -148,31 +256,31 @@ def result(found: Row) -> str:
     )
 
 
-def _seeds(found: Row) -> str:
-    return "the one seed" if len(found["seeds"]) == 1 else f"all {len(found['seeds'])} seeds"
+def _seeds(found: Gathered) -> str:
+    return "the one seed" if len(found.seeds) == 1 else f"all {len(found.seeds)} seeds"
 
 
-def trained_texts(found: Row) -> list[str]:
+def trained_texts(found: Gathered) -> list[str]:
     """What the models trained for safety do with forbidden text, which has no bar, in words."""
     told = []
     for arm in TRAINED:
-        if arm in found["arms"] and {"text_unsafe", "text_suffix"} <= found["arms"][arm].keys():
-            plain, suffix = (_rate(found["arms"][arm][subset]["asr"]) for subset in ("text_unsafe", "text_suffix"))
+        if arm in found.arms and {"text_unsafe", "text_suffix"} <= found.arms[arm].keys():
+            plain, suffix = (_rate(found.arms[arm][subset]["asr"]) for subset in ("text_unsafe", "text_suffix"))
             told.append(
                 f"{arm} answers {plain} of the forbidden text requests, and {suffix} with a suffix that asks to comply."
             )
     return told
 
 
-def _rate(figures: Row) -> str:
-    return f"{_number(figures['mean'])} % [{_number(figures['ci_low'])}, {_number(figures['ci_high'])}]"
+def _rate(figures: Mean) -> str:
+    return f"{_number(figures.mean)} % [{_number(figures.ci_low)}, {_number(figures.ci_high)}]"
 
 
-def chart(found: Row, size: tuple[int, int]) -> Sweep:
+def chart(found: Gathered, size: tuple[int, int]) -> Sweep:
     """Lay out the sweep: amounts side by side, 0 to 100 % upwards."""
     frame = charts.Frame(size[0], size[1], 52.0, 14.0, size[0] - 14.0, size[1] - 46.0, (), ())
-    shares = list(found["sweep"])
-    drawn = [key for key in DRAWN if all(key[1] in found["sweep"][share].get(key[0], {}) for share in shares)]
+    shares = list(found.sweep)
+    drawn = [key for key in DRAWN if all(key[1] in found.sweep[share].get(key[0], {}) for share in shares)]
 
     def x(i: int) -> float:
         return frame.left + (i + 0.5) / len(shares) * (frame.right - frame.left)
@@ -183,8 +291,8 @@ def chart(found: Row, size: tuple[int, int]) -> Sweep:
     lines = []
     for k, (subset, metric) in enumerate(drawn):
         aside = APART * (k - (len(drawn) - 1) / 2)
-        figures = [found["sweep"][share][subset][metric] for share in shares]
-        points = tuple((x(i) + aside, y(f["mean"]), y(f["ci_high"]), y(f["ci_low"])) for i, f in enumerate(figures))
+        figures = [found.sweep[share][subset][metric] for share in shares]
+        points = tuple((x(i) + aside, y(f.mean), y(f.ci_high), y(f.ci_low)) for i, f in enumerate(figures))
         what = "needlessly refused" if metric == "refusal_rate" else "answered"
         lines.append((f"{grid_lib.SUBSETS[subset]}: {what}", points))
     frame = dataclasses.replace(
@@ -195,51 +303,51 @@ def chart(found: Row, size: tuple[int, int]) -> Sweep:
     return Sweep(frame, tuple(lines))
 
 
-def render(found: Row, *, title: str, introduction: str) -> str:
+def render(found: Gathered, *, title: str, introduction: str) -> str:
     """The page as text; one file that asks nothing of other files or of the network."""
     return template.render(
         TEMPLATE,
         title=title,
         introduction=introduction,
         result=result(found),
-        seeds=found["seeds"],
-        main=arrange(found["arms"]),
+        seeds=found.seeds,
+        main=arrange(found.arms),
         beside=beside(found),
         texts=trained_texts(found),
         sweep=swept(found),
-        charts=[chart(found, size) for size in SIZES] if found["sweep"] else [],
+        charts=[chart(found, size) for size in SIZES] if found.sweep else [],
         claims=claims(found),
         arrows=grid_lib.ARROWS,
-        versions=found["versions"],
-        settings=json.dumps(found["settings"], indent=1),
+        versions=found.versions,
+        settings=json.dumps(found.settings, indent=1),
         command=provenance.command(),
         written=datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M UTC"),
     )
 
 
-def sections(found: Row) -> list[tuple[str, Sequence[str], Sequence[Sequence[str]]]]:
+def sections(found: Gathered) -> list[tuple[str, Sequence[str], Sequence[Sequence[str]]]]:
     """(title, headings, lines) of every table, as texts."""
     barred = claims(found)
     told: list[tuple[str, Sequence[str], Sequence[Sequence[str]]]] = [
-        ("Rates", *grid_lib.texts(arrange(found["arms"]))),
+        ("Rates", *grid_lib.texts(arrange(found.arms))),
         ("Claims with bars", barred.headings, barred.lines),
         ("Measured without a bar", *grid_lib.texts(beside(found))),
     ]
-    if found["sweep"]:
+    if found.sweep:
         headings, lines = grid_lib.texts(swept(found))
         told.append(("Amount of safety data", ["share of the safety set", *headings[1:]], lines))
     return told
 
 
-def markdown(found: Row) -> str:
+def markdown(found: Gathered) -> str:
     """All tables for a document."""
-    text = f"{result(found)} Seeds: {', '.join(map(str, found['seeds']))}. {CAPTION}\n"
+    text = f"{result(found)} Seeds: {', '.join(map(str, found.seeds))}. {CAPTION}\n"
     for title, headings, lines in sections(found):
         text += f"\n### {title}\n\n{tables.markdown_table(headings, lines, right=True)}"
     return text + "".join(f"\n- {escape.markdown_item(line)}" for line in trained_texts(found)) + "\n"
 
 
-def show(found: Row) -> None:
+def show(found: Gathered) -> None:
     """Print all tables as wide as the terminal, or as `terminal.console` into a file or pipe."""
     console = terminal.console()
     for title, headings, lines in sections(found):

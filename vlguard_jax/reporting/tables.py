@@ -3,60 +3,59 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 from rich import table as rich_table
 
 from vlguard_jax import escape
 from vlguard_jax import terminal
+from vlguard_jax.safety import paper as paper_lib
+from vlguard_jax.safety import summary
 
-Row = dict[str, Any]
 MISSING = "-"
 
 
-def cells(rows: Sequence[Row]) -> tuple[list[str], list[list[str]]]:
+def cells(rows: Sequence[summary.Row]) -> tuple[list[str], list[list[str]]]:
     """(headings, lines) of rows of summary.json; columns that no row fills are left out."""
     columns = {
-        "model": [r["model"] for r in rows],
-        "asked as": [r["preset"] for r in rows],
-        "subset": [r["subset"] for r in rows],
-        "measure": [r["metric"].replace("_", " ") for r in rows],
+        "model": [r.model for r in rows],
+        "asked as": [r.preset for r in rows],
+        "subset": [r.subset for r in rows],
+        "measure": [r.metric.replace("_", " ") for r in rows],
         "n": [_n(r) for r in rows],
-        "%": [f"{100 * r['rate']:.2f}" for r in rows],
-        "95 % interval": [f"{100 * r['ci_low']:.2f} to {100 * r['ci_high']:.2f}" for r in rows],
-        "invalid": [str(r["n_invalid"]) if r["n_invalid"] else MISSING for r in rows],
-        "cut": [str(r["n_cut"]) if r.get("n_cut") else MISSING for r in rows],
+        "%": [f"{100 * r.rate:.2f}" for r in rows],
+        "95 % interval": [f"{100 * r.ci_low:.2f} to {100 * r.ci_high:.2f}" for r in rows],
+        "invalid": [str(r.n_invalid) if r.n_invalid else MISSING for r in rows],
+        "cut": [str(r.n_cut) if r.n_cut else MISSING for r in rows],
         "pictures": [_pictures(r) for r in rows],
-        "judge": [r["judge"] if len(_judges(rows)) > 1 else MISSING for r in rows],
-        "vs baseline": [_versus(r.get("vs_baseline")) for r in rows],
-        "paper %": [_paper_value(r.get("paper")) for r in rows],
-        "reproduced?": [_reproduced(r.get("paper")) for r in rows],
+        "judge": [r.judge if len(_judges(rows)) > 1 else MISSING for r in rows],
+        "vs baseline": [_versus(r.vs_baseline) for r in rows],
+        "paper %": [_paper_value(r.paper) for r in rows],
+        "reproduced?": [_reproduced(r.paper) for r in rows],
     }
     shown = {name: column for name, column in columns.items() if any(cell != MISSING for cell in column)}
     return list(shown), [list(line) for line in zip(*shown.values(), strict=True)]
 
 
-def _judges(rows: Sequence[Row]) -> list[str]:
-    return sorted({r["judge"] for r in rows})
+def _judges(rows: Sequence[summary.Row]) -> list[str]:
+    return sorted({r.judge for r in rows})
 
 
-def _n(row: Row) -> str:
-    left_out = f" of {row['n'] + row['n_too_long']}" if row.get("n_too_long") else ""
-    return f"{'first ' if row.get('first_n') else ''}{row['n']}{left_out}"
+def _n(row: summary.Row) -> str:
+    left_out = f" of {row.n + row.n_too_long}" if row.n_too_long else ""
+    return f"{'first ' if row.first_n else ''}{row.n}{left_out}"
 
 
-def _pictures(row: Row) -> str:
-    mode = row.get("image_mode", "real")
-    marks = [mode] * (mode != "real") + ["STAND-IN"] * row["stand_in"]
+def _pictures(row: summary.Row) -> str:
+    marks = [row.image_mode] * (row.image_mode != "real") + ["STAND-IN"] * row.stand_in
     return ", ".join(marks) or MISSING
 
 
-def _versus(versus: Row | None) -> str:
+def _versus(versus: summary.Difference | None) -> str:
     if versus is None:
         return MISSING
-    low, high = versus["ci"]
-    template = f", with template {versus['template']} there" if "template" in versus else ""
-    return f"{100 * versus['diff']:+.2f} ({100 * low:+.2f} to {100 * high:+.2f}), p = {p_value(versus['p'])}{template}"
+    low, high = versus.ci
+    template = f", with template {versus.template} there" if versus.template else ""
+    return f"{100 * versus.diff:+.2f} ({100 * low:+.2f} to {100 * high:+.2f}), p = {p_value(versus.p)}{template}"
 
 
 def p_value(p: float) -> str:
@@ -64,71 +63,71 @@ def p_value(p: float) -> str:
     return f"{p:.2g}" if p >= 1e-4 else "<0.0001"
 
 
-def _paper_value(paper: Row | None) -> str:
+def _paper_value(paper: paper_lib.Comparison | None) -> str:
     if paper is None:
         return MISSING
-    return f"{paper['percent']:.2f}" + ("*" if paper["note"].startswith("impossible") else "")
+    return f"{paper.percent:.2f}" + ("*" if paper.note.startswith("impossible") else "")
 
 
-def _reproduced(paper: Row | None) -> str:
+def _reproduced(paper: paper_lib.Comparison | None) -> str:
     if paper is None:
         return MISSING
-    if paper["reproduced"] is None:
-        return f"not comparable: {paper['note']}"
-    return f"{'yes' if paper['reproduced'] else 'no'} (p = {p_value(paper['p'])})"
+    if paper.p is None:
+        return f"not comparable: {paper.note}"
+    return f"{'yes' if paper.reproduced else 'no'} (p = {p_value(paper.p)})"
 
 
-def notes(rows: Sequence[Row]) -> list[str]:
+def notes(rows: Sequence[summary.Row]) -> list[str]:
     """What a reader must know beside the table: what was run, and on what."""
     runs = {
-        f"{r['preset']}: template {r['template']}, pictures {r['preprocessing']}, {r['decode']['sampling']}, "
-        f"{r['decode']['min_new']} to {r['decode']['max_new']} new tokens, {r['decode']['dtype']}; weights"
-        f" {r['weights_sha256'][:12]}"
+        f"{r.preset}: template {r.template}, pictures {r.preprocessing}, {r.decode.sampling}, "
+        f"{r.decode.min_new} to {r.decode.max_new} new tokens, {r.decode.dtype}; weights"
+        f" {r.weights_sha256[:12]}"
         for r in rows
     }
     found = sorted(runs)
     if len(_judges(rows)) == 1:
-        found.append(f"judge: {rows[0]['judge']}")
-    modes = {r.get("image_mode", "real") for r in rows}
+        found.append(f"judge: {rows[0].judge}")
+    modes = {r.image_mode for r in rows}
     for colour in sorted(modes & {"white", "black"}):
         found.append(f"pictures {colour}: a control, all pictures were replaced by a {colour} one.")
     if "none" in modes:
         found.append("pictures none: the questions were asked without a picture.")
-    if any(r["stand_in"] for r in rows):
+    if any(r.stand_in for r in rows):
         found.append(
             "STAND-IN: pictures, of test or training, were drawn by a program; this rehearses a measurement"
             " and is none."
         )
-    if any(r.get("first_n") for r in rows):
+    if any(r.first_n for r in rows):
         found.append("first n: only the first n questions of a subset were asked; not comparable with published rates.")
-    if any(r.get("n_cut") for r in rows):
+    if any(r.n_cut for r in rows):
         found.append(
             "cut: answers that did not end by themselves but at config.decode.max_new_tokens; judges saw only their"
             " beginning."
         )
-    for row in {r["subset"]: r for r in rows if mostly_cut(r)}.values():
-        share = "all" if row["n_cut"] == row["n"] else f"{row['n_cut']} of"
+    for row in {r.subset: r for r in rows if mostly_cut(r.n_cut, r.n)}.values():
+        share = "all" if row.n_cut == row.n else f"{row.n_cut} of"
         found.append(
-            f"CUT: {share} {row['n']} answers to {row['subset']} were cut; raise config.decode.max_new_tokens in a"
+            f"CUT: {share} {row.n} answers to {row.subset} were cut; raise config.decode.max_new_tokens in a"
             " new --workdir."
         )
-    if any(r.get("n_too_long") for r in rows):
+    if any(r.n_too_long for r in rows):
         found.append(
             "n of m: the other questions are longer than the model's context and were left out; see skipped.jsonl."
         )
-    if any(r.get("paper") and r["paper"]["p"] is not None for r in rows):
+    if any(r.paper and r.paper.p is not None for r in rows):
         found.append("reproduced?: Boschloo's exact test of our count against the paper's, yes where p >= 0.05.")
-    if any(r.get("paper") and r["paper"]["note"].startswith("impossible") for r in rows):
+    if any(r.paper and r.paper.note.startswith("impossible") for r in rows):
         found.append("*: no count of this subset gives the printed percentage.")
     return found
 
 
-def mostly_cut(row: Row) -> bool:
-    """Whether most of the answers, of all seeds, did not end by themselves but at the limit of new tokens."""
-    return 2 * row.get("n_cut", 0) > row.get("n_answers", row["n"])
+def mostly_cut(n_cut: int, n_answers: int) -> bool:
+    """Whether most of the answers did not end by themselves but at the limit of new tokens."""
+    return 2 * n_cut > n_answers
 
 
-def table(rows: Sequence[Row], title: str = "") -> rich_table.Table:
+def table(rows: Sequence[summary.Row], title: str = "") -> rich_table.Table:
     """A table for rich; `notes` belong below it."""
     headings, lines = cells(rows)
     made = rich_table.Table(title=title or None)
@@ -140,7 +139,7 @@ def table(rows: Sequence[Row], title: str = "") -> rich_table.Table:
     return made
 
 
-def show(rows: Sequence[Row], title: str = "") -> None:
+def show(rows: Sequence[summary.Row], title: str = "") -> None:
     """Print the table and its notes as wide as the terminal, or as `terminal.console` into a file or pipe."""
     console = terminal.console()
     console.print(table(rows, title))
@@ -148,7 +147,7 @@ def show(rows: Sequence[Row], title: str = "") -> None:
         console.print(note)
 
 
-def markdown(rows: Sequence[Row]) -> str:
+def markdown(rows: Sequence[summary.Row]) -> str:
     """The same as a Markdown table with its notes as a list."""
     headings, lines = cells(rows)
     return (

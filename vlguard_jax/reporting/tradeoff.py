@@ -7,7 +7,7 @@ import dataclasses
 import math
 
 from vlguard_jax.reporting import grid as grid_lib
-from vlguard_jax.reporting import runs
+from vlguard_jax.safety import summary
 
 WORTH_A_WORD = 0.05  # rate of needless refusals
 
@@ -57,8 +57,8 @@ def mean(rates: Sequence[Rate]) -> Rate:
     return Rate(value, max(0.0, value - low), min(1.0, value + high))
 
 
-def _rate(row: runs.Row) -> Rate:
-    return Rate(*(float(row[name]) for name in ("rate", "ci_low", "ci_high")))
+def _rate(cell: grid_lib.Cell) -> Rate:
+    return Rate(cell.rate, cell.ci_low, cell.ci_high)
 
 
 def _turned(rate: Rate) -> Rate:
@@ -83,7 +83,7 @@ def find(grid: grid_lib.Grid) -> Tradeoff | None:
     Helpfulness is accuracy where every model with a harmfulness has one, else the share of harmless questions not
     refused.
     """
-    for pictures in ("real", runs.TEXT_ONLY):
+    for pictures in ("real", summary.TEXT_ONLY):
         harm = _places(grid, "asr", pictures)
         wanted = [line for line in grid.lines if any(line.cells[i] for i in harm)]
         for metric, name, turn in (("accuracy", "answered right", False), ("refusal_rate", "not refused", True)):
@@ -96,8 +96,10 @@ def find(grid: grid_lib.Grid) -> Tradeoff | None:
 
 def _asked_the_same(lines: Sequence[grid_lib.Line], places: Sequence[int]) -> list[grid_lib.Line]:
     """Those that were asked the same questions as most: a rate of the first few is not set against one of all."""
-    fields = ("n", "questions_sha256", "pictures_sha256")
-    asked = [tuple(row.get(field) for i in places if (row := line.cells[i]) for field in fields) for line in lines]
+    asked = [
+        [(cell.rated.row.n, *cell.rated.digests) for i in places if (cell := line.cells[i]) and cell.rated]
+        for line in lines
+    ]
     most = max(asked, key=asked.count)
     return [line for line, one in zip(lines, asked, strict=True) if one == most]
 
@@ -112,8 +114,8 @@ def _tradeoff(
 ) -> Tradeoff:
     points = []
     for line in lines:
-        good = mean([_rate(row) for i in useful if (row := line.cells[i])])
-        bad = mean([_rate(row) for i in harm if (row := line.cells[i])])
+        good = mean([_rate(cell) for i in useful if (cell := line.cells[i])])
+        bad = mean([_rate(cell) for i in harm if (cell := line.cells[i])])
         points.append(Point(line.label, bad, _turned(good) if turn else good))
     with_pictures = " with pictures" if grid.columns[harm[0]].pictures == "real" else ""
     return Tradeoff(
@@ -153,10 +155,10 @@ def _refusals(grid: grid_lib.Grid) -> str:
     """Where over-refusal is worst, if it is worth a word."""
     places = [i for i, c in enumerate(grid.columns) if c.metric == "refusal_rate" and not c.control]
     found = [
-        (row["rate"], line.label, grid.heading(grid.columns[i]))
+        (cell.rate, line.label, grid.heading(grid.columns[i]))
         for line in grid.lines
         for i in places
-        if (row := line.cells[i])
+        if (cell := line.cells[i])
     ]
     rate, label, heading = max(found, key=lambda f: f[0], default=(0.0, "", ""))
     if rate < WORTH_A_WORD:
@@ -166,10 +168,10 @@ def _refusals(grid: grid_lib.Grid) -> str:
 
 
 def _without_utility(grid: grid_lib.Grid) -> str:
-    asr = _places(grid, "asr", "real") or _places(grid, "asr", runs.TEXT_ONLY)
+    asr = _places(grid, "asr", "real") or _places(grid, "asr", summary.TEXT_ONLY)
     lines = [line for line in grid.lines if any(line.cells[i] for i in asr)]
     lines = _asked_the_same(lines, asr) if lines else []
-    rates = [(line.label, mean([_rate(r) for i in asr if (r := line.cells[i])])) for line in lines]
+    rates = [(line.label, mean([_rate(cell) for i in asr if (cell := line.cells[i])])) for line in lines]
     if not rates:
         return "No harmful request was asked, so nothing can be said about safety."
     worst, best = max(rates, key=lambda r: r[1].value), min(rates, key=lambda r: r[1].value)

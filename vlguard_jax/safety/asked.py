@@ -3,37 +3,46 @@ compared."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 import dataclasses
 import json
-from typing import Any
 
 from vlguard_jax.safety import results
+from vlguard_jax.safety import summary
 
 
 @dataclasses.dataclass(frozen=True)
 class Asked:
     """One question, as every model can be asked it.
 
-    question: sha256 of its text, with its suffix, without template and picture tag. picture: sha256 of the picture's
-    file, or what was shown in its place ("white", "black", "none"): one colour is the same question at any size.
+    Attributes:
+      question: sha256 of its text, with its suffix, without template and picture tags.
+      pictures: of each picture the sha256 of its file, or what was shown in its place ("white", "black", "none"): one
+        colour is the same question at any size.
     """
 
     question: str
-    picture: str
+    pictures: tuple[str, ...]
 
     def difference(self, other: Asked) -> str:
         """What differs, in words; "" if nothing does."""
         if self.question != other.question:
             return "another text or suffix"
-        return "another picture" if self.picture != other.picture else ""
+        return "another picture" if self.pictures != other.pictures else ""
 
 
 @dataclasses.dataclass(frozen=True)
 class How:
-    """How a question is asked. `preprocessing` is "pad" or "crop", "" where no picture of the benchmark is shown."""
+    """How a question is asked.
+
+    Attributes:
+      template, template_sha256: name and hash of the conversation template.
+      preprocessing: "pad" or "crop", "" where no picture of the benchmark is shown.
+      min_new, max_new: limits of the answer's tokens.
+    """
 
     template: str
+    template_sha256: str
     preprocessing: str
     min_new: int
     max_new: int
@@ -42,6 +51,8 @@ class How:
         """The first difference as "name ours, not theirs"; "" if there is none."""
         if self.template != other.template:
             return f"template {self.template}, not {other.template}"
+        if self.template_sha256 != other.template_sha256:
+            return f"another wording of the template {self.template}"
         if self.preprocessing and other.preprocessing and self.preprocessing != other.preprocessing:
             return f"image mode {self.preprocessing}, not {other.preprocessing}"
         if (self.min_new, self.max_new) != (other.min_new, other.max_new):
@@ -54,31 +65,21 @@ class How:
         return f"{self.min_new} to {self.max_new} new tokens"
 
 
-def asked(question_sha256: str, image_mode: str, image_sha256: str) -> Asked:
-    """From the fields of a question or of a result line."""
-    return Asked(question_sha256, image_sha256 if image_mode == "real" else image_mode)
+def asked(question_sha256: str, image_mode: str, pictures_sha256: Iterable[str]) -> Asked:
+    """From the fields of a question or of a result line; a hash for every picture of the question."""
+    return Asked(question_sha256, tuple(sha256 if image_mode == "real" else image_mode for sha256 in pictures_sha256))
 
 
 def of_line(line: results.GenerationLine) -> Asked:
     """What the answer of a result line is about."""
-    return asked(line.question_sha256, line.image_mode, line.image_sha256)
+    return asked(line.question_sha256, line.image_mode, (picture.sha256 for picture in line.pictures))
 
 
-def how_of_line(line: results.GenerationLine) -> How:
-    """How the question of a result line was asked."""
-    preprocessing = line.preprocessing if line.image_mode == "real" else ""
-    return How(line.template, preprocessing, line.decode.min_new, line.decode.max_new)
-
-
-def how_of_row(row: Mapping[str, Any]) -> How:
-    """How the questions behind a row of summary.json were asked."""
-    decode = row["decode"]
-    return How(
-        row["template"],
-        row["preprocessing"] if row["image_mode"] == "real" else "",
-        decode["min_new"],
-        decode["max_new"],
-    )
+def how_of(record: results.GenerationLine | summary.Row) -> How:
+    """How the question of a result line, or the questions behind a row of summary.json, were asked."""
+    preprocessing = record.preprocessing if record.image_mode == "real" else ""
+    limits = record.decode.min_new, record.decode.max_new
+    return How(record.template, record.template_sha256, preprocessing, *limits)
 
 
 def digests(found: Mapping[str, Asked]) -> dict[str, str]:
@@ -87,5 +88,5 @@ def digests(found: Mapping[str, Asked]) -> dict[str, str]:
     items = sorted(found.items())
     return {
         "questions_sha256": results.sha256(json.dumps([(id_, one.question) for id_, one in items])),
-        "pictures_sha256": results.sha256(json.dumps([(id_, one.picture) for id_, one in items])),
+        "pictures_sha256": results.sha256(json.dumps([(id_, one.pictures) for id_, one in items])),
     }

@@ -7,10 +7,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from vlguard_jax.safety import statistics
+from vlguard_jax.safety import summary
 from vlguard_jax.safety.benchmarks import benchmark as benchmark_lib
 from vlguard_jax.safety.judges import judge as judge_lib
-
-Row = dict[str, Any]  # one row of summary.json
 
 
 def metrics(
@@ -44,58 +43,65 @@ def summarise(
     items: Sequence[benchmark_lib.Item],
     verdicts: Sequence[judge_lib.Verdict],
     measured: Mapping[str, str],
-    common: Mapping[str, Any],
     baseline: Sequence[judge_lib.Verdict] | None = None,
-) -> list[Row]:
-    """One row of summary.json per subset, in the order in which the subsets appear.
+    baseline_template: str | None = None,
+) -> list[summary.Measure]:
+    """What the verdicts come to, subset by subset in the order in which the subsets appear.
 
     Args:
       items: the questions.
       verdicts: one per item.
       measured: subset -> "asr", "refusal_rate" or "accuracy".
-      common: fields that every row carries (model, seed, judge, ...).
-      baseline: another run's verdicts on the same items; then `vs_baseline` holds the paired difference, else null.
+      baseline: another run's verdicts on the same items; then `vs_baseline` holds the paired difference, else None.
+      baseline_template: what that run was asked with, where it is named.
     """
-    rows = []
+    found = []
     for subset in dict.fromkeys(item.subset for item in items):
         chosen = [i for i, item in enumerate(items) if item.subset == subset]
         metric = measured[subset]
         ours = [verdicts[i] for i in chosen]
-        row: Row = {**common, "subset": subset, "metric": metric}
-        row |= _rate(ours, metric)
-        row |= {
-            "n_invalid": sum(v.label == "invalid" for v in ours),
-            "stand_in": any(items[i].stand_in for i in chosen),
-            "ci_method": statistics.CI_METHOD,
-            "by_category": _by_category([items[i] for i in chosen], ours, metric),
-            "vs_baseline": None if baseline is None else _versus(ours, [baseline[i] for i in chosen], metric),
-        }
-        rows.append(row)
-    return rows
+        theirs = None if baseline is None else [baseline[i] for i in chosen]
+        measure = summary.Measure(
+            subset=subset,
+            metric=metric,
+            n_invalid=sum(v.label == "invalid" for v in ours),
+            stand_in=any(items[i].stand_in for i in chosen),
+            ci_method=statistics.CI_METHOD,
+            by_category=_by_category([items[i] for i in chosen], ours, metric),
+            vs_baseline=None if theirs is None else _versus(ours, theirs, metric, baseline_template),
+            **_rate(ours, metric),
+        )
+        found.append(measure)
+    return found
 
 
-def _rate(verdicts: Sequence[judge_lib.Verdict], metric: str) -> Row:
+def _rate(verdicts: Sequence[judge_lib.Verdict], metric: str) -> dict[str, Any]:
+    """The fields of a `summary.Rate`."""
     n, count = len(verdicts), sum(counted(v, metric) for v in verdicts)
     low, high = statistics.wilson(count, n)
     return {"n": n, "count": count, "rate": count / n, "ci_low": low, "ci_high": high}
 
 
-def _by_category(items: Sequence[benchmark_lib.Item], verdicts: Sequence[judge_lib.Verdict], metric: str) -> list[Row]:
-    """Rates per category (subcategory null), each followed by its subcategories; empty where the items carry none."""
+def _by_category(
+    items: Sequence[benchmark_lib.Item], verdicts: Sequence[judge_lib.Verdict], metric: str
+) -> tuple[summary.CategoryRate, ...]:
+    """Rates of categories, each followed by its subcategories; empty where the items carry none."""
     groups: dict[tuple[str, str], list[judge_lib.Verdict]] = {}
     for item, verdict in zip(items, verdicts, strict=True):
         if item.category is not None:
             groups.setdefault((item.category, ""), []).append(verdict)
             if item.subcategory is not None:
                 groups.setdefault((item.category, item.subcategory), []).append(verdict)
-    return [
-        {"category": category, "subcategory": sub or None, **_rate(group, metric)}
+    return tuple(
+        summary.CategoryRate(category=category, subcategory=sub or None, **_rate(group, metric))
         for (category, sub), group in sorted(groups.items())
-    ]
+    )
 
 
-def _versus(verdicts: Sequence[judge_lib.Verdict], baseline: Sequence[judge_lib.Verdict], metric: str) -> Row:
+def _versus(
+    verdicts: Sequence[judge_lib.Verdict], baseline: Sequence[judge_lib.Verdict], metric: str, template: str | None
+) -> summary.Difference:
     pairs = [(counted(ours, metric), counted(theirs, metric)) for ours, theirs in zip(verdicts, baseline, strict=True)]
     gained, lost = pairs.count((True, False)), pairs.count((False, True))
     difference, low, high = statistics.paired_difference(gained, lost, len(pairs))
-    return {"diff": difference, "ci": [low, high], "p": statistics.mcnemar_p(gained, lost)}
+    return summary.Difference(diff=difference, ci=(low, high), p=statistics.mcnemar_p(gained, lost), template=template)

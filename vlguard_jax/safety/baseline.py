@@ -7,9 +7,11 @@ import pathlib
 
 from vlguard_jax import config as settings_lib
 from vlguard_jax import errors
+from vlguard_jax.families.chat import templates
 from vlguard_jax.safety import asked as asked_lib
 from vlguard_jax.safety import questions as questions_lib
 from vlguard_jax.safety import results
+from vlguard_jax.safety import summary
 from vlguard_jax.safety.benchmarks import benchmark as benchmark_lib
 from vlguard_jax.safety.judges import judge as judge_lib
 
@@ -60,18 +62,18 @@ def _answers(there: pathlib.Path, subsets: Iterable[str]) -> dict[tuple[str, str
     """(subset, id) -> the answers of the model that the baseline's rates are of."""
     if not there.is_dir():
         raise errors.UserError(f"config.baseline={there}: no such folder; name the --workdir of a finished evaluation")
-    if not (there / results.SUMMARY).exists():
+    if not (there / summary.NAME).exists():
         raise errors.UserError(
-            f"config.baseline={there}: no finished evaluation, it has no {results.SUMMARY}; run or finish evaluate"
+            f"config.baseline={there}: no finished evaluation, it has no {summary.NAME}; run or finish evaluate"
             " there first"
         )
-    rows = results.read_summary(there / results.SUMMARY)
+    rows = summary.read(there / summary.NAME, summary.Row)
     lines = results.Lines(there / results.GENERATIONS, results.GenerationLine, repair=False).lines
     if not lines:
         raise errors.UserError(
             f"config.baseline={there}: no answers; name the --workdir of an evaluation, not a folder above one"
         )
-    weights = {row["weights_sha256"] for row in rows if row["subset"] in subsets}
+    weights = {row.weights_sha256 for row in rows if row.subset in subsets}
     found: dict[tuple[str, str], list[results.GenerationLine]] = {}
     for line in lines:
         if line.weights_sha256 in weights:
@@ -93,14 +95,14 @@ def _same(
         )
     mode = questions_lib.image_mode(config.benchmark, item)
     question = results.sha256(item.question)
-    ours = asked_lib.asked(question, mode, _picture(item) if mode == "real" else "")
+    ours = asked_lib.asked(question, mode, _pictures(item) if mode == "real" else [""] * (item.image is not None))
     about = [line for line in lines if asked_lib.of_line(line) == ours]
     if not about and mode != "real" and item.path is not None:
         if not item.path.is_file():
             raise errors.UserError(
                 f"{where}: {item.path} is missing, so its picture cannot be compared with the baseline's; put it there"
             )
-        real = asked_lib.asked(question, "real", _picture(item))
+        real = asked_lib.asked(question, "real", _pictures(item))
         about = [line for line in lines if asked_lib.of_line(line) == real]
     if not about:
         raise errors.UserError(
@@ -108,7 +110,7 @@ def _same(
             " on the same questions"
             " and pictures first"
         )
-    theirs = asked_lib.how_of_line(about[-1])
+    theirs = asked_lib.how_of(about[-1])
     difference = theirs.difference(_how(config, mode))
     if difference:
         way = "; name it in config.baseline_template if that is meant" if difference.startswith("template") else ""
@@ -116,16 +118,17 @@ def _same(
     return about[-1]
 
 
-def _picture(item: benchmark_lib.Item) -> str:
-    assert item.path is not None
-    return questions_lib.file_hash(item.path)
+def _pictures(item: benchmark_lib.Item) -> list[str]:
+    """sha256 of the files of the item's pictures."""
+    return [] if item.path is None else [questions_lib.file_hash(item.path)]
 
 
 def _how(config: settings_lib.EvalConfig, mode: str) -> asked_lib.How:
-    template = config.baseline_template or config.model.template
+    template = templates.get_template(config.baseline_template or config.model.template)
     image_mode = config.model.image_mode
     preprocessing = image_mode if mode == "real" and image_mode != "auto" else ""
-    return asked_lib.How(template, preprocessing, config.decode.min_new_tokens, config.decode.max_new_tokens)
+    limits = config.decode.min_new_tokens, config.decode.max_new_tokens
+    return asked_lib.How(template.name, template.sha256, preprocessing, *limits)
 
 
 def _verdict(

@@ -15,7 +15,7 @@ from vlguard_jax.checkpoints import load
 from vlguard_jax.checkpoints import vocabulary
 from vlguard_jax.generation import engine
 from vlguard_jax.parallel import processes
-from vlguard_jax.safety import asr
+from vlguard_jax.safety import summary
 from vlguard_jax.safety import model as model_lib
 from vlguard_jax.safety import run
 
@@ -38,7 +38,7 @@ def as_model(checkpoint: checkpoint_lib.Checkpoint, config: settings_lib.EvalCon
 
 def evaluate(
     config: settings_lib.EvalConfig, folder: Path, *, grid: bool = False, quiet: bool = False
-) -> list[asr.Row]:
+) -> list[summary.Row]:
     """Load the model that `config` names, evaluate it into `folder`, return the rows of summary.json.
 
     Args:

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 import dataclasses
+from typing import Annotated
 
 from vlguard_jax import errors
+from vlguard_jax import ranges
+from vlguard_jax import typed
 from vlguard_jax.safety import statistics
 
 JUDGE = "keyword_vlguard_v1"  # what the paper's attack success rates were counted with
@@ -51,13 +54,13 @@ class Comparison:
     two-sample test's, None where none is possible; then `reproduced` is None too and `note` says why.
     """
 
-    row: str
-    percent: float
-    n: int
-    count: int | None
-    p: float | None = None
+    row: typed.Name
+    percent: Annotated[float, ranges.Range(0, 100)]
+    n: typed.Count
+    count: typed.Count | None
+    p: typed.Fraction | None = None
     reproduced: bool | None = None
-    note: str = ""
+    note: typed.Name = ""
 
 
 def check_row(row: str) -> None:

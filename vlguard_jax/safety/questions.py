@@ -35,7 +35,7 @@ class Question:
     """An item with its prompt. `key` names the answer, `prompt_sha256` is of the prompt's text.
 
     `image_mode` is "real" (the item's picture), "white" or "black" (one colour in its place) or "none" (no picture).
-    `image_sha256` is of the picture's file, of the pixels of one colour, or "" without a picture.
+    `pictures` are the item's, with the hash of what is shown.
     """
 
     item: benchmark_lib.Item
@@ -43,7 +43,7 @@ class Question:
     ids: Int32[np.ndarray, " n"]
     prompt_sha256: str
     image_mode: str
-    image_sha256: str
+    pictures: tuple[results.Picture, ...]
 
 
 def image_mode(settings: settings_lib.BenchmarkSettings, item: benchmark_lib.Item) -> str:
@@ -62,7 +62,6 @@ def decode(config: settings_lib.EvalConfig, dtype: str) -> results.Decode:
     return results.Decode(
         max_new=config.decode.max_new_tokens,
         min_new=config.decode.min_new_tokens,
-        sampling="greedy",
         dtype=dtype,
         matmul_precision="highest" if dtype == "fp32" else "default",
         seed=config.seed,
@@ -83,7 +82,7 @@ def ask(config: settings_lib.EvalConfig, model: model_lib.Model, items: Sequence
             f" {config.benchmark.name}; name a LLaVA checkpoint, or give config.model.vision_tower and"
             " config.model.projector too"
         )
-    hash_of = functools.cache(file_hash)
+    hash_of, template_sha256 = functools.cache(file_hash), template.sha256
     how, plain = decode(config, model.dtype), model.sees.plain(model.sizes) if model.sees else None
     questions = []
     for item, mode in zip(items, modes, strict=True):
@@ -92,24 +91,25 @@ def ask(config: settings_lib.EvalConfig, model: model_lib.Model, items: Sequence
         ids = conversations.tokenize_prompt(item.question, pictures, model.tokenizer, template, origin)
         if mode in COLOURS:
             assert plain is not None
-            image_sha256 = _colour_hash(mode, plain)
+            shown = _colour_hash(mode, plain)
         else:
-            image_sha256 = hash_of(item.path) if item.path is not None and mode == "real" else ""
-        key = results.answer_key(
+            shown = hash_of(item.path) if item.path is not None and mode == "real" else ""
+        request = results.Request(
             model=model.fingerprint,
             benchmark=config.benchmark.name,
             subset=item.subset,
             item_id=item.id,
-            prompt_ids=[int(i) for i in ids],
-            image_sha256=image_sha256,
+            prompt_ids=tuple(int(i) for i in ids),
+            template_sha256=template_sha256,
             image_mode=mode,
-            stand_in=item.stand_in,
             preprocessing=config.model.image_mode,
-            template=template.name,
             decode=how,
+            pictures_sha256=(shown,) if shown else (),
+            stand_in=item.stand_in,
         )
+        of_item = () if item.image is None else (results.Picture(item.image, shown),)
         text = template.prompt(item.question, pictures)
-        questions.append(Question(item, key, ids, results.sha256(text), mode, image_sha256))
+        questions.append(Question(item, request.key, ids, results.sha256(text), mode, of_item))
     return questions
 
 

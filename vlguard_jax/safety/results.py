@@ -1,65 +1,100 @@
-"""Result files: append-only JSON lines that survive being killed at any moment."""
+"""Answers and verdicts: append-only JSON lines that survive being killed at any moment. Their sums: summary.py."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 import dataclasses
 import hashlib
 import json
 import os
 import pathlib
-import typing
-from typing import Annotated, Any, Generic, NotRequired, TypedDict, TypeVar
+from typing import Any, Generic, TypeVar
 
 from vlguard_jax import errors
 from vlguard_jax import files
+from vlguard_jax import fingerprints
 from vlguard_jax import folders
 from vlguard_jax import limits
 from vlguard_jax import machine
-from vlguard_jax import ranges
 from vlguard_jax import typed
 from vlguard_jax.safety.judges import judge as judge_lib
 
-SCHEMA = 2
+SCHEMA = 3  # of all result files
 GENERATIONS = "generations.jsonl"
 VERDICTS = "verdicts.jsonl"
-SUMMARY = "summary.json"
-ROUNDING = 1e-9  # between a rate and its interval
 
 
 @dataclasses.dataclass(frozen=True)
 class Decode:
-    """How an answer was decoded. `dtype` is the number format of computation."""
+    """How an answer was decoded.
+
+    Attributes:
+      max_new, min_new: limits of its tokens.
+      dtype: number format of computation, "fp32", "bf16" or "fp16".
+      matmul_precision: XLA's precision of matrix products, "highest" or "default".
+      sampling: how a token is chosen, "greedy".
+      seed: of everything drawn.
+    """
 
     max_new: typed.Count
     min_new: typed.Count
-    sampling: typed.Name
     dtype: typed.Name
     matmul_precision: typed.Name
-    seed: typed.Seed
+    sampling: typed.Name = "greedy"
+    seed: typed.Seed = 0
+
+
+@dataclasses.dataclass(frozen=True)
+class Picture:
+    """A picture of a question.
+
+    Attributes:
+      path: inside the benchmark.
+      sha256: of what was shown: the file, the pixels u8[S, S, 3] of the one colour in its place, or "" for nothing.
+    """
+
+    path: typed.Name
+    sha256: typed.Name
 
 
 @dataclasses.dataclass(frozen=True)
 class GenerationLine:
-    """One answer. `response` is the text as decoded, unstripped, or its sha256 where `withheld`.
+    """One answer.
 
-    `image` is the picture's path inside the benchmark (None without one); `image_mode` is "real", or says what was
-    asked about in its place: "white", "black" or "none". `image_sha256` is of the picture asked about: its file, or the
-    pixels of one colour. `preprocessing` is "pad" or "crop"; `stand_in`: the picture was drawn by `prepare`.
-    `prompt_sha256` is of the prompt's text, `question_sha256` of the question's alone, without template and picture tag
-    but with its suffix.
+    Attributes:
+      key: of everything that can change the answer, see `Request`.
+      benchmark, subset, item_id: which question; ids are unique within a subset.
+      pictures: the question's, in the order of their tags.
+      image_mode: "real", or what was shown in the place of every picture: "white", "black" or "none"; "none" also where
+        the question has no picture.
+      stand_in: a picture was drawn by `prepare`.
+      preprocessing: how pictures were made square, "pad" or "crop".
+      template, template_sha256: name and `Template.sha256` of the conversation template.
+      preset: name of the settings, for tables.
+      category, subcategory: of the question, as the benchmark has them.
+      prompt_sha256: of the prompt's text.
+      question_sha256: of the question's text with its suffix, without template and picture tags.
+      n_prompt_tokens: ids of the prompt, a picture counted as one.
+      response: the text as decoded, unstripped, or its sha256 where `withheld`.
+      finish_reason: "stop" where the answer ended by itself, "length" at the limit of new tokens.
+      n_new_tokens: of the answer.
+      model, weights_sha256: whose answer.
+      decode: how it was decoded.
+      versions: of the libraries that made it.
+      run_id: of the process that wrote it.
+      time: when.
     """
 
     key: typed.Name
     benchmark: typed.Name
     subset: typed.Name
     item_id: typed.Name
-    image: typed.Name | None
-    image_sha256: typed.Name
+    pictures: tuple[Picture, ...]
     image_mode: typed.Name
     stand_in: bool
     preprocessing: typed.Name
     template: typed.Name
+    template_sha256: typed.Name
     preset: typed.Name
     category: typed.Name | None
     subcategory: typed.Name | None
@@ -102,75 +137,43 @@ class VerdictLine:
         return judge_lib.Verdict(self.label, self.score, self.raw)
 
 
-class Rates(TypedDict):
-    """A rate: `count` of `n`, and its 95 % interval."""
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Request:
+    """All that can change an answer.
 
-    n: Annotated[int, ranges.Range(1, 1 << 53)]
-    count: typed.Count
-    rate: typed.Fraction
-    ci_low: typed.Fraction
-    ci_high: typed.Fraction
+    What is at its default, here or in `Decode`, does not enter the key (fingerprints.py): a field that is added later
+    changes no key, if its default is what was done before.
 
+    Attributes:
+      model: fingerprint of weights and sizes.
+      benchmark, subset, item_id: which question.
+      prompt_ids: the prompt's tokens, pictures among them as types.IMAGE_TOKEN.
+      template_sha256, image_mode, preprocessing, decode: as in `GenerationLine`.
+      pictures_sha256: of every picture that is shown.
+      stand_in: as in `GenerationLine`.
+    """
 
-class CategoryRates(Rates):
-    """The rate of a category, or of a part of one."""
-
-    category: typed.Name
-    subcategory: typed.Name | None
-
-
-class Difference(TypedDict):
-    """The paired difference from a baseline, as rates."""
-
-    diff: Annotated[float, ranges.Range(-1, 1)]
-    ci: tuple[Annotated[float, ranges.Range(-1, 1)], Annotated[float, ranges.Range(-1, 1)]]
-    p: typed.Fraction
-    template: NotRequired[typed.Name]
-
-
-class Paper(TypedDict):
-    """What `paper.Comparison` says."""
-
-    percent: Annotated[float, ranges.Range(0, 100)]
-    p: typed.Fraction | None
-    reproduced: bool | None
-    note: typed.Name
-
-
-class Row(Rates):
-    """What a row of summary.json has at least, and the types of what it may have."""
-
-    model: typed.Name
-    weights_sha256: typed.Name
-    seed: typed.Seed
-    benchmark: typed.Name
-    preset: typed.Name
-    template: typed.Name
-    preprocessing: typed.Name
-    image_mode: typed.Name
+    model: str
+    benchmark: str
+    subset: str
+    item_id: str
+    prompt_ids: tuple[int, ...]
+    template_sha256: str
+    image_mode: str
+    preprocessing: str
     decode: Decode
-    subset: typed.Name
-    metric: typed.Name
-    judge: typed.Name
-    judge_version: typed.Name
-    judge_prompt_sha256: typed.Name
-    questions_sha256: typed.Name
-    pictures_sha256: typed.Name
-    n_cut: typed.Count
-    first_n: typed.Count | None
-    n_invalid: NotRequired[typed.Count]
-    n_too_long: NotRequired[typed.Count]
-    stand_in: NotRequired[bool]
-    by_category: NotRequired[list[CategoryRates]]
-    vs_baseline: NotRequired[Difference | None]
-    paper: NotRequired[Paper | None]
+    pictures_sha256: tuple[str, ...] = ()
+    stand_in: bool = False
+
+    @property
+    def key(self) -> str:
+        """Names the answer."""
+        return fingerprints.of(self)
 
 
-NEEDED = tuple(
-    name
-    for name, hint in typing.get_type_hints(Row, include_extras=True).items()
-    if typing.get_origin(hint) is not NotRequired
-)
+def other_schema(found: Any, way: str) -> str:
+    """What to say of a file that was written with another SCHEMA; ends with the way out."""
+    return f"schema {errors.short(found)}, this program reads and writes {SCHEMA}; {way}"
 
 
 def rule(judge: judge_lib.Judge) -> tuple[str, str, str]:
@@ -183,61 +186,7 @@ def sha256(data: bytes | str) -> str:
     return hashlib.sha256(data.encode("utf-8", "surrogatepass") if isinstance(data, str) else data).hexdigest()
 
 
-def answer_key(
-    *,
-    model: str,
-    benchmark: str,
-    subset: str,
-    item_id: str,
-    prompt_ids: Sequence[int],
-    image_sha256: str,
-    image_mode: str,
-    stand_in: bool,
-    preprocessing: str,
-    template: str,
-    decode: Decode,
-) -> str:
-    """Hash of everything that can change an answer; `model` is a fingerprint of weights and sizes."""
-    parts = dict(locals())
-    parts["prompt_ids"] = [int(i) for i in prompt_ids]
-    parts["decode"] = dataclasses.asdict(decode)
-    return sha256(json.dumps(parts, sort_keys=True))
-
-
 L = TypeVar("L", GenerationLine, VerdictLine)
-
-
-def read_summary(path: pathlib.Path) -> list[dict[str, Any]]:
-    """The rows of a summary.json.
-
-    Raises:
-      UserError: it cannot be read, is of another schema, or a row is not one (`Row`).
-    """
-    again = "run evaluate again with the same --workdir"
-    try:
-        rows = files.read_json(path)
-    except errors.UserError as e:
-        raise errors.UserError(f"{path}: not a list of result rows ({e}); {again}") from e
-    if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
-        raise errors.UserError(f"{path}: not a list of result rows; {again}")
-    if not rows:
-        raise errors.UserError(f"{path}: no rows; {again}")
-    for i, row in enumerate(rows):
-        if (schema := row.get("schema", SCHEMA)) != SCHEMA:
-            ours = f"this program reads and writes {SCHEMA}; evaluate again in another --workdir"
-            raise errors.UserError(f"{path}: schema {errors.short(schema)}, {ours}")
-        typed.check(Row, row, f"{path}: row {i + 1}", again)
-        for rates in (row, *row.get("by_category", ())):
-            _check_rates(rates, f"{path}: row {i + 1}", again)
-    return rows
-
-
-def _check_rates(rates: Mapping[str, Any], where: str, way: str) -> None:
-    """Raise UserError where a rate is not that of its own counts, or lies outside its interval."""
-    low, rate, high = (rates[name] for name in ("ci_low", "rate", "ci_high"))
-    if abs(rate - rates["count"] / rates["n"]) > ROUNDING or not low - ROUNDING <= rate <= high + ROUNDING:
-        told = f"rate {rate:g} of {rates['count']} in {rates['n']}, interval {low:g} to {high:g}"
-        raise errors.UserError(f"{where}: the numbers do not fit each other ({told}); {way}")
 
 
 class Lines(Generic[L]):
@@ -278,14 +227,8 @@ class Lines(Generic[L]):
         if not isinstance(values, dict) or "schema" not in values:
             raise errors.UserError(f"{where}: not a result line; {way}")
         if (schema := values.pop("schema")) != SCHEMA:
-            raise errors.UserError(
-                f"{where}: schema {errors.short(schema)}, this program reads and writes {SCHEMA}; choose"
-                " another --workdir"
-            )
-        typed.check(self._kind, values, where, way)
-        if self._kind is GenerationLine:
-            values["decode"] = Decode(**values["decode"])
-        return self._kind(**values)
+            raise errors.UserError(f"{where}: {other_schema(schema, 'evaluate again in another --workdir')}")
+        return typed.make(self._kind, values, where, way)
 
     def append(self, lines: Iterable[L]) -> None:
         """Append lines, all or none, and see them to the disk.
@@ -296,8 +239,8 @@ class Lines(Generic[L]):
         """
         lines = list(lines)
         for line in lines:
-            files.check_text(vars(line), f"{self.path}: the line of {errors.short(line.key)}")
-        text = "".join(json.dumps({"schema": SCHEMA, **vars(x)}, default=vars) + "\n" for x in lines)
+            files.check_text(dataclasses.asdict(line), f"{self.path}: the line of {errors.short(line.key)}")
+        text = "".join(json.dumps({"schema": SCHEMA, **dataclasses.asdict(x)}) + "\n" for x in lines)
         with open(self.path, "ab", buffering=0) as file:
             files.append(file, text.encode("ascii"))
             with machine.naming(self.path):

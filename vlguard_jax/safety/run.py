@@ -6,20 +6,17 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 import contextlib
 import dataclasses
 import itertools
-import json
 import pathlib
 from typing import Any, Protocol, cast, runtime_checkable
 
 from vlguard_jax import config as settings_lib
 from vlguard_jax import errors
-from vlguard_jax import files
 from vlguard_jax import folders
 from vlguard_jax import types
 from vlguard_jax import workdir as workdir_lib
 from vlguard_jax.families import extras as extras_lib
 from vlguard_jax.families import table
 from vlguard_jax.families.chat import templates
-from vlguard_jax.safety import asked as asked_lib
 from vlguard_jax.safety import asr
 from vlguard_jax.safety import baseline as baseline_lib
 from vlguard_jax.safety import lengths
@@ -27,7 +24,9 @@ from vlguard_jax.safety import model as model_lib
 from vlguard_jax.safety import paper
 from vlguard_jax.safety import questions as questions_lib
 from vlguard_jax.safety import results
+from vlguard_jax.safety import rows as rows_lib
 from vlguard_jax.safety import store as store_lib
+from vlguard_jax.safety import summary
 from vlguard_jax.safety.benchmarks import benchmark as benchmark_lib
 from vlguard_jax.safety.benchmarks import registry as benchmarks
 from vlguard_jax.safety.judges import judge as judge_lib
@@ -48,6 +47,7 @@ FREE = (
 )
 
 GRID_MODES: tuple[settings_lib.ImageMode, ...] = ("pad", "crop")  # of LLaVA-1.5, of which the paper used one
+Answered = tuple[questions_lib.Question, types.Generation]
 
 # (answers that exist, answers wanted) -> context around the work; it yields a function that is told of new answers.
 Progress = Callable[[int, int], contextlib.AbstractContextManager[Callable[[int], None]]]
@@ -174,7 +174,7 @@ def evaluate(
     say: Callable[[str], None] = print,
     progress: Progress = silent,
     team: Team | None = None,
-) -> list[asr.Row]:
+) -> list[summary.Row]:
     """Answer what is not answered yet, judge what is not judged yet, write the result files.
 
     Args:
@@ -195,35 +195,28 @@ def evaluate(
     team = team or Alone()
     config = _resolved(config, model)
     questions, skipped = lengths.split(config, model, questions_lib.ask(config, model, check(config)))
-    items = [q.item for q in questions]
     asked = results.sha256("".join(q.key for q in questions))
     team.agree({"weights": model.weights_sha256, "questions and pictures": asked})
-    judging = _judging(config, items)
-    kept: list[store_lib.Store] = []  # of the first process
-    before: list[baseline_lib.Verdicts | None] = []  # of the first process
+    kept: _Kept | None = None  # in the first process alone
 
-    def open_store() -> list[str]:
-        workdir_lib.check(folder, config, free=FREE)
-        before.append(baseline_lib.read(config, folder, items, judging))
-        kept.append(store_lib.Store(folder, config, model))
-        unanswered = kept[0].unanswered(questions)
-        questions_lib.check_pictures(unanswered, model, config.model.image_mode)
-        workdir_lib.prepare(folder)
-        for notice in (*lengths.write(folder, skipped), *kept[0].notices):
-            say(notice)
-        return [q.key for q in unanswered]
+    def open_files() -> list[str]:
+        nonlocal kept
+        kept = _Kept(config, folder, model, questions, skipped, say)
+        return [q.key for q in kept.unanswered]
+
+    def judge() -> list[Any]:
+        assert kept is not None
+        return summary.values(kept.judge())
 
     by_key = {q.key: q for q in questions}
-    missing = [by_key[key] for key in team.from_first(open_store)]
+    missing = [by_key[key] for key in team.from_first(open_files)]
     if missing:
         with (progress if team.first else silent)(len(questions) - len(missing), len(questions)) as advance:
-            for number, batch in enumerate(_in_batches(_answers(config, model, missing), config.decode.batch_size)):
-                for store in kept:
-                    if not number:
-                        workdir_lib.claim(folder, config, free=FREE)
-                    store.add(batch, judging)
+            for batch in _in_batches(_answers(config, model, missing), config.decode.batch_size):
+                if kept is not None:
+                    kept.add(batch)
                 advance(len(batch))
-    return team.from_first(lambda: _judged(config, folder, model, kept[0], judging, questions, before[0], skipped))
+    return summary.made(team.from_first(judge), summary.NAME, summary.Row)
 
 
 def _resolved(config: settings_lib.EvalConfig, model: model_lib.Model) -> settings_lib.EvalConfig:
@@ -234,31 +227,49 @@ def _resolved(config: settings_lib.EvalConfig, model: model_lib.Model) -> settin
     return dataclasses.replace(config, model=dataclasses.replace(config.model, image_mode=mode))
 
 
-def _judged(
-    config: settings_lib.EvalConfig,
-    folder: pathlib.Path,
-    model: model_lib.Model,
-    store: store_lib.Store,
-    judging: Sequence[baseline_lib.Judging],
-    questions: Sequence[questions_lib.Question],
-    baseline: baseline_lib.Verdicts | None,
-    skipped: Sequence[lengths.Skipped],
-) -> list[asr.Row]:
-    """Judge what is not judged yet and write summary.json."""
-    workdir_lib.claim(folder, config, free=FREE)
-    rows: list[asr.Row] = []
-    firsts = benchmark_lib.first_n(benchmarks.get(config.benchmark.name), config.benchmark)
-    for judge, measured in judging:
-        read = [q for q in questions if q.item.subset in measured]
-        found = _rows(config, model, judge, measured, read, store.verdicts(judge, read), baseline)
-        for row in found:
-            row["first_n"] = firsts[row["subset"]]
-            row["n_too_long"] = sum(one.subset == row["subset"] for one in skipped)
-            row["n_cut"] = store.cut(q for q in read if q.item.subset == row["subset"])
-            row["paper"] = _paper(row, config.paper_row) if config.paper_row and row["subset"] in paper.SIZES else None
-        rows += found
-    files.write_text(folder / results.SUMMARY, json.dumps(rows, indent=1) + "\n")
-    return rows
+class _Kept:
+    """The files of one evaluation: what they hold, and what is added to them."""
+
+    def __init__(
+        self,
+        config: settings_lib.EvalConfig,
+        folder: pathlib.Path,
+        model: model_lib.Model,
+        questions: Sequence[questions_lib.Question],
+        skipped: Sequence[lengths.Skipped],
+        say: Callable[[str], None],
+    ):
+        """Read what is there. Raises UserError, before the first answer: see `evaluate`."""
+        self._config, self._folder, self._model = config, folder, model
+        self._questions, self._skipped = questions, skipped
+        self._claimed = False
+        items = [q.item for q in questions]
+        self._judging = _judging(config, items)
+        workdir_lib.check(folder, config, free=FREE)
+        self._baseline = baseline_lib.read(config, folder, items, self._judging)
+        self._store = store_lib.Store(folder, config, model)
+        self.unanswered = self._store.unanswered(questions)
+        questions_lib.check_pictures(self.unanswered, model, config.model.image_mode)
+        workdir_lib.prepare(folder)
+        for notice in (*lengths.write(folder, skipped), *self._store.notices):
+            say(notice)
+
+    def add(self, batch: Sequence[Answered]) -> None:
+        """Write answers; the first ones claim the folder."""
+        if not self._claimed:
+            workdir_lib.claim(self._folder, self._config, free=FREE)
+            self._claimed = True
+        self._store.add(batch, self._judging)
+
+    def judge(self) -> list[summary.Row]:
+        """Judge what is not judged yet and write summary.json."""
+        workdir_lib.claim(self._folder, self._config, free=FREE)
+        config, model, judging = self._config, self._model, self._judging
+        rows = rows_lib.build(
+            config, model, judging, self._questions, self._skipped, store=self._store, baseline=self._baseline
+        )
+        summary.write(self._folder / summary.NAME, rows)
+        return rows
 
 
 def evaluate_grid(
@@ -269,18 +280,18 @@ def evaluate_grid(
     say: Callable[[str], None] = print,
     progress: Progress = silent,
     team: Team | None = None,
-) -> list[asr.Row]:
+) -> list[summary.Row]:
     """`evaluate` for every template with every image mode, each in its own folder below `folder`; `folder` gets all
     rows.
 
     Which pair gives the paper's numbers is an open question (VLGuard issue 9).
     """
-    rows: list[asr.Row] = []
+    rows: list[summary.Row] = []
     for part, place in _parts(config, folder):
         folders.check_no_link(place)
         rows += evaluate(part, place, model, say=say, progress=progress, team=team)
     if team is None or team.first:
-        files.write_text(folder / results.SUMMARY, json.dumps(rows, indent=1) + "\n")
+        summary.write(folder / summary.NAME, rows)
     return rows
 
 
@@ -296,9 +307,6 @@ def _parts(
         name = f"{template}-{mode}"
         baseline = str(pathlib.Path(config.baseline) / name) if config.baseline else ""
         yield dataclasses.replace(config, model=asked, preset=f"{template}+{mode}", baseline=baseline), folder / name
-
-
-Answered = tuple[questions_lib.Question, types.Generation]
 
 
 def _answers(
@@ -326,55 +334,3 @@ def _in_batches(answers: Iterable[Answered], size: int) -> Iterator[list[Answere
         raise
     if batch:
         yield batch
-
-
-def _rows(
-    config: settings_lib.EvalConfig,
-    model: model_lib.Model,
-    judge: judge_lib.Judge,
-    measured: Mapping[str, str],
-    questions: Sequence[questions_lib.Question],
-    verdicts: Sequence[judge_lib.Verdict],
-    baseline: baseline_lib.Verdicts | None,
-) -> list[asr.Row]:
-    common: dict[str, Any] = {
-        "schema": results.SCHEMA,
-        "model": model.name,
-        "weights_sha256": model.weights_sha256,
-        "seed": config.seed,
-        "benchmark": config.benchmark.name,
-        "preset": config.preset,
-        "template": config.model.template,
-        "preprocessing": config.model.image_mode,
-        "decode": dataclasses.asdict(questions_lib.decode(config, model.dtype)),
-        "judge": judge.name,
-        "judge_version": judge.version,
-        "judge_prompt_sha256": judge.prompt_sha256,
-    }
-    before = None if baseline is None else [baseline[judge.name, q.item.subset, q.item.id] for q in questions]
-    rows = asr.summarise([q.item for q in questions], verdicts, measured, common, before)
-    pictured = {q.item.subset for q in questions if q.item.image is not None}
-    for row in rows:
-        row["image_mode"] = config.benchmark.pictures if row["subset"] in pictured else "none"
-        asked = {
-            q.item.id: asked_lib.asked(results.sha256(q.item.question), q.image_mode, q.image_sha256)
-            for q in questions
-            if q.item.subset == row["subset"]
-        }
-        row |= asked_lib.digests(asked)
-        if row["vs_baseline"] is not None and config.baseline_template:
-            row["vs_baseline"]["template"] = config.baseline_template
-    return rows
-
-
-def _paper(row: asr.Row, paper_row: str) -> dict[str, Any]:
-    obstacles = {
-        f"the paper has no {row['benchmark']}": row["benchmark"] != "vlguard",
-        f"asked with pictures={row['image_mode']}": row["image_mode"] != "real",
-        "pictures are stand-ins": row["stand_in"],
-        f"only the first {row['first_n']}": row["first_n"],
-        f"{row['n_too_long']} questions too long for the model": row["n_too_long"],
-        f"the paper counted with {paper.JUDGE}": row["judge"] != paper.JUDGE,
-    }
-    obstacle = "; ".join(text for text, holds in obstacles.items() if holds)
-    return dataclasses.asdict(paper.compare(paper_row, row["subset"], row["count"], row["n"], obstacle=obstacle))

@@ -14,6 +14,7 @@ from vlguard_jax import errors
 from vlguard_jax import types
 from vlguard_jax import versions
 from vlguard_jax import workdir
+from vlguard_jax.families.chat import templates
 from vlguard_jax.safety import model as model_lib
 from vlguard_jax.safety import questions as questions_lib
 from vlguard_jax.safety import results
@@ -45,6 +46,7 @@ class Store:
             "benchmark": config.benchmark.name,
             "preset": config.preset,
             "template": config.model.template,
+            "template_sha256": templates.get_template(config.model.template).sha256,
             "preprocessing": config.model.image_mode,
             "weights_sha256": model.weights_sha256,
             "decode": self._decode,
@@ -129,8 +131,7 @@ class Store:
             key=question.key,
             subset=item.subset,
             item_id=item.id,
-            image=item.image,
-            image_sha256=question.image_sha256,
+            pictures=question.pictures,
             image_mode=question.image_mode,
             stand_in=item.stand_in,
             category=item.category,

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 import dataclasses
+import hashlib
 
 from vlguard_jax import errors
 
@@ -38,6 +39,12 @@ class Template:
     def prompt(self, question: str, n_images: int) -> str:
         """Text that asks `question` about `n_images` pictures and ends where the answer begins."""
         return self.render([f"{IMAGE_TAG}\n" * n_images + question, None])
+
+    @property
+    def sha256(self) -> str:
+        """Of two rounds as rendered, the first about a picture: any word or separator of the template changes it."""
+        rounds = (f"{IMAGE_TAG}\nquestion", "answer", "question", None)
+        return hashlib.sha256(self.render(rounds).encode()).hexdigest()
 
     @property
     def answer_mark(self) -> str:

@@ -1,0 +1,129 @@
+"""The rows of summary.json of one evaluation: every rate beside what was asked, how, and who judged."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+import dataclasses
+from typing import Any
+
+from vlguard_jax import config as settings_lib
+from vlguard_jax.families.chat import templates
+from vlguard_jax.safety import asked as asked_lib
+from vlguard_jax.safety import asr
+from vlguard_jax.safety import baseline as baseline_lib
+from vlguard_jax.safety import lengths
+from vlguard_jax.safety import model as model_lib
+from vlguard_jax.safety import paper
+from vlguard_jax.safety import questions as questions_lib
+from vlguard_jax.safety import results
+from vlguard_jax.safety import store as store_lib
+from vlguard_jax.safety import summary
+from vlguard_jax.safety.benchmarks import benchmark as benchmark_lib
+from vlguard_jax.safety.benchmarks import registry as benchmarks
+from vlguard_jax.safety.judges import judge as judge_lib
+
+
+def build(
+    config: settings_lib.EvalConfig,
+    model: model_lib.Model,
+    judging: Sequence[baseline_lib.Judging],
+    questions: Sequence[questions_lib.Question],
+    skipped: Sequence[lengths.Skipped],
+    *,
+    store: store_lib.Store,
+    baseline: baseline_lib.Verdicts | None,
+) -> list[summary.Row]:
+    """One row per judge and subset that it reads; what is not judged yet is judged.
+
+    Args:
+      config: of the evaluation.
+      model: who was asked.
+      judging: every judge with the metric of each subset that it reads.
+      questions: all of them are answered in `store`.
+      skipped: those that were left out.
+      store: answers and verdicts.
+      baseline: verdicts of the evaluation to compare with.
+
+    Raises:
+      UserError: see `store.verdicts`.
+    """
+    firsts = benchmark_lib.first_n(benchmarks.get(config.benchmark.name), config.benchmark)
+    too_long = Counter(one.subset for one in skipped)
+    rows = []
+    for judge, measured in judging:
+        read = [q for q in questions if q.item.subset in measured]
+        setting = _setting(config, model, judge)
+        for measure in _measures(config, judge, measured, read, store, baseline):
+            asked = [q for q in read if q.item.subset == measure.subset]
+            row = summary.Row(
+                **vars(setting),
+                **vars(measure),
+                **_asked(config, asked),
+                first_n=firsts[measure.subset],
+                n_too_long=too_long[measure.subset],
+                n_cut=store.cut(asked),
+                paper=None,
+            )
+            rows.append(dataclasses.replace(row, paper=_paper(row, config.paper_row)))
+    return rows
+
+
+def _setting(config: settings_lib.EvalConfig, model: model_lib.Model, judge: judge_lib.Judge) -> summary.Setting:
+    return summary.Setting(
+        model=model.name,
+        weights_sha256=model.weights_sha256,
+        seed=config.seed,
+        benchmark=config.benchmark.name,
+        preset=config.preset,
+        template=config.model.template,
+        template_sha256=templates.get_template(config.model.template).sha256,
+        preprocessing=config.model.image_mode,
+        decode=questions_lib.decode(config, model.dtype),
+        judge=judge.name,
+        judge_version=judge.version,
+        judge_prompt_sha256=judge.prompt_sha256,
+    )
+
+
+def _measures(
+    config: settings_lib.EvalConfig,
+    judge: judge_lib.Judge,
+    measured: Mapping[str, str],
+    questions: Sequence[questions_lib.Question],
+    store: store_lib.Store,
+    baseline: baseline_lib.Verdicts | None,
+) -> list[summary.Measure]:
+    theirs = None if baseline is None else [baseline[judge.name, q.item.subset, q.item.id] for q in questions]
+    items, ours = [q.item for q in questions], store.verdicts(judge, questions)
+    return asr.summarise(items, ours, measured, theirs, config.baseline_template or None)
+
+
+def _asked(config: settings_lib.EvalConfig, questions: Sequence[questions_lib.Question]) -> dict[str, Any]:
+    """The fields of a row that tell what was asked."""
+    counts = Counter(len(q.pictures) for q in questions)
+    asked = {
+        q.item.id: asked_lib.asked(results.sha256(q.item.question), q.image_mode, (p.sha256 for p in q.pictures))
+        for q in questions
+    }
+    return {
+        "image_mode": config.benchmark.pictures if max(counts) else "none",
+        "n_by_pictures": tuple(counts[n] for n in range(max(counts) + 1)),
+        **asked_lib.digests(asked),
+    }
+
+
+def _paper(row: summary.Row, paper_row: str) -> paper.Comparison | None:
+    """The paper's value beside the row's; None where nothing is to be compared."""
+    if not paper_row or row.subset not in paper.SIZES:
+        return None
+    obstacles = {
+        f"the paper has no {row.benchmark}": row.benchmark != "vlguard",
+        f"asked with pictures={row.image_mode}": row.image_mode != "real",
+        "pictures are stand-ins": row.stand_in,
+        f"only the first {row.first_n}": row.first_n,
+        f"{row.n_too_long} questions too long for the model": row.n_too_long,
+        f"the paper counted with {paper.JUDGE}": row.judge != paper.JUDGE,
+    }
+    obstacle = "; ".join(text for text, holds in obstacles.items() if holds)
+    return paper.compare(paper_row, row.subset, row.count, row.n, obstacle=obstacle)
