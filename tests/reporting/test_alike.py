@@ -125,6 +125,12 @@ def test_limits_of_an_answer_are_named_where_they_differ() -> None:
     assert [line.detail for line in found.lines] == ["1 to 256 new tokens", "1 to 8 new tokens"]
 
 
+def test_templates_of_one_name_are_told_apart_by_their_hash() -> None:
+    rows = [test_grid.row(template_sha256="0" * 64), test_grid.row(model="hound", template_sha256="1" * 64)]
+    found = grid.arrange([test_grid.evaluation(rows[0]), test_grid.evaluation(rows[1], folder="b")])
+    assert [line.detail for line in found.lines] == ["template llava_v1 00000000", "template llava_v1 11111111"]
+
+
 def test_versions_of_a_judge_stand_in_columns_of_their_own() -> None:
     rows = [test_grid.row(), test_grid.row(model="hound", judge_version="2")]
     found = grid.arrange([test_grid.evaluation(rows[0]), test_grid.evaluation(rows[1], folder="b")])

@@ -237,15 +237,23 @@ def _detail(identity: tuple[str, ...], others: Sequence[tuple[str, ...]], fields
 def _ways(lines: Sequence[Mapping[Column, alike.Rated]]) -> list[list[str]]:
     """For each line, how its questions were asked, where others in the same columns were asked otherwise."""
     hows = [{column: asked_lib.how_of(one.row) for column, one in found.items()} for found in lines]
+    wordings: dict[str, set[str]] = {}
+    for how in (how for line in hows for how in line.values()):
+        wordings.setdefault(how.template, set()).add(how.template_sha256)
+
+    def value(how: asked_lib.How, name: str) -> str:
+        same_name = name == "template" and len(wordings[how.template]) > 1
+        return f"{how.template} {how.template_sha256[:8]}" if same_name else getattr(how, name)
+
     told: list[list[str]] = [[] for _ in lines]
     for name in ("template", "preprocessing", "limits"):
         columns: dict[Column, set[str]] = {}
         for line in hows:
             for column, how in line.items():
-                columns.setdefault(column, set()).add(getattr(how, name))
+                columns.setdefault(column, set()).add(value(how, name))
         if any(len(values) > 1 for values in columns.values()):
             for line, texts in zip(hows, told, strict=True):
-                values = "/".join(sorted({getattr(how, name) for how in line.values()} - {""}))
+                values = "/".join(sorted({value(how, name) for how in line.values()} - {""}))
                 texts += [values if name == "limits" else f"{name} {values}"] if values else []
     return told
 
