@@ -15,9 +15,9 @@ from vlguard_jax.checkpoints import load
 from vlguard_jax.checkpoints import vocabulary
 from vlguard_jax.generation import engine
 from vlguard_jax.parallel import processes
-from vlguard_jax.safety import summary
 from vlguard_jax.safety import model as model_lib
 from vlguard_jax.safety import run
+from vlguard_jax.safety import summary
 
 
 def as_model(checkpoint: checkpoint_lib.Checkpoint, config: settings_lib.EvalConfig) -> model_lib.Model:
