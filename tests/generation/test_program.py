@@ -42,6 +42,9 @@ def test_prefill_and_decode_give_the_answers_from_shapes_alone(sizes) -> None:
     last = jnp.asarray([19 - row for row in range(4)], jnp.int32)
     batch, last, follows = jax.device_put((batch, last, last + 1), mesh_lib.row_sharding(built.mesh))
     ids = np.asarray(answer(params, batch, last, follows).ids)
+    moved = jax.device_put((batch.positions + 7, follows + 7), mesh_lib.row_sharding(built.mesh))
+    later = answer(params, batch._replace(positions=moved[0]), last, moved[1])
+    np.testing.assert_array_equal(np.asarray(later.ids), ids)  # attention sees distances alone
 
     logits, cache = prefill(params, batch, last)
     for i in range(SIZES["max_new"]):
