@@ -45,11 +45,8 @@ def read(folder: pathlib.Path) -> Found:
     if model_type in _CLIP:
         return Found("clip", None, values)
     known = sorted({name for family in table.FAMILIES for name in family.model_types} | set(_CLIP))
-    near = errors.nearest(str(model_type), known) if isinstance(model_type, str) else ""
-    raise errors.UserError(
-        f"{path}: checkpoint of another model type: model_type is {errors.short(model_type)}{near}; known:"
-        f" {', '.join(known)}"
-    )
+    near = errors.nearest(model_type if isinstance(model_type, str) else "", known)
+    raise errors.UserError(f"{path}: checkpoint of another model type: model_type is {errors.short(model_type)}{near}")
 
 
 def of_tower(folder: pathlib.Path, feature_layer: object = -2) -> configs.VisionConfig:
