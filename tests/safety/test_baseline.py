@@ -14,7 +14,7 @@ import pytest
 from tests.safety import stand
 from vlguard_jax import config
 from vlguard_jax import errors
-from vlguard_jax.data import templates
+from vlguard_jax.families.chat import templates
 from vlguard_jax.safety import results
 from vlguard_jax.safety import run
 from vlguard_jax.safety import summary
