@@ -68,6 +68,10 @@ def test_the_first_of_many_is_found_wherever_it_stands(dtype: type) -> None:
             ) as caught:
                 checkpoint.digest("w", bad)
             assert caught.value.layer == at
+            with pytest.raises(checkpoint.NotFiniteError, match=f"w holds -?{abs(value)}, and") as caught:
+                checkpoint.check_finite("w", bad, 7)
+            assert caught.value.layer == 7
+    checkpoint.check_finite("w", largest, 7)
     for empty in (np.zeros((0, 3), dtype), np.zeros((), dtype)):
         checkpoint.digest("w", empty)
 

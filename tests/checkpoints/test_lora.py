@@ -11,7 +11,9 @@ import ml_dtypes
 import numpy as np
 import pytest
 
+from tests.checkpoints import made
 from vlguard_jax import errors
+from vlguard_jax import trees
 from vlguard_jax.checkpoints import lora
 from vlguard_jax.families.blocks import configs
 
@@ -202,3 +204,17 @@ def test_merge(dtype: type) -> None:
     np.testing.assert_array_equal(kernel, before)  # the tree that came in is left alone
     with pytest.raises(ValueError, match="an adapter without its LoraConfig"):
         lora.merge_lora(params, None)
+
+
+def test_merged_when_it_is_asked_for() -> None:
+    """Nothing is computed before; then a layer has the bits of the model that is merged at once."""
+    model = made.model(made.LORA)
+    late, whole = (trees.flatten(merged.params) for merged in (lora.merge_late(model), lora.merge(model)))
+    assert late.keys() == whole.keys() == trees.flatten(made.model().params).keys()
+    computed = {path for path, value in late.items() if isinstance(value, lora.Merged)}
+    assert computed == {"text.layers.attention.q_proj.kernel", "text.layers.mlp.down_proj.kernel"}
+    for path in computed:
+        assert (late[path].shape, late[path].dtype) == (whole[path].shape, whole[path].dtype)
+        for i, layer in enumerate(whole[path]):
+            np.testing.assert_array_equal(late[path][i], layer)
+    assert lora.merge_late(model).lora is None and lora.merge_late(made.model()).lora is None

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import errno
 import json
 import os
 import pathlib
@@ -22,6 +23,7 @@ from tests import ports
 from tests import source
 from vlguard_jax import config
 from vlguard_jax import errors
+from vlguard_jax import machine
 
 # Busy machines: see tests/conftest.py. Unoptimised programs are compiled in three quarters of the time.
 FLAGS = "--xla_cpu_collective_call_terminate_timeout_seconds=600 --xla_backend_optimization_level=0"
@@ -33,8 +35,8 @@ class Job:
 
     changes: of single processes, as a mistake: {process: settings}. versions: each process says it has a jax of its
     own.
-    refused: a user's mistake that this process alone comes upon. signal: process 1 is told to stop behind its first
-    update; nothing can follow, as JAX remembers it.
+    refused: a user's mistake that this process alone comes upon. full: the disk is, while the tuned model is written.
+    signal: process 1 is told to stop behind its first update; nothing can follow, as JAX remembers it.
     """
 
     workdir: pathlib.Path
@@ -43,6 +45,7 @@ class Job:
     changes: dict[int, config.TrainConfig] = dataclasses.field(default_factory=dict)
     versions: bool = False
     refused: int = -1
+    full: bool = False
     signal: bool = False
 
     def of(self, process: int) -> dict[str, Any]:
@@ -136,15 +139,27 @@ TO_DEVICE: list[Any] = []
 CALLS: list[int] = []
 
 
+def _full(entry: Any) -> memoryview:
+    """In place of safetensors_files._data: a few tensors find room."""
+    CALLS.append(len(CALLS))
+    if len(CALLS) > 4:
+        raise OSError(errno.ENOSPC, "No space left on device")
+    return DATA[0](entry)
+
+
+DATA: list[Any] = []
+
+
 def _do(job: dict[str, Any]) -> int:
     import jax
 
+    from vlguard_jax.checkpoints import safetensors_files
     from vlguard_jax.parallel import processes
     from vlguard_jax.safety import from_checkpoint
     from vlguard_jax.training import feed
     from vlguard_jax.training import loop
 
-    TO_DEVICE[:] = [feed.to_device]
+    TO_DEVICE[:], DATA[:], CALLS[:] = [feed.to_device], [safetensors_files._data], []
     while job["after"] and not pathlib.Path(job["after"]).exists():
         time.sleep(0.1)
     refused = job["refused"] == jax.process_index()
@@ -154,6 +169,7 @@ def _do(job: dict[str, Any]) -> int:
         mock.patch.object(loop.setup, "load_data", mistake) if refused else contextlib.nullcontext(),
         mock.patch.object(processes, "_versions", lambda: versions) if job["versions"] else contextlib.nullcontext(),
         mock.patch.object(feed, "to_device", _stopped_soon) if job["signal"] else contextlib.nullcontext(),
+        mock.patch.object(safetensors_files, "_data", _full) if job["full"] else contextlib.nullcontext(),
     ):
         if job["evaluate"]:
             settings = config.resolve(job["settings"], config.EvalConfig)
@@ -164,7 +180,7 @@ def _do(job: dict[str, Any]) -> int:
 
 
 def main(_: list[str]) -> int:
-    """Every job; a user's mistake ends the job, not the process."""
+    """Every job; what a command would end with in one line ends the job, not the process."""
     from vlguard_jax.parallel import joining
 
     jobs = json.loads(pathlib.Path(sys.argv[1]).read_text())
@@ -174,10 +190,11 @@ def main(_: list[str]) -> int:
         for job in jobs:
             try:
                 code = max(code, _do(job))
-            except errors.UserError as e:
-                if len(jobs) == 1:
+            except Exception as e:
+                line = e if isinstance(e, errors.UserError) else getattr(machine.failure(e), "line", "")
+                if len(jobs) == 1 or not line:
                     raise
-                print(f"error: {e}", flush=True)
+                print(f"error: {line}", flush=True)
     print("compilations:", [program.step._cache_size() for program in made.values()])
     return code
 

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import dataclasses
 import json
 import pathlib
+import shutil
 
 import numpy as np
 import pytest
@@ -65,6 +66,7 @@ def ran(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ran]:
         hosts.Job(root / "other-settings", two, changes={1: dataclasses.replace(two, seed=7)}),
         hosts.Job(root / "other-versions", two, versions=True),
         hosts.Job(root / "refused", two, refused=1),
+        hosts.Job(root / "full-disk", _settings("full", 1, mesh=MESHES["full"]), full=True),
         hosts.Job(root / "one-then-two", two, after=root / "stopped"),
         hosts.Job(root / "signal", _settings("full", 0, mesh=MESHES["full"]), signal=True),
     ]
@@ -98,6 +100,27 @@ def _equal(ran: Ran, name: str, expected: str) -> None:
 @pytest.mark.parametrize("kind", MESHES)
 def test_two_processes_equal_one_device(ran: Ran, kind: str) -> None:
     _equal(ran, kind, f"{kind}-of-one")
+
+
+@pytest.mark.parametrize("kind", MESHES)
+def test_two_processes_write_the_files_that_one_writes(
+    ran: Ran, kind: str, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of the same state, that of the last update."""
+    shutil.copytree(ran.root / kind, tmp_path / kind, ignore=shutil.ignore_patterns("model"))
+    stand.use_devices(monkeypatch, 8)
+    loop.train(_settings(kind, mesh=MESHES[kind]), tmp_path / kind)
+    ours, theirs = (
+        {path.relative_to(root): path.read_bytes() for path in root.rglob("*") if path.is_file()}
+        for root in (ran.root / kind / "model", tmp_path / kind / "model")
+    )
+    assert ours == theirs and len(ours) > 5
+
+
+def test_a_full_disk_leaves_no_half_of_a_model(ran: Ran) -> None:
+    """And nobody waits for the process that writes: all went on with the next run."""
+    found = [path.name for path in (ran.root / "full-disk").iterdir()]
+    assert "checkpoints" in found and "model" not in found and not any("partial" in name for name in found)
 
 
 @pytest.mark.parametrize("name", ["two-then-one", "one-then-two"])
@@ -140,6 +163,8 @@ def test_what_differs_is_named_by_both(ran: Ran) -> None:
             "error: process 1 has versions.jax='0.1', process 0 has '0.0'; install the same packages and the same"
             " checkout on every host",
             "error: process 1: chats.json: no such file",
+            f"error: {ran.root}/full-disk/model: no space left on the disk; what was finished before is kept; make"
+            " room or name another place, and start the same command again",
         ]
     assert not any((ran.root / name).exists() for name in ("other-settings", "other-versions", "refused"))
 

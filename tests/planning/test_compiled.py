@@ -3,13 +3,19 @@
 import dataclasses
 
 import jax
+import numpy as np
 import pytest
 
 from tests.planning import compilers
 from vlguard_jax import config
 from vlguard_jax import errors
+from vlguard_jax import trees
+from vlguard_jax.checkpoints import layouts
 from vlguard_jax.families import family
 from vlguard_jax.families import table
+from vlguard_jax.parallel import gather
+from vlguard_jax.parallel import mesh as mesh_lib
+from vlguard_jax.parallel import rules
 from vlguard_jax.planning import advice
 from vlguard_jax.planning import chips
 from vlguard_jax.planning import compiled
@@ -17,6 +23,7 @@ from vlguard_jax.planning import estimate
 from vlguard_jax.planning import evaluation
 from vlguard_jax.planning import memory
 from vlguard_jax.planning import run
+from vlguard_jax.planning import topologies
 from vlguard_jax.planning import work as work_lib
 
 FULL = table.PRESETS["llava-v1.5-7b"]
@@ -144,6 +151,32 @@ def test_another_refusal_is_the_users_to_know(monkeypatch, first):
     with pytest.raises(errors.UserError) as caught:
         measure(monkeypatch, f"{first}\nthat")
     assert str(caught.value) == f"v5e:2x2: the compiler refuses the step: {first} that; add --estimate"
+
+
+@compilers.needs_libtpu
+@pytest.mark.parametrize(("fsdp", "tensor"), [(32, 1), (8, 4)])
+def test_a_tuned_model_is_gathered_within_the_estimate(fsdp, tensor):
+    """Blocks of the 13B model on v5e:4x8; a whole stack of its layers has no room there."""
+    model, topology = table.PRESETS["llava-v1.5-13b"], chips.parse("v5e:4x8")
+    mesh = mesh_lib.build(config.MeshSettings(data=1, fsdp=fsdp, tensor=tensor), topologies.devices(topology))
+    shapes = {path: jax.ShapeDtypeStruct(shape, np.float32) for path, shape in layouts.tree_shapes(model).items()}
+    flat = trees.flatten(
+        rules.abstract(trees.unflatten(shapes), rules.shardings(model, None, mesh), np.dtype(np.float32))
+    )
+    scalar = jax.ShapeDtypeStruct((), np.int32)
+    for path in ("text.layers.mlp.up_proj.kernel", "text.layers.mlp.down_proj.kernel", "text.embed.embedding"):
+        array, stacked = flat[path], ".layers." in path
+        parts = array.shape[stacked] // array.sharding.shard_shape(array.shape)[stacked]
+        rows = gather.rows_at_a_time(array.shape[stacked:], 4, parts)[0].count
+        layer, spec = scalar if stacked else None, array.sharding.spec
+        found = gather.take.lower(array, layer, scalar, mesh=mesh, spec=spec, rows=rows).compile().memory_analysis()
+        assert 0.9 < found.output_size_in_bytes / gather.BLOCK < 1.01
+        assert found.output_size_in_bytes + found.temp_size_in_bytes <= memory.export(memory.Memory()).gathered
+    if tensor == 1:  # once is enough
+        with pytest.raises(jax.errors.JaxRuntimeError, match="exceeds available HBM"):
+            jax.jit(lambda x: x, out_shardings=mesh_lib.replicated(mesh)).lower(
+                flat["text.layers.mlp.up_proj.kernel"]
+            ).compile()
 
 
 def test_the_suggestion_is_compiled():

@@ -57,7 +57,8 @@ def test_contract():
 
 def test_parts_add_up():
     found = made("v5e:4x4", price=2.0)
-    kinds = {name: size for name, size in found.per_chip.items() if name not in ("peak_gib", "pictures_gib")}
+    others = ("peak_gib", "pictures_gib", "export_gib", "export_host_gib")
+    kinds = {name: size for name, size in found.per_chip.items() if name not in others}
     assert found.per_chip["peak_gib"] == pytest.approx(sum(kinds.values()))
     assert found.hours["total"] == pytest.approx(sum(value for name, value in found.hours.items() if name != "total"))
     assert found.hours["steps"] == pytest.approx(165 * found.step_seconds["expected"] / 3600)
@@ -115,10 +116,29 @@ def test_measured_replaces_formulas():
         {"peak": 20 * gib, "arguments": 5 * gib}, links=1e12, network=0.0, compile_seconds=1000.0, source="compiled"
     )
     found = estimate.train(settings, named.config, topology, work, measured=measured)
-    assert found.per_chip == {"peak_gib": 20.0, "arguments_gib": 5.0} and not found.fits
+    export = {name: planned.per_chip[name] for name in ("export_gib", "export_host_gib")}
+    assert found.per_chip == {"peak_gib": 20.0, "arguments_gib": 5.0, **export} and not found.fits
     assert found.step_seconds["interconnect"] == pytest.approx(1e12 / 90e9) and "compiled" in found.notes
     assert found.hours["compile"] == pytest.approx(work.shapes * 1000 / 3600)
     assert found.flops_per_step == planned.flops_per_step
+
+
+def test_what_ends_without_room_to_write_the_model_does_not_fit():
+    settings, named = POSTHOC, models.resolve(POSTHOC.model)
+    work = run._works(settings, named)(settings, 16)
+    small = estimate.Measured({"peak": memory.GIB}, links=1e12, network=0.0, compile_seconds=1.0, source="compiled")
+
+    def found(settings: config.TrainConfig = settings, **chip: float) -> estimate.Estimate:
+        topology = chips.parse("v5e:4x4")
+        topology = dataclasses.replace(topology, chip=dataclasses.replace(topology.chip, **chip))
+        return estimate.train(settings, named.config, topology, work, measured=small)
+
+    export = found().per_chip["export_gib"]
+    assert 2 < export == found().per_chip["peak_gib"] < 3 and found().fits
+    assert not found(usable_gib=export - 0.01).fits and found(usable_gib=export + 0.01).fits
+    assert not found(host_gib=1.0).fits and found(host_gib=2.0).fits
+    without = found(changed(run={"export": "none"}), usable_gib=1.0, host_gib=0.1)
+    assert without.fits and without.per_chip == {"peak_gib": 1.0}
 
 
 def test_offloading_needs_the_hosts_memory():

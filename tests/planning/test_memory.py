@@ -97,6 +97,25 @@ def test_the_tower_counts_where_it_is_the_largest():
     assert many.peak == pytest.approx(many.states + many.batch + many.pictures + many.slack)
 
 
+def test_writing_the_tuned_model():
+    """13B on v5e:4x8: a 32nd of 52 GB, the tower, and a block of 64 MiB with what puts it together."""
+    step = memory.training(LARGE, None, traffic.Mesh(1, 32, 1), MIXED, FULL, **STEP)
+    found = memory.export(step)
+    assert found.weights + found.frozen == pytest.approx(52e9 / 32 + 0.6e9, rel=0.02)
+    assert found.gathered == 3 * 2**26 and found.moments == found.gradients == found.activations == 0
+    assert found.peak < step.peak < 15.75 * memory.GIB
+    assert memory.export(step.times(2), 2).peak == 2 * found.peak
+    # the up projections of all 40 layers at once, as they lie in the tree, for which XLA:TPU asks for 21.4 GiB
+    stack = dataclasses.replace(found, gathered=2 * 4 * 40 * 5120 * 13824)
+    assert stack.peak > 15.75 * memory.GIB and stack.gathered / memory.GIB == pytest.approx(21.4, rel=0.02)
+
+
+def test_the_host_that_writes_the_tuned_model():
+    """A base under adapters stays there as it came; else the tower alone does. And the embedding, three times."""
+    assert memory.export_host(LARGE, LORA) == pytest.approx(2 * 13e9 + 0.6e9 + 3 * 4 * 32000 * 5120, rel=0.01)
+    assert memory.export_host(LARGE, None) == pytest.approx(0.6e9 + 3 * 4 * 32000 * 5120, rel=0.01)
+
+
 def test_evaluation():
     """bf16 weights 13.5 GB and 0.5 MiB of keys and values a token (7B)."""
     reading, writing = memory.evaluation(SMALL, traffic.Mesh(1, 1, 1), 2, rows=8, prompt=640, new=256, units=8)

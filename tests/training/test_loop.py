@@ -1,12 +1,14 @@
 """The loop: resume, preemption, arms, exports and bad settings."""
 
 import dataclasses
+import gc
 import json
 import os
 import pathlib
 import shutil
 import signal
 
+import jax
 import numpy as np
 import pytest
 
@@ -74,6 +76,21 @@ def test_lora_leaves_the_base_alone(tmp_path: pathlib.Path) -> None:
     for name, value in before.items():
         assert np.array_equal(after[name], value) != name.startswith("projector."), name
     assert all(np.any(after[name]) for name in after if name.endswith("lora_b"))
+
+
+def test_a_resumed_run_holds_one_state(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not the fresh one beside it, which is as large."""
+    run, held = loop._run, []
+
+    def watched(*args):
+        gc.collect()
+        held.append(sum(array.nbytes for array in jax.live_arrays()))
+        return run(*args)
+
+    monkeypatch.setattr(loop, "_run", watched)
+    for updates in (1, 2):
+        loop.train(stand.settings(optimizer={"max_steps": updates}), tmp_path)
+    assert held[1] < 1.1 * held[0]
 
 
 BAD = {

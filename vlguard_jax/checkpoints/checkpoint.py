@@ -48,6 +48,8 @@ class Checkpoint:
     """A model in memory.
 
     params: nested dict of numpy arrays as in checkpoints/layouts.py (layers stacked; adapters beside their kernels).
+      What save.py writes may also be of objects that have `shape` and `dtype`, and give `[i]`, a layer of a stack, or
+      `[...]`, an array that is none, when they are asked for it: a model that is nowhere whole.
     lora: settings of the adapters in `params`, None without.
     tokenizer_folder: where the tokenizer's files lie.
     weights_sha256: hash over path, stored dtype, shape and bytes of every array, so independent of layout and sharding.
@@ -85,7 +87,7 @@ def digest(path: str, value: np.ndarray) -> str:
     """sha256 of one contiguous array with its path, dtype and shape.
 
     Raises:
-      NotFiniteError: a number in it is none.
+      NotFiniteError: a number in it is not finite.
     """
     state = hashlib.sha256(f"{path} {value.dtype.name} {list(value.shape)}\n".encode())
     flat = value.reshape(-1)
@@ -96,6 +98,19 @@ def digest(path: str, value: np.ndarray) -> str:
             at = begin + int(np.argmin(np.isfinite(block)))
             raise NotFiniteError(path, float(flat[at]), at // max(1, flat.size // max(1, len(np.atleast_1d(value)))))
     return state.hexdigest()
+
+
+def check_finite(path: str, value: np.ndarray, layer: int) -> None:
+    """See that every number of a layer of the array at `path` is finite.
+
+    Raises:
+      NotFiniteError: one is not.
+    """
+    flat = value.reshape(-1)
+    for begin in range(0, flat.size, _BLOCK):
+        block = flat[begin : begin + _BLOCK]
+        if not _finite(block):
+            raise NotFiniteError(path, float(block[np.argmin(np.isfinite(block))]), layer)
 
 
 def _finite(block: np.ndarray) -> bool:

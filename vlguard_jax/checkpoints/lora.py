@@ -98,27 +98,62 @@ def _refuse_other_arithmetic(config: Mapping[str, Any], where: str) -> None:
         raise errors.UserError(f"{where}: {shown}={errors.short(value)} is not supported; {_MERGE}")
 
 
-def merge_lora(params: Mapping[str, Any], lora: configs.LoraConfig | None) -> dict[str, Any]:
-    """Return the tree with every adapter folded into its kernel: W + alpha / r * A @ B, computed in fp32, kept in W's
-    dtype.
+@dataclasses.dataclass(frozen=True)
+class Merged:
+    """A kernel [L, in, out] with its adapter folded in: W + alpha / r * A @ B, computed in fp32, kept in W's dtype.
 
-    Layer by layer, so that memory holds one layer in fp32 besides the result (peft 0.10, tuners/lora/layer.py,
-    `merge`).
+    `merged[i]` computes layer i (peft 0.10, tuners/lora/layer.py, `merge`). a: [L, in, r], b: [L, r, out]; all three
+    are arrays, or give a layer when they are asked for it.
     """
+
+    kernel: Any
+    a: Any
+    b: Any
+    lora: configs.LoraConfig
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """As numpy's."""
+        return self.kernel.shape
+
+    @property
+    def dtype(self) -> np.dtype:
+        """As numpy's."""
+        return self.kernel.dtype
+
+    def __getitem__(self, layer: int) -> np.ndarray:
+        result = self.kernel[layer].astype(np.float32)
+        delta = self.a[layer].astype(np.float32) @ self.b[layer].astype(np.float32)
+        with np.errstate(over="ignore"):  # who writes or hashes it names what is infinite
+            delta *= np.float32(self.lora.alpha / self.lora.rank)
+            result += delta
+            return result.astype(self.dtype, copy=False)
+
+
+def _merge_late(params: Mapping[str, Any], lora: configs.LoraConfig | None) -> dict[str, Any]:
+    """{path: leaf} of the tree with a `Merged` in place of every kernel that has an adapter."""
     flat = trees.flatten(params)
     merged = {path: value for path, value in flat.items() if not path.endswith((".lora_a", ".lora_b"))}
     for path in [p for p in flat if p.endswith(".lora_a")]:
         if lora is None:
             raise ValueError(f"{path}: an adapter without its LoraConfig")
         stem = path.removesuffix("lora_a")
-        kernel, a, b = np.array(flat[f"{stem}kernel"]), np.asarray(flat[path]), np.asarray(flat[f"{stem}lora_b"])
-        scale = np.float32(lora.alpha / lora.rank)
-        for i in range(len(kernel)):
-            delta = a[i].astype(np.float32) @ b[i].astype(np.float32)
-            with np.errstate(over="ignore"):  # `checkpoint.digest` names what is infinite
-                kernel[i] = (kernel[i].astype(np.float32) + scale * delta).astype(kernel.dtype)
-        merged[f"{stem}kernel"] = kernel
-    return trees.unflatten(merged)
+        merged[f"{stem}kernel"] = Merged(flat[f"{stem}kernel"], flat[path], flat[f"{stem}lora_b"], lora)
+    return merged
+
+
+def merge_lora(params: Mapping[str, Any], lora: configs.LoraConfig | None) -> dict[str, Any]:
+    """Return the tree of arrays with every adapter folded into its kernel, as `Merged` says.
+
+    Layer by layer, so that memory holds one layer in fp32 besides the result.
+    """
+    flat = _merge_late(params, lora)
+    for path, value in flat.items():
+        if isinstance(value, Merged):
+            flat[path] = np.empty(value.shape, value.dtype)
+            for i in range(len(flat[path])):
+                flat[path][i] = value[i]
+    return trees.unflatten(flat)
 
 
 def merge(model: checkpoint.Checkpoint) -> checkpoint.Checkpoint:
@@ -126,7 +161,17 @@ def merge(model: checkpoint.Checkpoint) -> checkpoint.Checkpoint:
     if model.lora is None:
         return model
     params = merge_lora(model.params, model.lora)
+    return dataclasses.replace(_without_base(model, params), weights_sha256=checkpoint.fingerprint(params))
+
+
+def merge_late(model: checkpoint.Checkpoint) -> checkpoint.Checkpoint:
+    """`merge` for a writer that asks for one layer at a time: each is computed when it is asked for. No hash is."""
+    if model.lora is None:
+        return model
+    return _without_base(model, trees.unflatten(_merge_late(model.params, model.lora)))
+
+
+def _without_base(model: checkpoint.Checkpoint, params: dict[str, Any]) -> checkpoint.Checkpoint:
     extras = extras_lib.Extras(**model.extras)
     extras.pop("adapter_config", None)
-    sha256 = checkpoint.fingerprint(params)
-    return dataclasses.replace(model, params=params, lora=None, weights_sha256=sha256, base=None, extras=extras)
+    return dataclasses.replace(model, params=params, lora=None, weights_sha256="", base=None, extras=extras)

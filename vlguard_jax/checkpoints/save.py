@@ -5,7 +5,7 @@ Every function writes a new folder beside `dst` and renames it when it is comple
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Collection, Iterator
 import contextlib
 import dataclasses
 import functools
@@ -25,6 +25,7 @@ from vlguard_jax.checkpoints import checkpoint
 from vlguard_jax.checkpoints import export
 from vlguard_jax.checkpoints import layouts
 from vlguard_jax.checkpoints import place
+from vlguard_jax.checkpoints import safetensors_files
 from vlguard_jax.checkpoints import tensors
 from vlguard_jax.checkpoints import tokenizer_files
 from vlguard_jax.checkpoints import torch_files
@@ -37,7 +38,6 @@ from vlguard_jax.families.blocks import configs
 
 SHARD_BYTES = 5 * 10**9
 Dtype = np.dtype | type | None
-_Entry = tuple[str, tuple[int, ...], np.dtype, Callable[[], np.ndarray]]
 
 
 def save_llava(
@@ -154,9 +154,9 @@ def save_peft(
     check(model, "peft")
     assert model.base is not None
     with _new_folder(model, dst, overwrite) as folder:
-        adapter = {name: read() for name, _, _, read in _entries(model, "peft", ("adapter",), dtype)}
-        _save_safetensors(folder / "adapter_model.safetensors", adapter)
-        trained = {name: read() for name, _, _, read in _entries(model, "non_lora", ("projector",), dtype)}
+        adapter = _entries(model, "peft", ("adapter",), dtype)
+        safetensors_files.save(folder / "adapter_model.safetensors", adapter)
+        trained = {entry.name: entry.read() for entry in _entries(model, "non_lora", ("projector",), dtype)}
         torch_files.save_torch(folder / "non_lora_trainables.bin", trained)
         tokenizer_files.write_json(folder / "adapter_config.json", write_config.adapter_json(model, model.base.name))
         stored = _dtype_name(model, None)  # the type of the base, which stays where it is
@@ -241,12 +241,12 @@ def _dtype_name(model: checkpoint.Checkpoint, dtype: Dtype) -> str:
 
 def _entries(
     model: checkpoint.Checkpoint, layout: str, parts: Collection[str], dtype: Dtype, *, stored_vocab: int | None = None
-) -> list[_Entry]:
-    """(name, shape, dtype, how to get it) of every tensor of these parts, layer by layer."""
+) -> list[safetensors_files.Entry]:
+    """Every tensor of these parts, layer by layer."""
     flat = trees.flatten(model.params)
     if layout not in ("peft", "non_lora") and any(path.endswith(".lora_a") for path in flat):
         raise ValueError("adapters must be merged before the model is saved in this layout")
-    entries: list[tuple[int, _Entry]] = []
+    entries: list[tuple[int, safetensors_files.Entry]] = []
     for row in layouts.rows(layout, model.config, parts, lora=model.lora, stored_vocab=stored_vocab):
         value = flat[row.path]
         if tuple(value.shape) != row.shape:
@@ -254,21 +254,27 @@ def _entries(
         padding = (model.extras.get("padding") or {}).get(row.path)
         for i, names in enumerate(row.names):
             read = functools.partial(_stored_tensor, row, value, i, dtype, padding)
-            entries.append(
-                (i if row.stacked else -1, (names[0], row.stored_shape, np.dtype(dtype or value.dtype), read))
-            )
+            entry = safetensors_files.Entry(names[0], row.stored_shape, np.dtype(dtype or value.dtype), read)
+            entries.append((i if row.stacked else -1, entry))
     return [entry for _, entry in sorted(entries, key=lambda e: e[0])]
 
 
 def _stored_tensor(row: layouts.Row, value: Any, layer: int, dtype: Dtype, padding: np.ndarray | None) -> np.ndarray:
-    stored = row.from_tree(np.asarray(value[layer] if row.stacked else value))
+    """One tensor as it is stored. Rows behind the vocabulary: `padding` where it fits, else the mean of all rows."""
+    name = row.names[layer][0]
+    own = value[layer if row.stacked else ...]
+    if not isinstance(value, np.ndarray):  # made just now; what was loaded was looked at then
+        checkpoint.check_finite(row.path, own, layer)
+    if own.size == math.prod(row.stored_shape):
+        own = _cast(name, own, dtype)  # first: less to turn, and to hold
+        return row.from_tree(own)
+    stored = row.from_tree(own)
+    del own
     missing = row.stored_shape[0] - stored.shape[0]
-    if missing:
-        if padding is None or padding.shape != (missing, *row.stored_shape[1:]):
-            mean = stored.mean(0, dtype=np.float32).astype(stored.dtype)
-            padding = np.broadcast_to(mean, (missing, *mean.shape))
-        stored = np.concatenate([stored, padding.astype(stored.dtype)])
-    return _cast(row.names[layer][0], stored, dtype)
+    if padding is None or padding.shape != (missing, *row.stored_shape[1:]):
+        mean = stored.mean(0, dtype=np.float32).astype(stored.dtype)
+        padding = np.broadcast_to(mean, (missing, *mean.shape))
+    return np.concatenate([_cast(name, rows, dtype) for rows in (stored, padding.astype(stored.dtype))])
 
 
 def _cast(name: str, value: np.ndarray, dtype: Dtype) -> np.ndarray:
@@ -281,33 +287,19 @@ def _cast(name: str, value: np.ndarray, dtype: Dtype) -> np.ndarray:
     return result
 
 
-def _size(entries: list[_Entry]) -> int:
+def _size(entries: list[safetensors_files.Entry]) -> int:
     """Bytes."""
-    return sum(math.prod(shape) * dtype.itemsize for _, shape, dtype, _ in entries)
+    return sum(entry.size for entry in entries)
 
 
-def _write_weights(folder: pathlib.Path, entries: list[_Entry], shard_bytes: int) -> None:
+def _write_weights(folder: pathlib.Path, entries: list[safetensors_files.Entry], shard_bytes: int) -> None:
     """Write `model.safetensors`, or shards of at most `shard_bytes` (a larger tensor has its own) with their index."""
-    shards: list[list[_Entry]] = [[]]
-    size = 0
-    for entry in entries:
-        n_bytes = _size([entry])
-        if shards[-1] and size + n_bytes > shard_bytes:
-            shards.append([])
-            size = 0
-        shards[-1].append(entry)
-        size += n_bytes
+    shards = safetensors_files.shards(entries, shard_bytes)
     weight_map: dict[str, str] = {}
     for i, shard in enumerate(shards):
         name = "model.safetensors" if len(shards) == 1 else f"model-{i + 1:05d}-of-{len(shards):05d}.safetensors"
-        _save_safetensors(folder / name, {tensor: read() for tensor, _, _, read in shard})
-        weight_map |= {tensor: name for tensor, *_ in shard}
+        safetensors_files.save(folder / name, shard)
+        weight_map |= {entry.name: name for entry in shard}
     if len(shards) > 1:
         index = {"metadata": {"total_size": _size(entries)}, "weight_map": dict(sorted(weight_map.items()))}
         tokenizer_files.write_json(folder / "model.safetensors.index.json", index)
-
-
-def _save_safetensors(path: pathlib.Path, arrays: dict[str, np.ndarray]) -> None:
-    import safetensors.numpy
-
-    safetensors.numpy.save_file(arrays, path, metadata={"format": "pt"})

@@ -129,6 +129,26 @@ def from_first(make: Callable[[], T]) -> T:
     return json.loads(_from_first(json.dumps(made).encode()))[0]
 
 
+def tell_failure(failure: Exception | None) -> None:
+    """Raise what ended the work of process 0, None if nothing did; every process has to call it.
+
+    Raises:
+      Exception: `failure`, in process 0. In the others a UserError where it is one, else a RuntimeError, in its words:
+        a command ends in all of them alike (`machine.failure`).
+    """
+    if failure is not None and jax.process_count() == 1:
+        raise failure
+    if jax.process_count() == 1:
+        return
+    kind = "user" if isinstance(failure, errors.UserError) else type(failure).__name__
+    told = json.loads(_from_first(json.dumps(None if failure is None else [kind, str(failure)]).encode()))
+    if failure is not None:
+        raise failure
+    if told is not None:
+        kind, words = told
+        raise errors.UserError(f"process 0: {words}") if kind == "user" else RuntimeError(f"process 0: {kind}: {words}")
+
+
 class Team:
     """All processes, in the form that safety/run.py, which knows no JAX, asks for."""
 

@@ -22,7 +22,8 @@ from vlguard_jax.planning import roofline
 from vlguard_jax.planning import traffic
 from vlguard_jax.planning import work as work_lib
 
-# of the host's memory that activations may take: the rest is the program's, the reader's and the system's
+# of the host's memory that activations may take: the rest is the program's (the export's, too), the reader's and the
+# system's
 HOST_SHARE = 0.5
 
 
@@ -52,9 +53,10 @@ class Measured:
 
 @dataclasses.dataclass(frozen=True)
 class Estimate:
-    """A plan for one config on one topology. per_chip: GiB by kind. flops_per_step: model FLOPs, all chips.
-    step_seconds: by what bounds them. hours: of the whole run by phase, with "total". dollars: None without a price.
-    stops: why more chips would not help, or ""."""
+    """A plan for one config on one topology. per_chip: GiB by kind; "export" is the peak of writing the tuned model
+    behind the last step, "export_host" that on the host of process 0, a share for each of its chips. flops_per_step:
+    model FLOPs, all chips. step_seconds: by what bounds them. hours: of the whole run by phase, with "total". dollars:
+    None without a price. stops: why more chips would not help, or ""."""
 
     kind: str
     model: str
@@ -130,13 +132,16 @@ def train(
     own = work.computed / shape.row_shards
     load = traffic.Load(sizes, lora is not None, own, work.micro, formats.compute, formats.params)
     moved = traffic.training(model.text, load, shape, topology, remat)
-    per_chip, notes = _buffers(settings, model, topology, shape, formats, work).gib(), work.assumed
+    buffers = _buffers(settings, model, topology, shape, formats, work)
+    per_chip, notes = buffers.gib(), work.assumed
     if measured is not None:
         per_chip, moved, notes = measured.gib(), measured.moved(moved), (*notes, measured.source)
-    compiles = measured is None or measured.fits
     host = _on_host(model, remat, work, shape, formats) * topology.chip.devices / memory.GIB
     if host:
         per_chip = {**per_chip, "host_gib": host}
+    if settings.run.export != "none":
+        exported = memory.export(buffers, topology.chip.devices)
+        per_chip = _with_export(per_chip, exported, memory.export_host(model, lora), topology)
     time = roofline.seconds(done, moved, topology)
     stored = 3.0 * formats.params * (sizes.projector + (sizes.adapters if lora else sizes.text))
     compiling = measured.compile_seconds if measured else work_lib.assumptions()["time"]["compile_seconds"]
@@ -148,9 +153,7 @@ def train(
         topology=topology,
         mesh=shape,
         per_chip=per_chip,
-        fits=compiles
-        and per_chip["peak_gib"] <= topology.chip.usable_gib
-        and host <= HOST_SHARE * topology.chip.host_gib,
+        fits=(measured is None or measured.fits) and _fits(per_chip, topology.chip),
         flops_per_step=needed.total,
         flops={**dataclasses.asdict(needed), "computed": done.total},
         step_seconds={**dataclasses.asdict(time), **_range(time.expected, topology.chip, pictures=work.pictures > 0)},
@@ -164,6 +167,25 @@ def train(
         stops=_stops(work, shape, time),
         notes=notes,
     )
+
+
+def _fits(per_chip: Mapping[str, flops.Number], chip: chips.Chip) -> bool:
+    return (
+        per_chip["peak_gib"] <= chip.usable_gib
+        and per_chip.get("host_gib", 0.0) <= HOST_SHARE * chip.host_gib
+        and per_chip.get("export_host_gib", 0.0) <= (1 - HOST_SHARE) * chip.host_gib
+    )
+
+
+def _with_export(
+    per_chip: Mapping[str, flops.Number],
+    exported: memory.Memory,
+    on_host: flops.Number,
+    topology: chips.Topology,
+) -> dict[str, flops.Number]:
+    """`per_chip`, and what writing the tuned model takes behind the last step, which can be the peak, too."""
+    size, host = exported.peak / memory.GIB, on_host * topology.hosts / topology.chips / memory.GIB
+    return {**per_chip, "peak_gib": max(per_chip["peak_gib"], size), "export_gib": size, "export_host_gib": host}
 
 
 def _formats(precision: config.PrecisionSettings) -> memory.Formats:

@@ -10,11 +10,14 @@ import dataclasses
 
 from vlguard_jax.families import family
 from vlguard_jax.families.blocks import configs
+from vlguard_jax.parallel import gather
 from vlguard_jax.planning import flops
 from vlguard_jax.planning import traffic
 
 GIB = 2.0**30
 GATHERED = 2  # layers whose whole matrices are there at a time: the one at work and the next
+TURNED = 3  # a block that is gathered from all devices, and XLA's buffers in which its parts are put together
+COPIES = 3  # of a tensor in fp32 on the host that writes it: as it came, merged or turned, in the format of the file
 SLACK = 0.05  # of what a step needs: fragments, and small buffers that no formula names
 
 
@@ -124,6 +127,20 @@ def _pixels(model: family.Config, units: flops.Number, b: int) -> flops.Number:
     """Pictures as bytes and as numbers, and their features in the decoder's width, with a gradient."""
     each = flops.tower(model)
     return units * (each.pixels * (1 + b) + 2 * each.features * model.text.width * b) if each else 0.0
+
+
+def export(step: Memory, devices: int = 1) -> Memory:
+    """Writing the tuned model behind the last of these steps: weights and what is frozen lie there, and a block of what
+    was trained. devices: that `step` is of."""
+    return Memory(weights=step.weights, frozen=step.frozen, gathered=TURNED * gather.BLOCK * devices)
+
+
+def export_host(model: family.Config, lora: configs.LoraConfig | None) -> flops.Number:
+    """Bytes that writing the tuned model takes on the host of process 0: what is not trained, which is kept there as it
+    came (two bytes a number, as models are given away), and the tensor at work."""
+    s = flops.sizes(model, lora)
+    largest = max(s.embed, s.head, *(i * o for i, o in flops.linears(model.text).values()))
+    return 2 * (s.tower + (s.text if lora else 0)) + COPIES * 4 * largest
 
 
 def evaluation(

@@ -35,19 +35,23 @@ def plan(found: estimate.Estimate, console: rich_console.Console) -> None:
 
 
 def _memory(found: estimate.Estimate) -> list[tuple[str, str]]:
-    kinds = ", ".join(
-        f"{name.removesuffix('_gib')} {size:.2f}"
-        for name, size in found.per_chip.items()
-        if name != "peak_gib" and size >= 0.005
-    )
-    return [
+    sizes = dict(found.per_chip)
+    peak, writing, on_host = (sizes.pop(f"{name}_gib", 0.0) for name in ("peak", "export", "export_host"))
+    lines = [
         (
             "chips",
             f"{found.topology.chips}; mesh data {found.mesh.data}, fsdp {found.mesh.fsdp}, tensor {found.mesh.tensor}",
         ),
-        ("GiB a chip", f"{found.per_chip['peak_gib']:.2f} of {found.topology.chip.usable_gib:g}"),
-        ("of these", kinds),
+        ("GiB a chip", f"{peak:.2f} of {found.topology.chip.usable_gib:g}"),
+        (
+            "of these",
+            ", ".join(f"{name.removesuffix('_gib')} {size:.2f}" for name, size in sizes.items() if size >= 0.005),
+        ),
     ]
+    if writing:
+        host = f"{on_host:.2f} of the {found.topology.chip.host_gib:g} that the first host has for each of its chips"
+        lines.append(("GiB to write the model", f"{writing:.2f} a chip; {host}"))
+    return lines
 
 
 def _training(found: estimate.Estimate) -> list[tuple[str, str]]:

@@ -137,13 +137,15 @@ def _train(settings: config.TrainConfig, workdir: Path) -> Result:
         if finished:
             applied = int(optimizer.applied(state.opt_state))
             _say(console, *learned.after(settings.optimizer, data.total_updates, done, applied, log.in_a_row))
+        trained = state.params
+        del state  # and the moments with it: the export has their room
         if main:  # where no update was left to make, what is free may have changed all the same
             workdir_lib.claim(workdir, settings, free=FREE_SETTINGS)
         # 5. The tuned model in a layout that others read.
         path = workdir / "model" if finished and settings.run.export != "none" else None
         if path is not None:
             start = tuned.with_provenance(settings, start, updates=done, stand_in=data.mixture.stand_in)
-            notice = tuned.write(settings, start, program, state, path)
+            notice = tuned.write(settings, start, trained, path)
             _say(console, *([notice] if notice else []))
     return Result(done, finished, log.last, path)
 
@@ -203,7 +205,8 @@ def _restore(
     shapes = jax.tree.map(
         lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), program.state, program.state_shardings
     )
-    restored = setup.from_tree(program.state, store.restore(latest, setup.to_tree(shapes)))
+    jax.tree.map(lambda x: x.delete(), program.state)  # the devices have room for one state
+    restored = setup.from_tree(shapes, store.restore(latest, setup.to_tree(shapes)))
     _say(console, f"resumed after update {latest}")
     return restored
 

@@ -1,4 +1,5 @@
-"""The tuned model at the end of a run: gathered from the devices, with where it comes from, in a layout others read."""
+"""The tuned model at the end of a run, with where it comes from, in a layout that others read: written from the mesh, a
+tensor at a time."""
 
 from __future__ import annotations
 
@@ -7,7 +8,6 @@ from pathlib import Path
 import shlex
 
 import jax
-import numpy as np
 
 from vlguard_jax import config
 from vlguard_jax import workdir as workdir_lib
@@ -16,16 +16,16 @@ from vlguard_jax.checkpoints import lora
 from vlguard_jax.checkpoints import save
 from vlguard_jax.families import extras as extras_lib
 from vlguard_jax.families import functional
-from vlguard_jax.parallel import mesh as mesh_lib
-from vlguard_jax.training import program as program_lib
+from vlguard_jax.parallel import gather
 from vlguard_jax.training import step as step_lib
 
 WRITERS = {"llava": save.save_llava, "hf": save.save_hf, "peft": save.save_peft}
 
 
 def without_trained(start: checkpoint_lib.Checkpoint) -> checkpoint_lib.Checkpoint:
-    """What `write` needs of the model besides the state: the parameters that are not trained, as they came."""
-    return dataclasses.replace(start, params=step_lib.split(start.params, start.config, start.lora)[1])
+    """What `write` needs of the model besides the trained parameters: in process 0 the others, as they came."""
+    frozen = step_lib.split(start.params, start.config, start.lora)[1]
+    return dataclasses.replace(start, params=frozen if jax.process_index() == 0 else {})
 
 
 def with_provenance(
@@ -44,27 +44,26 @@ def with_provenance(
 
 
 def write(
-    settings: config.TrainConfig,
-    start: checkpoint_lib.Checkpoint,
-    program: program_lib.Program,
-    state: step_lib.TrainState,
-    path: Path,
+    settings: config.TrainConfig, start: checkpoint_lib.Checkpoint, trained: functional.Params, path: Path
 ) -> str:
     """Write the tuned model to `path` as `config.run.export` says, not "none"; returns what to tell the user.
 
-    start: without the trained parameters. Every process has to call it; process 0 writes.
+    start: see `without_trained`; trained: on the mesh. Every process has to call it; process 0 writes. Of what lies on
+    the mesh one layer's matrix (or the embedding, or the head) is whole at a time, on the host alone: see `gather`.
 
     Raises:
-      UserError: see `checkpoints.save`.
+      Exception: see `checkpoints.save` and `gather.for_first`; a trained parameter is not finite.
     """
-    kind, whole = settings.run.export, mesh_lib.replicated(program.mesh)
-    gather = jax.jit(lambda x: x, out_shardings=whole)
-    trained = jax.tree.map(lambda x: np.asarray(jax.device_get(gather(x))), state.params)
+    kind = settings.run.export
+
+    def save_with(params: functional.Params) -> None:
+        tuned = dataclasses.replace(start, params=step_lib.join(params, start.params), weights_sha256="")
+        written = tuned if kind == "peft" else lora.merge_late(tuned)
+        WRITERS[kind](written, path, functional.DTYPES[settings.precision.compute], overwrite=True)
+
+    gather.for_first(trained, save_with)
     if jax.process_index() != 0:
         return ""
-    tuned = dataclasses.replace(start, params=step_lib.join(trained, start.params), weights_sha256="")
-    written = tuned if kind == "peft" else lora.merge(tuned)
-    WRITERS[kind](written, path, functional.DTYPES[settings.precision.compute], overwrite=True)
-    merged = ", adapters merged" if tuned.lora and kind != "peft" else ""
+    merged = ", adapters merged" if start.lora and kind != "peft" else ""
     measure = f"python -m vlguard_jax.evaluate --config.model.path={shlex.quote(str(path))} ..."
     return f"wrote {path} ({kind} layout{merged}); measure it: {measure}"

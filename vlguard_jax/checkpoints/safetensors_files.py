@@ -1,0 +1,91 @@
+"""Writing safetensors files a tensor at a time, so that memory holds one of them.
+
+Format (github.com/huggingface/safetensors, README): the length of the header in 8 bytes, the header (JSON, filled up
+with blanks to a multiple of 8), the tensors one behind the other. Order and spelling are the library's
+(safetensors/src/tensor.rs, `prepare`), so the bytes are those that its `save_file` writes of the same tensors.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+import json
+import math
+import pathlib
+from typing import NamedTuple
+
+import numpy as np
+
+from vlguard_jax.checkpoints import tensors
+
+# What weights are of, in the order in which a file has them; within one, tensors stand by name.
+_NAMES = {
+    np.dtype(np.float64): "F64",
+    tensors.FLOATS["fp32"]: "F32",
+    tensors.FLOATS["bf16"]: "BF16",
+    tensors.FLOATS["fp16"]: "F16",
+}
+_ORDER = tuple(_NAMES)
+_ALIGNMENT = 8
+
+
+class Entry(NamedTuple):
+    """A tensor to be written. read: called once, when its turn comes; the array has this shape and dtype."""
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: np.dtype
+    read: Callable[[], np.ndarray]
+
+    @property
+    def size(self) -> int:
+        """Bytes."""
+        return math.prod(self.shape) * self.dtype.itemsize
+
+
+def save(path: pathlib.Path, entries: Sequence[Entry]) -> None:
+    """Write one new file.
+
+    Raises:
+      ValueError: `read` of an entry returns something else than the entry says.
+      OSError: it cannot be written; a part of it may be there.
+    """
+    entries = sorted(entries, key=lambda entry: (_ORDER.index(entry.dtype), entry.name))
+    with path.open("xb") as file:
+        file.write(_header(entries))
+        for entry in entries:
+            file.write(_data(entry))
+
+
+def _header(entries: Sequence[Entry]) -> bytes:
+    header: dict[str, dict] = {"__metadata__": {"format": "pt"}}
+    end = 0
+    for entry in entries:
+        begin, end = end, end + entry.size
+        header[entry.name] = {
+            "dtype": _NAMES[entry.dtype],
+            "shape": list(entry.shape),
+            "data_offsets": [begin, end],
+        }
+    text = json.dumps(header, ensure_ascii=False, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % _ALIGNMENT)
+    return len(text).to_bytes(8, "little") + text
+
+
+def _data(entry: Entry) -> memoryview:
+    value = entry.read()
+    if (value.shape, value.dtype) != (entry.shape, entry.dtype):
+        raise ValueError(f"{entry.name}: {value.dtype} {value.shape}, {entry.dtype} {entry.shape} was announced")
+    return np.ascontiguousarray(value).reshape(-1).view(np.uint8).data  # bf16 itself has no buffer
+
+
+def shards(entries: Sequence[Entry], most: int) -> list[list[Entry]]:
+    """The entries in order, in parts of at most `most` bytes; a larger tensor has its own."""
+    found: list[list[Entry]] = [[]]
+    size = 0
+    for entry in entries:
+        if found[-1] and size + entry.size > most:
+            found.append([])
+            size = 0
+        found[-1].append(entry)
+        size += entry.size
+    return found
