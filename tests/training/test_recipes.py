@@ -35,7 +35,7 @@ def _load(path: pathlib.Path, *argument: str) -> config.TrainConfig:
 def test_config_resolves_and_names_its_command(path: pathlib.Path) -> None:
     settings = _load(path)
     assert (settings.data.batch_size, settings.data.group_size, settings.data.normalization) == (128, 16, "micro_batch")
-    model = models.resolve(settings.model).config
+    model = models.resolve(settings.model, "" if settings.model.path else "7b").config  # the rehearsal names none
     assert (settings.data.order, settings.data.end_of_epoch) == ("modality_length", "reference")
     assert (settings.data.max_len or table.of(model).max_len) == 2048
     assert settings.model.template == "vicuna_v1" and table.image_mode(model, settings.model.image_mode) == "pad"
