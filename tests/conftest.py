@@ -128,25 +128,25 @@ OURS = ("vlguard_jax", "benchmarks", "launch")
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGALRM)
 
 
-def _attributes() -> dict[str, Any]:
-    """Everything that a name of our loaded modules and of their classes stands for."""
-    found = {}
-    for module in [module for name, module in sys.modules.items() if name.partition(".")[0] in OURS]:
-        for name, value in vars(module).items():
-            if not name.startswith("__"):
-                found[f"{module.__name__}.{name}"] = value
-                if isinstance(value, type) and value.__module__ == module.__name__:
-                    found |= {
-                        f"{module.__name__}.{name}.{part}": of
-                        for part, of in vars(value).items()
-                        if not part.startswith("_")
-                    }
+def _attributes() -> dict[str, dict[str, Any]]:
+    """What every name of our loaded modules and of their classes stands for, by module or class."""
+    found: dict[str, dict[str, Any]] = {}
+    for module in [module for name, module in sys.modules.items() if name.startswith(OURS)]:
+        found[module.__name__] = dict(vars(module))
+        for name, value in found[module.__name__].items():
+            if isinstance(value, type) and value.__module__ == module.__name__:
+                found[f"{module.__name__}.{name}"] = {k: v for k, v in vars(value).items() if not k.startswith("_")}
     return found
 
 
-def _settings() -> dict[str, Any]:
+def _settings(attributes: dict[str, dict[str, Any]]) -> dict[str, Any]:
     """What the whole process shares besides."""
-    tables = {name: dict(value) for name, value in _attributes().items() if isinstance(value, dict)}
+    tables = {
+        f"{of}.{name}": dict(value)
+        for of, names in attributes.items()
+        for name, value in names.items()
+        if isinstance(value, dict) and not name.startswith("__")
+    }
     variables = {f"${name}": value for name, value in os.environ.items() if name != "PYTEST_CURRENT_TEST"}
     handlers = {f"the handler of {s.name}": signal.getsignal(s) for s in SIGNALS}
     jax = sys.modules.get("jax")
@@ -171,10 +171,17 @@ _TOLD: set[tuple[pathlib.Path, str]] = set()
 @contextlib.contextmanager
 def _nothing_changes(request: pytest.FixtureRequest) -> Iterator[None]:
     """Afterwards all is as it was before, or the test fails: the next one must not depend on which ran before it."""
-    attributes, settings = _attributes(), _settings()
+    attributes = _attributes()
+    settings = _settings(attributes)
     yield
-    now, then = _attributes(), _settings()
-    left = {name for name, value in attributes.items() if name in now and now[name] is not value}
+    now = _attributes()
+    then = _settings(now)
+    left = {
+        f"{of}.{name}"
+        for of, names in attributes.items()
+        for name, value in names.items()
+        if of in now and now[of].get(name, value) is not value and not name.startswith("__")
+    }
     left |= {name for name, value in settings.items() if then.get(name) != value}
     # Libraries set variables of their own when they are first imported.
     left |= {name for name in then.keys() - settings.keys() if name.startswith(("$VLGUARD_", "$JAX_", "$XLA_"))}
