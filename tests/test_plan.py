@@ -96,7 +96,7 @@ def test_real_data(bare):
             "config.run.remat='sometimes' is unknown",
         ),
         ((POSTHOC, "--sweep", "--deadline=nan"), "--deadline=nan: must be a number from 0 to 1000000.0"),
-        ((POSTHOC, "--topology=h100:3", "--estimate"), "1024 is not divisible by mesh axis fsdp=3"),
+        ((POSTHOC, "--topology=h100:3", "--estimate"), "4096 is not divisible by mesh axis fsdp=3"),
         ((POSTHOC, "--topology=v5e:3x3", "--estimate"), "the nearest is v5e:2x4"),
         (
             (RELEASED, "--config.decode.max_new_tokens=0", "--topology=v6e:1x1", "--estimate"),
