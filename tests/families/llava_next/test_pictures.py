@@ -19,8 +19,9 @@ from transformers.models.llava_next import processing_llava_next as oracle_text
 from tests import memory
 from tests import source
 from tests.data import stand
-from vlguard_jax.data import images
 from vlguard_jax.families import resampling
+from vlguard_jax.families.blocks import clip
+from vlguard_jax.families.blocks import configs
 from vlguard_jax.families.llava_next import pictures
 
 # Pinpoints in tiles, (vertically, horizontally).
@@ -86,7 +87,7 @@ def test_normalised_pixels(side):
     grid = "v1.6"
     for i, size in enumerate(sizes(side, 900)[:50]):
         picture = stand.noise(*size, i)
-        found = images.normalize(pictures.tiles(picture, pinpoints(grid, side), side))
+        found = clip.normalize(pictures.tiles(picture, pinpoints(grid, side), side), configs.CLIP_VIT_L_14_336)
         np.testing.assert_allclose(found, reference(picture, grid, side), atol=1e-6, rtol=0, err_msg=str(size))
 
 
