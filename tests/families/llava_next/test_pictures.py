@@ -6,6 +6,7 @@ import functools
 import sys
 import types
 
+import jax.numpy as jnp
 import numpy as np
 from PIL import Image
 import pytest
@@ -87,7 +88,8 @@ def test_normalised_pixels(side):
     grid = "v1.6"
     for i, size in enumerate(sizes(side, 900)[:50]):
         picture = stand.noise(*size, i)
-        found = clip.normalize(pictures.tiles(picture, pinpoints(grid, side), side), configs.CLIP_VIT_L_14_336)
+        tiles = pictures.tiles(picture, pinpoints(grid, side), side)
+        found = clip.normalize(jnp.asarray(tiles), configs.CLIP_VIT_L_14_336)
         np.testing.assert_allclose(found, reference(picture, grid, side), atol=1e-6, rtol=0, err_msg=str(size))
 
 
