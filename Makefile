@@ -7,7 +7,7 @@ LOCKED := 3.11 3.12 3.13
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help quickstart test faults aot lint format lock clean
+.PHONY: help quickstart test parity faults aot lint format lock clean
 
 help:  ## show what can be made
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 20
@@ -15,8 +15,11 @@ help:  ## show what can be made
 quickstart: $(VENV)/.core  ## the whole story in miniature, without downloads: train, repair, measure (runs/quickstart)
 	JAX_PLATFORMS=$${JAX_PLATFORMS:-cpu} $(RUN) vlguard_jax.quickstart --workdir runs/quickstart
 
-test: $(VENV)/.core $(VENV)/.torch  ## the test suite; more with VLGUARD_GOLDEN and VLGUARD_METADATA set (BUILD.md)
+test: $(VENV)/.core $(VENV)/.torch  ## the short tests; more with VLGUARD_GOLDEN and VLGUARD_METADATA set (BUILD.md)
 	$(RUN) pytest $(PYTEST_ARGS)
+
+parity: $(VENV)/.core $(VENV)/.torch  ## the long tests: other shapes and seeds, against torch for minutes
+	$(RUN) pytest -m parity $(PYTEST_ARGS)
 
 # Each reader gets FAULTS_N hostile inputs, drawn from a seed; --trial in FAULTS_ARGS repeats one.
 FAULTS_N ?= 100

@@ -76,7 +76,7 @@ def test_reference_sampler_by_hand() -> None:
     }
 
 
-@pytest.mark.slow
+@pytest.mark.parity
 def test_bars_at_full_size(full: Run) -> None:
     """All ten plans of an epoch of 667k conversations take less than 2 GB; how long they take, the program says."""
     assert full.memory < 2e9
@@ -86,7 +86,7 @@ def test_bars_at_full_size(full: Run) -> None:
             assert found[str(size)][kind]["computed_over_real"] <= bar, (kind, size)
 
 
-@pytest.mark.slow
+@pytest.mark.parity
 def test_figures(full: Run) -> None:
     found = json.loads(full.out)
     assert list(found) == ["data_parallel", "pad", "reference_sampler"]

@@ -122,7 +122,7 @@ def _unpacked(rank: int) -> dict[tuple[str, int], Update]:
     return _updates(_settings("pad", "one", {"rank": rank, "dropout": 0.0}))
 
 
-@pytest.mark.slow
+@pytest.mark.parity
 @pytest.mark.parametrize("rank", [0, 4], ids=["full", "lora"])
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_packed_equals_unpacked(monkeypatch: pytest.MonkeyPatch, layout: str, rank: int) -> None:
