@@ -27,6 +27,9 @@ _INSPECT = flags.DEFINE_string("inspect", "", "Print what this checkpoint is and
 _BASE = flags.DEFINE_string("base", "", "Base model of a PEFT or projector-only folder.")
 _TOWER = flags.DEFINE_string("vision_tower", "", "CLIP folder or hub id, in place of the one that config.json names.")
 _PROJECTOR = flags.DEFINE_string("projector", "", "mm_projector.bin, to make a LLaVA model out of a Llama folder.")
+_FAMILY = flags.DEFINE_string(
+    "family", "", "What --vision_tower and --projector make of it: llava (default) or llava_next."
+)
 _DTYPE = flags.DEFINE_enum("dtype", "keep", DTYPES, "Number format of the written arrays.")
 _OVERWRITE = flags.DEFINE_bool(
     "overwrite", False, "Replace the checkpoint --dst if it is there; never a folder that holds anything else."
@@ -41,7 +44,11 @@ def main(argv: list[str]) -> int | None:
         from vlguard_jax.checkpoints import describe
 
         lines = describe.describe(
-            _INSPECT.value, base=_BASE.value, vision_tower=_TOWER.value, projector=_PROJECTOR.value
+            _INSPECT.value,
+            base=_BASE.value,
+            vision_tower=_TOWER.value,
+            projector=_PROJECTOR.value,
+            as_family=_FAMILY.value,
         )
         describe.show(lines)
         return None
@@ -64,7 +71,9 @@ def _convert(src: str, dst: str, to: str) -> None:
         raise errors.UserError(f"--dst={dst}: there is no such user; for a folder of that name give ./{dst}")
     place.check_free(dst, _OVERWRITE.value, [src, _BASE.value, _TOWER.value, _PROJECTOR.value])  # before the long part
     before = folders.identity(dst)
-    model = load.load(src, base=_BASE.value, vision_tower=_TOWER.value, projector=_PROJECTOR.value)
+    model = load.load(
+        src, base=_BASE.value, vision_tower=_TOWER.value, projector=_PROJECTOR.value, as_family=_FAMILY.value
+    )
     save.check(model, to)
     if "note" in model.extras:
         terminal.say(model.extras["note"])

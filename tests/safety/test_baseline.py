@@ -226,9 +226,7 @@ def test_what_cannot_be_paired_is_told_before_the_first_answer(
     damage(two, how)
     with pytest.raises(errors.UserError, match=message) as caught:
         if before_the_model:
-            run.check_baseline(
-                dataclasses.replace(two.settings, baseline=str(two.before)), two.folder / "after", grid=False
-            )
+            run.check_baseline(dataclasses.replace(two.settings, baseline=str(two.before)), two.folder / "after")
         else:
             two.compare()
     assert "\n" not in str(caught.value) and re.search("before", str(caught.value))
@@ -267,7 +265,7 @@ def test_a_grid_is_paired_part_by_part(two: Two) -> None:
     model, _ = stand.make_model(two.folder, lambda _: SORRY)
     settings = dataclasses.replace(two.settings, baseline=str(two.before))
     with pytest.raises(errors.UserError, match="before/vicuna_v1-pad: no such folder"):
-        run.check_baseline(settings, two.folder / "grid", grid=True)
+        run.check_baseline(settings, two.folder / "grid", run.grid_modes(model))
     run.evaluate_grid(two.settings, two.folder / "first", model)
     rows = run.evaluate_grid(
         dataclasses.replace(settings, baseline=str(two.folder / "first")), two.folder / "second", model
@@ -277,4 +275,4 @@ def test_a_grid_is_paired_part_by_part(two: Two) -> None:
         errors.UserError, match="first: no answers; name the --workdir of an evaluation, not a folder above one"
     ):
         two_above = dataclasses.replace(settings, baseline=str(two.folder / "first"))
-        run.check_baseline(two_above, two.folder / "third", grid=False)
+        run.check_baseline(two_above, two.folder / "third")

@@ -9,8 +9,8 @@ import pytest
 from tests import source
 from vlguard_jax import config
 from vlguard_jax import errors
+from vlguard_jax.families import table
 from vlguard_jax.safety import paper
-from vlguard_jax.safety import presets
 
 CONFIGS = source.ROOT / "configs"
 EVALUATIONS = sorted([*CONFIGS.glob("eval/*.py"), *CONFIGS.glob("released/*.py")])
@@ -27,12 +27,12 @@ def get_config(path, *arguments):
 @pytest.mark.parametrize("path", EVALUATIONS, ids=lambda p: p.stem)
 def test_evaluation_configs_resolve(path):
     assert config.resolve(get_config(path), config.EvalConfig).preset == "released"
-    for preset, chosen in presets.PRESETS.items():
+    for preset, chosen in table.ASKING.items():
         found = config.resolve(get_config(path, preset), config.EvalConfig)
         assert (found.preset, found.model.template, found.model.image_mode) == (
             preset,
-            chosen["template"],
-            chosen["image_mode"],
+            chosen.template,
+            chosen.image_mode,
         )
         assert (found.decode.max_new_tokens, found.decode.min_new_tokens) == (256, 1)
         assert not found.paper_row or paper.TABLE_2[found.paper_row]

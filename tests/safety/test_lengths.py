@@ -89,7 +89,7 @@ def test_a_baseline_may_have_left_out_the_same(tmp_path: pathlib.Path) -> None:
     model = dataclasses.replace(model, context=_between(tmp_path, model))
     run.evaluate(_settings(tmp_path, "skip"), tmp_path / "before", model)
     settings = dataclasses.replace(_settings(tmp_path, "skip"), baseline=str(tmp_path / "before"))
-    run.check_baseline(settings, tmp_path / "run", grid=False)
+    run.check_baseline(settings, tmp_path / "run")
     (row,) = run.evaluate(settings, tmp_path / "run", model)
     assert row.vs_baseline.diff == 0.0
     with pytest.raises(errors.UserError, match="item long was not asked there"):

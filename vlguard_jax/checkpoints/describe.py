@@ -22,7 +22,7 @@ _COUNTED = {"head": "text", "adapter": "adapters"}
 
 
 def describe(
-    path: str | os.PathLike[str], *, base: str = "", vision_tower: str = "", projector: str = ""
+    path: str | os.PathLike[str], *, base: str = "", vision_tower: str = "", projector: str = "", as_family: str = ""
 ) -> dict[str, str]:
     """{label: text} about a checkpoint; arguments as in `load.load`.
 
@@ -33,11 +33,11 @@ def describe(
     """
     folder = hub.resolve(path)
     if export.is_export(folder):
-        sources.refuse(folder, base=base, vision_tower=vision_tower, projector=projector)
+        sources.refuse(folder, base=base, vision_tower=vision_tower, projector=projector, family=as_family)
         record = export_record.read(folder)
         lines = {"layout": f"orbax (format {record.format_version})", **_sizes(record.config, record.lora)}
         return lines | {"tokenizer": _tokenizer(folder), "weights sha256": record.weights_sha256}
-    plan = sources.make_plan(folder, base=base, vision_tower=vision_tower, projector=projector)
+    plan = sources.make_plan(folder, base=base, vision_tower=vision_tower, projector=projector, as_family=as_family)
     lines = {"layout": plan.layout, **_sizes(plan.config, plan.lora)}
     types: Counter[str] = Counter()
     size = 0

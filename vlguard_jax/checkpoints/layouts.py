@@ -28,7 +28,7 @@ class Row:
     """One array of the tree and its tensors in a checkpoint.
 
     `names[layer]` lists the accepted names, the written one first; `stacked` says if the tree has a leading layer axis.
-    `shape` is the shape in the tree; `stored_shape` that of each stored tensor.
+    `shape` is the shape in the tree; `stored_shape` that of each stored tensor; `fresh` as in `Parameter`.
     """
 
     path: str
@@ -37,6 +37,7 @@ class Row:
     stacked: bool
     shape: tuple[int, ...]
     stored_shape: tuple[int, ...]
+    fresh: float = 0.0
 
     def to_tree(self, stored: np.ndarray) -> np.ndarray:
         """Turn one stored tensor into one layer (or the whole) of the tree's array; rows of a padded vocabulary are
@@ -104,7 +105,7 @@ def _row(parameter: parameters.Parameter, layout: parameters.Layout, stored_voca
     prefixes = layout.prefixes[parameter.part]
     names = tuple(tuple(prefix + s.format(layer=i) for s in suffixes for prefix in prefixes) for i in layers)
     stored = tuple(one[axis] for axis in back)
-    return Row(parameter.id, names, parameter.transform, parameter.stacked, parameter.shape, stored)
+    return Row(parameter.id, names, parameter.transform, parameter.stacked, parameter.shape, stored, parameter.fresh)
 
 
 def match(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from concurrent import futures
 import dataclasses
+import hashlib
 import os
 
 import numpy as np
@@ -18,6 +19,7 @@ from vlguard_jax.checkpoints import sources
 from vlguard_jax.checkpoints import tensors
 from vlguard_jax.families import extras as extras_lib
 from vlguard_jax.families import parameters
+from vlguard_jax.families import table
 
 
 def load(
@@ -26,6 +28,7 @@ def load(
     base: str = "",
     vision_tower: str = "",
     projector: str = "",
+    as_family: str = "",
     dtype: np.dtype | type | None = None,
 ) -> checkpoint.Checkpoint:
     """Load a checkpoint: a local folder or hub id of any supported layout, recognised by its files.
@@ -36,6 +39,7 @@ def load(
       base: base model of a PEFT or projector-only folder; needed where adapter_config.json names none that is found.
       vision_tower: CLIP folder or hub id, overriding the name in config.json.
       projector: `mm_projector.bin`, with a Llama folder in `path`.
+      as_family: name of the family that tower, projector and Llama folder make a model of; empty: the first that can.
       dtype: cast every array to this type; None keeps what is stored.
 
     Raises:
@@ -44,10 +48,10 @@ def load(
     """
     folder = hub.resolve(path)
     if export.is_export(folder):
-        sources.refuse(folder, base=base, vision_tower=vision_tower, projector=projector)
+        sources.refuse(folder, base=base, vision_tower=vision_tower, projector=projector, family=as_family)
         exported = export.load_export(folder, dtype)
         return dataclasses.replace(exported, extras={**exported.extras, "source": str(path)})
-    plan = sources.make_plan(folder, base=base, vision_tower=vision_tower, projector=projector)
+    plan = sources.make_plan(folder, base=base, vision_tower=vision_tower, projector=projector, as_family=as_family)
     flat, digests, padding = _read(plan, dtype)
     fingerprint = checkpoint.base_fingerprint(digests, plan.config, plan.lora)
     own = checkpoint.Base(plan.base or str(path), plan.base_layout, fingerprint)
@@ -93,7 +97,18 @@ def _read(
                 flat[row.path] = value if dtype is None else value.astype(dtype, copy=False)
                 if row.path in parameters.VOCABULARY and row.stored_shape[0] > plan.config.text.vocab_size:
                     padding[row.path] = placed[row.path][0].read()[plan.config.text.vocab_size :]
-    return flat, {path: future.result() for path, future in hashes.items()}, padding
+    digests = {path: future.result() for path, future in hashes.items()}
+    for id_, one in table.parameters_of(plan.config, plan.lora).items():
+        if one.fresh and id_ not in flat:
+            flat[id_] = _drawn(one).astype(dtype or np.float32, copy=False)
+            digests[id_] = checkpoint.digest(id_, flat[id_])
+    return flat, digests, padding
+
+
+def _drawn(one: parameters.Parameter) -> np.ndarray:
+    """A parameter that the files do not hold, f32: the same numbers whenever it is drawn."""
+    seed = int.from_bytes(hashlib.sha256(one.id.encode()).digest()[:8])
+    return (one.fresh * np.random.default_rng(seed).standard_normal(one.shape)).astype(np.float32)
 
 
 def _digest(row: layouts.Row, stored: list[tensors.Tensor], value: np.ndarray) -> str:

@@ -22,17 +22,19 @@ class Outline:
     extras: extras_lib.Extras
 
 
-def read(folder: pathlib.Path, *, base: str = "", vision_tower: str = "", projector: str = "") -> Outline:
+def read(
+    folder: pathlib.Path, *, base: str = "", vision_tower: str = "", projector: str = "", as_family: str = ""
+) -> Outline:
     """The outline of a checkpoint of any layout; arguments as in `load.load`.
 
     Raises:
       UserError: as `load.load`, but for what shows only in the tensors.
     """
     if export.is_export(folder):
-        sources.refuse(folder, base=base, vision_tower=vision_tower, projector=projector)
+        sources.refuse(folder, base=base, vision_tower=vision_tower, projector=projector, family=as_family)
         record = export_record.read(folder)
         return Outline(record.config, folder, record.extras)
-    found = sources.make_plan(folder, base=base, vision_tower=vision_tower, projector=projector)
+    found = sources.make_plan(folder, base=base, vision_tower=vision_tower, projector=projector, as_family=as_family)
     return Outline(found.config, found.tokenizer_folder, found.extras)
 
 

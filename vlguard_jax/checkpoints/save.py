@@ -106,16 +106,18 @@ def save_hf(
     layout = "llava-hf" if whole else "llama"
     vocab, stored = model.config.text.vocab_size, int(config.get("text_config", config).get("vocab_size", 0))
     entries = _entries(model, layout, ("text", "head", "vision", "projector"), dtype, stored_vocab=max(stored, vocab))
+    processors = table.of(model.config).processors(model.config, model.extras)
     with _new_folder(model, dst, overwrite, _size(entries)) as folder:
         _write_weights(folder, entries, shard_bytes)
         tokenizer_files.write_json(folder / "config.json", config)
         pad = config.get("pad_token_id") if whole else None
         tokenizer_files.write_json(folder / "generation_config.json", write_config.generation_json(model, pad))
         if tokens and tokens.records:
-            tokenizer_files.copy_for_hf(model.tokenizer_folder, folder, tokens)
+            named = processors["processor_config.json"]["processor_class"]
+            tokenizer_files.copy_for_hf(model.tokenizer_folder, folder, tokens, named)
         else:
             tokenizer_files.copy(model.tokenizer_folder, folder)
-        for name, content in table.of(model.config).processors(model.config, model.extras).items():
+        for name, content in processors.items():
             tokenizer_files.write_json(folder / name, content)
         if tokens and tokens.records:
             _check_hf(folder, str(dst), vocab, table.of(model.config))

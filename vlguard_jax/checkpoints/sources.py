@@ -15,6 +15,7 @@ from vlguard_jax import fields
 from vlguard_jax import files
 from vlguard_jax import limits
 from vlguard_jax.checkpoints import checkpoint
+from vlguard_jax.checkpoints import components
 from vlguard_jax.checkpoints import export
 from vlguard_jax.checkpoints import hub
 from vlguard_jax.checkpoints import layouts
@@ -28,7 +29,6 @@ from vlguard_jax.families import family
 from vlguard_jax.families import table
 from vlguard_jax.families.blocks import config_json
 from vlguard_jax.families.blocks import configs
-from vlguard_jax.families.llava import config as llava_config
 
 _TOWER_KEYS = r"model\.vision_tower\..*"
 _HF_PICTURES = r"(model\.)?(vision_tower|multi_modal_projector)\..*"
@@ -77,17 +77,22 @@ def match_piece(plan: Plan, piece: Piece) -> tuple[list[layouts.Row], dict[str, 
     """Rows of the table for a piece, the stored tensors they stand for, and the names left out on purpose."""
     rows = layouts.rows(piece.layout, plan.config, piece.parts, lora=plan.lora, stored_vocab=piece.stored_vocab)
     dropped = (*table.of(plan.config).layouts(plan.config)[piece.layout].dropped, *piece.dropped)
-    placed, skipped = layouts.match(rows, piece.open(), dropped, str(piece.where))
+    found = piece.open()
+    if piece.layout == "projector":  # of a pretraining stage, which did not have all that a family trains later
+        rows = [row for row in rows if not row.fresh or any(name in found for name in row.names[0])]
+    placed, skipped = layouts.match(rows, found, dropped, str(piece.where))
     return rows, placed, skipped
 
 
-def make_plan(folder: pathlib.Path, *, base: str = "", vision_tower: str = "", projector: str = "") -> Plan:
+def make_plan(
+    folder: pathlib.Path, *, base: str = "", vision_tower: str = "", projector: str = "", as_family: str = ""
+) -> Plan:
     """Find out what a folder holds and where the rest of the model is.
 
     Raises:
       UserError: as `load`, short of what only shows when tensors are listed.
     """
-    plan = _plan(folder, base=base, vision_tower=vision_tower, projector=projector)
+    plan = _plan(folder, base=base, vision_tower=vision_tower, projector=projector, as_family=as_family)
     total = sum(map(math.prod, layouts.tree_shapes(plan.config, plan.lora).values()))
     if total > limits.PARAMETERS:
         raise errors.UserError(
@@ -98,11 +103,13 @@ def make_plan(folder: pathlib.Path, *, base: str = "", vision_tower: str = "", p
     return plan
 
 
-def _plan(folder: pathlib.Path, *, base: str = "", vision_tower: str = "", projector: str = "") -> Plan:
+def _plan(
+    folder: pathlib.Path, *, base: str = "", vision_tower: str = "", projector: str = "", as_family: str = ""
+) -> Plan:
     if not folder.is_dir():
         raise errors.UserError(f"{folder}: a checkpoint is a folder, and this is a file")
     if (folder / "adapter_config.json").is_file():
-        refuse(folder, projector=projector)
+        refuse(folder, projector=projector, family=as_family)
         return _plan_peft(folder, base, vision_tower)
     found = read_config.read(folder)
     if found.family is None:
@@ -111,7 +118,8 @@ def _plan(folder: pathlib.Path, *, base: str = "", vision_tower: str = "", proje
         )
     if found.layout == "llama":
         refuse(folder, base=base)
-        return _plan_llama(folder, found, vision_tower, projector)
+        return _plan_llama(folder, found, vision_tower, projector, as_family)
+    refuse(folder, family=as_family)
     if found.layout == "llava":
         return _plan_original(folder, found, base, vision_tower, projector)
     refuse(folder, base=base, vision_tower=vision_tower, projector=projector)
@@ -155,38 +163,27 @@ def _tied(text: configs.TextConfig) -> tuple[str, ...]:
     return (r"lm_head\.weight",) if text.tie_embeddings else ()
 
 
-def _plan_llama(folder: pathlib.Path, found: read_config.Found, vision_tower: str, projector: str) -> Plan:
+def _plan_llama(
+    folder: pathlib.Path, found: read_config.Found, vision_tower: str, projector: str, as_family: str
+) -> Plan:
     assert found.family is not None
     alone, _ = found.family.read_hf(found.values, folder)
     language = Piece("llama", folder, _TEXT, dropped=_tied(alone.text))
     extras = _extras(folder, "llama", found.values)
     if not vision_tower and not projector:
+        refuse(folder, family=as_family)
         return Plan(alone, (language,), "llama", folder, extras)
     if not vision_tower or not projector:
         raise errors.UserError(
             f"{folder}: a language model becomes a LLaVA model only with both vision_tower and projector"
         )
     tower = hub.resolve(vision_tower)
-    path = _projector_file(projector)
-    model = llava_config.LlavaConfig(alone.text, read_config.of_tower(tower), _projector_type(path))
+    path = components.projector_file(projector)
+    kind = {"mm_projector_type": components.projector_type(path)}
+    model = components.composed(as_family, folder)(kind, str(path), alone.text, read_config.of_tower(tower))
     extras |= {"vision_tower": vision_tower, "preprocessor": config_json.read_preprocessor(tower)[0]}
     pieces = (language, Piece("clip", tower, ("vision",)), Piece("projector", path, ("projector",)))
     return Plan(model, pieces, "llama", folder, extras)
-
-
-def _projector_file(projector: str) -> pathlib.Path:
-    path = hub.resolve(projector)
-    path = path / "mm_projector.bin" if path.is_dir() else path
-    if not path.is_file():
-        raise errors.UserError(
-            f"{path}: no such file; a projector is the mm_projector.bin of LLaVA's pretraining stage"
-        )
-    return path
-
-
-def _projector_type(path: pathlib.Path) -> str:
-    last = {name.rsplit("mm_projector.", 1)[-1] for name in tensors.open_file(path)}
-    return "linear" if last == {"weight", "bias"} else "mlp2x_gelu"
 
 
 def _original_model(
@@ -201,7 +198,7 @@ def _original_model(
     name = known.text("mm_vision_tower", known.text("vision_tower"))
     if not name and not vision_tower:
         raise errors.UserError(f"{where}: no mm_vision_tower named here; give vision_tower")
-    tower = hub.resolve(vision_tower) if vision_tower else _find_tower(name, (folder, beside))
+    tower = hub.resolve(vision_tower) if vision_tower else components.find_tower(name, (folder, beside))
     vision = read_config.of_tower(tower, config.get("mm_vision_select_layer", -2))
     if known.size("mm_hidden_size", vision.width) != vision.width:
         raise errors.UserError(
@@ -211,29 +208,6 @@ def _original_model(
     extras = _extras(folder, "llava", config)
     extras |= {"vision_tower": name or vision_tower, "preprocessor": config_json.read_preprocessor(tower)[0]}
     return model, tower, extras
-
-
-def _find_tower(name: str, folders: Collection[pathlib.Path]) -> pathlib.Path:
-    """The tower that a config names: an absolute path, inside or beside the checkpoint, or a hub id."""
-    last = pathlib.PurePath(name).name
-    candidates = [pathlib.Path(name)] if pathlib.PurePath(name).is_absolute() else []
-    for folder in folders:
-        above = folder.resolve().parent
-        candidates += [
-            folder / "vision_tower",
-            folder / last,
-            above / name,
-            above / last,
-            above / "vision_tower" / last,
-        ]
-    for candidate in candidates:
-        if os.path.isfile(candidate / "config.json"):  # false for a name that no file can have
-            return candidate
-    if not hub.is_hub_id(name):
-        raise errors.UserError(
-            f"vision tower {errors.short(name)} of config.json is not found; give its folder as vision_tower"
-        )
-    return hub.resolve(name)
 
 
 def _plan_original(
@@ -256,7 +230,7 @@ def _plan_original(
     if not keeps_tower:
         pieces.append(Piece("clip", tower, ("vision",)))
     if projector:
-        pieces.append(Piece("projector", _projector_file(projector), ("projector",)))
+        pieces.append(Piece("projector", components.projector_file(projector), ("projector",)))
     return Plan(model, tuple(pieces), "llava", folder, extras)
 
 

@@ -117,8 +117,10 @@ def check_hf(folder: pathlib.Path, image: int, pad: int, where: str) -> None:
                 )
 
 
-def copy_for_hf(source: pathlib.Path, folder: pathlib.Path, tokens: added_tokens.HfTokens) -> None:
-    """Copy with the added tokens of `hf_tokens`."""
+def copy_for_hf(
+    source: pathlib.Path, folder: pathlib.Path, tokens: added_tokens.HfTokens, processor_class: str
+) -> None:
+    """Copy with the added tokens of `hf_tokens`, for this processor of transformers."""
     copy(source, folder)
     settings, special = _read(folder / "tokenizer_config.json"), _read(folder / "special_tokens_map.json")
     # Beside an added_tokens_decoder transformers looks at no special_tokens_map.json.
@@ -127,7 +129,7 @@ def copy_for_hf(source: pathlib.Path, folder: pathlib.Path, tokens: added_tokens
         "added_tokens_decoder": {str(i): tokens.records[i] for i in sorted(tokens.records)},
         "pad_token": PAD,
         "padding_side": "left",
-        "processor_class": "LlavaProcessor",
+        "processor_class": processor_class,
     }
     write_json(folder / "tokenizer_config.json", settings | told | own)
     write_json(folder / "special_tokens_map.json", special | {"pad_token": PAD})

@@ -102,11 +102,20 @@ def counted(config: Any, spans: Spans) -> tuple[np.ndarray, int]:
     return np.arange(len(spans.picture), dtype=np.int32), len(spans.picture)
 
 
+class Asking(NamedTuple):
+    """How an evaluation asks a model: conversation template, way to prepare pictures, number format."""
+
+    template: str
+    image_mode: str
+    compute: str
+
+
 @dataclasses.dataclass(frozen=True)
 class Family:
     """Everything that the program asks of a family.
 
-    name: as in messages and in docs. config: the kind of its sizes. presets: published sizes by name.
+    name: as in messages and in docs. config: the kind of its sizes. presets: published sizes by name. asking: ways to
+      ask its models by name, for evaluations; no two families share one.
     model_types: of its config.json files. kind: (config.json) -> the layout that it is written in, "" if it is none of
       this family's.
     read_hf: (config.json, folder) -> (sizes with the true vocabulary, rows of embedding and head in the files).
@@ -130,6 +139,7 @@ class Family:
     name: str
     config: type[Config]
     presets: Mapping[str, Config]
+    asking: Mapping[str, Asking]
     model_types: tuple[str, ...]
     kind: Callable[[Mapping[str, Any]], str]
     read_hf: Callable[[Mapping[str, Any], pathlib.Path], tuple[Any, int]]

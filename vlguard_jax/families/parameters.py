@@ -41,6 +41,7 @@ class Parameter:
     id: its dotted path in the parameter tree. name: behind the part's prefix in a checkpoint, "" where each layout has
     its own; with "{layer}" it is one tensor a layer there and stacked on a leading axis here. shape: here. part: one of
     PARTS; what trains, and which file holds it. axes: of the mesh, for each dimension. transform: of the stored tensor.
+    fresh: where a pretrained projector's file does not hold it, it is drawn, normal with this deviation; 0: an error.
     """
 
     id: str
@@ -49,6 +50,7 @@ class Parameter:
     part: str
     axes: Axes = ()
     transform: str = SAME
+    fresh: float = 0.0
 
     @property
     def stacked(self) -> bool:

@@ -10,8 +10,10 @@ from vlguard_jax.families import parameters
 from vlguard_jax.families.blocks import configs
 from vlguard_jax.families.llama import family as llama
 from vlguard_jax.families.llava import family as llava
+from vlguard_jax.families.llava_next import family as llava_next
 
-FAMILIES = (llama.FAMILY, llava.FAMILY)
+FAMILIES = (llama.FAMILY, llava.FAMILY, llava_next.FAMILY)
+ASKING: dict[str, family_lib.Asking] = {name: way for one in FAMILIES for name, way in one.asking.items()}
 PRESETS: dict[str, family_lib.Config] = {name: sizes for one in FAMILIES for name, sizes in one.presets.items()}
 
 

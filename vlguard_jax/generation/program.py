@@ -69,6 +69,7 @@ def build(
     execution = execution_lib.Execution(
         self_attention=attention.choose(kernel, mesh, compute),
         constrain_rows=mesh_lib.constrain_rows(mesh),
+        by_rows=mesh_lib.by_rows(mesh),
         put_pictures=mesh_lib.put_own_pictures(mesh),
     )
     model = functional.Model(config, compute, lora, execution)

@@ -16,7 +16,7 @@ from vlguard_jax.families import table
 if TYPE_CHECKING:
     from vlguard_jax.checkpoints import outline as outline_lib
 
-SHORT = {name.rsplit("-", 1)[-1]: name for name in table.PRESETS}  # "7b" -> "llava-v1.5-7b"
+SHORT = {name.rsplit("-", 1)[-1]: name for name in reversed(table.PRESETS)}  # "7b" -> the first of that size
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,21 +50,33 @@ def resolve(model: config.ModelSettings, preset: str = "") -> Named:
         outline = _outline(folder, model)
         return Named(outline.config, folder.name, f"sizes of {model.path}", outline)
     last = re.split(r"[@/]", model.path)[1] if "/" in model.path else model.path
-    found = [name for short, name in SHORT.items() if re.search(rf"(?<![\d.]){short}(?![a-z0-9])", last.lower())]
-    if len(found) != 1:
+    found = _likest(last.lower(), model.family)
+    if found is None:
         raise errors.UserError(
             f"{model.path}: not a folder here, and its name tells no size; download it, or name the sizes with"
             f" --model={'|'.join(SHORT)}"
         )
     return Named(
-        table.PRESETS[found[0]],
+        table.PRESETS[found],
         last,
-        f"sizes of {found[0]}, after the name {model.path}; nothing was downloaded",
+        f"sizes of {found}, after the name {model.path}; nothing was downloaded",
     )
+
+
+def _likest(name: str, wanted: str) -> str | None:
+    """The preset of the size that a name tells which has most words in common with it; None where it tells no size or
+    several. wanted: of this family only."""
+    sizes = [short for short in SHORT if re.search(rf"(?<![\d.]){short}(?![a-z0-9])", name)]
+    words = set(re.split(r"[^a-z0-9.]+", name))
+    known = [one for one in table.PRESETS if not wanted or table.of(table.PRESETS[one]).name == wanted]
+    of_size = [one for one in known if [one.rsplit("-", 1)[-1]] == sizes]
+    return max(of_size, key=lambda one: len(words & set(one.split("-"))), default=None)
 
 
 def _outline(folder: pathlib.Path, model: config.ModelSettings) -> outline_lib.Outline:
     os.environ["HF_HUB_OFFLINE"] = "1"  # before the hub's client is loaded: a plan fetches no tower
     from vlguard_jax.checkpoints import outline
 
-    return outline.read(folder, base=model.base, vision_tower=model.vision_tower, projector=model.projector)
+    return outline.read(
+        folder, base=model.base, vision_tower=model.vision_tower, projector=model.projector, as_family=model.family
+    )

@@ -41,7 +41,9 @@ def open_mixture(settings: config.TrainConfig, console: rich_console.Console) ->
         raise errors.UserError(
             "config.model.path is empty: name a checkpoint folder or hub id, e.g. --config.model.path=FOLDER"
         )
-    model = outline.read(hub.resolve(m.path), base=m.base, vision_tower=m.vision_tower, projector=m.projector)
+    model = outline.read(
+        hub.resolve(m.path), base=m.base, vision_tower=m.vision_tower, projector=m.projector, as_family=m.family
+    )
     cache = cache_lib.folder(settings.data.cache)
     known = _indices(cache)
     with progress.reading(console) as tell:

@@ -51,13 +51,18 @@ def evaluate(
     team = processes.Team()
     processes.agree(workdir.plain(config))
     with processes.hold(folder):
-        team.from_first(lambda: run.check_baseline(config, folder, grid=grid))
+        if not grid:
+            team.from_first(lambda: run.check_baseline(config, folder))
         with processes.together():
             run.check(config)
             m = config.model
-            loaded = load.load(m.path, base=m.base, vision_tower=m.vision_tower, projector=m.projector)
+            loaded = load.load(
+                m.path, base=m.base, vision_tower=m.vision_tower, projector=m.projector, as_family=m.family
+            )
         config = run.told(config, loaded.extras, team.say)
         model = as_model(loaded, config)
+        if grid:  # its parts depend on how the model sees
+            team.from_first(lambda: run.check_baseline(config, folder, run.grid_modes(model)))
         if config.precision.compute != model.dtype:
             team.say(f"config.precision.compute={config.precision.compute}: computing in {model.dtype} on this machine")
         how, bar = run.evaluate_grid if grid else run.evaluate, run.silent if quiet else progress.answers

@@ -46,7 +46,6 @@ FREE = (
     "model_name",
 )
 
-GRID_MODES: tuple[settings_lib.ImageMode, ...] = ("pad", "crop")  # of LLaVA-1.5, of which the paper used one
 Answered = tuple[questions_lib.Question, types.Generation]
 
 # (answers that exist, answers wanted) -> context around the work; it yields a function that is told of new answers.
@@ -146,15 +145,15 @@ def check(config: settings_lib.EvalConfig) -> list[benchmark_lib.Item]:
     return items
 
 
-def check_baseline(config: settings_lib.EvalConfig, folder: pathlib.Path, *, grid: bool) -> None:
-    """Whether the baseline can be paired with, before there is a model: of `evaluate`, or with `grid` of
-    `evaluate_grid`.
+def check_baseline(config: settings_lib.EvalConfig, folder: pathlib.Path, modes: Sequence[str] = ()) -> None:
+    """Whether the baseline can be paired with, before the first answer: of `evaluate`, or of `evaluate_grid` over these
+    `modes`.
 
     Raises:
       UserError: see `check` and `baseline.read`.
     """
     items = check(config) if config.baseline else []
-    for part, place in _parts(config, folder) if grid else [(config, folder)]:
+    for part, place in _parts(config, folder, modes) if modes else [(config, folder)]:
         skipped = lengths.read(pathlib.Path(part.baseline)) if part.benchmark.on_long_prompt == "skip" else set()
         # those are looked at once the prompts are known
         asked = [item for item in items if (item.subset, item.id) not in skipped]
@@ -287,7 +286,7 @@ def evaluate_grid(
     Which pair gives the paper's numbers is an open question (VLGuard issue 9).
     """
     rows: list[summary.Row] = []
-    for part, place in _parts(config, folder):
+    for part, place in _parts(config, folder, grid_modes(model)):
         folders.check_no_link(place)
         rows += evaluate(part, place, model, say=say, progress=progress, team=team)
     if team is None or team.first:
@@ -295,14 +294,19 @@ def evaluate_grid(
     return rows
 
 
+def grid_modes(model: model_lib.Model) -> tuple[str, ...]:
+    """The ways in which a grid prepares the pictures for a model."""
+    return model.sees.modes if model.sees else ("auto",)
+
+
 def _parts(
-    config: settings_lib.EvalConfig, folder: pathlib.Path
+    config: settings_lib.EvalConfig, folder: pathlib.Path, modes: Sequence[str]
 ) -> Iterator[tuple[settings_lib.EvalConfig, pathlib.Path]]:
     """(settings, working directory) of every evaluation of a grid.
 
     Its baseline is a grid too: each part has its own.
     """
-    for template, mode in itertools.product(templates.TEMPLATES, GRID_MODES):
+    for template, mode in itertools.product(templates.TEMPLATES, cast(Sequence[settings_lib.ImageMode], modes)):
         asked = dataclasses.replace(config.model, template=template, image_mode=mode)
         name = f"{template}-{mode}"
         baseline = str(pathlib.Path(config.baseline) / name) if config.baseline else ""

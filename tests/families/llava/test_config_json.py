@@ -34,7 +34,7 @@ def folder(tmp_path: pathlib.Path, config: dict[str, Any]) -> pathlib.Path:
         (ORIGINAL | {"mm_use_im_start_end": True}, "mm_use_im_start_end=True is not supported"),
         (ORIGINAL | {"mm_vision_select_feature": "cls_patch"}, "mm_vision_select_feature='cls_patch' is not supported"),
         (ORIGINAL | {"mm_projector_type": "identity"}, "mm_projector_type='identity' is not supported"),
-        (ORIGINAL | {"image_aspect_ratio": "anyres"}, "image_aspect_ratio='anyres' is not supported"),
+        (ORIGINAL | {"image_aspect_ratio": "anyres"}, "mm_patch_merge_type='flat' is not supported"),
         ({"model_type": "llava"}, "no mm_vision_tower named here; give vision_tower"),
         (ORIGINAL, "vision tower 'tower' of config.json is not found"),
         ({"model_type": "llava", "text_config": {"model_type": "qwen2"}}, "model_type='qwen2' is not supported"),

@@ -38,6 +38,7 @@ FAMILY = family.Family(
     name="llama",
     config=llama_config.LlamaConfig,
     presets={},
+    asking={},
     model_types=("llama",),
     kind=lambda config: "llama" if config.get("model_type") == "llama" else "",
     read_hf=_read_hf,

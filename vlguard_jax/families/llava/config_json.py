@@ -38,9 +38,17 @@ _HF_DEFAULT_VISION = {
 
 def kind(config: Mapping[str, Any]) -> str:
     """ "llava" (its own layout), "llava-hf", or "" for another model's config."""
-    if config.get("model_type") not in MODEL_TYPES:
+    if config.get("model_type") not in MODEL_TYPES or tiled(config):
         return ""
     return "llava-hf" if "text_config" in config or "vision_config" in config else "llava"
+
+
+def tiled(config: Mapping[str, Any]) -> bool:
+    """Whether a config in LLaVA's own layout is of a later model of the same line, which sees pictures in tiles."""
+    tiles = {"mm_patch_merge_type": "spatial", "image_aspect_ratio": "anyres"}
+    return config.get("model_type") in MODEL_TYPES and any(
+        str(config.get(key)).startswith(value) for key, value in tiles.items()
+    )
 
 
 def check_original(config: Mapping[str, Any], where: str) -> None:

@@ -29,6 +29,7 @@ FAMILY = family.Family(
     name="llava",
     config=llava_config.LlavaConfig,
     presets=presets.PRESETS,
+    asking=presets.ASKING,
     model_types=config_json.MODEL_TYPES,
     kind=config_json.kind,
     read_hf=config_json.read_hf,
