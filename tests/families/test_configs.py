@@ -15,6 +15,7 @@ from vlguard_jax.families import table
 from vlguard_jax.families.blocks import configs
 from vlguard_jax.families.llama import config as llama_config
 from vlguard_jax.families.llava import config as llava_config
+from vlguard_jax.families.llava_next import config as next_config
 
 
 @functools.cache
@@ -70,6 +71,12 @@ CHANGES = {
         "vision": dataclasses.replace(tiny.CONFIG.vision, num_layers=4),
         "projector": "linear",
     },
+    next_config.LlavaNextConfig: {
+        "text": dataclasses.replace(tiny.CONFIG.text, width=48),
+        "vision": dataclasses.replace(tiny.CONFIG.vision, num_layers=4),
+        "projector": "linear",
+        "pinpoints": ((24, 24),),
+    },
     llama_config.LlamaConfig: {"text": dataclasses.replace(tiny.CONFIG.text, width=48)},
     configs.LoraConfig: {"rank": 3, "alpha": 7.0, "dropout": 0.5, "targets": ("q_proj", "v_proj")},
 }
@@ -91,7 +98,7 @@ def test_field_is_read(kind: type, field: str) -> None:
     elif kind is configs.LoraConfig:
         changed_lora = dataclasses.replace(lora, **{field: value})
     else:
-        config = {type(one): one for one in (config, tiny.TEXT_ONLY)}[kind]
+        config = {type(one): one for one in (config, tiny.TEXT_ONLY, tiny.NEXT)}[kind]
         changed = dataclasses.replace(config, **{field: value})
     assert _differs(_fingerprint(config, lora), _fingerprint(changed, changed_lora)), (
         f"{kind.__name__}.{field} is not read"
@@ -104,7 +111,15 @@ def test_the_table_of_changes_names_every_field() -> None:
     assert {one.config for one in table.FAMILIES} <= set(CHANGES)
 
 
-@pytest.mark.parametrize("name,expected", [("llava-v1.5-7b", 7_062_902_784), ("llava-v1.5-13b", 13_350_839_296)])
+PUBLISHED = {
+    "llava-v1.5-7b": 7_062_902_784,
+    "llava-v1.5-13b": 13_350_839_296,
+    "llava-v1.6-vicuna-7b": 7_062_902_784 + 4096,
+    "llava-v1.6-vicuna-13b": 13_350_839_296 + 5120,
+}
+
+
+@pytest.mark.parametrize("name,expected", PUBLISHED.items())
 def test_preset_parameter_count(name: str, expected: int) -> None:
     shapes = functional.Model(table.PRESETS[name], "bf16").shapes()
     assert sum(math.prod(x.shape) for x in jax.tree.leaves(shapes)) == expected

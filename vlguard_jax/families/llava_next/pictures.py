@@ -1,122 +1,85 @@
-"""LLaVA-NeXT's pictures: the tiles that the tower reads, and where their features stand in the text.
-
-A picture is seen twice: as a whole, squeezed to one square tile, and in detail, resized to the best of a few
-resolutions (the pinpoints) and cut into square tiles. In the text the whole picture's features come first; then those
-of the detailed tiles, put together to one map, without the rows or columns that are only padding, the learned
-`image_newline` behind each row.
-
-Source: transformers 5.23, models/llava_next/{image_processing_pil,processing,modeling}_llava_next.py and
-image_processing_utils.py. The pixels are those that it computes with Pillow up to version 12, with any Pillow
-(families/resampling.py). Padding is black, 0 before normalising. A resized side in pixels is rounded up, a side of the
-map down.
-
-Here `size` is a picture's (width, height) in pixels, as Pillow has it; `pinpoints` are (height, width) in pixels, as
-config.json has them, each a multiple of the tile's side. Without pinpoints the whole picture is the only tile.
-"""
+"""How LLaVA-NeXT sees: a picture is as many units as it has tiles, and takes slots by its size (tiles.py)."""
 
 from __future__ import annotations
 
-import math
+from collections.abc import Mapping, Sequence
 
-from jaxtyping import Int32, UInt8
 import numpy as np
 from PIL import Image
 
-from vlguard_jax.families import resampling
+from vlguard_jax import types
+from vlguard_jax.families import family
+from vlguard_jax.families.blocks import costs
+from vlguard_jax.families.llava_next import config as next_config
+from vlguard_jax.families.llava_next import tiles
 
-Size = tuple[int, int]
-Pinpoints = tuple[Size, ...]
-
-
-def grid(size: Size, pinpoints: Pinpoints) -> Size:
-    """The (height, width) of `pinpoints` that shows most of the picture's pixels; of equal ones the least padded.
-
-    Source: image_processing_utils.py, select_best_resolution.
-    """
-    width, height = size
-
-    def worth(pinpoint: Size) -> tuple[int, int]:
-        scale = min(pinpoint[1] / width, pinpoint[0] / height)
-        shown = min(int(width * scale) * int(height * scale), width * height)
-        return shown, shown - pinpoint[0] * pinpoint[1]
-
-    return max(pinpoints, key=worth)
+Config = next_config.LlavaNextConfig
 
 
-def count(size: Size, pinpoints: Pinpoints, side_pixels: int, patches_per_side: int) -> tuple[int, int]:
-    """The number of tiles, and of slots in the text: `len(rows(...))`, without making them."""
-    high, wide, lines, columns = _layout(size, pinpoints, side_pixels, patches_per_side)
-    return 1 + high * wide, patches_per_side**2 + len(lines) * (len(columns) + 1)
+def _layout(config: Config) -> tuple[tiles.Pinpoints, int, int]:
+    """Pinpoints, pixels of a tile's side, patches along it."""
+    side = config.vision.image_size
+    return config.pinpoints, side, side // config.vision.patch_size
 
 
-def rows(size: Size, pinpoints: Pinpoints, side_pixels: int, patches_per_side: int) -> Int32[np.ndarray, " slots"]:
-    """For each slot of the picture in the text, the row of its features that stands there.
-
-    The features are those of all tiles one after the other, [tiles * P, D], P = `patches_per_side` squared;
-    `tiles * P`, one behind the last, is where `image_newline` stands.
-
-    Source: modeling_llava_next.py, pack_image_features and unpad_image.
-    """
-    high, wide, lines, columns = _layout(size, pinpoints, side_pixels, patches_per_side)
-    side, patches = patches_per_side, patches_per_side**2
-    y, x = np.asarray(lines, np.int32)[:, None], np.asarray(columns, np.int32)
-    tile = 1 + y // side * wide + x // side
-    row = tile * patches + y % side * side + x % side
-    ended = np.pad(row, ((0, 0), (0, 1)), constant_values=(1 + high * wide) * patches)
-    return np.concatenate([np.arange(patches, dtype=np.int32), ended.ravel()])
+def extents(config: Config, sizes: Sequence[types.Size]) -> list[types.Extent]:
+    """Slots and tiles of each picture, whatever stands beside it."""
+    counts = (tiles.count(size, *_layout(config)) for size in sizes)
+    return [types.Extent(slots, units) for units, slots in counts]
 
 
-def fault(size: Size, pinpoints: Pinpoints, side_pixels: int, patches_per_side: int) -> str:
-    """Why the family cannot take a picture of this size, "" if it can.
-
-    The reference takes a picture so long and narrow that no row or column of its map would be left, and drops all of
-    its tiles but the first.
-    """
-    _, _, lines, columns = _layout(size, pinpoints, side_pixels, patches_per_side)
-    if not pinpoints or (lines and columns):
-        return ""
-    return f"{size[0]} x {size[1]} pixels are too long and narrow to be cut into tiles; crop it"
+def fault(config: Config, mode: str, size: types.Size) -> str:
+    """A picture of whose map nothing would be left cannot be used."""
+    return tiles.fault(size, *_layout(config))
 
 
-def tiles(picture: Image.Image, pinpoints: Pinpoints, side_pixels: int) -> UInt8[np.ndarray, "n S S 3"]:
-    """The picture (RGB) as the tower sees it, not normalised: as a whole, then in detail, row by row.
-
-    Source: image_processing_pil_llava_next.py, get_image_patches.
-    """
-    side = side_pixels
-    whole = np.asarray(resampling.resize(picture, side, side))[None]
-    if not pinpoints:
-        return whole
-    height, width = grid(picture.size, pinpoints)
-    fitted = np.asarray(resampling.resize(picture, *_fitted(picture.size, (width, height))))
-    above, left = (height - fitted.shape[0]) // 2, (width - fitted.shape[1]) // 2
-    padded = np.zeros((height, width, 3), np.uint8)
-    padded[above : above + fitted.shape[0], left : left + fitted.shape[1]] = fitted
-    cut = padded.reshape(height // side, side, width // side, side, 3).swapaxes(1, 2)
-    return np.concatenate([whole, cut.reshape(-1, side, side, 3)])
+def read(config: Config, mode: str, picture: Image.Image, extent: types.Extent) -> family.Arrays:
+    """{"images": u8[units, S, S, 3], not normalised, "rows": i32[slots]}."""
+    points, side, _ = _layout(config)
+    rows = tiles.rows(picture.size, *_layout(config))
+    return {"images": tiles.cut(picture, points, side), "rows": rows}
 
 
-def _fitted(size: Size, into: Size) -> Size:
-    """The (width, height) of the picture scaled to fit `into`; get_patch_output_size, image_processing_utils.py."""
-    by_width, by_height = into[0] / size[0], into[1] / size[1]
-    if by_width < by_height:
-        return into[0], min(math.ceil(size[1] * by_width), into[1])
-    return min(math.ceil(size[0] * by_height), into[0]), into[1]
+def pool(config: Config, pictures: Sequence[types.Picture], room: family.Room) -> family.Arrays:
+    """{"images": u8[room.units, S, S, 3], "rows": i32[room.slots]}: rows of the features of all tiles of the shard, and
+    behind those of the room the newline; also behind the last slot, where nobody reads."""
+    side, patches = config.vision.image_size, config.vision.num_patches
+    images, newline = np.zeros((room.units, side, side, 3), np.uint8), room.units * patches
+    rows = np.full(room.slots, newline, np.int32)
+    unit = slot = 0
+    for picture in pictures:
+        own, (slots, units) = picture.arrays["rows"], picture.extent
+        images[unit : unit + units] = picture.arrays["images"]
+        rows[slot : slot + slots] = np.where(own < units * patches, own + unit * patches, newline)
+        unit, slot = unit + units, slot + slots
+    return {"images": images, "rows": rows}
 
 
-def _layout(size: Size, pinpoints: Pinpoints, side_pixels: int, patches_per_side: int) -> tuple[int, int, range, range]:
-    """Tiles of the detailed picture, vertically and horizontally; rows and columns of its map that are kept.
+def show(config: Config, arrays: Mapping[str, np.ndarray], unit: int) -> np.ndarray:
+    """The first tile: the whole picture, squeezed to a square."""
+    return arrays["images"][unit]
 
-    Without pinpoints the map is one row of no columns, since the reference puts one newline behind a single tile.
-    """
-    if not pinpoints:
-        return 0, 0, range(1), range(0)
-    width, height = size
-    high, wide = (pixels // side_pixels for pixels in grid(size, pinpoints))
-    lines, columns = high * patches_per_side, wide * patches_per_side
-    above = left = 0
-    if width / height > columns / lines:
-        above = (lines - int(round(height * (columns / width), 7))) // 2
-    else:
-        left = (columns - int(round(width * (lines / height), 7))) // 2
-    return high, wide, range(above, lines - above), range(left, columns - left)
+
+def plain(config: Config) -> types.Size:
+    """A tile's square."""
+    return types.Size(config.vision.image_size, config.vision.image_size)
+
+
+def tower(config: Config) -> family.Tower:
+    """Of one tile."""
+    return costs.clip(config.vision, config.projector, config.text.width)
+
+
+PICTURES = family.Pictures(
+    unit="tile",
+    modes=("anyres",),
+    sized=True,
+    cut=False,
+    extents=extents,
+    fault=fault,
+    read=read,
+    pool=pool,
+    show=show,
+    plain=plain,
+    tower=tower,
+)

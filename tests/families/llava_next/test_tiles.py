@@ -23,7 +23,7 @@ from tests.data import stand
 from vlguard_jax.families import resampling
 from vlguard_jax.families.blocks import clip
 from vlguard_jax.families.blocks import configs
-from vlguard_jax.families.llava_next import pictures
+from vlguard_jax.families.llava_next import tiles as tiles_lib
 
 # Pinpoints in tiles, (vertically, horizontally).
 GRIDS = {
@@ -39,12 +39,12 @@ SMALL = [(28, grid) for grid in GRIDS] + [(16, "v1.6")]
 ALL = [(336, grid) for grid in GRIDS] + [(28, "v1.6"), (16, "v1.6"), (16, "all"), (42, "v1.6"), (42, "one")]
 
 
-def pinpoints(grid: str, side: int) -> pictures.Pinpoints:
+def pinpoints(grid: str, side: int) -> tiles_lib.Pinpoints:
     return tuple((high * side, wide * side) for high, wide in GRIDS[grid])
 
 
 @functools.cache
-def sizes(side: int, longest: int) -> list[pictures.Size]:
+def sizes(side: int, longest: int) -> list[tiles_lib.Size]:
     """200 drawn (width, height), after sizes at the edges: threads, fits, and one pixel beside a fit."""
     edges = [(1, 1), (1, longest), (longest, 1), (2, longest), (longest, 3), (longest, longest)]
     edges += [(wide * side, high * side) for high, wide in GRIDS["v1.6"]]
@@ -77,7 +77,7 @@ def reference(picture: Image.Image, grid: str, side: int, processor: type = Rows
 def test_every_pixel_is_the_reference_s(side, grid):
     for i, size in enumerate(sizes(side, 500)):
         picture = stand.noise(*size, i)
-        found = pictures.tiles(picture, pinpoints(grid, side), side)
+        found = tiles_lib.cut(picture, pinpoints(grid, side), side)
         expected = reference(picture, grid, side, do_rescale=False, do_normalize=False)
         assert expected.dtype == np.uint8
         np.testing.assert_array_equal(found, expected, err_msg=str(size))
@@ -88,7 +88,7 @@ def test_normalised_pixels(side):
     grid = "v1.6"
     for i, size in enumerate(sizes(side, 900)[:50]):
         picture = stand.noise(*size, i)
-        tiles = pictures.tiles(picture, pinpoints(grid, side), side)
+        tiles = tiles_lib.cut(picture, pinpoints(grid, side), side)
         found = clip.normalize(jnp.asarray(tiles), configs.CLIP_VIT_L_14_336)
         np.testing.assert_allclose(found, reference(picture, grid, side), atol=1e-6, rtol=0, err_msg=str(size))
 
@@ -98,7 +98,7 @@ def test_pixels_of_the_reference_with_this_pillow():
     untouched = 0
     for i, (width, height) in enumerate(sizes(28, 500)):
         picture = stand.noise(width, height, i)
-        best = pictures.grid((width, height), pinpoints("v1.6", 28))
+        best = tiles_lib.grid((width, height), pinpoints("v1.6", 28))
         high, wide = image_processing_utils.get_patch_output_size(np.asarray(picture), best, "channels_last")
         if all(
             np.array_equal(
@@ -111,11 +111,11 @@ def test_pixels_of_the_reference_with_this_pillow():
             expected = reference(
                 picture, "v1.6", 28, oracle_pixels.LlavaNextImageProcessorPil, do_rescale=False, do_normalize=False
             )
-            np.testing.assert_array_equal(pictures.tiles(picture, pinpoints("v1.6", 28), 28), expected)
+            np.testing.assert_array_equal(tiles_lib.cut(picture, pinpoints("v1.6", 28), 28), expected)
     assert untouched > 60
 
 
-def packed(size: pictures.Size, tiles: int, grid: str, side: int) -> list[int]:
+def packed(size: tiles_lib.Size, tiles: int, grid: str, side: int) -> list[int]:
     """transformers' packing of features numbered from 0, and of a newline with the next number."""
     patches = (side // SIDES[side]) ** 2
     config = types.SimpleNamespace(
@@ -132,7 +132,7 @@ def packed(size: pictures.Size, tiles: int, grid: str, side: int) -> list[int]:
     return features[0][:, 0].tolist()
 
 
-def slots_of_the_processor(size: pictures.Size, grid: str, side: int) -> int:
+def slots_of_the_processor(size: tiles_lib.Size, grid: str, side: int) -> int:
     processor = object.__new__(oracle_text.LlavaNextProcessor)
     processor.image_processor = types.SimpleNamespace(image_grid_pinpoints=pinpoints(grid, side))
     processor.patch_size, processor.num_additional_image_tokens = SIDES[side], 1
@@ -143,48 +143,41 @@ def slots_of_the_processor(size: pictures.Size, grid: str, side: int) -> int:
 def test_slots_and_rows_are_the_reference_s(side, grid):
     points, per_side = pinpoints(grid, side), side // SIDES[side]
     for size in sizes(side, 20_000):
-        rows = pictures.rows(size, points, side, per_side)
-        tiles, slots = pictures.count(size, points, side, per_side)
-        assert pictures.grid(size, points) == image_processing_utils.select_best_resolution(size[::-1], points)
+        rows = tiles_lib.rows(size, points, side, per_side)
+        tiles, slots = tiles_lib.count(size, points, side, per_side)
+        assert tiles_lib.grid(size, points) == image_processing_utils.select_best_resolution(size[::-1], points)
         assert tiles == oracle_model.image_size_to_num_patches(size[::-1], [*map(list, points)], side)
         assert slots == len(rows) == slots_of_the_processor(size, grid, side), size
         expected = packed(size, tiles, grid, side)
         assert rows.dtype == np.int32 and rows.tolist() == expected, size
         detail = [row for row in expected if per_side**2 <= row < tiles * per_side**2]
-        assert bool(pictures.fault(size, points, side, per_side)) == (not detail), size
+        assert bool(tiles_lib.fault(size, points, side, per_side)) == (not detail), size
 
 
 def test_figures_of_v1_6():
     points = pinpoints("v1.6", 336)
-    assert pictures.grid((640, 480), points) == (672, 672)
-    assert pictures.count((640, 480), points, 336, 24) == (5, 576 + 36 * 49)
-    assert pictures.count((336, 336), points, 336, 24) == (3, 576 + 24 * 25)
-    assert pictures.count((672, 672), points, 336, 24) == (5, 576 + 48 * 49)
-    assert pictures.count((1008, 336), points, 336, 24) == (4, 576 + 24 * 73)
-    assert pictures.count((336, 1008), points, 336, 24) == (4, 576 + 72 * 25)
-
-
-def test_without_pinpoints_the_whole_picture_is_the_only_tile():
-    assert pictures.tiles(stand.noise(50, 30), (), 28).shape == (1, 28, 28, 3)
-    assert pictures.count((50, 30), (), 28, 2) == (1, 5)
-    assert pictures.rows((50, 30), (), 28, 2).tolist() == packed((50, 30), 1, "one", 28)
-    assert pictures.fault((50, 1), (), 28, 2) == ""
+    assert tiles_lib.grid((640, 480), points) == (672, 672)
+    assert tiles_lib.count((640, 480), points, 336, 24) == (5, 576 + 36 * 49)
+    assert tiles_lib.count((336, 336), points, 336, 24) == (3, 576 + 24 * 25)
+    assert tiles_lib.count((672, 672), points, 336, 24) == (5, 576 + 48 * 49)
+    assert tiles_lib.count((1008, 336), points, 336, 24) == (4, 576 + 24 * 73)
+    assert tiles_lib.count((336, 1008), points, 336, 24) == (4, 576 + 72 * 25)
 
 
 def test_long_and_narrow():
     for width, height in ((7200, 100), (100, 7200)):
-        assert pictures.fault((width, height), pinpoints("v1.6", 336), 336, 24) == ""
+        assert tiles_lib.fault((width, height), pinpoints("v1.6", 336), 336, 24) == ""
     for width, height in ((7201, 100), (100, 7201), (500, 1)):
-        text = f"{width} x {height} pixels are too long and narrow to be cut into tiles; crop it"
-        assert pictures.fault((width, height), pinpoints("v1.6", 336), 336, 24) == text
+        text = "are too long and narrow to be cut into tiles; crop it"
+        assert tiles_lib.fault((width, height), pinpoints("v1.6", 336), 336, 24) == text
 
 
 @pytest.mark.parametrize("size", [(20_000, 50), (50, 20_000)])
 def test_a_thread_like_picture_takes_little_memory(size):
     script = (
-        "from PIL import Image; from vlguard_jax.families.llava_next import pictures\n"
+        "from PIL import Image; from vlguard_jax.families.llava_next import tiles\n"
         f"points = {pinpoints('v1.6', 336)}; picture = Image.new('RGB', {size}, (9, 8, 7))\n"
-        "assert (pictures.tiles(picture, points, 336)[0] == [9, 8, 7]).all()\n"
+        "assert (tiles.cut(picture, points, 336)[0] == [9, 8, 7]).all()\n"
     )
     done, peak = memory.run([sys.executable, "-c", script], cwd=source.ROOT)
     assert done.returncode == 0, done.stderr
