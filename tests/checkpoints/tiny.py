@@ -66,6 +66,20 @@ def llava(**text: Any) -> transformers.LlavaForConditionalGeneration:
     return transformers.LlavaForConditionalGeneration(config).eval()
 
 
+def llava_next(**text: Any) -> transformers.LlavaNextForConditionalGeneration:
+    """A random LLaVA-NeXT model with the published grids and the hub's vocabulary."""
+    torch.manual_seed(0)
+    side = VISION["image_size"]
+    config = transformers.LlavaNextConfig(
+        vision_config=transformers.CLIPVisionConfig(**VISION),
+        text_config=transformers.LlamaConfig(**(TEXT | {"vocab_size": 128} | text)),
+        image_grid_pinpoints=[[high * side, wide * side] for high, wide in ((1, 2), (2, 1), (2, 2), (3, 1), (1, 3))],
+        image_token_index=VOCAB,
+        pad_token_id=VOCAB + 1,
+    )
+    return transformers.LlavaNextForConditionalGeneration(config).eval()
+
+
 def clip() -> transformers.CLIPModel:
     """A random two-sided CLIP model."""
     torch.manual_seed(1)
@@ -86,6 +100,7 @@ def hub_name(name: str) -> str:
         ("lm_head.", "language_model.lm_head."),
         ("model.multi_modal_projector.", "multi_modal_projector."),
         ("model.vision_tower.", "vision_tower.vision_model."),
+        ("model.image_newline", "image_newline"),
     ):
         if name.startswith(now):
             return then + name.removeprefix(now)
