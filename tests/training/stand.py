@@ -17,14 +17,18 @@ from PIL import Image
 import pytest
 
 from vlguard_jax import config
+from vlguard_jax.checkpoints import load
 from vlguard_jax.checkpoints import save
 from vlguard_jax.families.blocks import clip
 from vlguard_jax.families.blocks import configs
+from vlguard_jax.families.llava import config as llava_config
+from vlguard_jax.families.llava_next import config as next_config
 from vlguard_jax.parallel import mesh as mesh_lib
 from vlguard_jax.quickstart import language as language_lib
 from vlguard_jax.quickstart import model as quickstart_model
 
 COUNT = 24
+MODELS = {"llava": "init", "llava_next": "llava_next"}  # the folder of each family
 VOCABULARY = 384  # with the added token; rows that a mesh can divide
 _BUILD = mesh_lib.build
 _ONE_AT_A_TIME = threading.Lock()
@@ -53,8 +57,21 @@ def _random_tower(vision: configs.VisionConfig, seed: int) -> dict[str, Any]:
     return jax.tree_util.tree_map_with_path(draw, shapes)
 
 
+def write_next(folder: pathlib.Path, source: pathlib.Path) -> None:
+    """Write the model in `source`, a LLaVA folder, as a LLaVA-NeXT: the same weights, and a newline."""
+    model = load.load(source)
+    sizes = model.config
+    assert isinstance(sizes, llava_config.LlavaConfig)
+    points = next_config.of_v1_6(sizes.vision.image_size)
+    made = next_config.LlavaNextConfig(sizes.text, sizes.vision, sizes.projector, points)
+    newline = 0.1 * np.random.default_rng(0).standard_normal(sizes.text.width)
+    params = {**model.params, "image_newline": newline.astype(np.float32)}
+    save.save_llava(dataclasses.replace(model, config=made, params=params, extras={}), folder)
+
+
 def folder() -> pathlib.Path:
-    """init/ (a LLaVA folder), chats.json and pictures/; made once in a process, whichever threads ask.
+    """init/ (a LLaVA folder), llava_next/ (LLaVA-NeXT), chats.json and pictures/; made once in a process, whichever
+    threads ask.
 
     Nobody changes what is in it.
     """
@@ -67,6 +84,7 @@ def _made() -> pathlib.Path:
     root = pathlib.Path(tempfile.mkdtemp(prefix="vlguard_jax-tests-"))
     atexit.register(shutil.rmtree, root, ignore_errors=True)
     write_model(root / "init", seed=0)
+    write_next(root / "llava_next", root / "init")
     (root / "pictures").mkdir()
     rng = np.random.default_rng(0)
     records = []

@@ -22,7 +22,7 @@ from vlguard_jax.training import loop
 from vlguard_jax.training import setup
 
 COUNT, BATCH, GROUP, LAST = 72, 32, 8, 8  # conversations: in all, per step, per group, in the short last step
-MAX_LEN = 140  # cuts the longest conversations
+LENGTHS = {"llava": (140, 240), "llava_next": (240, 360)}  # max_len, which cuts the longest conversations; of a row
 LOSS_CHUNK = 2**16  # bytes of logits
 TOLERANCE = 1e-5  # relative, of the loss and of the norm of every gradient
 NORMALIZATIONS = ("micro_batch", "tokens", "sample")
@@ -68,22 +68,28 @@ def _sources() -> dict[str, config.SourceSettings]:
     }
 
 
-def _settings(mode: str, layout: str, lora: dict[str, Any]) -> config.TrainConfig:
+def _settings(mode: str, layout: str, lora: dict[str, Any], family: str) -> config.TrainConfig:
     _, mesh, rows = LAYOUTS[layout]
+    max_len, max_row_len = LENGTHS[family]
     data = {
         "sources": _sources(),
         "mode": mode,
         "order": "shuffle",
         "end_of_epoch": "short",
-        "max_len": MAX_LEN,
+        "max_len": max_len,
         "length_multiple": 16,
-        "max_row_len": 240,
+        "max_row_len": max_row_len,
         "batch_size": BATCH,
         "group_size": GROUP,
         "shapes": 1,
     }
     return stand.settings(
-        data=data, lora=lora, mesh=mesh, run={"rows": rows, "loss_chunk": LOSS_CHUNK}, optimizer={"epochs": 1.0}
+        model={"path": str(stand.folder() / stand.MODELS[family])},
+        data=data,
+        lora=lora,
+        mesh=mesh,
+        run={"rows": rows, "loss_chunk": LOSS_CHUNK},
+        optimizer={"epochs": 1.0},
     )
 
 
@@ -118,22 +124,26 @@ def _updates(settings: config.TrainConfig) -> dict[tuple[str, int], Update]:
 
 
 @functools.cache
-def _unpacked(rank: int) -> dict[tuple[str, int], Update]:
-    return _updates(_settings("pad", "one", {"rank": rank, "dropout": 0.0}))
+def _unpacked(rank: int, family: str) -> dict[tuple[str, int], Update]:
+    return _updates(_settings("pad", "one", {"rank": rank, "dropout": 0.0}, family))
+
+
+CASES = [("llava", layout) for layout in LAYOUTS]
+CASES += [("llava_next", layout) for layout in ("one", "data4-fsdp2-accumulated")]
 
 
 @pytest.mark.parity
 @pytest.mark.parametrize("rank", [0, 4], ids=["full", "lora"])
-@pytest.mark.parametrize("layout", LAYOUTS)
-def test_packed_equals_unpacked(monkeypatch: pytest.MonkeyPatch, layout: str, rank: int) -> None:
+@pytest.mark.parametrize("family,layout", CASES)
+def test_packed_equals_unpacked(monkeypatch: pytest.MonkeyPatch, family: str, layout: str, rank: int) -> None:
     with monkeypatch.context() as patch:
         stand.use_devices(patch, 1)
-        expected = _unpacked(rank)
+        expected = _unpacked(rank, family)
     stand.use_devices(monkeypatch, LAYOUTS[layout][0])
-    packed = _updates(_settings("pack", layout, {"rank": rank, "dropout": 0.0}))
+    packed = _updates(_settings("pack", layout, {"rank": rank, "dropout": 0.0}, family))
     assert packed.keys() == expected.keys() and len(packed) == len(NORMALIZATIONS) * 3
     for where, update in packed.items():
-        _check_case(update.batch, expected[where].batch, layout, short=where[1] == 2)
+        _check_case(update.batch, expected[where].batch, layout, LENGTHS[family][0], short=where[1] == 2)
         _compare(update, expected[where], f"{layout} {where}")
 
 
@@ -156,7 +166,7 @@ def _compare(ours: Update, expected: Update, where: str) -> None:
         assert off < TOLERANCE, f"{where}: {path}: {off}"
 
 
-def _check_case(packed: types.Batch, unpacked: types.Batch, layout: str, short: bool) -> None:
+def _check_case(packed: types.Batch, unpacked: types.Batch, layout: str, max_len: int, short: bool) -> None:
     """The comparison is worth something: the rows hold several conversations, pictures and text, one cut, the layout is
     as asked."""
     assert unpacked.tokens.shape[:2] == (1, BATCH) and int(unpacked.segment_ids.max()) == 1
@@ -168,7 +178,8 @@ def _check_case(packed: types.Batch, unpacked: types.Batch, layout: str, short: 
         return
     lengths = (unpacked.segment_ids > 0).sum(-1)
     pictured = (unpacked.slot >= 0).any(-1)
-    assert lengths.max() == MAX_LEN and lengths.min() < MAX_LEN // 2, "one conversation is cut, others are short"
+    assert lengths.max() == max_len or max_len == LENGTHS["llava_next"][0], "one conversation of each step is cut"
+    assert lengths.min() < max_len // 2, "others are short"
     assert pictured.any() and not pictured.all()
     mixed = [
         np.unique(row[ids > 0])
@@ -192,11 +203,12 @@ def _check_case(packed: types.Batch, unpacked: types.Batch, layout: str, short: 
         )
 
 
-def test_segments_do_not_see_each_other(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("family", LENGTHS)
+def test_segments_do_not_see_each_other(monkeypatch: pytest.MonkeyPatch, family: str) -> None:
     """The hidden states of a conversation are the same whatever lies beside it in the row: attention, positions and
     pictures."""
     stand.use_devices(monkeypatch, 1)
-    settings = _settings("pack", "one", {})
+    settings = _settings("pack", "one", {}, family)
     start = setup.load_model(settings)
     data = setup.load_data(settings, start)
     program = setup.build_program(settings, start, data.total_updates)

@@ -22,23 +22,24 @@ def single(
     monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
 ) -> tuple[list[float], dict[str, np.ndarray]]:
     """The run on one device, made once for all meshes."""
-    rank = request.getfixturevalue("rank")
-    if rank not in _SINGLE:
-        _SINGLE[rank] = _run(monkeypatch, (1, 1, 1), rank)
-    return _SINGLE[rank]
+    case = request.getfixturevalue("rank"), request.getfixturevalue("family")
+    if case not in _SINGLE:
+        _SINGLE[case] = _run(monkeypatch, (1, 1, 1), *case)
+    return _SINGLE[case]
 
 
-_SINGLE: dict[int, tuple[list[float], dict[str, np.ndarray]]] = {}
+_SINGLE: dict[tuple[int, str], tuple[list[float], dict[str, np.ndarray]]] = {}
 
 
 def _run(
-    monkeypatch: pytest.MonkeyPatch, sizes: tuple[int, int, int], rank: int
+    monkeypatch: pytest.MonkeyPatch, sizes: tuple[int, int, int], rank: int, family: str
 ) -> tuple[list[float], dict[str, np.ndarray]]:
     """Losses and trained parameters of five updates; where the state lies, and how often it was compiled, is asserted
     on the way."""
     mesh = dict(zip(mesh_lib.AXES, sizes, strict=True))
     lora, run = {"rank": rank}, {"remat": "full", "loss_chunk": 2**16}
-    settings = stand.settings(lora=lora, mesh=mesh, optimizer={"max_steps": UPDATES}, run=run)
+    model = {"path": str(stand.folder() / stand.MODELS[family])}
+    settings = stand.settings(model=model, lora=lora, mesh=mesh, optimizer={"max_steps": UPDATES}, run=run)
     with monkeypatch.context() as patch:
         stand.use_devices(patch, int(np.prod(sizes)))
         start = setup.load_model(settings)
@@ -62,11 +63,19 @@ def _run(
     return found, {path: np.asarray(value) for path, value in params.items()}
 
 
-@pytest.mark.parametrize("rank", [0, 4], ids=["full", "lora"])
-@pytest.mark.parametrize("name", MESHES)
-def test_sharded_equals_single(monkeypatch: pytest.MonkeyPatch, single: tuple, name: str, rank: int) -> None:
+CASES = [
+    *((name, rank, "llava") for name in MESHES for rank in (0, 4)),
+    ("data2_fsdp2_tensor2", 0, "llava_next"),
+    pytest.param("fsdp8", 4, "llava_next", marks=pytest.mark.parity),
+]
+
+
+@pytest.mark.parametrize("name,rank,family", CASES)
+def test_sharded_equals_single(
+    monkeypatch: pytest.MonkeyPatch, single: tuple, name: str, rank: int, family: str
+) -> None:
     losses, params = single
-    found, ours = _run(monkeypatch, MESHES[name], rank)
+    found, ours = _run(monkeypatch, MESHES[name], rank, family)
     np.testing.assert_allclose(found, losses, rtol=1e-5)
     for path, value in ours.items():
         off = np.linalg.norm(value - params[path]) / np.linalg.norm(params[path])
