@@ -1,7 +1,7 @@
 """The shipped 7B and 13B configs, compiled by the TPU compiler for a slice they are meant for; nothing runs, no chip is
 needed.
 
-`make aot` compiles the first training and the first evaluation, `make aot ALL=1` every one. Each program is compiled
+`make aot` compiles the first training and the first evaluation of each family, `make aot ALL=1` every one. Each program is compiled
 once, and all is asserted of that one module.
 """
 
@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 import importlib.util
 import pathlib
+import re
 
 import jax
 import pytest
@@ -40,15 +41,26 @@ TRAIN = [
     ("train/llava_v15_7b_posthoc", "v5e:4x4"),
     ("train/llava_v15_7b_mixed_lora", "v5e:2x4"),
     ("train/llava_v15_13b_mixed_lora", "v5e:4x4"),
+    ("train/llava_v16_vicuna_7b_posthoc", "v5e:4x4"),
+    ("train/llava_v16_vicuna_7b_mixed_lora", "v5e:2x4"),
+    ("train/llava_v16_vicuna_13b_mixed", "v5e:4x8"),
 ]
-ANSWER = [("released/llava_v15_7b_mixed", "v5e:2x2"), ("released/llava_v15_7b_mixed", "v6e:1x1")]
+ANSWER = [
+    ("released/llava_v15_7b_mixed", "v5e:2x2"),
+    ("released/llava_v15_7b_mixed", "v6e:1x1"),
+    ("released/llava_v16_vicuna_7b", "v5e:2x2"),
+]
 ROOM = 0.75  # GiB that stay free for what the compiler does not see: 15 of a v5e's 15.75
 CLOSE = 0.15  # share by which --estimate may miss
 
 
-def first_alone(cases: list[tuple[str, str]]) -> list[object]:
-    """All but the first are left to `make aot ALL=1`: minutes each, and they differ in sizes alone."""
-    return [pytest.param(*case, marks=[pytest.mark.more] if i else []) for i, case in enumerate(cases)]
+def first_of_each(cases: list[tuple[str, str]]) -> list[object]:
+    """All but the first of a family are left to `make aot ALL=1`: minutes each, and they differ in sizes alone."""
+    families = [re.split("_[0-9]+b", path)[0] for path, _ in cases]
+    return [
+        pytest.param(*case, marks=[pytest.mark.more] if family in families[:i] else [])
+        for i, (case, family) in enumerate(zip(cases, families, strict=True))
+    ]
 
 
 def load(path: str) -> config.TrainConfig | config.EvalConfig:
@@ -101,7 +113,7 @@ def faults(
     return [*found, f"only {room:.2f} GiB are free"] if room < ROOM else found
 
 
-@pytest.mark.parametrize(("path", "name"), first_alone(TRAIN), ids=lambda value: value.split("/")[-1])
+@pytest.mark.parametrize(("path", "name"), first_of_each(TRAIN), ids=lambda value: value.split("/")[-1])
 def test_training(path: str, name: str, record_property) -> None:
     case = case_of(path, name)
     settings, model, topology = case.settings, case.model, case.topology
@@ -112,7 +124,7 @@ def test_training(path: str, name: str, record_property) -> None:
     assert faults(case, measured, done, work.rows * work.row_len, formula) == []
 
 
-@pytest.mark.parametrize(("path", "name"), first_alone(ANSWER), ids=lambda value: value.split("/")[-1])
+@pytest.mark.parametrize(("path", "name"), first_of_each(ANSWER), ids=lambda value: value.split("/")[-1])
 def test_answering(path: str, name: str, record_property) -> None:
     case = case_of(path, name)
     settings, model, topology = case.settings, case.model, case.topology

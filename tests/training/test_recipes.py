@@ -37,8 +37,9 @@ def test_config_resolves_and_names_its_command(path: pathlib.Path) -> None:
     assert (settings.data.batch_size, settings.data.group_size, settings.data.normalization) == (128, 16, "micro_batch")
     model = models.resolve(settings.model, "" if settings.model.path else "7b").config  # the rehearsal names none
     assert (settings.data.order, settings.data.end_of_epoch) == ("modality_length", "reference")
-    assert (settings.data.max_len or table.of(model).max_len) == 2048
-    assert settings.model.template == "vicuna_v1" and table.image_mode(model, settings.model.image_mode) == "pad"
+    longest, mode = (4096, "anyres") if "v16" in path.stem else (2048, "pad")
+    assert (settings.data.max_len or table.of(model).max_len) == longest
+    assert settings.model.template == "vicuna_v1" and table.image_mode(model, settings.model.image_mode) == mode
     o = settings.optimizer
     assert (o.warmup_ratio, o.weight_decay, o.b1, o.b2, o.eps, o.clip_norm) == (0.03, 0.0, 0.9, 0.999, 1e-8, 0.0)
     assert f"--config configs/train/{path.name}" in (ast.get_docstring(ast.parse(path.read_text())) or "")
@@ -46,9 +47,11 @@ def test_config_resolves_and_names_its_command(path: pathlib.Path) -> None:
 
 @pytest.mark.parametrize("size", ["7b", "13b"])
 @pytest.mark.parametrize("regime,lora", PAPER)
-def test_papers_hyperparameters(size: str, regime: str, lora: bool) -> None:
-    (path,) = [p for p in CONFIGS if p.stem == f"llava_v15_{size}_{regime}{'_lora' if lora else ''}"]
+@pytest.mark.parametrize("model", ["llava_v15", "llava_v16_vicuna"])
+def test_papers_hyperparameters(model: str, size: str, regime: str, lora: bool) -> None:
+    (path,) = [p for p in CONFIGS if p.stem == f"{model}_{size}_{regime}{'_lora' if lora else ''}"]
     settings = _load(path)
+    assert settings.model.family == ("llava_next" if model != "llava_v15" and regime == "mixed" else "")
     o = settings.optimizer
     assert (o.learning_rate, o.projector_learning_rate, o.epochs) == PAPER[regime, lora]
     assert (settings.lora.rank, settings.lora.alpha, settings.lora.dropout) == (

@@ -1,6 +1,5 @@
-"""The paper's training recipes as configs (Zong et al.
-
-2024, section 3.2, Table 7, appendix A.1; LLaVA scripts/v1_5/finetune*.sh).
+"""The paper's training recipes as configs (Zong et al. 2024, section 3.2, Table 7, appendix A.1; LLaVA
+scripts/v1_5/finetune*.sh), for models of any family with pictures.
 
 What the paper does not state (schedule, warm-up, LoRA rank, seeds) is LLaVA's own setting. The loss is the reference's
 mean over micro-batches of 8 ranks x 16 conversations, grouped by modality and length, since that decides how much a
@@ -21,7 +20,6 @@ def _base(*, lora: bool, learning_rate: float, epochs: float) -> config_dict.Con
     config = settings_lib.base_train_config()
     config.data.batch_size, config.data.group_size = 128, 16
     config.data.normalization, config.data.order = "micro_batch", "modality_length"
-    config.data.max_len = 2048
     config.data.mode = "pack"  # the steps, loss and gradients of padded rows, with less to compute and to keep
     config.optimizer.epochs, config.optimizer.warmup_ratio = epochs, 0.03
     config.optimizer.learning_rate = learning_rate
@@ -32,15 +30,19 @@ def _base(*, lora: bool, learning_rate: float, epochs: float) -> config_dict.Con
     return config
 
 
-def posthoc(model: str, *, lora: bool, helpful: str = "llava_mix", safety: str = "vlguard") -> config_dict.ConfigDict:
+def posthoc(
+    model: str, *, lora: bool, helpful: str = "llava_mix", safety: str = "vlguard", rows: int = 0
+) -> config_dict.ConfigDict:
     """Repair a finished model: safety data and 5,000 helpful conversations, 3 epochs (165 updates with VLGuard).
 
     `helpful`: "llava_mix", "alpaca" (text only, paper Table 3) or "" (none). `safety`: "vlguard" or "text_safety" (text
     only, paper Table 4). Learning rate 1e-5 (full) or 2e-4 (LoRA), paper Table 7. The helpful sample is drawn with a
-    fixed seed; the authors' list was never published.
+    fixed seed; the authors' list was never published. rows: of a device program, where a whole step has no room
+    (`config.run.rows`; 0: a step in full tuning, 16 with LoRA).
     """
     config = _base(lora=lora, learning_rate=2e-4 if lora else 1e-5, epochs=3.0)
     config.model.path = model
+    config.run.rows = rows or config.run.rows
     config.data.sources = {safety: settings_lib.source(format="vlguard" if safety == "vlguard" else "alpaca")}
     if helpful:
         config.data.sources[helpful] = settings_lib.source(
@@ -49,18 +51,23 @@ def posthoc(model: str, *, lora: bool, helpful: str = "llava_mix", safety: str =
     return config
 
 
-def instruction_tuning(vicuna: str, projector: str, *, lora: bool, vlguard: bool) -> config_dict.ConfigDict:
+def instruction_tuning(
+    vicuna: str, projector: str, *, lora: bool, vlguard: bool, family: str = "", rows: int = 0
+) -> config_dict.ConfigDict:
     """LLaVA's second stage from a language model and the pretrained projector, 1 epoch; `mixed` with VLGuard appended.
+    family: what they become, as `config.model.family`. rows: as in `posthoc`.
 
     Records that the reference voids with a warning are left out, counted and listed in skipped.jsonl.
     """
     config = _base(lora=lora, learning_rate=2e-4 if lora else 2e-5, epochs=1.0)
     config.model.path = vicuna
     config.model.projector = projector
+    config.model.family = family
     config.model.vision_tower = "openai/clip-vit-large-patch14-336"
     config.data.sources = {"llava_mix": settings_lib.source(format="llava", expect=MIX_COUNT)}
     config.data.on_mismatch = "ignore"
     config.run.save_every = 500
+    config.run.rows = rows or config.run.rows
     if vlguard:
         config.data.sources["vlguard"] = settings_lib.source(format="vlguard")
     return config
