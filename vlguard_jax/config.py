@@ -83,7 +83,8 @@ class DataSettings:
     mode: Literal["pad", "pack"] = "pad"
     length_multiple: Annotated[int, Range(1, 2**16)] = 128  # row lengths are multiples of this
     max_row_len: Annotated[int, Range(1, 2**20)] = 8192  # mode "pack": no row is longer, unless a conversation is
-    # batch shapes of the run, each compiled once; 0: 4 in mode "pad", in "pack" 1, or 2 if the order groups modalities
+    # batch shapes of the run, each compiled once; 0: 4 in mode "pad", in "pack" 1, one more if the order groups
+    # modalities, and one more where pictures take more the larger they are
     shapes: Annotated[int, Range(0, 64)] = 0
     # lengths are dealt evenly to the steps of a window of so many; changes the order of samples; 0: off
     deal_window: Annotated[int, Range(0, 10**6)] = 0

@@ -19,6 +19,7 @@ import numpy as np
 from vlguard_jax.data import order
 
 PROBES = 64  # steps that are packed first, the fullest and those that did not fit before: a shape must hold them
+FIRST = 8  # of the probes, tried alone at first: they tell most shapes that are too small
 CHUNK = 4096  # packings made at once, for the sake of memory
 EXCHANGES = 1000  # per step; they end by themselves long before
 NOISE = 0.03  # by how much more, on a logarithmic scale, each order differs from longest first
@@ -58,8 +59,9 @@ def pack(
     for rows, row_len in _candidates(lengths, micro_rows or shards, multiple, max_row_len):
         in_shard = (micro_rows or rows) // shards
         for most in _limits(shown, rows) if in_shard < rows else [everything]:
-            probes = turns[:PROBES]
-            if len(fit(lengths[probes], shown[probes], rows, row_len, everything)[1]):
+            if any(
+                len(fit(lengths[turns[:n]], shown[turns[:n]], rows, row_len, everything)[1]) for n in (FIRST, PROBES)
+            ):
                 break
             row, failed = _fit_all(lengths, shown, turns, rows, row_len, most)
             if not len(failed):
@@ -81,7 +83,7 @@ def pad(
     unit = micro_rows or shards
     rows = int(rounded_up(lengths.shape[1], unit))
     row = np.where(lengths > 0, np.arange(lengths.shape[1]), -1).astype(np.int32)
-    counts = _per_row(units, row, rows)
+    counts = per_row(units, row, rows)
     return Packed(
         rows, int(rounded_up(lengths.max(), multiple)), row, _most_in_shard(counts, (micro_rows or rows) // shards)
     )
@@ -92,7 +94,7 @@ def spread(
 ) -> tuple[Int32[np.ndarray, "s n"], int]:
     """Number the rows anew so that every run of `in_shard` rows has about the same number of units; and the most
     that one has."""
-    counts = _per_row(units, row, rows)
+    counts = per_row(units, row, rows)
     if in_shard not in (1, rows):
         most_first = np.argsort(-counts, axis=1, kind="stable")
         shard = order.deal(np.take_along_axis(counts, most_first, 1).astype(np.float64), rows // in_shard)
@@ -134,11 +136,11 @@ def bounds(
 ) -> Int64[np.ndarray, " s"]:
     """Computed tokens that each step needs at least, in rows as long as any step may have."""
     totals, longest = lengths.sum(1), lengths.max(1)
-    longest_row = _longest_row(int(longest.max()), multiple, max_row_len)
+    widest = longest_row(int(longest.max()), multiple, max_row_len)
     least = np.full(len(lengths), np.iinfo(np.int64).max)
-    for rows in _row_counts(lengths.shape[1], micro_rows or shards):
+    for rows in row_counts(lengths.shape[1], micro_rows or shards):
         row_len = rounded_up(np.maximum(-(-totals // rows), longest), multiple)
-        least = np.where(row_len <= longest_row, np.minimum(least, rows * row_len), least)
+        least = np.where(row_len <= widest, np.minimum(least, rows * row_len), least)
     return least
 
 
@@ -156,15 +158,27 @@ def fit(
     this computes 1.080 (1.127 and 1.090 on 8 and 16 shards; dealt evenly, on one, 1.049 and 1.010), in about 1 s
     against 1 to 7. On 64 shards, at one row each, they are equal.
     """
+    row, left = fit_most(lengths, units, rows, row_len, most)
+    for at in range(0, len(left), step := CHUNK // len(STARTS[-1])):
+        some = left[at : at + step]
+        row[some], fits = _pack_from(STARTS[-1], lengths[some], units[some], rows, row_len, most)
+        if not fits.all():
+            return row, some[~fits]
+    return row, left[:0]
+
+
+def fit_most(
+    lengths: Int32[np.ndarray, "s n"], units: Int32[np.ndarray, "s n"], rows: int, row_len: int, most: int
+) -> tuple[Int32[np.ndarray, "s n"], Int64[np.ndarray, " f"]]:
+    """The same without the other orders, which seldom help: so a step that fits may be missed, but all steps are tried,
+    and those for which no rows were found come back."""
     row, left = np.empty(lengths.shape, np.int32), np.arange(len(lengths))
-    for starts in STARTS:
+    for starts in STARTS[:-1]:
         failed = []
-        for at in range(0, len(left), step := CHUNK // len(starts)):
-            some = left[at : at + step]
+        for at in range(0, len(left), CHUNK):
+            some = left[at : at + CHUNK]
             row[some], fits = _pack_from(starts, lengths[some], units[some], rows, row_len, most)
             failed.append(some[~fits])
-            if starts is STARTS[-1] and len(failed[-1]):
-                return row, failed[-1]
         left = np.concatenate([left[:0], *failed])
     return row, left
 
@@ -251,7 +265,7 @@ def _exchange(
     size = np.concatenate([lengths, np.zeros((steps, rows), np.int32)], 1)
     shown = np.concatenate([units, np.zeros((steps, rows), np.int32)], 1)
     place = np.concatenate([row, np.broadcast_to(np.arange(rows, dtype=np.int32), (steps, rows))], 1)
-    load, seen = _per_row(size, place, rows), _per_row(shown, place, rows)
+    load, seen = per_row(size, place, rows), per_row(shown, place, rows)
     whole = ((row >= 0) | (lengths == 0)).all(1)
     live = np.flatnonzero(whole)
     for _ in range(EXCHANGES):
@@ -261,10 +275,10 @@ def _exchange(
         gives, takes, better = _best_exchange(size[live], shown[live], place[live], load[live], seen[live], most)
         live, gives, takes = live[better], gives[better], takes[better]
         full, other = place[live, gives], place[live, takes]
-        for table, per_row in ((size, load), (shown, seen)):
+        for table, sums in ((size, load), (shown, seen)):
             more = table[live, gives] - table[live, takes]
-            per_row[live, full] -= more
-            per_row[live, other] += more
+            sums[live, full] -= more
+            sums[live, other] += more
         place[live, gives], place[live, takes] = other, full
     return place[:, :count], whole & (load.max(1) <= row_len)
 
@@ -293,7 +307,7 @@ def _best_exchange(
     return given[each, best // size.shape[1]], best % size.shape[1], ranks[each, best] < load[each, full]
 
 
-def _per_row(values: Integer[np.ndarray, "s m"], row: Int32[np.ndarray, "s m"], rows: int) -> Int32[np.ndarray, "s r"]:
+def per_row(values: Integer[np.ndarray, "s m"], row: Int32[np.ndarray, "s m"], rows: int) -> Int32[np.ndarray, "s r"]:
     """Sum of `values` in each row; those in no row (-1) are left out."""
     line, at = np.nonzero(row >= 0)
     sums = np.bincount(line * rows + row[line, at], weights=values[line, at], minlength=len(row) * rows)
@@ -302,18 +316,20 @@ def _per_row(values: Integer[np.ndarray, "s m"], row: Int32[np.ndarray, "s m"], 
 
 def most_in_shard(values: Int64[np.ndarray, "s n"], row: Int32[np.ndarray, "s n"], rows: int, in_shard: int) -> int:
     """The largest sum of `values` of the samples in a run of `in_shard` rows, over all steps."""
-    return _most_in_shard(_per_row(values, row, rows), in_shard)
+    return _most_in_shard(per_row(values, row, rows), in_shard)
 
 
 def _most_in_shard(counts: Integer[np.ndarray, "s r"], in_shard: int) -> int:
     return int(counts.reshape(len(counts), -1, in_shard).sum(2).max(initial=0))
 
 
-def _longest_row(longest: int, multiple: int, max_row_len: int) -> int:
+def longest_row(longest: int, multiple: int, max_row_len: int) -> int:
+    """The most tokens that a row may have."""
     return max(rounded_up(longest, multiple), max_row_len // multiple * multiple)
 
 
-def _row_counts(samples: int, unit: int) -> range:
+def row_counts(samples: int, unit: int) -> range:
+    """Numbers of rows that a step may have."""
     return range(unit, rounded_up(samples, unit) + 1, unit)
 
 
@@ -324,15 +340,15 @@ def _candidates(
     every step is the one to take. Of equals the shorter rows come first, as their attention costs less."""
     fullest, longest = int(lengths.sum(1).max()), int(lengths.max())
     shortest = rounded_up(longest, multiple)
-    longest_row = _longest_row(longest, multiple, max_row_len)
+    widest = longest_row(longest, multiple, max_row_len)
     found = []
-    for rows in _row_counts(lengths.shape[1], unit):
+    for rows in row_counts(lengths.shape[1], unit):
         row_len = max(shortest, rounded_up(-(-fullest // rows), multiple))
         found.append((rows * row_len, row_len, rows))
     heapq.heapify(found)
     while found:
         _, row_len, rows = heapq.heappop(found)
-        if row_len <= longest_row:
+        if row_len <= widest:
             yield rows, row_len
             heapq.heappush(found, (rows * (row_len + multiple), row_len + multiple, rows))
 

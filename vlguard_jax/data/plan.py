@@ -25,6 +25,7 @@ from vlguard_jax.data import index as index_lib
 from vlguard_jax.data import order
 from vlguard_jax.data import packing
 from vlguard_jax.data import plan_cache
+from vlguard_jax.data import splitting
 from vlguard_jax.families import family
 
 KEEP_AFTER = 1.0  # seconds
@@ -244,23 +245,11 @@ class BatchPlan:
         self, samples: Int64[np.ndarray, "s b"]
     ) -> tuple[tuple[Shape, ...], Int32[np.ndarray, " s"], Int32[np.ndarray, "s b"]]:
         """The shapes of the run, the one each step has, and the row of each sample."""
-        data, layout = self.data, self.layout
+        layout = self.layout
         lengths, units, slots = (_of(of, samples) for of in (self.index.length, self.index.units, self.index.slots))
-        sizes = {"multiple": data.length_multiple, "micro_rows": layout.rows, "shards": layout.shards}
-        pack: Callable[..., packing.Packed]
-        if data.mode == "pack":
-            sizes["max_row_len"] = data.max_row_len
-            pack, needs = packing.pack, packing.bounds(lengths, **sizes)
-            count = data.shapes or (2 if data.order == "modality_length" else 1)
-        else:
-            pack, needs = packing.pad, packing.rounded_up(lengths.max(1), data.length_multiple)
-            count = data.shapes or 4
-        levels = packing.levels(needs, count)
         which, row = np.empty(len(lengths), np.int32), np.empty(lengths.shape, np.int32)
         shapes: list[Shape] = []
-        for level in range(levels.max() + 1):
-            steps = np.flatnonzero(levels == level)
-            packed = pack(lengths[steps], units[steps], **sizes)
+        for steps, packed in self._classes(lengths, units):
             in_shard = (layout.rows or packed.rows) // layout.shards
             most_slots = packing.most_in_shard(slots[steps], packed.row, packed.rows, in_shard)
             shape = Shape(packed.rows, packed.row_len, packed.units, most_slots)
@@ -268,6 +257,27 @@ class BatchPlan:
                 shapes.append(shape)
             row[steps], which[steps] = packed.row, shapes.index(shape)
         return tuple(shapes), which, row
+
+    def _classes(
+        self, lengths: Int64[np.ndarray, "s b"], units: Int64[np.ndarray, "s b"]
+    ) -> list[tuple[Int64[np.ndarray, " k"], packing.Packed]]:
+        """Steps that share a shape, and how they are packed."""
+        data, layout = self.data, self.layout
+        sizes = {"multiple": data.length_multiple, "micro_rows": layout.rows, "shards": layout.shards}
+        pack: Callable[..., packing.Packed]
+        if data.mode == "pack":
+            sizes["max_row_len"] = data.max_row_len
+            differ = _differ(self.index)
+            count = data.shapes or (2 if data.order == "modality_length" else 1) + differ
+            if differ:
+                return splitting.classes(lengths, units, count, splitting.Sizes(**sizes))
+            pack, needs = packing.pack, packing.bounds(lengths, **sizes)
+        else:
+            pack, needs = packing.pad, packing.rounded_up(lengths.max(1), data.length_multiple)
+            count = data.shapes or 4
+        levels = packing.levels(needs, count)
+        classes = [np.flatnonzero(levels == level) for level in range(levels.max() + 1)]
+        return [(steps, pack(lengths[steps], units[steps], **sizes)) for steps in classes]
 
     def _weights(
         self, samples: Int64[np.ndarray, " n"], groups: Int32[np.ndarray, " n"], where: str
@@ -292,6 +302,12 @@ class BatchPlan:
 def _of(values: Int64[np.ndarray, " n"], samples: Int64[np.ndarray, "s b"]) -> Int64[np.ndarray, "s b"]:
     """`values` of the samples, 0 where there is none."""
     return np.where(samples < 0, 0, values[samples])
+
+
+def _differ(index: index_lib.SampleIndex) -> bool:
+    """Whether some pictures take more than others."""
+    shown = index.pictures > 0
+    return any(np.ptp(each[shown] / index.pictures[shown]) > 0 for each in (index.units, index.slots) if shown.any())
 
 
 def _first(names: Sequence[str], count: int = 4) -> str:

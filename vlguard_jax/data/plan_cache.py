@@ -18,7 +18,7 @@ from vlguard_jax import config
 from vlguard_jax.data import cache as cache_lib
 from vlguard_jax.data import index as index_lib
 
-VERSION = 3  # of the planner's results; a change of any of them makes old plans unread
+VERSION = 4  # of the planner's results; a change of any of them makes old plans unread
 UNDECISIVE = (
     "sources",
     "cache",
