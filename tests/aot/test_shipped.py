@@ -1,8 +1,8 @@
 """The shipped 7B and 13B configs, compiled by the TPU compiler for a slice they are meant for; nothing runs, no chip is
 needed.
 
-`make aot` compiles the first training and the first evaluation of each family, `make aot ALL=1` every one. Each program is compiled
-once, and all is asserted of that one module.
+`make aot` compiles the first training and the first evaluation of each family, `make aot ALL=1` every one. Each program
+is compiled once, and all is asserted of that one module.
 """
 
 from __future__ import annotations

@@ -107,10 +107,9 @@ class Model:
             network = self._merged(params)
             x = self._embedded(network, batch)
             positions, segments = batch.positions, batch.segment_ids
-            hidden, cache = network.text(x, positions, segments, execution=self.execution, keep_cache=True)
-            room = [(0, 0), (0, 0), (0, cache_len - x.shape[1]), (0, 0), (0, 0)]
+            hidden, cache = network.text(x, positions, segments, execution=self.execution, cache_len=cache_len)
             at_last = jnp.take_along_axis(hidden, last[:, None, None], axis=1)[:, 0]
-            return network.text.logits(at_last), decoder.Cache(*(jnp.pad(c, room) for c in cache))
+            return network.text.logits(at_last), cache
 
     def decode(
         self,

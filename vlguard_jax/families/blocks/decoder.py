@@ -193,22 +193,26 @@ class Decoder(nnx.Module):
         *,
         execution: execution_lib.Execution,
         dropout_key: DropoutKey = None,
-        keep_cache: bool = False,
+        cache_len: int = 0,
     ) -> tuple[Float[Array, "B T D"], Cache | None]:
-        """Hidden states after the last norm; with `keep_cache` also the keys and values of the T positions."""
+        """Hidden states after the last norm; with a `cache_len` also a cache of so many slots, T of them full.
+
+        Each layer makes room for its own, so that no cache stands beside a longer one.
+        """
         graph, stacked = nnx.split(self.layers)
+        room = ((0, 0), (0, cache_len - x.shape[1]), (0, 0), (0, 0))
 
         def body(h, scanned):
             index, weights = scanned
             key = _layer_key(dropout_key, index)
             h = ad_checkpoint.checkpoint_name(execution.constrain_rows(h), execution_lib.LAYER_INPUT)
             h, kv = nnx.merge(graph, weights)(h, positions, segment_ids, execution.self_attention, key)
-            return h, kv if keep_cache else None
+            return h, tuple(jnp.pad(one, room) for one in kv) if cache_len else None
 
         if execution.remat != "none":
             body = jax.checkpoint(body, prevent_cse=False, policy=execution_lib.REMAT[execution.remat])
         x, kv = jax.lax.scan(body, x, (jnp.arange(self.config.num_layers), stacked), unroll=execution.unroll)
-        return self.norm(x), Cache(*kv) if keep_cache else None
+        return self.norm(x), Cache(*kv) if cache_len else None
 
     def decode(
         self,
