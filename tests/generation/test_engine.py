@@ -89,6 +89,7 @@ def _by_hand(prompt: types.Prompt, max_new: int, stop: int) -> list[int]:
     return new
 
 
+@pytest.mark.parity
 def test_equals_decoding_without_cache() -> None:
     prompts = _prompts(4)
     answers = _answer(prompts, batch=3)
@@ -96,6 +97,7 @@ def test_equals_decoding_without_cache() -> None:
         assert answers[prompt.id].ids.tolist() == _by_hand(prompt, 6, 2), prompt.id
 
 
+@pytest.mark.parity
 def test_batch_order_and_mesh_change_nothing() -> None:
     prompts = _prompts()
     expected = _answer(prompts, batch=1)
@@ -110,6 +112,7 @@ def test_batch_order_and_mesh_change_nothing() -> None:
         }
 
 
+@pytest.mark.parity
 def test_stop_ids_and_limits() -> None:
     prompts = _prompts(3)
     free = _answer(prompts, batch=2, stop=(49,), max_new=6)

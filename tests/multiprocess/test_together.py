@@ -21,6 +21,8 @@ from vlguard_jax.checkpoints import load
 from vlguard_jax.safety import from_checkpoint
 from vlguard_jax.training import loop
 
+pytestmark = pytest.mark.parity  # one pair of processes runs them all, for minutes
+
 UPDATES, STOP = 5, 3
 MESHES = {"full": {"data": 2, "fsdp": 4}, "lora": {"fsdp": 4, "tensor": 2}}
 

@@ -30,6 +30,7 @@ def one_device(monkeypatch: pytest.MonkeyPatch) -> None:
     stand.use_devices(monkeypatch, 1)
 
 
+@pytest.mark.parity
 @pytest.mark.parametrize("lora", [{}, {"rank": 4, "dropout": 0.3}], ids=["full", "lora-dropout"])
 def test_stopped_and_resumed_equals_uninterrupted(
     tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch, lora: dict
@@ -129,6 +130,7 @@ def test_resuming_on_other_weights_is_refused(tmp_path: pathlib.Path) -> None:
         loop.train(stand.settings(**changes, optimizer={"max_steps": 2}), tmp_path / "run")
 
 
+@pytest.mark.parity
 def test_a_longer_run_may_go_on(tmp_path: pathlib.Path) -> None:
     """max_steps, mesh and the run section may change between a run and its resumption."""
     assert loop.train(stand.settings(optimizer={"max_steps": 2}), tmp_path).step == 2
@@ -151,7 +153,7 @@ def test_config_of_the_run_is_stored(tmp_path: pathlib.Path) -> None:
     assert config.resolve(json.loads((tmp_path / "config.json").read_text()), config.TrainConfig) == settings
 
 
-@pytest.mark.parametrize("kind", ["llava", "hf", "peft"])
+@pytest.mark.parametrize("kind", ["llava", "hf", pytest.param("peft", marks=pytest.mark.parity)])
 def test_the_model_tells_what_it_was_trained_on(tmp_path: pathlib.Path, kind: str) -> None:
     source = dataclasses.replace(stand.settings().data.sources["chats"], stand_in=True)
     lora = {"rank": 2} if kind == "peft" else {}

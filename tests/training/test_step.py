@@ -28,6 +28,7 @@ def _losses(workdir: pathlib.Path) -> list[float]:
     return [line["loss"] for line in stand.metrics(workdir)]
 
 
+@pytest.mark.parity
 @pytest.mark.parametrize("lora", [{}, {"rank": 4}], ids=["full", "lora"])
 def test_accumulation_changes_nothing(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch, lora: dict) -> None:
     run = {"export": "llava"}
@@ -98,6 +99,7 @@ def not_a_number(model, params, batch, extras):
     return value * jax.numpy.nan, {}
 
 
+@pytest.mark.parity
 def test_only_non_finite_updates_are_skipped(tmp_path: pathlib.Path) -> None:
     settings = stand.settings(loss="tests.training.test_step:not_a_number", run={"export": "llava"})
     with pytest.raises(errors.UserError, match="all 6 updates were skipped"):
@@ -115,6 +117,7 @@ def test_only_non_finite_updates_are_skipped(tmp_path: pathlib.Path) -> None:
         np.testing.assert_array_equal(value, before[path], err_msg=path)
 
 
+@pytest.mark.parity
 def test_worked_example_of_a_users_loss(tmp_path: pathlib.Path) -> None:
     final = {}
     for weight in (0.0, 5.0):
@@ -131,6 +134,7 @@ def test_worked_example_of_a_users_loss(tmp_path: pathlib.Path) -> None:
     assert 0 < final[5.0] < 0.8 * final[0.0], "the penalty must hold the model near its start"
 
 
+@pytest.mark.parity
 @pytest.mark.parametrize("lora", [{}, {"rank": 4, "dropout": 0.1}], ids=["full", "lora"])
 def test_half_precision_as_the_recipes_have_it(tmp_path: pathlib.Path, lora: dict) -> None:
     """bf16 compute on fp32 masters and moments, frozen parameters in bf16: near the fp32 losses, and exported in
