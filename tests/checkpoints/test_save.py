@@ -17,7 +17,7 @@ from vlguard_jax import errors
 from vlguard_jax import trees
 from vlguard_jax.checkpoints import checkpoint
 from vlguard_jax.checkpoints import export_record
-from vlguard_jax.checkpoints import format_v1
+from vlguard_jax.checkpoints import header
 from vlguard_jax.checkpoints import load
 from vlguard_jax.checkpoints import save
 from vlguard_jax.checkpoints import tensors
@@ -157,7 +157,7 @@ def test_exports_are_checked(tmp_path: pathlib.Path) -> None:
     save.save_orbax(made.model(), tmp_path / "a")
     record = tmp_path / "a" / export_record.RECORD
     content = json.loads(record.read_text())
-    assert content["format_version"] == format_v1.FORMAT_VERSION and content["kind"] == "model"
+    assert content["format_version"] == header.FORMAT_VERSION and content["kind"] == "model"
     for other in (1, 99):
         record.write_text(json.dumps(content | {"format_version": other}))
         said = rf"checkpoint\.json: format_version is {other}, this program reads 2; use the version of vlguard_jax"

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from vlguard_jax import errors
-from vlguard_jax.checkpoints import format_v1
+from vlguard_jax.checkpoints import header
 from vlguard_jax.checkpoints import store
 
 META = {"config": {"seed": 1}, "config_hash": "c0ffee", "base": "abc"}
@@ -81,7 +81,7 @@ def test_the_record(tmp_path: pathlib.Path) -> None:
     steps = store.Store(tmp_path / "s")
     record = steps.read_meta(5)
     steps.close()
-    assert record["step"] == 5 and record["format_version"] == format_v1.FORMAT_VERSION and "layout_version" in record
+    assert record["step"] == 5 and record["format_version"] == header.FORMAT_VERSION and "layout_version" in record
     assert {k: record[k] for k in META} == META
     assert record["versions"]["jax"] == jax.__version__
     assert record["arrays"]["params.half"] | {"checksum": ""} == {"shape": [8, 8], "dtype": "bfloat16", "checksum": ""}
@@ -117,7 +117,7 @@ def test_an_interrupted_save_is_ignored_and_cleaned(tmp_path: pathlib.Path) -> N
 
 @pytest.mark.parametrize("other", [1, 3])
 def test_other_format_versions_are_refused(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch, other: int) -> None:
-    monkeypatch.setattr(format_v1, "FORMAT_VERSION", other)
+    monkeypatch.setattr(header, "FORMAT_VERSION", other)
     state = saved(tmp_path / "s")
     monkeypatch.undo()
     steps = store.Store(tmp_path / "s")

@@ -13,7 +13,7 @@ from tests.faults import documents
 from tests.faults import sandbox
 from vlguard_jax.checkpoints import checkpoint
 from vlguard_jax.checkpoints import export_record
-from vlguard_jax.checkpoints import format_v1
+from vlguard_jax.checkpoints import header
 from vlguard_jax.checkpoints import layouts
 from vlguard_jax.families.blocks import configs
 from vlguard_jax.families.llava import config as llava_config
@@ -40,7 +40,7 @@ def record() -> dict[str, Any]:
     """A true one."""
     arrays = {path: f"{i:064x}" for i, path in enumerate(layouts.tree_shapes(CONFIG, LORA))}
     return {
-        **format_v1.header(),
+        **header.current(),
         "kind": "model",
         "family": "llava",
         "config": dataclasses.asdict(CONFIG),

@@ -16,7 +16,7 @@ from vlguard_jax import limits
 from vlguard_jax import trees
 from vlguard_jax.checkpoints import checkpoint
 from vlguard_jax.checkpoints import export_record
-from vlguard_jax.checkpoints import format_v1
+from vlguard_jax.checkpoints import header
 from vlguard_jax.checkpoints import layouts
 from vlguard_jax.checkpoints import stored
 from vlguard_jax.checkpoints import tensors
@@ -43,7 +43,7 @@ def save_export(model: checkpoint.Checkpoint, folder: pathlib.Path) -> None:
         for path, value in trees.flatten(model.params).items()
     }
     record = {
-        **format_v1.header(),
+        **header.current(),
         "kind": "model",
         "family": table.of(model.config).name,
         "config": dataclasses.asdict(model.config),

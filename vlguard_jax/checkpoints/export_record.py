@@ -15,7 +15,7 @@ from vlguard_jax import fields
 from vlguard_jax import files
 from vlguard_jax import limits
 from vlguard_jax.checkpoints import checkpoint
-from vlguard_jax.checkpoints import format_v1
+from vlguard_jax.checkpoints import header
 from vlguard_jax.checkpoints import layouts
 from vlguard_jax.checkpoints import vocabulary
 from vlguard_jax.families import extras as extras_lib
@@ -58,7 +58,7 @@ def read(folder: pathlib.Path) -> Record:
     """
     where = str(folder / RECORD)
     record = files.read_object(where)
-    format_v1.check_header(record, where)
+    header.check(record, where)
     if record.get("kind") != "model":
         raise errors.UserError(f"{where}: kind is {errors.short(record.get('kind'))}, an exported model was expected")
     found = fields.Fields(record, where)

@@ -25,7 +25,7 @@ from vlguard_jax import files
 from vlguard_jax import folders
 from vlguard_jax import machine
 from vlguard_jax import trees
-from vlguard_jax.checkpoints import format_v1
+from vlguard_jax.checkpoints import header
 from vlguard_jax.checkpoints import stored
 
 _UNFINISHED = re.compile(r"[0-9]+\.orbax-checkpoint-tmp(-[0-9]+)?")
@@ -61,7 +61,7 @@ class Store:
         """
         arrays = _arrays(tree)
         manifest = {path: _describe(value) for path, value in arrays.items()}
-        record = {**meta, **format_v1.header(), "kind": "training", "step": step, "arrays": manifest}
+        record = {**meta, **header.current(), "kind": "training", "step": step, "arrays": manifest}
         args = ocp.args.Composite(state=ocp.args.StandardSave(trees.unflatten(arrays)), meta=ocp.args.JsonSave(record))
         self._manager.save(step, args=args, force=True)
 
@@ -88,7 +88,7 @@ class Store:
             record = files.read_object(self._folder / str(step) / "meta" / "metadata", finite=False)
         except errors.UserError as e:
             raise errors.UserError(f"{where}: damaged record: {e}; or remove this step") from e
-        format_v1.check_header(record, where)
+        header.check(record, where)
         _check_record(record, step, where)
         return record
 

@@ -1,4 +1,4 @@
-"""Checkpoint format v1: what is written beside the arrays, by the training store and by exported models alike.
+"""The format of checkpoints: what is written beside the arrays, by the training store and by exported models alike.
 
 Arrays are nested plain dicts in Orbax; beside them stands one JSON record: format version, layout-table version,
 checksums of the arrays where they are at hand, library versions, and what the caller adds (config and its hash, base
@@ -17,13 +17,13 @@ from vlguard_jax.families import parameters
 FORMAT_VERSION = 2
 
 
-def header() -> dict[str, Any]:
+def current() -> dict[str, Any]:
     """The part of the record that does not depend on what is saved."""
     formats = {"format_version": FORMAT_VERSION, "layout_version": parameters.LAYOUT_VERSION}
     return {**formats, "versions": versions.installed()}
 
 
-def check_header(record: Mapping[str, Any], where: str) -> None:
+def check(record: Mapping[str, Any], where: str) -> None:
     """Raise UserError if the record was written in another format."""
     for key, ours in (("format_version", FORMAT_VERSION), ("layout_version", parameters.LAYOUT_VERSION)):
         if record.get(key) != ours:
