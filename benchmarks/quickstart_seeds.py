@@ -103,8 +103,7 @@ def seeds(texts: Sequence[str]) -> list[int]:
     if not found or len(set(found)) < len(found) or not all(0 <= seed < TUNING for seed in found):
         raise errors.UserError(
             f"--seeds={','.join(texts)}: name each seed once, from 0 to {TUNING - 1}; settings were chosen on seeds"
-            f" from {TUNING} on,"
-            " which can give no result"
+            f" from {TUNING} on, which can give no result"
         )
     return found
 

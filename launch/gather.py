@@ -30,9 +30,8 @@ _OUT = flags.DEFINE_string("out", "", "also write the report of all runs to this
 _MARKDOWN = flags.DEFINE_string("markdown", "", "also write the table to this file")
 
 CAPTION = (
-    "Percent: mean of the seeds, with its 95 % interval over seeds and items in brackets, never narrower than"
-    " one seed's; "
-    "↓ lower is better, ↑ higher is better."
+    "Percent: mean of the seeds, with its 95 % interval over seeds and items in brackets, never narrower than one"
+    " seed's; ↓ lower is better, ↑ higher is better."
 )
 
 

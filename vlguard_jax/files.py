@@ -223,8 +223,7 @@ def check_text(value: Any, where: str) -> None:
                 around = errors.short(found[max(0, e.start - 20) : e.start + 20])
                 raise errors.UserError(
                     f"{where}: half of a surrogate pair (\\u{ord(found[e.start]):04x}) in the text {around}: a cut"
-                    " emoji, or bytes that are"
-                    " not UTF-8; correct the text"
+                    " emoji, or bytes that are not UTF-8; correct the text"
                 ) from e
         elif isinstance(found, dict):
             waiting += found.values()

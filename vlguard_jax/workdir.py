@@ -70,9 +70,8 @@ def compare(stored: Mapping[str, Any], settings: Any, where: str, *, free: tuple
     for key, ours, theirs in _differences(plain(settings), _completed(stored, settings)):
         if not any(key == f or key.startswith(f + ".") for f in free):
             raise errors.UserError(
-                f"{where} belongs to another run: config.{key} is {errors.short(ours)} here and"
-                f" {errors.short(theirs)} there; "
-                "choose another --workdir, or the same config to resume"
+                f"{where} belongs to another run: config.{key} is {errors.short(ours)} here and {errors.short(theirs)}"
+                " there; choose another --workdir, or the same config to resume"
             )
 
 
@@ -80,9 +79,8 @@ def check_unclaimed(folder: Path, results: str) -> None:
     """Raise UserError if `folder` holds `results`, the name of a file or folder, and nothing says whose they are."""
     if (folder / results).exists() and not (folder / CONFIG_FILE).exists():
         raise errors.UserError(
-            f"--workdir={folder} holds {results} and no {CONFIG_FILE}, which said what it was made with; put that"
-            " file back, or choose"
-            " another --workdir"
+            f"--workdir={folder} holds {results} and no {CONFIG_FILE}, which said what it was made with; put that file"
+            " back, or choose another --workdir"
         )
 
 

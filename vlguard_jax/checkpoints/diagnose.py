@@ -52,9 +52,9 @@ def weights(found: Mapping[str, tensors.Tensor]) -> str:
     empty = [name for name, tensor in found.items() if not math.prod(tensor.shape)]
     if empty:
         return (
-            f"{len(empty)} of {len(found)} tensors hold nothing ({errors.short(empty[0])}), as DeepSpeed ZeRO-3"
-            " leaves weights that it did"
-            " not gather; make them with its zero_to_fp32.py, or train with stage3_gather_16bit_weights_on_model_save"
+            f"{len(empty)} of {len(found)} tensors hold nothing ({errors.short(empty[0])}), as DeepSpeed ZeRO-3 leaves"
+            " weights that it did not gather; make them with its zero_to_fp32.py, or train with"
+            " stage3_gather_16bit_weights_on_model_save"
         )
     return ""
 

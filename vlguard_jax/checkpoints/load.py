@@ -57,11 +57,9 @@ def load(
     own = checkpoint.Base(plan.base or str(path), plan.base_layout, fingerprint)
     if plan.base_sha256 and own.sha256 != plan.base_sha256:
         raise errors.UserError(
-            f"{path}: these adapters were trained on other weights than {own.name} holds"
-            f" ({plan.base_sha256[:12]}, found"
-            f" {own.sha256[:12]}; another number format counts too); name the language model and the tower"
-            " that they were"
-            " trained on as base and vision_tower"
+            f"{path}: these adapters were trained on other weights than {own.name} holds ({plan.base_sha256[:12]},"
+            f" found {own.sha256[:12]}; another number format counts too); name the language model and the tower that"
+            " they were trained on as base and vision_tower"
         )
     extras: extras_lib.Extras = {**plan.extras, "source": str(path)}
     if padding:

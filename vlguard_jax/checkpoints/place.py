@@ -116,9 +116,8 @@ def _check_checkpoint(dst: str | os.PathLike[str], target: pathlib.Path) -> None
         raise errors.UserError(f"{dst} is a file; --overwrite replaces a checkpoint alone, choose another name")
     if foreign := _foreign(target, _FILES):
         raise errors.UserError(
-            f"{dst} holds {errors.short(foreign)}, which is no part of a checkpoint; --overwrite would delete it,"
-            " move it or choose another"
-            " folder"
+            f"{dst} holds {errors.short(foreign)}, which is no part of a checkpoint; --overwrite would delete it, move"
+            " it or choose another folder"
         )
     if not any((target / name).is_file() for name in _MARKS):
         raise errors.UserError(

@@ -254,10 +254,9 @@ def _whole(base: pathlib.Path, folder: pathlib.Path) -> pathlib.Path:
     for found, what in kinds:
         if found:
             raise errors.UserError(
-                f"{folder}: its base {base} is {what}, where a whole model in LLaVA's, llava-hf's or Llama's layout"
-                " was expected; write it"
-                " so first (python -m vlguard_jax.convert --to llava, which merges adapters) and name the"
-                " result as base"
+                f"{folder}: its base {base} is {what}, where a whole model in LLaVA's, llava-hf's or Llama's layout was"
+                " expected; write it so first (python -m vlguard_jax.convert --to llava, which merges adapters) and"
+                " name the result as base"
             )
     return base
 

@@ -61,8 +61,7 @@ def hf_tokens(folder: pathlib.Path, vocab_size: int) -> added_tokens.HfTokens:
     if len(vocabulary) > vocab_size:
         raise errors.UserError(
             f"{folder}: the tokenizer has {len(vocabulary)} pieces and the model {vocab_size} rows; copy the"
-            " tokenizer's"
-            " files from the checkpoint that the model was trained from"
+            " tokenizer's files from the checkpoint that the model was trained from"
         )
     listed, records = _added_tokens(folder)
     ids = numbered(vocabulary, listed)

@@ -114,7 +114,6 @@ def _check_fast(path: pathlib.Path, rows: int) -> None:
     for text, id_ in ids.items():
         if text not in added_tokens.HF_ONLY and (type(id_) is not int or not 0 <= id_ < rows):
             raise errors.UserError(
-                f"{path}: the token {errors.short(text)} has the id {errors.short(id_)}, the model {rows:,} rows:"
-                " copy the tokenizer that"
-                " this model was trained with"
+                f"{path}: the token {errors.short(text)} has the id {errors.short(id_)}, the model {rows:,} rows: copy"
+                " the tokenizer that this model was trained with"
             )

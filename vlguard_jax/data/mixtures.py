@@ -243,11 +243,9 @@ def check_lengths(mixture: Mixture, context: int | None) -> None:
     if len(beyond):
         first = int(beyond[0])
         raise errors.UserError(
-            f"{mixture.record(first).origin}: {mixture.index.length[first]:,} tokens, and the model has"
-            f" {context:,} positions"
-            f" (max_position_embeddings), as with {len(beyond):,} conversations in all; set"
-            f" config.data.max_len={context} to cut them"
-            f" there (now {mixture.tokenization.max_len}), or take them out"
+            f"{mixture.record(first).origin}: {mixture.index.length[first]:,} tokens, and the model has {context:,}"
+            f" positions (max_position_embeddings), as with {len(beyond):,} conversations in all; set"
+            f" config.data.max_len={context} to cut them there (now {mixture.tokenization.max_len}), or take them out"
         )
 
 
@@ -372,8 +370,7 @@ def _picture_complaint(
         else ""
     )
     return (
-        f"{source.store.location}: {len(bad)} of {total} pictures of source {source.name!r} are {what}{listed},"
-        " the first is"
-        f" {first} of record {errors.short(whose)}{reason}"
+        f"{source.store.location}: {len(bad)} of {total} pictures of source {source.name!r} are {what}{listed}, the"
+        f" first is {first} of record {errors.short(whose)}{reason}"
         f'; download them{drawn}, or leave their records out with config.data.on_bad_record="skip"'
     )

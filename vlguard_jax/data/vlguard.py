@@ -89,8 +89,7 @@ def check_counts(items: Sequence[Item], split: str, path: str | pathlib.Path) ->
         wanted = COUNTS[split]
         raise errors.UserError(
             f"{path}: {found['unsafe']} unsafe and {found['safe']} safe records, VLGuard's {split} split has"
-            f" {wanted['unsafe']} and"
-            f" {wanted['safe']}: download the file again"
+            f" {wanted['unsafe']} and {wanted['safe']}: download the file again"
         )
 
 

@@ -57,9 +57,8 @@ def check_free(number: int) -> None:
     except OSError as e:
         if e.errno == errno.EADDRINUSE:
             raise errors.UserError(
-                f"port {number}, at which this process is to wait for the others, is in use; end the program"
-                " that has it"
-                " (an earlier run?), or give another port to every process"
+                f"port {number}, at which this process is to wait for the others, is in use; end the program that has"
+                " it (an earlier run?), or give another port to every process"
             ) from e
         if e.errno in (errno.EACCES, errno.EPERM):
             raise errors.UserError(

@@ -173,8 +173,7 @@ def start(environment: Mapping[str, str] | None = None) -> None:
     if found.kind == "tpu" and jax.process_count() < (found.count or 1):
         raise errors.UserError(
             f"this is one host of a slice of {found.count}, but only {jax.process_count()} joined; start the same"
-            " command on every host "
-            "(launch/ does)"
+            " command on every host (launch/ does)"
         )
 
 

@@ -64,9 +64,8 @@ def sizes(settings: config.MeshSettings, devices: int, slices: int, where: str =
         raise errors.UserError(f"{wrong}; set one size to -1")
     if found[0] % slices:
         raise errors.UserError(
-            f"config.mesh.data={found[0]} must be a multiple of the {slices} slices {where}, which only the data"
-            " axis may join; "
-            f"set --config.mesh.data={slices}"
+            f"config.mesh.data={found[0]} must be a multiple of the {slices} slices {where}, which only the data axis"
+            f" may join; set --config.mesh.data={slices}"
         )
     return found
 

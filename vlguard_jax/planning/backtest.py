@@ -188,8 +188,7 @@ def summary(found: Sequence[Result]) -> list[str]:
     }
     lines = [
         f"{name}: mean error {statistics.fmean(values):.1%}, largest {max(values):.1%},"
-        f" {sum(e <= WITHIN for e in values)} of {len(values)}"
-        f" within {WITHIN:.0%}"
+        f" {sum(e <= WITHIN for e in values)} of {len(values)} within {WITHIN:.0%}"
         for name, values in errors.items()
     ]
     return [*lines, "torchtitan's runs are not in the fit: a part with a power limit, so of unknown peak"]

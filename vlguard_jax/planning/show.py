@@ -77,8 +77,8 @@ def _training(found: estimate.Estimate) -> list[tuple[str, str]]:
         (
             "seconds a step",
             f"{time['expected']:.2f} ({time['low']:.2f} to {time['high']:.2f}); at the data sheet's rates compute"
-            f" {time['compute']:.2f},"
-            f" HBM {time['hbm']:.2f}, links {time['interconnect']:.2f}, network {time['network']:.2f}",
+            f" {time['compute']:.2f}, HBM {time['hbm']:.2f}, links {time['interconnect']:.2f}, network"
+            f" {time['network']:.2f}",
         ),
         ("MFU", f"{mfu['expected']:.0%} ({mfu['low']:.0%} to {mfu['high']:.0%}){published}"),
     ]

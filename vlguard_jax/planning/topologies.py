@@ -107,9 +107,8 @@ def _options(topology: chips.Topology) -> dict[str, Any]:
 def _refused(topology: chips.Topology, message: str) -> str:
     if "lockfile" in message:
         return (
-            "another process on this machine holds libtpu, and ALLOW_MULTIPLE_LIBTPU_LOAD is off; unset it, wait"
-            " for the process, or add "
-            "--estimate"
+            "another process on this machine holds libtpu, and ALLOW_MULTIPLE_LIBTPU_LOAD is off; unset it, wait for"
+            " the process, or add --estimate"
         )
     first, near = (message.splitlines() or [""])[0], chips.nearest(topology).name
     other = f"the nearest usual slice is {near}" if near != topology.name else "try --estimate"

@@ -32,8 +32,7 @@ PICTURES = {"train": 1999, "test": 1000}  # distinct ones: two train records sha
 RECORDS = pathlib.Path("tfds", reader.NAME, reader.VERSION)
 ACCESS = (
     "the pictures are gated: accept the terms at huggingface.co/datasets/ys-zong/VLGuard, set HF_TOKEN, download"
-    " train.zip and test.zip"
-    " and name their folder with --images; they may stay zipped"
+    " train.zip and test.zip and name their folder with --images; they may stay zipped"
 )
 
 

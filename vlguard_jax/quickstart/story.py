@@ -23,14 +23,11 @@ from vlguard_jax.training import loop
 
 TITLE = "Safety fine-tuning in miniature"
 INTRODUCTION = (
-    "A tiny language model is aligned on text (llm), learns to see and forgets its refusals (base), and is"
-    " repaired: by safety data alone"
-    " (posthoc_vlguard_only), by safety and helpful data (posthoc, with adapters posthoc_lora), or by mixing safety"
-    " data into the visual"
-    " tuning (mixed). Nothing in this world is harmful: what is forbidden is a convention, black signs with a"
-    " coloured rim and made-up"
-    " words. The pictures asked about, the wordings of the requests and the symbols on the forbidden signs stand in"
-    " no training file."
+    "A tiny language model is aligned on text (llm), learns to see and forgets its refusals (base), and is repaired: by"
+    " safety data alone (posthoc_vlguard_only), by safety and helpful data (posthoc, with adapters posthoc_lora), or by"
+    " mixing safety data into the visual tuning (mixed). Nothing in this world is harmful: what is forbidden is a"
+    " convention, black signs with a coloured rim and made-up words. The pictures asked about, the wordings of the"
+    " requests and the symbols on the forbidden signs stand in no training file."
 )
 # Seeds whose results were looked at while settings were chosen; 0 and 1 on test items, when a first choice failed on
 # them.
@@ -42,8 +39,7 @@ def honesty(seed: int, items: str) -> str:
     if items == "test" and seed not in TUNING_SEEDS:
         return (
             f"Settings were chosen on other seeds than this one (seed {seed}), and all but two of those on tuning"
-            " items, whose wordings"
-            " and symbols differ from those of the test."
+            " items, whose wordings and symbols differ from those of the test."
         )
     return (
         f"TUNING RUN (seed {seed}, {items} items): settings were chosen by looking at such runs; no figure of"

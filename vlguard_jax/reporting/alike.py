@@ -78,8 +78,7 @@ def check(evaluations: Iterable[runs.Evaluation]) -> None:
             if found and not one.part_of(most):
                 raise errors.UserError(
                     f"{one.evaluation.folder} and {most.evaluation.folder} were not asked the same {subset} of"
-                    f" {benchmark}: {found};"
-                    " evaluate them alike, or report each of them alone"
+                    f" {benchmark}: {found}; evaluate them alike, or report each of them alone"
                 )
 
 

@@ -124,9 +124,9 @@ def _introduction(found: runs_lib.Runs, grid: grid_lib.Grid) -> str:
     benchmarks = ", ".join(dict.fromkeys(c.benchmark for c in grid.columns))
     who = "one model was" if models == 1 else f"{models} models were"
     return (
-        f"How safe is a model that answers questions about pictures, and what does its safety cost? Here {who}"
-        " asked harmful and harmless"
-        f" questions ({benchmarks}). A safe and useful model refuses the harmful ones and answers the others."
+        f"How safe is a model that answers questions about pictures, and what does its safety cost? Here {who} asked"
+        f" harmful and harmless questions ({benchmarks}). A safe and useful model refuses the harmful ones and answers"
+        " the others."
     )
 
 

@@ -99,9 +99,8 @@ def find(folders: Sequence[Path]) -> Runs:
             evaluations.setdefault(evaluation.folder.resolve(), evaluation)
     if not trainings and not evaluations:
         raise errors.UserError(
-            f"{', '.join(str(f) for f in folders)}: no finished run below; a report needs a working directory of"
-            " train (config.json,"
-            f" {METRICS}) or of evaluate (config.json, {summary.NAME})"
+            f"{', '.join(str(f) for f in folders)}: no finished run below; a report needs a working directory of train"
+            f" (config.json, {METRICS}) or of evaluate (config.json, {summary.NAME})"
         )
     names = unique_names(list(trainings))
     return Runs(

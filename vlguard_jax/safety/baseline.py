@@ -106,9 +106,8 @@ def _same(
         about = [line for line in lines if asked_lib.of_line(line) == real]
     if not about:
         raise errors.UserError(
-            f"{where} was asked with {ours.difference(asked_lib.of_line(lines[-1]))} there; evaluate the baseline"
-            " on the same questions"
-            " and pictures first"
+            f"{where} was asked with {ours.difference(asked_lib.of_line(lines[-1]))} there; evaluate the baseline on"
+            " the same questions and pictures first"
         )
     theirs = asked_lib.how_of(about[-1])
     difference = theirs.difference(_how(config, mode))

@@ -51,9 +51,9 @@ def split(
     left = {q.item.subset for q in fitting}
     for one in skipped:
         what = (
-            f"{one.subset} item {errors.short(one.item_id)}: {one.prompt_tokens:,} tokens and up to {new:,} of"
-            " the answer"
-            f" (config.decode.max_new_tokens), and the model has {model.context:,} positions (max_position_embeddings)"
+            f"{one.subset} item {errors.short(one.item_id)}: {one.prompt_tokens:,} tokens and up to {new:,} of the"
+            f" answer (config.decode.max_new_tokens), and the model has {model.context:,} positions"
+            " (max_position_embeddings)"
         )
         if config.benchmark.on_long_prompt == "error":
             raise errors.UserError(

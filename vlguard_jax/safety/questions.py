@@ -166,8 +166,7 @@ def check_pictures(questions: Sequence[Question], model: model_lib.Model, mode: 
         (question, reason), total = bad[0], sum(len(named) for named in of.values())
         raise errors.UserError(
             f"{len(bad)} of {total} pictures cannot be used, first {question.item.path}: not a readable picture"
-            " (picture of"
-            f" {question.item.subset} item {question.item.id}): {reason}"
+            f" (picture of {question.item.subset} item {question.item.id}): {reason}"
         )
 
 

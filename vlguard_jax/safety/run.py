@@ -138,9 +138,8 @@ def check(config: settings_lib.EvalConfig) -> list[benchmark_lib.Item]:
         if not asr.metrics(judge, benchmark, items):
             able = ", ".join(benchmark.answerable) or "none"
             raise errors.UserError(
-                f"config.judges: {judge.name} measures {judge.measures}, but no subset asked of {benchmark.name}"
-                " has expected answers"
-                f" (those that can have them: {able}); leave it out here"
+                f"config.judges: {judge.name} measures {judge.measures}, but no subset asked of {benchmark.name} has"
+                f" expected answers (those that can have them: {able}); leave it out here"
             )
     return items
 

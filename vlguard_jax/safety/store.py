@@ -59,9 +59,8 @@ class Store:
             for name, ours in self._made_with.items():
                 if (theirs := getattr(line, name)) != ours:
                     raise errors.UserError(
-                        f"{self._generations.path}:{number} belongs to another run: {name} is"
-                        f" {errors.short(ours)} here and"
-                        f" {errors.short(theirs)} there ({missing.name} is missing); choose another --workdir, or"
+                        f"{self._generations.path}:{number} belongs to another run: {name} is {errors.short(ours)} here"
+                        f" and {errors.short(theirs)} there ({missing.name} is missing); choose another --workdir, or"
                         " the same config to resume"
                     )
         self.notices.append(f"{missing} was missing; the answers record the same settings")
@@ -99,9 +98,8 @@ class Store:
         late = [key for key in missing if self._answers[key].withheld]
         if late:
             raise errors.UserError(
-                f"{self._generations.path}: the text of {len(late)} answers was withheld, {judge.name} can no"
-                " longer read it;"
-                " generate again in another --workdir with this judge in config.judges"
+                f"{self._generations.path}: the text of {len(late)} answers was withheld, {judge.name} can no longer"
+                " read it; generate again in another --workdir with this judge in config.judges"
             )
         self._judge(judge, [(q, self._answers[key].response) for key, q in missing.items()])
         return [self._found[q.key, results.rule(judge)] for q in questions]

@@ -34,10 +34,9 @@ def after(settings: config.OptimizerSettings, total: int, done: int, applied: in
     """
     if done and not applied:
         raise errors.UserError(
-            f"all {done:,} updates were skipped because loss or gradient was not finite: nothing was learned, and"
-            " no model is written;"
-            " see loss and grad_norm in metrics.jsonl, then try config.precision.compute=fp32, and look at the"
-            " weights in config.model.path"
+            f"all {done:,} updates were skipped because loss or gradient was not finite: nothing was learned, and no"
+            " model is written; see loss and grad_norm in metrics.jsonl, then try config.precision.compute=fp32, and"
+            " look at the weights in config.model.path"
         )
     said = []
     if skipped := done - applied:

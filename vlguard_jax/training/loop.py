@@ -164,9 +164,8 @@ def _introduction(settings: config.TrainConfig, start: checkpoint_lib.Checkpoint
     lines = [
         f"{supervised} in {len(index):,} conversations, {int(index.pictures.sum()):,} pictures"
         + (f", {len(drops)} records left out (skipped.jsonl)" if drops else ""),
-        f"{kind} of {settings.model.path} ({start.layout}), {data.last_update} updates of"
-        f" {settings.data.batch_size} conversations, "
-        f"{jax.device_count()} {jax.devices()[0].platform} device(s), {settings.precision.compute}",
+        f"{kind} of {settings.model.path} ({start.layout}), {data.last_update} updates of {settings.data.batch_size}"
+        f" conversations, {jax.device_count()} {jax.devices()[0].platform} device(s), {settings.precision.compute}",
     ]
     lines += [start.extras["note"]] if "note" in start.extras else []
     lines += data.mixture.notes() + data.plan.notes()

@@ -113,8 +113,7 @@ def vision_config(
     if patch_size > image_size or width % heads:
         raise errors.UserError(
             f"{where}: image_size={image_size} and patch_size={patch_size}, or hidden_size={width} and"
-            f" num_attention_heads={heads}, do not"
-            " fit together"
+            f" num_attention_heads={heads}, do not fit together"
         )
     if type(feature_layer) is not int or not -num_layers - 1 <= feature_layer <= num_layers:
         raise errors.UserError(

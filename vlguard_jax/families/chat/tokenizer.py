@@ -134,8 +134,7 @@ class Tokenizer:
         if self._pieces.IdToPiece(id_) != text:  # sentencepiece gives the id of the unknown token
             raise errors.UserError(
                 f"{self.folder}: {name}_token is {errors.short(text)}, which neither tokenizer.model nor"
-                " added_tokens.json holds:"
-                " name the one that the model was trained with"
+                " added_tokens.json holds: name the one that the model was trained with"
             )
         return id_
 
@@ -143,9 +142,8 @@ class Tokenizer:
         if not 0 <= id_ < self.vocab_size:
             raise errors.UserError(
                 f"{self.folder}: the model wrote the token {id_:,}, and there is none beyond {self.size - 1:,}: the"
-                " tokenizer is another"
-                " model's, or the rows that pad the model's vocabulary were trained; copy the tokenizer that the"
-                " model was trained with"
+                " tokenizer is another model's, or the rows that pad the model's vocabulary were trained; copy the"
+                " tokenizer that the model was trained with"
             )
         return self._pieces.IdToPiece(id_)
 
@@ -246,13 +244,11 @@ def check_rows(tokenizer: Tokenizer, rows: int) -> None:
     if beyond:
         id_, text = beyond[0]
         raise errors.UserError(
-            f"{tokenizer.folder}: the token {errors.short(text)} has the id {id_:,}, the model {rows:,} rows, for"
-            f" ids up to {rows - 1:,}:"
-            f" {copy}, or take the token out of added_tokens.json and tokenizer_config.json"
+            f"{tokenizer.folder}: the token {errors.short(text)} has the id {id_:,}, the model {rows:,} rows, for ids"
+            f" up to {rows - 1:,}: {copy}, or take the token out of added_tokens.json and tokenizer_config.json"
         )
     if rows - tokenizer.size > max(_MOST_UNUSED, _MOST_UNUSED_SHARE * rows):
         raise errors.UserError(
-            f"{tokenizer.folder}: the tokenizer has {tokenizer.size:,} tokens, the model {rows:,} rows for them,"
-            " which is more than padding"
-            f" adds: {copy}"
+            f"{tokenizer.folder}: the tokenizer has {tokenizer.size:,} tokens, the model {rows:,} rows for them, which"
+            f" is more than padding adds: {copy}"
         )

@@ -119,16 +119,14 @@ def _load(benchmark: Benchmark, settings: settings_lib.BenchmarkSettings, subset
         if len(found) < limit:
             raise errors.UserError(
                 f"{settings.path}: {len(found)} questions in {subset}, {benchmark.name} has {published}: get the"
-                " published file,"
-                f" or set config.benchmark.limit to at most {len(found)}"
+                f" published file, or set config.benchmark.limit to at most {len(found)}"
             )
         return found[:limit], True
     if len(found) != published:
         raise errors.UserError(
-            f"{settings.path}: {len(found)} questions in {subset}, {benchmark.name} has {published}: get the"
-            " published file,"
-            f" or set config.benchmark.limit to fewer than {min(published, len(found) + 1)} to ask for the"
-            " first so many"
+            f"{settings.path}: {len(found)} questions in {subset}, {benchmark.name} has {published}: get the published"
+            f" file, or set config.benchmark.limit to fewer than {min(published, len(found) + 1)} to ask for the first"
+            " so many"
         )
     return found, False
 

@@ -14,9 +14,8 @@ from vlguard_jax.safety.benchmarks import benchmark as benchmark_lib
 
 ACCESS = (
     "the set is gated: accept its terms on https://huggingface.co/datasets/ys-zong/VLGuard, download and unpack"
-    " test.zip and name"
-    " the folder in config.benchmark.images, or rehearse with pictures drawn by `python -m vlguard_jax.prepare vlguard"
-    " --stand_in_images`"
+    " test.zip and name the folder in config.benchmark.images, or rehearse with pictures drawn by `python -m"
+    " vlguard_jax.prepare vlguard --stand_in_images`"
 )
 
 
