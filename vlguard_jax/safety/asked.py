@@ -1,5 +1,5 @@
-"""What a model was asked, and how: what has to be alike before answers or rates of several runs are paired, averaged or
-compared."""
+"""What a model was asked, and how. Both must be the same before answers or rates of several runs are paired, averaged
+or compared."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from vlguard_jax.safety import summary
 
 @dataclasses.dataclass(frozen=True)
 class Asked:
-    """One question, as every model can be asked it.
+    """One question, independent of the model that is asked.
 
     Attributes:
       question: sha256 of its text, with its suffix, without template and picture tags.
-      pictures: of each picture the sha256 of its file, or what was shown in its place ("white", "black", "none"): one
-        colour is the same question at any size.
+      pictures: for each picture the sha256 of its file, or what was shown in its place ("white", "black", "none"); a
+        blank of one colour counts as the same at any size.
     """
 
     question: str
@@ -37,7 +37,7 @@ class How:
 
     Attributes:
       template, template_sha256: name and hash of the conversation template.
-      preprocessing: "pad" or "crop", "" where no picture of the benchmark is shown.
+      preprocessing: "pad" or "crop"; "" where no picture of the benchmark is shown.
       min_new, max_new: limits of the answer's tokens.
     """
 
@@ -66,12 +66,12 @@ class How:
 
 
 def asked(question_sha256: str, image_mode: str, pictures_sha256: Iterable[str]) -> Asked:
-    """From the fields of a question or of a result line; a hash for every picture of the question."""
+    """Built from the fields of a question or of a result line, with one hash per picture."""
     return Asked(question_sha256, tuple(sha256 if image_mode == "real" else image_mode for sha256 in pictures_sha256))
 
 
 def of_line(line: results.GenerationLine) -> Asked:
-    """What the answer of a result line is about."""
+    """The question that a result line answers."""
     return asked(line.question_sha256, line.image_mode, (picture.sha256 for picture in line.pictures))
 
 
@@ -83,8 +83,8 @@ def how_of(record: results.GenerationLine | summary.Row) -> How:
 
 
 def digests(found: Mapping[str, Asked]) -> dict[str, str]:
-    """The fields of a row of summary.json that tell whether two rows are about the same questions, from id -> what was
-    asked."""
+    """The fields of a summary.json row that identify its questions, from id -> what was asked: rows with equal digests
+    were asked the same."""
     items = sorted(found.items())
     return {
         "questions_sha256": results.sha256(json.dumps([(id_, one.question) for id_, one in items])),

@@ -25,17 +25,17 @@ def read(
     items: Sequence[benchmark_lib.Item],
     judging: Sequence[Judging],
 ) -> Verdicts | None:
-    """The verdicts in `config.baseline` on the answers to exactly what `items` ask; None where no baseline is named.
+    """The verdicts in `config.baseline` on answers to exactly the questions of `items`; None where no baseline is
+    named.
 
-    Needs no model and no answer of this run, which has the working directory `folder`. Same are: question with suffix,
-    picture, template (or `config.baseline_template`), preparation of pictures and limits of an answer. A question of a
-    control run (one colour in place of the picture, or none) that the other run was not asked in this way is paired
-    with the same one about its real
-    picture: the difference is what the picture does.
+    Needs no model and no answer of this run, whose working directory is `folder`. These must be equal: question with
+    suffix, picture, template (or `config.baseline_template`), preprocessing of pictures and limits of an answer. A
+    question of a control run (a blank in place of the picture, or none) that the baseline was not asked is paired with
+    the same question about its real picture: the difference is the picture's effect.
 
     Raises:
-      UserError: there is no finished evaluation, an item was not asked or asked otherwise there, or a judge has not
-        read its answer.
+      UserError: there is no finished evaluation, an item was not asked there or was asked differently, or a judge has
+        not read its answer.
     """
     if not config.baseline:
         return None
@@ -59,7 +59,7 @@ def read(
 
 
 def _answers(there: pathlib.Path, subsets: Iterable[str]) -> dict[tuple[str, str], list[results.GenerationLine]]:
-    """(subset, id) -> the answers of the model that the baseline's rates are of."""
+    """(subset, id) -> the answers behind the baseline's rates."""
     if not there.is_dir():
         raise errors.UserError(f"config.baseline={there}: no such folder; name the --workdir of a finished evaluation")
     if not (there / summary.NAME).exists():

@@ -1,4 +1,4 @@
-"""Prompts that, with their answers, are longer than the model's context: found before the first answer."""
+"""Finds, before the first answer, prompts that together with their answers exceed the model's context."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ SKIPPED = "skipped.jsonl"
 
 @dataclasses.dataclass(frozen=True)
 class Skipped:
-    """A question that is not asked. prompt_tokens: with its picture. context: positions of the model."""
+    """A question that is not asked. prompt_tokens: includes its picture. context: positions of the model."""
 
     subset: str
     item_id: str
@@ -69,7 +69,8 @@ def split(
 
 
 def _tokens(question: questions_lib.Question, model: model_lib.Model) -> int:
-    """Of the prompt, its picture included. One that cannot be opened counts as one token: it is told elsewhere."""
+    """Tokens of the prompt with its picture. A picture that cannot be opened counts as one token; `check_pictures`
+    reports it."""
     places = int(np.count_nonzero(question.ids == types.IMAGE_TOKEN))
     if not places or model.sees is None:
         return len(question.ids)
@@ -84,7 +85,8 @@ def _tokens(question: questions_lib.Question, model: model_lib.Model) -> int:
 
 
 def write(folder: pathlib.Path, skipped: Sequence[Skipped]) -> list[str]:
-    """List what is left out in `folder`, one JSON line each, and say so; without any there is no such file."""
+    """Write the list of skipped questions to `folder`, one JSON line each, and return a notice; no file if none is
+    skipped."""
     if not skipped:
         (folder / SKIPPED).unlink(missing_ok=True)
         return []

@@ -1,4 +1,4 @@
-"""What an evaluation needs to know of a model, so that this package works without jax."""
+"""What an evaluation needs of a model; keeps jax out of this package."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ class Engine(Protocol):
 class Model:
     """A loaded model.
 
-    name: shown in tables. fingerprint: hash of all that makes its answers (weights, sizes, adapters). dtype: number
-    format of computation. engine: makes the engine; called only if an answer is missing.
-    context: positions that the model was made for, None where nothing tells.
+    name: shown in tables. fingerprint: hash of all that determines its answers (weights, sizes, adapters). dtype:
+    number format of computation. engine: makes the engine; called only if an answer is missing.
+    context: positions that the model was made for, None where its files do not say.
     """
 
     name: str
@@ -43,10 +43,10 @@ class Model:
 
     @property
     def sees(self) -> family.Pictures | None:
-        """How it sees; None for a language model."""
+        """Its family's pictures; None for a language model."""
         return table.of(self.sizes).pictures
 
 
 def fingerprint(weights_sha256: str, sizes: family.Config, lora: configs.LoraConfig | None) -> str:
-    """Hash of what turns a prompt into an answer: weights, the sizes they are read with, and the adapters' scale."""
+    """Hash of what turns a prompt into an answer: weights, sizes and the adapters' scale."""
     return fingerprints.of(weights_sha256, table.of(sizes).name, sizes, lora)

@@ -1,4 +1,4 @@
-"""The paper's Table 2 (Zong et al., ICML 2024) and the question whether a measurement reproduces it."""
+"""The paper's Table 2 (Zong et al., ICML 2024), and the test whether a measurement reproduces it."""
 
 from __future__ import annotations
 
@@ -50,8 +50,8 @@ TABLE_2: Mapping[str, tuple[float, ...]] = {
 class Comparison:
     """The paper's value beside ours.
 
-    `percent` is as printed; `count` of `n` is what it stands for, None where no count gives it. `p` is the exact
-    two-sample test's, None where none is possible; then `reproduced` is None too and `note` says why.
+    `percent` is as printed; `count` of `n` is the count behind it, None where no count gives it. `p` is of the exact
+    two-sample test, None where none is possible; then `reproduced` is None too and `note` says why.
     """
 
     row: typed.Name
@@ -77,7 +77,7 @@ def value(row: str, column: str) -> float:
 def count_of(percent: float, n: int) -> int | None:
     """The count k whose 100 k / n is printed as `percent` with two decimals; None where there is none.
 
-    Seven values of Table 2 are of this kind: some other denominator, an average or a slip.
+    Seven values of Table 2 have none: another denominator, an average or a misprint.
     """
     k = round(percent * n / 100)
     return k if round(100 * k / n, 2) == percent else None

@@ -47,13 +47,13 @@ class Question:
 
 
 def image_mode(settings: settings_lib.BenchmarkSettings, item: benchmark_lib.Item) -> str:
-    """How the item is asked: "real", "white", "black" or "none", which is also an item's that has no picture."""
+    """How the item is asked: "real", "white", "black" or "none"; "none" also for an item without a picture."""
     return settings.pictures if item.path is not None else "none"
 
 
 @functools.lru_cache
 def one_colour(name: str, size: types.Size) -> Image.Image:
-    """The picture of a control run."""
+    """The blank picture of a control run."""
     return Image.new("RGB", size, (COLOURS[name],) * 3)
 
 
@@ -128,12 +128,12 @@ def _plain_picture(name: str, sizes: family.Config, mode: str) -> types.Picture:
 
 
 def file_hash(path: pathlib.Path) -> str:
-    """Of a picture's file, as result lines have it. Raises UserError: missing, no regular file, or too large."""
+    """sha256 of a picture's file, as in result lines. Raises UserError: missing, no regular file, or too large."""
     return results.sha256(files.read_bytes(path, limits.PICTURE_BYTES))
 
 
 def picture_size(question: Question, model: model_lib.Model) -> types.Size | None:
-    """Of the picture that the question shows, from its header; None where it cannot be used."""
+    """Size of the picture that the question shows, from its header; None where it cannot be read."""
     if question.image_mode in COLOURS and model.sees is not None:
         return model.sees.plain(model.sizes)
     assert question.item.path is not None

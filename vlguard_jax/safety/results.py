@@ -1,4 +1,4 @@
-"""Answers and verdicts: append-only JSON lines that survive being killed at any moment. Their sums: summary.py."""
+"""Answers and verdicts: append-only JSON lines that survive being killed at any moment. summary.py adds them up."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Decode:
       dtype: number format of computation, "fp32", "bf16" or "fp16".
       matmul_precision: XLA's precision of matrix products, "highest" or "default".
       sampling: how a token is chosen, "greedy".
-      seed: of everything drawn.
+      seed: of everything random.
     """
 
     max_new: typed.Count
@@ -62,12 +62,12 @@ class GenerationLine:
     """One answer.
 
     Attributes:
-      key: of everything that can change the answer, see `Request`.
+      key: hash of everything that can change the answer, see `Request`.
       benchmark, subset, item_id: which question; ids are unique within a subset.
       pictures: the question's, in the order of their tags.
       image_mode: "real", or what was shown in the place of every picture: "white", "black" or "none"; "none" also where
         the question has no picture.
-      stand_in: a picture was drawn by `prepare`.
+      stand_in: whether a picture was drawn by `prepare`.
       preprocessing: how pictures were made square, "pad" or "crop".
       template, template_sha256: name and `Template.sha256` of the conversation template.
       preset: name of the settings, for tables.
@@ -141,8 +141,8 @@ class VerdictLine:
 class Request:
     """All that can change an answer.
 
-    What is at its default, here or in `Decode`, does not enter the key (fingerprints.py): a field that is added later
-    changes no key, if its default is what was done before.
+    Fields at their defaults, here or in `Decode`, do not enter the key (fingerprints.py): a field added later changes
+    no key if its default is the old behaviour.
 
     Attributes:
       model: fingerprint of weights and sizes.
@@ -172,12 +172,12 @@ class Request:
 
 
 def other_schema(found: Any, way: str) -> str:
-    """What to say of a file that was written with another SCHEMA; ends with the way out."""
+    """The message about a file of another SCHEMA; ends with `way`, what to do."""
     return f"schema {errors.short(found)}, this program reads and writes {SCHEMA}; {way}"
 
 
 def rule(judge: judge_lib.Judge) -> tuple[str, str, str]:
-    """A judge in the way that its verdict lines name it."""
+    """A judge's `VerdictLine.rule`."""
     return judge.name, judge.version, judge.prompt_sha256
 
 
@@ -231,11 +231,11 @@ class Lines(Generic[L]):
         return typed.make(self._kind, values, where, way)
 
     def append(self, lines: Iterable[L]) -> None:
-        """Append lines, all or none, and see them to the disk.
+        """Append lines, all or none, and sync them to disk.
 
         Raises:
-          UserError: a text that no file can hold; nothing is written.
-          OSError: the file cannot be written; it ends where it ended.
+          UserError: a text that cannot be encoded; nothing is written.
+          OSError: the file cannot be written; it is left as it was.
         """
         lines = list(lines)
         for line in lines:

@@ -1,4 +1,4 @@
-"""The rows of summary.json of one evaluation: every rate beside what was asked, how, and who judged."""
+"""The summary.json rows of one evaluation: every rate with what was asked, how, and who judged."""
 
 from __future__ import annotations
 
@@ -34,14 +34,14 @@ def build(
     store: store_lib.Store,
     baseline: baseline_lib.Verdicts | None,
 ) -> list[summary.Row]:
-    """One row per judge and subset that it reads; what is not judged yet is judged.
+    """One row per judge and subset that it reads; answers not judged yet are judged now.
 
     Args:
       config: of the evaluation.
-      model: who was asked.
+      model: the evaluated model.
       judging: every judge with the metric of each subset that it reads.
-      questions: all of them are answered in `store`.
-      skipped: those that were left out.
+      questions: all are answered in `store`.
+      skipped: questions that were left out.
       store: answers and verdicts.
       baseline: verdicts of the evaluation to compare with.
 
@@ -114,7 +114,7 @@ def _asked(config: settings_lib.EvalConfig, questions: Sequence[questions_lib.Qu
 
 
 def _paper(row: summary.Row, paper_row: str) -> paper.Comparison | None:
-    """The paper's value beside the row's; None where nothing is to be compared."""
+    """The paper's value beside the row's; None where there is nothing to compare."""
     if not paper_row or row.subset not in paper.SIZES:
         return None
     obstacles = {

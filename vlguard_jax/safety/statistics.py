@@ -24,8 +24,7 @@ def wilson(count: int, n: int, confidence: float = 0.95) -> tuple[float, float]:
 def two_sample_p(count_a: int, n_a: int, count_b: int, n_b: int) -> float:
     """Two-sided p-value of Boschloo's exact test that two independent counts share one rate.
 
-    Unconditional, and never less powerful than Fisher's exact test, so that it calls fewer real differences
-    "reproduced".
+    Unconditional, and never less powerful than Fisher's exact test: fewer real differences pass as "reproduced".
     """
     from scipy import stats
 
@@ -65,21 +64,21 @@ def over_seeds(
 ) -> tuple[float, float, float]:
     """(mean, low, high) of one rate measured on several training seeds, each on items of its own.
 
-    The interval is of the hierarchical bootstrap (Davison and Hinkley 1997, section 3.8): seeds are drawn with
-    replacement, then the items of each drawn seed; percentiles of the mean. An item counts or does not, so that a drawn
-    seed's items are one binomial number. Resampling cannot vary what came out alike everywhere (0 of n), so the
-    interval is never narrower than Wilson's of all items together. It is rough with few seeds: k of them resampled show
-    sqrt((k - 1) / k) of their spread.
+    The interval is that of the hierarchical bootstrap (Davison and Hinkley 1997, section 3.8): seeds are drawn with
+    replacement, then the items of each drawn seed; percentiles of the mean. An item counts or does not, so a drawn
+    seed's items are one binomial draw. Resampling cannot vary what is the same everywhere (0 of n), so the interval is
+    never narrower than Wilson's over all items. It is rough for few seeds: k resampled seeds show sqrt((k - 1) / k) of
+    their spread.
 
     Args:
       counts: how many items count, per seed.
       sizes: how many items there are, per seed.
       confidence: of the interval.
       draws: bootstrap samples.
-      seed: of the drawing; the same input gives the same interval.
+      seed: of the bootstrap; the same input gives the same interval.
 
     Raises:
-      ValueError: no seed, a seed without items, or another number of counts than of sizes.
+      ValueError: no seed, a seed without items, or counts and sizes of different lengths.
     """
     if not len(counts) == len(sizes) > 0 or min(sizes) < 1:
         raise ValueError(

@@ -24,15 +24,14 @@ Judging = tuple[judge_lib.Judge, Container[str]]  # a judge and the subsets that
 
 
 class Store:
-    """Reads what a folder holds and appends to it.
+    """Reads a folder's result files and appends to them.
 
     Attributes:
-      notices: sentences for the user about what had to be repaired.
+      notices: what had to be repaired, as sentences for the user.
     """
 
     def __init__(self, folder: pathlib.Path, config: settings_lib.EvalConfig, model: model_lib.Model):
-        """Raises UserError: a broken result line; or the answers, in a folder without config.json, are of another
-        run."""
+        """Raises UserError: a broken result line, or answers of another run in a folder without config.json."""
         self._config, self._model = config, model
         self._generations = results.Lines(folder / results.GENERATIONS, results.GenerationLine)
         self._verdicts = results.Lines(folder / results.VERDICTS, results.VerdictLine)
@@ -70,8 +69,7 @@ class Store:
         return list({q.key: q for q in questions if q.key not in self._answers}.values())
 
     def cut(self, questions: Iterable[questions_lib.Question]) -> int:
-        """How many of the (answered) questions have an answer that did not end by itself but at the limit of new
-        tokens."""
+        """How many of the (answered) questions have an answer that was cut at the limit of new tokens."""
         return sum(self._answers[q.key].finish_reason != "stop" for q in questions)
 
     def add(
@@ -92,7 +90,7 @@ class Store:
         """One verdict per (answered) question; judges and appends what this judge has not seen yet.
 
         Raises:
-          UserError: an answer's text was withheld from a judge that comes too late.
+          UserError: an answer's text was withheld, and this judge has not read it.
         """
         missing = {q.key: q for q in questions if not self._seen(judge, q)}
         late = [key for key in missing if self._answers[key].withheld]

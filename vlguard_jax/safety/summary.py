@@ -1,4 +1,4 @@
-"""summary.json: what a row of it is, and the one place where rows are written and read."""
+"""summary.json: its rows, and the only code that writes and reads them."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ class Difference:
       diff: a difference of fractions.
       ci: its 95 % interval.
       p: McNemar's exact test.
-      template: what the baseline was asked with, where `config.baseline_template` names it.
+      template: the baseline's template, where `config.baseline_template` names it.
     """
 
     diff: _Change
@@ -62,12 +62,12 @@ class Difference:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Measure(Rate):
-    """What one judge's verdicts on a subset come to.
+    """What one judge's verdicts on a subset add up to.
 
     Attributes:
       subset: of the benchmark.
-      metric: what is counted: "asr" (answers that are no refusals), "refusal_rate" or "accuracy".
-      n_invalid: answers that the judge could not label; they are no refusals.
+      metric: what is counted: "asr" (answers that are not refusals), "refusal_rate" or "accuracy".
+      n_invalid: answers that the judge could not label; they do not count as refusals.
       stand_in: whether a picture of the subset was drawn by `prepare`.
       ci_method: how the interval was computed.
       by_category: rates of categories, each before its subcategories.
@@ -88,11 +88,11 @@ class Setting:
     """What all rows of one evaluation by one judge share.
 
     Attributes:
-      model, weights_sha256: who was asked.
+      model, weights_sha256: the model that was asked.
       seed: of the evaluation.
       benchmark: its name.
       preset, template, template_sha256, preprocessing, decode: how the model was asked, see `results.GenerationLine`.
-      judge, judge_version, judge_prompt_sha256: who judged, see judges/judge.py.
+      judge, judge_version, judge_prompt_sha256: the judge, see judges/judge.py.
     """
 
     model: typed.Name
@@ -117,10 +117,10 @@ class Row(Measure, Setting):
       image_mode: "real", or what was shown in the place of every picture: "white", "black" or "none"; "none" also where
         no question has a picture.
       n_by_pictures: how many questions have no picture, one, two, ...
-      questions_sha256, pictures_sha256: see `asked.digests`; rows that have the same were asked the same.
+      questions_sha256, pictures_sha256: see `asked.digests`; rows with equal digests were asked the same.
       first_n: the limit, where only the first questions of the subset were asked.
       n_too_long: questions left out because they do not fit the model's context.
-      n_cut: answers that did not end by themselves but at the limit of new tokens.
+      n_cut: answers that were cut at the limit of new tokens.
       paper: the paper's value beside ours; None unless `config.paper_row` names a row and the paper has the subset.
     """
 
@@ -158,10 +158,10 @@ def read(path: pathlib.Path, kind: type[R], way: str = "") -> list[R]:
     Args:
       path: the file.
       kind: `Row`, or a record with more fields.
-      way: the way out, for messages; by default, to evaluate again.
+      way: what to do, for messages; by default, to evaluate again.
 
     Raises:
-      UserError: it cannot be read, is of another schema, or a row is not what it must be.
+      UserError: it cannot be read, is of another schema, or a row is malformed.
     """
     try:
         found = files.read_json(path)
@@ -171,7 +171,7 @@ def read(path: pathlib.Path, kind: type[R], way: str = "") -> list[R]:
 
 
 def made(found: Any, where: str, kind: type[R], way: str = "") -> list[R]:
-    """The rows of what `values` gave. Args and raises: as `read`; messages begin with `where`."""
+    """The rows of the result of `values`. Args and raises: as `read`; messages begin with `where`."""
     again = way or _AGAIN
     if not isinstance(found, list) or not all(isinstance(row, dict) for row in found):
         raise errors.UserError(f"{where}: not a list of result rows; {again}")
@@ -190,7 +190,7 @@ def made(found: Any, where: str, kind: type[R], way: str = "") -> list[R]:
 
 
 def _check_rate(found: Rate, where: str, way: str) -> None:
-    """Raise UserError where a rate is not that of its own counts, or lies outside its interval."""
+    """Raise UserError where a rate does not follow from its counts, or lies outside its interval."""
     fits = abs(found.rate - found.count / found.n) <= ROUNDING
     if not fits or not found.ci_low - ROUNDING <= found.rate <= found.ci_high + ROUNDING:
         numbers = f"rate {found.rate:g} of {found.count} in {found.n}, interval {found.ci_low:g} to {found.ci_high:g}"

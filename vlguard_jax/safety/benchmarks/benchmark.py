@@ -35,8 +35,8 @@ class Benchmark:
     """A benchmark.
 
     metrics: subset -> "asr" (lower is safer) or "refusal_rate" (of harmless questions: lower is more helpful).
-    answerable: subsets whose references are right answers (that of an unsafe question is a refusal, among many possible
-    ones).
+    answerable: subsets whose references are right answers (the reference of an unsafe question is one of many possible
+    refusals).
     counts: subset -> published number of questions; a subset that is not listed may have any.
     load: (settings, subset) -> its items in their published order.
     access: where the pictures come from and how to get them, for the message when some are missing.
@@ -61,11 +61,11 @@ def check_subsets(benchmark: Benchmark, settings: settings_lib.BenchmarkSettings
 
 
 def select(benchmark: Benchmark, settings: settings_lib.BenchmarkSettings) -> list[Item]:
-    """The items that `settings` asks for, subset by subset; all subsets where it names none.
+    """The items that `settings` selects, subset by subset; all subsets where it names none.
 
     Raises:
-      UserError: unknown subset or one twice, a number of questions other than the published one, nothing to ask,
-        missing pictures, or a control of pictures where there are none.
+      UserError: unknown or repeated subset, a number of questions other than the published one, nothing to ask, missing
+        pictures, or a control without pictures where there are none.
     """
     items: list[Item] = []
     if settings.limit < 0:
@@ -89,10 +89,10 @@ def first_n(benchmark: Benchmark, settings: settings_lib.BenchmarkSettings) -> d
 
 
 def check_ids(named: Iterable[tuple[str, str]]) -> None:
-    """Refuse ids that come twice: answers are found again, and paired with another run's, by them.
+    """Refuse duplicate ids: they are the key by which answers are found again and paired with another run's.
 
     Args:
-      named: (id, how messages call the record) of each record.
+      named: (id, name of the record in messages) of each record.
 
     Raises:
       UserError: an id comes twice.
@@ -106,7 +106,7 @@ def check_ids(named: Iterable[tuple[str, str]]) -> None:
 
 
 def _load(benchmark: Benchmark, settings: settings_lib.BenchmarkSettings, subset: str) -> tuple[list[Item], bool]:
-    """(the items of a subset that are asked, whether the limit leaves out some)."""
+    """(items of a subset that are asked, whether the limit leaves some out)."""
     found = benchmark.load(settings, subset)
     limit, published = settings.limit, benchmark.counts.get(subset)
     if not found:

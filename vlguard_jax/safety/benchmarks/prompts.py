@@ -1,8 +1,9 @@
-"""Text-only prompts of one's own: harmless ones, unsafe ones, and the unsafe ones with a suffix that asks for
+"""Text-only prompts from the user's file: harmless ones, unsafe ones, and the unsafe ones with a suffix that asks for
 compliance.
 
-One JSON file, a list of {"id", "prompt", "safe": true or false, "category" (optional)}, or one of them a line; ids are
-unique. The suffix attack is the paper's (section 2.2, after Wei et al. 2023: the reply is told how to begin).
+The file is a JSON list of {"id", "prompt", "safe": true or false, "category" (optional)}, or JSON lines of the same;
+ids are unique. The suffix attack is the paper's (section 2.2, after Wei et al. 2023: the prompt says how the reply is
+to begin).
 """
 
 from __future__ import annotations
@@ -25,8 +26,7 @@ def load(settings: settings_lib.BenchmarkSettings, subset: str) -> list[benchmar
     """The prompts of one subset in file order.
 
     Raises:
-      UserError: missing or broken file, a record with a wrong, missing or unknown field, an id that comes twice, or no
-        suffix.
+      UserError: missing or broken file, a record with a wrong, missing or unknown field, a duplicate id, or no suffix.
     """
     if not settings.path:
         raise errors.UserError('config.benchmark.path is empty: name a JSON list of {"id", "prompt", "safe"}')

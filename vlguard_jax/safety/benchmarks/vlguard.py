@@ -23,7 +23,7 @@ def load(settings: settings_lib.BenchmarkSettings, subset: str) -> list[benchmar
     """The questions of one subset. Pictures lie in `settings.images`, by default in the folder `test` beside test.json.
 
     Raises:
-      UserError: missing or broken test.json, or an id that comes twice in it.
+      UserError: missing or broken test.json, or a duplicate id in it.
     """
     if not settings.path:
         raise errors.UserError("config.benchmark.path is empty: name VLGuard's test.json, or the folder that holds it")
@@ -41,7 +41,7 @@ def load(settings: settings_lib.BenchmarkSettings, subset: str) -> list[benchmar
 
 
 def load_leak_free(settings: settings_lib.BenchmarkSettings, subset: str) -> list[benchmark_lib.Item]:
-    """The questions about pictures that do not stand in train.json, too, which lies beside test.json.
+    """The questions about pictures that train.json, which lies beside test.json, does not contain.
 
     Raises:
       UserError: missing or broken test.json or train.json.
@@ -54,7 +54,7 @@ def load_leak_free(settings: settings_lib.BenchmarkSettings, subset: str) -> lis
 
 @functools.lru_cache(maxsize=1)
 def _read(file: pathlib.Path, changed_ns: int) -> tuple[vlguard.Item, ...]:
-    """The records, read once for all subsets; `changed_ns` is when the file was last written."""
+    """The records, read once for all subsets; `changed_ns` (the file's mtime) keeps the cache from going stale."""
     items = tuple(vlguard.read_items(file, "test"))
     benchmark_lib.check_ids((item.id, item.origin) for item in items)
     return items
@@ -68,14 +68,14 @@ BENCHMARK = benchmark_lib.Benchmark(
     access=ACCESS,
     answerable=("safe_safes",),
 )
-# Eight test pictures stand in the training set, four of them unsafe.
+# Eight test pictures are also in the training set, four of them unsafe.
 LEAK_FREE = dataclasses.replace(
     BENCHMARK,
     name="vlguard_leak_free",
     counts={"unsafes": 438, "safe_unsafes": 554, "safe_safes": 554},
     load=load_leak_free,
 )
-# One's own records in VLGuard's file format: any number of them, and a name that no one takes for VLGuard.
+# The user's own records in VLGuard's file format, any number of them, under a name that nobody takes for VLGuard.
 LIKE_VLGUARD = dataclasses.replace(
     BENCHMARK,
     name="vlguard_like",

@@ -15,7 +15,7 @@ MEASURES = ("refusal", "accuracy")
 class Exchange:
     """A question and the answer to be judged. Judges that read only the answer ignore the rest.
 
-    `image` is the picture that was asked about, None without one or with a control in its place; `reference` the
+    `image` is the picture that was asked about, None without one or with a blank in its place; `reference` is the
     expected answer.
     """
 
@@ -30,7 +30,7 @@ class Exchange:
 class Verdict:
     """`label` is one of LABELS; "invalid" means that the judge gave none. `raw` is what the label was read from.
 
-    `score` is in the sense of what the judge measures: of a "refusal" judge 0 is a refusal and 1 full compliance, of an
+    `score` depends on what the judge measures: for a "refusal" judge 0 is a refusal and 1 full compliance, for an
     "accuracy" judge 1 is a right answer and 0 a wrong one.
     """
 
@@ -49,8 +49,8 @@ class Judge(Protocol):
 
     `name`, `version` and `prompt_sha256` ("" without a prompt) identify the rule in every verdict line.
 
-    `measures` is one of MEASURES: "refusal" judges answers of every subset; "accuracy" only where the benchmark has
-    right answers, and then `raw` is the sha256 of the reference.
+    `measures` is one of MEASURES: a "refusal" judge reads answers of every subset; an "accuracy" judge only those of
+    subsets with right answers, and its `raw` is the sha256 of the reference.
     """
 
     @property

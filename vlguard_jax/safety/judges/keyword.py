@@ -1,4 +1,4 @@
-"""The string match that the paper's attack success rates come from."""
+"""The string match behind the paper's attack success rates."""
 
 from __future__ import annotations
 

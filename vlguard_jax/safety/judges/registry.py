@@ -19,7 +19,7 @@ def get(names: Iterable[str]) -> list[judge_lib.Judge]:
     """The judges of these names.
 
     Raises:
-      UserError: a name is unknown (the nearest known one is named) or comes twice, or none is given.
+      UserError: a name is unknown (the nearest known one is named) or repeated, or none is given.
     """
     names = list(names)
     unknown = [n for n in names if n not in JUDGES]
