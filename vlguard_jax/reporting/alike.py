@@ -1,5 +1,4 @@
-"""Whether runs whose answers or rates are put beside each other, or averaged, were asked the same; what differs is
-named."""
+"""Checks that runs to be compared or averaged were asked the same questions, and names what differs."""
 
 from __future__ import annotations
 
@@ -14,25 +13,25 @@ from vlguard_jax.safety import summary
 
 @dataclasses.dataclass(frozen=True)
 class Rated:
-    """A row of summary.json with the evaluation that it is of."""
+    """A row of summary.json with its evaluation."""
 
     evaluation: runs.Evaluation
     row: summary.Row
 
     @property
     def asked(self) -> dict[str, asked_lib.Asked]:
-        """Id -> what was asked; empty where the answers are not at hand."""
+        """Id -> what was asked; empty without the answers."""
         return {
             line.item_id: asked_lib.of_line(line) for line in self.evaluation.answers if line.subset == self.row.subset
         }
 
     @property
     def digests(self) -> tuple[str, str]:
-        """Of questions and of pictures; rows that have the same were asked the same."""
+        """Of questions and of pictures; rows with equal digests were asked the same."""
         return self.row.questions_sha256, self.row.pictures_sha256
 
     def difference(self, other: Rated) -> str:
-        """The first item of the subset that was not asked alike in both, in words; "" if there is none."""
+        """The first item of the subset that the two were asked differently, in words; "" if there is none."""
         if self.digests == other.digests:
             return ""
         ours, theirs = self.asked, other.asked
@@ -44,13 +43,13 @@ class Rated:
         return "their questions or pictures differ, and their answers are not at hand to say where"
 
     def part_of(self, other: Rated) -> bool:
-        """Whether a limit took the first questions of what the other one was asked; tables say so beside the rate."""
+        """Whether a limit left only the first of the other's questions; tables say so beside the rate."""
         ours, theirs = self.asked, other.asked
         return bool(self.row.first_n and ours) and ours.items() <= theirs.items()
 
     def other_way(self, other: Rated) -> str:
-        """How the asking or the judging differs, "" if in nothing: judge, template, preparation of pictures, limits of
-        an answer."""
+        """How the asking or the judging differs (judge, template, preprocessing, limits of an answer); "" if it does
+        not."""
         for name in ("judge_version", "judge_prompt_sha256"):
             ours, theirs = getattr(self.row, name), getattr(other.row, name)
             if ours != theirs:
@@ -59,13 +58,13 @@ class Rated:
 
 
 def check(evaluations: Iterable[runs.Evaluation]) -> None:
-    """Refuse runs that would share a column of a table and answered other questions.
+    """Refuse runs that would share a column of a table but answered different questions.
 
-    A limit may have left out questions, and the template, the preparation of pictures and the limits of an answer may
-    be others: tables name that.
+    A limit may have left out questions, and the template, the preprocessing and the limits of an answer may differ:
+    tables say so.
 
     Raises:
-      UserError: they did; the first item that differs is named.
+      UserError: two runs differ; the first item that does is named.
     """
     by_column: dict[tuple[str, ...], list[Rated]] = {}
     for evaluation in evaluations:
@@ -83,7 +82,7 @@ def check(evaluations: Iterable[runs.Evaluation]) -> None:
 
 
 def check_seeds(label: str, subset: str, rated: Sequence[tuple[str, Rated]]) -> None:
-    """Refuse to average (name, row) pairs that are not seeds of one arm asked the same in the same way.
+    """Refuse to average (name, row) pairs that are not seeds of one arm, asked the same in the same way.
 
     Raises:
       UserError: two have the same weights, or the first item or setting that differs, with both names.

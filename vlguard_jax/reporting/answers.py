@@ -1,4 +1,4 @@
-"""A few answers of every model with their questions and pictures, chosen by a rule and not by hand."""
+"""A few answers of every model with their questions and pictures, chosen by a rule, not by hand."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ LETTERS = 1500  # of an answer
 
 @dataclasses.dataclass(frozen=True)
 class Badge:
-    """What a judge says, in one word. `tone`: "good", "bad" or "plain"."""
+    """A verdict in one word. `tone`: "good", "bad" or "plain"."""
 
     text: str
     judge: str
@@ -33,7 +33,7 @@ class Badge:
 
 @dataclasses.dataclass(frozen=True)
 class Answer:
-    """What one model said; where it was withheld, `text` is its sha256."""
+    """One model's answer; where it was withheld, `text` is its sha256."""
 
     model: str
     text: str
@@ -54,7 +54,7 @@ class Item:
 
 @dataclasses.dataclass(frozen=True)
 class Subset:
-    """The shown items of a subset; `total` is how many all models answered. `unsafe`: to be folded and blurred."""
+    """The shown items of a subset; `total` is how many all models answered. `unsafe`: fold and blur it."""
 
     title: str
     name: str
@@ -85,7 +85,7 @@ def show(evaluations: Sequence[runs.Evaluation], grid: grid_lib.Grid) -> list[Su
 
 
 def _labels(evaluation: runs.Evaluation, grid: grid_lib.Grid) -> dict[str, str]:
-    """Subset -> label of the grid's line that holds this evaluation's row."""
+    """Subset -> label of the grid line with this evaluation's row."""
     return {
         column.subset: line.label
         for line in grid.lines
@@ -99,7 +99,7 @@ def _subset(benchmark: str, name: str, items: Mapping[str, Answered], grid: grid
     models = max(len(answered) for answered in items.values())
     complete = [i for i, answered in items.items() if len(answered) == models]
     shown = tuple(_item(i, items[i]) for i in choose(complete, ITEMS))
-    # What is not known to be harmless is treated as unsafe.
+    # Treated as unsafe unless known to be harmless.
     unsafe = not any(c.metric in ("refusal_rate", "accuracy") for c in columns)
     return Subset(grid.heading(columns[0]), name, unsafe, len(complete), shown)
 
@@ -120,7 +120,7 @@ def _item(item_id: str, answered: Answered) -> Item:
 
 
 def _source(evaluation: runs.Evaluation, line: results.GenerationLine) -> benchmark_lib.Item | None:
-    """The benchmark's item behind an answer, None where its files are not here."""
+    """The benchmark's item behind an answer; None where its files are missing."""
     try:
         items = registry.get(evaluation.config.benchmark.name).load(evaluation.config.benchmark, line.subset)
     except (errors.UserError, OSError):

@@ -1,6 +1,6 @@
-"""Geometry of the page's two pictures; the template draws them, in the colours of the page.
+"""Geometry of the page's two charts; the template draws them, in the colours of the page.
 
-Every picture is laid out twice, for a wide and for a narrow screen, so that its letters keep their size.
+Every chart is laid out twice, for a wide and for a narrow screen, so that its text keeps its size.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ LETTER = 7.6  # width of a letter of a label, in pixels: an upper bound at 14 px
 HEIGHT = 18  # of a line of text
 SIZES = ((760, 470), (350, 400))  # wide, narrow: width and height in pixels
 STYLES = 7  # colours, markers and dashes before they repeat
-LEAST, MOST = 1e-30, 1e30  # values that are drawn
-POINTS = 400  # of a curve; more would not be seen
+LEAST, MOST = 1e-30, 1e30  # range of the values that are drawn
+POINTS = 400  # of a curve; more would not be visible
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,7 +45,7 @@ class Frame:
 class Mark:
     """A point with its interval bars (pixels) and its label.
 
-    `leader`: the label is far, a line joins the point and (end_x, end_y). `style` counts from 0.
+    `leader`: the label is far away, and a line joins the point and (end_x, end_y). `style` counts from 0.
     """
 
     x: float
@@ -99,7 +99,7 @@ def _cut(label: str, width: float) -> str:
 
 
 def scatter(points: Sequence[tradeoff.Point], styles: Sequence[int], size: tuple[int, int]) -> Scatter:
-    """Lay out the points: harm from 0 to 100 %, help from as low as the lowest interval asks."""
+    """Lay out the points: harm from 0 to 100 %, help from below the lowest interval."""
     frame = _frame(*size)
     low = min(0.8, math.floor(5 * min(p.help.low for p in points)) / 5)
 
@@ -133,7 +133,7 @@ Box = tuple[float, float, float, float]
 def _place(
     centres: Sequence[tuple[float, float]], labels: Sequence[str], frame: Frame, bars: Sequence[Box]
 ) -> list[tuple[float, float, bool]]:
-    """(left, baseline, leader?) of each label: the nearest free place inside the frame, looked for in growing rings."""
+    """(left, baseline, leader?) of each label: the nearest free place inside the frame, searched in growing rings."""
     taken: list[Box] = [(x - 9, y - 9, x + 9, y + 9) for x, y in centres]
     for (x, y), (left, right, bottom, top) in zip(centres, bars, strict=True):
         taken += [(left, y - 2, right, y + 2), (x - 2, top, x + 2, bottom)]
@@ -169,7 +169,7 @@ def nice_ticks(low: float, high: float, most: int) -> list[float]:
 
 
 def log_ticks(low: float, high: float) -> list[float]:
-    """1, 2 and 5 times powers of ten, or the powers alone where those are many."""
+    """1, 2 and 5 times powers of ten, or only the powers where these are many."""
     exponents = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
     for digits in ((1, 2, 5), (1, 3), (1,)):
         found = [d * 10.0**e for e in exponents for d in digits if low <= d * 10.0**e <= high]
@@ -179,7 +179,7 @@ def log_ticks(low: float, high: float) -> list[float]:
 
 
 def smooth(values: Sequence[float], window: int) -> list[float]:
-    """Exponential moving average over about `window` values, without the start's pull to zero."""
+    """Exponential moving average over about `window` values, corrected for its start at zero."""
     keep = 1 - 1 / max(1, window)
     total = weight = 0.0
     found = []
@@ -196,7 +196,7 @@ def curves(series: Sequence[Series], styles: Sequence[int], size: tuple[int, int
     """Lay out loss curves, losses on a logarithmic axis where they span more than a factor of ten; None without a
     finite value.
 
-    Values that are not finite, and those that no axis has room for, are left out.
+    Values that are not finite or beyond LEAST and MOST are left out.
     """
     finite = [[(u, v) for u, v in one if LEAST < v < MOST] for one in series]
     if not any(finite):

@@ -24,7 +24,7 @@ class Picture:
 
 
 def embed(picture: Image.Image) -> Picture:
-    """An RGB picture as a data URI, made smaller where it is large; changes `picture` then."""
+    """An RGB picture as a data URI; a large one is shrunk, in place."""
     tiny = max(picture.size) <= TINY
     picture.thumbnail((SIDE, SIDE), Image.Resampling.LANCZOS)
     scale = max(1, 192 // max(picture.size)) if tiny else 1

@@ -57,7 +57,7 @@ SUBSETS = {
 }
 SHORT = {"asr": "ASR", "refusal_rate": "refusals", "accuracy": "accuracy", "win_rate": "win rate"}
 
-# What may tell two runs of one model apart, from the likeliest to the least likely.
+# Fields that may tell two runs of one model apart, the likeliest first.
 SPLITTERS = ("seed", "template", "preprocessing", "preset", "decode", "folder")
 
 
@@ -75,25 +75,25 @@ class Column:
 
     @property
     def control(self) -> bool:
-        """Whether something else was shown in the place of the pictures."""
+        """Whether the pictures were replaced by blanks or left out."""
         return self.pictures not in ("real", summary.TEXT_ONLY)
 
     @property
     def group(self) -> Group:
-        """Which group of columns this one stands in."""
+        """The group of this column."""
         return CONTROL if self.control else GROUPS.get(self.metric, Group(self.metric.replace("_", " "), "", NEITHER))
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Cell:
-    """A rate with its 95 % interval, as fractions, and what a reader must know of it.
+    """A rate with its 95 % interval, as fractions, and what a reader must know about it.
 
     Attributes:
-      n: questions; of every seed where the rate is a mean over seeds.
+      n: questions; per seed where the rate is a mean over seeds.
       n_answers: answers behind the rate, of all seeds; `n_cut` and `n_invalid` are counts of them.
       n_too_long, first_n, stand_in: as in `summary.Row`.
       per_seed: rates of the seeds of a mean.
-      seeds: how many seeds the mean is of, in words, where some lack.
+      seeds: number of seeds in the mean, in words, where some are missing.
       rated: the row that is shown, with its evaluation; None for a mean.
     """
 
@@ -145,7 +145,7 @@ class Grid:
         return found
 
     def heading(self, column: Column) -> str:
-        """The column's name below its group's: subset, and what else it takes to be unique."""
+        """The column's name below its group's: subset, and whatever else makes it unique."""
         parts = [SUBSETS.get(column.subset, column.subset)]
         if len({c.benchmark for c in self.columns if c.subset == column.subset}) > 1:
             parts.append(column.benchmark)
@@ -219,13 +219,13 @@ def _position(column: Column) -> tuple[bool, int, bool]:
 
 
 def _identity(rated: alike.Rated, fields: Sequence[str]) -> tuple[str, ...]:
-    """The values of fields of the row, and of its evaluation's folder, as texts."""
+    """The values of the row's fields and of its evaluation's folder, as text."""
     values = dataclasses.asdict(rated.row) | {"folder": rated.evaluation.folder}
     return tuple(str(values[field]) for field in fields)
 
 
 def _detail(identity: tuple[str, ...], others: Sequence[tuple[str, ...]], fields: Sequence[str]) -> list[str]:
-    """What tells this line from others with the same model name."""
+    """What distinguishes this line from others with the same model name."""
     namesakes = [other for other in others if other[0] == identity[0]]
     told = []
     for i, field in enumerate(fields[1:], 1):
@@ -264,12 +264,12 @@ def _count(lines: Sequence[Line], column: int) -> int:
 
 
 def percent(rate: float, digits: int = 1) -> str:
-    """A fraction as percentage, without the sign."""
+    """A fraction as a percentage, without the % sign."""
     return f"{100 * rate:.{digits}f}"
 
 
 def marks(cell: Cell, column: Column) -> list[str]:
-    """What a reader must know of one cell besides its rate."""
+    """What a reader must know about a cell besides its rate."""
     found = []
     if cell.seeds:
         found.append(cell.seeds)
@@ -322,7 +322,8 @@ CAPTION = "Percent, with 95 % intervals (Wilson) in brackets; ↓ lower is bette
 
 
 def latex(grid: Grid) -> str:
-    """The grid as a LaTeX table (package booktabs), groups above their columns, intervals in small below the rates."""
+    """The grid as a LaTeX table (package booktabs), groups above their columns, intervals in small print below the
+    rates."""
     spans, first = [], 2
     for group, width in grid.groups:
         title = escape.latex(f"{group.title} {ARROWS[group.direction]}".strip())

@@ -35,14 +35,14 @@ def write(
     """Write the page about all runs in `folders` and below to `out`.
 
     Args:
-      folders: working directories of train and evaluate, or folders above them. Their order is the order of the page.
-      out: the file to write; it asks nothing of other files or of the network.
+      folders: working directories of train and evaluate, or folders above them, in the order of the page.
+      out: the file to write; it loads no other file and nothing from the network.
       title: heading of the page.
-      introduction: a paragraph that says what was asked; made from the rows where it is empty.
+      introduction: a paragraph that says what was asked; made from the rows if empty.
       notes: sentences for the end of the page.
-      claims: a table of its own below the rates: what the runs were made to find out.
+      claims: a separate table below the rates: what the runs are to show.
       fold_unsafe: fold and blur questions, pictures and answers of unsafe subsets. False only for a benchmark that is
-        known to hold nothing harmful.
+        known to contain nothing harmful.
 
     Raises:
       UserError: see `runs.find` and `alike.check`; or `out` cannot be written.
@@ -53,7 +53,7 @@ def write(
 
 
 def save(path: Path, text: str) -> None:
-    """Write a text file and the folder it lies in.
+    """Write a text file, and make its folder.
 
     Raises:
       UserError: it cannot be written.

@@ -23,7 +23,7 @@ from vlguard_jax.safety import summary
 
 @dataclasses.dataclass(frozen=True)
 class Table:
-    """Headings and lines of text."""
+    """Headings and lines, as text."""
 
     headings: tuple[str, ...]
     lines: tuple[tuple[str, ...], ...]
@@ -39,7 +39,7 @@ class Settings:
 
 
 def seconds(value: float) -> str:
-    """A duration in words of two units at most."""
+    """A duration in words, at most two units."""
     if value < 120:
         return f"{value:.0f} s"
     if value < 7200:
@@ -50,7 +50,7 @@ def seconds(value: float) -> str:
 def trainings(found: Sequence[runs.Training]) -> Table:
     """One line per training run.
 
-    Its time is the mean of the logged step times, times the updates: compilation is not in it.
+    Its time is the mean of the logged step times, times the updates, without compilation.
     """
     headings = (
         "run",
@@ -86,7 +86,7 @@ def _training(training: runs.Training) -> tuple[str, ...]:
 
 
 def _short(path: str) -> str:
-    """The last two parts of a path, enough to tell a model."""
+    """The last two parts of a path, enough to recognise a model."""
     return "/".join(PurePath(path).parts[-2:])
 
 
@@ -132,7 +132,7 @@ def _span(times: Sequence[str]) -> str:
 
 
 def versions(found: Sequence[runs.Evaluation]) -> list[str]:
-    """Every library with the versions that answers were made with."""
+    """Every library, with the versions that produced the answers."""
     names: dict[str, set[str]] = {}
     for evaluation in found:
         for line in evaluation.answers:
@@ -174,7 +174,7 @@ def comparisons(grid: grid_lib.Grid, evaluations: Sequence[runs.Evaluation]) -> 
 
     Args:
       grid: of the rows.
-      evaluations: all of the report; a baseline among them is called by its model's name.
+      evaluations: all of the report; a baseline among them appears under its model's name.
     """
     models = {e.folder.resolve(): e.model for e in evaluations}
     lines = []
@@ -198,7 +198,7 @@ def comparisons(grid: grid_lib.Grid, evaluations: Sequence[runs.Evaluation]) -> 
 
 
 def _baseline_name(folder: str, models: Mapping[Path, str]) -> str:
-    """Name of the model evaluated in `folder`, of those that are known, else the folder's."""
+    """Name of the model evaluated in `folder` if it is in `models`, else the folder's name."""
     return models.get(Path(folder).resolve(), _short(folder)) if folder else "baseline"
 
 

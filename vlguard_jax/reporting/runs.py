@@ -1,4 +1,4 @@
-"""Finds training and evaluation runs below folders and reads what a report needs of them."""
+"""Finds training and evaluation runs below folders and reads what a report needs."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from vlguard_jax.safety import results
 from vlguard_jax.safety import summary
 
 METRICS = "metrics.jsonl"  # as training/metrics.py writes it
-INSIDE = ("checkpoints", "model", "tensorboard")  # folders of a training run that hold no run and may hold many files
+INSIDE = ("checkpoints", "model", "tensorboard")  # folders of a training run without runs, perhaps with many files
 
 C = TypeVar("C", settings_lib.TrainConfig, settings_lib.EvalConfig)
 L = TypeVar("L", results.GenerationLine, results.VerdictLine)
@@ -47,7 +47,7 @@ class Training:
 class Evaluation:
     """An evaluation run.
 
-    `answers` are those that the rows count, in file order: of the rows' weights and the last to each item.
+    `answers` are those that the rows count, in file order: made with the rows' weights, the last one per item.
     """
 
     folder: Path
@@ -120,8 +120,8 @@ def unique_names(paths: Sequence[Path]) -> dict[Path, str]:
 
 
 def _configs(top: Path) -> Iterator[tuple[Path, settings_lib.TrainConfig | settings_lib.EvalConfig]]:
-    """(folder, its config) of every run below `top`; folders with another config.json, a model's for example, are no
-    runs."""
+    """(folder, its config) of every run below `top`; folders with another config.json, such as a model's, are
+    skipped."""
     for folder, below, files in os.walk(top):
         below[:] = sorted(name for name in below if not name.startswith("."))
         if workdir_lib.CONFIG_FILE not in files:

@@ -1,7 +1,7 @@
 """The page about several seeds of one experiment: rates over seeds and items, claims per seed, and a sweep over safety
 data.
 
-Functions take `Gathered`, which benchmarks/quickstart_seeds.py makes of its runs.
+Functions take `Gathered`, which benchmarks/quickstart_seeds.py builds from its runs.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ class Mean:
       n_answers: answers of all seeds; `n_cut` and `n_invalid` are counts of them.
       n_too_long, first_n: the largest of any seed, see `summary.Row`.
       stand_in: whether any seed was asked about pictures that `prepare` drew.
-      seeds: how many seeds these are, in words, where some lack.
+      seeds: number of seeds, in words, where some are missing.
     """
 
     mean: float
@@ -76,7 +76,7 @@ Rates = Mapping[str, Metrics]  # model -> figures
 
 @dataclasses.dataclass(frozen=True)
 class Probe:
-    """An evaluation beside the main ones. `pictures`: "real", or what was shown in their place."""
+    """An additional evaluation. `pictures`: "real", or what was shown in their place."""
 
     pictures: str
     arms: Rates
@@ -86,7 +86,7 @@ class Probe:
 class Claim:
     """A figure of every seed with its 95 % interval, and how many seeds met the bar (None without one).
 
-    The figure is a fraction, or a difference of two; `n` is what it is of.
+    The figure is a fraction of `n`, or a difference of two.
     """
 
     text: str
@@ -106,10 +106,10 @@ class Gathered:
       seeds: their numbers.
       arms: rates of every model.
       probes: name -> what else the models were asked.
-      claims: what the runs were made to find out.
+      claims: what the runs are to show.
       sweep: percent of the safety set -> rates; empty without a sweep.
       settings: of the runs, as JSON.
-      versions: "library version" of what answered.
+      versions: "library version" of everything that produced the answers.
     """
 
     seeds: tuple[int, ...]
@@ -135,9 +135,8 @@ class Sweep:
 def over(rows: Sequence[summary.Row], *, same_items: bool, seeds: str = "") -> Mean:
     """The mean of one measure over seeds that were asked equally many questions.
 
-    A row's count is all that its items say: each of them counts or does not. The interval is `statistics.over_seeds`;
-    where all seeds answer the same items, it is no narrower than Wilson's of one seed: the mean is no surer about items
-    than one seed is.
+    A row's count is enough, since each item counts or does not. The interval is `statistics.over_seeds`; where all
+    seeds answer the same items, it is no narrower than Wilson's of one seed, since more seeds add no items.
     """
     sizes = [row.n for row in rows]
     mean, low, high = statistics.over_seeds([row.count for row in rows], sizes)
@@ -168,7 +167,7 @@ def arrange(
     Args:
       rates: of every model.
       subsets: subset -> name to show.
-      pictures: subset -> what was shown in the place of the pictures ("white"); the others have their own, or none.
+      pictures: subset -> what was shown in place of the pictures ("white"); the other subsets show their own, or none.
     """
     subsets, pictures = subsets or {}, pictures or {}
     keys = dict.fromkeys(
@@ -203,7 +202,7 @@ def _cell(mean: Mean) -> grid_lib.Cell:
 
 
 def beside(found: Gathered) -> grid_lib.Grid:
-    """The probes of all models: questions of kinds that the main table does not have."""
+    """The probes of all models: kinds of questions that the main table does not have."""
     rates: dict[str, dict[str, Mapping[str, Mean]]] = {}
     names, pictures = {}, {}
     for probe, values in found.probes.items():
@@ -304,7 +303,7 @@ def chart(found: Gathered, size: tuple[int, int]) -> Sweep:
 
 
 def render(found: Gathered, *, title: str, introduction: str) -> str:
-    """The page as text; one file that asks nothing of other files or of the network."""
+    """The page as text; it loads no other file and nothing from the network."""
     return template.render(
         TEMPLATE,
         title=title,

@@ -122,7 +122,7 @@ def notes(rows: Sequence[summary.Row]) -> list[str]:
 
 
 def mostly_cut(n_cut: int, n_answers: int) -> bool:
-    """Whether most of the answers did not end by themselves but at the limit of new tokens."""
+    """Whether most of the answers were cut at the limit of new tokens."""
     return 2 * n_cut > n_answers
 
 
@@ -158,7 +158,7 @@ def markdown(rows: Sequence[summary.Row]) -> str:
 
 
 def markdown_table(headings: Sequence[str], lines: Sequence[Sequence[str]], *, right: bool = False) -> str:
-    """Texts as a table in Markdown; `right`: all columns but the first are set to the right."""
+    """Text cells as a Markdown table; `right`: all columns but the first are right-aligned."""
     body = "".join("| " + " | ".join(map(escape.markdown, line)) + " |\n" for line in (headings, *lines))
     head, _, rest = body.partition("\n")
     rule = ["---", *["---:" if right else "---"] * (len(headings) - 1)]

@@ -1,4 +1,4 @@
-"""Pages out of templates; what is put in is escaped, and a name that is missing is an error."""
+"""Renders pages from templates; values are escaped, and a missing name is an error."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 from vlguard_jax import escape
 from vlguard_jax.reporting import grid as grid_lib
 
-FOLDER = Path(__file__).parent  # of the report's templates, which others may include
+FOLDER = Path(__file__).parent  # the report's templates, which others may include
 
 
 def render(name: str, *, folder: Path = FOLDER, **values: Any) -> str:
@@ -28,5 +28,5 @@ def render(name: str, *, folder: Path = FOLDER, **values: Any) -> str:
 
 
 def _plain(value: Any) -> Any:
-    """What a template shows; texts of the template itself, which may be markup, stay as they are."""
+    """A value as plain text; the template's own text, which may be markup, is not changed."""
     return escape.page(value) if type(value) is str else value

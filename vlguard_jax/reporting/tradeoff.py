@@ -35,7 +35,7 @@ class Tradeoff:
     """All models that have both rates; `absent` are the others.
 
     Harm is the share of `harmful` (what was asked, in words) that was answered, help the share of `harmless` that was
-    `helped` ("answered right" or "not refused"). `subsets` are the names of what harm is the mean of.
+    `helped` ("answered right" or "not refused"). `subsets` are the ones that harm is the mean of.
     """
 
     harmful: str
@@ -66,7 +66,7 @@ def _turned(rate: Rate) -> Rate:
 
 
 def _places(grid: grid_lib.Grid, metric: str, pictures: str) -> list[int]:
-    """Columns of one metric, of the first benchmark and the first judge (in one version) that have it."""
+    """Columns of one metric, of the first benchmark and the first judge (in one version) with it."""
     found = [i for i, c in enumerate(grid.columns) if c.metric == metric and c.pictures == pictures]
     first = [grid.columns[i] for i in found[:1]]
     return [i for i in found if first and _source(grid.columns[i]) == _source(first[0])]
@@ -80,7 +80,7 @@ def find(grid: grid_lib.Grid) -> Tradeoff | None:
     """Harmfulness and helpfulness with real pictures, or on text where there are none; None where one of the two is
     missing.
 
-    Helpfulness is accuracy where every model with a harmfulness has one, else the share of harmless questions not
+    Helpfulness is accuracy where every model with a harmfulness has it, else the share of harmless questions not
     refused.
     """
     for pictures in ("real", summary.TEXT_ONLY):
@@ -95,7 +95,7 @@ def find(grid: grid_lib.Grid) -> Tradeoff | None:
 
 
 def _asked_the_same(lines: Sequence[grid_lib.Line], places: Sequence[int]) -> list[grid_lib.Line]:
-    """Those that were asked the same questions as most: a rate of the first few is not set against one of all."""
+    """The lines that were asked the same questions as most: a rate of the first few is not compared with one of all."""
     asked = [
         [(cell.rated.row.n, *cell.rated.digests) for i in places if (cell := line.cells[i]) and cell.rated]
         for line in lines
