@@ -1,4 +1,4 @@
-"""The next batch on its way to the devices while they work on the one before, and how long they had to wait for it."""
+"""Sends the next batch to the devices while they work on the current one, and measures how long they wait for it."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ Moment = futures.Future[float]  # of time.perf_counter
 
 
 def to_device(batch: types.Batch, mesh: jax.sharding.Mesh) -> types.Batch:
-    """This process's part of a batch, the rows and pictures of its row shards one after the other, as part of the
-    global arrays: spread over the data and fsdp axes."""
+    """A batch as global arrays, sharded over the data and fsdp axes, from this process's part: the rows and pictures of
+    its row shards in order."""
     sharding, shards = mesh_lib.row_sharding(mesh, leading=1), mesh_lib.row_shards(mesh)
     position = {shard: i for i, shard in enumerate(mesh_lib.own_row_shards(mesh))}
 
@@ -38,8 +38,8 @@ def to_device(batch: types.Batch, mesh: jax.sharding.Mesh) -> types.Batch:
 class Feed:
     """Hands out the batches of `source` on the devices of `mesh`; a context manager.
 
-    A loop that starts a step with one batch, sees the step before it finished and takes the next batch then has exactly
-    one batch on the devices ahead of the step that runs. Nothing is read from `source` before it is asked for.
+    A loop that starts a step, waits for the step before it and then takes the next batch keeps exactly one batch on the
+    devices ahead of the running step. Nothing is read from `source` before it is needed.
     """
 
     def __init__(self, source: Iterator[tuple[int, types.Batch]], mesh: jax.sharding.Mesh):
@@ -53,14 +53,13 @@ class Feed:
     def __exit__(
         self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
     ) -> None:
-        # JAX must not be taken down amid a step; with several processes a step may wait for one that has gone.
+        # JAX must not be shut down during a step; with several processes a step may wait for one that is gone.
         self._watcher.shutdown(wait=jax.process_count() == 1, cancel_futures=True)
 
     def take(self) -> tuple[int, types.Batch, float] | None:
-        """(step, batch, seconds the devices stood still for it), or None behind the last one.
+        """(step, batch, seconds the devices were idle for it), or None after the last one.
 
-        The wait counts from when the last watched step is finished: time in which the devices still compute costs
-        nothing. Before the first step every second counts.
+        Idle time starts when the last watched step is finished; before the first step every second counts.
         """
         began = time.perf_counter()
         found = next(self._source, None)
@@ -74,7 +73,7 @@ class Feed:
         return step, placed, now - max(began, self._finished.result()) if self._finished.done() else 0.0
 
     def watch(self, running: Any) -> Moment:
-        """When the step under way, which gives `running`, is finished."""
+        """The time at which `running`, the output of the step under way, is ready."""
         self._finished = self._watcher.submit(_finished, running)
         return self._finished
 

@@ -1,4 +1,4 @@
-"""Whether a run changes the model at all: said before it starts, and when it ends."""
+"""Tells, before a run starts and when it ends, if it changes the model at all."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from vlguard_jax.training import optimizer
 
 
 def _moves(settings: config.OptimizerSettings, total: int, updates: int) -> bool:
-    """Whether one of the first `updates` updates has a learning rate."""
+    """Whether one of the first `updates` updates has a learning rate above 0."""
     return bool(np.any(np.asarray(optimizer.cosine_factor(total, settings.warmup_ratio)(np.arange(updates))) > 0))
 
 
 def before(settings: config.OptimizerSettings, total: int, last: int) -> list[str]:
-    """What to say of a run that ends after update `last` of a schedule of `total`; nothing where it can learn."""
+    """Warnings about a run that ends after update `last` of a schedule of `total`; empty where it can learn."""
     if _moves(settings, total, last):
         return []
     cause = f"config.optimizer.max_steps={settings.max_steps}" if last < total else "the data is one step"
@@ -27,7 +27,8 @@ def before(settings: config.OptimizerSettings, total: int, last: int) -> list[st
 
 
 def after(settings: config.OptimizerSettings, total: int, done: int, applied: int, in_a_row: int) -> list[str]:
-    """What to say of a finished run of `done` updates, `applied` of them not skipped; the last `in_a_row` were.
+    """Warnings about a finished run of `done` updates, of which `applied` were not skipped and the last `in_a_row`
+    were.
 
     Raises:
       UserError: all were skipped.

@@ -1,5 +1,5 @@
-"""The training loop: one loop for every arm (mixed, post-hoc, VLGuard only, clean; full or LoRA); the config makes the
-difference."""
+"""The training loop, the same for every arm (mixed, post-hoc, VLGuard only, clean; full or LoRA): only the config
+differs."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ from vlguard_jax.training import setup
 from vlguard_jax.training import step as step_lib
 from vlguard_jax.training import tuned
 
-# What may differ when a run is resumed: nothing here changes what is computed beyond rounding.
+# Settings that may differ when a run is resumed: they change nothing that is computed, beyond rounding.
 FREE_SETTINGS = (
     "mesh",
     "run",
@@ -62,7 +62,7 @@ DROPS_FILE = "skipped.jsonl"
 
 
 class Record(TypedDict):
-    """What a checkpoint says of the run that it belongs to. base_sha256: weights that the run started from."""
+    """What a checkpoint records about its run. base_sha256: hash of the weights that the run started from."""
 
     config: Mapping[str, Any]
     config_hash: typed.Name
@@ -82,7 +82,7 @@ class Result:
 
 
 def train(settings: config.TrainConfig, workdir: str | Path) -> Result:
-    """Train from `settings` in `workdir`; resumes by itself where a run with the same config stopped.
+    """Train from `settings` in `workdir`; a stopped run with the same config is resumed.
 
     Writes config.json, metrics.jsonl, tensorboard/, checkpoints/, skipped.jsonl (dropped records, if any) and at the
     end model/.
@@ -90,7 +90,7 @@ def train(settings: config.TrainConfig, workdir: str | Path) -> Result:
     Raises:
       UserError: anything wrong with the config, the files or the directory.
     """
-    # 1. The directory belongs to one run at a time, and to one configuration.
+    # 1. The directory belongs to one run at a time, and to one config.
     workdir = Path(workdir)
     processes.agree(workdir_lib.plain(settings))
     with processes.hold(workdir):
@@ -98,10 +98,10 @@ def train(settings: config.TrainConfig, workdir: str | Path) -> Result:
 
 
 def _train(settings: config.TrainConfig, workdir: Path) -> Result:
-    """The rest of `train`. Nothing is written before the input has proved good."""
+    """The rest of `train`. Nothing is written before the input is checked."""
     main = jax.process_index() == 0
     console = terminal.console(quiet=not main, soft_wrap=True)
-    # 2. Model and data; every step of the run is looked at before anything is computed.
+    # 2. Model and data; every step of the run is checked before anything is computed.
     with processes.together(), progress.reading(console) as progress_of:
         workdir_lib.check(workdir, settings, free=FREE_SETTINGS)
         start = setup.load_model(settings)
@@ -118,7 +118,7 @@ def _train(settings: config.TrainConfig, workdir: Path) -> Result:
             (workdir / DROPS_FILE).unlink(missing_ok=True)
             if data.mixture.drops:
                 mixtures.write_drops(data.mixture.drops, workdir / DROPS_FILE)
-    # 3. The state, fresh or restored: a step number is all there is to know about the data.
+    # 3. The state, fresh or restored: of the data, only the step number is stored.
     with processes.log_file(workdir):
         _say(console, *_introduction(settings, start, data))
         start = tuned.without_trained(start)
@@ -138,8 +138,8 @@ def _train(settings: config.TrainConfig, workdir: Path) -> Result:
             applied = int(optimizer.applied(state.opt_state))
             _say(console, *learned.after(settings.optimizer, data.total_updates, done, applied, log.in_a_row))
         trained = state.params
-        del state  # and the moments with it: the export has their room
-        if main:  # where no update was left to make, what is free may have changed all the same
+        del state  # with the moments: the export needs their memory
+        if main:  # free space may have changed even where no update was left to make
             workdir_lib.claim(workdir, settings, free=FREE_SETTINGS)
         # 5. The tuned model in a layout that others read.
         path = workdir / "model" if finished and settings.run.export != "none" else None
@@ -151,7 +151,7 @@ def _train(settings: config.TrainConfig, workdir: Path) -> Result:
 
 
 def _say(console: rich_console.Console, *lines: str) -> None:
-    """On the terminal of process 0, and in the log of every process."""
+    """Print on the terminal of process 0, and log in every process."""
     for line in lines:
         console.print(line)
         logging.getLogger(__name__).info(escape.line(line))
@@ -211,8 +211,8 @@ def _restore(
 
 
 class _StopSignal:
-    """Turns SIGTERM (preemption, a scheduler's time limit) into "save and leave" at the next step, with several
-    processes at the next one that none of them has begun. Before `hold` there is nothing to save, and the signal ends
+    """Turns SIGTERM (preemption, a scheduler's time limit) into "save and exit" at the next step; with several
+    processes, at the next step that none of them has begun. Before `hold` there is nothing to save, and the signal ends
     the command at once."""
 
     def __init__(self) -> None:
@@ -221,21 +221,21 @@ class _StopSignal:
         self._told = False
 
     def hold(self) -> None:
-        """To be called behind an update that would be lost."""
+        """Call after an update that would be lost."""
         if self._alone:
             self._noted.hold()
         else:  # JAX's own handler tells the other processes
             joining.hand_over_sigterm()
 
     def seen(self, done: int) -> bool:
-        """Whether to leave behind update `done`; every process has to ask behind every update."""
+        """Whether to stop after update `done`; every process must ask after every update."""
         if not self._alone:
             self._told = self._told or multihost_utils.reached_preemption_sync_point(done)
         return self.told
 
     @property
     def told(self) -> bool:
-        """Whether the signal has come; with several processes whether `seen` said so."""
+        """Whether the signal has come; with several processes, whether `seen` said so."""
         return self._noted.seen or self._told
 
     def __enter__(self) -> _StopSignal:
@@ -250,7 +250,7 @@ class _StopSignal:
 
 
 class _Log:
-    """Fetches metrics one update late, so that the device never waits for the host.
+    """Fetches metrics one update late, so that the devices never wait for the host.
 
     claim: called once the first update is done.
     """
@@ -260,11 +260,11 @@ class _Log:
     ):
         self._writer, self._settings, self._last_update, self._claim = writer, settings, last_update, claim
         self._pending: tuple[int, step_lib.Metrics, feed.Moment, dict[str, float], float] | None = None
-        self._before = time.perf_counter()  # when the update before was finished
-        self._seconds = self._waited = 0.0  # of all updates but the first, which compiles
+        self._before = time.perf_counter()  # when the previous update finished
+        self._seconds = self._waited = 0.0  # over all updates but the first, which compiles
         self._compiled = False
         self.last: dict[str, float] = {}
-        self.in_a_row = 0  # updates that were skipped since the last one that was not
+        self.in_a_row = 0  # updates skipped since the last one that was not
 
     def settle(self) -> None:
         """Wait for the update that is under way and write its metrics."""
@@ -293,11 +293,11 @@ class _Log:
     def follow(
         self, update: int, on_device: step_lib.Metrics, finished: feed.Moment, counted: dict[str, float], waited: float
     ) -> None:
-        """Note an update that was just started; the devices had `waited` so many seconds for its batch."""
+        """Note an update that was just started, for whose batch the devices `waited` so many seconds."""
         self._pending = update, on_device, finished, counted, waited
 
     def conclude(self) -> None:
-        """Settle, and say so if reading has held the devices up."""
+        """Settle, and warn if reading has kept the devices waiting."""
         self.settle()
         if self._waited > metrics.SLOW_INPUT * self._seconds:
             data = self._settings.data
@@ -317,7 +317,7 @@ def _run(
     workdir: Path,
     meta: Record,
 ) -> tuple[step_lib.TrainState, _Log, bool]:
-    """Updates to the last one, or to SIGTERM: (state, which is saved, the log, whether the signal came)."""
+    """Run updates until the last one or SIGTERM: (saved state, log, whether the signal came)."""
     first = done = saved = int(state.step)
     factor = optimizer.cosine_factor(data.total_updates, settings.optimizer.warmup_ratio)
     learning_rates = settings.optimizer.learning_rate * np.asarray(factor(np.arange(data.last_update)))
@@ -367,7 +367,7 @@ def _batches(
 
 
 def _count(data: setup.Data, step: int) -> dict[str, float]:
-    """From the plan, so that it holds for the step on all hosts."""
+    """Counted in the plan, and so over all hosts."""
     plan, index = data.plan[step], data.mixture.index
     tokens, supervised = int(index.length[plan.samples].sum()), index.supervised[plan.samples]
     of_source = np.bincount(index.source[plan.samples], supervised, len(index.source_names))

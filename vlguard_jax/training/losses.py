@@ -1,8 +1,8 @@
-"""The loss seam: one function `(model, params, batch, extras) -> (weighted sum, metrics)` named in the config.
+"""The loss: one function `(model, params, batch, extras) -> (weighted sum, metrics)` named in the config.
 
-The host puts every normalisation into `batch.loss_weight` (data/plan.py), so a loss is a plain weighted sum and the sum
-over micro-batches, rows and devices is the recipe's loss. A researcher's own objective is one function in one file,
-named as `config.loss = "package.module:function"`; `cross_entropy_with_kl` below is a worked example.
+The host puts every normalisation into `batch.loss_weight` (data/plan.py), so a loss is a plain weighted sum, and its
+sum over micro-batches, rows and devices is the recipe's loss. Your own objective is one function in one file, named as
+`config.loss = "package.module:function"`; `cross_entropy_with_kl` below is a worked example.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ Metrics = dict[str, Array]
 
 @dataclasses.dataclass(frozen=True)
 class Extras:
-    """What a loss may read beside model and batch.
+    """What a loss may read besides model and batch.
 
-    args: `config.loss_args`. reference: the untouched parameters of the start of the run, or None if the loss did not
-    ask for them (attribute `needs_reference = True` on the function). chunk: bytes of logits at a time. sources:
-    how many sources of conversations there are.
+    args: `config.loss_args`. reference: the parameters at the start of the run, or None unless the loss asks for them
+    (attribute `needs_reference = True` on the function). chunk: bytes of logits at a time. sources: number of sources
+    of conversations.
     """
 
     args: Mapping[str, float]
@@ -55,16 +55,16 @@ def token_cross_entropy(
 ) -> Float32[Array, "B T"]:
     """Cross-entropy of every supervised position (target >= 0) in fp32, and 0 elsewhere.
 
-    On each device the supervised positions of its rows are put first and the head is applied to as many at a time as
-    have `chunk` bytes of logits, at least one, and recomputed in the backward pass: logits of whole rows never stand in
-    memory, and chunks without a supervised position cost nothing.
+    On each device the supervised positions of its rows are sorted to the front. The head is applied in chunks of as
+    many positions as `chunk` bytes of logits hold, at least one, and recomputed in the backward pass: the logits of
+    whole rows are never in memory, and chunks without a supervised position cost nothing.
     """
 
     def of_rows(head: Array, hidden: Array, targets: Array) -> Array:
         flat = targets.reshape(-1)
         size = min(max(1, chunk // (4 * head.shape[1])), flat.size)
         count = -(-flat.size // size)
-        first = jnp.argsort(flat < 0, stable=True)  # supervised ones first, each kind in its order
+        first = jnp.argsort(flat < 0, stable=True)  # supervised first, otherwise in order
         room = (0, count * size - flat.size)
         states = jnp.pad(hidden.reshape(flat.size, -1)[first], (room, (0, 0)))
         wanted = jnp.pad(flat[first], room, constant_values=-1)
@@ -87,8 +87,8 @@ def _chunk(head: Float[Array, "D V"], hidden: Float[Array, "C D"], targets: Int[
 
 
 def by_source(cross_entropies: Float32[Array, "B T"], batch: types.Batch, extras: Extras) -> Metrics:
-    """For the log only: a loss that puts this among its metrics has `loss/<source>`, the mean per supervised token of
-    each source, in metrics.jsonl."""
+    """For the log only: a loss with this among its metrics gets `loss/<source>`, the mean per supervised token of each
+    source, in metrics.jsonl."""
     values = jax.lax.stop_gradient(cross_entropies)
 
     def of_one(source: Array) -> Array:
@@ -141,7 +141,7 @@ LOSSES: dict[str, Loss] = {"cross_entropy": cross_entropy, "cross_entropy_with_k
 
 
 def get(name: str) -> Loss:
-    """The loss of that name here, or "package.module:function" anywhere on the Python path.
+    """The loss of this name, or "package.module:function" from the Python path.
 
     Raises:
       UserError: there is no such loss.

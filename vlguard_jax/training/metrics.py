@@ -1,4 +1,4 @@
-"""Where the numbers of a run go: metrics.jsonl (always), TensorBoard event files, and the terminal."""
+"""Writes a run's metrics to metrics.jsonl (always), TensorBoard event files and the terminal."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from vlguard_jax.training import losses
 
 METRICS_FILE = "metrics.jsonl"
 SCHEMA = 1
-SLOW_INPUT = 0.05  # from this share of the time on, the user hears that the devices wait for their input
+SLOW_INPUT = 0.05  # share of the time from which on the user is told that the devices wait for input
 
 
 def cut_back(path: Path, step: int) -> int:
-    """Drop lines of metrics.jsonl after `step` (a resumed run writes them again) and a torn last line; returns how
-    many."""
+    """Drop lines of metrics.jsonl after `step` (a resumed run writes them again) and a torn last line; returns their
+    number."""
     if not path.exists():
         return 0
     lines = path.read_bytes().splitlines()
@@ -42,10 +42,10 @@ def cut_back(path: Path, step: int) -> int:
 
 
 def of_step(fetched: Mapping[str, Any], counted: Mapping[str, float], sources: Sequence[str]) -> dict[str, float]:
-    """The log's numbers of one step: what the devices computed and what the host `counted`.
+    """The logged metrics of one step: what the devices computed and what the host `counted`.
 
-    A loss's sums by source become `loss/<source>`, the mean cross-entropy per supervised token; a source that the step
-    does not see has none.
+    A loss's sums by source become `loss/<source>`, the mean cross-entropy per supervised token, for each source in the
+    step.
     """
     values = {name: float(value) for name, value in fetched.items() if name != losses.BY_SOURCE}
     for source, total in zip(sources, fetched.get(losses.BY_SOURCE, ()), strict=False):
@@ -68,8 +68,7 @@ class Writer:
             if tensorboard:
                 import tensorboardX  # late: it is slow to import
 
-                # TensorBoard hides what earlier event files hold from this step on: what a resumed run writes again,
-                # and no more.
+                # TensorBoard hides events of earlier files from this step on, which a resumed run writes again.
                 self._board = tensorboardX.SummaryWriter(str(workdir / "tensorboard"), purge_step=start_step + 1)
                 self._stack.callback(self._board.close)
 
@@ -95,13 +94,14 @@ class Writer:
         self._stack.close()
 
     def say(self, text: str) -> None:
-        """One line in this process's log, and on the terminal, above the bar, where the writer is active."""
+        """Write one line to this process's log and, where the writer is active, to the terminal above the progress
+        bar."""
         logging.getLogger(__name__).info(text)
         if self._active:
             self._bar.console.print(text, soft_wrap=True)
 
     def write(self, step: int, values: Mapping[str, float]) -> None:
-        """Store the metrics of update `step` (from 1) and advance the bar."""
+        """Store the metrics of update `step` (from 1) and advance the progress bar."""
         if not self._active:
             return
         assert self._file is not None

@@ -1,5 +1,4 @@
-"""AdamW with the reference's arithmetic (reference: transformers 4.37.2 trainer and optimization.py,
-llava_trainer.py:150-211)."""
+"""AdamW with the reference's arithmetic (transformers 4.37.2 trainer and optimization.py, llava_trainer.py:150-211)."""
 
 from __future__ import annotations
 
@@ -18,9 +17,9 @@ from vlguard_jax import trees
 def cosine_factor(total: int, warmup_ratio: float) -> optax.Schedule:
     """Learning-rate factor of update u (from 0): u / warmup, then half a cosine. Update 0 has factor 0.
 
-    warmup = ceil(warmup_ratio * total), as in transformers' `get_cosine_schedule_with_warmup`. Not
-    `optax.warmup_cosine_decay_schedule`, which rounds the rising part otherwise, as 1 - (1 - u / warmup), and refuses a
-    run that is all warm-up, such as one of a single update.
+    warmup = ceil(warmup_ratio * total), as in transformers' `get_cosine_schedule_with_warmup`.
+    `optax.warmup_cosine_decay_schedule` rounds the warm-up differently, as 1 - (1 - u / warmup), and refuses a run that
+    is all warm-up, such as one of a single update.
     """
     warmup = math.ceil(warmup_ratio * total)
 
@@ -39,7 +38,7 @@ def decays(path: str) -> bool:
 
 
 def learning_rate(path: str, settings: config.OptimizerSettings) -> float:
-    """Peak learning rate of a parameter: the projector may have its own."""
+    """Peak learning rate of a parameter; the projector may have its own."""
     if path.startswith("projector.") and settings.projector_learning_rate:
         return settings.projector_learning_rate
     return settings.learning_rate
@@ -71,7 +70,8 @@ def _scale_by_group(settings: config.OptimizerSettings) -> optax.GradientTransfo
 
 
 def build(settings: config.OptimizerSettings, total_updates: int) -> optax.GradientTransformation:
-    """AdamW over the trained tree: optional clipping, decay groups, group learning rates, cosine with warm-up."""
+    """AdamW over the trained tree: optional clipping, weight-decay groups, learning rates by group, cosine with
+    warm-up."""
     parts = [
         optax.scale_by_adam(b1=settings.b1, b2=settings.b2, eps=settings.eps),
         optax.add_decayed_weights(settings.weight_decay, mask=lambda params: _per_path(decays, params)),
@@ -84,5 +84,5 @@ def build(settings: config.OptimizerSettings, total_updates: int) -> optax.Gradi
 
 
 def applied(state: optax.OptState) -> jax.Array:
-    """Updates that were not skipped, i32[], from the state of `build`."""
+    """Number of updates that were not skipped, i32[], from the state of `build`."""
     return next(part.count for part in state if isinstance(part, optax.ScaleByAdamState))

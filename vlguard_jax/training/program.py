@@ -1,5 +1,5 @@
-"""The train step of a config on a mesh, in shapes alone: what `setup` fills with arrays, and what `plan` compiles for
-slices that nobody here owns, is one and the same program."""
+"""The train step of a config on a mesh, described by shapes only: `setup` fills it with arrays, and `plan` compiles the
+same program for slices that this machine does not have."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ from vlguard_jax.training import step as step_lib
 
 @dataclasses.dataclass(frozen=True)
 class Program:
-    """The jitted step and what it works on: trees of ShapeDtypeStruct with shardings, or of arrays there.
+    """The jitted step and its inputs: trees of ShapeDtypeStruct with shardings, or of arrays so sharded.
 
-    `reference` is None unless
-    the loss asks for it."""
+    `reference` is None unless the loss asks for it.
+    """
 
     model: functional.Model
     mesh: Mesh
@@ -40,7 +40,7 @@ class Program:
 
     @property
     def state_shardings(self) -> step_lib.TrainState:
-        """Where each part of the state lies."""
+        """The sharding of each part of the state."""
         return jax.tree.map(lambda x: x.sharding, self.state)
 
 
@@ -95,7 +95,7 @@ def build(
 
 
 def _state(trained: functional.Params, tx: optax.GradientTransformation, mesh: Mesh) -> step_lib.TrainState:
-    """The whole state; moments lie where their parameters lie."""
+    """The whole state; moments are sharded like their parameters."""
     shapes = jax.eval_shape(lambda params: step_lib.init_state(params, tx), trained)
     whole = mesh_lib.replicated(mesh)
     places = jax.tree.map(lambda x: x.sharding, trained)

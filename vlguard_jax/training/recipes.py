@@ -1,9 +1,9 @@
 """The paper's training recipes as configs (Zong et al. 2024, section 3.2, Table 7, appendix A.1; LLaVA
 scripts/v1_5/finetune*.sh), for models of any family with pictures.
 
-What the paper does not state (schedule, warm-up, LoRA rank, seeds) is LLaVA's own setting. The loss is the reference's
-mean over micro-batches of 8 ranks x 16 conversations, grouped by modality and length, since that decides how much a
-one-word answer weighs against a refusal of 100 words.
+Settings that the paper does not state (schedule, warm-up, LoRA rank, seeds) are LLaVA's. The loss is the reference's
+mean over micro-batches of 8 ranks x 16 conversations, grouped by modality and length, which decides how much a one-word
+answer weighs against a refusal of 100 words.
 """
 
 from __future__ import annotations
@@ -13,19 +13,19 @@ from ml_collections import config_dict
 from vlguard_jax import config as settings_lib
 
 MIX_COUNT = 665_298  # conversations of llava_v1_5_mix665k.json
-HELPFUL_COUNT = 5000  # conversations of the visual-instruction mixture beside VLGuard, post-hoc
+HELPFUL_COUNT = 5000  # conversations of the visual-instruction mixture added to VLGuard, post-hoc
 
 
 def _base(*, lora: bool, learning_rate: float, epochs: float) -> config_dict.ConfigDict:
     config = settings_lib.base_train_config()
     config.data.batch_size, config.data.group_size = 128, 16
     config.data.normalization, config.data.order = "micro_batch", "modality_length"
-    config.data.mode = "pack"  # the steps, loss and gradients of padded rows, with less to compute and to keep
+    config.data.mode = "pack"  # same steps, loss and gradients as padded rows, with less compute and memory
     config.optimizer.epochs, config.optimizer.warmup_ratio = epochs, 0.03
     config.optimizer.learning_rate = learning_rate
     if lora:
         config.lora.rank, config.lora.alpha, config.lora.dropout = 128, 256.0, 0.05
-        config.run.rows = 16  # adapters are trained on few chips, which hold no whole step of 128 conversations
+        config.run.rows = 16  # adapters are trained on few chips, which cannot hold a whole step of 128 conversations
         config.optimizer.projector_learning_rate = 2e-5
     return config
 
@@ -37,8 +37,8 @@ def posthoc(
 
     `helpful`: "llava_mix", "alpaca" (text only, paper Table 3) or "" (none). `safety`: "vlguard" or "text_safety" (text
     only, paper Table 4). Learning rate 1e-5 (full) or 2e-4 (LoRA), paper Table 7. The helpful sample is drawn with a
-    fixed seed; the authors' list was never published. rows: of a device program, where a whole step has no room
-    (`config.run.rows`; 0: a step in full tuning, 16 with LoRA).
+    fixed seed; the authors' list was never published. rows: of a micro-batch, where a whole step does not fit
+    (`config.run.rows`; 0: a whole step in full tuning, 16 with LoRA).
     """
     config = _base(lora=lora, learning_rate=2e-4 if lora else 1e-5, epochs=3.0)
     config.model.path = model
@@ -54,10 +54,10 @@ def posthoc(
 def instruction_tuning(
     vicuna: str, projector: str, *, lora: bool, vlguard: bool, family: str = "", rows: int = 0
 ) -> config_dict.ConfigDict:
-    """LLaVA's second stage from a language model and the pretrained projector, 1 epoch; `mixed` with VLGuard appended.
-    family: what they become, as `config.model.family`. rows: as in `posthoc`.
+    """LLaVA's second stage from a language model and the pretrained projector, 1 epoch; `mixed`: with VLGuard appended.
+    family: of the resulting model, as `config.model.family`. rows: as in `posthoc`.
 
-    Records that the reference voids with a warning are left out, counted and listed in skipped.jsonl.
+    Records whose labels the reference masks with a warning are left out, counted and listed in skipped.jsonl.
     """
     config = _base(lora=lora, learning_rate=2e-4 if lora else 2e-5, epochs=1.0)
     config.model.path = vicuna

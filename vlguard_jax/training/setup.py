@@ -32,7 +32,7 @@ from vlguard_jax.training import step as step_lib
 
 @dataclasses.dataclass(frozen=True)
 class Data:
-    """What is trained on: conversations, their plan, and how many updates the schedule spans and the run makes."""
+    """The training data: conversations, their plan, and the number of updates of the schedule and of the run."""
 
     mixture: mixtures.Mixture
     plan: plan_lib.BatchPlan
@@ -41,10 +41,10 @@ class Data:
 
 
 def load_model(settings: config.TrainConfig) -> checkpoint_lib.Checkpoint:
-    """The checkpoint the run starts from, with fresh adapters if LoRA is asked for and it has none.
+    """The checkpoint that the run starts from, with fresh adapters if the config asks for LoRA and it has none.
 
     Raises:
-      UserError: nothing is named or it cannot be loaded; its adapters do not match `config.lora`.
+      UserError: no checkpoint is named, it cannot be loaded, or its adapters do not match `config.lora`.
     """
     m = settings.model
     if not m.path:
@@ -87,7 +87,7 @@ def load_data(
     progress: Callable[[int, int], None] | None = None,
     problems_file: Path | None = None,
 ) -> Data:
-    """Index every conversation and plan every step of the run, for the devices it has, before anything is computed.
+    """Index every conversation and plan every step of the run for its devices, before anything is computed.
 
     `progress` and `problems_file`: see data/mixtures.py.
 
@@ -108,7 +108,7 @@ def load_data(
 def build_program(
     settings: config.TrainConfig, start: checkpoint_lib.Checkpoint, total_updates: int
 ) -> program_lib.Program:
-    """The program with the parameters on the mesh in place of their shapes; compiles nothing yet.
+    """The program with its parameters on the mesh; compiles nothing yet.
 
     Raises:
       UserError: the mesh does not fit the devices or the model, or there is no such loss.
@@ -128,7 +128,7 @@ def build_program(
 
 
 def to_tree(state: step_lib.TrainState) -> dict[str, Any]:
-    """The state as nested plain dicts, as it is stored."""
+    """The state as nested plain dicts, its stored form."""
     return serialization.to_state_dict(state._asdict())
 
 

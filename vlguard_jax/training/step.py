@@ -1,5 +1,5 @@
-"""One optimizer step as one jitted program: accumulation by scan, donated state, frozen parameters without
-gradients."""
+"""One optimizer step as one jitted program: gradient accumulation by scan, donated state, no gradients of frozen
+parameters."""
 
 from __future__ import annotations
 
@@ -33,15 +33,15 @@ Metrics = dict[str, Array]
 
 
 def trains(part: str, *, with_lora: bool) -> bool:
-    """Which parts of a model change (parameters.PARTS). Full: decoder and projector. LoRA: adapters and projector. The
-    tower never (llava/train/train.py)."""
+    """Whether a part of the model (parameters.PARTS) is trained. Full: decoder and projector. LoRA: adapters and
+    projector. The tower never is (llava/train/train.py)."""
     return part in (("adapter", "projector") if with_lora else ("text", "head", "projector"))
 
 
 def split(
     params: functional.Params, model: family.Config, lora: configs.LoraConfig | None
 ) -> tuple[functional.Params, functional.Params]:
-    """(trained, frozen) parts of the parameter tree of a model."""
+    """(trained, frozen) parts of a model's parameter tree."""
     known = table.parameters_of(model, lora)
     flat = trees.flatten(params)
     trained = {p: v for p, v in flat.items() if trains(known[p].part, with_lora=lora is not None)}
@@ -50,13 +50,13 @@ def split(
 
 
 def join(trained: functional.Params, frozen: functional.Params) -> functional.Params:
-    """The whole tree again."""
+    """The inverse of `split`."""
     flat = trees.flatten(trained) | trees.flatten(frozen)
     return trees.unflatten(flat)
 
 
 def init_state(trained: functional.Params, optimizer: optax.GradientTransformation) -> TrainState:
-    """State before the first update."""
+    """The state before the first update."""
     return TrainState(jnp.zeros((), jnp.int32), trained, optimizer.init(trained))
 
 
@@ -75,7 +75,7 @@ def build(
 
     `batch` arrays have a leading axis A of micro-batches, whose losses and gradients are summed: loss_weight already
     holds the normalisation over the whole step. Dropout keys are fold_in(seed, step, micro-batch, layer). A loss or
-    gradient that is not finite leaves parameters and moments as they are and is counted in metrics["skipped"]. places:
+    gradient that is not finite leaves parameters and moments unchanged and is counted in metrics["skipped"]. places:
     shardings of the gradients.
     """
     with_dropout = model.lora is not None and model.lora.dropout > 0
@@ -98,7 +98,7 @@ def build(
         indices, first = jnp.arange(batch.tokens.shape[0]), jax.tree.map(lambda x: x[0], batch)
         if len(indices) == 1:
             total = gradient(indices[0], first)
-        else:  # the model stands in the program once
+        else:  # the model is in the program once
             zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(gradient, indices[0], first))
             total, _ = jax.lax.scan(micro_step, zeros, (indices, batch))
         (value, aux), grads = total

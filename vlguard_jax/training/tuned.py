@@ -1,5 +1,5 @@
-"""The tuned model at the end of a run, with where it comes from, in a layout that others read: written from the mesh, a
-tensor at a time."""
+"""Writes the tuned model at the end of a run, with its provenance, from the mesh, one tensor at a time, in a layout
+that other programs read."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ WRITERS = {"llava": save.save_llava, "hf": save.save_hf, "peft": save.save_peft}
 
 
 def without_trained(start: checkpoint_lib.Checkpoint) -> checkpoint_lib.Checkpoint:
-    """What `write` needs of the model besides the trained parameters: in process 0 the others, as they came."""
+    """What `write` needs besides the trained parameters; in process 0, the other parameters as they were loaded."""
     frozen = step_lib.split(start.params, start.config, start.lora)[1]
     return dataclasses.replace(start, params=frozen if jax.process_index() == 0 else {})
 
@@ -31,7 +31,7 @@ def without_trained(start: checkpoint_lib.Checkpoint) -> checkpoint_lib.Checkpoi
 def with_provenance(
     settings: config.TrainConfig, start: checkpoint_lib.Checkpoint, *, updates: int, stand_in: bool
 ) -> checkpoint_lib.Checkpoint:
-    """`start` with the record of how the tuned model was made of it. stand_in: whether pictures were stand-ins."""
+    """`start` with the record of how it was tuned. stand_in: whether pictures were stand-ins."""
     own: extras_lib.Provenance = {
         "schema": 1,
         "source": settings.model.path,
@@ -46,10 +46,10 @@ def with_provenance(
 def write(
     settings: config.TrainConfig, start: checkpoint_lib.Checkpoint, trained: functional.Params, path: Path
 ) -> str:
-    """Write the tuned model to `path` as `config.run.export` says, not "none"; returns what to tell the user.
+    """Write the tuned model to `path` as `config.run.export` (not "none") says; returns a message for the user.
 
-    start: see `without_trained`; trained: on the mesh. Every process has to call it; process 0 writes. Of what lies on
-    the mesh one layer's matrix (or the embedding, or the head) is whole at a time, on the host alone: see `gather`.
+    start: see `without_trained`; trained: on the mesh. Every process must call it; process 0 writes. Only one sharded
+    matrix (of one layer, the embedding or the head) is whole at a time, and only on the host: see `gather`.
 
     Raises:
       Exception: see `checkpoints.save` and `gather.for_first`; a trained parameter is not finite.
