@@ -18,9 +18,8 @@ from vlguard_jax.families import family
 from vlguard_jax.families import table
 from vlguard_jax.families.blocks import configs
 
-BASE_SHA256 = "base_sha256"  # in the section family.PROVENANCE of config.json: fingerprint of the base of adapters
-# Bits of an exponent that are all set in infinities and NaN, and only there: five times as fast as np.isfinite on 16
-# bits.
+BASE_SHA256 = "base_sha256"  # in section family.PROVENANCE of config.json: fingerprint of the adapters' base
+# Exponent bits, all set only in infinities and NaN: testing them is five times as fast as np.isfinite on 16 bits.
 _EXPONENTS: dict[np.dtype, tuple[type, Any]] = {
     np.dtype(np.float16): (np.uint16, np.uint16(0x7C00)),
     np.dtype(ml_dtypes.bfloat16): (np.uint16, np.uint16(0x7F80)),
@@ -31,11 +30,11 @@ _BLOCK = 1 << 18  # numbers
 
 @dataclasses.dataclass(frozen=True)
 class Base:
-    """The folder that adapters on a model can name as their base.
+    """The folder that adapters can name as their base.
 
     name: as it was given (a path, or a hub id with its revision).
     layout: that of its language model ("llava", "llava-hf", "llama").
-    sha256: its `base_fingerprint`: who puts adapters onto a folder of this name can tell if it still holds the same.
+    sha256: its `base_fingerprint`, which tells later if a folder of this name still holds the same weights.
     """
 
     name: str
@@ -48,14 +47,14 @@ class Checkpoint:
     """A model in memory.
 
     params: nested dict of numpy arrays as in checkpoints/layouts.py (layers stacked; adapters beside their kernels).
-      What save.py writes may also be of objects that have `shape` and `dtype`, and give `[i]`, a layer of a stack, or
-      `[...]`, an array that is none, when they are asked for it: a model that is nowhere whole.
-    lora: settings of the adapters in `params`, None without.
+      For save.py the leaves may also be objects with `shape` and `dtype` that make a layer of a stack on `[i]`, and an
+      unstacked array on `[...]`: the model need not be in memory as a whole.
+    lora: settings of the adapters in `params`, None without adapters.
     tokenizer_folder: where the tokenizer's files lie.
-    weights_sha256: hash over path, stored dtype, shape and bytes of every array, so independent of layout and sharding.
+    weights_sha256: hash over path, stored dtype, shape and bytes of every array, independent of layout and sharding.
     layout: "llava", "llava-hf", "llama", "peft", "projector" (with a base) or "orbax".
-    base: where the language model and the tower lie as they are here; None if nowhere (adapters merged).
-    extras: what writing it back needs and the model does not (families/extras.py).
+    base: the folder that holds this language model and tower; None without one (adapters merged).
+    extras: what saving needs and the model does not (families/extras.py).
     """
 
     config: family.Config
@@ -69,7 +68,7 @@ class Checkpoint:
 
 
 class NotFiniteError(errors.UserError):
-    """A weight is no finite number.
+    """A weight is not finite.
 
     layer: index of the first such weight on the leading axis.
     """
@@ -92,7 +91,7 @@ def digest(path: str, value: np.ndarray) -> str:
     state = hashlib.sha256(f"{path} {value.dtype.name} {list(value.shape)}\n".encode())
     flat = value.reshape(-1)
     for begin in range(0, flat.size, _BLOCK):
-        block = flat[begin : begin + _BLOCK]  # still in the processor's cache when it is looked at
+        block = flat[begin : begin + _BLOCK]  # still in the CPU cache when it is checked
         state.update(block.view(np.uint8).data)
         if not _finite(block):
             at = begin + int(np.argmin(np.isfinite(block)))
@@ -101,7 +100,7 @@ def digest(path: str, value: np.ndarray) -> str:
 
 
 def check_finite(path: str, value: np.ndarray, layer: int) -> None:
-    """See that every number of a layer of the array at `path` is finite.
+    """Check that every number of a layer of the array at `path` is finite.
 
     Raises:
       NotFiniteError: one is not.
@@ -121,12 +120,12 @@ def _finite(block: np.ndarray) -> bool:
 
 
 def combine(digests: Mapping[str, str]) -> str:
-    """One hash out of {path: digest}."""
+    """One hash of {path: digest}."""
     return hashlib.sha256("".join(f"{path} {digests[path]}\n" for path in sorted(digests)).encode()).hexdigest()
 
 
 def base_fingerprint(digests: Mapping[str, str], config: family.Config, lora: configs.LoraConfig | None) -> str:
-    """One hash over what adapter training leaves alone, language model and tower, out of a model's {id: digest}."""
+    """One hash, from a model's {id: digest}, over what adapter training does not change: language model and tower."""
     known = table.parameters_of(config, lora)
     return combine({id_: one for id_, one in digests.items() if known[id_].part not in ("projector", "adapter")})
 

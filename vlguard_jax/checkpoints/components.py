@@ -1,4 +1,4 @@
-"""What a model of LLaVA's line is put together from where it does not lie in one folder: its tower, its projector."""
+"""The parts of a LLaVA model that is not in one folder: its tower and its projector."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ from vlguard_jax.families import table
 
 
 def composed(name: str, folder: pathlib.Path) -> Callable[..., family.Config]:
-    """What makes the sizes of a model out of its parts: of the family named so, or of the first that has parts."""
+    """The function that derives a model's sizes from its parts: of the family `name`, or of the first that has
+    parts."""
     whole = [one for one in table.FAMILIES if one.read_original]
     chosen = table.named(name, str(folder)) if name else whole[0]
     if chosen.read_original is None:
@@ -24,7 +25,7 @@ def composed(name: str, folder: pathlib.Path) -> Callable[..., family.Config]:
 
 
 def projector_file(projector: str) -> pathlib.Path:
-    """The file that `projector` names, or holds."""
+    """The projector file at the path `projector`, or in it."""
     path = hub.resolve(projector)
     path = path / "mm_projector.bin" if path.is_dir() else path
     if not path.is_file():
@@ -54,7 +55,7 @@ def find_tower(name: str, folders: Collection[pathlib.Path]) -> pathlib.Path:
             above / "vision_tower" / last,
         ]
     for candidate in candidates:
-        if os.path.isfile(candidate / "config.json"):  # false for a name that no file can have
+        if os.path.isfile(candidate / "config.json"):  # False for a name that no file can have
             return candidate
     if not hub.is_hub_id(name):
         raise errors.UserError(

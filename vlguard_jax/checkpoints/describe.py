@@ -1,4 +1,4 @@
-"""What a checkpoint is, without loading its weights: for `convert --inspect`."""
+"""Describes a checkpoint without loading its weights, for `convert --inspect`."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def describe(
     Every tensor's name, shape and type is checked on the way.
 
     Raises:
-      UserError: as `load.load`, but for what shows only in the data.
+      UserError: as `load.load`, except for faults that only the data shows.
     """
     folder = hub.resolve(path)
     if export.is_export(folder):

@@ -1,4 +1,4 @@
-"""What weights are that fit no layout: quantized, sharded by a trainer, or saved with their wrapper. For messages."""
+"""Explains, for messages, weights that fit no layout: quantized, sharded by a trainer, or saved with their wrapper."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from vlguard_jax.checkpoints import tensors
 _ORIGINAL = (
     "take the checkpoint they were made from, or load them with transformers, call model.dequantize() and save that"
 )
-# Tensors that only such a checkpoint has, what it is, and the way out.
+# Tensors that only such a checkpoint has, what it is, and what to do.
 _KINDS = (
     (
         r".*\.(absmax|quant_map|nested_absmax|nested_quant_map|SCB|weight_format)",
@@ -33,7 +33,7 @@ _KINDS = (
         "save them with StateDictType.FULL_STATE_DICT (transformers: fsdp_state_dict_type=FULL_STATE_DICT)",
     ),
 )
-# Wrappers that stand before the names of a model saved from memory.
+# Prefixes that wrappers put before the names of tensors.
 _WRAPPERS = {
     "_fsdp_wrapped_module.": "FSDP; save with StateDictType.FULL_STATE_DICT",
     "module.": "DistributedDataParallel or DeepSpeed; save model.module",
@@ -44,7 +44,7 @@ _WRAPPERS = {
 
 
 def weights(found: Mapping[str, tensors.Tensor]) -> str:
-    """What these tensors are that no model of ours is, with the way out; "" where nothing is known."""
+    """What kind of unsupported checkpoint these tensors are, and what to do; "" where it is not known."""
     for pattern, what, way in _KINDS:
         for name in found:
             if re.fullmatch(pattern, name):
@@ -60,8 +60,8 @@ def weights(found: Mapping[str, tensors.Tensor]) -> str:
 
 
 def unknown(name: str, found: Collection[str], known: Collection[str]) -> str:
-    """The end of a message about a tensor that no row knows: a wrapper's prefix, or the nearest name, and how many more
-    there are."""
+    """The end of a message about an unknown tensor: a wrapper's prefix or the nearest name, and the number of
+    others."""
     others = [other for other in found if other not in known]
     for prefix, wrapper in _WRAPPERS.items():
         if prefix in name and any(_bare(one) in known for one in (name, *others)):
@@ -80,8 +80,7 @@ def _bare(name: str) -> str:
 
 
 def rows(tensor: tensors.Tensor, expected: Iterable[int]) -> str:
-    """The end of a message about an embedding or head of another number of rows than the config says; "" if more than
-    that differs."""
+    """The end of a message about an embedding or head whose number of rows is not the config's; "" if more differs."""
     wanted = tuple(expected)
     if len(tensor.shape) != len(wanted) or tensor.shape[1:] != wanted[1:]:
         return ""

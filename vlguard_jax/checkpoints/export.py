@@ -76,7 +76,7 @@ def load_export(folder: pathlib.Path, dtype: np.dtype | type | None = None) -> c
         arrays = stored.read(where)
         _check_stored(where, arrays, layouts.tree_shapes(record.config, record.lora))
         stored.check_sizes(where, arrays)
-        # As numpy arrays, so that the devices of the machine that wrote them do not matter.
+        # As numpy arrays, independent of the devices that wrote them.
         as_numpy = {path: ocp.RestoreArgs(restore_type=np.ndarray) for path in arrays}
         tree = ocp.PyTreeCheckpointer().restore(where.absolute(), restore_args=trees.unflatten(as_numpy))
         flat = {path: np.asarray(value) for path, value in trees.flatten(tree["params"]).items()}
@@ -91,7 +91,7 @@ def load_export(folder: pathlib.Path, dtype: np.dtype | type | None = None) -> c
             )
     if dtype is not None:
         flat = {path: value.astype(dtype, copy=False) for path, value in flat.items()}
-    # The base by its name, unless adapters were merged into it or its numbers were changed since.
+    # The base by its name, unless adapters were merged into it or its weights changed since.
     base = record.base
     if base and base.sha256 != checkpoint.base_fingerprint(record.arrays, record.config, record.lora):
         base = None
@@ -115,7 +115,7 @@ def _check_files(where: pathlib.Path) -> None:
 
 
 def _check_stored(where: pathlib.Path, arrays: Mapping[str, Any], shapes: Mapping[str, tuple[int, ...]]) -> None:
-    """Look at what Orbax's own record says of the arrays, before memory is taken for them."""
+    """Check Orbax's own record of the arrays before allocating memory for them."""
     wanted = {f"params.{path}": shape for path, shape in shapes.items()}
     for path in sorted(wanted.keys() | arrays.keys()):
         found = arrays.get(path)
@@ -123,7 +123,7 @@ def _check_stored(where: pathlib.Path, arrays: Mapping[str, Any], shapes: Mappin
         rest = path.removeprefix("padding.")
         if path not in wanted and rest != path and rest in parameters.VOCABULARY and len(shape) == 2:
             width = shapes[parameters.EMBEDDING][1]
-            wanted[path] = (min(shape[0], limits.MODEL_SIZE), width)  # rows behind the vocabulary, as they are stored
+            wanted[path] = (min(shape[0], limits.MODEL_SIZE), width)  # with the stored rows beyond the vocabulary
         if (
             path not in wanted
             or found is None

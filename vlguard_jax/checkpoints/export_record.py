@@ -1,5 +1,4 @@
-"""checkpoint.json of an exported model: who gets a folder from others believes nothing in it that was not looked at
-here."""
+"""checkpoint.json of an exported model. The folder may come from others, so everything in it is checked here."""
 
 from __future__ import annotations
 
@@ -26,7 +25,7 @@ from vlguard_jax.families.blocks import stored
 
 RECORD = "checkpoint.json"
 _SHA256 = re.compile(r"[0-9a-f]{64}")
-_STORED: dict[str, Any] = {  # kinds of what `extras_lib.Extras` may hold here, "padding" and "note" apart
+_STORED: dict[str, Any] = {  # types of the values of `extras_lib.Extras`, except "padding" and "note"
     **dict.fromkeys(("config", "generation_config", "adapter_config", "provenance"), dict),
     "preprocessor": dict | None,
     **dict.fromkeys(("kind", "vision_tower", "source"), str),
@@ -35,9 +34,9 @@ _STORED: dict[str, Any] = {  # kinds of what `extras_lib.Extras` may hold here, 
 
 @dataclasses.dataclass(frozen=True)
 class Record:
-    """What an exported model says of itself.
+    """What an exported model records about itself.
 
-    arrays: {tree path: digest}, of exactly the arrays that `config` and `lora` ask for. weights_sha256: made of them.
+    arrays: {tree path: digest} of exactly the arrays that `config` and `lora` imply. weights_sha256: made from them.
     """
 
     config: family.Config

@@ -1,7 +1,7 @@
-"""The format of checkpoints: what is written beside the arrays, by the training store and by exported models alike.
+"""The format of checkpoints: what the training store and exported models write beside the arrays.
 
-Arrays are nested plain dicts in Orbax; beside them stands one JSON record: format version, layout-table version,
-checksums of the arrays where they are at hand, library versions, and what the caller adds (config and its hash, base
+Arrays are nested plain dicts in Orbax, with one JSON record beside them: format version, layout-table version,
+checksums of the arrays where they are known, library versions, and what the caller adds (config and its hash, base
 fingerprint, step).
 """
 

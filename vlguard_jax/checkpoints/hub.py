@@ -1,5 +1,4 @@
-"""Checkpoints by name: a local folder, or a Hugging Face id with an optional revision, downloaded only when asked
-for."""
+"""Checkpoints by name: a local folder, or a Hugging Face id with an optional revision, downloaded only if named."""
 
 from __future__ import annotations
 
@@ -10,7 +9,7 @@ import re
 from vlguard_jax import errors
 
 _HUB_ID = re.compile(r"(?P<repo>\w[\w.-]*/\w[\w.-]*)(@(?P<revision>[\w./-]+))?")
-# Other frameworks' weights and demos are not worth their download.
+# Other frameworks' weights and demos are not downloaded.
 _IGNORED = ["*.msgpack", "*.h5", "*.onnx", "*.gguf", "original/*", "*.png", "*.jpg", "*.mp4"]
 
 
@@ -20,10 +19,11 @@ def resolve(name: str | os.PathLike[str]) -> pathlib.Path:
     An existing path wins; else `owner/name[@revision]` is fetched into the hub's cache.
 
     Raises:
-      UserError: neither; or the hub denies access, does not know the name or cannot be reached. Says what to do.
+      UserError: neither; or the hub denies access, does not know the name or cannot be reached. The message says what
+        to do.
     """
     path = pathlib.Path(os.path.expanduser(name))
-    if str(name) and os.path.exists(path):  # false for a name that no file can have
+    if str(name) and os.path.exists(path):  # False for a name that no file can have
         return path
     match = _HUB_ID.fullmatch(str(name))
     if match is None:

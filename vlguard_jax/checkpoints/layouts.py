@@ -19,7 +19,7 @@ from vlguard_jax.families.blocks import configs
 
 _TO_TREE = {parameters.LINEAR: (1, 0), parameters.CONV: (2, 3, 1, 0)}
 _FROM_TREE = {parameters.LINEAR: (1, 0), parameters.CONV: (3, 2, 0, 1)}
-# rows of a matrix transposed at once: 4 to 5 times faster than all at once where rows are a power of two apart
+# rows of a matrix transposed at once: 4 to 5 times faster than all rows at once where their stride is a power of two
 _STRIP = 16
 
 
@@ -27,8 +27,8 @@ _STRIP = 16
 class Row:
     """One array of the tree and its tensors in a checkpoint.
 
-    `names[layer]` lists the accepted names, the written one first; `stacked` says if the tree has a leading layer axis.
-    `shape` is the shape in the tree; `stored_shape` that of each stored tensor; `fresh` as in `Parameter`.
+    `names[layer]` lists the accepted names, first the one that is written; `stacked`: the array has a leading layer
+    axis. `shape` is the shape in the tree, `stored_shape` that of each stored tensor; `fresh` as in `Parameter`.
     """
 
     path: str
@@ -40,8 +40,8 @@ class Row:
     fresh: float = 0.0
 
     def to_tree(self, stored: np.ndarray) -> np.ndarray:
-        """Turn one stored tensor into one layer (or the whole) of the tree's array; rows of a padded vocabulary are
-        cut."""
+        """Convert one stored tensor into one layer (or the whole) of the tree's array, without rows of a padded
+        vocabulary."""
         turned = _turn(stored, _TO_TREE[self.transform]) if self.transform in _TO_TREE else stored
         return turned[tuple(slice(n) for n in self.shape[self.stacked :])]
 
@@ -75,7 +75,7 @@ def rows(
 ) -> list[Row]:
     """Rows of the table for the wanted parts of a model of these sizes.
 
-    `stored_vocab`: rows of embedding and head in the files where the vocabulary is padded there.
+    `stored_vocab`: rows of embedding and head in the files, where the vocabulary is padded there.
 
     Raises:
       UserError: the layout has no place for one of them.
@@ -116,8 +116,8 @@ def match(
     `where` names the files in messages.
 
     Raises:
-      UserError: a tensor that no row and no pattern of `dropped` knows, one that is missing, stored twice or of another
-        shape or a type that is no float.
+      UserError: a tensor that is neither in the table nor in `dropped`, missing, stored twice, of another shape, or not
+        of a float type.
     """
     targets = {name: (row, i) for row in table_rows for i, accepted in enumerate(row.names) for name in accepted}
     left_out = re.compile("|".join(f"(?:{p})" for p in dropped) or r"(?!)")

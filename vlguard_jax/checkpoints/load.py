@@ -36,10 +36,11 @@ def load(
     Args:
       path: original LLaVA, llava-hf (any naming generation), PEFT adapter, projector-only, Llama or exported Orbax
         folder.
-      base: base model of a PEFT or projector-only folder; needed where adapter_config.json names none that is found.
+      base: base model of a PEFT or projector-only folder; needed where the one in adapter_config.json is not found.
       vision_tower: CLIP folder or hub id, overriding the name in config.json.
       projector: `mm_projector.bin`, with a Llama folder in `path`.
-      as_family: name of the family that tower, projector and Llama folder make a model of; empty: the first that can.
+      as_family: name of the family of a model composed of tower, projector and Llama folder; empty: the first that
+        fits.
       dtype: cast every array to this type; None keeps what is stored.
 
     Raises:
@@ -79,7 +80,7 @@ def load(
 def _read(
     plan: sources.Plan, dtype: np.dtype | type | None
 ) -> tuple[dict[str, np.ndarray], dict[str, str], dict[str, np.ndarray]]:
-    """By tree path: arrays, hashes of what is stored, and the stored rows behind the vocabulary."""
+    """By tree path: arrays, hashes of the stored arrays, and the stored rows beyond the vocabulary."""
     flat: dict[str, np.ndarray] = {}
     padding: dict[str, np.ndarray] = {}
     hashes: dict[str, futures.Future[str]] = {}
@@ -104,7 +105,7 @@ def _read(
 
 
 def _drawn(one: parameters.Parameter) -> np.ndarray:
-    """A parameter that the files do not hold, f32: the same numbers whenever it is drawn."""
+    """A parameter that is not in the files, f32, drawn with a seed that depends on its id only."""
     seed = int.from_bytes(hashlib.sha256(one.id.encode()).digest()[:8])
     return (one.fresh * np.random.default_rng(seed).standard_normal(one.shape)).astype(np.float32)
 

@@ -1,4 +1,4 @@
-"""LoRA adapters: their PEFT settings, and merging them into the kernels they stand beside."""
+"""LoRA adapters: their PEFT settings, and merging them into their kernels."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from vlguard_jax.checkpoints import checkpoint
 from vlguard_jax.families import extras as extras_lib
 from vlguard_jax.families.blocks import configs
 
-# Keys of `adapter_config.json` that change neither the base nor the forward pass, or do so only beside another key that
-# is looked at (the settings of an initialization, for one). All keys: src/peft/tuners/lora/config.py of peft 0.3 to
+# Keys of `adapter_config.json` that change neither the base nor the forward pass, or only together with another key
+# that is checked (settings of an initialization, for example). All keys: src/peft/tuners/lora/config.py of peft 0.3 to
 # 0.21.
 _HARMLESS = (
     "auto_mapping",
@@ -36,7 +36,7 @@ _HARMLESS = (
     "task_type",
 )
 _READ = ("peft_type", "r", "lora_alpha", "lora_dropout", "target_modules")
-# Initializations that leave the base as it is; others subtract from it what the adapter starts with, or round it.
+# Initializations that do not change the base; others subtract the initial adapter from it, or round it.
 _INITIALIZATIONS = (True, False, None, "gaussian", "orthogonal", "eva")
 _CONVERTIBLE = ("pissa", "olora", "corda", "lora_ga")
 _CONVERT = (
@@ -49,7 +49,7 @@ _MERGE = "where peft can merge it, merge it there (merge_and_unload) and load th
 def from_peft(config: Mapping[str, Any], where: str) -> configs.LoraConfig:
     """Read `adapter_config.json`.
 
-    A key that is not known to be harmless has to be switched off (absent, null, false or empty).
+    A key that is not known to be harmless must be off (absent, null, false or empty).
 
     Raises:
       UserError: another kind of adapter, a setting that changes the base or the arithmetic, an unknown one, or one of a
@@ -71,7 +71,7 @@ def from_peft(config: Mapping[str, Any], where: str) -> configs.LoraConfig:
             f"{where}: target_modules={errors.short(modules)} is not supported; a list out of {known} was expected"
         )
     found = fields.Fields(config, where)
-    # null is no default of peft's
+    # null is not peft's default
     rank, alpha = found.size("r"), found.number("lora_alpha", None if "lora_alpha" in config else 8.0)
     dropout = found.number("lora_dropout", None if "lora_dropout" in config else 0.0, least=0.0, most=1.0)
     if dropout == 1:
@@ -102,7 +102,7 @@ class Merged:
     """A kernel [L, in, out] with its adapter folded in: W + alpha / r * A @ B, computed in fp32, kept in W's dtype.
 
     `merged[i]` computes layer i (peft 0.10, tuners/lora/layer.py, `merge`). a: [L, in, r], b: [L, r, out]; all three
-    are arrays, or give a layer when they are asked for it.
+    are arrays, or make a layer on `[i]`.
     """
 
     kernel: Any
@@ -123,7 +123,7 @@ class Merged:
     def __getitem__(self, layer: int) -> np.ndarray:
         result = self.kernel[layer].astype(np.float32)
         delta = self.a[layer].astype(np.float32) @ self.b[layer].astype(np.float32)
-        with np.errstate(over="ignore"):  # who writes or hashes it names what is infinite
+        with np.errstate(over="ignore"):  # writing and hashing report infinities by name
             delta *= np.float32(self.lora.alpha / self.lora.rank)
             result += delta
             return result.astype(self.dtype, copy=False)
@@ -142,9 +142,9 @@ def _merge_late(params: Mapping[str, Any], lora: configs.LoraConfig | None) -> d
 
 
 def merge_lora(params: Mapping[str, Any], lora: configs.LoraConfig | None) -> dict[str, Any]:
-    """Return the tree of arrays with every adapter folded into its kernel, as `Merged` says.
+    """Return the tree of arrays with every adapter folded into its kernel, see `Merged`.
 
-    Layer by layer, so that memory holds one layer in fp32 besides the result.
+    Works layer by layer: memory holds one layer in fp32 besides the result.
     """
     flat = _merge_late(params, lora)
     for path, value in flat.items():
@@ -156,7 +156,7 @@ def merge_lora(params: Mapping[str, Any], lora: configs.LoraConfig | None) -> di
 
 
 def merge(model: checkpoint.Checkpoint) -> checkpoint.Checkpoint:
-    """The same model without adapters (`merge_lora`), no longer on its base; unchanged if it has none."""
+    """The same model with its adapters merged (`merge_lora`) and no base; unchanged if it has none."""
     if model.lora is None:
         return model
     params = merge_lora(model.params, model.lora)
@@ -164,7 +164,7 @@ def merge(model: checkpoint.Checkpoint) -> checkpoint.Checkpoint:
 
 
 def merge_late(model: checkpoint.Checkpoint) -> checkpoint.Checkpoint:
-    """`merge` for a writer that asks for one layer at a time: each is computed when it is asked for. No hash is."""
+    """`merge` for a writer that reads one layer at a time: each is computed when it is read, and no hash is."""
     if model.lora is None:
         return model
     return _without_base(model, trees.unflatten(_merge_late(model.params, model.lora)))

@@ -1,4 +1,4 @@
-"""What a model is, without reading a weight."""
+"""A model's description, without reading its weights."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def read(
     """The outline of a checkpoint of any layout; arguments as in `load.load`.
 
     Raises:
-      UserError: as `load.load`, but for what shows only in the tensors.
+      UserError: as `load.load`, except for faults that only the tensors show.
     """
     if export.is_export(folder):
         sources.refuse(folder, base=base, vision_tower=vision_tower, projector=projector, family=as_family)

@@ -1,5 +1,5 @@
-"""Where a model may be written, and which folder `--overwrite` may delete: nothing but a checkpoint that is no part of
-the work."""
+"""Where a model may be written, and what `--overwrite` may delete: only a checkpoint that the new model is not made
+from."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from vlguard_jax import errors
 from vlguard_jax import folders
 from vlguard_jax import machine
 
-# One of these makes a folder a checkpoint.
+# A folder with one of these is a checkpoint.
 _MARKS = ("config.json", "checkpoint.json", "adapter_config.json")
-# What this program, LLaVA, PEFT and the tools of Hugging Face write into the folder of a model.
+# Files that this program, LLaVA, PEFT and Hugging Face's tools write into a model's folder.
 _FILES = (
     *("config.json", "generation_config.json", "adapter_config.json", "checkpoint.json", "preprocessor_config.json"),
     *(
@@ -56,20 +56,20 @@ _FOLDERS = {"vision_tower": _FILES, "arrays": _ARRAYS, ".cache": ("huggingface",
 
 
 def check_free(dst: str | os.PathLike[str], overwrite: bool, sources: Iterable[str] = ()) -> None:
-    """See that `dst` can be written, and leave nothing behind.
+    """Check that `dst` can be written, and leave nothing behind.
 
-    sources: what the model is made of: folders, files, or hub ids.
+    sources: folders, files or hub ids that the model is made from.
 
     Raises:
-      UserError: it holds something and may not be overwritten, is a link or above the working directory or a home, or
-        no folder can be made there; or what `overwrite` would delete is no checkpoint, holds other files, or is a
-        source, holds one or is part of one.
+      UserError: it is not empty and may not be overwritten, is a link, contains the working directory or a home, or no
+        folder can be made there; or what `overwrite` would delete is not a checkpoint, holds other files, or is,
+        contains or is inside a source.
     """
     target = pathlib.Path(os.path.abspath(dst))
     folders.check_no_link(dst)
     try:
         with contextlib.suppress(FileNotFoundError):
-            os.lstat(target)  # whether this can be a name
+            os.lstat(target)  # whether this is a possible name
         _check_around(dst, target)
         if os.path.lexists(target) and not (target.is_dir() and not any(target.iterdir())):
             if not overwrite:
@@ -88,7 +88,7 @@ def check_free(dst: str | os.PathLike[str], overwrite: bool, sources: Iterable[s
 
 
 def _check_around(dst: str | os.PathLike[str], target: pathlib.Path) -> None:
-    """The place of a whole world is no place for a model, even while it is empty."""
+    """Refuse a working directory, a home or a folder above one, even if it is empty."""
     real, here, home = (pathlib.Path(os.path.realpath(path)) for path in (target, ".", os.path.expanduser("~")))
     if real in (here, *here.parents):
         raise errors.UserError(f"{dst} holds the folder that you are in; name a folder that is to hold the model alone")
@@ -126,9 +126,9 @@ def _check_checkpoint(dst: str | os.PathLike[str], target: pathlib.Path) -> None
 
 
 def _foreign(folder: pathlib.Path, known: tuple[str, ...]) -> str:
-    """The first path in `folder` that is not `known`, "" without one.
+    """The first path in `folder` that is not `known`; "" without one.
 
-    What Orbax and the hub keep below their own folders is theirs.
+    The contents of Orbax's and the hub's own subfolders are not checked.
     """
     for entry in sorted(os.scandir(folder), key=lambda entry: entry.name):
         inner = _FOLDERS.get(entry.name) if known is _FILES else None

@@ -30,7 +30,7 @@ def read(folder: pathlib.Path) -> Found:
     """Read `config.json`.
 
     Raises:
-      UserError: missing or broken file, another model type, or a part that is no object.
+      UserError: missing or broken file, another model type, or a section that is not an object.
     """
     path = folder / "config.json"
     values = files.read_object(path)

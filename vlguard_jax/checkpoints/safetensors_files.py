@@ -1,8 +1,8 @@
-"""Writing safetensors files a tensor at a time, so that memory holds one of them.
+"""Writes safetensors files one tensor at a time, with one tensor in memory.
 
-Format (github.com/huggingface/safetensors, README): the length of the header in 8 bytes, the header (JSON, filled up
-with blanks to a multiple of 8), the tensors one behind the other. Order and spelling are the library's
-(safetensors/src/tensor.rs, `prepare`), so the bytes are those that its `save_file` writes of the same tensors.
+Format (github.com/huggingface/safetensors, README): the length of the header in 8 bytes, the header (JSON, padded with
+spaces to a multiple of 8), then the tensors one after another. Order and spelling are the library's
+(safetensors/src/tensor.rs, `prepare`), so the bytes equal those of its `save_file`.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import numpy as np
 
 from vlguard_jax.checkpoints import tensors
 
-# What weights are of, in the order in which a file has them; within one, tensors stand by name.
+# Dtypes of weights in the order of a file; tensors of one dtype are sorted by name.
 _NAMES = {
     np.dtype(np.float64): "F64",
     tensors.FLOATS["fp32"]: "F32",
@@ -29,7 +29,7 @@ _ALIGNMENT = 8
 
 
 class Entry(NamedTuple):
-    """A tensor to be written. read: called once, when its turn comes; the array has this shape and dtype."""
+    """A tensor to be written. read: called once, when its turn comes; returns an array of this shape and dtype."""
 
     name: str
     shape: tuple[int, ...]
@@ -46,8 +46,8 @@ def save(path: pathlib.Path, entries: Sequence[Entry]) -> None:
     """Write one new file.
 
     Raises:
-      ValueError: `read` of an entry returns something else than the entry says.
-      OSError: it cannot be written; a part of it may be there.
+      ValueError: an entry's `read` returns another shape or dtype than the entry's.
+      OSError: it cannot be written; a partial file may be left.
     """
     entries = sorted(entries, key=lambda entry: (_ORDER.index(entry.dtype), entry.name))
     with path.open("xb") as file:
@@ -79,7 +79,7 @@ def _data(entry: Entry) -> memoryview:
 
 
 def shards(entries: Sequence[Entry], most: int) -> list[list[Entry]]:
-    """The entries in order, in parts of at most `most` bytes; a larger tensor has its own."""
+    """The entries in order, in shards of at most `most` bytes; a larger tensor gets its own shard."""
     found: list[list[Entry]] = [[]]
     size = 0
     for entry in entries:

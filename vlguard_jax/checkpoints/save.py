@@ -1,4 +1,4 @@
-"""Saving a model in the layouts of others: LLaVA's own, llava-hf (or plain Llama), PEFT; and as an Orbax folder.
+"""Saves a model in the layout of LLaVA, llava-hf (or plain Llama) or PEFT, or as an Orbax folder.
 
 Every function writes a new folder beside `dst` and renames it when it is complete.
 """
@@ -92,8 +92,8 @@ def save_hf(
 ) -> None:
     """Write the llava-hf layout as on the hub (a model without vision tower: a plain Llama folder).
 
-    The vocabulary gets `<image>` and `<pad>` (`tokenizer_files.hf_tokens`) and is padded to a multiple of 64, with the
-    rows the model came with or else the mean of its rows, whose logit is never the largest. Adapters must have been
+    The vocabulary gets `<image>` and `<pad>` (`tokenizer_files.hf_tokens`) and is padded to a multiple of 64 with the
+    model's own padding rows, or else the mean of its rows, whose logit is never the largest. Adapters must have been
     merged.
 
     Raises:
@@ -124,7 +124,8 @@ def save_hf(
 
 
 def _check_hf(folder: pathlib.Path, where: str, vocab: int, family_of: family.Family) -> None:
-    """Read what was written: UserError unless config, generation config, tokenizer and weights agree on the tokens."""
+    """Read the written files back; UserError unless config, generation config, tokenizer and weights agree on the
+    tokens."""
     config, generation = (files.read_object(folder / name) for name in ("config.json", "generation_config.json"))
     rows, image, pad = config["text_config"]["vocab_size"], config["image_token_index"], config["pad_token_id"]
     padded = ("embed_tokens.weight", "lm_head.weight")
@@ -148,7 +149,7 @@ def save_peft(
     """Write adapters and projector as LLaVA's LoRA training does: adapter_model.safetensors, non_lora_trainables.bin
     and configs.
 
-    Beside them `config.json` keeps the fingerprint of the base, which `load` compares.
+    `config.json` keeps the fingerprint of the base, which `load` compares.
 
     Raises:
       UserError: see `check`; `dst` is there already, or a value does not fit `dtype`.
@@ -161,7 +162,7 @@ def save_peft(
         trained = {entry.name: entry.read() for entry in _entries(model, "non_lora", ("projector",), dtype)}
         torch_files.save_torch(folder / "non_lora_trainables.bin", trained)
         tokenizer_files.write_json(folder / "adapter_config.json", write_config.adapter_json(model, model.base.name))
-        stored = _dtype_name(model, None)  # the type of the base, which stays where it is
+        stored = _dtype_name(model, None)  # the type of the base, which is not saved
         config = {**_original_json(model, stored), "model_type": "llava_llama"}
         own = {**model.extras.get("provenance", {}), checkpoint.BASE_SHA256: model.base.sha256}
         tokenizer_files.write_json(folder / "config.json", config | {family.PROVENANCE: own})
@@ -170,7 +171,7 @@ def save_peft(
 def save_orbax(
     model: checkpoint.Checkpoint, dst: str | os.PathLike[str], dtype: Dtype = None, *, overwrite: bool = False
 ) -> None:
-    """Write the whole model, adapters apart, as an Orbax folder that `load` reads.
+    """Write the whole model, with its adapters unmerged, as an Orbax folder that `load` reads.
 
     Raises:
       UserError: `dst` is there already, or a value does not fit `dtype`.
@@ -186,7 +187,7 @@ def save_orbax(
 
 
 def check(model: checkpoint.Checkpoint, layout: str) -> None:
-    """Find out before a long run if its model can be saved as "llava", "hf" (adapters merged), "peft" or "orbax".
+    """Check before a long run that its model can be saved as "llava", "hf" (adapters merged), "peft" or "orbax".
 
     Raises:
       UserError: the layout has no place for the model, or it is "peft" and there are no adapters or no base to name.
@@ -222,10 +223,10 @@ def _check_adapters(model: checkpoint.Checkpoint) -> None:
 def _new_folder(
     model: checkpoint.Checkpoint, dst: str | os.PathLike[str], overwrite: bool, n_bytes: int = 0
 ) -> Iterator[pathlib.Path]:
-    """A new folder beside `dst` that takes its name when the block ends well, and is deleted when it does not.
+    """A new folder beside `dst` that is renamed to `dst` when the block succeeds, and deleted when it fails.
 
     Raises:
-      UserError: see `place.check_free`; another process has written `dst` meanwhile; or there is no room for `n_bytes`.
+      UserError: see `place.check_free`; another process has written `dst` meanwhile; or `n_bytes` are not free.
       OSError: the disk filled up or failed; what was at `dst` is still there.
     """
     place.check_free(dst, overwrite, [str(model.tokenizer_folder)])
@@ -262,13 +263,13 @@ def _entries(
 
 
 def _stored_tensor(row: layouts.Row, value: Any, layer: int, dtype: Dtype, padding: np.ndarray | None) -> np.ndarray:
-    """One tensor as it is stored. Rows behind the vocabulary: `padding` where it fits, else the mean of all rows."""
+    """One tensor as it is stored. Rows beyond the vocabulary: `padding` where it fits, else the mean of all rows."""
     name = row.names[layer][0]
     own = value[layer if row.stacked else ...]
-    if not isinstance(value, np.ndarray):  # made just now; what was loaded was looked at then
+    if not isinstance(value, np.ndarray):  # just computed; loaded arrays were checked when loaded
         checkpoint.check_finite(row.path, own, layer)
     if own.size == math.prod(row.stored_shape):
-        own = _cast(name, own, dtype)  # first: less to turn, and to hold
+        own = _cast(name, own, dtype)  # first, to transpose and hold less
         return row.from_tree(own)
     stored = row.from_tree(own)
     del own
@@ -295,7 +296,7 @@ def _size(entries: list[safetensors_files.Entry]) -> int:
 
 
 def _write_weights(folder: pathlib.Path, entries: list[safetensors_files.Entry], shard_bytes: int) -> None:
-    """Write `model.safetensors`, or shards of at most `shard_bytes` (a larger tensor has its own) with their index."""
+    """Write `model.safetensors`, or shards of at most `shard_bytes` (a larger tensor gets its own) with their index."""
     shards = safetensors_files.shards(entries, shard_bytes)
     weight_map: dict[str, str] = {}
     for i, shard in enumerate(shards):

@@ -1,5 +1,4 @@
-"""What lies in a checkpoint folder, and which files hold which part of the model; nothing is read but names and
-configs."""
+"""Finds what a checkpoint folder contains and which files hold which part of the model, from names and configs only."""
 
 from __future__ import annotations
 
@@ -55,7 +54,7 @@ class Plan:
     """What a checkpoint is and where its parts are.
 
     base: name of the folder with the language model, empty for the checkpoint itself.
-    base_sha256: what its `base_fingerprint` was when the adapters here were written, empty where that is not known.
+    base_sha256: its `base_fingerprint` when the adapters here were written; empty if unknown.
     """
 
     config: family.Config
@@ -74,11 +73,11 @@ class Plan:
 
 
 def match_piece(plan: Plan, piece: Piece) -> tuple[list[layouts.Row], dict[str, list[tensors.Tensor]], list[str]]:
-    """Rows of the table for a piece, the stored tensors they stand for, and the names left out on purpose."""
+    """Rows of the table for a piece, their stored tensors, and the names left out on purpose."""
     rows = layouts.rows(piece.layout, plan.config, piece.parts, lora=plan.lora, stored_vocab=piece.stored_vocab)
     dropped = (*table.of(plan.config).layouts(plan.config)[piece.layout].dropped, *piece.dropped)
     found = piece.open()
-    if piece.layout == "projector":  # of a pretraining stage, which did not have all that a family trains later
+    if piece.layout == "projector":  # of the pretraining stage, without what a family trains only later
         rows = [row for row in rows if not row.fresh or any(name in found for name in row.names[0])]
     placed, skipped = layouts.match(rows, found, dropped, str(piece.where))
     return rows, placed, skipped
@@ -87,10 +86,10 @@ def match_piece(plan: Plan, piece: Piece) -> tuple[list[layouts.Row], dict[str, 
 def make_plan(
     folder: pathlib.Path, *, base: str = "", vision_tower: str = "", projector: str = "", as_family: str = ""
 ) -> Plan:
-    """Find out what a folder holds and where the rest of the model is.
+    """Find what a folder contains and where the rest of the model is.
 
     Raises:
-      UserError: as `load`, short of what only shows when tensors are listed.
+      UserError: as `load`, except for faults that show only when tensors are listed.
     """
     plan = _plan(folder, base=base, vision_tower=vision_tower, projector=projector, as_family=as_family)
     total = sum(map(math.prod, layouts.tree_shapes(plan.config, plan.lora).values()))
@@ -189,7 +188,7 @@ def _plan_llama(
 def _original_model(
     folder: pathlib.Path, found: read_config.Found, vision_tower: str, beside: pathlib.Path
 ) -> tuple[family.Config, pathlib.Path, extras_lib.Extras]:
-    """(sizes, tower folder, extras) of a folder with LLaVA's own config.json; a tower is also looked for next to
+    """(sizes, tower folder, extras) of a folder with LLaVA's own config.json; the tower may also be next to
     `beside`."""
     where, config = str(folder / "config.json"), found.values
     assert found.family is not None and found.family.check_original and found.family.read_original
@@ -248,8 +247,7 @@ def _plan_projector_only(folder: pathlib.Path, found: read_config.Found, base: s
 
 
 def _whole(base: pathlib.Path, folder: pathlib.Path) -> pathlib.Path:
-    """`base`, which holds the weights that `folder` stands on: of two adapters, one on the other, only one would be
-    merged."""
+    """`base`, the base of `folder`, if it is a whole model: of adapters on adapters only one would be merged."""
     kinds = ((base / "adapter_config.json").is_file(), "adapters"), (export.is_export(base), "an Orbax folder")
     for found, what in kinds:
         if found:
@@ -266,7 +264,7 @@ def _tokenizer_folder(folder: pathlib.Path, base: pathlib.Path) -> pathlib.Path:
 
 
 def _base_text(base: pathlib.Path, model: family.Config) -> Piece:
-    """The language model of a base folder, whose projector and tower (if any) give way."""
+    """The language model of a base folder; its projector and tower (if any) are replaced."""
     found = read_config.read(base)
     where = str(base / "config.json")
     if found.family is None:

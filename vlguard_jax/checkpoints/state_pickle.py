@@ -1,9 +1,9 @@
 """The pickle inside a torch file, read as data.
 
-Python's pickle module would import, call and set what a file asks for. Here the opcodes that torch.save writes for a
-state dict are interpreted one by one, and no other is known: names become tokens, calls of the three functions of a
-state dict become records, and no object of this process is ever within a file's reach. Opcodes: pickletools; what
-stands in a state dict: torch/_utils.py and torch/serialization.py.
+Python's pickle module would import, call and set whatever a file asks for. This one interprets only the opcodes that
+torch.save writes for a state dict: names become tokens, calls of the three functions of a state dict become records,
+and a file never reaches an object of this process. Opcodes: pickletools; contents of a state dict: torch/_utils.py and
+torch/serialization.py.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class Strided:
 
 @dataclasses.dataclass(frozen=True)
 class _Name:
-    """A global that the pickle names, and no more than its name."""
+    """A global named in the pickle; only its name."""
 
     name: str
 
@@ -61,7 +61,7 @@ def load(data: bytes, kinds: Mapping[str, Any]) -> dict[str, Strided]:
     names = {_TENSOR, _PARAMETER, _ORDERED, *(f"torch {kind}" for kind in kinds)}
     try:
         content = _Machine(names).run(data)
-    except (ValueError, IndexError, KeyError) as e:  # of pickletools, an empty stack or an unknown memo
+    except (ValueError, IndexError, KeyError) as e:  # from pickletools, an empty stack or an unknown memo
         raise RefusedError(f"not a readable torch file, its list of tensors is {_ODD}") from e
     if not isinstance(content, dict) or not all(isinstance(value, Strided) for value in content.values()):
         raise RefusedError(_OTHER)
@@ -81,7 +81,7 @@ class _Machine:
         self._memo: dict[int, Any] = {}
 
     def run(self, data: bytes) -> Any:
-        """What is on the stack at the end."""
+        """Run the pickle; returns what is on the stack at the end."""
         argument: Any
         for opcode, argument, _ in pickletools.genops(data):
             name = opcode.name
@@ -107,12 +107,12 @@ class _Machine:
         return self._stack.pop()
 
     def marked(self) -> list[Any]:
-        """What lies above the last mark, taken off."""
+        """Pop everything above the last mark."""
         above, self._stack = self._stack, self._below.pop()
         return above
 
     def pop(self) -> Any:
-        """The value on top, taken off."""
+        """Pop the top value."""
         return self._stack.pop()
 
     def tuple_of(self, count: int) -> None:
@@ -137,13 +137,13 @@ class _Machine:
         for key, value in zip(items[::2], items[1::2], strict=True):
             if not isinstance(target, dict) or not isinstance(key, str):
                 raise RefusedError(_OTHER)
-            key.encode()  # a ValueError for half of a surrogate pair
+            key.encode()  # ValueError for half of a surrogate pair
             if key in target:
                 raise RefusedError(f"duplicate tensor {key}; get the file again")
             target[key] = value
 
     def pair(self) -> list[Any]:
-        """The two values on top, taken off."""
+        """Pop the top two values."""
         value = self._stack.pop()
         return [self._stack.pop(), value]
 
@@ -186,7 +186,7 @@ class _Machine:
             raise ValueError("no such call")
 
     def state(self) -> None:
-        """BUILD: the attributes of an OrderedDict (torch's `_metadata`), which nothing here reads."""
+        """BUILD: the attributes of an OrderedDict (torch's `_metadata`), which are ignored."""
         attributes = self._stack.pop()
         if not isinstance(attributes, dict) or not isinstance(self._stack[-1], dict):
             raise ValueError("no attributes of a dict")
@@ -195,7 +195,7 @@ class _Machine:
 def _strided(
     storage: Any = None, offset: Any = None, shape: Any = None, strides: Any = None, metadata: Any = None
 ) -> Strided:
-    """A tensor out of what stands in the call; metadata would turn its signs or conjugate it."""
+    """A tensor from the arguments of a call; refuses metadata, which would negate or conjugate it."""
     numbers = (offset, *_tuple(shape), *_tuple(strides))
     if not isinstance(storage, Storage) or metadata or any(type(n) is not int for n in numbers):
         raise ValueError("no tensor")

@@ -1,7 +1,7 @@
-"""The training store: steps of (arrays, record) in Orbax, format v1. A step is there as a whole or not at all.
+"""The training store: steps of (arrays, record) in Orbax. A step is there as a whole or not at all.
 
-The record carries, for every array, shape, dtype and a checksum that is computed on the devices: it does not depend on
-how the array is sharded, so it is checked again after a restore onto another mesh.
+The record holds, for every array, shape, dtype and a checksum that is computed on the devices. It does not depend on
+the sharding, and so is checked after a restore onto another mesh, too.
 """
 
 from __future__ import annotations
@@ -32,9 +32,9 @@ _UNFINISHED = re.compile(r"[0-9]+\.orbax-checkpoint-tmp(-[0-9]+)?")
 
 
 class Store:
-    """Numbered steps in a folder, the newest `keep` of them. Saving goes on in the background; `close` waits for it.
+    """Numbered steps in a folder, of which the newest `keep` stay. Saves in the background; `close` waits for it.
 
-    With several processes every method is called by all of them, and arrays are global (no array of one host's own).
+    With several processes, all call every method, and arrays are global (not local to one host).
     """
 
     def __init__(self, folder: str | os.PathLike[str], keep: int = 1):
@@ -57,7 +57,7 @@ class Store:
 
         `tree`: nested dict of arrays (None leaves are left out); `meta`: JSON values, merged into the record.
 
-        Returns when the arrays may be donated or changed; writing goes on in the background.
+        Returns when the arrays may be donated or changed; writing continues in the background.
         """
         arrays = _arrays(tree)
         manifest = {path: _describe(value) for path, value in arrays.items()}
@@ -66,11 +66,11 @@ class Store:
         self._manager.save(step, args=args, force=True)
 
     def wait(self) -> None:
-        """Return when what was saved is on the disk."""
+        """Wait until all saves are on disk."""
         self._manager.wait_until_finished()
 
     def latest_step(self) -> int | None:
-        """The newest complete step, None without one. Raises UserError where Orbax's note on a step is damaged."""
+        """The newest complete step, None without one. Raises UserError if Orbax's metadata of a step is damaged."""
         self._manager.wait_until_finished()
         with _damaged(f"{self._folder}: a step", "remove it"):
             return self._manager.latest_step()
@@ -99,8 +99,8 @@ class Store:
         The arrays' checksums are checked.
 
         Raises:
-          UserError: the saved arrays are others than those asked for, the step is damaged, a parameter is not finite,
-            or see `read_meta`.
+          UserError: the saved arrays are not those asked for, the step is damaged, a parameter is not finite, or see
+            `read_meta`.
         """
         where = f"{self._folder}/{step}"
         manifest = self.read_meta(step)["arrays"]
@@ -133,7 +133,7 @@ class Store:
         return _fill(abstract_tree, restored)
 
     def close(self) -> None:
-        """Wait for the last save and let go of the folder. A save that failed leaves nothing behind."""
+        """Wait for the last save and close the folder. A failed save leaves nothing behind."""
         try:
             self._manager.wait_until_finished()
             self._manager.close()
@@ -149,7 +149,7 @@ class Store:
 
 @contextlib.contextmanager
 def _damaged(where: str, way: str) -> Iterator[None]:
-    """Over what others may have written, Orbax raises anything; a failure of the machine stays what it is."""
+    """Turn any exception of Orbax on a damaged folder into a UserError; failures of the machine pass unchanged."""
     try:
         yield
     except errors.UserError:
@@ -161,8 +161,8 @@ def _damaged(where: str, way: str) -> Iterator[None]:
 
 
 def _check_steps(folder: pathlib.Path) -> None:
-    """Raise UserError unless everything that counts as a step is one: Orbax follows links, deletes old steps and waits
-    for pipes."""
+    """Raise UserError unless every entry that looks like a step is one: Orbax follows links, deletes old steps and
+    blocks on pipes."""
     if not os.path.lexists(folder):
         return
     if folder.is_symlink() or not folder.is_dir():
@@ -187,7 +187,7 @@ def _check_steps(folder: pathlib.Path) -> None:
 
 
 def _check_record(record: Mapping[str, Any], step: int, where: str) -> None:
-    """Whether a record is of the form that `Store.save` gives it."""
+    """Raise UserError unless a record has the form that `Store.save` writes."""
     arrays = record.get("arrays")
     whole = isinstance(arrays, dict) and all(
         isinstance(each, dict)
@@ -240,8 +240,8 @@ def _checksum_program(out: jax.sharding.Sharding | None) -> Any:
 
 
 def _checksum(x: jax.Array) -> jax.Array:
-    """Sum modulo 2^32 over a hash of every element's bits and position, so in any order and under any sharding the
-    same."""
+    """Sum modulo 2^32 over a hash of every element's bits and position: the same in any order and under any
+    sharding."""
     bits = x.view({2: jnp.uint16, 4: jnp.uint32}[x.dtype.itemsize]) if jnp.issubdtype(x.dtype, jnp.floating) else x
     position = jnp.zeros(x.shape, jnp.uint32)
     for axis in range(x.ndim):

@@ -1,7 +1,7 @@
-"""What Orbax's own record says of the arrays in a folder, looked at before memory is taken for them.
+"""Checks Orbax's own record of the arrays in a folder before memory is allocated for them.
 
-An array is read by chunks, each unpacked as a whole: a chunk that is said to be larger than its array, or arrays that
-would be far larger than their files, are there to fill the memory.
+Arrays are read in chunks, each unpacked as a whole: chunks declared larger than their array, or arrays far larger than
+their files, would exhaust the memory.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ def read(where: pathlib.Path) -> dict[str, Any]:
 
 
 def check_sizes(where: pathlib.Path, stored: Mapping[str, Any]) -> None:
-    """See that `stored`, of `read`, asks for no more memory than the files in `where` are good for.
+    """Check that `stored`, from `read`, asks for no more memory than the files in `where` can fill.
 
     Raises:
       UserError: a chunk is larger than its array, or all arrays are far larger than the files.

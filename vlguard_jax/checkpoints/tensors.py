@@ -1,5 +1,5 @@
-"""Lazy views of weight files: names, shapes and dtypes at once, data when asked for, so that memory holds one tensor at
-a time."""
+"""Lazy views of weight files: names, shapes and dtypes at once, data on demand, so that memory holds one tensor at a
+time."""
 
 from __future__ import annotations
 
@@ -72,8 +72,7 @@ def open_file(path: pathlib.Path) -> dict[str, Tensor]:
 
 
 def open_folder(folder: pathlib.Path) -> dict[str, Tensor]:
-    """List the tensors of a model folder, single file or shards with an index, in the order of preference of
-    transformers.
+    """List the tensors of a model folder: a single file or shards with an index, in transformers' order of preference.
 
     Raises:
       UserError: no weights, a shard missing or unreadable, a tensor in two shards, or an index that does not fit its
@@ -106,8 +105,7 @@ def _open_shards(index: pathlib.Path) -> dict[str, Tensor]:
 
 
 def _beside(index: pathlib.Path, shard: str) -> pathlib.Path:
-    """The file of this name in the folder of the index (a link is fine, as in the hub's cache: who made the folder made
-    it)."""
+    """The file of this name in the folder of the index (or a link, as in the hub's cache)."""
     if not shard or shard in (".", "..") or "/" in shard or "\0" in shard or len(os.fsencode(shard)) > _LONGEST_NAME:
         raise errors.UserError(
             f"{index}: names {errors.short(shard)}, which is no file beside it; download the checkpoint again"
@@ -131,7 +129,7 @@ def _open_safetensors(path: pathlib.Path) -> dict[str, Tensor]:
     except (safetensors.SafetensorError, OSError) as e:
         why = unreadable(path, f"truncated? get it again: {e}")
         raise errors.UserError(f"{path}: not a readable safetensors file: {why}") from e
-    files.parse_json(header, str(path))  # what is parsed above keeps the last of two tensors of one name
+    files.parse_json(header, str(path))  # refuses duplicate names; the parser above keeps the last
     result = {}
     for name, (shape, dtype) in heads.items():
         if dtype not in _SAFETENSORS_DTYPES:
@@ -147,8 +145,7 @@ def _open_safetensors(path: pathlib.Path) -> dict[str, Tensor]:
 
 
 def check_shape(path: pathlib.Path, name: str, shape: tuple[int, ...], stored: int) -> None:
-    """Raise UserError for more dimensions than weights have, or a tensor far larger than the `stored` numbers that are
-    there for it."""
+    """Raise UserError for more dimensions than weights have, or a tensor far larger than its `stored` numbers."""
     if len(shape) > limits.DIMENSIONS:
         raise errors.UserError(
             f"{path}: tensor {name} has {len(shape)} dimensions, at most {limits.DIMENSIONS} are read"
@@ -160,7 +157,7 @@ def check_shape(path: pathlib.Path, name: str, shape: tuple[int, ...], stored: i
 
 
 def unreadable(path: pathlib.Path, otherwise: str) -> str:
-    """Why a file of weights cannot be read, by its first bytes; `otherwise` where they tell nothing."""
+    """Why a file of weights cannot be read, judged by its first bytes; `otherwise` where they do not tell."""
     try:
         with path.open("rb") as file:
             head = file.read(files.HEAD)
@@ -168,5 +165,5 @@ def unreadable(path: pathlib.Path, otherwise: str) -> str:
         return otherwise
     if not head:
         return "the file is empty; get it again"
-    text = b"\0" not in head[:4]  # the guess at an encoding is for text
+    text = b"\0" not in head[:4]  # guess an encoding for text only
     return (text and not head.startswith(b"PK") and files.looks_like(head)) or otherwise

@@ -1,4 +1,4 @@
-"""The tokenizer's files that travel with a checkpoint, and the two tokens that the llava-hf layout adds to them."""
+"""The tokenizer's files of a checkpoint, and the two tokens that the llava-hf layout adds."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def has_tokenizer(folder: pathlib.Path) -> bool:
 
 
 def copy(source: pathlib.Path, folder: pathlib.Path) -> None:
-    """Copy the tokenizer's files, those that are there, as they are."""
+    """Copy those of the tokenizer's files that exist, unchanged."""
     for name in (*_VOCABULARY, *_SETTINGS):
         if (source / name).is_file():
             shutil.copyfile(source / name, folder / name)
@@ -47,10 +47,10 @@ def write_json(path: pathlib.Path, value: Mapping[str, Any]) -> None:
 
 
 def hf_tokens(folder: pathlib.Path, vocab_size: int) -> added_tokens.HfTokens:
-    """Ids for `<image>` and `<pad>`: those that the tokenizer has, else its next free ones; without one V and V + 1.
+    """Ids for `<image>` and `<pad>`: the tokenizer's, else its next free ones; V and V + 1 without a tokenizer.
 
-    transformers numbers added tokens one after another behind the vocabulary, whatever their files say (`numbered`), so
-    that a model with spare rows has these two among its rows, not behind them.
+    transformers numbers added tokens consecutively after the vocabulary, whatever their files say (`numbered`); in a
+    model with spare rows these two are among the rows, not after them.
 
     Raises:
       UserError: more pieces than the model has rows, or an added token under an id that transformers would not give it.
@@ -65,7 +65,7 @@ def hf_tokens(folder: pathlib.Path, vocab_size: int) -> added_tokens.HfTokens:
         )
     listed, records = _added_tokens(folder)
     ids = numbered(vocabulary, listed)
-    # Under an id that transformers does not give; as no model reads their rows, they can move.
+    # Under an id that transformers does not give; no model reads their rows, so they can move.
     for moved in (IMAGE, PAD):
         if moved in ids and listed.get(moved) != ids[moved]:
             listed.pop(moved, None)
@@ -85,8 +85,8 @@ def hf_tokens(folder: pathlib.Path, vocab_size: int) -> added_tokens.HfTokens:
 
 
 def numbered(vocabulary: Mapping[str, int], listed: Mapping[str, int | None]) -> dict[str, int]:
-    """Ids that transformers gives to added tokens: a piece its own, the others by their listed ids, one after
-    another."""
+    """Ids that transformers gives to added tokens: its own to a piece, consecutive ones to the others, in the order of
+    their listed ids."""
     ids: dict[str, int] = {}
     behind = len(vocabulary)
     for content in sorted(listed, key=lambda c: (listed[c] is None, listed[c] or 0)):
@@ -119,7 +119,7 @@ def check_hf(folder: pathlib.Path, image: int, pad: int, where: str) -> None:
 def copy_for_hf(
     source: pathlib.Path, folder: pathlib.Path, tokens: added_tokens.HfTokens, processor_class: str
 ) -> None:
-    """Copy with the added tokens of `hf_tokens`, for this processor of transformers."""
+    """Copy with the added tokens of `hf_tokens`, for this transformers processor."""
     copy(source, folder)
     settings, special = _read(folder / "tokenizer_config.json"), _read(folder / "special_tokens_map.json")
     # Beside an added_tokens_decoder transformers looks at no special_tokens_map.json.
@@ -139,7 +139,8 @@ def copy_for_hf(
 
 
 def copy_for_llava(source: pathlib.Path, folder: pathlib.Path, vocab_size: int) -> None:
-    """Copy without tokens at or beyond V, nor those of `copy_for_hf`; padding is then the unknown token, as in LLaVA.
+    """Copy without tokens at or beyond V and those of `copy_for_hf`; the padding token becomes the unknown token, as in
+    LLaVA.
 
     Raises:
       UserError: broken files.
@@ -171,7 +172,7 @@ def copy_for_llava(source: pathlib.Path, folder: pathlib.Path, vocab_size: int) 
 
 
 def _vocabulary(folder: pathlib.Path) -> dict[str, int]:
-    """{piece: id} without added tokens; tokenizer.json counts where both are there, as in transformers."""
+    """{piece: id} without added tokens; tokenizer.json wins where both files exist, as in transformers."""
     path = folder / "tokenizer.json"
     if not path.is_file():
         return {piece.piece: i for i, piece in enumerate(piece_model.read(folder / "tokenizer.model")[1].pieces)}
@@ -189,7 +190,7 @@ def _vocabulary(folder: pathlib.Path) -> dict[str, int]:
 def _added_tokens(folder: pathlib.Path) -> tuple[dict[str, int | None], dict[str, dict[str, Any]]]:
     """({content: id, None where it is only named as special}, {content: entry}) of all added tokens of a folder.
 
-    added_tokens.json, tokenizer.json and tokenizer_config.json may each know some; the last has the last word.
+    added_tokens.json, tokenizer.json and tokenizer_config.json may each list some; the last one wins.
     """
     settings, special = _read(folder / "tokenizer_config.json"), _read(folder / "special_tokens_map.json")
     settings = settings | special
@@ -232,7 +233,7 @@ def _each(settings: Mapping[str, Any], key: str, folder: pathlib.Path) -> Iterab
 
 
 def _content(token: Any) -> str | None:
-    """The text of a token as settings hold it: a text, an object, or nothing."""
+    """The text of a token as settings give it: a string, an object or None."""
     content = _get(token, "content") if isinstance(token, dict) else token
     return content if isinstance(content, str) else None
 

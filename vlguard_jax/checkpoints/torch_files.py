@@ -1,9 +1,8 @@
-"""Torch `.bin` files (zip archives with one pickle) without torch and without running what a pickle may ask for.
+"""Torch `.bin` files (zip archives with one pickle), read without torch and without executing the pickle.
 
 The pickle is read as data (state_pickle.py); tensors are read straight from the uncompressed zip members through a
-memory map, one at a time. Nothing that the file says of itself is believed: places and sizes are compared with the file
-before memory is taken, checksums when the bytes are read. Format: torch/serialization.py, `_save` and `_load` (format
-version 3).
+memory map, one at a time. Nothing in the file is trusted: offsets and sizes are compared with the file before memory is
+allocated, checksums when the bytes are read. Format: torch/serialization.py, `_save` and `_load` (format version 3).
 """
 
 from __future__ import annotations
@@ -81,7 +80,7 @@ def open_torch(path: pathlib.Path) -> dict[str, tensors.Tensor]:
 
 
 def _check_sizes(path: pathlib.Path, name: str, t: state_pickle.Strided, stored: int) -> None:
-    """Raise UserError unless the tensor lies within its storage, `stored` numbers, and repeats little of it."""
+    """Raise UserError unless the tensor lies within its storage of `stored` numbers and repeats little of it."""
     sizes_ok = len(t.shape) == len(t.strides) and min((*t.shape, *t.strides, t.offset, t.storage.count)) >= 0
     last = (
         t.offset + sum((n - 1) * s for n, s in zip(t.shape, t.strides, strict=True))
@@ -103,13 +102,13 @@ def _read_strided(archive: _Archive, member: str, dtype: np.dtype, t: state_pick
 
 
 class _Archive:
-    """The members of a torch zip file, in a memory map. Each is uncompressed and apart from all others."""
+    """The members of a torch zip file, memory-mapped. Members are uncompressed and do not overlap."""
 
     def __init__(self, path: pathlib.Path):
         """Read the directory.
 
         Raises:
-          UserError: no zip file, truncated, or two members of one name.
+          UserError: not a zip file, truncated, or two members of one name.
         """
         self._path = path
         self._checked: set[str] = set()
@@ -128,7 +127,7 @@ class _Archive:
         self._ends = dict(itertools.pairwise([*sorted(member.header_offset for member in found), end]))
 
     def read(self, name: str) -> memoryview:
-        """The bytes of a member; they are compared with its checksum when they are first asked for.
+        """The bytes of a member, compared with its checksum on the first read.
 
         Raises:
           UserError: compressed, damaged, or not where the directory says.
@@ -138,7 +137,7 @@ class _Archive:
             raise errors.UserError(f"{self._path}: {name} is compressed; save the file again with torch.save")
         start = self._start(member)
         data = self._data[start : start + member.file_size]
-        if name not in self._checked and member.CRC not in (0, zlib.crc32(data)):  # torch can be told to write none
+        if name not in self._checked and member.CRC not in (0, zlib.crc32(data)):  # torch can be told to write 0
             raise errors.UserError(
                 f"{self._path}: {name} is not what was written (checksum); the file is damaged, get it again"
             )
@@ -146,7 +145,7 @@ class _Archive:
         return data
 
     def _start(self, member: zipfile.ZipInfo) -> int:
-        """Where a member's bytes begin; its local header and the next one say so, too."""
+        """The offset of a member's bytes, checked against its local header and the next one."""
         at, end = member.header_offset, self._ends[member.header_offset]
         if 0 <= at <= end - _ZIP_LOCAL_HEADER and end <= len(self._data) and member.file_size == member.compress_size:
             name_length, extra_length = struct.unpack_from("<HH", self._data, at + 26)
@@ -161,7 +160,7 @@ class _Archive:
 
 
 class _Directory:
-    """A file whose zip directory is read only if it is of a sound size: zipfile asks for all of it at once."""
+    """A file that limits the size of its zip directory, which zipfile reads at once."""
 
     def __init__(self, file: BinaryIO):
         self._file = file
@@ -170,7 +169,7 @@ class _Directory:
         return getattr(self._file, name)
 
     def read(self, size: int = -1) -> bytes:
-        """As of a file; zipfile.BadZipFile where too much is asked for."""
+        """Like a file's `read`; raises zipfile.BadZipFile for too large a size."""
         if size > limits.ZIP_DIRECTORY_BYTES:
             raise zipfile.BadZipFile(f"a directory of {size:,} bytes, at most {limits.ZIP_DIRECTORY_BYTES:,} are read")
         return self._file.read(size)
@@ -189,7 +188,7 @@ def save_torch(path: pathlib.Path, arrays: Mapping[str, np.ndarray]) -> None:
 
 
 def _write_member(archive: zipfile.ZipFile, name: str, data: bytes) -> None:
-    info = zipfile.ZipInfo(name)  # its default time, so that equal tensors give equal files
+    info = zipfile.ZipInfo(name)  # with the default time, so that equal tensors give equal files
     assert archive.fp is not None
     start = archive.fp.tell() + _ZIP_LOCAL_HEADER + len(name) + 4
     info.extra = b"FB" + struct.pack("<H", -start % _ALIGNMENT)  # torch memory-maps members: keep them aligned
@@ -198,7 +197,7 @@ def _write_member(archive: zipfile.ZipFile, name: str, data: bytes) -> None:
 
 
 def _pickle_state(arrays: Mapping[str, np.ndarray]) -> bytes:
-    """Spell out the pickle (protocol 2) of a state dict: pickle.dumps would need torch to look its functions up."""
+    """The pickle (protocol 2) of a state dict, spelled out: pickle.dumps would need torch."""
     names = {dtype: name for name, dtype in STORAGES.items()}
     out = [b"\x80\x02}("]  # PROTO 2, EMPTY_DICT, MARK
     for i, (name, array) in enumerate(arrays.items()):

@@ -1,4 +1,4 @@
-"""Which ids and positions a model has: those that come with a checkpoint are looked at before a weight is read."""
+"""The ids and positions of a model: a checkpoint's are checked before any weight is read."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ CONFIG, GENERATION = "config.json", "generation_config.json"
 
 
 def check(folder: pathlib.Path, rows: int, extras: extras_lib.Extras) -> None:
-    """Look at the tokenizer in `folder`, if there is one, and at the ids named in the configs (`Checkpoint.extras`).
-    rows: V.
+    """Check the tokenizer in `folder`, if there is one, and the ids named in the configs (`Checkpoint.extras`). rows:
+    V.
 
     Raises:
       UserError: an id has no row in the model; both sizes are named.
@@ -35,7 +35,7 @@ def check(folder: pathlib.Path, rows: int, extras: extras_lib.Extras) -> None:
     sizes = [part.get("vocab_size") for part in (config, config.get("text_config") or {})]
     stored = max([rows, *(size for size in sizes if type(size) is int)])
     for file, key, value in _named(extras):
-        # never an index here; -1 where Llama's first configs have none, llava-hf's has no row everywhere
+        # never an index here; -1 in Llama's first configs, and in llava-hf not always one of the rows
         padding = key == "pad_token_id"
         lowest, behind = (-1, len(added_tokens.HF_ONLY)) if padding else (0, 0)
         for id_ in value if isinstance(value, list) else [value]:
@@ -47,11 +47,11 @@ def check(folder: pathlib.Path, rows: int, extras: extras_lib.Extras) -> None:
 
 
 def answering(model: checkpoint.Checkpoint) -> tokenizer_lib.Tokenizer:
-    """The tokenizer of a model that is to answer: its end token is the one that other programs end answers with, the
-    one named in generation_config.json or else in config.json.
+    """The tokenizer of a model that is to generate. Its end token must be the one in generation_config.json, or else in
+    config.json, at which other programs stop.
 
     Raises:
-      UserError: it is not, or the tokenizer cannot be read.
+      UserError: it is another, or the tokenizer cannot be read.
     """
     found = tokenizer_lib.load_tokenizer(model.tokenizer_folder)
     named = {file: value for file, key, value in _named(model.extras) if key == "eos_token_id"}
@@ -69,11 +69,11 @@ def context(extras: extras_lib.Extras) -> int | None:
     """Positions that a model was made for, from `Checkpoint.extras`; LlamaConfig's default where its config names none,
     None without one.
 
-    A linear scaling stretches max_position_embeddings; Vicuna's long models leave it as it was and name
+    Linear scaling multiplies max_position_embeddings; Vicuna's long-context models leave it unchanged and set
     max_sequence_length.
 
     Raises:
-      UserError: one of them is no positive number within the limits.
+      UserError: one of them is not a positive number within the limits.
     """
     config = extras.get("config")
     if not config:
@@ -87,7 +87,7 @@ def context(extras: extras_lib.Extras) -> int | None:
 
 
 def _named(extras: extras_lib.Extras) -> Iterator[tuple[str, str, Any]]:
-    """(file, key, value) of the special ids in the configs, the part's behind the whole's."""
+    """(file, key, value) of the special ids in the configs."""
     config = extras.get("config") or {}
     places = (
         (CONFIG, config),
@@ -101,7 +101,7 @@ def _named(extras: extras_lib.Extras) -> Iterator[tuple[str, str, Any]]:
 
 
 def _check_fast(path: pathlib.Path, rows: int) -> None:
-    """A vocabulary for other programs than this one, which travels with an export."""
+    """Check tokenizer.json, which only other programs read, but which is exported with the model."""
     found = files.read_object(path)
     try:
         vocabulary = found["model"]["vocab"]

@@ -12,12 +12,12 @@ from vlguard_jax.families.blocks import config_json
 
 
 def provenance(model: checkpoint.Checkpoint) -> dict[str, Any]:
-    """How the model came to be, as a section of `config.json` that other programs leave alone."""
+    """How the model was made, as a section of `config.json` that other programs ignore."""
     return {family.PROVENANCE: model.extras["provenance"]} if model.extras.get("provenance") else {}
 
 
 def generation_json(model: checkpoint.Checkpoint, pad_token_id: int | None) -> dict[str, Any]:
-    """`generation_config.json`; `pad_token_id` None keeps the original's where it lies in the vocabulary."""
+    """`generation_config.json`; `pad_token_id` None keeps the original's if it is in the vocabulary."""
     original = dict(model.extras.get("generation_config", {}))
     for key in ("bos_token_id", "eos_token_id"):
         if (value := config_json.known(model.extras, key)) is not None:
