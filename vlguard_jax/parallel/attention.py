@@ -1,12 +1,12 @@
-"""Attention of packed rows by the kernel of the platform, on a mesh: rows split over data and fsdp, heads over tensor.
+"""Attention of packed rows by the platform's kernel, on a mesh: rows sharded over data and fsdp, heads over tensor.
 
-All backends compute what `models.attention.causal_xla` does wherever a position belongs to a conversation (segment >
-0). What stands at padding differs between them and is read by nobody: its loss weight is 0 and no conversation sees it.
+All backends compute what `families.blocks.attention.causal_xla` does wherever a position belongs to a conversation
+(segment > 0). At padding they differ, but its loss weight is 0 and no conversation attends to it.
 
-- `xla`: the reference; [T, T] scores of every head stand in memory. On a CPU in blocks of queries, without the scores
+- `xla`: the reference; [T, T] scores of every head are in memory. On a CPU in blocks of queries, without the scores
   above the diagonal.
 - `splash`: Pallas kernel for TPUs, forward and backward, no scores in memory. Blocks above the diagonal are skipped;
-  blocks that lie wholly in other segments are computed and masked, as the kernel decides by shape and not by content.
+  blocks that lie wholly in other segments are computed and masked, since the kernel decides by shape, not by content.
 - `cudnn`: cuDNN's fused kernel for NVIDIA GPUs, bf16 and fp16, with the segments as a boolean mask [B, 1, T, T]; it
   skips nothing.
 """
@@ -33,8 +33,8 @@ Q_BLOCK, KV_BLOCK = 1024, 2048  # the largest; MaxText's recipes for v5e, v5p an
 
 
 def backend(name: str, platform: str, compute: str) -> str:
-    """What `config.run.attention` means on a platform ("cpu", "gpu", "cuda" or "tpu"): "auto" takes its kernel where
-    the compute dtype is one that it has, else `xla`: Mosaic, which compiles `splash`, loads no fp16.
+    """Resolve `config.run.attention` on a platform ("cpu", "gpu", "cuda" or "tpu"): "auto" is its kernel where that
+    supports the compute dtype, else `xla` (Mosaic, which compiles `splash`, does not support fp16).
 
     Raises:
       UserError: the backend does not run there or in this dtype.
@@ -69,7 +69,7 @@ def choose(name: str, mesh: Mesh, compute: str) -> attention.SelfAttention:
 
 
 def on_mesh(local: attention.SelfAttention, mesh: Mesh) -> attention.SelfAttention:
-    """A kernel that knows one device, run on each device's own rows and heads."""
+    """A single-device kernel, run on each device's own rows and heads."""
     heads = PartitionSpec(mesh_lib.ROW_AXES, None, "tensor", None)
     rows = PartitionSpec(mesh_lib.ROW_AXES, None)
     return jax.shard_map(local, mesh=mesh, in_specs=(heads, heads, heads, rows), out_specs=heads, check_vma=False)
@@ -77,8 +77,8 @@ def on_mesh(local: attention.SelfAttention, mesh: Mesh) -> attention.SelfAttenti
 
 @functools.lru_cache(maxsize=16)
 def _blocks(length: int) -> splash_kernel.BlockSizes:
-    """Blocks for a length which is a multiple of LANES: as large as the limits allow, dividing it and each other as the
-    kernel asks. The backward kernel holds more at once, hence its smaller ones."""
+    """Blocks for a length that is a multiple of LANES: as large as the limits allow, dividing it and each other as the
+    kernel requires. The backward kernel holds more at once, and so has smaller blocks."""
 
     def largest(limit: int, unit: int) -> int:
         return max(size for size in range(unit, min(limit, length) + 1, unit) if length % size == 0)
@@ -96,8 +96,8 @@ def _blocks(length: int) -> splash_kernel.BlockSizes:
 
 
 def padded_length(length: int) -> int:
-    """The length that the kernel works on: short rows up to a multiple of LANES, long ones up to one of 4 * LANES, so
-    that blocks are large."""
+    """The length that the kernel works on: short rows are padded to a multiple of LANES, long ones to one of 4 * LANES,
+    so that blocks are large."""
     multiple = LANES if length <= Q_BLOCK else 4 * LANES
     return -(-length // multiple) * multiple
 
@@ -112,8 +112,7 @@ def causal_splash(
 ) -> Float[Array, "B T H E"]:
     """Causal self-attention within segments by the splash kernel.
 
-    Any length and head width: padded, and cut again. `interpret` runs the
-    kernel as plain JAX, for tests without a TPU."""
+    Any length and head width: padded, then cut. `interpret` runs the kernel as plain JAX, for tests without a TPU."""
     length, heads, width = q.shape[1:]
     room = padded_length(length) - length
     kernel = splash_kernel.make_splash_mha(
@@ -139,7 +138,7 @@ def causal_splash(
 def causal_cudnn(
     q: Float[Array, "B T H E"], k: Float[Array, "B T K E"], v: Float[Array, "B T K E"], segment_ids: Int[Array, "B T"]
 ) -> Float[Array, "B T H E"]:
-    """Causal self-attention within segments by cuDNN. Any length: padded to a multiple of 64 and cut again."""
+    """Causal self-attention within segments by cuDNN. Any length: padded to a multiple of 64, then cut."""
     length = q.shape[1]
     room = -length % 64
     q, k, v = (jnp.pad(x, ((0, 0), (0, room), (0, 0), (0, 0))) for x in (q, k, v))

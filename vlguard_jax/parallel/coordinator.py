@@ -1,6 +1,4 @@
-"""Where the first process waits for the others: checked before JAX is told,
-which ends with a segmentation fault where it cannot listen.
-"""
+"""Checks the coordinator's address before JAX gets it: JAX ends with a segmentation fault where it cannot listen."""
 
 from __future__ import annotations
 
@@ -20,7 +18,7 @@ def port_of(address: str, name: str) -> int:
     """The port of HOST:PORT or [IPv6]:PORT, which the variable `name` gives.
 
     Raises:
-      UserError: it is none of these, or there is no such port.
+      UserError: the address has neither form, or there is no such port.
     """
     found = _ADDRESS.fullmatch(address)
     if found is None:
@@ -36,22 +34,22 @@ def port(environment: Mapping[str, str], default: int) -> int:
 
 
 def bound(environment: Mapping[str, str], address: str) -> int:
-    """The port that the first process listens at: JAX_COORDINATOR_BIND_ADDRESS's, else that of `address`,
-    which has been checked.
+    """The port that the first process listens on: JAX_COORDINATOR_BIND_ADDRESS's, else that of `address`, which has
+    been checked.
     """
     given = environment.get(_BIND)
     return port_of(given, _BIND) if given else int(address.rpartition(":")[2])
 
 
 def local_devices(environment: Mapping[str, str]) -> None:
-    """Raises UserError if JAX_LOCAL_DEVICE_IDS is no list of numbers."""
+    """Raises UserError if JAX_LOCAL_DEVICE_IDS is not a list of numbers."""
     given = environment.get(_DEVICES) or "0"
     if not all(re.fullmatch("[0-9]{1,6}", part.strip(), re.ASCII) for part in given.split(",")):
         raise errors.UserError(f"{_DEVICES}={errors.short(given)} must be whole numbers with commas between them")
 
 
 def check_free(number: int) -> None:
-    """Raises UserError if this process cannot listen at the port."""
+    """Raises UserError if this process cannot listen on the port."""
     try:
         socket.create_server(("", number), family=socket.AF_INET6, dualstack_ipv6=True).close()
     except OSError as e:

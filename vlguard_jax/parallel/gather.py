@@ -1,5 +1,5 @@
-"""Arrays that lie on the mesh, for the host of process 0: whole there a tensor at a time, and on the devices a block of
-it, so that neither needs room for more."""
+"""Gathers sharded arrays to the host of process 0: one tensor at a time on the host, one block of it on the devices, so
+that neither needs memory for more."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ import numpy as np
 
 from vlguard_jax.parallel import processes
 
-BLOCK = 2**26  # bytes of a tensor that lie on every device at a time
-_WHOLE, _END = -1, -1  # in place of a layer, of an array
+BLOCK = 2**26  # bytes of a tensor that are on every device at a time
+_WHOLE, _END = -1, -1  # in place of a layer and of an array
 
 
 @dataclasses.dataclass(frozen=True)
 class OnMesh:
-    """An array on the mesh. `[i]` brings layer i of a stack to this host, `[...]` an array that is none."""
+    """An array on the mesh. `[i]` brings layer i of a stack to this host, `[...]` an unstacked array."""
 
     shape: tuple[int, ...]
     dtype: np.dtype
@@ -36,11 +36,12 @@ class OnMesh:
 
 
 def for_first(arrays: Any, use: Callable[[Any], None]) -> None:
-    """In process 0 call `use` with the tree `arrays` (of jax.Array, each with its NamedSharding) as a tree of `OnMesh`;
-    the others take part in all that is read there, until it returns. Every process has to call this.
+    """In process 0, call `use` with the tree `arrays` (of jax.Array with NamedSharding) as a tree of `OnMesh`; the
+    others take part in every read until it returns. Every process must call this.
 
     Raises:
-      Exception: `use` did. It is raised in process 0; in the others one in its words, with which a command ends alike.
+      Exception: raised by `use` in process 0; the others raise one with the same message, so that the command ends
+        alike.
     """
     leaves, tree = jax.tree.flatten(arrays)
 
@@ -64,14 +65,15 @@ def for_first(arrays: Any, use: Callable[[Any], None]) -> None:
 
 
 def _told(index: int, layer: int) -> tuple[int, int]:
-    """What process 0 is about to read, in all processes."""
+    """Tell all processes what process 0 is about to read."""
     told = multihost_utils.broadcast_one_to_all(np.array([index, layer], np.int32))
     return int(told[0]), int(told[1])
 
 
 @dataclasses.dataclass(frozen=True)
 class Rows:
-    """Of a tensor whose first axis lies in `parts` parts: `count` rows of each, from row `start` of the part."""
+    """Rows of a tensor whose first axis is split into `parts` parts: `count` rows of each, from row `start` of the
+    part."""
 
     parts: int
     start: int
@@ -79,8 +81,8 @@ class Rows:
 
 
 def rows_at_a_time(shape: tuple[int, ...], itemsize: int, parts: int) -> list[Rows]:
-    """All rows of a tensor in blocks of at most BLOCK bytes, or one row of each part. The last may overlap the one
-    before: all blocks are of one size, and so of one program."""
+    """All rows of a tensor in blocks of at most BLOCK bytes, or one row of each part. The last block may overlap the
+    one before it: all blocks have one size, and so need one program."""
     own = shape[0] // parts
     count = min(own, max(1, BLOCK // (parts * math.prod(shape[1:]) * itemsize)))
     return [Rows(parts, min(start, own - count), count) for start in range(0, own, count)]
@@ -90,11 +92,11 @@ def rows_at_a_time(shape: tuple[int, ...], itemsize: int, parts: int) -> list[Ro
 def take(
     array: jax.Array, layer: jax.Array | None, start: jax.Array, *, mesh: Mesh, spec: PartitionSpec, rows: int
 ) -> jax.Array:
-    """Rows `start` i32[] to `start + rows` of each part of layer `layer` i32[] of a stack that lies as `spec` says, or
-    of an array that is no stack (None), on every device.
+    """Rows `start` i32[] to `start + rows` of each part of layer `layer` i32[] of a stack sharded as `spec`, or of an
+    unstacked array (None), on every device.
 
-    They are cut out where they lie. What is split along several axes is put together along the last first: then the
-    largest buffers need no turning.
+    They are sliced locally. An array sharded along several axes is gathered along the last axis first: then the largest
+    buffers need no transpose.
     """
     axes = [*spec, *(None,) * (array.ndim - len(spec))][layer is not None :]
 
@@ -114,7 +116,7 @@ def take(
 
 
 def _blocks(array: jax.Array, layer: int) -> Iterator[tuple[Rows, jax.Array]]:
-    """The blocks of a tensor, each with its place."""
+    """The blocks of a tensor, each with its rows."""
     place = array.sharding
     assert isinstance(place, NamedSharding)
     shape = array.shape[layer != _WHOLE :]

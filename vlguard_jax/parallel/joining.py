@@ -1,4 +1,4 @@
-"""How processes that run one program find each other.
+"""How the processes of one program find each other.
 
 - TPU pod or slice of several hosts: start the same command on every host; JAX finds the others by GKE's variables or by
   the metadata that Compute Engine serves to its TPU machines.
@@ -6,7 +6,7 @@
 - Plain hosts: JAX_COORDINATOR_ADDRESS=HOST:PORT of process 0, JAX_NUM_PROCESSES and JAX_PROCESS_ID in every process.
 - Anything else is one process, and nothing is started.
 
-Who is missing at the start is said after VLGUARD_START_TIMEOUT seconds (default 300) in place of waiting for ever.
+If processes are missing, the start fails with a message after VLGUARD_START_TIMEOUT seconds (default 300).
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ _JAXS: list[int] = []
 
 @dataclasses.dataclass(frozen=True)
 class Start:
-    """How this process joins others. count, index, address: None where JAX finds them out by itself."""
+    """How this process joins the others. count, index, address: None where JAX detects them."""
 
     kind: str  # "one", "plain", "slurm" or "tpu"
     count: int | None = None
@@ -54,8 +54,8 @@ def detect(environment: Mapping[str, str]) -> Start:
     """How a process with these environment variables is to start.
 
     Raises:
-      UserError: of the three variables for plain hosts some are missing;
-        or a variable is not the number or the address that it has to be.
+      UserError: some of the three variables for plain hosts are missing, or a variable is not a valid number or
+        address.
     """
     given = [name for name in OURS if environment.get(name)]
     if given:
@@ -83,11 +83,11 @@ def detect(environment: Mapping[str, str]) -> Start:
 
 
 def _opens(found: Start, environment: Mapping[str, str]) -> int | None:
-    """The port at which this process is to wait for the others, as the first of all;
-    None where it is another or not known.
+    """The port on which this process is to wait for the others if it is the first; None if it is not, or not known to
+    be.
 
     Raises:
-      UserError: a variable that JAX reads is odd; JAX itself would name none.
+      UserError: a variable that JAX reads is malformed; JAX itself would not name it.
     """
     for name in ("JAX_PARTITION_INDEX", "JAX_SLICE_INDEX"):
         _number(environment, name, 0)
@@ -110,10 +110,10 @@ def _opens(found: Start, environment: Mapping[str, str]) -> int | None:
 
 
 def _compute_engine(environment: Mapping[str, str]) -> tuple[str, Mapping[str, str]]:
-    """Workers of the slice, and the environment with its count of slices, as a TPU machine of Compute Engine is told
-    them; else ""."""
+    """The slice's workers, and the environment with the number of slices, from Compute Engine's metadata; "" on other
+    machines."""
     if environment.get("TPU_SKIP_MDS_QUERY") or environment.get("JAX_PLATFORMS", "").startswith("cpu"):
-        return "", environment  # JAX sets the former where there is no TPU
+        return "", environment  # JAX sets the former without a TPU
     workers = _metadata(environment, "worker-network-endpoints")
     pairs = (line.partition(":")[::2] for line in _metadata(environment, "tpu-env").splitlines()) if workers else ()
     told = {name.strip(): value.strip(" '\"") for name, value in pairs}
@@ -134,7 +134,7 @@ def _metadata(environment: Mapping[str, str], key: str) -> str:
 
 
 def _number(environment: Mapping[str, str], name: str, default: int) -> int:
-    """A whole number from 1 (from 0 where the default is 0)."""
+    """A whole number, at least 1 (0 where the default is 0)."""
     given = environment.get(name) or str(default)
     if not (given.isascii() and given.isdigit() and len(given) < 10) or (default and not int(given)):
         raise errors.UserError(
@@ -144,7 +144,7 @@ def _number(environment: Mapping[str, str], name: str, default: int) -> int:
 
 
 def start(environment: Mapping[str, str] | None = None) -> None:
-    """Join the other processes, if there are any. To be called once, before anything asks JAX for its devices.
+    """Join the other processes, if there are any. Call it once, before anything asks JAX for its devices.
 
     Raises:
       UserError: see `detect`; or not all processes came in time.
@@ -178,8 +178,8 @@ def start(environment: Mapping[str, str] | None = None) -> None:
 
 
 def take_sigterm() -> None:
-    """Let SIGTERM come to Python's handler, which ends this process, not to JAX's,
-    which notes it for `reached_preemption_sync_point`.
+    """Let Python's handler, which ends this process, receive SIGTERM instead of JAX's, which notes it for
+    `reached_preemption_sync_point`.
     """
     ours = signal.getsignal(signal.SIGTERM)
     if callable(ours) and not _JAXS:
@@ -188,13 +188,13 @@ def take_sigterm() -> None:
 
 
 def hand_over_sigterm() -> None:
-    """Undo `take_sigterm`: JAX tells the other processes, and all agree on where to leave."""
+    """Undo `take_sigterm`: JAX tells the other processes, and all agree on where to stop."""
     if _JAXS:
         _LIBC.signal(signal.SIGTERM, _JAXS.pop())
 
 
 def _give_up(message: str) -> None:
-    """The way out while JAX waits: its own time-out aborts the process with a stack trace.
+    """End the process with a message while JAX waits: its own time-out aborts with a stack trace.
 
     Nothing has been written yet.
     """

@@ -1,7 +1,7 @@
 """The device mesh from configuration.
 
-On TPUs neighbours along an axis are neighbours in the slice. Several slices are joined by the data axis, whose
-gradients are summed once a step over the slow network between them; nothing else crosses it.
+On TPUs neighbours along an axis are neighbours in the slice. Several slices are joined by the data axis: gradients are
+summed over the slow network between them once a step, and nothing else crosses it.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ from vlguard_jax import errors
 from vlguard_jax.families.blocks import execution as execution_lib
 
 AXES = ("data", "fsdp", "tensor")
-ROW_AXES = ("data", "fsdp")  # rows of a batch are spread over both
+ROW_AXES = ("data", "fsdp")  # rows of a batch are sharded over both
 
 
 def build(settings: config.MeshSettings, devices: list[jax.Device] | None = None) -> Mesh:
-    """Mesh with axes `data`, `fsdp`, `tensor` over all devices; one size may be -1 (what is left), and data=1 means the
+    """Mesh with axes `data`, `fsdp`, `tensor` over all devices; one size may be -1 (the rest), and data=1 means the
     number of slices.
 
     Raises:
@@ -43,7 +43,7 @@ def build(settings: config.MeshSettings, devices: list[jax.Device] | None = None
 
 
 def sizes(settings: config.MeshSettings, devices: int, slices: int, where: str = "here") -> list[int]:
-    """Devices along each of AXES where there are so many, of so many TPU slices. where: they are, for messages.
+    """Devices along each of AXES, for `devices` devices in `slices` TPU slices. where: they are, for messages.
 
     Raises:
       UserError: see `build`.
@@ -75,7 +75,7 @@ def _named(sizes: list[int]) -> dict[str, int]:
 
 
 def _slices(devices: list[Any]) -> int:
-    """How many TPU slices the devices are of. Nodes of GPUs, which JAX also numbers so, may be joined by any axis."""
+    """Number of TPU slices of the devices. GPU nodes, which JAX also numbers as slices, may be joined by any axis."""
     return len({getattr(device, "slice_index", 0) for device in devices}) if devices[0].platform == "tpu" else 1
 
 
@@ -101,30 +101,28 @@ def replicated(mesh: Mesh) -> NamedSharding:
 
 
 def row_sharding(mesh: Mesh, *, leading: int = 0) -> NamedSharding:
-    """Rows spread over the data and fsdp axes, after `leading` axes that are not split."""
+    """Rows sharded over the data and fsdp axes, after `leading` axes that are not."""
     return NamedSharding(mesh, PartitionSpec(*(None,) * leading, ROW_AXES))
 
 
 def put(x: np.ndarray, sharding: NamedSharding) -> Array:
-    """A host array on its devices.
+    """Put a host array on the devices.
 
-    With several processes all have the same one, and each sends its own devices their parts.
-
-    (jax.device_put would first send all of it from process 0 to a device of every other, to compare.)
+    With several processes all have the same array, and each sends its own devices their parts. (jax.device_put would
+    first send the whole array from process 0 to a device of every other process, to compare.)
     """
     return jax.make_array_from_callback(x.shape, sharding, lambda index: x[index])
 
 
 def constrain_rows(mesh: Mesh) -> Callable[[Array], Array]:
-    """A function for the inside of a program: its argument [B, ...] lies with its rows over the data and fsdp axes."""
+    """A function for use under jit that constrains the rows of its argument [B, ...] to the data and fsdp axes."""
     return functools.partial(jax.lax.with_sharding_constraint, shardings=row_sharding(mesh))
 
 
 def by_rows(mesh: Mesh) -> Callable[..., Array]:
     """`apply(function, shared, *arrays)`: function(shared, *arrays) on each device's own rows of the arrays [B, ...],
-    with `shared` whole over the data and fsdp axes. The gradient of `shared` is summed over devices once, behind
-    whatever loops `function` has; XLA by itself would do so in each of their turns. The tensor axis stays XLA's own
-    matter."""
+    with `shared` whole over the data and fsdp axes. The gradient of `shared` is summed over devices once, after all
+    loops of `function`; XLA alone would do so in every iteration. The tensor axis is left to XLA."""
 
     def apply(function: Callable[..., Array], shared: Array, *arrays: Array) -> Array:
         rows = PartitionSpec(ROW_AXES)
@@ -138,8 +136,8 @@ def by_rows(mesh: Mesh) -> Callable[..., Array]:
 
 
 def put_own_pictures(mesh: Mesh) -> execution_lib.PutPictures:
-    """`execution.put_pictures` on a mesh for batches in which every shard of the rows has its own pictures
-    (data/batches.py): each device looks at its own features only."""
+    """`execution.put_pictures` on a mesh, for batches in which every row shard has its own pictures (data/batches.py):
+    each device reads only its own features."""
 
     def of_shard(features: Array, slot: Array, x: Array) -> Array:
         first = jax.lax.axis_index(ROW_AXES) * features.shape[0]
@@ -150,12 +148,12 @@ def put_own_pictures(mesh: Mesh) -> execution_lib.PutPictures:
 
 
 def row_shards(mesh: Mesh) -> int:
-    """How many parts the rows of a batch are split into."""
+    """Number of row shards of a batch."""
     return math.prod(mesh.shape[axis] for axis in ROW_AXES)
 
 
 def own_row_shards(mesh: Mesh) -> tuple[int, ...]:
-    """Which of these parts lie on devices of this process, in their order; on a slice they need not be neighbours."""
+    """The row shards on devices of this process, in order; on a slice they need not be contiguous."""
     by_shard = mesh.devices.reshape(row_shards(mesh), -1)
     here = jax.process_index()
     return tuple(i for i, devices in enumerate(by_shard) if any(device.process_index == here for device in devices))

@@ -1,6 +1,6 @@
-"""What processes that run one program agree on before anything is computed, and what they do together.
+"""What the processes of one program agree on before anything is computed, and what they do together.
 
-Each process notes in WORKDIR/logs/process-I.log what process 0 shows, and its own warnings; process 0 alone uses the
+Each process logs to WORKDIR/logs/process-I.log what process 0 shows, and its own warnings; only process 0 uses the
 terminal. How they find each other: joining.py.
 """
 
@@ -27,7 +27,7 @@ from vlguard_jax import versions
 from vlguard_jax import workdir
 
 PROBLEM = 1000  # bytes of a process's problem that the others are told
-# Way out where processes differ in: what was asked for, what is installed, what they read.
+# What to do where processes differ in settings, packages or files.
 WAYS = {
     "config": "start all with the same command",
     "versions": "install the same packages and the same checkout on every host",
@@ -39,7 +39,7 @@ T = TypeVar("T")
 
 @contextlib.contextmanager
 def hold(folder: Path) -> Iterator[None]:
-    """`workdir.hold` for all processes of this run: the first holds it. Raises UserError, in all, as there."""
+    """`workdir.hold` for all processes of this run: the first holds it. Raises UserError in all, as there."""
     with contextlib.ExitStack() as held:
         with together():
             if jax.process_index() == 0:
@@ -49,15 +49,15 @@ def hold(folder: Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def log_file(workdir: Path) -> Iterator[None]:
-    """While it is open, this process's log records are added to WORKDIR/logs/process-I.log; an exception that ends it
-    is as well."""
+    """Append this process's log records to WORKDIR/logs/process-I.log inside the context, and an exception that ends
+    it."""
     folder = workdir / "logs"
     folder.mkdir(parents=True, exist_ok=True)
     handler = logging.FileHandler(folder / f"process-{jax.process_index()}.log", encoding="utf-8")
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     ours = logging.getLogger("vlguard_jax")
     before = ours.propagate, ours.level
-    ours.propagate = False  # what it says is on the terminal already
+    ours.propagate = False  # its messages are on the terminal already
     ours.setLevel(logging.INFO)
     loggers = (ours, logging.getLogger())
     for logger in loggers:
@@ -76,7 +76,7 @@ def log_file(workdir: Path) -> Iterator[None]:
 
 
 def agree(settings: Mapping[str, Any]) -> None:
-    """Compare the settings of all processes, their packages and their devices; every one of them has to call it.
+    """Compare settings, packages and devices of all processes; every process must call it.
 
     Raises:
       UserError: a process differs from process 0; the first difference is named. Raised in every process.
@@ -88,7 +88,7 @@ def agree(settings: Mapping[str, Any]) -> None:
 
 
 def agree_on_files(digests: Mapping[str, str]) -> None:
-    """Compare what the processes read, by digests under names for the user; every process has to call it.
+    """Compare what the processes read, by {name for the user: digest}; every process must call it.
 
     Raises:
       UserError: as `agree`.
@@ -101,8 +101,8 @@ def agree_on_files(digests: Mapping[str, str]) -> None:
 def together() -> Iterator[None]:
     """A UserError in the body ends all processes, each with that one line.
 
-    Every process has to come here; the body of one may be empty,
-    and must not wait for another."""
+    Every process must enter; a body may be empty, and must not wait for another process.
+    """
     if jax.process_count() == 1:
         yield
         return
@@ -115,10 +115,11 @@ def together() -> Iterator[None]:
 
 
 def from_first(make: Callable[[], T]) -> T:
-    """What process 0 makes, JSON values, in every process; the others do not call `make`, but all have to come here.
+    """The JSON values that `make` returns in process 0, in every process. Only process 0 calls `make`; all must call
+    this.
 
     Raises:
-      UserError: `make` did, in process 0. Raised in every process.
+      UserError: raised by `make` in process 0, and then in every process.
     """
     if jax.process_count() == 1:
         return make()
@@ -130,11 +131,12 @@ def from_first(make: Callable[[], T]) -> T:
 
 
 def tell_failure(failure: Exception | None) -> None:
-    """Raise what ended the work of process 0, None if nothing did; every process has to call it.
+    """Raise what ended the work of process 0, None if nothing did; every process must call it.
 
     Raises:
-      Exception: `failure`, in process 0. In the others a UserError where it is one, else a RuntimeError, in its words:
-        a command ends in all of them alike (`machine.failure`).
+      Exception: `failure`, in process 0. In the others, one with the same message, a UserError if `failure` is one,
+        else a
+      RuntimeError: the command ends alike in all processes (`machine.failure`).
     """
     if failure is not None and jax.process_count() == 1:
         raise failure
@@ -150,13 +152,13 @@ def tell_failure(failure: Exception | None) -> None:
 
 
 class Team:
-    """All processes, in the form that safety/run.py, which knows no JAX, asks for."""
+    """All processes, as the `Team` of safety/run.py, which imports no JAX."""
 
     def __init__(self) -> None:
         self.first = jax.process_index() == 0
 
     def from_first(self, make: Callable[[], T]) -> T:
-        """See the function of that name."""
+        """See the function `from_first`."""
         return from_first(make)
 
     def say(self, notice: str) -> None:
@@ -170,7 +172,7 @@ class Team:
 
 
 def _from_first(data: bytes) -> bytes:
-    """The bytes that process 0 has."""
+    """The bytes of process 0, in every process."""
     room = np.zeros(int(multihost_utils.broadcast_one_to_all(np.int32(len(data)))), np.uint8)
     if jax.process_index() == 0:
         room[:] = np.frombuffer(data, np.uint8)
@@ -178,7 +180,7 @@ def _from_first(data: bytes) -> bytes:
 
 
 def _tell_problem(problem: str) -> None:
-    """Raises UserError in all processes if one has a problem: that of the first who has."""
+    """Raises UserError in all processes if one has a problem: that of the first with one."""
     data = problem.encode()[:PROBLEM]
     own = np.frombuffer(data.ljust(PROBLEM, b"\0"), np.uint8)
     for row in np.asarray(multihost_utils.process_allgather(own), np.uint8):
@@ -202,10 +204,10 @@ def _difference(index: int, ours: Mapping[str, Any], theirs: Mapping[str, Any]) 
 
 
 def _uneven(devices: list[tuple[int, str]]) -> str:
-    """In a sentence, which process has other devices than process 0, "" if none; from the process and the kind of every
-    device.
+    """A sentence that names a process with other devices than process 0, "" if there is none; from process and kind of
+    every device.
 
-    Every process knows them all. Collectives on hosts, by which we compare the rest, need as many in each.
+    Every process knows all devices. Host collectives, which compare the rest, need equally many in each process.
     """
     of: dict[int, list[str]] = {}
     for process, kind in devices:
@@ -231,7 +233,7 @@ def _first_difference(ours: Any, theirs: Any, where: str) -> tuple[str, Any, Any
 
 
 def _versions() -> dict[str, str]:
-    """Of everything that may change a program or its result, this package's source included."""
+    """Versions of everything that may change a program or its result, this package's source included."""
     source = hashlib.sha256()
     root = Path(vlguard_jax.__file__).parent
     for path in sorted(root.rglob("*.py")):

@@ -1,6 +1,6 @@
-"""Which mesh axis each dimension of each parameter lies on: the families' tables (families/parameters.py) on a mesh.
+"""Shardings of parameters: the mesh axes in the families' tables (families/parameters.py), on a mesh.
 
-A dimension that its axis does not divide is an error. Optimizer state follows the parameters.
+A dimension that is not divisible by its axis is an error. Optimizer state is sharded like its parameters.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from vlguard_jax.parallel import mesh as mesh_lib
 
 
 def shardings(model: family.Config, lora: configs.LoraConfig | None, mesh: Mesh | AbstractMesh) -> dict[str, Any]:
-    """A tree of NamedSharding, one for every parameter of a model; `mesh` may have no devices yet.
+    """A tree of NamedSharding, one per parameter of a model; `mesh` may be abstract, without devices.
 
     Raises:
       UserError: a dimension is not divisible by its mesh axis.
@@ -45,8 +45,10 @@ def shardings(model: family.Config, lora: configs.LoraConfig | None, mesh: Mesh 
 
 
 def check_heads(text: configs.TextConfig, mesh: Mesh | AbstractMesh) -> None:
-    """Raises:
-    UserError: the heads cannot be dealt evenly to the tensor axis.
+    """Check that the heads fit the tensor axis.
+
+    Raises:
+      UserError: the heads cannot be divided evenly over the tensor axis.
     """
     tensor = mesh.shape["tensor"]
     if text.num_heads % tensor or text.num_kv_heads % tensor:
@@ -56,14 +58,14 @@ def check_heads(text: configs.TextConfig, mesh: Mesh | AbstractMesh) -> None:
 
 
 def abstract(params: dict[str, Any], places: dict[str, Any], dtype: jnp.dtype) -> dict[str, Any]:
-    """The tree as ShapeDtypeStructs of `dtype`, each with its place (`shardings`)."""
+    """The tree as ShapeDtypeStructs of `dtype`, each with its sharding (`shardings`)."""
     return jax.tree.map(lambda x, s: jax.ShapeDtypeStruct(x.shape, dtype, sharding=s), params, places)
 
 
 def place(params: dict[str, Any], places: dict[str, Any], dtype: np.dtype) -> dict[str, Any]:
-    """The parameters at their places (`shardings`) in `dtype`.
+    """The parameters in `dtype` on the mesh, sharded as `places` (from `shardings`).
 
-    Host arrays are cast on the host and go to their devices in parts, never whole to one.
+    Host arrays are cast on the host and sent to their devices in parts, never whole to one.
     """
 
     def put(x: Any, sharding: NamedSharding) -> jax.Array:

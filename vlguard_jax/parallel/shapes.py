@@ -1,4 +1,4 @@
-"""What a program reads of the data, in shapes: for compiling without any."""
+"""Shapes of a batch, for compiling a program without data."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from vlguard_jax.parallel import mesh as mesh_lib
 def batch(
     model: family.Config, mesh: Mesh, rows: int, row_len: int, room: family.Room, *, micro: int | None = None
 ) -> types.Batch:
-    """`rows` rows of `row_len` tokens over the whole mesh, with room for pictures in each row shard; `micro`: so many
-    of them on a leading axis."""
+    """`rows` rows of `row_len` tokens over the whole mesh, with room for pictures in each row shard; `micro`: number of
+    micro-batches on a leading axis."""
     leading = () if micro is None else (micro,)
     place: NamedSharding = mesh_lib.row_sharding(mesh, leading=len(leading))
 
