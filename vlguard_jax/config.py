@@ -32,7 +32,7 @@ class ModelSettings:
     vision_tower: str = ""  # CLIP folder; overrides the name in config.json
     projector: str = ""  # mm_projector.bin of the pretraining stage, with a plain Llama folder in `path`
     family: str = ""  # what the Llama folder, vision_tower and projector make: llava (so if empty) or llava_next
-    template: str = "vicuna_v1"  # conversation template
+    template: str = "auto"  # conversation template; "auto": the model family's own
     # how pictures are prepared; "auto": the model family's own. LLaVA-1.5: "pad" (square, as it trains) or "crop"
     # (plain CLIP processor, as VLGuard evaluates); LLaVA-NeXT: "anyres" (tiles)
     image_mode: ImageMode = "auto"

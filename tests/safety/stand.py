@@ -65,7 +65,7 @@ def make_model(
 def settings(folder: pathlib.Path, **changes) -> config.EvalConfig:
     """Evaluation of the small benchmark; `changes` replace fields of the top level."""
     plain = config.EvalConfig(
-        model=config.ModelSettings(path="models/fox"),
+        model=config.ModelSettings(path="models/fox", template="vicuna_v1"),
         benchmark=config.BenchmarkSettings(name="vlguard_like", path=str(folder)),
         decode=config.DecodeSettings(max_new_tokens=8, batch_size=2),
     )

@@ -39,7 +39,8 @@ def test_config_resolves_and_names_its_command(path: pathlib.Path) -> None:
     assert (settings.data.order, settings.data.end_of_epoch) == ("modality_length", "reference")
     longest, mode = (4096, "anyres") if "v16" in path.stem else (2048, "pad")
     assert (settings.data.max_len or table.of(model).max_len) == longest
-    assert settings.model.template == "vicuna_v1" and table.image_mode(model, settings.model.image_mode) == mode
+    assert table.template(model, settings.model.template) == "vicuna_v1"
+    assert table.image_mode(model, settings.model.image_mode) == mode
     o = settings.optimizer
     assert (o.warmup_ratio, o.weight_decay, o.b1, o.b2, o.eps, o.clip_norm) == (0.03, 0.0, 0.9, 0.999, 1e-8, 0.0)
     assert f"--config configs/train/{path.name}" in (ast.get_docstring(ast.parse(path.read_text())) or "")

@@ -12,6 +12,7 @@ from vlguard_jax.families.llama import family as llama
 from vlguard_jax.families.llava import family as llava
 from vlguard_jax.families.llava_next import family as llava_next
 
+AUTO = "auto"  # a setting that stands for the family's own way
 FAMILIES = (llama.FAMILY, llava.FAMILY, llava_next.FAMILY)
 ASKING: dict[str, family_lib.Asking] = {name: way for one in FAMILIES for name, way in one.asking.items()}
 PRESETS: dict[str, family_lib.Config] = {name: sizes for one in FAMILIES for name, sizes in one.presets.items()}
@@ -47,12 +48,17 @@ def image_mode(config: family_lib.Config, setting: str) -> str:
     """
     family = of(config)
     modes = family.pictures.modes if family.pictures else ()
-    if setting == "auto":
+    if setting == AUTO:
         return modes[0] if modes else "none"
     if modes and setting not in modes:
         ways = " or ".join(repr(mode) for mode in (*modes, "auto"))
         raise errors.UserError(f"config.model.image_mode={setting!r} is none of a {family.name} model; take {ways}")
     return setting if modes else "none"
+
+
+def template(config: family_lib.Config, setting: str) -> str:
+    """The conversation template of a model under `config.model.template`."""
+    return of(config).templates[0] if setting == AUTO else setting
 
 
 @functools.lru_cache(maxsize=64)

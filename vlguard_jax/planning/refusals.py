@@ -29,7 +29,7 @@ def check(settings: config.TrainConfig | config.EvalConfig, model: family.Config
     shape = traffic.mesh(settings.mesh, topology)
     mesh = AbstractMesh((shape.data, shape.fsdp, shape.tensor), mesh_lib.AXES)
     rules.check_heads(model.text, mesh)
-    templates.get_template(settings.model.template)
+    templates.get_template(table.template(model, settings.model.template))
     table.image_mode(model, settings.model.image_mode)
     if isinstance(settings, config.TrainConfig):
         attention.backend(settings.run.attention, topology.chip.kind, settings.precision.compute)

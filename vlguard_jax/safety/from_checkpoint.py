@@ -13,6 +13,7 @@ from vlguard_jax import workdir
 from vlguard_jax.checkpoints import checkpoint as checkpoint_lib
 from vlguard_jax.checkpoints import load
 from vlguard_jax.checkpoints import vocabulary
+from vlguard_jax.families import table
 from vlguard_jax.generation import engine
 from vlguard_jax.parallel import processes
 from vlguard_jax.safety import model as model_lib
@@ -51,7 +52,8 @@ def evaluate(
     team = processes.Team()
     processes.agree(workdir.plain(config))
     with processes.hold(folder):
-        if not grid:
+        early = not grid and config.model.template != table.AUTO  # else it depends on the model
+        if early:
             team.from_first(lambda: run.check_baseline(config, folder))
         with processes.together():
             run.check(config)

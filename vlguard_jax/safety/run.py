@@ -116,7 +116,7 @@ def check_names(config: settings_lib.EvalConfig) -> tuple[list[judge_lib.Judge],
             "config.model.path is empty: name the model's folder or hub id with --config.model.path=..."
         )
     chosen = judges.get(config.judges)
-    for template in filter(None, (config.model.template, config.baseline_template)):
+    for template in {config.model.template, config.baseline_template} - {table.AUTO, ""}:
         templates.get_template(template)
     if config.paper_row:
         paper.check_row(config.paper_row)
@@ -218,11 +218,12 @@ def evaluate(
 
 
 def _resolved(config: settings_lib.EvalConfig, model: model_lib.Model) -> settings_lib.EvalConfig:
-    """The config with the way of preparing pictures that "auto" means for the model; as it is for a language model."""
-    if model.sees is None:
-        return config
-    mode = cast(settings_lib.ImageMode, table.image_mode(model.sizes, config.model.image_mode))
-    return dataclasses.replace(config, model=dataclasses.replace(config.model, image_mode=mode))
+    """The config with the template and, where it sees, the image mode that "auto" means for the model."""
+    asked = dataclasses.replace(config.model, template=table.template(model.sizes, config.model.template))
+    if model.sees is not None:
+        mode = cast(settings_lib.ImageMode, table.image_mode(model.sizes, asked.image_mode))
+        asked = dataclasses.replace(asked, image_mode=mode)
+    return dataclasses.replace(config, model=asked)
 
 
 class _Kept:
@@ -295,7 +296,7 @@ def evaluate_grid(
 
 def grid_modes(model: model_lib.Model) -> tuple[str, ...]:
     """The ways in which a grid prepares the pictures for a model."""
-    return model.sees.modes if model.sees else ("auto",)
+    return model.sees.modes if model.sees else (table.AUTO,)
 
 
 def _parts(

@@ -12,6 +12,7 @@ from vlguard_jax.checkpoints import vocabulary
 from vlguard_jax.data import cache as cache_lib
 from vlguard_jax.data import mixtures
 from vlguard_jax.data import plan as plan_lib
+from vlguard_jax.families import table
 from vlguard_jax.families.chat import templates
 from vlguard_jax.families.chat import tokenizer as tokenizer_lib
 
@@ -29,7 +30,7 @@ def mixture(
       UserError: see data/mixtures.py; or the model has no tokenizer.
     """
     words = tokenizer_lib.load_tokenizer(model.tokenizer_folder)
-    template = templates.get_template(settings.model.template)
+    template = templates.get_template(table.template(model.config, settings.model.template))
     made = mixtures.build(
         settings.data, words, template, model.config, settings.model.image_mode, progress, problems_file
     )
