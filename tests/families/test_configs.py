@@ -23,8 +23,9 @@ def _fingerprint(config: family.Config, lora: configs.LoraConfig) -> tuple:
     model = functional.Model(config, "fp32", lora)
     shapes = jax.tree.map(lambda x: x.shape, model.shapes())
     params = tiny.random_params(model)
-    out = jax.jit(lambda p, b: model.hidden(p, b, jax.random.key(0)) @ model.head_kernel(p))
-    return shapes, np.asarray(out(params, tiny.batch(config)))
+    with jax.disable_jit():  # no program would be run twice
+        hidden = model.hidden(params, tiny.batch(config), jax.random.key(0))
+        return shapes, np.asarray(hidden @ model.head_kernel(params))
 
 
 def _differs(a: tuple, b: tuple) -> bool:

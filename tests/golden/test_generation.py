@@ -21,6 +21,7 @@ def _prompt(golden: pathlib.Path, index: int, item: dict, sizes: family.Config) 
     return types.Prompt(str(index), ids, pictures)
 
 
+@pytest.mark.parity
 @pytest.mark.parametrize("batch_size", [1, 5])
 def test_answers_are_identical(golden: pathlib.Path, batch_size: int) -> None:
     files = sorted(golden.glob("generations-*.json"))

@@ -128,6 +128,7 @@ def _check_row(
     [execution_lib.Execution(), execution_lib.Execution(remat="full", unroll=2)],
     ids=["scan", "remat-unroll"],
 )
+@pytest.mark.parity
 def test_logits_labels_and_losses(golden: pathlib.Path, execution: execution_lib.Execution) -> None:
     worst = []
     for variant in reference.variants(golden):
@@ -165,6 +166,7 @@ def test_logits_labels_and_losses(golden: pathlib.Path, execution: execution_lib
     assert any(worst), "no recorded logits"
 
 
+@pytest.mark.parity
 def test_gradients(golden: pathlib.Path) -> None:
     """Loss, norm and sum of every trainable tensor's gradient, and the recorded whole gradients."""
     for variant in reference.variants(golden):
@@ -201,6 +203,7 @@ def test_gradients(golden: pathlib.Path) -> None:
         np.testing.assert_allclose(norm, recorded["total_norm"], rtol=1e-3, err_msg=variant)
 
 
+@pytest.mark.parity
 def test_adapters_apart_and_merged_give_the_recorded_logits(golden: pathlib.Path) -> None:
     folders = sorted(path.parent for path in golden.glob("train/*/merged_logits.npz"))
     assert folders, "no recorded adapters"

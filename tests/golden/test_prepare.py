@@ -8,6 +8,8 @@ import json
 import pathlib
 import shutil
 
+import pytest
+
 from tests import source
 from vlguard_jax.data import vlguard
 from vlguard_jax.data.tfds import reader
@@ -22,6 +24,7 @@ def published(file: pathlib.Path) -> bool:
     return sums[file.name] == hashlib.sha256(file.read_bytes()).hexdigest()
 
 
+@pytest.mark.parity
 def test_vlguard_as_files_and_as_records(metadata: pathlib.Path, tmp_path: pathlib.Path, monkeypatch) -> None:
     counts, pictures, pairs = {}, {}, {}
     for split in vlguard.SPLITS:

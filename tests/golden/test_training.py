@@ -144,6 +144,7 @@ def _check_final(run: dict[str, Any], start: dict[str, np.ndarray], end: dict[st
         np.testing.assert_allclose(first, recorded["delta_first"], rtol=0, atol=0.02 * sum(rates), err_msg=at)
 
 
+@pytest.mark.parity
 def test_replayed_runs(golden: pathlib.Path, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
     one = mesh_lib.build(config.MeshSettings(), jax.devices()[:1])
     monkeypatch.setattr(mesh_lib, "build", lambda settings: one)

@@ -44,7 +44,10 @@ class Pair:
         return nnx.merge(graph, jax.tree.map(lambda w: jnp.asarray(w)[layer], stacked))
 
 
-@pytest.fixture(scope="module", params=sorted(tiny.VARIANTS))
+@pytest.fixture(
+    scope="module",
+    params=["gqa", *(pytest.param(name, marks=pytest.mark.parity) for name in sorted(tiny.VARIANTS) if name != "gqa")],
+)
 def pair(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Pair:
     torch_model = tiny.llava(**tiny.VARIANTS[request.param]).eval()
     with torch.no_grad():

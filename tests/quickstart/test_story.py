@@ -54,6 +54,7 @@ def told(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.parity
 def test_summary_holds_the_six_subsets_of_each_arm(told: Path) -> None:
     rows = summary.read(told / summary.NAME, summary.Row)
     expected = [
@@ -67,6 +68,7 @@ def test_summary_holds_the_six_subsets_of_each_arm(told: Path) -> None:
     assert len({row.weights_sha256 for row in rows}) == len(run_small.ARMS)
 
 
+@pytest.mark.parity
 def test_probes_and_claims(told: Path) -> None:
     with_pictures = [arm.name for arm in run_small.ARMS if arm.pictures]
     expected = [
@@ -79,6 +81,7 @@ def test_probes_and_claims(told: Path) -> None:
     assert {claim.text.split(",")[0].split(" ")[0] for claim in claims.read(told)} == {"llm", "base", "posthoc"}
 
 
+@pytest.mark.parity
 def test_report_shows_table_claims_and_seed(told: Path) -> None:
     page = html.unescape((told / "report.html").read_text().replace("<wbr>", ""))
     assert story.TITLE in page and story.honesty(run_small.SEED, "test") in page
@@ -88,6 +91,7 @@ def test_report_shows_table_claims_and_seed(told: Path) -> None:
         assert claim.text in page
 
 
+@pytest.mark.parity
 def test_stopped_at_many_moments_it_ends_with_the_same_bytes(told: Path, tmp_path: Path) -> None:
     """Killed while it draws, trains, saves, exports and asks; interrupted between arms; told to leave while it
     trains."""

@@ -102,6 +102,7 @@ def test_the_plan_counts_what_the_batches_hold(sources: dict) -> None:
     assert step == 5
 
 
+@pytest.mark.parity
 def test_the_sources_make_up_the_loss(tmp_path: pathlib.Path, sources: dict, monkeypatch: pytest.MonkeyPatch) -> None:
     data = {"sources": sources, "normalization": "tokens", "order": "shuffle"}
     loop.train(stand.settings(data=data), tmp_path / "one")
@@ -130,6 +131,7 @@ def test_micro_batches_add_up_and_absent_sources_are_left_out(tmp_path: pathlib.
         assert all(math.isfinite(value) for value in line.values())
 
 
+@pytest.mark.parity
 def test_the_account_changes_no_bit(tmp_path: pathlib.Path, sources: dict) -> None:
     runs = {}
     for name in ("cross_entropy", "tests.training.test_by_source:plain"):
