@@ -14,14 +14,13 @@ from vlguard_jax.planning import estimate
 
 Settings = config.TrainConfig | config.EvalConfig
 Planner = Callable[[Settings, chips.Topology], estimate.Estimate]
-LARGEST = 256  # chips that a sweep looks at
+LARGEST = 256  # number of chips in a sweep
 SHORT_ROW = 4096
 
 
 @dataclasses.dataclass(frozen=True)
 class Option:
-    """A change and what comes of it. change: flags, as they are typed. same: whether the trained model stays the same
-    but for rounding."""
+    """A change and its effect. change: flags as typed. same: whether the trained model is the same up to rounding."""
 
     change: str
     same: bool
@@ -29,12 +28,12 @@ class Option:
     plan: estimate.Estimate
 
     def as_json(self) -> dict[str, Any]:
-        """What `--json` writes of it."""
+        """The JSON values for `--json`."""
         return {"change": self.change, "same_result": self.same, **brief(self.plan)}
 
 
 def brief(plan: estimate.Estimate) -> dict[str, Any]:
-    """A line about a plan for files."""
+    """A plan's main figures, as JSON values."""
     return {
         "topology": plan.topology.name,
         "chips": plan.topology.chips,
@@ -47,20 +46,19 @@ def brief(plan: estimate.Estimate) -> dict[str, Any]:
 
 
 def options(settings: Settings, topology: chips.Topology, planner: Planner) -> list[Option]:
-    """Changes that lower the memory of a chip: those that fit first, what keeps the result before what does not, then
-    by cost."""
+    """Changes that lower the memory of a chip: first those that fit, then those that keep the result, then by cost."""
     found = []
     for change, same, changed, place in _changes(settings, topology):
         try:
             found.append(Option(change, same, changed, planner(changed, place)))
-        except errors.UserError:  # a mesh that the larger slice does not have, rows that its shards do not divide
+        except errors.UserError:  # a mesh that does not fit the larger slice, or rows that its shards do not divide
             continue
     return sorted(found, key=lambda option: (not option.plan.fits, not option.same, _cost(option.plan)))
 
 
 def confirmed(found: list[Option], planner: Planner, most: int = 2) -> list[Option]:
-    """`found` (by formula) with the first of those that fit planned again by a planner that compiles, until one does
-    fit; `most` tries."""
+    """`found` (by formula), where the first options that fit are planned again by `planner`, which compiles, until one
+    is confirmed to fit; at most `most` tries."""
     checked = list(found)
     for i, option in enumerate(found[:most]):
         if not option.plan.fits:
@@ -76,7 +74,7 @@ def _cost(plan: estimate.Estimate) -> float:
 
 
 def _changes(settings: Settings, topology: chips.Topology) -> Iterator[tuple[str, bool, Settings, chips.Topology]]:
-    """(flags, whether the result stays, settings, topology)."""
+    """(flags, whether the result is the same, settings, topology)."""
     here = topology
     if isinstance(settings, config.TrainConfig):
         yield from ((change, same, changed, here) for change, same, changed in _training(settings, topology))
@@ -131,21 +129,21 @@ def _training(settings: config.TrainConfig, topology: chips.Topology) -> Iterato
 
 @dataclasses.dataclass(frozen=True)
 class Sweep:
-    """Plans of every usual slice, by cost. stops: for each chip, the size from which more chips do not help, and
+    """Plans of every usual slice, by cost. stops: for each chip, the size beyond which more chips do not help, and
     why."""
 
     plans: list[estimate.Estimate]
     stops: dict[str, tuple[str, str]]
 
     def cheapest(self, deadline: float) -> estimate.Estimate | None:
-        """The cheapest that fits, has a price and is done within `deadline` hours."""
+        """The cheapest plan that fits, has a price and takes at most `deadline` hours."""
         meeting = [
             plan for plan in self.plans if plan.fits and plan.dollars is not None and plan.hours["total"] <= deadline
         ]
         return min(meeting, key=_cost, default=None)
 
     def as_json(self, deadline: float) -> dict[str, Any]:
-        """What `--json` writes."""
+        """The JSON values for `--json`."""
         best = self.cheapest(deadline)
         return {
             "deadline_hours": None if math.isinf(deadline) else deadline,
@@ -159,7 +157,7 @@ def sweep(settings: Settings, planner: Planner, names: list[str] | None = None) 
     """Plan every usual slice of every chip (or of those named) up to `LARGEST` chips.
 
     Raises:
-      UserError: the config goes on none of them.
+      UserError: the config is refused on all of them.
     """
     plans: list[estimate.Estimate] = []
     stops: dict[str, tuple[str, str]] = {}

@@ -1,5 +1,5 @@
-"""The predictor against published runs (published.toml): fit of its constants, and its error on each run that was left
-out of the fit."""
+"""The estimate against published runs (published.toml): the fit of its constants, and its error on each run that is
+left out of the fit."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from vlguard_jax.planning import roofline
 from vlguard_jax.planning import traffic
 
 TABLE = pathlib.Path(__file__).with_name("published.toml")
-# Tried in the fit. Links and HBM are assumed: no published run depends on them enough to tell.
+# Values tried in the fit. Links and HBM are assumed: no published run depends on them enough to fit them.
 ATTENTION = tuple(round(0.2 + 0.1 * i, 1) for i in range(9))
 NETWORK = ATTENTION
 LINKS, HBM = 0.8, 0.8
@@ -30,7 +30,7 @@ WITHIN = 0.25
 
 @dataclasses.dataclass(frozen=True)
 class Run:
-    """A published run; seconds of a step, as published or from the rate that was."""
+    """A published run; seconds of a step, as published or computed from the published rate."""
 
     name: str
     topology: chips.Topology
@@ -43,14 +43,14 @@ class Run:
 
     @property
     def mfu(self) -> float:
-        """By our count of operations (causal attention, nothing recomputed)."""
+        """MFU by our count of operations (causal attention, nothing recomputed)."""
         return self.model_flops / (self.seconds * self.topology.chips * self.topology.chip.flops)
 
 
 @dataclasses.dataclass(frozen=True)
 class Result:
-    """Prediction of a run: with the constants as they are, with those of a fit without it, and without any run on its
-    chip. Errors are fractions of what was published."""
+    """Predictions of a run: with the constants in use, with those of a fit without the run, and without any run on its
+    chip. Errors are fractions of the published time."""
 
     run: Run
     predicted: float
@@ -59,17 +59,17 @@ class Result:
 
     @property
     def error(self) -> float:
-        """Of the prediction in use."""
+        """Error of the prediction in use."""
         return self.predicted / self.run.seconds - 1
 
     @property
     def left_out_error(self) -> float:
-        """Of the prediction that did not know the run."""
+        """Error of the prediction fitted without the run."""
         return self.left_out / self.run.seconds - 1
 
     @property
     def new_chip_error(self) -> float:
-        """Of the prediction that did not know the chip."""
+        """Error of the prediction fitted without the chip."""
         return self.new_chip / self.run.seconds - 1
 
 
@@ -147,7 +147,7 @@ def fit(known: Sequence[Run]) -> roofline.Constants:
 
 
 def _share(run: Run, attention: float, network: float) -> float:
-    """The share of the data sheet at which the run's products would take exactly the time that it took; the rest is
+    """The share of the data sheet's rate for products at which the run would take exactly its published time, all else
     fixed."""
     name = run.topology.chip.name
     ideal = roofline.Constants({name: 1.0}, attention, network, LINKS, HBM)
@@ -165,7 +165,7 @@ def predict(run: Run, constants: roofline.Constants | None = None) -> float:
 
 
 def results() -> list[Result]:
-    """Every run predicted with and without knowing it."""
+    """Predictions of every run, with and without it in the fit."""
     fitted = [run for run in runs() if run.fitted]
     without = {
         name: fit([run for run in fitted if run.topology.chip.name != name])
@@ -179,7 +179,7 @@ def results() -> list[Result]:
 
 
 def summary(found: Sequence[Result]) -> list[str]:
-    """The errors of all runs in words; those marked * are told apart."""
+    """The errors of all runs in words; runs marked * are listed separately."""
     fitted = [line for line in found if line.run.fitted]
     errors = {
         "fitted on all": [abs(line.error) for line in fitted],
@@ -221,7 +221,7 @@ def markdown(found: Sequence[Result]) -> str:
 
 
 def as_json(found: Sequence[Result]) -> dict[str, Any]:
-    """What `--json` writes."""
+    """The JSON values for `--json`."""
     lines = [
         {
             "run": line.run.name,
@@ -240,7 +240,7 @@ def as_json(found: Sequence[Result]) -> dict[str, Any]:
 
 
 def mfu_range(chip: str) -> tuple[float, float, list[str]] | None:
-    """(least, most, sources) of the published runs on a chip, by our count; None where there is none."""
+    """(lowest, highest, sources) MFU of the published runs on a chip, by our count; None where there is none."""
     same = [run for run in runs() if run.fitted and run.topology.chip.name == ("h100" if chip == "h200" else chip)]
     if not same:
         return None

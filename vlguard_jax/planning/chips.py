@@ -1,5 +1,4 @@
-"""Accelerators and slices of them: data sheets from chips.toml, and what a name such as "v5e:4x4" or "2xh100:8"
-means."""
+"""Accelerators and slices: data sheets from chips.toml, and names such as "v5e:4x4" or "2xh100:8"."""
 
 from __future__ import annotations
 
@@ -23,7 +22,7 @@ _NAME = re.compile(
 
 @dataclasses.dataclass(frozen=True)
 class Chip:
-    """One line of chips.toml, where the fields and their units are explained."""
+    """One entry of chips.toml, where the fields and their units are explained."""
 
     name: str
     kind: str
@@ -69,24 +68,24 @@ class Topology:
 
     @property
     def devices(self) -> int:
-        """What JAX would list."""
+        """Number of devices that JAX would list."""
         return self.chips * self.chip.devices
 
     @property
     def hosts(self) -> int:
-        """Machines that the chips are in."""
+        """Number of machines."""
         return self.slices * math.ceil(math.prod(self.shape) / self.chip.per_host)
 
     @property
     def domains(self) -> int:
-        """Parts that are joined by the data-centre network alone: slices of a TPU, nodes of a GPU cluster."""
+        """Number of parts joined only by the data-centre network: TPU slices, or nodes of a GPU cluster."""
         return self.slices if self.chip.kind == "tpu" else self.hosts
 
     @property
     def link_gbps(self) -> float:
-        """GB/s that a chip can receive from the others of its domain, all of its links together.
+        """GB/s that a chip can receive from the others of its domain over all of its links.
 
-        A dimension that is a ring gives two links, a line one: its end has no other.
+        A dimension that is a ring gives two links; a line gives one, as its ends have no other.
         """
         if self.chip.kind == "gpu":
             return self.chip.link_gbps
@@ -115,8 +114,8 @@ def shapes(chip: Chip) -> list[tuple[int, ...]]:
 
 
 def offered(chip: Chip, shape: tuple[int, ...]) -> bool:
-    """Whether there are slices of this shape: those of the table, 3D ones of whole cubes of 4x4x4, GPUs of whole nodes
-    or in one."""
+    """Whether there are slices of this shape: those in the table, 3D ones of whole 4x4x4 cubes, GPUs of whole nodes or
+    within one."""
     if chip.kind == "gpu":
         return shape[0] <= chip.per_host or shape[0] % chip.per_host == 0
     cubes = chip.dims == 3 and all(size % 4 == 0 for size in shape) and list(shape) == sorted(shape)
@@ -124,7 +123,7 @@ def offered(chip: Chip, shape: tuple[int, ...]) -> bool:
 
 
 def nearest(topology: Topology) -> Topology:
-    """The usual slice of the same chip that is nearest in size; on GPUs that of whole nodes."""
+    """The usual slice of the same chip that is nearest in size; for GPUs, of whole nodes."""
     count, chip = math.prod(topology.shape), topology.chip
     if chip.kind == "gpu":
         return dataclasses.replace(topology, shape=(max(1, round(count / chip.per_host)) * chip.per_host,))
@@ -133,11 +132,10 @@ def nearest(topology: Topology) -> Topology:
 
 
 def parse(name: str) -> Topology:
-    """The slice that a name means: CHIP:SHAPE, CHIP-N as the chip's maker counts N, NxCHIP:SHAPE for several slices.
+    """The slice of a name: CHIP:SHAPE, CHIP-N as the chip's maker counts N, or NxCHIP:SHAPE for several slices.
 
     Raises:
-      UserError: not of this form, an unknown chip (the nearest one is named), or a shape in which nobody offers it
-        (likewise).
+      UserError: not of this form, an unknown chip, or a shape that is not offered; the nearest known one is named.
     """
     name = name.strip()
     match = _NAME.fullmatch(name.lower()) if len(name) <= LONGEST_NAME else None
@@ -178,7 +176,7 @@ def _topology_names(chip: Chip) -> str:
 
 
 def _shape_of(chip: Chip, number: int, name: str, *, by_chips: bool) -> tuple[int, ...]:
-    """The usual shape with so many chips, or cores where the chip's maker counts these in "v5p-16"."""
+    """The usual shape with `number` chips, or cores where the chip's maker counts these, as in "v5p-16"."""
     chips = number if by_chips or chip.named_by == "chips" else number // 2
     by_size = {math.prod(shape): shape for shape in shapes(chip)}
     if chips not in by_size or (not by_chips and chip.named_by == "cores" and number % 2):

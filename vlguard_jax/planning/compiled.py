@@ -1,5 +1,5 @@
-"""What the TPU compiler says of the very programs that a run makes, the train step or prefill and decode: fits or not,
-what lies in HBM."""
+"""Compiles the very programs of a run (the train step, or prefill and decode) for a topology: whether they fit, and
+what is in HBM."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from vlguard_jax.planning import traffic
 from vlguard_jax.planning import work as work_lib
 from vlguard_jax.training import program as program_lib
 
-SAID = 200  # letters of the compiler's message that are shown; it goes on for pages
+SAID = 200  # characters shown of the compiler's message, which is pages long
 _NEEDED = re.compile(r"(?:Used |\()([\d.]+)([KMGT])\b")
 _OF_HBM = re.compile(r"\bhbm\b", re.IGNORECASE)
 _UNITS = {unit: 2.0 ** (10 * i) for i, unit in enumerate("KMGT", 1)}
@@ -37,7 +37,7 @@ _UNITS = {unit: 2.0 ** (10 * i) for i, unit in enumerate("KMGT", 1)}
 
 @dataclasses.dataclass(frozen=True)
 class Job:
-    """A program for the compiler. shape: of what it reads, in words; arguments: bytes on one device, by kind."""
+    """A program for the compiler. shape: of its input, in words; arguments: bytes on one device, by kind."""
 
     name: str
     shape: str
@@ -62,7 +62,7 @@ def step(settings: config.TrainConfig, model: family.Config, topology: chips.Top
 
 
 def generation(settings: config.EvalConfig, model: family.Config, topology: chips.Topology) -> tuple[Job, Job]:
-    """(reading a batch of prompts, writing a token for each) on the topology's devices.
+    """(prefill of a batch of prompts, decode of one token for each) on the topology's devices.
 
     Raises:
       UserError: see `topologies.devices`, `traffic.mesh` and `generation.program.build`.
@@ -71,7 +71,9 @@ def generation(settings: config.EvalConfig, model: family.Config, topology: chip
     compute = config.on_backend(settings.precision, topology.chip.kind)
     decode, mesh = settings.decode, _mesh(shape, topology)
     limits = {"max_new": decode.max_new_tokens, "min_new": decode.min_new_tokens}
-    made = generation_program.build(model, None, compute, mesh, **limits, stop_ids=(0,), pad_id=0)  # ids are no shapes
+    made = generation_program.build(
+        model, None, compute, mesh, **limits, stop_ids=(0,), pad_id=0
+    )  # ids do not change shapes
     batch, last = generation_program.prompt_shapes(made, asked.rows, asked.prompt, asked.room)
     row, cache = generation_program.decode_shapes(made, asked.rows, asked.prompt)
     weights, kept = _bytes(made.params), _bytes(cache)
@@ -87,7 +89,7 @@ def generation(settings: config.EvalConfig, model: family.Config, topology: chip
 def build(
     job: Job, topology: chips.Topology, say: Callable[[str], None] = lambda _: None
 ) -> tuple[estimate.Measured, jax.stages.Compiled | None]:
-    """Compile, and read what the compiler reserved; no program where it is too large. say: told before the wait.
+    """Compile, and read what the compiler reserved; no program if it is too large. say: called before the wait.
 
     Raises:
       UserError: the compiler refuses the program for another reason than its size.
@@ -102,8 +104,8 @@ def build(
         return _refused(job, topology, kinds, str(e), time.monotonic() - started), None
     seconds = time.monotonic() - started
     found = done.memory_analysis()
-    assert found is not None  # every compiler of a TPU has it
-    # of the tower in decode: it lies there all the same
+    assert found is not None  # every TPU compiler has it
+    # the tower's in decode, which is in memory all the same
     unread = max(0.0, sum(job.arguments.values()) - found.argument_size_in_bytes)
     kinds["temporaries"] = found.temp_size_in_bytes * per_chip
     kinds["program"] = found.generated_code_size_in_bytes * per_chip
@@ -121,7 +123,7 @@ def train(
     work: work_lib.Work,
     say: Callable[[str], None] = lambda _: None,
 ) -> estimate.Measured:
-    """What the compiler says of the largest step.
+    """The compiler's figures for the largest step.
 
     Raises:
       UserError: as `step` and `build`.
@@ -135,7 +137,7 @@ def answers(
     topology: chips.Topology,
     say: Callable[[str], None] = lambda _: None,
 ) -> tuple[estimate.Measured, estimate.Measured]:
-    """What the compiler says of (prefill, decode).
+    """The compiler's figures for (prefill, decode).
 
     Raises:
       UserError: as `generation` and `build`.
@@ -156,8 +158,8 @@ def _unit(model: family.Config) -> str:
 
 
 def _moved(text: str, topology: chips.Topology) -> tuple[float | None, float | None, str]:
-    """(bytes that a chip receives over links in a step, over the network, what they are), None where they are left to
-    the formula."""
+    """(bytes that a chip receives over links in a step, over the network, a description); None where the formula
+    applies."""
     try:
         found = hlo.received(hlo.collectives(text, topology.devices // topology.slices))
         across = hlo.network(text, topology.slices) if topology.slices > 1 else None
@@ -171,7 +173,7 @@ def _moved(text: str, topology: chips.Topology) -> tuple[float | None, float | N
 
 
 def _arguments(made: program_lib.Program, batch: Any) -> dict[str, float]:
-    """Bytes on one device of what the step is given."""
+    """Bytes of the step's arguments on one device, by kind."""
     trees = {"weights": made.state.params, "moments": made.state.opt_state, "frozen": made.frozen, "batch": batch}
     if made.reference is not None:
         own = {id(leaf) for leaf in jax.tree.leaves(made.frozen)}
@@ -180,7 +182,7 @@ def _arguments(made: program_lib.Program, batch: Any) -> dict[str, float]:
 
 
 def _bytes(tree: Any) -> float:
-    """On one device."""
+    """Bytes on one device."""
     return float(sum(map(_own, jax.tree.leaves(tree))))
 
 
@@ -192,13 +194,13 @@ def _own(leaf: jax.ShapeDtypeStruct) -> int:
 def _refused(
     job: Job, topology: chips.Topology, kinds: dict[str, float], message: str, seconds: float
 ) -> estimate.Measured:
-    """A program that is too large has a peak, too.
+    """The peak of a program that is too large, from the compiler's message.
 
     Raises:
-      UserError: that is not what the compiler says.
+      UserError: the message is about something else.
     """
     first = " ".join(message.split())[:SAID]
-    if "RESOURCE_EXHAUSTED" not in message or not _OF_HBM.search(message):  # a kernel can be too large for VMEM, too
+    if "RESOURCE_EXHAUSTED" not in message or not _OF_HBM.search(message):  # a kernel can also be too large for VMEM
         raise errors.UserError(f"{topology.name}: the compiler refuses the {job.name}: {first}; add --estimate")
     said = _NEEDED.search(message)
     stated = float(said[1]) * _UNITS[said[2]] * topology.chip.devices if said else 0.0

@@ -1,7 +1,7 @@
-"""Does it fit, how long does it take, what does it cost: by formula, in well under a second.
+"""Memory, time and cost of a run by formula, in well under a second.
 
-`train` puts operations, bytes and the time model together; evaluation.py does for an evaluation. What the compiler says
-of the same program replaces bytes and collectives through `Measured`.
+`train` combines operations, bytes and the time model; evaluation.py does so for an evaluation. `Measured` replaces
+bytes and collectives with those of the compiled program.
 """
 
 from __future__ import annotations
@@ -22,17 +22,16 @@ from vlguard_jax.planning import roofline
 from vlguard_jax.planning import traffic
 from vlguard_jax.planning import work as work_lib
 
-# of the host's memory that activations may take: the rest is the program's (the export's, too), the reader's and the
-# system's
+# share of the host's memory that activations may take: the rest is for the program (and its export), the reader and the
+# system
 HOST_SHARE = 0.5
 
 
 @dataclasses.dataclass(frozen=True)
 class Measured:
-    """What a compiled program says in place of the formulas, of one chip. kinds: bytes by kind, with "peak"; links,
+    """Figures of a compiled program, for one chip, in place of the formulas. kinds: bytes by kind, with "peak"; links,
     network: bytes that its collectives receive over links and over the network, loop bodies multiplied, None for the
-    formulas'; compile_seconds: on this machine;
-    fits: whether the compiler made it."""
+    formulas'; compile_seconds: on this machine; fits: whether it compiled."""
 
     kinds: Mapping[str, flops.Number]
     links: flops.Number | None
@@ -46,7 +45,7 @@ class Measured:
         return {f"{kind}_gib": count / memory.GIB for kind, count in self.kinds.items()}
 
     def moved(self, formula: traffic.Traffic) -> traffic.Traffic:
-        """The formula's traffic, but for what was counted."""
+        """The formula's traffic, replaced where it was counted."""
         counted = {"links": self.links, "network": self.network}
         return dataclasses.replace(formula, **{name: count for name, count in counted.items() if count is not None})
 
@@ -54,9 +53,9 @@ class Measured:
 @dataclasses.dataclass(frozen=True)
 class Estimate:
     """A plan for one config on one topology. per_chip: GiB by kind; "export" is the peak of writing the tuned model
-    behind the last step, "export_host" that on the host of process 0, a share for each of its chips. flops_per_step:
-    model FLOPs, all chips. step_seconds: by what bounds them. hours: of the whole run by phase, with "total". dollars:
-    None without a price. stops: why more chips would not help, or ""."""
+    after the last step, "export_host" the same on the host of process 0, divided by its chips. flops_per_step: model
+    FLOPs, all chips. step_seconds: by what bounds them. hours: of the whole run by phase, with "total". dollars: None
+    without a price. stops: why more chips would not help, or ""."""
 
     kind: str
     model: str
@@ -78,7 +77,7 @@ class Estimate:
     notes: tuple[str, ...]
 
     def as_json(self) -> dict[str, Any]:
-        """What `--json` writes."""
+        """The JSON values for `--json`."""
         return {
             "topology": self.topology.name,
             "chips": self.topology.chips,
@@ -119,7 +118,7 @@ def train(
     price: flops.Number | None = None,
     measured: Measured | None = None,
 ) -> Estimate:
-    """Plan a training. work: of this config on the row shards that `traffic.mesh` gives.
+    """Plan a training run. work: of this config on the row shards of `traffic.mesh`.
 
     Raises:
       UserError: the mesh does not fit the topology, or the rematerialisation policy is unknown.
@@ -183,7 +182,7 @@ def _with_export(
     on_host: flops.Number,
     topology: chips.Topology,
 ) -> dict[str, flops.Number]:
-    """`per_chip`, and what writing the tuned model takes behind the last step, which can be the peak, too."""
+    """`per_chip` with the memory for writing the tuned model after the last step, which can be the peak."""
     size, host = exported.peak / memory.GIB, on_host * topology.hosts / topology.chips / memory.GIB
     return {**per_chip, "peak_gib": max(per_chip["peak_gib"], size), "export_gib": size, "export_host_gib": host}
 
@@ -223,7 +222,7 @@ def _on_host(
     shape: traffic.Mesh,
     formats: memory.Formats,
 ) -> flops.Number:
-    """Bytes that a device keeps in its host's memory."""
+    """Bytes that a device offloads to its host's memory."""
     tokens = work.rows * work.row_len / shape.row_shards
     return tokens * model.text.num_layers * flops.per_token(model.text, remat.away) * formats.compute / shape.tensor
 
@@ -241,7 +240,7 @@ def _step(work: work_lib.Work) -> dict[str, flops.Number]:
 
 
 def _range(expected: flops.Number, chip: chips.Chip, *, pictures: bool) -> dict[str, flops.Number]:
-    """Seconds at the ends of what the back-test, and published runs with pictures, leave room for."""
+    """Seconds at the ends of the range that the back-test, and published runs with pictures, leave open."""
     wide = 1 + roofline.error(chip)
     return {
         "low": expected / wide,
@@ -268,7 +267,7 @@ def _hours(
     stored: flops.Number,
     compiling: flops.Number,
 ) -> dict[str, flops.Number]:
-    """By phase. stored: bytes of a checkpoint; compiling: seconds a shape."""
+    """Hours by phase. stored: bytes of a checkpoint; compiling: seconds per shape."""
     known = work_lib.assumptions()["time"]
     sizes = flops.sizes(model)
     whole = 2.0 * (sizes.text + sizes.tower + sizes.projector)  # as bf16 files
@@ -285,7 +284,7 @@ def _hours(
 
 
 def _stops(work: work_lib.Work, shape: traffic.Mesh, time: roofline.Seconds) -> str:
-    """Why this is more than the recipe's global batch fills."""
+    """Why more chips would not help the recipe's global batch; "" if they would."""
     if work.conversations < shape.row_shards:
         return (
             f"{work.conversations} conversations a step are fewer than {shape.row_shards} row shards: the others"

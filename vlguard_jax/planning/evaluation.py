@@ -1,4 +1,4 @@
-"""The plan of an evaluation: prompts read in batches, answers written a token at a time."""
+"""The plan of an evaluation: prefill of prompts in batches, then decode of the answers, token by token."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ from vlguard_jax.planning import work as work_lib
 
 @dataclasses.dataclass(frozen=True)
 class Asked:
-    """prompts: in all; of a batch: rows of `prompt` tokens as the engine pads them, pictures, and their room in each of
-    the row shards."""
+    """prompts: in all. Of a batch: rows of `prompt` tokens as the engine pads them, pictures, and their room in each
+    row shard."""
 
     prompts: int
     prompt: int
@@ -32,7 +32,7 @@ class Asked:
 
 
 def asked(settings: config.EvalConfig, model: family.Config, topology: chips.Topology) -> Asked:
-    """What the benchmark asks, in batches for the topology.
+    """The benchmark's prompts, in batches for the topology.
 
     Raises:
       UserError: the mesh does not fit the topology.
@@ -45,7 +45,7 @@ def asked(settings: config.EvalConfig, model: family.Config, topology: chips.Top
     tokens = known["text_prompt"] + one.slots
     count = known["prompts"]["prompts" if benchmark.name == "prompts" else "vlguard"]
     if benchmark.limit:
-        # of each of VLGuard's three subsets
+        # for each of VLGuard's three subsets
         count = min(count, benchmark.limit * (1 if benchmark.name == "prompts" else 3))
     shards = traffic.mesh(settings.mesh, topology).row_shards
     rows = -(-settings.decode.batch_size // shards) * shards
@@ -63,8 +63,8 @@ def evaluate(
     price: flops.Number | None = None,
     measured: tuple[estimate.Measured, estimate.Measured] | None = None,
 ) -> estimate.Estimate:
-    """Plan an evaluation: prompts read and answers written in batches of one shape, every answer as long as allowed.
-    measured: what the compiler says of (prefill, decode).
+    """Plan an evaluation: batches of one shape, every answer as long as allowed. measured: the compiler's figures for
+    (prefill, decode).
 
     Raises:
       UserError: the mesh does not fit the topology.
@@ -76,7 +76,7 @@ def evaluate(
     both = measured or memories(settings, model, topology)
     per_chip = max((one.gib() for one in both), key=lambda kinds: kinds["peak_gib"])
     read = flops.forward(model, rows * prompt, rows * float(prompt) ** 2, units)
-    read = dataclasses.replace(read, head=read.head / prompt)  # of the last position alone
+    read = dataclasses.replace(read, head=read.head / prompt)  # of the last position only
     first, each = _generation(model, shape, topology, read, b, rows, prompt, new, measured)
     batches = -(-prompts // rows)
     hours = _hours(model, batches * (first.expected + new * each.expected), measured)
@@ -116,7 +116,7 @@ def _hours(
     steps: flops.Number,
     measured: tuple[estimate.Measured, estimate.Measured] | None,
 ) -> dict[str, flops.Number]:
-    """By phase, and in all. steps: seconds of all batches."""
+    """Hours by phase, and in total. steps: seconds of all batches."""
     time, weights = work_lib.assumptions()["time"], flops.sizes(model)
     half = time["compile_seconds"] / 2  # no backward pass
     seconds = {
@@ -131,7 +131,7 @@ def _hours(
 def memories(
     settings: config.EvalConfig, model: family.Config, topology: chips.Topology
 ) -> tuple[memory.Memory, memory.Memory]:
-    """(reading prompts, writing answers) on one chip, by formula.
+    """Memory of (prefill, decode) on one chip, by formula.
 
     Raises:
       UserError: the mesh does not fit the topology.
@@ -143,7 +143,7 @@ def memories(
 
 
 def _width(settings: config.EvalConfig, topology: chips.Topology) -> int:
-    """Bytes of a number."""
+    """Bytes per number."""
     return traffic.BYTES[config.on_backend(settings.precision, topology.chip.kind)]
 
 
@@ -158,7 +158,7 @@ def _generation(
     new: int,
     measured: tuple[estimate.Measured, estimate.Measured] | None,
 ) -> tuple[roofline.Seconds, roofline.Seconds]:
-    """Times of reading a batch of prompts and of one new token for each of its rows, at the middle of the answers."""
+    """Times of the prefill of a batch and of decoding one token for each of its rows, in the middle of the answers."""
     s, text = flops.sizes(model), model.text
     per_chip, own = topology.chip.devices, rows / shape.row_shards
     weights = (s.text + s.projector) * b / shape.tensor * per_chip

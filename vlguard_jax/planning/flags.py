@@ -1,6 +1,6 @@
-"""The table of compiler settings by chip, flags.toml, as environment variables.
+"""The table of compiler flags by chip, flags.toml, as environment variables.
 
-An unknown flag ends a process at its start.
+A process with an unknown flag ends at its start.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ def for_chip(chip: str, *, slices: int = 1, offload: bool = False) -> tuple[Grou
     Args:
       chip: a name in `chips()`, such as "v5e".
       slices: TPU slices of the job.
-      offload: whether the program keeps something in the host's memory.
+      offload: whether the program offloads to the host's memory.
 
     Raises:
       UserError: no such chip; the nearest one is named.
@@ -67,7 +67,8 @@ def for_chip(chip: str, *, slices: int = 1, offload: bool = False) -> tuple[Grou
 
 
 def environment(chip: str, *, slices: int = 1, offload: bool = False) -> dict[str, str]:
-    """Environment variables of a process on `chip`; flags of several groups joined, the first spelling of a flag once.
+    """Environment variables of a process on `chip`; the flags of all groups joined, each flag once, from its first
+    group.
 
     Raises:
       UserError: no such chip.
@@ -80,7 +81,7 @@ def environment(chip: str, *, slices: int = 1, offload: bool = False) -> dict[st
 
 
 def all_flags(variable: str) -> Iterator[str]:
-    """Every flag of the table for one environment variable, once."""
+    """Every flag in the table for one environment variable, once."""
     yield from dict.fromkeys(flag for group in groups().values() if group.variable == variable for flag in group.flags)
 
 

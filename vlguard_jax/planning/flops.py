@@ -2,8 +2,8 @@
 
 A matrix product of T rows with an [i, o] matrix is 2 T i o operations; causal attention over a sequence of t tokens 2
 t^2 H E a layer (scores and values, each 2 t^2 H E, half of it masked); the tower attends without a mask. Norms,
-rotations and activations are left out, as everywhere where MFU is quoted. Backward costs twice the forward; what is
-frozen has no weight gradient and costs once.
+rotations and activations are not counted, as is usual for MFU. The backward pass costs twice the forward pass, and only
+once for frozen parameters, which have no weight gradient.
 """
 
 from __future__ import annotations
@@ -65,14 +65,14 @@ def linears(text: configs.TextConfig) -> dict[str, tuple[int, int]]:
 
 
 def tower(model: family.Config) -> family.Tower | None:
-    """What a unit of a picture costs; None for a language model."""
+    """Cost of one unit of a picture; None for a language model."""
     sees = table.of(model).pictures
     return sees.tower(model) if sees else None
 
 
 @dataclasses.dataclass(frozen=True)
 class Flops:
-    """Operations by the kind of kernel that does them."""
+    """Operations by kind of kernel."""
 
     linear: Number = 0.0
     attention: Number = 0.0
@@ -82,7 +82,7 @@ class Flops:
 
     @property
     def total(self) -> float:
-        """All of them."""
+        """All operations."""
         return float(sum(dataclasses.astuple(self)))
 
     def __add__(self, other: Flops) -> Flops:
@@ -90,8 +90,8 @@ class Flops:
 
 
 def forward(model: family.Config, tokens: Number, squares: Number, units: Number) -> Flops:
-    """One forward pass. squares: sum of the squared lengths of the sequences that make up `tokens`. units: of the
-    tower, a picture or a tile each."""
+    """One forward pass. squares: sum of the squared lengths of the sequences in `tokens`. units: of the tower, each a
+    picture or a tile."""
     t, each = model.text, tower(model)
     return Flops(
         linear=2.0 * sizes(model).layer * t.num_layers * tokens,
@@ -123,10 +123,9 @@ def training(
 
 @dataclasses.dataclass(frozen=True)
 class Remat:
-    """A rematerialisation policy. again: matrices of a layer that are computed again in the backward pass; attention:
-    whether attention is;
-    kept: what each token keeps on the device in each layer, in multiples of (width, heads, kv heads, mlp width); away:
-    the same on the host."""
+    """A rematerialisation policy. again: products of a layer that the backward pass recomputes; attention: whether it
+    recomputes attention; kept: numbers that each token keeps on the device in each layer, in multiples of (width,
+    heads, kv heads, mlp width); away: the same on the host."""
 
     again: tuple[str, ...]
     attention: bool
@@ -134,7 +133,7 @@ class Remat:
     away: tuple[int, int, int, int] = (0, 0, 0, 0)
 
 
-# The last product of a layer is never computed again: nothing in the layer's own backward pass needs it.
+# The last product of a layer is never recomputed: the layer's own backward pass does not need it.
 POLICIES = {
     "none": Remat((), False, (4, 2, 2, 4)),
     "minimal_with_context": Remat((), False, (2, 2, 2, 2)),
@@ -148,7 +147,7 @@ def policy(name: str) -> Remat:
     """The policy of that name.
 
     Raises:
-      UserError: the estimate does not know it.
+      UserError: the estimate has no such policy.
     """
     if name not in POLICIES:
         raise errors.UserError(
@@ -158,7 +157,7 @@ def policy(name: str) -> Remat:
 
 
 def per_token(text: configs.TextConfig, multiples: tuple[int, int, int, int]) -> int:
-    """Numbers that a token keeps in a layer, from multiples of (width, heads, kv heads, mlp width)."""
+    """Numbers per token and layer, from multiples of (width, heads, kv heads, mlp width)."""
     each = (text.width, text.num_heads * text.head_width, text.num_kv_heads * text.head_width, text.mlp_width)
     return sum(count * size for count, size in zip(multiples, each, strict=True))
 
@@ -166,7 +165,7 @@ def per_token(text: configs.TextConfig, multiples: tuple[int, int, int, int]) ->
 def recomputed(
     model: family.Config, lora: configs.LoraConfig | None, remat: Remat, tokens: Number, squares: Number
 ) -> Flops:
-    """What the backward pass computes again."""
+    """Operations that the backward pass recomputes."""
     matrices = linears(model.text)
     weights = sum(matrices[name][0] * matrices[name][1] for name in remat.again)
     weights += sum(lora.rank * sum(matrices[name]) for name in remat.again if name in lora.targets) if lora else 0

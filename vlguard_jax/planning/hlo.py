@@ -1,7 +1,7 @@
-"""Collectives of a compiled module, and the bytes that a device receives through them in one run of it, loop bodies
+"""Collectives of a compiled module, and the bytes that a device receives through them in one run, loop bodies
 multiplied.
 
-XLA for TPUs prints no counts: a loop's turns are read from its condition (a counter below a constant), its start and
+XLA for TPUs prints no trip counts: they are read from a loop's condition (a counter below a constant), its start and
 its step. A collective that XLA spreads over several fusions is printed in each; they share its channel, which counts
 once.
 """
@@ -54,8 +54,8 @@ class Instruction:
 
 @dataclasses.dataclass(frozen=True)
 class Collective:
-    """kind: one of KINDS; shape: of its result as printed; received: bytes a device receives each time; times: it is
-    done in one run."""
+    """kind: one of KINDS; shape: of its result as printed; received: bytes that a device receives each time; times:
+    executions in one run."""
 
     kind: str
     shape: str
@@ -66,7 +66,7 @@ class Collective:
 
 
 class UnreadableError(ValueError):
-    """The module has a loop or a group whose size is not found."""
+    """The module has a loop or a group whose size cannot be read."""
 
 
 Computation = Mapping[str, Instruction]
@@ -103,7 +103,7 @@ def _instruction(line: str) -> Instruction | None:
 
 
 def size(shape: str) -> int:
-    """Bytes of a printed shape, all parts of a tuple together; layouts, tiles and tokens count nothing."""
+    """Bytes of a printed shape, summed over a tuple; layouts, tiles and tokens do not count."""
     plain = re.sub(r"\{[^{}]*\}", "", shape)
     return sum(
         BYTES[kind] * math.prod(map(int, filter(None, dims.split(","))))
@@ -116,7 +116,7 @@ def collectives(text: str, devices: int) -> list[Collective]:
     """The collectives of a module for `devices` devices, each channel once.
 
     Raises:
-      UnreadableError: a loop's turns or a group's size are not found.
+      UnreadableError: a loop's trip count or a group's size cannot be read.
     """
     computations, entry = parse(text)
     times = _times(computations, entry)
@@ -134,7 +134,9 @@ def collectives(text: str, devices: int) -> list[Collective]:
             made = Collective(
                 kind, shape, group, _received(kind, size(shape), group), times[name], source[1] if source else ""
             )
-            if key not in found or made.times < found[key].times:  # start and end of a spread one are there once
+            if (
+                key not in found or made.times < found[key].times
+            ):  # start and end of a collective spread over fusions appear once
                 found[key] = made
     return list(found.values())
 
@@ -147,11 +149,11 @@ def received(found: list[Collective]) -> dict[str, float]:
 def network(text: str, slices: int) -> float:
     """Bytes that a device receives from other slices in one run.
 
-    A module for several slices has collectives of its own slice alone; what
-    goes over the data-centre network is sent and received through the host.
+    A module for several slices has collectives within its own slice only; traffic over the data-centre network is sent
+    and received through the host.
 
     Raises:
-      UnreadableError: a transfer is no sum over the slices, or a loop's turns are not found.
+      UnreadableError: a transfer is not a sum over the slices, or a loop's trip count cannot be read.
     """
     computations, entry = parse(text)
     times, total = _times(computations, entry), 0.0
@@ -167,7 +169,7 @@ def network(text: str, slices: int) -> float:
 
 
 def _result(line: Instruction, kind: str) -> str:
-    """What an asynchronous start returns begins with its operands."""
+    """The shape of a collective's result; an asynchronous start returns its operands first."""
     if line.opcode == kind:
         return line.shape
     parts = _SHAPE.findall(re.sub(r"\{[^{}]*\}", "", line.shape))
@@ -176,7 +178,7 @@ def _result(line: Instruction, kind: str) -> str:
 
 
 def _received(kind: str, result: int, group: int) -> float:
-    """As a ring does it: everything but one's own part once, twice where a sum comes back."""
+    """Bytes in a ring: everything but the device's own part once, or twice for an all-reduce."""
     others = (group - 1) / group
     return {
         "all-gather": result * others,
@@ -188,7 +190,7 @@ def _received(kind: str, result: int, group: int) -> float:
 
 
 def _group(rest: str, devices: int) -> int:
-    """Devices that take part together: listed, as iota "[groups,size]<=", or by names of mesh axes."""
+    """Devices in a group: listed, as iota "[groups,size]<=", or by names of mesh axes."""
     said = rest.split("replica_groups=", 1)[-1] if "replica_groups=" in rest else ""
     if said.startswith("{}"):
         return devices
@@ -203,7 +205,7 @@ def _group(rest: str, devices: int) -> int:
 
 
 def _times(computations: Mapping[str, Computation], entry: str) -> dict[str, int]:
-    """How often each computation is done in one run. Both branches of a conditional count: an upper bound."""
+    """How often each computation runs. Both branches of a conditional count: an upper bound."""
     callers: dict[str, list[tuple[str, int]]] = {name: [] for name in computations}
     for name, computation in computations.items():
         for line in computation.values():
@@ -255,7 +257,7 @@ def _constant(computation: Computation, name: str) -> int | None:
 
 
 def _step(computation: Computation, name: str, at: int) -> int | None:
-    """What is added to element `at` of the loop's state on the way to `name`."""
+    """What the loop body adds to element `at` of the loop's state, on the way to `name`."""
     line = _through(computation, name)
     if line and line.opcode == "get-tuple-element":
         return 0 if re.search(rf"index={at}\b", line.rest) else None

@@ -1,7 +1,7 @@
-"""HBM by kind: what lies there for the whole run, and what a step needs beside it.
+"""HBM by kind: what is there for the whole run, and what a step needs in addition.
 
-The compiler decides the second part; these formulas name its large buffers. The tower and the decoder are never at
-their peak together.
+The compiler decides the second part; these formulas cover its large buffers. The tower and the decoder never peak
+together.
 """
 
 from __future__ import annotations
@@ -15,20 +15,21 @@ from vlguard_jax.planning import flops
 from vlguard_jax.planning import traffic
 
 GIB = 2.0**30
-GATHERED = 2  # layers whose whole matrices are there at a time: the one at work and the next
-TURNED = 3  # a block that is gathered from all devices, and XLA's buffers in which its parts are put together
-COPIES = 3  # of a tensor in fp32 on the host that writes it: as it came, merged or turned, in the format of the file
-SLACK = 0.05  # of what a step needs: fragments, and small buffers that no formula names
+GATHERED = 2  # layers whose matrices are gathered at a time: the current one and the next
+TURNED = 3  # a block gathered from all devices, and XLA's buffers for putting its parts together
+COPIES = 3  # of a tensor in fp32 on the host that writes it: as gathered, merged or transposed, in the file's format
+SLACK = 0.05  # of what a step needs: fragmentation, and small buffers without a formula
 
 
 @dataclasses.dataclass(frozen=True)
 class Memory:
     """Bytes on one chip, by kind.
 
-    weights: trained parameters; frozen: the others, the tower included. gathered: what is there whole for a moment, two
-    layers or embedding and head, with their gradients. activations: kept for the backward pass, and those of the layer
-    at work. logits: one chunk. pictures: the tower at work, which counts where it exceeds the rest of the step. cache:
-    keys and values.
+    weights: trained parameters; frozen: the others, the tower included. gathered: parameters that are whole for a
+    moment (two layers, or embedding and head) with their gradients. activations: kept for the backward pass, and those
+    of the current layer. logits: one chunk. pictures: the tower's buffers, counted where they exceed the rest of the
+    step.
+    cache: the KV cache.
     """
 
     weights: flops.Number = 0.0
@@ -44,12 +45,12 @@ class Memory:
 
     @property
     def states(self) -> flops.Number:
-        """What lies there between steps, and the gradients."""
+        """What stays between steps, and the gradients."""
         return self.weights + self.moments + self.gradients + self.frozen
 
     @property
     def slack(self) -> flops.Number:
-        """Of the step's own buffers."""
+        """Slack for the step's own buffers."""
         return SLACK * (self._step + self.batch)
 
     @property
@@ -58,22 +59,22 @@ class Memory:
 
     @property
     def peak(self) -> flops.Number:
-        """The most that is there at a time."""
+        """The most in memory at a time."""
         return self.states + self.cache + self.batch + self._step + self.slack
 
     def gib(self) -> dict[str, flops.Number]:
-        """By kind, in GiB, for people and files; only what there is."""
+        """GiB by kind, without zeros."""
         kinds = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)} | {"slack": self.slack}
         return {"peak_gib": self.peak / GIB} | {f"{name}_gib": size / GIB for name, size in kinds.items() if size}
 
     def times(self, count: int) -> Memory:
-        """Of several devices that are one chip."""
+        """Memory of a chip of `count` devices."""
         return Memory(*(size * count for size in dataclasses.astuple(self)))
 
 
 @dataclasses.dataclass(frozen=True)
 class Formats:
-    """Bytes a number."""
+    """Bytes per number."""
 
     compute: int
     params: int
@@ -93,13 +94,13 @@ def training(
     micro: int,
     chunk: int,
 ) -> Memory:
-    """A training step on one device. rows: of a micro-batch, all devices together; units: of the tower, in one row
-    shard; chunk: bytes of logits at a time."""
+    """A training step on one device. rows: of a micro-batch, over all devices; units: of the tower, in one row shard;
+    chunk: bytes of logits at a time."""
     s, text = flops.sizes(model, lora), model.text
     shards, b = shape.fsdp * shape.tensor, formats.compute
     trained = s.projector + (s.adapters if lora else s.text)
     own = max(1.0, rows / shape.row_shards) * row_len
-    at_work = 1.5 * flops.per_token(text, flops.POLICIES["none"].kept)  # and gradients of about half of it at a time
+    at_work = 1.5 * flops.per_token(text, flops.POLICIES["none"].kept)  # with gradients of about half of it at a time
     kept = flops.per_token(text, remat.kept) * s.layers
     layer_gradient = s.layer if not lora else lora.rank * sum(map(sum, flops.linears(text).values()))
     # with their gradients, the head's in fp32; not beside the layers
@@ -118,26 +119,26 @@ def training(
 
 
 def _tower(model: family.Config, units: flops.Number, b: int) -> flops.Number:
-    """Buffers of one tower layer: scores and weights in fp32, projections and the MLP's inside."""
+    """Buffers of one tower layer: attention scores and weights in fp32, projections and the MLP's hidden layer."""
     each = flops.tower(model)
     return units * (each.scores * (4 + b) + each.numbers * b) if each else 0.0
 
 
 def _pixels(model: family.Config, units: flops.Number, b: int) -> flops.Number:
-    """Pictures as bytes and as numbers, and their features in the decoder's width, with a gradient."""
+    """Pictures as uint8 and as floats, and their features in the decoder's width, with a gradient."""
     each = flops.tower(model)
     return units * (each.pixels * (1 + b) + 2 * each.features * model.text.width * b) if each else 0.0
 
 
 def export(step: Memory, devices: int = 1) -> Memory:
-    """Writing the tuned model behind the last of these steps: weights and what is frozen lie there, and a block of what
-    was trained. devices: that `step` is of."""
+    """Writing the tuned model after the last step: weights and frozen parameters are in memory, and a gathered block.
+    devices: that `step` is of."""
     return Memory(weights=step.weights, frozen=step.frozen, gathered=TURNED * gather.BLOCK * devices)
 
 
 def export_host(model: family.Config, lora: configs.LoraConfig | None) -> flops.Number:
-    """Bytes that writing the tuned model takes on the host of process 0: what is not trained, which is kept there as it
-    came (two bytes a number, as models are given away), and the tensor at work."""
+    """Bytes that writing the tuned model takes on the host of process 0: the frozen parameters, kept as loaded (two
+    bytes per number, as models are published), and the current tensor."""
     s = flops.sizes(model, lora)
     largest = max(s.embed, s.head, *(i * o for i, o in flops.linears(model.text).values()))
     return 2 * (s.tower + (s.text if lora else 0)) + COPIES * 4 * largest
@@ -153,8 +154,8 @@ def evaluation(
     new: int,
     units: flops.Number,
 ) -> tuple[Memory, Memory]:
-    """(reading prompts, writing answers) on one device, for a batch of `rows` over all devices; cache of prompt + new
-    slots. units: of the tower, on one device."""
+    """(prefill, decode) on one device, for a batch of `rows` over all devices; the KV cache has prompt + new slots.
+    units: of the tower, on one device."""
     s, text = flops.sizes(model), model.text
     shards, own = shape.fsdp * shape.tensor, max(1.0, rows / shape.row_shards)
     cached = 2 * text.num_kv_heads * text.head_width * text.num_layers * compute / shape.tensor

@@ -1,4 +1,4 @@
-"""Sizes of the model that a config names, without reading or fetching a weight."""
+"""Sizes of the model that a config names, without reading or downloading weights."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ SHORT = {name.rsplit("-", 1)[-1]: name for name in reversed(table.PRESETS)}  # "
 
 @dataclasses.dataclass(frozen=True)
 class Named:
-    """A model's sizes, its name in tables, and how they were found. outline: None where the model is not on
-    this machine."""
+    """A model's sizes, its name in tables, and how the sizes were found. outline: None where the model is not on this
+    machine."""
 
     config: family.Config
     name: str
@@ -34,7 +34,7 @@ def resolve(model: config.ModelSettings, preset: str = "") -> Named:
     """The model of a config. preset: "7b", "13b" or the name of a preset of a family, in place of `config.model`.
 
     Raises:
-      UserError: no such preset; the folder holds no model; or the sizes of a hub id cannot be told from its name.
+      UserError: no such preset; no model in the folder; or the name of a hub id does not tell its sizes.
     """
     if preset:
         name = SHORT.get(preset.lower(), preset)
@@ -64,8 +64,8 @@ def resolve(model: config.ModelSettings, preset: str = "") -> Named:
 
 
 def _likest(name: str, wanted: str) -> str | None:
-    """The preset of the size that a name tells which has most words in common with it; None where it tells no size or
-    several. wanted: of this family only."""
+    """Of the presets with the size in a name, the one that shares most words with it; None where the name has no size
+    or several. wanted: of this family only."""
     sizes = [short for short in SHORT if re.search(rf"(?<![\d.]){short}(?![a-z0-9])", name)]
     words = set(re.split(r"[^a-z0-9.]+", name))
     known = [one for one in table.PRESETS if not wanted or table.of(table.PRESETS[one]).name == wanted]
@@ -74,7 +74,7 @@ def _likest(name: str, wanted: str) -> str | None:
 
 
 def _outline(folder: pathlib.Path, model: config.ModelSettings) -> outline_lib.Outline:
-    os.environ["HF_HUB_OFFLINE"] = "1"  # before the hub's client is loaded: a plan fetches no tower
+    os.environ["HF_HUB_OFFLINE"] = "1"  # before the hub's client is loaded: a plan downloads no tower
     from vlguard_jax.checkpoints import outline
 
     return outline.read(

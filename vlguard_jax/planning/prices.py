@@ -1,4 +1,4 @@
-"""What a chip costs: prices.toml, dated, or what the user says."""
+"""The price of a chip: from prices.toml, dated, or from the user."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ TABLE = pathlib.Path(__file__).with_name("prices.toml")
 
 @dataclasses.dataclass(frozen=True)
 class Price:
-    """US dollars per chip and hour, and where the number is from."""
+    """US dollars per chip-hour, and the source."""
 
     dollars: float
     source: str
@@ -27,7 +27,7 @@ def _table() -> dict[str, Any]:
 
 
 def get(chip: str, override: float | None = None) -> Price | None:
-    """The price of a chip on demand; None where the table has none and the user gave none."""
+    """The on-demand price of a chip; None if neither the table nor the user gives one."""
     if override is not None:
         return Price(override, "--price")
     entry = _table().get(chip)

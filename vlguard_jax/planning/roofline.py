@@ -1,13 +1,11 @@
-"""From operations and bytes to seconds: one model with few constants, efficiency.toml, for every chip and every kind of
-run.
+"""From operations and bytes to seconds: one model with few constants (efficiency.toml) for every chip and kind of run.
 
-  step = products + attention + update + what of the collectives cannot hide behind them + exchange between slices or
-  nodes
+  step = products + attention + update + exposed collectives + exchange between slices or nodes
 
-Products run at a share of the data sheet that is a constant of the chip's generation, attention at a share of that
-which is the same on all chips. Collectives over links run beside the products; those over the network do not (the
-published runs on several nodes show it). The constants are fitted on the runs of backtest.py, which also says how well
-each run is predicted when it is left out.
+Products run at a share of the data sheet's rate, a constant per chip generation, and attention at a share of that, the
+same on all chips. Collectives over links overlap with the products and are exposed beyond them; those over the network
+do not overlap (published runs on several nodes show it). The constants are fitted on the runs of backtest.py, which
+also tells how well each run is predicted when it is left out.
 """
 
 from __future__ import annotations
@@ -28,8 +26,8 @@ TABLE = pathlib.Path(__file__).with_name("efficiency.toml")
 
 @dataclasses.dataclass(frozen=True)
 class Constants:
-    """matmul: share of the data sheet, by chip; attention: share of that; network, links, hbm: shares of the data
-    sheet's bandwidth."""
+    """matmul: share of the data sheet's rate, by chip; attention: share of that; network, links, hbm: shares of the
+    data sheet's bandwidth."""
 
     matmul: Mapping[str, float]
     attention: float
@@ -38,7 +36,7 @@ class Constants:
     hbm: float
 
     def of(self, chip: chips.Chip) -> float:
-        """The share of a chip; for one without a published run the mean of its kind (h200 counts as h100, the same
+        """The share of a chip; without a published run, the mean of its kind (h200 counts as h100, the same
         processor)."""
         name = "h100" if chip.name == "h200" else chip.name
         if name in self.matmul:
@@ -55,22 +53,21 @@ def _table() -> dict[str, Any]:
 
 
 def constants() -> Constants:
-    """What efficiency.toml says."""
+    """The constants in efficiency.toml."""
     table = _table()
     return Constants(table["matmul"], table["attention"], table["network"], table["links"], table["hbm"])
 
 
 def error(chip: chips.Chip) -> float:
-    """Mean error, as a fraction, of the prediction of a run that the constants were not fitted on; larger for a chip
-    without any run."""
+    """Mean error, as a fraction, of predictions of runs left out of the fit; larger for a chip without any run."""
     known = "h100" if chip.name == "h200" else chip.name
     return float(_table()["left_out_error" if known in _table()["matmul"] else "new_chip_error"])
 
 
 @dataclasses.dataclass(frozen=True)
 class Seconds:
-    """Of one step. compute, hbm, interconnect, network: each alone at the data sheet's rate. expected: all together as
-    they really run; update and exposed are the parts of it that are no products."""
+    """Of one step. compute, hbm, interconnect, network: each alone at the data sheet's rate. expected: the whole step;
+    update and exposed are its parts besides products."""
 
     compute: flops.Number
     hbm: flops.Number
@@ -84,7 +81,7 @@ class Seconds:
 def seconds(
     work: flops.Flops, moved: traffic.Traffic, topology: chips.Topology, known: Constants | None = None
 ) -> Seconds:
-    """Time of a step. work: of all chips together, recomputation and padding included; moved: of one chip."""
+    """Time of a step. work: of all chips, with recomputation and padding; moved: of one chip."""
     k = known or constants()
     chip = topology.chip
     rate = topology.chips * chip.flops

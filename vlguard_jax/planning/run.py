@@ -1,4 +1,4 @@
-"""What `plan` does, from resolved settings to figures."""
+"""The work of `plan`, from resolved settings to figures."""
 
 from __future__ import annotations
 
@@ -36,11 +36,11 @@ class Measure:
 
 
 def compiling(say: Callable[[str], None]) -> Measure:
-    """Compiles on the CPU; takes no accelerator from whoever uses it here. say: told before each wait."""
+    """Compiles on the CPU, so that accelerators of this machine stay free. say: called before each wait."""
     import jax
 
     jax.config.update("jax_platforms", "cpu")
-    jax.config.update("jax_enable_compilation_cache", False)  # what no chip here made cannot be read back
+    jax.config.update("jax_enable_compilation_cache", False)  # programs compiled without their chip cannot be read back
     from vlguard_jax.planning import compiled
 
     return Measure(functools.partial(compiled.train, say=say), functools.partial(compiled.answers, say=say))
@@ -56,7 +56,7 @@ def settings_of(values: config_dict.ConfigDict | Mapping[str, Any]) -> advice.Se
         kind: type[config.TrainConfig | config.EvalConfig] = (
             config.EvalConfig if "decode" in values else config.TrainConfig
         )
-    except OSError:  # the file is read when it is first looked at; `resolve` says what is wrong with it
+    except OSError:  # the file is read on first access; `resolve` reports what is wrong with it
         kind = config.TrainConfig
     return config.resolve(values, kind)
 
@@ -65,10 +65,10 @@ def planner(
     settings: advice.Settings, preset: str = "", price: float | None = None, measure: Measure | None = None
 ) -> advice.Planner:
     """A function (settings, topology) -> Estimate for variants of `settings`; reads sizes and data once. measure:
-    compiles each plan's programs, as `compiling` does; without it everything is by formula.
+    compiles each plan's programs, as from `compiling`; without it everything is by formula.
 
     Raises:
-      UserError: the model's sizes or the index cannot be had.
+      UserError: the model's sizes or the index cannot be read.
     """
     named = models.resolve(settings.model, preset)
     if isinstance(settings, config.EvalConfig):
@@ -102,7 +102,7 @@ def _evaluation(
 
 
 def _works(settings: config.TrainConfig, named: models.Named) -> Callable[[config.TrainConfig, int], work.Work]:
-    """Steps by (settings, row shards): of the real data where model and data are on this machine, else of assumed
+    """Steps by (settings, row shards): from the real data where model and data are on this machine, else from assumed
     lengths."""
     missing = [
         name
@@ -146,7 +146,7 @@ def topology_of(name: str) -> chips.Topology:
 
 
 def chip_names(names: str) -> list[str]:
-    """The chips that a sweep is limited to, all where none is named.
+    """The chips of a sweep; all where none is named.
 
     Raises:
       UserError: there is no such chip.
@@ -161,7 +161,7 @@ def chip_names(names: str) -> list[str]:
 
 
 def write(path: str, text: str, flag: str) -> None:
-    """Write a file that a flag names, beside and renamed.
+    """Write a file that a flag names, under a temporary name first.
 
     Raises:
       UserError: the file cannot be written.

@@ -1,5 +1,5 @@
-"""Devices of a slice that is not here, for the compiler: libtpu describes and compiles for every TPU on a machine that
-has none, JAX's CUDA plugin for the GPUs that it is told of."""
+"""Devices of an absent slice, for the compiler: libtpu describes and compiles for every TPU on a machine without one,
+JAX's CUDA plugin for GPUs whose description it is given."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from vlguard_jax import errors
 from vlguard_jax.planning import chips
 
 ENVIRONMENT = {
-    "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",  # a description takes no chip: neither do others keep us out, nor we them
+    "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",  # a description takes no chip, and so needs no lock
     "TPU_SKIP_MDS_QUERY": "1",  # there is no metadata server to ask
-    # both are of the machine here, and asked for loudly; the description says its own
+    # both describe this machine, and libtpu warns without them; the topology's description has its own
     "TPU_ACCELERATOR_TYPE": "v5litepod-1",
     "TPU_WORKER_HOSTNAMES": "localhost",
     "TPU_STDERR_LOG_LEVEL": "3",
@@ -28,7 +28,7 @@ ENVIRONMENT = {
 
 CUDA_PLUGINS = ("jax_cuda13_plugin", "jax_cuda12_plugin")
 CUDA_ENVIRONMENT = {
-    "JAX_SKIP_CUDA_CONSTRAINTS_CHECK": "1",  # there is no driver to ask for its version
+    "JAX_SKIP_CUDA_CONSTRAINTS_CHECK": "1",  # there is no driver whose version could be checked
     "TF_CPP_MIN_LOG_LEVEL": "3",
 }
 CUDA_FLAGS = "--xla_gpu_autotune_level=0 --xla_gpu_enable_triton_gemm=false"  # there is no GPU to try kernels on
@@ -37,7 +37,7 @@ HOPPER = ("h100", "h200")
 
 
 def _prepare(chip: chips.Chip) -> None:
-    """Set the environment that the chip's compiler reads as it is loaded. What the user set stays."""
+    """Set the environment variables that the chip's compiler reads when loaded, except those that the user set."""
     for name, value in (ENVIRONMENT if chip.kind == "tpu" else CUDA_ENVIRONMENT).items():
         os.environ.setdefault(name, value)
     given = os.environ.get("XLA_FLAGS", "")
@@ -46,11 +46,11 @@ def _prepare(chip: chips.Chip) -> None:
 
 
 def devices(topology: chips.Topology) -> list[jax.Device]:
-    """The devices of a topology, slice after slice, to build a mesh on and to compile for.
+    """The devices of a topology, slice by slice, to build a mesh on and to compile for.
 
     Raises:
-      UserError: the compiler is missing, held by another process, or does not know the slice or not as JAX has it; or
-        it has no description of the GPU.
+      UserError: the compiler is missing, locked by another process, does not know the slice, or describes it unlike
+        JAX; or there is no description of the GPU.
     """
     _prepare(topology.chip)
     try:
@@ -77,7 +77,7 @@ def _tpus(topology: chips.Topology) -> list[jax.Device]:
 
 
 def _gpus(topology: chips.Topology) -> list[jax.Device]:
-    """GPUs by a description of the chip (XLA's GpuTargetConfigProto), nodes joined by the network."""
+    """GPUs from a description of the chip (XLA's GpuTargetConfigProto), with nodes joined by the network."""
     chip = topology.chip
     if chip.name not in HOPPER:
         raise errors.UserError(
@@ -98,7 +98,7 @@ def _gpus(topology: chips.Topology) -> list[jax.Device]:
 def _options(topology: chips.Topology) -> dict[str, Any]:
     options: dict[str, Any] = {"num_slices": topology.slices} if topology.slices > 1 else {}
     if topology.chips == topology.slices:
-        options["chips_per_host_bounds"] = (1,) * 3  # libtpu before 0.0.50 takes a host to hold four or eight
+        options["chips_per_host_bounds"] = (1,) * 3  # libtpu before 0.0.50 assumes four or eight chips per host
     if topology.chip.name == "v4":
         options["chip_config_name"] = "megacore"  # its two cores are one device, as JAX has them on the chip
     return options

@@ -1,5 +1,4 @@
-"""Bytes that a step moves: over the links between the chips of a slice or node, over the network between these, and in
-HBM."""
+"""Bytes that a step moves: over the links within a slice or node, over the network between them, and in HBM."""
 
 from __future__ import annotations
 
@@ -25,15 +24,14 @@ class Mesh:
 
     @property
     def row_shards(self) -> int:
-        """Parts that the rows of a batch are split into."""
+        """Row shards of a batch."""
         return self.data * self.fsdp
 
 
 def mesh(settings: config.MeshSettings, topology: chips.Topology) -> Mesh:
     """The mesh of a config on a topology, without devices.
 
-    Slices are joined along `data`: where the config leaves that at 1 (or -1),
-    it becomes their number.
+    Slices are joined along `data`: where the config leaves it at 1 (or -1), it becomes their number.
 
     Raises:
       UserError: see `mesh.sizes` of parallel.
@@ -44,9 +42,8 @@ def mesh(settings: config.MeshSettings, topology: chips.Topology) -> Mesh:
 
 @dataclasses.dataclass(frozen=True)
 class Traffic:
-    """Bytes of a step for one chip. links: received over the links of its slice or node. network: its share of what its
-    slice or node exchanges with others. update: HBM traffic of the optimizer. hbm: HBM traffic of everything, update
-    included."""
+    """Bytes of a step for one chip. links: received over the links of its slice or node. network: its share of the
+    exchange between slices or nodes. update: HBM traffic of the optimizer. hbm: all HBM traffic, update included."""
 
     links: flops.Number
     network: flops.Number
@@ -56,7 +53,8 @@ class Traffic:
 
 @dataclasses.dataclass(frozen=True)
 class Load:
-    """What decides the bytes of a training step. tokens: computed by one row shard in a step; micro: micro-batches."""
+    """What determines the bytes of a training step. tokens: computed by one row shard in a step; micro:
+    micro-batches."""
 
     sizes: flops.Sizes
     lora: bool

@@ -1,5 +1,4 @@
-"""What a step holds: its tokens, rows and pictures, from the sample index or, where there is none, from assumed
-lengths."""
+"""The tokens, rows and pictures of a step, from the sample index or, without one, from assumed lengths."""
 
 from __future__ import annotations
 
@@ -20,7 +19,7 @@ from vlguard_jax.families import family
 from vlguard_jax.families import table as families
 
 TABLE = pathlib.Path(__file__).with_name("assumptions.toml")
-SAMPLED = 8192  # conversations that stand for a larger mixture
+SAMPLED = 8192  # conversations drawn to represent a larger mixture
 LIKE = {"tfds": "vlguard"}
 
 
@@ -33,10 +32,10 @@ def assumptions() -> dict[str, Any]:
 
 @dataclasses.dataclass(frozen=True)
 class Work:
-    """Of a mean step: tokens and squares of the conversations, `computed` and `computed_squares` of the rows,
-    `pictures`, their `units` for the tower and the `unit_room` that is computed. Of the largest: rows of one
-    micro-batch, row_len, room for pictures in a row shard. steps: of the run; micro: micro-batches; shapes: programs
-    that are compiled."""
+    """Of a mean step: tokens and squared lengths of the conversations, `computed` and `computed_squares` of the rows,
+    `pictures`, their `units` for the tower and the `unit_room` that is computed. Of the largest step: rows of one
+    micro-batch, row_len, room for pictures in a row shard. steps: of the run; micro: micro-batches; shapes: compiled
+    programs."""
 
     steps: int
     shapes: int
@@ -58,8 +57,8 @@ class Work:
 def assumed_index(
     settings: config.DataSettings, model: family.Config, seed: int = 0
 ) -> tuple[index_lib.SampleIndex, int, tuple[str, ...]]:
-    """An index of drawn lengths with the sources' shares, how many conversations it stands for, and what was
-    assumed."""
+    """(index of drawn lengths with the sources' shares, number of conversations it represents, assumptions in
+    words)."""
     table, rng = assumptions()["lengths"], np.random.default_rng(seed)
     sees, max_len = families.of(model).pictures, settings.max_len or families.of(model).max_len
     size = types.Size(*table["picture_pixels"])
@@ -100,7 +99,7 @@ def assumed_index(
 
 
 def from_assumption(settings: config.TrainConfig, model: family.Config, shards: int) -> Work:
-    """The steps of a run whose data is not at hand, planned as a real one on `shards` row shards.
+    """The steps of a run without data, planned like a real one on `shards` row shards.
 
     Raises:
       UserError: as `plan.BatchPlan`.
@@ -116,7 +115,7 @@ def from_assumption(settings: config.TrainConfig, model: family.Config, shards: 
 
 
 def from_plan(plan: plan_lib.BatchPlan, steps: int, assumed: tuple[str, ...] = ()) -> Work:
-    """The steps of a planned run of `steps` updates; the plan may be of fewer, which then stand for all."""
+    """The steps of a planned run of `steps` updates; a plan of fewer steps represents all of them."""
     each = [plan[step] for step in _some(min(plan.total_steps, steps))]
     shards = plan.layout.shards
     length, shown, units = plan.index.length.astype(np.float64), plan.index.pictures, plan.index.units
@@ -143,5 +142,5 @@ def from_plan(plan: plan_lib.BatchPlan, steps: int, assumed: tuple[str, ...] = (
 
 
 def _some(total: int, most: int = 512) -> list[int]:
-    """Steps spread over the run: all of a short one."""
+    """Steps spread evenly over the run; all steps of a short one."""
     return sorted({round(i) for i in np.linspace(0, total - 1, min(total, most))})
