@@ -1,4 +1,4 @@
-"""One step's rows as a page of its own: to scale, token by token, with the pictures as the model gets them."""
+"""One step's rows as a page: to scale, token by token, with the pictures as the model gets them."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Token:
 
 @dataclasses.dataclass(frozen=True)
 class Part:
-    """Tokens that are alike; a picture's slots are none of them but `label`."""
+    """Tokens of one kind; a picture's slots are shown only as `label`."""
 
     kind: str
     tokens: tuple[Token, ...]
@@ -39,8 +39,7 @@ class Part:
 
 @dataclasses.dataclass(frozen=True)
 class Bar:
-    """A row to scale: for each kind of token the outline of its stretches, and the columns where conversations
-    begin."""
+    """A row to scale: the outline of the spans of each kind of token, and the columns where conversations begin."""
 
     row: batch_rows.Row
     outlines: tuple[tuple[str, str], ...]
@@ -49,7 +48,7 @@ class Bar:
 
 @dataclasses.dataclass(frozen=True)
 class Conversation:
-    """A conversation with what the page shows of it."""
+    """A conversation as the page shows it."""
 
     of: batch_rows.Conversation
     facts: str
@@ -60,11 +59,11 @@ class Conversation:
 def render(
     step: batch_rows.Step, rows: int, tokenizer: tokenizer_lib.Tokenizer, *, title: str, fold: bool = True
 ) -> str:
-    """The page as text; it asks nothing of other files or of the network.
+    """The page as text; it loads no other file and nothing from the network.
 
     Args:
-      rows: the first so many rows are shown in full, 0 for all; all are shown to scale.
-      fold: fold and blur conversations and pictures. False only for sources that are known to hold nothing harmful.
+      rows: number of rows to show in full, 0 for all; all are shown to scale.
+      fold: fold and blur conversations and pictures. False only for sources known to contain nothing harmful.
     """
     shown = step.rows[: rows or len(step.rows)]
     return template.render(

@@ -1,4 +1,4 @@
-"""What the arrays of one step hold, conversation by conversation, for people to read."""
+"""The arrays of one step, conversation by conversation, for people to read."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from vlguard_jax.data import plan as plan_lib
 from vlguard_jax.families.chat import tokenizer as tokenizer_lib
 
 READ, LEARNED, PICTURE = "read", "learned", "picture"
-_LONGEST = 4  # bytes of a letter in UTF-8
+_LONGEST = 4  # bytes of a character in UTF-8
 _BEFORE = "a"  # any text
 
 
 @dataclasses.dataclass(frozen=True)
 class Run:
-    """Tokens that follow each other and are alike: given to the model (READ), asked of it by the loss (LEARNED), or the
-    slots of picture `picture` of the conversation (PICTURE). `start` counts from the conversation's first token."""
+    """Consecutive tokens of one kind: given to the model (READ), predicted in the loss (LEARNED), or the slots of
+    picture `picture` of the conversation (PICTURE). `start` counts from the conversation's first token."""
 
     kind: str
     start: int
@@ -45,12 +45,12 @@ class Picture:
 
 @dataclasses.dataclass(frozen=True)
 class Conversation:
-    """One conversation in a row, as the arrays have it.
+    """One conversation of a row, read from the arrays.
 
     segment: its number in the row, from 1. start: the column of its first token. last_position: rotary position of its
     last token.
-    token_weight: loss weight of each learned token, 0.0 without one. share: what it adds to the weights of the whole
-    step, which sum to 1 over the recipe's groups. group: the micro-batch of the recipe that it belongs to.
+    token_weight: loss weight of each learned token, 0.0 without one. share: its part of the step's weights, which sum
+    to 1 over the recipe's groups. group: its micro-batch in the recipe.
     """
 
     id: str
@@ -79,14 +79,13 @@ class Row:
 
     @property
     def used(self) -> int:
-        """Tokens that are no padding."""
+        """Tokens that are not padding."""
         return sum(len(c.tokens) for c in self.conversations)
 
 
 @dataclasses.dataclass(frozen=True)
 class Step:
-    """All rows of a step. number: from 0; of: steps of the run. micro_batches: programs that the devices run one after
-    the other."""
+    """All rows of a step. number: from 0; of: steps of the run. micro_batches: run by the devices one after another."""
 
     number: int
     of: int
@@ -94,12 +93,12 @@ class Step:
     row_len: int
     micro_batches: int
     shards: int
-    room: int  # for pictures: units of the tower
+    room: int  # for pictures, in units of the tower
     rows: tuple[Row, ...]
 
     @property
     def conversations(self) -> list[Conversation]:
-        """Those of all rows, in order."""
+        """The conversations of all rows, in order."""
         return [c for row in self.rows for c in row.conversations]
 
     def count(self, kind: str) -> int:
@@ -108,7 +107,7 @@ class Step:
 
     @property
     def tokens(self) -> int:
-        """Tokens that the devices compute, padding included."""
+        """Tokens that the devices compute, including padding."""
         return len(self.rows) * self.row_len
 
     @property
@@ -126,13 +125,13 @@ class Step:
 
 
 def read(batch: types.Batch, number: int, steps: int, plan: plan_lib.BatchPlan, mixture: mixtures.Mixture) -> Step:
-    """Take the batch of step `number` apart; it is the one of all hosts.
+    """Take the global batch of step `number` apart.
 
-    Everything but names, groups and how many slots a picture has is read from the arrays. Shapes: [A, B, T], and the
-    family's [A, N, ...] for pictures.
+    Everything but names, groups and the slots per picture is read from the arrays. Shapes: [A, B, T], and the family's
+    [A, N, ...] for pictures.
 
     Raises:
-      ValueError: the arrays do not hold the conversations that the plan names.
+      ValueError: the arrays do not contain the conversations that the plan names.
     """
     step_plan = plan[number]
     held: list[list[int]] = [[] for _ in range(step_plan.shape.rows)]
@@ -172,7 +171,7 @@ def read(batch: types.Batch, number: int, steps: int, plan: plan_lib.BatchPlan, 
 def texts(tokenizer: tokenizer_lib.Tokenizer, ids: Iterable[int]) -> list[str]:
     """The text of each token.
 
-    A letter that several tokens spell byte by byte stands at the last one; the others are empty.
+    A character spelled byte by byte over several tokens is given to the last one; the others are empty.
     """
     single = functools.cache(lambda id_: _text(tokenizer, (id_,)))
     found: list[str] = []
@@ -190,7 +189,7 @@ def texts(tokenizer: tokenizer_lib.Tokenizer, ids: Iterable[int]) -> list[str]:
 
 
 def visible(text: str) -> str:
-    """`text` with a sign for line breaks and the code of every other character that cannot be seen or would steer a
+    """`text` with a sign for line breaks, and escapes for other invisible characters and those that control a
     terminal."""
     return "".join(c if c.isprintable() else "\u23ce\n" if c == "\n" else f"\\u{{{ord(c):x}}}" for c in text)
 
@@ -211,10 +210,10 @@ def _conversation(
     mixture: mixtures.Mixture,
     unit: int,
 ) -> Conversation:
-    """unit: the first of its pictures'."""
+    """unit: the first unit of its pictures."""
     columns = np.flatnonzero(batch.segment_ids[row] == segment)
     slots, weights = batch.slot[row][columns], batch.loss_weight[row][columns]
-    # A token is learned where the position in front of it has it as target.
+    # A token is learned where it is the target of the position before it.
     learned = np.append(False, batch.targets[row][columns][:-1] != types.IGNORE_LABEL)
     pictures, shown = _pictures(batch, row[0], sample, slots, mixture, unit)
     numbers = list(range(len(pictures)))
@@ -236,7 +235,7 @@ def _conversation(
 def _pictures(
     batch: types.Batch, micro: int, sample: int, slots: Int32[np.ndarray, " n"], mixture: mixtures.Mixture, unit: int
 ) -> tuple[tuple[Picture, ...], Int32[np.ndarray, " n"]]:
-    """The pictures of a conversation, and which of them stands at each token (-1: text)."""
+    """The pictures of a conversation, and the index of the one at each token (-1: text)."""
     sees, model = mixture.tokenization.sees, mixture.tokenization.model
     if sees is None or not (slots >= 0).any():
         return (), np.full(len(slots), -1, np.int32)

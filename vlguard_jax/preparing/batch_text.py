@@ -13,7 +13,7 @@ from vlguard_jax.preparing import batch_rows
 STYLES = {batch_rows.READ: "dim", batch_rows.LEARNED: "bold green", batch_rows.PICTURE: "magenta"}
 SIGNS = {batch_rows.READ: "\u2591", batch_rows.LEARNED: "\u2588", batch_rows.PICTURE: "\u2592"}
 BORDER, EMPTY = "\u2502", "\u00b7"
-HEAD, TAIL = 240, 80  # letters shown of a run of tokens, at its beginning and end
+HEAD, TAIL = 240, 80  # characters shown of a run of tokens, at its beginning and end
 CONVERSATIONS = 12  # shown of a row
 RUNS = 16  # shown of a conversation
 INDENT = 5
@@ -42,7 +42,7 @@ def show(step: batch_rows.Step, rows: int, tokenizer: tokenizer_lib.Tokenizer, c
 
 
 def totals(step: batch_rows.Step) -> list[str]:
-    """What the step holds, one line each."""
+    """Totals of the step, one per line."""
     learned, slots = step.count(batch_rows.LEARNED), step.count(batch_rows.PICTURE)
     used = step.tokens - step.padding
     parts = (
@@ -63,7 +63,7 @@ def totals(step: batch_rows.Step) -> list[str]:
 
 
 def facts(conversation: batch_rows.Conversation) -> str:
-    """A conversation in one line."""
+    """One line about a conversation."""
     c = conversation
     learned = c.count(batch_rows.LEARNED)
     weight = (
@@ -92,7 +92,7 @@ def _legend(console: rich_console.Console) -> text.Text:
 
 
 def _body(conversation: batch_rows.Conversation, tokenizer: tokenizer_lib.Tokenizer, *, marked: bool) -> text.Text:
-    """The conversation's text. `marked`: put signs around what is learned, for where there are no colours."""
+    """The conversation's text. `marked`: put signs around learned tokens, for output without colours."""
     body = text.Text()
     words = batch_rows.texts(tokenizer, conversation.tokens.tolist())
     for run in _shown(conversation.runs):
@@ -110,7 +110,7 @@ def _body(conversation: batch_rows.Conversation, tokenizer: tokenizer_lib.Tokeni
 
 
 def _shown(runs: Sequence[batch_rows.Run]) -> Iterator[batch_rows.Run | None]:
-    """All runs, or the first and last ones with None for those between."""
+    """All runs, or the first and last ones with None in place of the others."""
     if len(runs) <= RUNS:
         yield from runs
         return
@@ -127,7 +127,7 @@ def _folded(words: Sequence[str]) -> str:
 
 
 def _bar(row: batch_rows.Row, row_len: int, width: int) -> text.Text:
-    """The row to scale: each sign stands for the most frequent kind of token in its part of it."""
+    """The row to scale: each sign shows the most frequent kind of token in its part."""
     bar = text.Text(no_wrap=True)
     kinds = [EMPTY] * row_len
     starts = set()

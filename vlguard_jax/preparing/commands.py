@@ -1,4 +1,4 @@
-"""The sub-commands of `prepare`: which flags each takes and needs, and what it calls."""
+"""The sub-commands of `prepare`: the flags that each takes and needs, and what it calls."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def check(arguments: list[str], given: Collection[str], values: Mapping[str, Any
 
 
 def run(name: str, values: Mapping[str, Any]) -> None:
-    """Do it. Raises what the command raises."""
+    """Run a sub-command. Raises what it raises."""
     v = values
     if name == "vlguard":
         from vlguard_jax.preparing import vlguard_folder  # late, as below: --help needs none of it

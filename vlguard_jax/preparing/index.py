@@ -1,4 +1,4 @@
-"""`prepare index`: what a training config would train on, counted before any weight or pixel is loaded."""
+"""`prepare index`: counts what a training config would train on, before any weight or pixel is loaded."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ def run(settings: config.TrainConfig, *, shards: int = 1, json_file: str = "", b
 
     Args:
       json_file: write the same figures to this file.
-      bad_file: do not stop at the first record or picture that cannot be used, but leave such records out and list all
-        of them in this file, one JSON line each.
+      bad_file: instead of stopping at the first unusable record or picture, leave such records out and list all of them
+        in this file, one JSON line each.
 
     Raises:
       UserError: as `opened.open_mixture` and `conversations.plan`, or a file cannot be written.

@@ -1,4 +1,4 @@
-"""How long the conversations of every source are, and what the batch plan makes of them."""
+"""Lengths of every source's conversations, and figures of the batch plan."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from vlguard_jax.data import mixtures
 from vlguard_jax.data import plan as plan_lib
 
 BINS = 16  # of a histogram, at most
-BAR = 40  # letters of its longest bar
+BAR = 40  # characters of its longest bar
 TOTAL = "all sources"
 STAND_IN = "STAND-IN PICTURES: drawn by `prepare --stand_in_images`"
 
@@ -26,9 +26,9 @@ STAND_IN = "STAND-IN PICTURES: drawn by `prepare --stand_in_images`"
 class Source:
     """One source, or all of them, after selection: lengths in tokens, picture slots included.
 
-    cut: conversations that reach max_len and end there. silent: those without a supervised token. left_out: records
-    that are not trained on, counted by reason. histogram: conversations of 1 .. w, w + 1 .. 2 w, ... tokens, where w is
-    the report's `bin_width`.
+    cut: conversations truncated at max_len. silent: those without a supervised token. left_out: records that are not
+    trained on, by reason. histogram: conversations of 1 .. w, w + 1 .. 2 w, ... tokens, where w is the report's
+    `bin_width`.
     """
 
     name: str
@@ -49,7 +49,7 @@ class Source:
 
 @dataclasses.dataclass(frozen=True)
 class Shape:
-    """What the arrays of `steps` steps look like; see data/plan.py."""
+    """Shapes of the arrays of `steps` steps; see data/plan.py."""
 
     rows: int
     row_len: int
@@ -60,7 +60,7 @@ class Shape:
 
 @dataclasses.dataclass(frozen=True)
 class Plan:
-    """What the batch plan makes of it. steps: of the whole run, which may stop within an epoch."""
+    """Figures of the batch plan. steps: of the whole run, which may stop within an epoch."""
 
     mode: str
     shards: int
@@ -74,7 +74,7 @@ class Plan:
 
 @dataclasses.dataclass(frozen=True)
 class Report:
-    """The figures of all sources and of everything together (the last one), in tokens."""
+    """The figures of all sources and, last, of everything together, in tokens."""
 
     max_len: int
     bin_width: int
@@ -84,7 +84,7 @@ class Report:
 
 
 def measure(mixture: mixtures.Mixture) -> Report:
-    """The figures of a mixture; no record is read."""
+    """The figures of a mixture; reads no record."""
     index, max_len = mixture.index, mixture.tokenization.max_len
     width = bin_width(int(index.length.max(initial=1)))
     of = [
@@ -99,7 +99,7 @@ def measure(mixture: mixtures.Mixture) -> Report:
 
 
 def plan(made: plan_lib.BatchPlan, steps: int) -> Plan:
-    """The first `steps` steps of a plan."""
+    """Figures of the first `steps` steps of a plan."""
     counts = Counter(made[step].shape for step in range(steps))
     shapes = tuple(Shape(s.rows, s.row_len, s.units, s.slots, counts[s]) for s in made.shapes)
     layout = made.layout
@@ -155,12 +155,12 @@ def _source(
 
 
 def as_json(report: Report, made: Plan, **more: Any) -> dict[str, Any]:
-    """The same figures for a file."""
+    """The same figures as JSON values."""
     return {"schema": 1, **dataclasses.asdict(report), "plan": dataclasses.asdict(made), **more}
 
 
 def show(report: Report, console: rich_console.Console) -> None:
-    """Print the figures, a histogram for each source, and what to know about the mixture."""
+    """Print the figures, a histogram for each source, and notes about the mixture."""
     shown = rich_table.Table("", title="Tokens count picture slots", title_style="dim", title_justify="left")
     for s in report.sources:
         shown.add_column(s.name, justify="right", overflow="fold")
@@ -182,7 +182,7 @@ def show(report: Report, console: rich_console.Console) -> None:
 
 
 def show_plan(made: Plan, console: rich_console.Console) -> None:
-    """Print what a plan looks like."""
+    """Print the figures of a plan."""
     shown = rich_table.Table(title=f"Batch plan, {_count(made.shards, 'row shard')}")
     for head in ("steps", "rows", "tokens of a row", "tokens of a step", "picture room of a shard"):
         shown.add_column(head, justify="right")

@@ -25,14 +25,14 @@ def run(
     out: str = "",
     harmless: bool = False,
 ) -> batch_rows.Step:
-    """Print step `step` of the run, from 0, as one host that holds all `shards` row shards loads it.
+    """Print step `step` of the run, from 0, as loaded by one host with all `shards` row shards.
 
-    Returns what is in it.
+    Returns its contents.
 
     Args:
-      rows: the first so many rows in full, 0 for all.
-      out: write a page with the pictures to this file, too.
-      harmless: the sources are known to hold nothing harmful: fold and blur nothing in the page.
+      rows: number of rows to show in full, 0 for all.
+      out: also write a page with the pictures to this file.
+      harmless: the sources are known to contain nothing harmful: fold and blur nothing on the page.
 
     Raises:
       UserError: as `opened.open_mixture` and `conversations.plan`, no such step, or the page cannot be written.
@@ -47,7 +47,7 @@ def run(
     _, batch = next(iter(batches))
     shown = batch_rows.read(batch, step, steps, plan, found.mixture)
     words = found.mixture.tokenization.tokenizer
-    if out:  # first, so that it is there even if nobody reads the text to its end
+    if out:  # first, so that it exists even if a pager closes the text early
         page.save(
             pathlib.Path(out),
             batch_page.render(shown, rows, words, title=f"Step {step} of {steps:,}", fold=not harmless),

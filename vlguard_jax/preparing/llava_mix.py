@@ -1,5 +1,5 @@
-"""`prepare llava_mix` and `prepare clean`: LLaVA's visual-instruction mixture, counted, a seeded sample of it that
-others can use again, and its clean form.
+"""`prepare llava_mix` and `prepare clean`: a reproducible seeded sample of LLaVA's visual-instruction mixture, and its
+clean form.
 
 Source: haotian-liu/LLaVA (llava_v1_5_mix665k.json), ys-zong/VLGuard (llava_v1_5_mix_clean.json) and the paper, section
 3.2.
@@ -26,13 +26,13 @@ from vlguard_jax.data import pictures
 from vlguard_jax.data import records
 
 PUBLISHED = 665_298  # conversations in llava_v1_5_mix665k.json
-FLAGGED = 247  # of them that Llama-Guard flagged; the clean form has the others
+FLAGGED = 247  # of them flagged by Llama-Guard; the clean form has the others
 
 
 @dataclasses.dataclass(frozen=True)
 class Sample:
-    """What was drawn. by_folder: pictures needed per top folder. absent: those that are not in the picture folder, None
-    if none was named."""
+    """What was drawn. by_folder: pictures needed per top folder. absent: number missing in the picture folder, None if
+    no folder was named."""
 
     conversations: int
     pictures: int
@@ -42,7 +42,7 @@ class Sample:
 
 
 def run_draw(mix: str, out: str, images: str, count: int, seed: int, any_size: bool) -> None:
-    """Draw the helpful sample of a post-hoc run into `out` and say what is to be fetched; see `draw`.
+    """Draw the helpful sample of a post-hoc run into `out` and tell what to download; see `draw`.
 
     Raises:
       UserError: as there.
@@ -86,9 +86,9 @@ def draw(
     """Draw `count` conversations and write what a post-hoc run needs of the mixture, all named
     `llava_mix_COUNT_seedSEED`:
 
-    .json (the conversations, a source of their own), .ids.txt (`include_ids` of the whole file), .pictures.txt (all
-    that must be fetched) and, where `images` is named, .absent.txt. The same conversations as `count` and `sample_seed`
-    of a source draw.
+    .json (the conversations, usable as a source), .ids.txt (`include_ids` of the whole file), .pictures.txt (all to
+    download) and, where `images` is named, .absent.txt. The conversations are those that `count` and `sample_seed` of a
+    source draw.
 
     Raises:
       UserError: the file is missing, broken or (unless `any_size`) has another number of conversations than the
@@ -119,8 +119,8 @@ def draw(
 
 
 def removed(mix: pathlib.Path, clean: pathlib.Path, out: pathlib.Path, any_size: bool = False) -> int:
-    """Write the ids of `mix` that its clean form lacks to `out`, one a line (`exclude_ids` of a source); returns how
-    many.
+    """Write the ids of `mix` that its clean form lacks to `out`, one per line (`exclude_ids` of a source); returns
+    their number.
 
     Conversations are compared by their whole content, since ids repeat.
 

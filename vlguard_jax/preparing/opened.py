@@ -1,4 +1,4 @@
-"""What a training config would train on, found out without reading a weight."""
+"""What a training config would train on, without reading weights."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ from vlguard_jax.training import conversations
 
 @dataclasses.dataclass(frozen=True)
 class Opened:
-    """The mixture of a config. seconds: for all of it; counted: files whose records were counted now, the others'
-    counts were in `cache`."""
+    """The mixture of a config. seconds: for all of it; counted: number of files whose records were counted now; the
+    others' counts were in `cache`."""
 
     mixture: mixtures.Mixture
     seconds: float
@@ -30,10 +30,10 @@ class Opened:
 
 
 def open_mixture(settings: config.TrainConfig, console: rich_console.Console) -> Opened:
-    """Index everything that `settings` names, or find the index in the cache. Shows a bar on `console` meanwhile.
+    """Index everything that `settings` names, or find the index in the cache, with a progress bar on `console`.
 
     Raises:
-      UserError: no model is named or it lacks config or tokenizer, or as `conversations.mixture`.
+      UserError: no model is named, or its config or tokenizer is missing, or as `conversations.mixture`.
     """
     began = time.perf_counter()
     m = settings.model
@@ -52,5 +52,5 @@ def open_mixture(settings: config.TrainConfig, console: rich_console.Console) ->
 
 
 def _indices(cache: pathlib.Path) -> set[str]:
-    """Names of the indices that lie in the cache; one for each file that was counted."""
+    """Names of the indices in the cache, one for each counted file."""
     return {path.name for path in (cache / "index").glob("*")}

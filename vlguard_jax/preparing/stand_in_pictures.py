@@ -1,8 +1,7 @@
 """Drawn pictures in place of VLGuard's gated ones, so that a whole run can be rehearsed before access is granted.
 
-A picture shows what its record is about and nothing else of it: colour, shape and the written name of its category, or
-"safe". Size, shade and position follow from the record's id. They are no benchmark: everything made from them is marked
-`stand_in`.
+A picture shows only its record's category or "safe": by colour, shape and written name. Size, shade and position follow
+from the record's id. They are no benchmark: everything made from them is marked `stand_in`.
 """
 
 from __future__ import annotations
@@ -49,7 +48,7 @@ def draw(item: vlguard.Item) -> Image.Image:
     picture = Image.new("RGB", (width, height), shade)
     pen = ImageDraw.Draw(picture)
     radius = min(width, height) * rng.uniform(0.30, 0.38)
-    # The evaluation cuts the middle out of a picture, so the shape stays near it.
+    # The evaluation crops the centre of a picture, so the shape stays near it.
     x, y = width / 2 + rng.uniform(-6, 6), height / 2 + rng.uniform(-6, 6)
     fill = tuple(int(np.clip(channel + rng.integers(-20, 21), 0, 255)) for channel in colour)
     if shape == "circle":
@@ -69,8 +68,8 @@ def draw(item: vlguard.Item) -> Image.Image:
 
 
 def write_all(items: Sequence[vlguard.Item], folder: pathlib.Path) -> int:
-    """Draw the pictures of all records into `folder` under their own names (JPEG or PNG by extension); returns how
-    many."""
+    """Draw the pictures of all records into `folder` under their own names (JPEG or PNG by extension); returns their
+    number."""
     paths = {item.image: item for item in reversed(items)}  # two records may share a picture: the first one is drawn
     for path, item in paths.items():
         target = folder / path

@@ -1,8 +1,8 @@
-"""`prepare vlguard`: writes a folder of train.json, test.json, train/, test/, tfds/ and vlguard.json, which says what
-they are.
+"""`prepare vlguard`: writes a folder of train.json, test.json, train/, test/, tfds/ and vlguard.json, which describes
+them.
 
-Training and evaluation read the files. tfds/ is the same as ArrayRecord, a split with all its pictures in one or a few
-files: for buckets, for other programs that read TensorFlow Datasets, and for training with the source format "tfds".
+Training and evaluation read the files. tfds/ is the same as ArrayRecord, each split with all its pictures in one or a
+few files: for buckets, for other programs that read TensorFlow Datasets, and for training with source format "tfds".
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ ACCESS = (
 
 @dataclasses.dataclass(frozen=True)
 class Split:
-    """What was found of one split. `pictures` counts distinct paths."""
+    """Counts of one split. `pictures` counts distinct paths."""
 
     name: str
     unsafe: int
@@ -51,7 +51,7 @@ class Split:
 class Prepared:
     """What `prepare` found or wrote.
 
-    `records` is the folder of the ArrayRecord form; `was_ready` says that nothing had to be written.
+    `records`: folder of the ArrayRecord form. `was_ready`: nothing had to be written.
     """
 
     splits: tuple[Split, ...]
@@ -85,8 +85,8 @@ def run(metadata: str, out: str, images: str, stand_in: bool) -> None:
 def prepare(metadata: pathlib.Path, out: pathlib.Path, images: pathlib.Path | None, stand_in: bool) -> Prepared:
     """Check VLGuard's files and lay them out in `out`. The folder appears whole or not at all.
 
-    With `stand_in` the pictures are drawn; else those in `images` (`metadata` if not given) are taken: the folders
-    train and test are linked to, train.zip and test.zip are unpacked.
+    With `stand_in` the pictures are drawn; else they come from `images` (default: `metadata`): the folders train and
+    test are linked, train.zip and test.zip unpacked.
 
     Raises:
       UserError: records or pictures are missing or not readable, their number is not the published one, or `out` holds
@@ -170,7 +170,7 @@ def _has_records(out: pathlib.Path, note: dict) -> bool:
 
 
 def write_records(folder: pathlib.Path) -> None:
-    """Write the ArrayRecord form of what lies in `folder` into it; it appears whole or not at all."""
+    """Write the ArrayRecord form of `folder` into it; it appears whole or not at all."""
     import tensorflow_datasets as tfds  # late: slow to import
 
     from vlguard_jax.preparing.tfds.vlguard import vlguard_dataset_builder
@@ -209,8 +209,8 @@ def _check_pictures(items: dict[str, list[vlguard.Item]], source: pathlib.Path) 
 
 
 def _lay_out(items: list[vlguard.Item], source: pathlib.Path, folder: pathlib.Path) -> None:
-    """Make `folder` hold the pictures of a split: a link to where they lie as files, else unpacked, and nothing but
-    them."""
+    """Make `folder` the pictures of a split and nothing else: a link to their folder, or a folder of unpacked
+    pictures."""
     if all((source / folder.name / item.image).is_file() for item in items):
         folder.symlink_to(source / folder.name, target_is_directory=True)
         return

@@ -1,4 +1,4 @@
-"""VLGuard as a TensorFlow Datasets builder: records and pictures side by side, written and read as ArrayRecord without
+"""VLGuard as a TensorFlow Datasets builder: records with their pictures, written and read as ArrayRecord without
 TensorFlow."""
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ zipped or unpacked, into `manual_dir`: train.json, test.json, train.zip (or its 
         return self.dataset_info_from_configs(
             features=features.features(),
             homepage="https://ys-zong.github.io/VLGuard/",
-            # The seeded conversion to conversations draws record after record, so their order is part of the data.
+            # The seeded conversion to conversations draws per record in order, so the order is part of the data.
             disable_shuffling=True,
             metadata=tfds.core.MetadataDict(),
         )
