@@ -1,11 +1,11 @@
-"""Starts a process with the flags of vlguard_jax/planning/flags.toml and says which of them the installed compilers
-know.
+"""Starts a process with the flags of vlguard_jax/planning/flags.toml and tells which of them the installed compilers
+accept.
 
   python launch/check_flags.py
 
-XLA_FLAGS go to the installed jaxlib (the CPU build knows the GPU flags as well), LIBTPU_INIT_ARGS to libtpu, which
-needs no TPU for it (`pip install 'jax[tpu]'`). An unknown flag ends a process at its start; where one does, each is
-tried alone. Ends with 2 if one is refused.
+XLA_FLAGS go to the installed jaxlib (the CPU build also knows the GPU flags), LIBTPU_INIT_ARGS to libtpu, which needs
+no TPU for this (`pip install 'jax[tpu]'`). An unknown flag ends a process at its start; if that happens, each flag is
+tried alone. Exit code 2 if one is refused.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import subprocess
 import sys
 
 if __name__ == "__main__":
-    sys.path[0] = str(pathlib.Path(__file__).resolve().parent.parent)  # the package that this program stands in
+    sys.path[0] = str(pathlib.Path(__file__).resolve().parent.parent)  # the package beside this program
 
 PROGRAMS = {
     "XLA_FLAGS": "import jax; jax.devices()",
@@ -28,11 +28,11 @@ PROGRAMS = {
         " platform='tpu').devices"
     ),
 }
-SECONDS = 1800  # a process that takes longer to start hangs
+SECONDS = 1800  # a process that takes longer to start is stuck
 
 
 def compiler(variable: str) -> str:
-    """Name and version of what reads the variable; empty: it is not installed."""
+    """Name and version of the compiler that reads the variable; empty if it is not installed."""
     package = {"XLA_FLAGS": "jaxlib", "LIBTPU_INIT_ARGS": "libtpu"}[variable]
     return f"{package} {importlib.metadata.version(package)}" if importlib.util.find_spec(package) else ""
 
@@ -41,7 +41,7 @@ def starts(variable: str, flags: Sequence[str]) -> bool:
     """Whether a process starts with these flags.
 
     Raises:
-      RuntimeError: it does not start without any flag either.
+      RuntimeError: it does not start even without flags.
     """
     environment = {name: value for name, value in os.environ.items() if name not in PROGRAMS}
     environment |= {

@@ -1,4 +1,4 @@
-"""Reads the commands of a job as the machine will, before it is paid for: flags, config file, every overridden
+"""Reads the commands of a job as the machine will, before the machine is paid for: flags, config file, every overridden
 setting."""
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ Settings = settings_lib.TrainConfig | settings_lib.EvalConfig
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 KINDS = {"train": settings_lib.TrainConfig, "evaluate": settings_lib.EvalConfig, "prepare": settings_lib.TrainConfig}
 WITHOUT_POSITIONAL = ("train", "evaluate", "convert", "quickstart")
-# Flags that have a key of their own, which is checked; and the one that reads more flags from a file.
+# Flags with their own key, which is checked; and the flag that reads more flags from a file.
 _KEYS = re.compile(r"--?(no)?(flagfile|config|workdir)($|=)")
 
-# Commands define flags of the same names, so each is asked in a process of its own. Flags cannot be pickled, what they
-# are made of can.
+# Commands define flags of the same names, so each is asked in its own process. Flags cannot be pickled; their parts
+# can.
 _TELL = """
 import importlib, pickle, sys
 from absl import flags
@@ -46,19 +46,19 @@ sys.stdout.buffer.write(pickle.dumps(("config" in known, told)))
 
 @dataclasses.dataclass(frozen=True)
 class _Command:
-    """What a command takes: whether a config, and its flags as (name, parser, default, whether boolean)."""
+    """What a command takes: if it has a config, and its flags as (name, parser, default, whether boolean)."""
 
     config: bool
     flags: tuple[tuple[str, flags.ArgumentParser[Any], Any, bool], ...]
 
 
 def check(job: spec_lib.Job) -> None:
-    """Read every command of the job as it would be read where it runs.
+    """Read every command of the job as the machine that runs it will.
 
     Raises:
-      UserError: a config file that does not exist or is not one of the checkout's, an unknown flag or setting, a wrong
-        value, a name (judge, subset, template, loss) that is not known, a mesh or an attention that the job's
-        accelerator does not have.
+      UserError: a config file that does not exist or is not in the checkout, an unknown flag or setting, a wrong value,
+        an unknown name (judge, subset, template, loss), or a mesh or attention that the job's accelerator does not
+        have.
     """
     for step, (name, *arguments) in zip(job.spec.steps, job.commands, strict=True):
         try:
@@ -110,12 +110,12 @@ def _command(name: str) -> _Command:
     done = subprocess.run([sys.executable, "-c", _TELL, module], cwd=ROOT, capture_output=True)
     if done.returncode:
         raise RuntimeError(f"{module} cannot be imported: {done.stderr.decode(errors='replace')[-1000:]}")
-    config, told = pickle.loads(done.stdout)  # of the process above, which runs this checkout
+    config, told = pickle.loads(done.stdout)  # from the process above, which runs this checkout
     return _Command(config, tuple(told))
 
 
 def _load(name: str) -> config_dict.ConfigDict:
-    """The config of FILE or FILE:argument, which must be one of this checkout's configs: reading it runs it."""
+    """The config of FILE or FILE:argument, which must be in this checkout's configs/: reading it runs it."""
     path, _, argument = name.partition(":")
     try:
         file = (ROOT / path).resolve()
@@ -130,7 +130,7 @@ def _load(name: str) -> config_dict.ConfigDict:
         known = [str(p.relative_to(ROOT)) for p in (ROOT / "configs").rglob("*.py")]
         raise errors.UserError(f"{errors.short(path)[1:-1]}: no such config file{errors.nearest(path, known)}")
     module_spec = importlib.util.spec_from_file_location(f"launch_config_{file.stem}", file)
-    if not file.is_relative_to(ROOT / "configs"):  # data and environments often lie in the checkout, too
+    if not file.is_relative_to(ROOT / "configs"):  # data and environments are often in the checkout, too
         raise errors.UserError(
             f"{errors.short(path)} is not below configs/, where a launch file's configs are: move it there"
         )
@@ -142,7 +142,7 @@ def _load(name: str) -> config_dict.ConfigDict:
         config = module.get_config(argument) if ":" in name else module.get_config()
     except errors.UserError as e:
         raise errors.UserError(f"{errors.short(name)}: {e}") from e
-    except Exception as e:  # whatever a file of the user's may raise
+    except Exception as e:  # whatever the user's file raises
         first = (str(e).splitlines() or [""])[0]
         raise errors.UserError(f"{errors.short(name)}: get_config() failed: {type(e).__name__}: {first[:200]}") from e
     if not isinstance(config, config_dict.ConfigDict):
@@ -160,7 +160,7 @@ def _check_prepare(positional: list[str], known: flags.FlagValues) -> None:
 
 
 def _check_devices(settings: Settings, topology: chips.Topology) -> None:
-    """What a command finds out about its devices when it starts on them."""
+    """What a command checks about its devices when it starts."""
     if settings.mesh != settings_lib.MeshSettings():
         from vlguard_jax.planning import traffic  # late: it loads jax
 
@@ -181,7 +181,7 @@ def _check_names(settings: Settings) -> None:
     from vlguard_jax.families.chat import templates
 
     templates.get_template(settings.model.template)
-    # another's module is not imported here
+    # a user's own module is not imported here
     if settings.loss != settings_lib.TrainConfig.loss and ":" not in settings.loss:
         from vlguard_jax.training import losses  # late: it loads jax
 

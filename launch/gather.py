@@ -1,9 +1,9 @@
-"""Puts the results of a sweep into one table: a line per arm, every rate the mean of the seeds that have finished.
+"""Puts the results of a sweep into one table: a line per arm, each rate the mean of the finished seeds.
 
   python launch/gather.py --root results --out sweep.html --markdown sweep.md JOB=LABEL [JOB=LABEL ...]
 
-render.py writes this command into gather.sh. A job's folder below --root holds what train and evaluate wrote; jobs with
-the same LABEL are seeds of one arm. What has not finished is named and left out, so the table can be made at any time.
+render.py writes this command into gather.sh. A job's folder below --root holds the results of train and evaluate; jobs
+with the same LABEL are seeds of one arm. Unfinished jobs are named and left out, so the table can be made at any time.
 --out is the report of all runs.
 """
 
@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 from absl import flags
 
 if __name__ == "__main__":
-    sys.path[0] = str(pathlib.Path(__file__).resolve().parent.parent)  # the package that this program stands in
+    sys.path[0] = str(pathlib.Path(__file__).resolve().parent.parent)  # the package beside this program
 
 if TYPE_CHECKING:
     from vlguard_jax.reporting import alike
@@ -55,7 +55,7 @@ def cells(texts: Sequence[str]) -> dict[str, str]:
 
 
 def read(root: pathlib.Path, jobs: Mapping[str, str]) -> tuple[dict[str, runs_lib.Runs], list[str]]:
-    """(what the jobs with a finished evaluation wrote, by job; names of the others)."""
+    """(runs of the jobs with a finished evaluation, by job; names of the other jobs)."""
     from vlguard_jax import errors
     from vlguard_jax.reporting import runs as runs_lib
 
@@ -72,10 +72,10 @@ def read(root: pathlib.Path, jobs: Mapping[str, str]) -> tuple[dict[str, runs_li
 
 
 def table(found: Mapping[str, runs_lib.Runs], jobs: Mapping[str, str]) -> tuple[list[str], list[list[str]]]:
-    """(headings, lines) as texts.
+    """(headings, lines) as text.
 
     Raises:
-      UserError: a job has two evaluations of the same questions, or what is averaged or shares a column was not asked
+      UserError: a job has two evaluations of the same questions, or runs to be averaged or in one column were not asked
         alike.
     """
     from vlguard_jax.reporting import alike

@@ -17,7 +17,7 @@ from vlguard_jax import files as files_lib
 
 @dataclasses.dataclass(frozen=True)
 class Launch:
-    """What a launch file becomes: its jobs and every file by name."""
+    """The result of a launch file: its jobs and all files by name."""
 
     target: str
     jobs: tuple[spec_lib.Job, ...]
@@ -55,7 +55,7 @@ def prepare(path: pathlib.Path, target: str) -> Launch:
 
 
 def _start(target: str, commands: list[str]) -> str:
-    # The launchers of tpu-vm and gce stay with their job until it has ended; of a sweep they run beside each other.
+    # The launchers of tpu-vm and gce run until their job has ended; those of a sweep run in parallel.
     beside = target in ("tpu-vm", "gce") and len(commands) > 1
     lines = [f"{command} >{command.split()[-1]}.log 2>&1 &" if beside else command for command in commands]
     return "\n".join(
@@ -73,7 +73,7 @@ def _gather(spec: spec_lib.Spec, jobs: list[spec_lib.Job]) -> str:
         "set -eu",
     ]
     if remote:
-        # Checkpoints, models and event files stay where they are.
+        # Checkpoints, models and event files are not copied.
         url = shlex.quote(f"{spec.bucket.rstrip('/')}/runs")
         lines += [
             f"mkdir -p {root}",

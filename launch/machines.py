@@ -20,7 +20,7 @@ TABLE = pathlib.Path(__file__).with_name("machines.toml")
 
 @dataclasses.dataclass(frozen=True)
 class Accelerator:
-    """One TPU slice, or the GPUs of one job. `entry` is the chip's part of machines.toml."""
+    """One TPU slice, or the GPUs of one job. `entry` is the chip's section of machines.toml."""
 
     slice: chips.Topology
     entry: Mapping[str, Any]
@@ -47,7 +47,7 @@ class Accelerator:
 
     @property
     def topology(self) -> str:
-        """4x4; of GPUs their number."""
+        """4x4; for GPUs their number."""
         return "x".join(map(str, self.slice.shape))
 
     @property
@@ -72,13 +72,13 @@ class Accelerator:
 
     @property
     def api_type(self) -> str:
-        """Accelerator type in the Cloud TPU API, whose number counts chips or cores; the chip itself where the API does
-        not have it."""
+        """Accelerator type in the Cloud TPU API, whose number counts chips or cores; the chip's name where the API
+        lacks it."""
         return f"{self.entry['api_name'] or self.chip}-{self.chips * (2 if self.slice.chip.named_by == 'cores' else 1)}"
 
     @property
     def xpk_type(self) -> str:
-        """XPK's --tpu-type: as in the Cloud TPU API, by topology for chips that it does not have."""
+        """XPK's --tpu-type: as in the Cloud TPU API, or by topology for chips that the API lacks."""
         return self.api_type if self.entry["api_name"] else f"{self.chip}-{self.topology}"
 
 

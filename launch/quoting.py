@@ -1,4 +1,5 @@
-"""How a text is written so that its last reader gets it back unchanged. Texts hold no control characters (texts.py)."""
+"""Quotes texts so that the last program that reads them gets them unchanged. Texts have no control characters
+(texts.py)."""
 
 from __future__ import annotations
 
@@ -9,14 +10,14 @@ import shlex
 def yaml(text: str) -> str:
     r"""A double-quoted scalar of YAML, with `\"` and `\\` the only escapes.
 
-    Python's and Go's readers agree on those. Characters beyond ASCII stand as they are: Go's refuses the halves
-    (\ud83d\ude00) as which JSON writes an emoji, and the longer \U0001f600 is not JSON.
+    Python's and Go's parsers agree on those. Non-ASCII characters are not escaped: Go's refuses the surrogate pairs
+    (\ud83d\ude00) with which JSON writes an emoji, and the longer \U0001f600 is not JSON.
     """
     return json.dumps(text, ensure_ascii=False)
 
 
 def kubernetes(text: str) -> str:
-    """A container's argument or variable: Kubernetes replaces $(NAME) in both by a variable's value, and reads $$ as
+    """A container's argument or variable: in both, Kubernetes replaces $(NAME) by a variable's value and reads $$ as
     $."""
     return text.replace("$", "$$")
 
@@ -32,5 +33,5 @@ def xpk_variable(name: str, text: str) -> str:
 
 
 def xpk_command(words: str) -> str:
-    """--command: XPK pastes it into a block of its manifest, whose lines go to `bash -c` as they stand."""
+    """--command: XPK pastes it into a block of its manifest, whose lines go to `bash -c` unchanged."""
     return kubernetes(words)

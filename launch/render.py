@@ -1,4 +1,4 @@
-"""Turns one launch file into what a cloud or a cluster takes: manifests, commands, batch scripts.
+"""Turns one launch file into manifests, commands or batch scripts for a cloud or a cluster.
 
   python launch/render.py --target gke launch/examples/posthoc_7b.toml --out launched
   python launch/render.py --target slurm launch/examples/sweep.toml --dry_run
@@ -17,7 +17,7 @@ import sys
 from absl import flags
 
 if __name__ == "__main__":
-    sys.path[0] = str(pathlib.Path(__file__).resolve().parent.parent)  # the package that this program stands in
+    sys.path[0] = str(pathlib.Path(__file__).resolve().parent.parent)  # the package beside this program
 
 _TARGET = flags.DEFINE_string("target", None, "gke, xpk, gce, tpu-vm, skypilot or slurm")
 _OUT = flags.DEFINE_string("out", "", "folder to write to, for example launched")

@@ -1,7 +1,8 @@
-"""The launch spec: one TOML file that says what runs, on what, and where its files are; a sweep makes many jobs of it.
+"""The launch spec: one TOML file that says what runs, on what, and where its files are; a sweep turns it into many
+jobs.
 
-README.md documents every key. Texts other than name and bucket may hold {bucket} (the bucket as the program sees it),
-{job} (the job's folder there), {name} and the names of the sweep's axes; a brace itself is doubled.
+README.md documents every key. Texts other than name and bucket may contain {bucket} (the bucket as the program sees
+it), {job} (the job's folder in it), {name} and the names of the sweep's axes; a literal brace is doubled.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ WITH_WORKDIR = ("train", "evaluate", "quickstart")
 MOST_JOBS = 1000  # of one launch file
 EXIT_CODES = "exit_codes"  # folder beside the steps' own where machines leave their exit codes
 
-# What is written into scripts and manifests without quotes, or pasted into commands by the tools that get it.
+# Values that are written into scripts and manifests without quotes, or that other tools paste into commands.
 _NAME = r"[A-Za-z0-9][-A-Za-z0-9]{0,62}"
 FORMS = {
     "accelerator": (r"[A-Za-z0-9][-:A-Za-z0-9]{0,39}", "a name as plan takes it, v5e:4x4 or h100:8"),
@@ -59,7 +60,7 @@ GIT = {
 _FOLDER = r"[A-Za-z0-9_][-A-Za-z0-9_.+=,@]*"
 _VARIABLE = r"[A-Za-z_][A-Za-z0-9_]*"
 # Variables that bash sets or reads itself, and those that the launchers set: a value given here would not reach the
-# program as it is.
+# program unchanged.
 _TAKEN = re.compile(
     r"_|BASH(|_.*|OPTS|PID)|COMP_WORDBREAKS|DIRSTACK|EPOCH(REALTIME|SECONDS)|EUID|FUNCNAME|GROUPS|HISTCMD|HOME|HOSTNAME|HOSTTYPE|IFS|LINENO|MACHTYPE|OLDPWD|OPT(ARG|ERR|IND)"
     r"|OSTYPE|PATH|PIPESTATUS|POSIXLY_CORRECT|PPID|PWD|RANDOM|SECONDS|SHELL(OPTS)?|SHLVL|SRANDOM|UID"
@@ -69,7 +70,7 @@ _TAKEN = re.compile(
 
 @dataclasses.dataclass(frozen=True)
 class Git:
-    """Where machines without a container get the program from."""
+    """The repository that machines without a container get the program from."""
 
     url: str
     ref: str
@@ -84,7 +85,7 @@ class Step:
     workdir: str = ""  # below the job's folder; empty: the name of the command
     # "model.path" = "..." for --config.model.path=...
     overrides: Mapping[str, Value] = dataclasses.field(default_factory=dict)
-    arguments: tuple[Text, ...] = ()  # anything else, as it stands
+    arguments: tuple[Text, ...] = ()  # anything else, unchanged
 
 
 @dataclasses.dataclass(frozen=True)
@@ -109,7 +110,7 @@ class Spec:
     max_restarts: Annotated[int, Range(0, 10_000)] = 10
     grace_seconds: Annotated[int, Range(1, 86_400)] = 120  # between SIGTERM and the end
     env: Mapping[str, Value] = dataclasses.field(default_factory=dict)
-    secrets: tuple[str, ...] = ()  # names of variables whose values stand in no file
+    secrets: tuple[str, ...] = ()  # names of variables whose values are in no file
     offload: bool = False  # the configs keep activations in the host's memory: adds the flags for it
     sweep: Mapping[str, tuple[Value, ...]] = dataclasses.field(default_factory=dict)
     when: tuple[Mapping[str, Value], ...] = ()  # values of axes, and what they change
@@ -210,7 +211,7 @@ def _check_variable(name: str, path: pathlib.Path) -> None:
 
 
 def _check_filled(spec: Spec) -> None:
-    """What a placeholder can change."""
+    """Check what placeholders can change."""
     for key, (pattern, form) in FORMS.items():
         if value := getattr(spec, key):
             texts.match(pattern, value, key, form)
@@ -274,8 +275,8 @@ def jobs(spec: Spec) -> list[Job]:
     """One job per cell of the sweep, in the order of the file.
 
     Raises:
-      UserError: an unknown placeholder or accelerator, a value outside its form or bounds, a name that is too long, two
-        cells of the same name.
+      UserError: an unknown placeholder or accelerator, a value of the wrong form or out of bounds, a name that is too
+        long, or two cells of the same name.
     """
     cells = [dict(zip(spec.sweep, values, strict=True)) for values in itertools.product(*spec.sweep.values())]
     found = [_job(_changed(spec, cell), cell) for cell in cells]

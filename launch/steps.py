@@ -1,11 +1,10 @@
-"""Runs the commands of a job one after the other, as one process that a scheduler can stop and start again.
+"""Runs the commands of a job one after another, as one process that a scheduler can stop and restart.
 
   python launch/steps.py train --config=FILE --workdir=DIR --then evaluate --config=FILE --workdir=DIR
 
 Each part between --then is `python -m vlguard_jax.PART`. The first that fails ends the job with its exit code: 75 means
-"saved, start me again", and every command goes on where it stopped. SIGTERM and SIGINT are passed on to the command
-that runs; none is started after them. A command that dies of SIGTERM, before it could take it, is to be started again
-as well.
+"saved, restart me", and every command resumes where it stopped. SIGTERM and SIGINT are passed on to the running
+command; none is started after them. A command killed by SIGTERM before it could handle it is to be restarted as well.
 """
 
 from __future__ import annotations
@@ -24,7 +23,7 @@ EXIT_RESTART = 75  # vlguard_jax.errors; not imported, so that a wrong installat
 
 
 def split(arguments: Sequence[str]) -> list[list[str]]:
-    """The commands between the `--then`s; empty ones are left out."""
+    """The commands between the `--then`s, without empty ones."""
     commands: list[list[str]] = [[]]
     for argument in arguments:
         if argument == THEN:
@@ -35,8 +34,8 @@ def split(arguments: Sequence[str]) -> list[list[str]]:
 
 
 def run(commands: Sequence[Sequence[str]]) -> int:
-    """Start each as a module of vlguard_jax; returns the first exit code that is not 0, 128 + N for a command that died
-    of signal N, but 75 where the signal was SIGTERM, or came of one."""
+    """Run each as a module of vlguard_jax; returns the first exit code that is not 0: 128 + N for a command killed by
+    signal N, but 75 where that was SIGTERM or followed one."""
     running: list[subprocess.Popen[bytes]] = []
     received: list[int] = []
 
@@ -47,13 +46,13 @@ def run(commands: Sequence[Sequence[str]]) -> int:
 
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, stop)
-    import subprocess  # behind the handlers: a signal that comes before them is lost to the command
+    import subprocess  # after the handlers: a signal before them would not reach the command
 
     for name, *arguments in commands:
         if received:
             return _as_exit_code(-received[0], received)
         process = subprocess.Popen([sys.executable, "-m", f"vlguard_jax.{name}", *arguments])
-        early = bool(received)  # while it started, when there was nothing to pass the signal on to
+        early = bool(received)  # while it started, when there was no process to pass the signal on to
         running.append(process)
         if early:
             process.send_signal(received[0])

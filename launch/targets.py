@@ -1,4 +1,5 @@
-"""From one job to the files of one target. What a target cannot do is said here, before anything is written."""
+"""From one job to the files of one target. Jobs that a target cannot run are refused here, before anything is
+written."""
 
 from __future__ import annotations
 
@@ -16,14 +17,14 @@ from launch import texts
 from vlguard_jax import errors
 from vlguard_jax.planning import flags
 
-LONGEST_ARGUMENT = 131_000  # bytes that Linux takes as one argument, and a little less
-# bytes: Compute Engine takes 256 KiB as a startup script, Kubernetes as what it notes of `kubectl apply`
+LONGEST_ARGUMENT = 131_000  # bytes; slightly less than Linux takes as one argument
+# bytes: the limit is 256 KiB for Compute Engine's startup script and for Kubernetes's annotation of `kubectl apply`
 LARGEST_FILE = 250_000
-# In YAML a word like these is no text; XPK writes names into its manifest without quotes.
+# In YAML words like these are not strings; XPK writes names into its manifest without quotes.
 NO_TEXT = {"y", "n", "yes", "no", "on", "off", "true", "false", "null"}
 _LABEL = r"[a-z0-9]([-a-z0-9.]{0,61}[a-z0-9])?"
 _EMAIL = (r"[A-Za-z0-9][-A-Za-z0-9_.]*@[A-Za-z0-9][-A-Za-z0-9.]*", "the e-mail address of a service account")
-# What the same key is for one target and not for another.
+# Forms of keys that differ by target.
 FORMS = {
     "gke": {"queue": (_LABEL, "the name of a LocalQueue: small letters, digits, '-' and '.'"),
             "account": (_LABEL, "a Kubernetes service account: small letters, digits, '-' and '.'")},
@@ -32,9 +33,8 @@ FORMS = {
     "slurm": {"account": (r"[A-Za-z0-9][-A-Za-z0-9_.]*", "an account: letters, digits, '-', '_' and '.'")},
 }  # fmt: skip
 TEMPLATES = pathlib.Path(__file__).with_name("templates")
-PORT = 8476  # of JAX's coordinator where the scheduler gives none
-# gcsfuse renames a folder object by object, and only if it holds no more than this; checkpoints are renamed when they
-# are complete.
+PORT = 8476  # of JAX's coordinator, where the scheduler gives none
+# gcsfuse renames a folder object by object, and only up to this number of objects; complete checkpoints are renamed.
 RENAME_LIMIT = 200000
 EXTRA = {"tpu": "jax[tpu]", "gpu": "jax[cuda13]"}
 
@@ -69,14 +69,14 @@ def _templates() -> Any:  # jinja2.Environment, which is imported late
         trim_blocks=True,
         lstrip_blocks=True,
         keep_trailing_newline=True,
-        autoescape=False,  # shell and YAML: the filters quote
+        autoescape=False,  # shell and YAML: quoted by the filters
     )
     environment.filters |= {"q": quoting.yaml, "k8s": quoting.kubernetes, "sh": quoting.shell}
     return environment
 
 
 def render(template: str, job: spec_lib.Job, **values: Any) -> str:
-    """One template as text; a name that is missing is an error."""
+    """One template as text; a missing name is an error."""
     volume = job.spec.bucket.removeprefix("gs://").rstrip("/") if job.spec.bucket.startswith("gs://") else ""
     return (
         _templates()
@@ -104,8 +104,7 @@ def arguments(job: spec_lib.Job) -> list[str]:
 
 
 def variables(job: spec_lib.Job) -> dict[str, str]:
-    """The job's environment: flags of the chip, the cache of compiled programs, then what the spec says (which
-    wins)."""
+    """The job's environment: flags of the chip, the cache of compiled programs, and the spec's env, which wins."""
     bucket = spec_lib.seen(job.spec)
     cache = {"JAX_COMPILATION_CACHE_DIR": f"{bucket}/compiled", "VLGUARD_CACHE": f"{bucket}/index"}
     chip = flags.environment(job.accelerator.chip, slices=job.spec.slices, offload=job.spec.offload)

@@ -1,8 +1,8 @@
-"""The texts of a launch file: which are taken at all, and how placeholders in them are filled.
+"""The texts of a launch file: which are allowed, and how their placeholders are filled.
 
-Every text ends in a script, a manifest or a table that a terminal shows. What no reader of those shows or keeps as it
-stands (line breaks and other control characters, marks that turn the direction of writing, code points that are no
-characters) is refused by name.
+Every text ends up in a script, a manifest or a table on a terminal. Characters that these do not all show or keep
+unchanged (line breaks and other control characters, bidirectional marks, code points that are not characters) are
+refused by name.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ def check(value: Any, where: str) -> None:
     """Check a value read from TOML, and everything in it; `where` names it: "env.NAME".
 
     Raises:
-      UserError: a text that is too long or holds a character that is not taken; a whole number beyond 64 bits.
+      UserError: a text that is too long or has a refused character; an integer beyond 64 bits.
     """
     if isinstance(value, Mapping):
         for key, item in value.items():
@@ -62,14 +62,12 @@ def _check_text(text: str, where: str) -> None:
 
 
 def write(value: Value) -> str:
-    """A value as a command line or a variable holds it: true and false as in TOML, numbers in decimal."""
+    """A value as text for a command line or a variable: true and false as in TOML, numbers in decimal."""
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def fill(text: str, known: Mapping[str, Value], where: str) -> str:
     """`text` with {NAME} replaced by the value of that name, {{ and }} by a brace.
-
-    Nothing else can stand between braces.
 
     Raises:
       UserError: an unknown name, a single brace; or the result is too long.
@@ -94,7 +92,7 @@ def fill(text: str, known: Mapping[str, Value], where: str) -> str:
 
 
 def match(pattern: str, value: str, where: str, form: str) -> None:
-    """Raise UserError unless all of `value` matches `pattern`, a form that is told in words: "letters, digits and
+    """Raise UserError unless all of `value` matches `pattern`; `form` describes it in words: "letters, digits and
     dashes"."""
     if not re.fullmatch(pattern, value, re.ASCII):
         raise errors.UserError(f"{where}: {errors.short(value)} must be {form}")
