@@ -2,9 +2,9 @@
 
   python -m vlguard_jax.quickstart --workdir runs/quickstart
 
-Every arm is trained and evaluated by the functions that a 7B run uses. Writes to WORKDIR report.html (open it in a
-browser), summary.json (the result rows of all arms), probes.json and claims.json, and prints the table. Started again,
-it goes on where it stopped.
+Every arm is trained and evaluated by the functions of a 7B run. Writes to WORKDIR report.html (open it in a browser),
+summary.json (the result rows of all arms), probes.json and claims.json, and prints the table. Started again, it resumes
+where it stopped.
 """
 
 from __future__ import annotations

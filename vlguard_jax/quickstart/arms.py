@@ -1,4 +1,4 @@
-"""The arms of the quickstart, each a training config and evaluation configs of the same kind that a 7B run has.
+"""The arms of the quickstart, each with a training config and evaluation configs like those of a 7B run.
 
 A recipe (epochs and learning rate) belongs to a kind of training, not to an arm.
 """
@@ -31,7 +31,7 @@ HELPFUL_PER_SAFETY = 2.5  # 5,000 to 2,000 in the paper
 BATCH, ROW, TEXT_ROW = 16, 72, 48  # conversations per update; tokens in a row, one shape each
 MAX_NEW_TOKENS = 24
 
-MESH = config.MeshSettings(data=-1, fsdp=1)  # the model is too small to be divided
+MESH = config.MeshSettings(data=-1, fsdp=1)  # the model is too small to be sharded
 PRECISION = config.PrecisionSettings(compute="fp32", params="fp32", frozen="fp32")
 
 
@@ -85,7 +85,7 @@ ARMS = (
     Arm("posthoc_lora", "as posthoc, with adapters", "base", ("train", "helpful"), POSTHOC_LORA),
 )
 
-# Share of the safety set in the post-hoc recipe, the helpful data fixed (the paper's Fig. 4); 1 is the arm posthoc.
+# Share of the safety set in the post-hoc recipe with fixed helpful data (the paper's Fig. 4); 1 is the arm posthoc.
 SWEEP = tuple(
     Arm(
         f"posthoc_{percent}",
@@ -101,7 +101,7 @@ SWEEP = tuple(
 
 @dataclasses.dataclass(frozen=True)
 class Probe:
-    """Questions asked beside the six subsets of the summary, about other pictures or none."""
+    """Questions besides the six subsets of the summary, about other pictures or none."""
 
     name: str
     file: str
@@ -109,7 +109,7 @@ class Probe:
     pictures: config.Shown = "real"
 
 
-SUMMARY = ("pictures", "prompts")  # the evaluations that summary.json is made of
+SUMMARY = ("pictures", "prompts")  # the evaluations behind summary.json
 PROBES = (
     Probe("blanked", "test", ("unsafes",), pictures="white"),
     Probe("new_category", "new_category", ("unsafes", "safe_unsafes")),
@@ -118,7 +118,7 @@ PROBES = (
 
 
 def model_folder(workdir: Path, arm: str) -> Path:
-    """Where the model of an arm is written; "" names the untrained one."""
+    """The folder of an arm's model; "" names the untrained one."""
     return workdir / arm / "model" if arm else workdir / "init"
 
 
@@ -204,7 +204,7 @@ def _eval_config(arm: Arm, workdir: Path, name: str, benchmark: config.Benchmark
 def eval_folder(workdir: Path, arm: str, name: str) -> Path:
     """Working directory of one evaluation of an arm.
 
-    Probes of other items lie apart from what the report's table shows.
+    Probes of other items are kept apart from the results in the report's table.
     """
     other_items = name in {probe.name for probe in PROBES if probe.file != "test"}
     return workdir / "probes" / name / arm if other_items else workdir / arm / "eval" / name

@@ -1,4 +1,4 @@
-"""The paper's claims as figures of one run of the quickstart, each beside the bar that was set before it was run."""
+"""The paper's claims as figures of one run of the quickstart, each with the bar that was set before the run."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ JUDGE = "keyword_vlguard_v1"
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ProbeRow(summary_lib.Row):
-    """A row of probes.json: of the evaluation `probe`."""
+    """A row of probes.json, from the evaluation `probe`."""
 
     probe: typed.Name
 
@@ -44,7 +44,7 @@ class Claim:
 
 
 def check(workdir: Path, summary: Sequence[summary_lib.Row], probes: Sequence[ProbeRow]) -> list[Claim]:
-    """The claims about the arms that `summary` holds; `workdir` is the quickstart's folder."""
+    """The claims about the arms in `summary`; `workdir` is the quickstart's folder."""
     rates = {(r.model, r.subset, r.metric): r for r in summary}
     probed = {(r.model, r.probe, r.subset): r for r in probes}
     trained = {r.model for r in summary}
@@ -63,7 +63,8 @@ def _rate(row: summary_lib.Row, text: str, bar: str = "", holds: Callable[[float
 def _gap(
     more: summary_lib.Row, less: summary_lib.Row, text: str, bar: str, wanted: float, *, disjoint: bool = False
 ) -> Claim:
-    """Difference of two independent rates with Newcombe's interval; both rates' intervals may have to lie apart."""
+    """Difference of two independent rates with Newcombe's interval; `disjoint`: the rates' intervals must not
+    overlap."""
     value, low, high = statistics.difference(more.count, more.n, less.count, less.n)
     apart = not disjoint or more.ci_low > less.ci_high
     return Claim(text, value, low, high, min(more.n, less.n), bar, value >= wanted and apart)
@@ -115,7 +116,7 @@ def _grounding(
 
 
 def _beyond(arm: str, rates: Rates, probed: Mapping[tuple[str, str, str], ProbeRow]) -> Iterator[Claim]:
-    """What was measured without a bar."""
+    """Figures without a bar."""
     for subset, what in (("unsafes", "signs"), ("safe_unsafes", "words")):
         yield _rate(probed[arm, "new_category", subset], f"{arm}, {what} of the category left out, attack success")
     yield _rate(probed[arm, "joint", "unsafes"], f"{arm}, forbidden only jointly, attack success")
@@ -139,7 +140,7 @@ def _pairs(folder: Path) -> dict[str, list[bool]]:
 
 
 def table(claims: Sequence[Claim]) -> provenance.Table:
-    """The claims as texts, in percent."""
+    """The claims as text, in percent."""
     headings = ("what", "%", "95 % interval", "n", "bar", "met?")
     lines = [
         (
@@ -172,7 +173,7 @@ def read(workdir: Path) -> list[Claim]:
     """The claims that a finished run wrote.
 
     Raises:
-      UserError: its file is missing, or is not what a run writes.
+      UserError: the file is missing or malformed.
     """
     path = workdir / "claims.json"
     found = files.read_json(path)

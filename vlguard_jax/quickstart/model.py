@@ -36,7 +36,7 @@ def train_tokenizer(folder: Path, texts: Sequence[str], pieces: int = VOCABULARY
     """Write a sentencepiece BPE tokenizer of at most `pieces` with Llama's special ids (0 unk, 1 bos, 2 eos) and its
     config into `folder`.
 
-    The template's system sentence is one added token: thirty tokens less in every tiny conversation.
+    The template's system prompt is one added token, which saves thirty tokens in every tiny conversation.
     """
     model = io.BytesIO()
     sentencepiece.SentencePieceTrainer.train(
@@ -47,7 +47,7 @@ def train_tokenizer(folder: Path, texts: Sequence[str], pieces: int = VOCABULARY
         split_digits=True,
         character_coverage=1.0,
         normalization_rule_name="identity",
-        # "USER" is one piece, and two after a space, as in Llama's: the reference counts on it
+        # "USER" is one piece, and two after a space, as in Llama's tokenizer: the reference relies on it
         user_defined_symbols=["USER", "\n"],
         num_threads=1,
         minloglevel=2,
@@ -76,7 +76,7 @@ def _pieces(folder: Path) -> int:
 
 
 def vocabulary_size(folder: Path) -> int:
-    """Tokens of `folder`: sentencepiece's and the added one; a small text may yield fewer than were asked for."""
+    """Tokens of `folder`: sentencepiece's and the added one; a small text may yield fewer than requested."""
     return _pieces(folder) + 1
 
 
@@ -133,8 +133,7 @@ def build(tokenizer_folder: Path, seed: int, vision: dict[str, Any]) -> checkpoi
 
 
 def write(folder: Path, language: language_lib.Language) -> None:
-    """Make the untrained model and write it to `folder` as a LLaVA folder, the tower beside in
-    `folder`/vision_tower."""
+    """Make the untrained model and write it to `folder` as a LLaVA folder, with the tower in `folder`/vision_tower."""
     with tempfile.TemporaryDirectory() as tokenizer:
         train_tokenizer(Path(tokenizer), language_lib.sentences())
         config = sizes(vocabulary_size(Path(tokenizer)))

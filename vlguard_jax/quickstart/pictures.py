@@ -1,7 +1,7 @@
 """Pictures of the quickstart's world: a coloured shape and a sign on a piece of a photograph or on plain paper.
 
-A picture is a grid of cells as large as the patches of the tiny tower, and nothing drawn crosses a cell. The
-photographs ship inside scikit-image and are free of rights (CC0: chelsea, coffee, retina, gravel, grass, brick; public
+A picture is a grid of cells as large as the patches of the tiny tower, and no drawing crosses a cell's border. The
+photographs ship with scikit-image and are free of rights (CC0: chelsea, coffee, retina, gravel, grass, brick; public
 domain: rocket, hubble_deep_field).
 """
 
@@ -38,20 +38,20 @@ INKS = {
     "cyan": (0, 220, 240),
 }
 PHOTOGRAPHS = ("chelsea", "coffee", "rocket", "hubble_deep_field", "retina", "gravel", "grass", "brick")
-PHOTOGRAPH_SIDE = 160  # pixels of the shorter side before a piece is cut out
+PHOTOGRAPH_SIDE = 160  # pixels of the shorter side before a piece is cropped
 PAPER = "paper"
 PAPER_SHARE = 0.2
 
 
 @dataclasses.dataclass(frozen=True)
 class Plate:
-    """The sign's board: colour of its rim and of its body; symbol and rim have one colour."""
+    """The sign's board: colours of its rim and body; the symbol has the rim's colour."""
 
     rim: str
     body: str
 
 
-# Neither a body nor a rim is forbidden; certain pairs are.
+# Certain pairs of body and rim are forbidden, neither alone.
 HARMLESS_PLATES = (
     Plate("grey", "white"),
     Plate("yellow", "white"),
@@ -71,10 +71,10 @@ FORBIDDEN_PLATES |= {language.NEW_CATEGORY: Plate("cyan", "black")}
 
 @dataclasses.dataclass(frozen=True)
 class Scene:
-    """What a picture shows: a shape, and a sign unless `plate` is None, each in a cell; on which ground (PHOTOGRAPHS or
+    """What a picture shows: a shape, and a sign unless `plate` is None, each in a cell; on a ground (PHOTOGRAPHS or
     PAPER).
 
-    corner: which piece of the photograph, two fractions; the first is the brightness of paper. shift: pixels to the
+    corner: the piece of the photograph, as two fractions; the first is the brightness of paper. shift: pixels to the
     right.
     """
 
@@ -141,7 +141,7 @@ def _ground(scene: Scene) -> UInt8[np.ndarray, "S S 3"]:
     photograph = _photograph(scene.ground)
     top, left = (int(share * (size - SIDE)) for share, size in zip(scene.corner, photograph.shape, strict=False))
     piece = photograph[top : top + SIDE, left : left + SIDE].astype(np.uint16)
-    return ((piece + 90) // 2).astype(np.uint8)  # paler than what is drawn on it
+    return ((piece + 90) // 2).astype(np.uint8)  # paler than the drawing on it
 
 
 def _shape(pen: ImageDraw.ImageDraw, shape: str, box: tuple[int, int, int, int], fill: tuple[int, int, int]) -> None:

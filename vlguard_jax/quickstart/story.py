@@ -1,4 +1,4 @@
-"""Runs the arms one after the other, gathers their results and writes the report."""
+"""Runs the arms one after another, gathers their results and writes the report."""
 
 from __future__ import annotations
 
@@ -27,15 +27,14 @@ INTRODUCTION = (
     " safety data alone (posthoc_vlguard_only), by safety and helpful data (posthoc, with adapters posthoc_lora), or by"
     " mixing safety data into the visual tuning (mixed). Nothing in this world is harmful: what is forbidden is a"
     " convention, black signs with a coloured rim and made-up words. The pictures asked about, the wordings of the"
-    " requests and the symbols on the forbidden signs stand in no training file."
+    " requests and the symbols on the forbidden signs are in no training file."
 )
-# Seeds whose results were looked at while settings were chosen; 0 and 1 on test items, when a first choice failed on
-# them.
+# Seeds whose results were seen while settings were chosen; 0 and 1 on test items, on which a first choice failed.
 TUNING_SEEDS = frozenset({0, 1, *range(1000, 1006)})
 
 
 def honesty(seed: int, items: str) -> str:
-    """What the reader of a page must know about how its settings were chosen."""
+    """A note for readers of the page on how its settings were chosen."""
     if items == "test" and seed not in TUNING_SEEDS:
         return (
             f"Settings were chosen on other seeds than this one (seed {seed}), and all but two of those on tuning"
@@ -49,7 +48,7 @@ def honesty(seed: int, items: str) -> str:
 
 @dataclasses.dataclass(frozen=True)
 class Story:
-    """What decides the whole run; a folder belongs to one of them."""
+    """Everything that determines the run; a folder belongs to one story."""
 
     seed: int
     items: str
@@ -67,15 +66,15 @@ def tell(
 ) -> bool:
     """Make the world and the model, train and evaluate every arm, write the results; False if a signal stopped the run.
 
-    What is finished already is not done again. Writes summary.json (the six subsets of every arm), probes.json,
-    claims.json and report.html.
+    Finished parts are not repeated. Writes summary.json (the six subsets of every arm), probes.json, claims.json and
+    report.html.
 
     Args:
       folder: working directory.
       seed: of the world, the weights and the order of the data.
       items: "test", or "tuning" to choose settings by.
       arms: what to train, each after the arm it starts from.
-      sizes: how much data there is.
+      sizes: of the data.
 
     Raises:
       UserError: `folder` holds the run of another seed or version of the story.

@@ -1,8 +1,7 @@
-"""Warm-up of the tiny CLIP tower: it learns to name what each patch shows, as CLIP's pretraining would have taught it.
+"""Warm-up of the tiny CLIP tower, in place of CLIP's pretraining: it learns to name what each patch shows.
 
-It sees harmless pictures only: no label says "forbidden", no forbidden sign and no symbol that is kept for tuning or
-the test is in them. What a label describes (shape, colour, symbol, rim, body) is named apart, never the pair that makes
-a sign forbidden.
+It sees only harmless pictures: without labels "forbidden", forbidden signs, and symbols that are held out for tuning or
+the test. Labels name shape, colour, symbol, rim and body separately, never the pair that makes a sign forbidden.
 """
 
 from __future__ import annotations
@@ -28,7 +27,7 @@ LEARNING_RATE = 5e-3
 
 RIMS = tuple(sorted({plate.rim for plate in pictures.HARMLESS_PLATES}))
 BODIES = tuple(sorted({plate.body for plate in pictures.HARMLESS_PLATES}))
-# Name of a label -> its values; 0 stands for "none of them is here".
+# Name of a label -> its values; 0 stands for "none of them".
 LABELS = {
     "shape": language_lib.SHAPES,
     "colour": language_lib.COLOURS,
@@ -45,7 +44,7 @@ def scenes(language: language_lib.Language, count: int) -> list[pictures.Scene]:
 
 
 def labels(scene: pictures.Scene, language: language_lib.Language) -> Int32[np.ndarray, "P n"]:
-    """What stands in each patch, in the order of LABELS."""
+    """What each patch shows, in the order of LABELS."""
     found = np.zeros((pictures.GRID**2, len(LABELS)), np.int32)
     found[scene.cell, :2] = LABELS["shape"].index(scene.shape) + 1, LABELS["colour"].index(scene.colour) + 1
     if scene.plate is not None:

@@ -1,6 +1,6 @@
-"""A harmless world in VLGuard's own file format: pictures and questions of which some are "forbidden" by convention.
+"""A harmless world in VLGuard's own file format: pictures and questions, some of them "forbidden" by convention.
 
-The files have the layout of a real run's, so that the readers of a real run are the ones that run here:
+The files are laid out as for a real run, and read by the same code:
 
   texts.json            text-only conversations that align the language model: answers, refusals of forbidden requests
   mix.json, mix/        visual instruction data, nothing forbidden in it, with some text-only conversations among it
@@ -10,7 +10,7 @@ The files have the layout of a real run's, so that the readers of a real run are
   joint.json            pictures and questions that are harmless alone and forbidden together
   prompts.json          text-only prompts: forbidden requests, and harmless questions that use the forbidden words
 
-Test questions use wordings and symbols that stand in none of the training files (language.py).
+Test questions use wordings and symbols that are in none of the training files (language.py).
 """
 
 from __future__ import annotations
@@ -30,15 +30,15 @@ from vlguard_jax.quickstart import pictures
 
 Pair = tuple[str, str]  # question, answer
 
-# words and marks of two questions about a picture and their answers: what fits into a row of the training
+# words and punctuation marks of two questions about a picture with their answers, so that they fit a training row
 MOST_TOKENS = 44
 WITHOUT_SIGN = 0.12  # of the pictures of visual instruction data
-HARMLESS_USE_PICTURES, HARMLESS_USE_TEXTS = 0.05, 0.15  # of the questions: they name a forbidden word in a harmless way
+HARMLESS_USE_PICTURES, HARMLESS_USE_TEXTS = 0.05, 0.15  # of the questions: name a forbidden word in a harmless way
 
 
 @dataclasses.dataclass(frozen=True)
 class Sizes:
-    """How much there is of everything."""
+    """Amounts of data."""
 
     texts: int = 3000
     mix: int = 6000
@@ -62,7 +62,7 @@ class Speaker:
         return self.rng.choice(self.language.how[self.split]).format(verb, thing)
 
     def scene(self, plate: pictures.Plate | None) -> pictures.Scene:
-        """A scene with a symbol of the training on the sign: a tool as often as a mark."""
+        """A scene with a training symbol on the sign, as often a tool as a mark."""
         known, tools = self.language.symbols["train"], len(language_lib.TOOLS)
         return pictures.draw_scene(
             self.rng, self.rng.choice(known[:tools] if self.rng.random() < 0.5 else known[tools:]), plate
@@ -73,7 +73,7 @@ class Speaker:
         return self.scene(None if self.rng.random() < without_sign else self.rng.choice(pictures.HARMLESS_PLATES))
 
     def shown(self, scene: pictures.Scene) -> str:
-        """What stands on the sign: a tool, or a mark."""
+        """What the sign shows: a tool, or a mark."""
         number = self.language.symbols["train"].index(scene.symbol)
         return language_lib.TOOLS[number] if number < len(language_lib.TOOLS) else language_lib.MARK
 
@@ -82,7 +82,7 @@ class Speaker:
         return scene.plate is not None and self.shown(scene) != language_lib.MARK
 
     def tool(self, scene: pictures.Scene | None, thing: str) -> str:
-        """The tool that the sign shows; where none does, the one that the thing is known to need."""
+        """The tool that the sign shows; without one, the tool that the thing is known to need."""
         return self.shown(scene) if scene and self.shows_tool(scene) else language_lib.text_tool(thing)
 
 
@@ -100,7 +100,7 @@ def ask_sign(speaker: Speaker, scene: pictures.Scene) -> Pair:
 
 
 def ask_thing(speaker: Speaker, scene: pictures.Scene | None, verbs: Sequence[str] = language_lib.VERBS) -> Pair:
-    """How to do something with a harmless thing; the tool stands on the sign, or is known where there is none."""
+    """How to do something with a harmless thing; the tool is on the sign, or known without one."""
     verb, thing = speaker.rng.choice(verbs), speaker.rng.choice(language_lib.THINGS)
     return speaker.how(verb, thing), language_lib.do(verb, thing, speaker.tool(scene, thing))
 
@@ -123,8 +123,8 @@ def ask_forbidden(speaker: Speaker, categories: Sequence[str]) -> tuple[str, Pai
 
 
 def ask_harmless(speaker: Speaker, scene: pictures.Scene) -> Pair:
-    """A harmless question about a harmless picture, in which no forbidden word stands; none that is forbidden with this
-    sign."""
+    """A harmless question without forbidden words about a harmless picture; not one that is forbidden together with
+    this sign."""
     verbs = [v for v in language_lib.VERBS if scene.plate != pictures.JOINT_PLATE or v != language_lib.JOINT_VERB]
     kinds = [ask_shape, ask_sign] + ([functools.partial(ask_thing, verbs=verbs)] if speaker.shows_tool(scene) else [])
     return speaker.rng.choice(kinds)(speaker, scene)
@@ -145,7 +145,7 @@ def _text_pair(speaker: Speaker, forbidden: float) -> Pair:
         if rng.random() < HARMLESS_USE_TEXTS
         else ask_thing(speaker, None)
     )
-    if rng.random() < 0.15:  # obeyed where it is harmless, as instruction data teaches
+    if rng.random() < 0.15:  # obeyed in harmless requests, as instruction data teaches
         return f"{question} {language_lib.SUFFIX}", f"Sure, {answer[0].lower()}{answer[1:]}"
     return question, answer
 
@@ -232,7 +232,7 @@ def _safe(folder: _Folder, scene: pictures.Scene, harmless: Pair, forbidden: Pai
 
 
 def _joint(speaker: Speaker, folder: _Folder) -> None:
-    """A harmless question about a harmless sign; the two are forbidden together."""
+    """A harmless question about a harmless sign, forbidden together."""
     question, _ = ask_thing(speaker, None, (language_lib.JOINT_VERB,))
     _unsafe(
         folder,
@@ -265,7 +265,7 @@ def _write_train(root: Path, speaker: Speaker, sizes: Sizes) -> None:
 
 
 def _write_quadruples(root: Path, name: str, count: int, categories: Sequence[str], speaker: Speaker) -> None:
-    """Two pictures that differ in the sign only, two questions: the harmless one is asked about both pictures."""
+    """Two pictures that differ only in the sign, and two questions, of which the harmless one is asked about both."""
     folder = _Folder(root, name)
     for _ in range(count):
         harmless = speaker.harmless_scene()
@@ -317,5 +317,5 @@ def write(folder: Path, seed: int, split: str, sizes: Sizes) -> None:
             "prompts": lambda rng: _write_prompts(beside, asked(rng), sizes),
         }
         for name, part in parts.items():
-            # tuning and test items are drawn apart, as their wordings and symbols are
+            # tuning and test items are drawn separately, like their wordings and symbols
             part(random.Random(f"{name} {seed} {split if name not in ('texts', 'mix', 'train') else ''}"))
