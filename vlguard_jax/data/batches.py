@@ -1,4 +1,4 @@
-"""Token sequences with pictures in them, and rows of them put together for the device.
+"""Token sequences with pictures, and their collation into rows for the device.
 
 Source: llava/train/train.py:741-773 (collator) and llava/model/llava_arch.py:145-324 (image expansion).
 """
@@ -18,10 +18,10 @@ from vlguard_jax.families import table
 
 @dataclasses.dataclass(frozen=True)
 class Sample:
-    """One conversation after image expansion and truncation: what takes part in training.
+    """One conversation after image expansion and truncation, as it is trained on.
 
-    tokens i32[n] (0 at slots of pictures); labels i32[n], not shifted; picture i32[n], which of the sample's pictures
-    stands there (-1: text); place i32[n], which of its slots; pictures: those that are still there, when loaded.
+    tokens i32[n] (0 at slots of pictures); labels i32[n], not shifted; picture i32[n], index of the sample's picture at
+    each position (-1: text); place i32[n], index of its slot; pictures: those left after truncation, when loaded.
     """
 
     tokens: Int32[np.ndarray, " n"]
@@ -32,21 +32,21 @@ class Sample:
 
     @property
     def num_pictures(self) -> int:
-        """Pictures of which at least one slot is left after truncation."""
+        """Number of pictures with at least one slot left after truncation."""
         return int(self.picture.max(initial=-1)) + 1
 
     @property
     def num_supervised(self) -> int:
-        """Tokens that the loss sees: labels that some position predicts, so the first one never counts."""
+        """Number of tokens in the loss: labels that a position predicts, so the first one never counts."""
         return int((self.labels[1:] != types.IGNORE_LABEL).sum())
 
 
 def expand(tokens: types.Tokens, slots: Sequence[int], max_len: int | None, pad_id: int | None) -> Sample:
-    """Put `slots[k]` slots in place of the k-th picture and cut at `max_len`, before expansion and again after it.
+    """Replace the k-th picture by `slots[k]` slots and truncate at `max_len`, before expansion and again after it.
 
-    The second cut may fall inside a picture. The reference derives its attention mask from ids != `pad_id`, so a
+    The second truncation may fall inside a picture. The reference derives its attention mask from ids != `pad_id`, so a
     literal pad (= unknown) token in the text is deleted; with `pad_id=None` it stays, as in generation. `max_len=None`
-    cuts nothing.
+    truncates nothing.
 
     Raises:
       ValueError: fewer numbers in `slots` than pictures in `tokens`.
@@ -79,7 +79,8 @@ def expand(tokens: types.Tokens, slots: Sequence[int], max_len: int | None, pad_
 
 
 def positions(config: family.Config, sample: Sample) -> tuple[np.ndarray, int]:
-    """Rotary positions of a sample with its pictures, i32[n] or i32[n, 3], and the one that an answer goes on with."""
+    """Rotary positions of a sample with its pictures, i32[n] or i32[n, 3], and the position after them, where an answer
+    continues."""
     extents = [picture.extent for picture in sample.pictures]
     return table.of(config).positions(config, family.Spans(sample.picture, sample.place, extents))
 
@@ -99,13 +100,13 @@ def collate(
     room: family.Room,
     model: family.Config,
 ) -> types.Batch:
-    """Lay the samples of one row shard out in rows of `row_len` tokens, one after the other in each row; an empty row
-    is all padding.
+    """Lay out the samples of one row shard in rows of `row_len` tokens, one after another in each row; an empty row is
+    all padding.
 
     `weights[r][i]` is the loss weight of each supervised token of sample `rows[r][i]`, `sources[r][i]` the number of
-    its source (None: all are of source 0). Pictures are put together in reading order, and slots count from 0 in the
-    shard; `joined` puts shards together. Positions are the family's, anew in each sample; targets are the labels of the
-    next position, so the last one of each sample is ignored.
+    its source (None: all are of source 0). Pictures are pooled in reading order, and slots count from 0 in the shard;
+    `joined` joins shards. Positions are the family's and restart in each sample; targets are the labels of the next
+    position, so the last one of each sample is ignored.
 
     Raises:
       ValueError: a row or the pictures do not fit.
@@ -144,7 +145,7 @@ def collate(
 
 
 def joined(shards: Sequence[tuple[int, types.Batch]], room: family.Room) -> types.Batch:
-    """One batch of row shards, (number, batch) each: rows and pictures one after the other, slots counted over all."""
+    """One batch of row shards, each as (number, batch): rows and pictures one after another, slots counted over all."""
 
     def moved(number: int, batch: types.Batch) -> types.Batch:
         slot = np.where(batch.slot >= 0, batch.slot + np.int32(number * room.slots), np.int32(-1))
@@ -154,7 +155,7 @@ def joined(shards: Sequence[tuple[int, types.Batch]], room: family.Room) -> type
 
 
 def combined(parts: Sequence[types.Batch], how: Callable[[list[np.ndarray]], np.ndarray]) -> types.Batch:
-    """Batches put together array by array: `how` is np.concatenate or np.stack."""
+    """Batches combined array by array: `how` is np.concatenate or np.stack."""
     names = parts[0].pictures.keys()
     arrays = {name: how([getattr(part, name) for part in parts]) for name in types.Batch._fields if name != "pictures"}
     return types.Batch(pictures={name: how([part.pictures[name] for part in parts]) for name in names}, **arrays)

@@ -1,9 +1,9 @@
-"""The user's cache, and the one way into it: what can be made again, kept under the hash of all that decides it.
+"""The user's cache: results that can be recomputed, kept under a hash of everything that determines them.
 
-An entry is a file KIND/KEY, KEY 64 hexadecimal digits: the sha256 of kind, key and content, then the content. What does
-not match its hash counts as not there and is made again, so a damaged entry, or one under another's name, is never
-believed. An entry holds numbers and JSON, nothing that could run. Who can write to the folder can still write entries
-that match: see `folder`.
+An entry is a file KIND/KEY, KEY being 64 hexadecimal digits: the sha256 of kind, key and content, then the content. An
+entry that does not match its hash counts as missing and is made again, so a damaged or misnamed entry is never used.
+Entries hold numbers and JSON, nothing executable. Anyone who can write to the folder can still write matching entries:
+see `folder`.
 """
 
 from __future__ import annotations
@@ -31,11 +31,10 @@ _TOLD: set[str] = set()
 
 
 def folder(named: str) -> pathlib.Path:
-    """Where the cache is: the folder that the config names, $VLGUARD_CACHE, or vlguard_jax in $XDG_CACHE_HOME or
-    ~/.cache.
+    """The cache's folder: the one in the config, $VLGUARD_CACHE, or vlguard_jax in $XDG_CACHE_HOME or ~/.cache.
 
-    It is made for this user alone (0700). One that was named may be shared, on purpose: that its group can write to it,
-    or that it is another user's, is said once. Nobody's word is taken from a folder that everyone can write to.
+    It is made private to this user (0700). A named folder may be shared on purpose: a warning tells once that its group
+    can write to it or that it is another user's. A folder that everyone can write to is refused.
 
     Raises:
       UserError: everyone can write to it; it is another user's and was not named; or it is a file.
@@ -56,7 +55,7 @@ def folder(named: str) -> pathlib.Path:
 
 
 def load(cache: pathlib.Path, kind: str, key: str) -> bytes | None:
-    """The content of an entry, None where it is not there whole.
+    """The content of an entry; None if it is missing or damaged.
 
     Raises:
       UserError: the folder of the kind is a link.
@@ -74,7 +73,7 @@ def load(cache: pathlib.Path, kind: str, key: str) -> bytes | None:
 
 
 def save(cache: pathlib.Path, kind: str, key: str, content: bytes) -> None:
-    """Keep an entry, whole or not at all.
+    """Store an entry, whole or not at all.
 
     Raises:
       UserError: the folder of the kind is a link.
@@ -86,7 +85,7 @@ def save(cache: pathlib.Path, kind: str, key: str, content: bytes) -> None:
 
 
 def make_folder(cache: pathlib.Path, *parts: str) -> None:
-    """Make a folder of the cache, and the cache itself, which is this user's alone; no part of it is a link.
+    """Make a folder of the cache, and the cache itself, private to this user; no part of it may be a link.
 
     Raises:
       UserError: one is.
@@ -108,21 +107,21 @@ def _refuse_link(path: pathlib.Path) -> None:
 
 
 def load_arrays(cache: pathlib.Path, kind: str, key: str) -> dict[str, np.ndarray] | None:
-    """The arrays of an entry that `save_arrays` wrote; None where it is not there whole."""
+    """The arrays of an entry written by `save_arrays`; None if it is missing or damaged."""
     if (content := load(cache, kind, key)) is None:
         return None
     try:
         with zipfile.ZipFile(io.BytesIO(content)) as archive:
             if any(member.compress_type != zipfile.ZIP_STORED for member in archive.infolist()):
-                return None  # not as it is written; so nothing is larger than the file
+                return None  # not as written; this way nothing is larger than the file
         with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
             return dict(arrays)
-    except Exception:  # it matches its hash, yet `save_arrays` did not write it: numpy may raise anything over it
+    except Exception:  # it matches its hash, but `save_arrays` did not write it: numpy may raise anything
         return None
 
 
 def save_arrays(cache: pathlib.Path, kind: str, key: str, arrays: dict[str, np.ndarray]) -> None:
-    """Keep arrays; raises as `save`."""
+    """Store arrays; raises as `save`."""
     buffer = io.BytesIO()
     np.savez(buffer, **arrays)  # type: ignore[arg-type]
     save(cache, kind, key, buffer.getvalue())
@@ -142,5 +141,5 @@ def _digest(kind: str, key: str, content: bytes) -> bytes:
 
 
 def _without_links(path: str, flags: int) -> int:
-    """Opens no link, and a pipe without waiting for its writer."""
+    """An opener that refuses links, and opens a pipe without waiting for its writer."""
     return os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK)

@@ -1,4 +1,4 @@
-"""What the pictures of conversations take: counted once the pictures' sizes are known."""
+"""Slots and units of the pictures in conversations, counted once the pictures' sizes are known."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from vlguard_jax.data import tokenization as tokenization_lib
 
 @dataclasses.dataclass(frozen=True)
 class Counts:
-    """Of every record of a file, as in `index.SampleIndex`; those that were not asked for have a file index's values.
+    """Counts of every record of a file, as in `index.SampleIndex`; records that were not picked have the file index's.
 
-    too_long: records whose last picture does not end within max_len, and where it ends.
+    too_long: records whose last picture does not end within max_len, with its end.
     """
 
     length: Int64[np.ndarray, " n"]
@@ -34,7 +34,7 @@ def count(
     tokenization: tokenization_lib.Tokenization,
     sizes: Mapping[str, types.Size],
 ) -> Counts:
-    """Counts of the `picked` records. sizes: of their pictures; looked at where slots depend on them."""
+    """Counts of the `picked` records. sizes: of their pictures; used where slots depend on them."""
     if tokenization.cuts:
         (one,) = tokenization.extents([tokenization_lib.ANY])
         shown = found.pictures
@@ -52,7 +52,7 @@ def count(
         units[i] = sum(extent.units for extent in extents[:used])
         slots[i] = sum(extent.slots for extent in extents[:used])
         length[i] += slots[i]
-        if length[i] > tokenization.max_len:  # the text behind the pictures is cut, never a picture
+        if length[i] > tokenization.max_len:  # the text after the pictures is truncated, never a picture
             whole = tokenization.expand(tokenization.tokens(records[i]), [one.slots for one in extents], whole=True)
             end = int(np.flatnonzero(whole.picture >= 0).max(initial=-1)) + 1
             if end > tokenization.max_len:

@@ -1,8 +1,7 @@
-"""Everything there is to know about a file of conversations before any picture is read: counted once, in parallel, and
-kept.
+"""Counts of a file of conversations before any picture is read: made once, in parallel, and cached.
 
-The counts of a file depend on its content and on how text becomes tokens, so they are stored under a hash of both and
-found again by any run, whatever it selects from the file.
+The counts depend on the file's content and on tokenization, so they are stored under a hash of both and serve any run,
+whatever it selects from the file.
 """
 
 from __future__ import annotations
@@ -31,7 +30,7 @@ from vlguard_jax.data import cache as cache_lib
 from vlguard_jax.data import tokenization as tokenization_lib
 from vlguard_jax.families.chat import conversations
 
-VERSION = 5  # of the counts and of the stored file; a change of either makes old files unread
+VERSION = 5  # of the counts and of the stored file; if either changes, old files are not read
 PART = 2000  # records that a process counts at a time
 PARALLEL_FROM = 4 * PART  # fewer records are counted in this process
 MOST_PROCESSES = 16
@@ -46,7 +45,7 @@ class Records(Protocol):
     def __len__(self) -> int: ...
     def __getitem__(self, i: int, /) -> types.Record: ...
     def each(self) -> Iterator[Callable[[], types.Record]]:
-        """All of them in order; a call reads one, and raises UserError if it is malformed."""
+        """All of them in order; each call reads one, and raises UserError if it is malformed."""
         ...
 
     def part(self, start: int, stop: int, /) -> Records:
@@ -58,8 +57,8 @@ class Problem(NamedTuple):
     """What is wrong with a record.
 
     kind: "record" (malformed); "tag" (pictures without a tag in the text, or a tag without any picture, which the
-    reference trains on as they stand); "pictures" (their number and that of the tags differ); "tokens" (the reference
-    voids its labels). The `reason` of a malformed record names the file; the others stand behind `origin`.
+    reference trains on unchanged); "pictures" (their number and that of the tags differ); "tokens" (the reference masks
+    all its labels). The `reason` of a malformed record names the file; other reasons follow `origin`.
     """
 
     kind: str
@@ -70,7 +69,7 @@ class Problem(NamedTuple):
 @dataclasses.dataclass(frozen=True)
 class FileIndex:
     """One entry per record of a file. length .. modality_length as in `index.SampleIndex`, 0 for a malformed record;
-    where no picture may be cut, `length` and `supervised` of those with pictures are of the text alone, not cut.
+    where pictures may not be truncated, `length` and `supervised` of records with pictures are of the whole text only.
 
     ids: unique; a repeated id `x` becomes `x~1`, `x~2`, ...; "" for a malformed record. images: the pictures that the
     record names. categories: its category and subcategory, empty where it gives none.
@@ -100,7 +99,7 @@ _COUNTS = ("length", "pictures", "supervised", "modality_length")
 
 
 def build(records: Records, tokenization: tokenization_lib.Tokenization, progress: Progress | None = None) -> FileIndex:
-    """Count every record; big files in several processes. `progress(done, total)` is called now and then."""
+    """Count every record; large files in several processes. `progress(done, total)` is called from time to time."""
     counted: list[dict[str, Any]] = []
     total = len(records)
     starts = range(0, total, PART)
@@ -126,7 +125,7 @@ def build_or_load(
     cache: pathlib.Path,
     progress: Progress | None = None,
 ) -> FileIndex:
-    """The index of a file whose content has the hash `content`, from `cache` if it was counted before."""
+    """The index of a file whose content has the hash `content`, from `cache` if it is there."""
     key = hashlib.sha256(json.dumps([VERSION, content, tokenization.fingerprint]).encode()).hexdigest()
     if (stored := _load(cache, key, len(records))) is not None:
         return stored
@@ -143,7 +142,7 @@ def modality_length(record: types.Record) -> int:
 
 
 def unique(ids: list[str]) -> tuple[str, ...]:
-    """Ids that name one record each: `x`, `x` becomes `x~1`, `x~2`. The empty id of malformed records stays."""
+    """Unique ids: `x`, `x` becomes `x~1`, `x~2`. The empty id of malformed records stays."""
     repeated = {id_ for id_, count in Counter(ids).items() if count > 1} - {""}
     seen: Counter[str] = Counter()
     names = []
@@ -154,7 +153,7 @@ def unique(ids: list[str]) -> tuple[str, ...]:
 
 
 def content_hash(path: pathlib.Path, cache: pathlib.Path) -> str:
-    """sha256 of a file, remembered in `cache` as long as its size and time of change stay."""
+    """sha256 of a file, cached while its size and modification time stay the same."""
     status = path.stat()
     stamp = [str(path.resolve()), status.st_size, status.st_mtime_ns]
     key = hashlib.sha256(json.dumps(stamp).encode()).hexdigest()
@@ -174,7 +173,7 @@ def _in_order(
         yield from map(count, parts)
         return
     processes = min(MOST_PROCESSES, os.cpu_count() or 1)
-    # Not forked: the parent may hold the threads of jax. Nothing that is made here needs the garbage collector.
+    # Not forked: the parent may have jax's threads. Nothing made here needs the garbage collector.
     with futures.ProcessPoolExecutor(
         processes, mp_context=multiprocessing.get_context("spawn"), initializer=gc.disable
     ) as pool:
@@ -229,7 +228,7 @@ def _save(index: FileIndex, cache: pathlib.Path, key: str) -> None:
 
 
 def _load(cache: pathlib.Path, key: str, count: int) -> FileIndex | None:
-    """The index of `count` records under that key; None where it is not there whole."""
+    """The index of `count` records under this key; None if it is missing or damaged."""
     arrays = cache_lib.load_arrays(cache, "index", key)
     if arrays is None:
         return None

@@ -1,4 +1,4 @@
-"""Pictures from files: opened safely, found fit for a model, and prepared as its family does."""
+"""Pictures from files: opened safely, checked for a model, and preprocessed by its family."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from vlguard_jax import types
 from vlguard_jax.families import family
 from vlguard_jax.families import table
 
-# What pictures come in. Pillow knows more, some of them risky in files from strangers (EPS starts Ghostscript).
+# Accepted formats. Pillow knows more, some of them risky in files from strangers (EPS starts Ghostscript).
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "JPEG2000", "PPM")
 COSTLY = ("JPEG2000", "WEBP", "AVIF")  # their decoders take twice the memory of others
 
@@ -26,29 +26,30 @@ File = io.BytesIO | io.BufferedReader
 
 _DEEP = ("I", "F", "I;16", "I;16L", "I;16B", "I;16N")
 
-# Pillow warns of odd metadata, of pictures with many pixels and of transparency in palettes. None of it touches the
-# pixels used here, and the warnings would name no file. The filter is set once, since setting one around each call is
-# not thread-safe.
+# Pillow warns about odd metadata, pictures with many pixels and transparency in palettes. None of it affects the pixels
+# used here, and the warnings name no file. The filter is set once, since setting one around each call is not
+# thread-safe.
 warnings.filterwarnings("ignore", module=r"PIL\.")
 
 
 class Fault(ValueError):
-    """Why a picture cannot be used and what to do about it; names no file."""
+    """Why a picture cannot be used, and what to do about it; does not name the file."""
 
 
 def load(
     picture: str | pathlib.Path | bytes, config: family.Config, mode: str, *, origin: str = "", name: str = ""
 ) -> types.Picture:
-    """Read a picture and prepare it for a model, as its family does in `mode` (families/*/pictures.py).
+    """Read a picture and preprocess it as the model's family does in `mode` (families/*/pictures.py).
 
     `picture` is a path, or the content of a file that messages call `name`; `origin` names the record in messages.
 
-    As in the references: transparency is dropped, an EXIF rotation ignored, CMYK converted as Pillow does it, an
-    animation gives its first frame, 16 bits a colour channel are cut to their upper 8. A picture of one pixel, row or
-    column is a picture.
-    Errors: truncated, empty and unknown files; no regular file; more bytes, pixels, scans or a longer side than
-    limits.PICTURE_... allow; single-channel pictures of more than 8 bits, which Pillow, and so the references, would
-    turn white from 255 on; and what the family cannot take (`Pictures.fault`).
+    As in the references: transparency is dropped, EXIF rotation ignored, CMYK converted by Pillow, only the first frame
+    of an animation used, and 16 bits per colour channel reduced to the upper 8. A picture may be one pixel, row or
+    column.
+
+    Errors: truncated, empty and unknown files; not a regular file; more bytes, pixels, scans or a longer side than
+    limits.PICTURE_... allow; single-channel pictures of more than 8 bits, in which Pillow, and so the references, would
+    clip values above 255 to white; and pictures that the family refuses (`Pictures.fault`).
 
     Raises:
       UserError: the picture is missing, or one of the above.
@@ -82,7 +83,7 @@ def _content(path: str | pathlib.Path) -> bytes:
 
 
 def to_rgb(file: File, config: family.Config | None = None, mode: str = "") -> Image.Image:
-    """A picture's first frame in RGB, checked as `load` does; without a model for what holds for all.
+    """A picture's first frame in RGB, checked as by `load`; without a model, by the checks for all models.
 
     Raises:
       Fault: the model cannot use it in `mode`.
@@ -95,10 +96,10 @@ def to_rgb(file: File, config: family.Config | None = None, mode: str = "") -> I
 
 
 def look(file: File, config: family.Config | None, mode: str, *, decode: bool) -> types.Size:
-    """The size of a picture that `load` would take; without a model for what holds for all.
+    """The size of a picture that `load` would accept; without a model, by the checks for all models.
 
-    Without `decode` only the header and the last bytes are looked at, unless they leave doubt whether the file is
-    whole: then, too, the picture is decoded. What goes unseen is damage in the middle of a file.
+    Without `decode` only the header and the last bytes are read, unless they leave it open whether the file is whole:
+    then the picture is decoded. Damage in the middle of a file is not noticed.
 
     Raises:
       Fault: `load` would refuse it.
@@ -113,10 +114,10 @@ def look(file: File, config: family.Config | None, mode: str, *, decode: bool) -
 
 
 def size(file: File) -> types.Size:
-    """The size of a picture by its header.
+    """The size of a picture, from its header.
 
     Raises:
-      Fault: it is no picture.
+      Fault: it is not a picture.
     """
     try:
         with Image.open(file, formats=_formats()) as picture:
@@ -127,7 +128,7 @@ def size(file: File) -> types.Size:
 
 @contextlib.contextmanager
 def _opened(file: File, config: family.Config | None, mode: str) -> Iterator[Image.Image]:
-    """The picture with its header read and found fit; Pillow's failures inside the block come out as a Fault."""
+    """The picture, with its header read and checked; failures of Pillow inside the context become a Fault."""
     try:
         with Image.open(file, formats=_formats()) as picture:
             _check(picture, config, mode)
@@ -139,7 +140,7 @@ def _opened(file: File, config: family.Config | None, mode: str) -> Iterator[Ima
     except (Fault, MemoryError):
         raise
     except ValueError as e:
-        # Pillow's bounds for compressed text and colour profiles, which the reference keeps, too
+        # Pillow's limits for compressed text and colour profiles, which the reference has, too
         if "MAX_TEXT" in str(e):
             raise Fault("its metadata (texts or colour profile) take more than 1 MB; save it again without them") from e
         raise Fault(f"{reason(e)}; download it again") from e
@@ -154,7 +155,7 @@ def _formats() -> tuple[str, ...]:
 
 
 def _unknown(file: File) -> str:
-    """What is wrong with a file that is no picture of a known format."""
+    """What is wrong with a file that is not a picture of a known format."""
     file.seek(0)
     head = file.read(files.HEAD)
     if not head:
@@ -182,20 +183,20 @@ def _check(picture: Image.Image, config: family.Config | None, mode: str) -> Non
 
 
 def _check_scans(file: File, picture: Image.Image) -> None:
-    """A progressive JPEG is decoded once for every scan, and a scan may take a few bytes.
+    """Refuse progressive JPEGs with many scans: each is decoded separately, and may take only a few bytes.
 
-    Leaves `file` where it was.
+    Does not move `file`.
     """
     here = file.tell()
     file.seek(0)
-    scans = file.read().count(b"\xff\xda")  # in compressed data 0 comes behind 255
+    scans = file.read().count(b"\xff\xda")  # in compressed data 0 follows 255
     file.seek(here)
     if scans * picture.width * picture.height > limits.PICTURE_SCANNED:
         raise Fault(f"{picture.width} x {picture.height} pixels in {scans:,} scans; save it again")
 
 
 def _ends_well(file: File, format_: str) -> bool:
-    """Whether the file has the end of its format. False where that cannot be told."""
+    """Whether the file ends as its format does; False where that cannot be told."""
     length = file.seek(0, io.SEEK_END)
     file.seek(max(0, length - 64))
     tail = file.read()
@@ -212,7 +213,7 @@ def _ends_well(file: File, format_: str) -> bool:
 
 
 def reason(error: Exception) -> str:
-    """In one line."""
+    """The error in one line."""
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
     text = str(error).strip().splitlines()

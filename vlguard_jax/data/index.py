@@ -1,4 +1,4 @@
-"""What the planner knows about every sample before any picture is read."""
+"""The counts of every sample, known before any picture is read."""
 
 from __future__ import annotations
 
@@ -13,10 +13,9 @@ import numpy as np
 class SampleIndex:
     """One entry per sample; every count is taken after image expansion and both truncations.
 
-    length: tokens, slots of pictures included. pictures: those with at least one slot left; units, slots: what these
-    take (types.Extent), whether or not they are cut. supervised: tokens the loss
-    sees (after the shift by one). modality_length: words of all turns, negative without a picture
-    (llava/train/train.py:675-690).
+    length: tokens, slots of pictures included. pictures: those with at least one slot left; units, slots: of these
+    pictures (types.Extent), before truncation. supervised: tokens in the loss (after the shift by one).
+    modality_length: words of all turns, negative without a picture (llava/train/train.py:675-690).
     ids: names of the samples, unique within a source. source: which of `source_names` each comes from.
     """
 
@@ -34,7 +33,7 @@ class SampleIndex:
         return len(self.ids)
 
     def digest(self) -> str:
-        """sha256 over all of it."""
+        """sha256 over all fields."""
         digest = hashlib.sha256("\n".join((*self.source_names, *self.ids)).encode("utf-8", "surrogatepass"))
         for counts in (
             self.length,
@@ -50,5 +49,5 @@ class SampleIndex:
 
     @property
     def supervised_share(self) -> float:
-        """Supervised tokens over all tokens."""
+        """Share of supervised tokens in all tokens."""
         return float(self.supervised.sum() / max(1, self.length.sum()))

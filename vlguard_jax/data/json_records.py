@@ -1,7 +1,6 @@
-"""Records in JSON files of any size: scanned once without being held in memory, then read one by one by number.
+"""Records in JSON files of any size: scanned once without holding them in memory, then read one by one by number.
 
-A file is a JSON list, or has one JSON object a line ("JSON lines"). Its beginning tells which, whatever the file is
-called.
+A file is a JSON list, or has one JSON object per line ("JSON lines"). Its beginning tells which, not its name.
 """
 
 from __future__ import annotations
@@ -27,7 +26,7 @@ from vlguard_jax import limits
 CHUNK = 1 << 23  # bytes read at once
 WANTED = "must hold a JSON list of records, or one JSON object a line"
 _SPACE = re.compile(r"[ \t\r\n]*")
-_LINES = (".jsonl", ".ndjson")  # a lone object is a record only in a file of such a name
+_LINES = (".jsonl", ".ndjson")  # a lone object is a record only in a file with such a name
 
 T = TypeVar("T")
 Parse = Callable[[Any, int, str], T]
@@ -35,7 +34,7 @@ Parse = Callable[[Any, int, str], T]
 
 @dataclasses.dataclass(frozen=True)
 class Spans:
-    """Where each record of a file stands, in bytes."""
+    """The byte span of each record of a file."""
 
     offset: Int64[np.ndarray, " n"]
     size: Int64[np.ndarray, " n"]
@@ -43,7 +42,7 @@ class Spans:
 
 @dataclasses.dataclass(frozen=True)
 class JsonRecords(Generic[T]):
-    """The records of a file by number; reads only what is asked for.
+    """The records of a file by number; each is read when needed.
 
     `first` is the number of the first one in the file.
 
@@ -65,7 +64,7 @@ class JsonRecords(Generic[T]):
         return (read() for read in self.each())
 
     def each(self) -> Iterator[Callable[[], T]]:
-        """One after the other, each to be parsed by a call, which raises if it is malformed."""
+        """All records in order, each parsed by a call, which raises UserError if it is malformed."""
         return (functools.partial(self._record, i, raw) for i, raw in enumerate(self.all_raw()))
 
     def raw(self, i: int) -> bytes:
@@ -75,7 +74,7 @@ class JsonRecords(Generic[T]):
             return file.read(int(self.spans.size[i]))
 
     def all_raw(self) -> Iterator[bytes]:
-        """The JSON texts of all records, one after the other."""
+        """The JSON texts of all records, in order."""
         with open(self.path, "rb") as file:
             for offset, size in zip(self.spans.offset.tolist(), self.spans.size.tolist(), strict=True):
                 file.seek(offset)
@@ -92,13 +91,13 @@ class JsonRecords(Generic[T]):
 
 
 def scan(path: str | pathlib.Path) -> Spans:
-    """Find the records of a JSON list, or of a file with one object a line. Memory: a few chunks, whatever the size.
+    """Find the records of a JSON list, or of a file with one object per line, in the memory of a few chunks.
 
-    A broken line of the latter is found when it is read.
+    In the latter a broken line is found only when it is read.
 
     Raises:
-      UserError: missing file, not UTF-8, broken JSON (line and column are named), or neither a list nor lines of
-        objects (what the file looks like is said), or nothing in it.
+      UserError: missing file, not UTF-8, broken JSON (line and column are named), neither a list nor lines of objects
+        (the message says what the file looks like), or no record.
     """
     path = pathlib.Path(path)
     with files.opened(path) as file:
@@ -122,7 +121,7 @@ def read(path: str | pathlib.Path, parse: Parse[T]) -> JsonRecords[T]:
 
 
 def _has_lines(path: pathlib.Path, head: bytes, file: BinaryIO) -> bool:
-    """Whether the file has one object a line."""
+    """Whether the file has one object per line."""
     if not head.removeprefix(b"\xef\xbb\xbf").lstrip().startswith(b"{"):
         return False
     if path.suffix in _LINES:
@@ -162,16 +161,16 @@ def _scan_lines(path: pathlib.Path, file: BinaryIO) -> Iterator[tuple[int, int]]
 
 
 class _ListScan:
-    """Walks through the JSON list in `file`, a window of text at a time."""
+    """Scans the JSON list in `file`, one window of text at a time."""
 
     def __init__(self, path: pathlib.Path, file: BinaryIO):
         self._path, self._file = path, file
         self._size = os.fstat(file.fileno()).st_size
         self._decoder = codecs.getincrementaldecoder("utf-8")()
         self._text, self._ascii = "", True
-        self._at = 0  # place in the window
-        self._offset = 0  # bytes of the file before that place
-        self._line, self._column = 1, 1  # of the window's beginning
+        self._at = 0  # position in the window
+        self._offset = 0  # bytes of the file before that position
+        self._line, self._column = 1, 1  # of the window's start
         self._done = False
 
     def spans(self) -> Iterator[tuple[int, int]]:
@@ -208,7 +207,7 @@ class _ListScan:
         self._at, self._ascii = 0, self._text.isascii()
 
     def _next(self) -> str:
-        """Go to the next character that is not white space and return it; "" at the end."""
+        """Skip white space and return the next character; "" at the end."""
         while True:
             space = _SPACE.match(self._text, self._at)
             self._advance(space.end() - self._at if space else 0)
@@ -219,7 +218,7 @@ class _ListScan:
             self._more()
 
     def _value(self) -> int:
-        """Go behind the value that stands here; returns its size in bytes."""
+        """Skip the value at the current position; returns its size in bytes."""
         while True:
             try:
                 _, end = _DECODER.raw_decode(self._text, self._at)
@@ -233,7 +232,7 @@ class _ListScan:
                     raise self._broken(e.msg) from e
             except ValueError as e:
                 raise self._broken("a number of more than 4,300 digits") from e
-            self._more()  # the value may go on behind the window
+            self._more()  # the value may continue after the window
 
     def _advance(self, characters: int) -> int:
         end = self._at + characters
@@ -253,7 +252,7 @@ class _ListScan:
         return errors.UserError(f"{self._path}: broken JSON at line {line}, column {column}: {reason}")
 
     def _kind(self, start: str) -> str:
-        """What the file is instead, by its first character and line."""
+        """What kind of file it is instead, by its first character and line."""
         if not start:
             return ", but is empty"
         while not self._done and len(self._text) - self._at < files.HEAD:

@@ -1,7 +1,7 @@
 """From the plan to batches, step by step, on any number of hosts.
 
-One Grain element is one step's slice for one host, so the order depends neither on threads nor on worker processes nor
-on hosts, and a resumed run needs nothing but its step number.
+One Grain element is one step's slice for one host, so the order depends neither on threads nor worker processes nor
+hosts, and a resumed run needs only its step number.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from vlguard_jax.data import batches
 from vlguard_jax.data import mixtures
 from vlguard_jax.data import plan as plan_lib
 
-AHEAD = 16  # steps read ahead at most, however small they are
+AHEAD = 16  # most steps to read ahead, however small they are
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,8 +28,8 @@ class StepSource:
     """Random access to the batches of steps `start` .. `stop` - 1, for this host.
 
     The arrays have a leading axis of micro-batches; micro-batch a holds rows [a * r, (a + 1) * r) of the step. Its rows
-    are spread over `plan.layout.shards` shards, each with the same room for pictures; `shards` are those of this host.
-    Slots count over the whole micro-batch, so the shards' arrays, put one after the other, are one batch.
+    are split into `plan.layout.shards` shards, each with the same room for pictures; `shards` are those of this host.
+    Slots count over the whole micro-batch, so the concatenated arrays of the shards are one batch.
     """
 
     plan: plan_lib.BatchPlan
@@ -60,7 +60,7 @@ class StepSource:
         return step, batches.combined(micro_batches, np.stack)
 
     def step_bytes(self) -> int:
-        """Memory of the largest step of this host."""
+        """Bytes of the largest step on this host."""
         share = len(self.shards) / self.plan.layout.shards
         sizes = []
         for shape in self.plan.shapes:
@@ -87,7 +87,7 @@ class StepSource:
 
 @functools.cache
 def _pool(threads: int) -> futures.ThreadPoolExecutor:
-    """One for all loaders of a process."""
+    """The thread pool of all loaders of a process."""
     return futures.ThreadPoolExecutor(threads, thread_name_prefix="read")
 
 
@@ -95,8 +95,8 @@ class Loader:
     """Iterates over (step, Batch) from `start_step` up to `stop_step`; see `StepSource` for the layout.
 
     The conversations of a step are read in `data.read_threads` threads, in each of `data.read_workers` processes if
-    there are any, and steps ahead of the run as many as fit `data.prefetch_mib`, at least one. `shards`: those of this
-    host; None: all.
+    there are any. As many steps are read ahead as fit `data.prefetch_mib`, at least one. `shards`: those of this host;
+    None: all.
     """
 
     def __init__(
@@ -116,12 +116,12 @@ class Loader:
             return
         data = self.source.plan.data
         steps = max(1, min(AHEAD, data.prefetch_mib * 2**20 // max(1, self.source.step_bytes())))
-        ahead = 1 if data.read_threads else 0  # one thread goes from step to step, those of the pool share each
+        ahead = 1 if data.read_threads else 0  # one thread goes through the steps; the pool's threads share each
         options = grain.ReadOptions(num_threads=ahead, prefetch_buffer_size=steps * ahead)
         dataset = grain.MapDataset.source(self.source).to_iter_dataset(options)
         if data.read_workers:
             if not flags.FLAGS.is_parsed():
-                flags.FLAGS.mark_as_parsed()  # Grain reads its flags in a worker even when no program has parsed any
+                flags.FLAGS.mark_as_parsed()  # Grain reads its flags in a worker even if no program has parsed any
             per_worker = max(1, steps // data.read_workers)
             dataset = dataset.mp_prefetch(
                 grain.MultiprocessingOptions(num_workers=data.read_workers, per_worker_buffer_size=per_worker)

@@ -1,6 +1,6 @@
-"""Named sources of conversations, put together as the config says.
+"""Named sources of conversations, combined as the config says.
 
-Nothing is dropped without being counted and named.
+Every record that is left out is counted and named.
 """
 
 from __future__ import annotations
@@ -33,13 +33,12 @@ from vlguard_jax.families import table
 from vlguard_jax.families.chat import templates
 from vlguard_jax.families.chat import tokenizer as tokenizer_lib
 
-RECENT = 8192  # samples kept in memory: small data sets are tokenized once
+RECENT = 8192  # samples kept in memory, so that small data sets are tokenized once
 
 
 @dataclasses.dataclass(frozen=True)
 class Drop:
-    """A record that was left out, and why. kind: as that of a `file_index.Problem`, or "picture" (one cannot be
-    read)."""
+    """A record that was left out, and why. kind: as in `file_index.Problem`, or "picture" (one cannot be read)."""
 
     id: str
     source: str
@@ -52,8 +51,8 @@ class Drop:
 class Mixture:
     """What a run trains on: entry i of the index is record `position[i]` of source `index.source[i]`.
 
-    Holds no text and no pixels: both are read when a step needs them. sizes: of the pictures of each source, where what
-    they take depends on it.
+    Holds no text and no pixels: both are read when a step needs them. sizes: of the pictures of each source, where
+    their slots depend on it.
     """
 
     sources: tuple[sources.Source, ...]
@@ -63,24 +62,24 @@ class Mixture:
     image_mode: str
     sizes: tuple[Mapping[str, types.Size], ...]
     drops: tuple[Drop, ...]
-    named_pictures: int  # by the records, whether or not a text asks for them
+    named_pictures: int  # in the records, with or without a tag in the text
     repeated_ids: int
     _recent: dict[int, batches.Sample] = dataclasses.field(default_factory=dict, repr=False, compare=False)
 
     def __getstate__(self) -> dict[str, Any]:
-        return vars(self) | {"_recent": {}}  # another process starts with none
+        return vars(self) | {"_recent": {}}  # another process starts with an empty one
 
     @property
     def stand_in(self) -> bool:
-        """Whether any of the pictures were drawn."""
+        """Whether any picture is a stand-in."""
         return any(source.stand_in for source in self.sources)
 
     def record(self, i: int) -> types.Record:
-        """The conversation behind sample `i`."""
+        """The record of sample `i`."""
         return self.source(i).records[int(self.position[i])]
 
     def source(self, i: int) -> sources.Source:
-        """Where sample `i` comes from."""
+        """The source of sample `i`."""
         return self.sources[int(self.index.source[i])]
 
     def sample(self, i: int) -> batches.Sample:
@@ -97,7 +96,7 @@ class Mixture:
         """Sample `i` with the pictures that take part in training.
 
         Raises:
-          UserError: a picture is not there any more, cannot be read, or has another size than when it was checked.
+          UserError: a picture is missing now, cannot be read, or has another size than when it was checked.
         """
         sample, count = self.sample(i), int(self.index.pictures[i])
         if not count:
@@ -116,7 +115,7 @@ class Mixture:
         return dataclasses.replace(sample, pictures=tuple(loaded))
 
     def extents(self, i: int) -> list[types.Extent]:
-        """What the pictures of sample `i` take."""
+        """The extents of the pictures of sample `i`."""
         return self._extents(i, self.record(i))
 
     def _extents(self, i: int, record: types.Record) -> list[types.Extent]:
@@ -129,7 +128,7 @@ class Mixture:
         return self.tokenization.extents(of)
 
     def notes(self) -> list[str]:
-        """What does not take part in training although its record does, one line each."""
+        """What is not trained on although its record is, one line each."""
         lines = []
         max_len = self.tokenization.max_len
         full = np.flatnonzero(self.index.length >= max_len)
@@ -161,14 +160,14 @@ def build(
     progress: Callable[[int, int], None] | None = None,
     problems_file: pathlib.Path | None = None,
 ) -> Mixture:
-    """Index everything that `data` names for a model, and choose from it.
+    """Index everything that `data` names for a model, and select from it.
 
-    `progress(done, total)` is called for each source anew. Pictures are checked for their use in `image_mode`; if any
-    is missing or bad, `problems_file` gets the list of all.
+    `progress(done, total)` starts anew for each source. Pictures are checked for use in `image_mode`; if any is missing
+    or bad, `problems_file` lists all of them.
 
     Raises:
-      UserError: a file is missing or broken, a chosen record is malformed or has bad pictures and `on_bad_record` is
-        "error", or the reference would void it and `on_mismatch` is "error".
+      UserError: a file is missing or broken, a selected record is malformed or has bad pictures and `on_bad_record` is
+        "error", or the reference would mask its labels and `on_mismatch` is "error".
     """
     image_mode = table.image_mode(model, image_mode)
     max_len = data.max_len or table.of(model).max_len
@@ -188,7 +187,7 @@ def build(
 
 
 class _Part(NamedTuple):
-    """A source, counted and chosen from. sizes: as in `Mixture`."""
+    """A source, counted, with its selection. sizes: as in `Mixture`."""
 
     source: sources.Source
     found: file_index.FileIndex
@@ -237,8 +236,8 @@ def _open(
 
 
 def check_lengths(mixture: Mixture, context: int | None) -> None:
-    """Raise UserError if a conversation has more tokens, pictures included, than the model has positions (None: not
-    known)."""
+    """Raise UserError if a conversation has more tokens, pictures included, than the model has positions (None:
+    unknown)."""
     beyond = np.flatnonzero(mixture.index.length > (context or np.inf))
     if len(beyond):
         first = int(beyond[0])
@@ -250,7 +249,7 @@ def check_lengths(mixture: Mixture, context: int | None) -> None:
 
 
 def write_drops(drops: Sequence[Drop], path: str | pathlib.Path) -> None:
-    """List what was left out, one JSON line each."""
+    """List the records that were left out, one JSON line each."""
     files.write_text(
         pathlib.Path(path), "".join(json.dumps({"schema": 1, **dataclasses.asdict(drop)}) + "\n" for drop in drops)
     )
@@ -278,10 +277,10 @@ def _join(names: tuple[str, ...], parts: Sequence[_Part]) -> index.SampleIndex:
 def _too_long(
     too_long: Mapping[int, int], source: sources.Source, data: config.DataSettings, max_len: int
 ) -> dict[int, str]:
-    """Why conversations are left out whose pictures end beyond `max_len`.
+    """Why conversations with pictures that end beyond `max_len` are left out.
 
     Raises:
-      UserError: they must not be.
+      UserError: they may not be left out.
     """
     reasons = {i: f"its pictures end at token {end:,}, beyond max_len={max_len}" for i, end in too_long.items()}
     if reasons and data.on_bad_record == "error":
@@ -307,7 +306,7 @@ def _problems(
     """Why each of the `picked` records that cannot be trained on is left out.
 
     Raises:
-      UserError: one of them must not be.
+      UserError: one of them may not be left out.
     """
     wanted = set(picked.tolist())
     reasons: dict[int, str] = {}
@@ -335,7 +334,7 @@ def _named_pictures(source: sources.Source, found: file_index.FileIndex, picked:
     """The pictures of the `picked` records.
 
     Raises:
-      UserError: there are some, but the config names no place for them.
+      UserError: there are some, but the config names no folder for them.
     """
     names = sorted({name for i in picked.tolist() for name in found.images[i]})
     if names and source.store is None:

@@ -1,10 +1,10 @@
-"""In which order an epoch visits its samples.
+"""The order of an epoch's samples.
 
-`modality_length` is the reference's sampler (llava/train/llava_trainer.py:38-148): samples with and without pictures in
-separate runs, and inside each run samples of similar length next to each other, so that the devices of a step have
-similar work. Its randomness is a source of permutations, so that a recorded run can be followed exactly.
+`modality_length` is the reference's sampler (llava/train/llava_trainer.py:38-148): megabatches with and without
+pictures, with samples of similar length side by side, so that the devices of a step have similar work. Its randomness
+comes from a source of permutations, so that a recorded run can be reproduced exactly.
 
-`deal_windows` changes such an order a little, so that the steps have about the same number of tokens.
+`deal_windows` changes such an order slightly, so that the steps have about the same number of tokens.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ def modality_grouped(lengths: Lengths, batch_size: int, world_size: int, permute
     megabatches, leftovers = [], []
     for kind in kinds:
         grouped = kind[_length_grouped(np.abs(words[kind]), batch_size, world_size, permute)]
-        last = (len(grouped) - 1) // size * size  # the last megabatch is left over, also when it is full
+        last = (len(grouped) - 1) // size * size  # the last megabatch stays apart, even if it is full
         megabatches.append(grouped[:last].reshape(-1, size))
         leftovers.append(grouped[last:])
     blocks = np.concatenate(megabatches)
@@ -71,11 +71,11 @@ def epoch_order(
 def deal_windows(
     samples: Int64[np.ndarray, "s b"], tokens: Int64[np.ndarray, " n"], kinds: Int64[np.ndarray, " s"], window: int
 ) -> Int64[np.ndarray, "s b"]:
-    """Deal the samples of every `window` consecutive steps to these steps anew, so that the steps' `tokens` are about
+    """Redistribute the samples of every `window` consecutive steps among these steps, so that their `tokens` are about
     equal.
 
-    Longest first, each sample goes to the lightest step that has room; it stays among steps of the same kind
-    (`step_kinds`; steps of kind MIXED keep what they have). The samples of a step keep their order.
+    Longest first, each sample goes to the lightest step with room, among steps of the same kind (`step_kinds`; MIXED
+    steps keep their samples). The samples of a step keep their order.
     """
     whole = len(samples) // window * window
     parts = [samples[:whole].reshape(-1, window, samples.shape[1]), samples[None, whole:]]
@@ -91,7 +91,7 @@ def deal_windows(
 def step_kinds(samples: Int64[np.ndarray, "s b"], words: Int64[np.ndarray, " n"]) -> Int64[np.ndarray, " s"]:
     """Whether a step has PICTURES in every sample, in none (TEXT), or is MIXED.
 
-    `words` are negative for samples without.
+    `words` are negative for samples without pictures.
     """
     shown = (words > 0)[samples]
     return np.where(shown.all(1), PICTURES, np.where(shown.any(1), MIXED, TEXT)).astype(np.int64)
@@ -100,8 +100,8 @@ def step_kinds(samples: Int64[np.ndarray, "s b"], words: Int64[np.ndarray, " n"]
 def regroup(
     lengths: Int64[np.ndarray, " n"], blocks: Int64[np.ndarray, "p b"], groups: int
 ) -> Int64[np.ndarray, "p b"]:
-    """Form the `groups` equal groups of every block as the reference does it: longest first, each sample to the group
-    with the least total so far that has room. The groups of a block follow each other."""
+    """Form the `groups` equal groups of every block as the reference does: longest first, each sample to the group with
+    room that has the smallest total so far. The groups of a block are consecutive."""
     longest_first = np.take_along_axis(blocks, np.argsort(-lengths[blocks], axis=1, kind="stable"), 1)
     group = deal(lengths[longest_first].astype(np.float64), groups)
     return np.take_along_axis(longest_first, np.argsort(group, axis=1, kind="stable"), 1)
@@ -113,10 +113,10 @@ def deal(
     item_kinds: Int64[np.ndarray, "p n"] | None = None,
     bin_kinds: Int64[np.ndarray, "p bins"] | None = None,
 ) -> Int64[np.ndarray, "p n"]:
-    """The bin of every item: one after the other goes to the lightest bin that has room, the first of equals.
+    """The bin of every item: in order, each goes to the lightest bin with room, the first of equals.
 
-    Every bin takes n / `bins` items. With kinds, an item goes to bins of its own kind only, and there must be as much
-    room as there are items of a kind. All p problems are solved at once.
+    Every bin takes n / `bins` items. With kinds, an item goes only to bins of its kind, whose room must equal the
+    number of items of that kind. All p problems are solved at once.
     """
     problems, items = weights.shape
     found = np.empty((problems, items), np.int64)
@@ -135,7 +135,7 @@ def deal(
 def _deal_window(
     steps: Int64[np.ndarray, "p w b"], kinds: Int64[np.ndarray, "p w"], tokens: Int64[np.ndarray, " n"]
 ) -> np.ndarray:
-    """The p windows of w steps, dealt anew."""
+    """The p windows of w steps, redistributed."""
     problems, window, size = steps.shape
     samples = steps.reshape(problems, window * size)
     # A mixed step is a kind of its own.

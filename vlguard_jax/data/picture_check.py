@@ -1,4 +1,4 @@
-"""Looks at every picture of a run before it starts, so that a bad one is found now and not at step 900."""
+"""Checks every picture of a run before it starts, so that a bad one is found now and not at step 900."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ from vlguard_jax.families import table
 LEVELS = ("exists", "header", "decode")
 MISSING = "no such picture; check the picture folder"
 
-_FORMAT = "2"  # of the notes, and of what a check means
+_FORMAT = "2"  # of the stored results, and of what is checked
 _DIGEST = 16  # bytes
-_SIZE = struct.Struct("<II")  # width and height, behind the digest of a picture found good
+_SIZE = struct.Struct("<II")  # width and height, after the digest of a good picture
 _NOTE = _DIGEST + _SIZE.size
-_BLOCK = 64  # pictures a task
+_BLOCK = 64  # pictures per task
 
 
 @dataclasses.dataclass(frozen=True)
 class Checked:
-    """bad: why pictures cannot be used, with the way out in one line each. sizes: of the others, by name; none at level
+    """bad: why pictures cannot be used and what to do, in one line each. sizes: of the others, by name; none at level
     "exists"."""
 
     bad: Mapping[str, str]
@@ -51,14 +51,14 @@ def check(
 ) -> Checked:
     """Find the pictures that `images.load` would refuse for `model` in `mode`; without a model, for any.
 
-    `level` "exists" lists folders only; "header" opens each picture and looks at its size, its pixel format and its
-    last bytes (out of an archive or from a remote address it has to be read whole for that); "decode" decodes it. Where
-    a picture's slots depend on its size, "exists" opens them, too. `progress` is told (pictures seen, pictures to see)
-    now and then. A picture found good is remembered in the folder `cache` with its size until its stamp changes and is
-    not opened again. `threads` 0: four for each core, since most of the time goes into waiting.
+    `level` "exists" only lists folders; "header" opens each picture and checks its size, its pixel format and its last
+    bytes (from an archive or a remote address it is read whole for that); "decode" decodes it. Where a picture's slots
+    depend on its size, "exists" opens it, too. `progress` gets (pictures checked, pictures to check) from time to time.
+    A good picture is cached in the folder `cache` with its size, and not opened again until its stamp changes.
+    `threads` 0: four per core, since most of the time is spent waiting.
 
     Raises:
-      UserError: an unknown level, a name that leads out of the store, or a zip file that is not whole.
+      UserError: an unknown level, a name that leads out of the store, or an incomplete zip file.
     """
     if level not in LEVELS:
         raise errors.UserError(f"config.data.check_pictures={level!r} is unknown{errors.nearest(level, LEVELS)}")
@@ -92,7 +92,7 @@ def _looked(
     progress: Callable[[int, int], None] | None,
     threads: int,
 ) -> dict[str, types.Size | str]:
-    """For each picture its size, or why it cannot be used."""
+    """The size of each picture, or why it cannot be used."""
 
     def look(block: list[str]) -> dict[str, types.Size | str]:
         return {name: _look(store, name, decode, model, mode) for name in block}
@@ -119,7 +119,7 @@ def _look(
             return images.look(file, model, mode, decode=decode)
     except images.Fault as e:
         return images.reason(e)
-    except errors.UserError as e:  # of this one picture: damaged inside its archive, or not to be opened
+    except errors.UserError as e:  # this picture alone: damaged in its archive, or not readable
         return str(e)
     except OSError as e:
         return f"cannot be read: {e.strerror or e}"
@@ -143,7 +143,7 @@ def _digest(name: str, stamp: str) -> bytes:
 
 
 def _read(cache: pathlib.Path | None, key: str) -> dict[bytes, types.Size]:
-    """The pictures noted as good, by digest; none where the notes are missing or damaged."""
+    """The pictures stored as good, by digest; none where the file is missing or damaged."""
     content = (cache_lib.load(cache, "pictures", key) if cache else None) or b""
     if len(content) % _NOTE:
         return {}

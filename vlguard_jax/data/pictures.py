@@ -1,7 +1,7 @@
-"""Where pictures lie: in a folder, in zip files, or both, on this machine or at an address like gs://bucket/folder.
+"""Stores of pictures: a folder, zip files, or both, on this machine or at an address like gs://bucket/folder.
 
-A zip file anywhere in a folder counts as if it were unpacked where it lies: `coco/train2017.zip` with the member
-`train2017/1.jpg` has the picture `coco/train2017/1.jpg`. A real file wins over a member of the same name.
+A zip file anywhere in a folder counts as unpacked in its place: `coco/train2017.zip` with the member `train2017/1.jpg`
+has the picture `coco/train2017/1.jpg`. A real file wins over a member of the same name.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ from vlguard_jax import files
 from vlguard_jax import limits
 from vlguard_jax.data import zips
 
-MANY_FOLDERS = 64  # more folders than that at a remote address are listed by one walk over everything
+MANY_FOLDERS = 64  # more folders at a remote address are listed by one walk over everything
 
 
 @dataclasses.dataclass(frozen=True)
 class _Folder:
-    """What was found where a folder lies, or would lie if its archive were unpacked."""
+    """The contents of a folder, or of the folder that would exist if its archive were unpacked."""
 
     files: frozenset[str]
     # which may hold its pictures; how many characters of the name come before the member's
@@ -35,9 +35,9 @@ class _Folder:
 
 
 class Store:
-    """Pictures by name, a path below the store's place.
+    """Pictures by name, a path relative to the store.
 
-    Safe to share between threads; opened anew where it is unpickled.
+    Safe to share between threads; reopened when unpickled.
     """
 
     def __init__(self, location: str, files: _Local | _Remote, root: str, *, is_zip: bool):
@@ -65,7 +65,7 @@ class Store:
             )
 
     def open(self, name: str, *, origin: str = "") -> io.BytesIO | io.BufferedReader:
-        """A picture's file at its beginning; nothing of a local file is read yet. Raises as `read`."""
+        """A picture's file, at its start; a local file is not read yet. Raises as `read`."""
         checked = _checked(name, self.location)
         folder, _, last = checked.rpartition("/")
         known = self._folders.get(folder)
@@ -82,7 +82,7 @@ class Store:
         )
 
     def near(self, name: str) -> str:
-        """What is there and most like the picture `name`, which is not, for the end of a message; "" if nothing is."""
+        """The most similar picture to the missing `name`, for the end of a message; "" if there is none."""
         checked = _checked(name, self.location)
         folder = checked.rpartition("/")[0]
         archives = self._folder(folder).archives
@@ -97,7 +97,7 @@ class Store:
         return ""
 
     def _near_file(self, checked: str) -> str:
-        """The path, below the store, at which a file or folder was expected under another spelling."""
+        """The existing path that is most like the first part of `checked` that is missing; "" if there is none."""
         here = ""
         for part in checked.split("/"):
             names = self._files.names(self._path(here))
@@ -108,15 +108,15 @@ class Store:
         return ""
 
     def missing(self, names: Sequence[str]) -> list[str]:
-        """Those of `names` that are not there, each once, in the order given.
+        """The missing ones of `names`, each once, in the order given.
 
-        Lists folders, looks up no single file. Raises as `read`.
+        Lists folders and looks up no single file. Raises as `read`.
         """
         found = self._find(names, stamps=False)
         return [name for name in dict.fromkeys(names) if name not in found]
 
     def stamps(self, names: Sequence[str]) -> dict[str, str]:
-        """For every name that is there a text that changes with the file: size and time, or size and checksum.
+        """For every existing name, a text that changes with the file: size and time, or size and checksum.
 
         Raises as `read`.
         """
@@ -141,7 +141,7 @@ class Store:
         return found
 
     def _member(self, name: str, folder: str) -> tuple[zips.Archive, str] | None:
-        """The archive that holds a picture, and the picture's name in there."""
+        """The archive that holds a picture, and the picture's name in it."""
         hits = [(archive, name[cut:]) for archive, cut in self._folder(folder).archives if name[cut:] in archive]
         for archive, member in hits[1:]:
             first, same = hits[0]
@@ -177,9 +177,9 @@ class Store:
 
 
 def similar(wanted: str, there: Iterable[str]) -> str:
-    """The one of the paths `there` that most likely is the picture `wanted` under another name, "" if none is.
+    """The path among `there` that is most likely the picture `wanted` under another name; "" if there is none.
 
-    Another case or spelling of the same letters; a folder more or less; another folder; another ending.
+    Compares, in this order: other case or Unicode form; a folder more or less; another folder; another extension.
     """
     path = _folded(wanted)
     last = path.rpartition("/")[2]
@@ -205,16 +205,16 @@ def _stem(name: str) -> str:
 
 
 def _is_picture(name: str) -> bool:
-    """Whether a member may be one: macOS packs notes of its own beside the files."""
+    """Whether a member may be a picture: macOS adds its own files to archives."""
     return bool(name) and "__MACOSX" not in name and not name.rpartition("/")[2].startswith(".")
 
 
 def open_store(location: str) -> Store:
-    """The pictures at a folder or a zip file; `location` is a path or an address that fsspec knows, like
+    """The pictures in a folder or a zip file; `location` is a path or an address that fsspec knows, like
     gs://bucket/folder.
 
     Raises:
-      UserError: there is neither, a zip file is not whole, or the address needs a package that is not installed.
+      UserError: there is neither, a zip file is incomplete, or the address needs a package that is not installed.
     """
     if not location:
         raise errors.UserError("no place of pictures is named; give a folder or a zip file")
@@ -224,7 +224,7 @@ def open_store(location: str) -> Store:
         raise errors.UserError(f"{location}: no such picture folder or zip file; check the path")
     store = Store(location, files, root, is_zip=kind == "file")
     if kind == "file":
-        store._folder("")  # reads the archive's directory, so that a broken one is found now
+        store._folder("")  # reads the archive's directory, to find a broken one now
     return store
 
 
@@ -248,7 +248,7 @@ class _Local:
             return file
 
     def list(self, folders: Sequence[str], top: str, *, stamps: bool) -> dict[str, dict[str, str]]:
-        """For each folder its files, with their stamps if asked for. A folder that is not there has none."""
+        """The files of each folder, with their stamps if `stamps`; none for a missing folder."""
         return {folder: self._files(folder, stamps) for folder in folders}
 
     def names(self, folder: str) -> Sequence[str]:
@@ -297,7 +297,7 @@ class _Remote:
         return io.BytesIO(content)
 
     def list(self, folders: Sequence[str], top: str, *, stamps: bool) -> dict[str, dict[str, str]]:
-        """As `_Local.list`; `top` is a folder that holds them all."""
+        """As `_Local.list`; `top` is a folder that contains all of them."""
         found: dict[str, dict[str, str]] = {folder: {} for folder in folders}
         with _one_line(top):
             for info in self._walk(folders, top):
@@ -345,8 +345,8 @@ def _reach(location: str) -> tuple[_Local | _Remote, str]:
 
 @contextlib.contextmanager
 def _one_line(what: str) -> Iterator[None]:
-    """What goes wrong inside with the place named `what`, in one line: a disk, a network or a missing package may raise
-    anything."""
+    """Turn errors inside the context into a UserError of one line about `what`: a disk, a network or a missing package
+    may raise anything."""
     try:
         yield
     except (errors.UserError, MemoryError):
@@ -357,10 +357,10 @@ def _one_line(what: str) -> Iterator[None]:
 
 
 def _checked(name: str, location: str) -> str:
-    """`name` without detours.
+    """`name` in normal form.
 
     Raises:
-      UserError: it leads out of the store, or nowhere.
+      UserError: it leads out of the store, or is empty.
     """
     if name and name[0] not in "/." and "/." not in name and "//" not in name and "\0" not in name and name[-1] != "/":
         return name
@@ -374,7 +374,7 @@ def _is_file(entry: os.DirEntry[str]) -> bool:
     try:
         return entry.is_file()
     except OSError as e:
-        if e.errno != errno.ELOOP:  # a link that leads to itself is no file, and the others can be read
+        if e.errno != errno.ELOOP:  # a link to itself is not a file, and the others can be read
             raise
         return False
 

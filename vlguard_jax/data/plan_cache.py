@@ -1,6 +1,6 @@
-"""Plans that took long are kept, so that a resumed run begins at once.
+"""Caches plans that took long, so that a resumed run starts at once.
 
-A plan is found again by everything that decides it.
+The key of a plan is a hash of everything that determines it.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from vlguard_jax import config
 from vlguard_jax.data import cache as cache_lib
 from vlguard_jax.data import index as index_lib
 
-VERSION = 4  # of the planner's results; a change of any of them makes old plans unread
+VERSION = 4  # of the planner's results; if any of them changes, old plans are not read
 UNDECISIVE = (
     "sources",
     "cache",
@@ -34,8 +34,8 @@ UNDECISIVE = (
 
 @dataclasses.dataclass(frozen=True)
 class Kept:
-    """samples: of every step, -1 where there is none. row: each sample's row. which: each step's shape. shapes: (rows,
-    row_len, units, slots) of each shape."""
+    """samples: of every step, -1 where there is none. row: each sample's row. which: index of each step's shape.
+    shapes: (rows, row_len, units, slots) of each shape."""
 
     samples: Int64[np.ndarray, "s b"]
     row: Int32[np.ndarray, "s b"]
@@ -44,7 +44,7 @@ class Kept:
 
 
 def key(index: index_lib.SampleIndex, data: config.DataSettings, *more: Any) -> str:
-    """Hash of everything that decides a plan: lengths, settings, and `more` (seed, layout, epochs, a replay)."""
+    """Hash of everything that determines a plan: lengths, settings, and `more` (seed, layout, epochs, a replay)."""
     settings = {name: value for name, value in dataclasses.asdict(data).items() if name not in UNDECISIVE}
     digest = hashlib.sha256(json.dumps([VERSION, settings, more]).encode())
     for counts in (index.length, index.units, index.slots, index.modality_length):
@@ -53,7 +53,7 @@ def key(index: index_lib.SampleIndex, data: config.DataSettings, *more: Any) -> 
 
 
 def load(cache: pathlib.Path, name: str, samples: int) -> Kept | None:
-    """The plan of that key over so many samples, None if it is not there whole."""
+    """The plan with this key, over `samples` samples; None if it is missing or damaged."""
     found = cache_lib.load_arrays(cache, "plans", name) or {}
     if set(found) != {field.name for field in dataclasses.fields(Kept)}:
         return None
@@ -70,7 +70,7 @@ def load(cache: pathlib.Path, name: str, samples: int) -> Kept | None:
 
 
 def save(cache: pathlib.Path, name: str, kept: Kept) -> None:
-    """Keep a plan."""
+    """Store a plan."""
     cache_lib.save_arrays(
         cache, "plans", name, {field.name: getattr(kept, field.name) for field in dataclasses.fields(kept)}
     )

@@ -10,14 +10,14 @@ from vlguard_jax import files
 from vlguard_jax import types
 from vlguard_jax.families.chat import conversations
 
-LONGEST_NAME = 255  # bytes of a file's name, on any system that we know
+LONGEST_NAME = 255  # bytes of a file's name, on all usual systems
 
 
 def name(value: Any, position: int, path: str) -> tuple[str, str]:
-    """Id of a record, its position where it gives none, and how messages call it.
+    """(id of a record, or its position if it has none; name of the record in messages).
 
     Raises:
-      UserError: it is no object, or its id is neither a text nor a number.
+      UserError: it is not an object, or its id is neither a text nor a number.
     """
     if not isinstance(value, dict):
         raise errors.UserError(f"{path}: record {position} must be an object, not {files.kind(value)}")
@@ -30,10 +30,11 @@ def name(value: Any, position: int, path: str) -> tuple[str, str]:
 
 
 def parse_alpaca(value: Any, position: int, path: str) -> types.Record:
-    """One record of Alpaca's format, as a conversation without pictures: the input stands below the instruction.
+    """One record of Alpaca's format as a conversation without pictures: the input follows the instruction on a new
+    line.
 
     Raises:
-      UserError: no object, or a field is missing or no text.
+      UserError: not an object, or a field is missing or not a text.
     """
     id_, origin = name(value, position, path)
     question = text_field(value, "instruction", origin)
@@ -47,10 +48,10 @@ def parse_alpaca(value: Any, position: int, path: str) -> types.Record:
 
 
 def parse_llava(value: Any, position: int, path: str) -> types.Record:
-    """One record of LLaVA's format; without an `id` it is named by its position.
+    """One record of LLaVA's format; without an `id` its position is the id.
 
     Raises:
-      UserError: no object, or a field is missing or wrong.
+      UserError: not an object, or a field is missing or wrong.
     """
     id_, origin = name(value, position, path)
     turns = value.get("conversations")
@@ -67,10 +68,10 @@ def parse_llava(value: Any, position: int, path: str) -> types.Record:
 
 
 def check_picture_path(path: str, origin: str) -> str:
-    """A picture path relative to the picture folder, that stays inside it.
+    """Check that a picture's path is relative to the picture folder and stays inside it.
 
     Raises:
-      UserError: empty, absolute or climbing out with "..".
+      UserError: empty, absolute or leading out with "..".
     """
     parts = path.split("/")
     shown = errors.short(path)

@@ -1,6 +1,6 @@
-"""Which records of a file take part: by id, category, leak, count and weight.
+"""Selects records of a file by id, category, leak, count and weight.
 
-Draws are seeded and depend on nothing else.
+Draws depend only on their seed.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from vlguard_jax.data.tfds import reader
 
 
 def select(found: file_index.FileIndex, settings: config.SourceSettings, name: str) -> Int64[np.ndarray, " m"]:
-    """Record numbers in file order; with a weight above 1 the whole list again and again behind it.
+    """Record numbers in file order; with a weight above 1, the whole list repeated.
 
     Raises:
       UserError: an unexpected number of records, an id or category that is not there, or a sample larger than the
@@ -60,10 +60,10 @@ def copy_names(found: file_index.FileIndex, chosen: Int64[np.ndarray, " m"]) -> 
 
 
 def read_ids(path: str, setting: str) -> set[str]:
-    """The ids in a text file, one a line.
+    """The ids in a text file, one per line.
 
     Raises:
-      UserError: no such file, or no text in it.
+      UserError: no such file, or it is not text.
     """
     try:
         text = files.read_text(path)

@@ -1,5 +1,4 @@
-"""Where conversations come from: a file of records, the pictures that belong to them, and a hash of what it all
-says."""
+"""Sources of conversations: a file of records, the pictures that belong to them, and a hash of the content."""
 
 from __future__ import annotations
 
@@ -27,8 +26,8 @@ from vlguard_jax.data.tfds import reader
 
 @dataclasses.dataclass(frozen=True)
 class ListRecords:
-    """Records in memory, for files that are small or whose order decides their content; the error in place of a
-    malformed one."""
+    """Records in memory, for small files and those whose content depends on their order; a malformed one is its
+    error."""
 
     records: Sequence[types.Record | errors.UserError]
 
@@ -42,7 +41,7 @@ class ListRecords:
         return found
 
     def each(self) -> Iterator[Callable[[], types.Record]]:
-        """One after the other, as `json_records.JsonRecords.each`."""
+        """All records in order, as `json_records.JsonRecords.each`."""
         return (functools.partial(self.__getitem__, i) for i in range(len(self.records)))
 
     def part(self, start: int, stop: int) -> ListRecords:
@@ -52,7 +51,7 @@ class ListRecords:
 
 @dataclasses.dataclass(frozen=True)
 class Source:
-    """One named source. content: hash of its records. store: its pictures, None if no place is named for them."""
+    """One named source. content: hash of its records. store: its pictures, None if no folder is named for them."""
 
     name: str
     records: file_index.Records
@@ -62,10 +61,10 @@ class Source:
 
 
 def open_source(name: str, settings: config.SourceSettings, cache: pathlib.Path) -> Source:
-    """Open one entry of `config.data.sources`; no record is looked at that needs not be.
+    """Open one entry of `config.data.sources`, reading no more records than needed.
 
     Raises:
-      UserError: no path, or the file or the pictures' place is missing or broken.
+      UserError: no path, or the file or the pictures' folder is missing or broken.
     """
     where = f"config.data.sources.{name}"
     if not settings.path:
@@ -76,8 +75,7 @@ def open_source(name: str, settings: config.SourceSettings, cache: pathlib.Path)
 
 
 def local_copy(path: str, cache: pathlib.Path) -> pathlib.Path:
-    """`path` itself, or for an address like gs://bucket/file.json a copy in `cache`, made again when the original has
-    changed.
+    """`path` itself, or for an address like gs://bucket/file.json a copy in `cache`, renewed when the original changes.
 
     Raises:
       UserError: it cannot be read.
@@ -142,7 +140,7 @@ def _with_pictures(name: str, settings: config.SourceSettings, found: file_index
 
 
 def _spans(path: pathlib.Path, content: str, cache: pathlib.Path) -> json_records.Spans:
-    """Where the records of a file stand; remembered under its content."""
+    """The byte spans of a file's records, cached under its content."""
     known = cache_lib.load_arrays(cache, "spans", content) or {}
     spans = known.get("spans", np.empty(0))
     if spans.ndim == 2 and spans.shape[0] == 2 and spans.dtype == np.int64:

@@ -43,7 +43,7 @@ class Item:
 
 @dataclasses.dataclass(frozen=True)
 class EvalItem:
-    """One question of a test subset. `image` is relative to the picture folder, `response` what the record answers."""
+    """One question of a test subset. `image` is relative to the picture folder, `response` is the record's answer."""
 
     id: str
     image: str
@@ -67,7 +67,7 @@ def read_items(path: str | pathlib.Path, split: str) -> list[Item]:
 
 
 def read_each(path: str | pathlib.Path, split: str) -> list[Item | errors.UserError]:
-    """As `read_items`, with the error of a malformed record in its place.
+    """As `read_items`, but with the error of a malformed record in its place.
 
     Raises:
       UserError: missing file or broken JSON.
@@ -94,10 +94,10 @@ def check_counts(items: Sequence[Item], split: str, path: str | pathlib.Path) ->
 
 
 def convert(items: Sequence[Item | errors.UserError], source: str = "vlguard") -> list[types.Record | errors.UserError]:
-    """One conversation per record, the two pairs of a safe one in the order that the reference draws with seed 0.
+    """One conversation per record, with the two pairs of a safe one in the order that the reference draws with seed 0.
 
-    The error of a
-    malformed record stays in its place, and draws nothing."""
+    The error of a malformed record stays in its place, and draws nothing.
+    """
     rng = random.Random(CONVERSION_SEED)
     converted: list[types.Record | errors.UserError] = []
     for item in items:
@@ -144,7 +144,7 @@ def eval_items(items: Sequence[Item], subset: str) -> list[EvalItem]:
 
 
 def subset_count(subset: str) -> int:
-    """How many questions the published test split has in `subset`."""
+    """Number of questions in `subset` of the published test split."""
     return COUNTS["test"]["unsafe" if subset == "unsafes" else "safe"]
 
 
@@ -156,7 +156,7 @@ def is_stand_in(folder: str | pathlib.Path) -> bool:
 
 
 def read_note(folder: str | pathlib.Path) -> dict[str, Any]:
-    """What `prepare` wrote down about `folder`.
+    """The note that `prepare` wrote about `folder`.
 
     Raises:
       UserError: the note is missing or broken.

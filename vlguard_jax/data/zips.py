@@ -1,15 +1,15 @@
-"""Random access to the members of big zip files, from many threads at once.
+"""Random access to the members of large zip files, from many threads at once.
 
-The standard library's zipfile takes 9 microseconds and half a kilobyte for each member when it opens an archive, in
-every process, and its reads share one lock. Picture archives have 100,000 members and more: here the archive's
-directory stays the bytes it is, beside a table of where each member's entry begins, and every read names its own place
-in the file.
+When the standard library's zipfile opens an archive, it takes 9 microseconds and half a kilobyte per member, in every
+process, and its reads share one lock. Picture archives have 100,000 members and more: here the archive's directory is
+kept as bytes, with a table of the offset of each member's entry, and every read gives its own offset in the file.
+
 Format: PKWARE's APPNOTE.TXT 6.3, sections 4.3.7 (local header), 4.3.12 (directory), 4.3.14-16 (its end), 4.5.3 (Zip64),
 4.6.9 (Unicode path).
 
-Members have the names of the files that Info-ZIP's `unzip` makes of them: `\\` of Windows tools is `/`; `./`, `../` and
-a leading `/` are dropped; of two members of one name the later one counts. Names are UTF-8 where they can be, else of
-code page 437.
+Members are named like the files that Info-ZIP's `unzip` makes of them: `\\` of Windows tools is `/`; `./`, `../` and a
+leading `/` are dropped; of two members with one name the later one counts. Names are UTF-8 if they can be, else code
+page 437.
 """
 
 from __future__ import annotations
@@ -31,12 +31,12 @@ _END = struct.Struct("<4s6xHLLH")  # signature, members, directory's size and pl
 _LOCATOR = struct.Struct("<4s4xQ4x")
 _END64 = struct.Struct("<4s28xQQQ")
 _LOCAL = struct.Struct("<4s22xHH")
-_SLACK = 256  # what a local header's extra field may take without a second read
+_SLACK = 256  # bytes for a local header's extra field that need no second read
 _STORED, _DEFLATED = 0, 8
-_HOST = 5  # where in an entry the system stands that its name is of
+_HOST = 5  # offset in an entry of the system that its name is from
 _FAT = 0
 _NOWHERE = ("", ".", "..")
-_UNICODE_PATH = re.compile(rb"\x75\x70..\x01", re.DOTALL)  # begins an extra field with another spelling of the name
+_UNICODE_PATH = re.compile(rb"\x75\x70..\x01", re.DOTALL)  # starts an extra field with another spelling of the name
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,7 +61,7 @@ class Archive:
     """An opened zip file; `label` names it in messages.
 
     Raises:
-      UserError: it is not a whole zip file.
+      UserError: it is not a complete zip file.
       OSError: from `read`.
     """
 
@@ -87,11 +87,11 @@ class Archive:
 
     @property
     def names(self) -> Iterable[str]:
-        """Of all members."""
+        """The names of all members."""
         return self._entries.keys()
 
     def member(self, name: str) -> Member:
-        """What the directory says about a member that is there.
+        """The directory's entry of an existing member.
 
         Raises:
           UserError: its entry is damaged.
@@ -110,7 +110,7 @@ class Archive:
         return Member(name, place + self._shift, stored, length, crc, method, bool(flags & 1), header)
 
     def read(self, name: str) -> bytes:
-        """A member's content, its checksum compared.
+        """A member's content, checked against its checksum.
 
         Raises:
           UserError: encrypted, compressed in an uncommon way, or damaged.
@@ -151,11 +151,11 @@ class Archive:
         stored = memoryview(found)[begin : begin + member.stored]
         if member.method == _STORED:
             return bytes(stored)
-        return zlib.decompressobj(-zlib.MAX_WBITS).decompress(stored, member.length + 1)  # never more than promised
+        return zlib.decompressobj(-zlib.MAX_WBITS).decompress(stored, member.length + 1)  # never more than declared
 
 
 def _find_directory(size: int, read: Read) -> tuple[bytes, int, int]:
-    """The archive's directory, what has to be added to the places it names, and the number of members."""
+    """(the archive's directory, what to add to its offsets, number of members)."""
     tail_at = max(0, size - (1 << 16) - _END.size)
     tail = read(tail_at, size - tail_at)
     at = tail.rfind(b"PK\5\6")
@@ -172,7 +172,7 @@ def _find_directory(size: int, read: Read) -> tuple[bytes, int, int]:
         _, members, length, place = _END64.unpack(found)
         shift = 0
     else:
-        shift = end - length - place  # something may have been put in front of the archive
+        shift = end - length - place  # something may precede the archive in the file
     if shift < 0 or place + shift + length > size:
         raise ValueError("its directory is cut off")
     if length > limits.PICTURES_DIRECTORY_BYTES:
@@ -181,9 +181,9 @@ def _find_directory(size: int, read: Read) -> tuple[bytes, int, int]:
 
 
 def _index(directory: bytes) -> dict[str, int]:
-    """Where each member's entry begins; under "" the number of entries, folders and doubles included."""
+    """The offset of each member's entry; under "" the number of entries, with folders and duplicates."""
     entries: dict[str, int] = {}
-    loose: dict[str, int] = {}  # names with a \\ that `unzip` leaves as it is; nobody can ask for them otherwise
+    loose: dict[str, int] = {}  # names with a \\ that `unzip` does not change; they have no other spelling
     respelled = _UNICODE_PATH.search(directory) is not None
     at, end, count, header = 0, len(directory), 0, _ENTRY.size
     unpack = _ENTRY.unpack_from
@@ -211,13 +211,13 @@ def _index(directory: bytes) -> dict[str, int]:
 
 
 def _straight(name: str) -> str:
-    """The path of the file that is made of a member, "" for a folder."""
+    """The path of the file that a member becomes; "" for a folder."""
     parts = name.split("\0")[0].replace("\\", "/").split("/")
     return "" if parts[-1] in _NOWHERE else "/".join(part for part in parts if part not in _NOWHERE)
 
 
 def _unicode_path(name: bytes, extra: bytes) -> str:
-    """The name in the Unicode path field among the extra fields; "" if there is none, or none for this name."""
+    """The name in the extra field for Unicode paths; "" if there is none, or none for this name."""
     while len(extra) >= 4:
         kind, length = struct.unpack_from("<HH", extra)
         field, extra = extra[4 : 4 + length], extra[4 + length :]
@@ -233,13 +233,13 @@ def _unicode_path(name: bytes, extra: bytes) -> str:
 
 def _text(name: bytes) -> str:
     try:
-        return name.decode()  # also where the flag for it is not set: Linux tools forget it
+        return name.decode()  # even if the flag for it is not set: Linux tools forget it
     except UnicodeDecodeError:
         return name.decode("cp437")
 
 
 def _widen(extra: bytes, values: tuple[int, ...]) -> list[int]:
-    """The 64-bit values that stand in the extra field for those that did not fit; the others as they are."""
+    """`values`, with those that did not fit replaced by the 64-bit ones in the extra field."""
     wide: list[int] = []
     while len(extra) >= 4:
         kind, length = struct.unpack_from("<HH", extra)

@@ -1,8 +1,7 @@
-"""The sizes in an ArrayRecord file, looked at before it is unpacked: a few bytes can stand for any number of zeros.
+"""Checks the sizes in an ArrayRecord file before it is unpacked: a few bytes can stand for any number of zeros.
 
-Records lie in chunks of Riegeli's format (its doc/riegeli_records_file_format.md): a header says how many bytes follow
-and how many they are unpacked, and the reader holds a chunk to that. Every 64 KiB a block header of 24 bytes stands in
-between.
+Records are in chunks of Riegeli's format (its doc/riegeli_records_file_format.md): a header gives the packed and the
+unpacked size, which the reader enforces. A block header of 24 bytes is inserted every 64 KiB.
 """
 
 from __future__ import annotations
@@ -16,14 +15,14 @@ from vlguard_jax import limits
 
 _BLOCK, _BLOCK_HEADER = 1 << 16, 24
 _HEADER = struct.Struct("<8xQ8xcB6xQ")  # bytes that follow, kind of chunk, (records), bytes unpacked
-_KINDS = b"smpr"  # signature, metadata, padding, records; the transposed ones are none of `prepare`
+_KINDS = b"smpr"  # signature, metadata, padding, records; `prepare` writes no transposed ones
 
 
 def check(path: str) -> None:
-    """Raise ValueError for a file that is cut off, or that would be far larger unpacked than pictures are.
+    """Refuse a file that is cut off, or that would be far larger unpacked than pictures are.
 
     Raises:
-      UserError: no regular file.
+      UserError: not a regular file.
       ValueError: as above; the message names no file.
     """
     at = 0
@@ -44,7 +43,7 @@ def check(path: str) -> None:
 
 
 def _header(file: io.BufferedReader, at: int) -> bytes:
-    """The header of the chunk that begins at `at`, without the block headers in it."""
+    """The header of the chunk that starts at `at`, without the block headers in it."""
     found = b""
     while len(found) < _HEADER.size:
         at += 0 if at % _BLOCK else _BLOCK_HEADER

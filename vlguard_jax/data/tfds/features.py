@@ -1,4 +1,4 @@
-"""The form of a VLGuard record as TensorFlow Datasets stores it: what the builder writes and the reader reads."""
+"""The features of a VLGuard record in TensorFlow Datasets, for the builder and the reader."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ PAIR = KIND, INSTRUCTION, RESPONSE = "kind", "instruction", "response"
 
 
 def features() -> tfds.features.FeaturesDict:
-    """The form of a record."""
+    """The features of a record."""
     pair = {
         KIND: tfds.features.Text(
             doc="instruction (unsafe picture), safe_instruction or unsafe_instruction (safe picture)"

@@ -1,9 +1,8 @@
-"""Reads VLGuard back from the ArrayRecord files that its TFDS builder wrote: the records, and each picture's own bytes
-by name.
+"""Reads VLGuard from the ArrayRecord files of its TFDS builder: the records, and each picture's own bytes by name.
 
-What the folder says of its own form (features.json, the places of its files) is not asked: TFDS imports every class
-that is named there, which is code of whoever made the folder. The form is the builder's, the files lie beside
-dataset_info.json, and a record is checked as one of VLGuard's JSON files is.
+The folder's own description (features.json, the paths of its files) is not read: TFDS imports every class named there,
+which is code of whoever made the folder. The features are the builder's, the files are beside dataset_info.json, and
+records are checked like those of VLGuard's JSON files.
 """
 
 from __future__ import annotations
@@ -30,20 +29,20 @@ AGAIN = "run `python -m vlguard_jax.prepare vlguard` again"
 
 
 def _count(value: str) -> str:
-    """A check for typed.py; protocol buffers spell whole numbers as texts."""
+    """A check for typed.py; protocol buffers write integers as texts."""
     fits = value.isdecimal() and value.isascii() and len(value) < 10 and int(value) <= limits.RECORDS
     return "" if fits else f"a number of records up to {limits.RECORDS:,}"
 
 
 class _Split(TypedDict):
-    """What dataset_info.json says of a split."""
+    """A split in dataset_info.json."""
 
     name: typed.Name
     shardLengths: list[Annotated[str, _count]]
 
 
 class _Info(TypedDict):
-    """What is asked of dataset_info.json."""
+    """The fields read from dataset_info.json."""
 
     name: typed.Name
     version: typed.Name
@@ -51,7 +50,7 @@ class _Info(TypedDict):
 
 
 class _Made(TypedDict):
-    """What metadata.json says a set was made from."""
+    """The origin of a set, from metadata.json."""
 
     stand_in: bool
     sha256: Mapping[str, typed.Name]
@@ -60,7 +59,7 @@ class _Made(TypedDict):
 class PreparedVLGuard:
     """One split of a prepared set: its records in file order, and a picture store.
 
-    May be shared by threads and sent to other processes, each of which opens the files for itself. TFDS is imported at
+    May be shared between threads and sent to other processes, each of which opens the files itself. TFDS is imported at
     the first access to a record.
     """
 
@@ -74,9 +73,9 @@ class PreparedVLGuard:
         self._stamp = hashlib.sha256(stamp.encode()).hexdigest()[:16]
 
     def items(self) -> list[vlguard.Item]:
-        """The records, equal to those of the JSON file but for `origin`.
+        """The records, equal to those of the JSON file except for `origin`.
 
-        The first call reads the whole split, pictures and all.
+        The first call reads the whole split with its pictures.
 
         Raises:
           UserError: a file is damaged.
@@ -95,11 +94,11 @@ class PreparedVLGuard:
         return self._example(self._positions[name])["image"]
 
     def open(self, name: str, *, origin: str = "") -> io.BytesIO | io.BufferedReader:
-        """As `read`, but a file at its beginning."""
+        """As `read`, but returns a file, at its start."""
         return io.BytesIO(self.read(name, origin=origin))
 
     def missing(self, names: Sequence[str]) -> list[str]:
-        """Those of `names` that the split does not hold, each once, in the order given."""
+        """Those of `names` that are not in the split, each once, in the order given."""
         return [name for name in dict.fromkeys(names) if name not in self._positions]
 
     def near(self, name: str) -> str:
@@ -108,7 +107,7 @@ class PreparedVLGuard:
         return f"; there is {errors.short(found)}" if found else ""
 
     def stamps(self, names: Sequence[str]) -> dict[str, str]:
-        """For every name that is there a text that changes with the set."""
+        """For every existing name, a text that changes with the set."""
         return {name: f"{self._stamp} {self._positions[name]}" for name in names if name in self._positions}
 
     def __getstate__(self) -> dict[str, Any]:
@@ -173,7 +172,7 @@ class PreparedVLGuard:
 
 @functools.cache
 def _parser() -> Callable[[bytes], dict[str, Any]]:
-    """What makes a record of its bytes, pictures as they are."""
+    """The parser of a record's bytes; pictures are not decoded."""
     from tensorflow_datasets import decode
 
     from vlguard_jax.data.tfds import features
@@ -182,7 +181,7 @@ def _parser() -> Callable[[bytes], dict[str, Any]]:
 
 
 def _as_json(example: dict[str, Any]) -> dict[str, Any]:
-    """A record as it stood in VLGuard's JSON file."""
+    """A record as in VLGuard's JSON file."""
     pairs = example["instr-resp"]
     columns = zip(pairs["kind"], pairs["instruction"], pairs["response"], strict=True)
     names = ("id", "harmful_category", "harmful_subcategory")
@@ -197,11 +196,11 @@ def _as_json(example: dict[str, Any]) -> dict[str, Any]:
 def open_prepared(folder: str | pathlib.Path, split: str) -> PreparedVLGuard:
     """Open `split` of a prepared set.
 
-    `folder` is what TFDS wrote (…/vlguard/1.0.0), a folder above it, or what `prepare` wrote.
+    `folder`: the one that TFDS wrote (…/vlguard/1.0.0), a folder above it, or the one that `prepare` wrote.
 
     Raises:
-      UserError: no prepared set there, one of another version, another data set, no such split, or a file of it is
-        missing.
+      UserError: no prepared set there, one of another version, another data set, no such split, or a file of the split
+        is missing.
     """
     place, info = _find(pathlib.Path(folder))
     typed.check(_Info, info, str(place / INFO_FILE), AGAIN)
@@ -231,7 +230,7 @@ def open_prepared(folder: str | pathlib.Path, split: str) -> PreparedVLGuard:
 
 
 def _find(folder: pathlib.Path) -> tuple[pathlib.Path, Any]:
-    """The version's folder at or below `folder`, and what TFDS noted about it."""
+    """(the version's folder at or below `folder`, its dataset_info.json)."""
     roots = [folder, folder / NAME, folder / "tfds" / NAME]
     for place in (version for root in roots for version in (root, root / VERSION)):
         if (place / INFO_FILE).is_file():
