@@ -38,7 +38,7 @@ def tiled(seed: int, steps: int, samples: int = 128) -> tuple[np.ndarray, np.nda
     max_row_len=st.integers(1, 120),
     count=st.integers(1, 4),
 )
-@hypothesis.settings(max_examples=150, deadline=None)
+@hypothesis.settings(max_examples=60, deadline=None)
 def test_every_step_fits_its_rows(
     seed: int,
     steps: int,
@@ -68,10 +68,10 @@ def test_every_step_fits_its_rows(
         np.testing.assert_array_equal(packed.row, repeated.row)
 
 
-@pytest.mark.parametrize("shards", [1, 8, 16])
+@pytest.mark.parametrize("shards", [8, 16])
 def test_two_classes_compute_less_than_one(shards: int) -> None:
     """Steps like LLaVA-NeXT's: tokens within 12 % and tiles within 15 % of what there are."""
-    lengths, units = tiled(0, 400)
+    lengths, units = tiled(0, 100)
     asked = sizes(128, 8192, 0, shards)
 
     def computed(count: int) -> tuple[float, float]:

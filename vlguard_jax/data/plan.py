@@ -122,6 +122,14 @@ class BatchPlan:
         computed = np.array([shape.rows * shape.row_len for shape in self.shapes])[self._shape].sum()
         return float(computed / _of(self.index.length, self._samples).sum())
 
+    @property
+    def units_over_real(self) -> float:
+        """Units that the tower computes over units of pictures, in the whole run; 1 if there are none."""
+        groups = [shape.rows // (self.layout.rows or shape.rows) * self.layout.shards for shape in self.shapes]
+        room = np.array([shape.units * n for shape, n in zip(self.shapes, groups, strict=True)])[self._shape].sum()
+        real = _of(self.index.units, self._samples).sum()
+        return float(room / real) if real else 1.0
+
     def notes(self) -> list[str]:
         """What the steps look like, and how their order was changed, one line each."""
         steps = np.bincount(self._shape, minlength=len(self.shapes))
