@@ -1,4 +1,4 @@
-"""What a checkpoint carries beside its weights: what writing it back needs and the model does not."""
+"""What a checkpoint holds besides its weights: needed for saving it, not by the model."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from typing import Any, NotRequired, TypedDict
 
 import numpy as np
 
-Json = dict[str, Any]  # an object of a file of others, whose keys the families look at
+Json = dict[str, Any]  # an object from another program's file, whose keys the families check
 
 
 class Provenance(TypedDict):
-    """How a model trained here came to be. stand_in: its pictures were drawn ones."""
+    """How a model trained here was made. stand_in: on drawn pictures."""
 
     schema: NotRequired[int]
     source: NotRequired[str]
@@ -23,8 +23,8 @@ class Provenance(TypedDict):
 
 class Extras(TypedDict):
     """kind: the layout that `config`, the original config.json, is written in. vision_tower: the tower's name.
-    adapter_config: PEFT's. source: as it was given. note: what the user should know of how it was put together.
-    padding: {id: stored rows behind the vocabulary}.
+    adapter_config: PEFT's. source: as it was given. note: what the user should know about how it was composed.
+    padding: {id: stored rows beyond the vocabulary}.
     """
 
     kind: NotRequired[str]

@@ -1,7 +1,7 @@
-"""What a model family is: one value that the rest of the program asks.
+"""A model family: one value that the rest of the program asks.
 
-A family's folder says everything that is its own; outside nobody knows the size of its pictures, the names of its
-tensors or the words around a question. The table of the families is in table.py; docs/adding_a_model.md tells how to
+A family's folder contains everything that is specific to it; no other code knows the size of its pictures, the names of
+its tensors or the words around a question. The families are listed in table.py; docs/adding_a_model.md tells how to
 write one.
 """
 
@@ -22,30 +22,32 @@ from vlguard_jax.families import parameters
 from vlguard_jax.families.blocks import configs
 
 Arrays = dict[str, np.ndarray]
-PROVENANCE = "vlguard_jax"  # the section of config.json that this program writes, and others leave alone
+PROVENANCE = "vlguard_jax"  # the section of config.json that this program writes, and others ignore
 VOCAB_SIZE = "vocab_size"  # in that section: rows of the model where its files have more
-OWN_TOWER = "vision_tower"  # the folder inside a saved model of LLaVA's own layout, and its name where it has no other
+OWN_TOWER = (
+    "vision_tower"  # the tower's folder in a saved model of LLaVA's own layout, and its name where it has no other
+)
 
 
 @dataclasses.dataclass(frozen=True)
 class Config:
-    """Sizes of a model; each family has its own kind, with what its networks need besides the decoder."""
+    """Sizes of a model; each family subclasses it with what its network needs besides the decoder."""
 
     text: configs.TextConfig
 
 
 class Room(NamedTuple):
-    """How much of the pictures one row shard of a batch holds: units of the tower, and slots in the text."""
+    """Room for pictures in one row shard of a batch: units of the tower, and slots in the text."""
 
     units: int
     slots: int
 
 
 class Tower(NamedTuple):
-    """What tower and projector cost for one unit.
+    """Cost of tower and projector for one unit.
 
-    flops, projector_flops: of a forward pass. scores: attention scores of a layer, which stand in fp32 and in the
-    compute format; numbers: others beside them. pixels: numbers that are read. features: rows that come out.
+    flops, projector_flops: of a forward pass. scores: attention scores of a layer, which are held in fp32 and in the
+    compute format; numbers: others held with them. pixels: numbers read. features: rows returned.
     """
 
     flops: float
@@ -58,21 +60,17 @@ class Tower(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Pictures:
-    """How models of a family see.
+    """The pictures of a family.
 
-    unit: what the tower works on, for messages ("picture", "tile").
-    modes: ways to prepare a picture, the default first.
-    sized: whether a picture's extent depends on its size.
-    cut: whether a conversation may end inside a picture, as in LLaVA-1.5's training; only where `sized` is False.
-    extents: (config, sizes of a prompt's pictures in order) -> what each takes; with `sized` False the sizes are not
-      looked at.
-    fault: (config, mode, size) -> why such a picture cannot be used and the way out, "" if it can.
-    read: (config, mode, RGB picture, extent) -> the arrays of one picture: the reference's pixels, to the last bit.
-    pool: (config, pictures of a row shard in order, room) -> their arrays one after the other, padded to the room.
-      Without pictures: the shapes.
-    show: (config, pooled arrays, first unit) -> u8[H, W, 3], a picture as the model gets it, for people.
-    plain: (config) -> size of the pictures of one colour that control runs show.
-    tower: (config) -> cost of a unit.
+    unit: what the tower works on, for messages ("picture", "tile"). modes: ways to preprocess a picture, the default
+    first. sized: whether a picture's extent depends on its size. cut: whether truncation may end a conversation inside
+    a picture, as in LLaVA-1.5's training; only if not `sized`. extents: (config, sizes of a prompt's pictures in order)
+    -> the extent of each; ignores the sizes if not `sized`. fault: (config, mode, size) -> why such a picture cannot be
+    used and what to do, "" if it can. read: (config, mode, RGB picture, extent) -> the arrays of one picture, with
+    exactly the reference's pixels. pool: (config, pictures of a row shard in order, room) -> their concatenated arrays,
+    padded to the room. Without pictures: arrays of padding. show: (config, pooled arrays, first unit) -> u8[H, W, 3], a
+    picture as the model gets it, for people. plain: (config) -> size of the blank pictures of control runs. tower:
+    (config) -> cost of a unit.
     """
 
     unit: str
@@ -89,8 +87,8 @@ class Pictures:
 
 
 class Spans(NamedTuple):
-    """Where the pictures of a conversation stand. picture: i32[T], which one (-1: text). place: i32[T], which of its
-    slots. extents: what each takes."""
+    """The pictures of a conversation in its tokens. picture: i32[T], index of the picture (-1: text). place: i32[T],
+    index of its slot. extents: of the pictures."""
 
     picture: np.ndarray
     place: np.ndarray
@@ -98,12 +96,12 @@ class Spans(NamedTuple):
 
 
 def counted(config: Any, spans: Spans) -> tuple[np.ndarray, int]:
-    """Rotary positions that count every token, a picture's slots as well (Llama, LLaVA)."""
+    """Rotary positions that count every token and every slot of a picture (Llama, LLaVA)."""
     return np.arange(len(spans.picture), dtype=np.int32), len(spans.picture)
 
 
 class Asking(NamedTuple):
-    """How an evaluation asks a model: conversation template, way to prepare pictures, number format."""
+    """How an evaluation asks a model: conversation template, image mode, number format."""
 
     template: str
     image_mode: str
@@ -114,25 +112,21 @@ class Asking(NamedTuple):
 class Family:
     """Everything that the program asks of a family.
 
-    name: as in messages and in docs. config: the kind of its sizes. presets: published sizes by name. asking: ways to
-      ask its models by name, for evaluations; no two families share one.
-    model_types: of its config.json files. kind: (config.json) -> the layout that it is written in, "" if it is none of
-      this family's.
-    read_hf: (config.json, folder) -> (sizes with the true vocabulary, rows of embedding and head in the files).
-    check_original, read_original: of a layout of LLaVA's kind, None for a family without one. (config.json, file)
-      refuses what the model code does not have, before a tower is looked for; (config.json, file, decoder, tower) ->
-      sizes.
-    write_hf: (sizes, extras, dtype, added tokens) -> config.json as transformers reads it.
-    write_original: (sizes, extras, dtype) -> config.json of LLaVA's own layout, or None as above.
-    processors: (sizes, extras) -> {file: content} of what transformers' processor reads.
-    from_record: (stored record) -> sizes, every value looked at.
-    parameters: (sizes, adapters) -> every array.
-    pictures: None for a language model. templates: of conversations, the default first. max_len: tokens of a
+    name: as in messages and docs. config: class of its sizes. presets: published sizes by name. asking: ways to ask its
+    models by name, for evaluations; names are unique over all families. model_types: of its config.json files. kind:
+    (config.json) -> its layout, "" if it is not this family's. read_hf: (config.json, folder) -> (sizes with the true
+    vocabulary, rows of embedding and head in the files). check_original, read_original: for LLaVA's own layout, None
+    for a family without one. (config.json, file) refuses what the model code does not have, before a tower is looked
+    for; (config.json, file, decoder, tower) -> sizes. write_hf: (sizes, extras, dtype, added tokens) -> config.json as
+    transformers reads it. write_original: (sizes, extras, dtype) -> config.json of LLaVA's own layout, or None as
+    above. processors: (sizes, extras) -> {file: content} for transformers' processor. from_record: (stored record) ->
+    sizes, with every value checked. parameters: (sizes, adapters) -> every array. pictures: None for a language model.
+    templates: of conversations, the default first. max_len: tokens of a
       conversation in training unless the config says otherwise.
-    positions: (sizes, Spans) -> (rotary positions of a conversation, i32[T] or i32[T, 3]; the one that an answer goes
-      on with).
-    layouts: (sizes) -> {name: where the parts stand in files of that kind}.
-    describe: (sizes) -> lines of `convert --inspect` about what is not the decoder.
+    positions: (sizes, Spans) -> (rotary positions of a conversation, i32[T] or i32[T, 3]; the position where an answer
+    continues).
+    layouts: (sizes) -> {name: Layout of such files}.
+    describe: (sizes) -> lines of `convert --inspect` about everything but the decoder.
     network: (sizes, adapters, random numbers) -> the module; imports jax when it is called.
     """
 

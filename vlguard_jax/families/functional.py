@@ -1,6 +1,6 @@
-"""A model as pure functions of its parameters: what the rest of the program computes with, of whatever family.
+"""A model of any family as pure functions of its parameters, which the rest of the program computes with.
 
-Parameters are a nested dict of arrays; nothing outside knows that the networks are Flax NNX.
+Parameters are a nested dict of arrays; no other code knows that the networks are Flax NNX.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ class Model:
         return DTYPES[self.compute]
 
     def precision(self) -> Any:
-        """Context that fixes the matmul precision of what is traced inside it."""
+        """Context that sets the matmul precision of everything traced in it."""
         return jax.default_matmul_precision("highest" if self.compute == "fp32" else "default")
 
     def init(self, seed: int) -> Params:
@@ -68,12 +68,12 @@ class Model:
         return nnx.to_pure_dict(nnx.split(nnx.eval_shape(lambda: self._network(0)))[1])
 
     def features(self, params: Params, pictures: types.Pictures) -> Float[Array, "S D"]:
-        """What the pictures of a batch put into its slots, in the compute dtype."""
+        """The features that a batch's pictures put into its slots, in the compute dtype."""
         with self.precision():
             return self._merged(params).features(pictures, self.dtype, self.execution)
 
     def _embedded(self, network: Any, batch: types.Batch) -> Float[Array, "B T D"]:
-        """Token embeddings with the features of pictures where slot >= 0. Without pictures no tower runs."""
+        """Token embeddings with the pictures' features where slot >= 0. Without pictures the tower does not run."""
         x = network.text.embed_tokens(batch.tokens, self.dtype)
         if not any(array.shape[0] for array in batch.pictures.values()):
             return x
@@ -102,7 +102,8 @@ class Model:
     def prefill(
         self, params: Params, batch: types.Batch, last: Int[Array, " B"], cache_len: int
     ) -> tuple[Float32[Array, "B V"], decoder.Cache]:
-        """Read right-padded prompts: logits at each row's position `last`, and a cache of `cache_len` slots."""
+        """Prefill with right-padded prompts: logits at each row's position `last`, and a KV cache of `cache_len`
+        slots."""
         with self.precision():
             network = self._merged(params)
             x = self._embedded(network, batch)
@@ -119,7 +120,8 @@ class Model:
         at: Int[Array, " B"],
         cache: decoder.Cache,
     ) -> tuple[Float32[Array, "B V"], decoder.Cache]:
-        """One step: logits after `token`, whose rotary position is `position` and whose slot in the cache `at`."""
+        """One decode step: logits after `token`, whose rotary position is `position` and whose slot in the cache is
+        `at`."""
         with self.precision():
             network = self._merged(params)
             x = network.text.embed_tokens(token[:, None], self.dtype)

@@ -1,5 +1,5 @@
-"""The arrays of a model, one record each: what it is called here and in checkpoints, its shape, what trains it, and
-where it lies on the mesh. Families put their tables together from those of the shared blocks below.
+"""The arrays of a model, one record each: its names here and in checkpoints, its shape, whether it is trained, and its
+axes on the mesh. Families compose their tables from those of the shared blocks below.
 
 The ids are a contract: hashes of weights, seeds of fresh adapters and manifests are made of them. Names: transformers'
 modeling_llama.py and modeling_clip.py; LLaVA's llava_arch.py and clip_encoder.py; peft 0.10.
@@ -12,7 +12,7 @@ import dataclasses
 
 from vlguard_jax.families.blocks import configs
 
-LAYOUT_VERSION = 2  # of the ids and their arrays; a change of any makes old Orbax folders and training steps unread
+LAYOUT_VERSION = 2  # of the ids and their arrays; if any changes, old Orbax folders and training steps are not read
 
 SAME, LINEAR, CONV = "same", "linear", "conv"  # stored [out, in] -> [in, out]; stored [D, 3, p, p] -> [p, p, 3, D]
 PARTS = ("text", "head", "vision", "projector", "adapter")
@@ -23,9 +23,9 @@ Axes = tuple[str | tuple[str, ...] | None, ...]
 _LAYER = "layers.{layer}."
 _VISION_LAYER = "encoder.layers.{layer}."
 
-# What comes from the residual stream is split by `fsdp` on its input and `tensor` on its output, what goes back the
-# other way round. An adapter's long side is split by all that its kernel's is and `fsdp`, as its rank is too short for
-# an axis. The frozen tower is small and stays whole on every device, as do norms and biases.
+# Kernels that read the residual stream are sharded over `fsdp` on their input and `tensor` on their output, those that
+# write to it the other way round. An adapter's long side is sharded over its kernel's axes and `fsdp`, as its rank is
+# too short for an axis. The frozen tower is small and replicated, as are norms and biases.
 _OUT_OF_STREAM: Axes = ("fsdp", "tensor")
 _INTO_STREAM: Axes = ("tensor", "fsdp")
 _ADAPTERS: dict[Axes, tuple[Axes, Axes]] = {
@@ -38,10 +38,11 @@ _ADAPTERS: dict[Axes, tuple[Axes, Axes]] = {
 class Parameter:
     """One array of a model.
 
-    id: its dotted path in the parameter tree. name: behind the part's prefix in a checkpoint, "" where each layout has
-    its own; with "{layer}" it is one tensor a layer there and stacked on a leading axis here. shape: here. part: one of
-    PARTS; what trains, and which file holds it. axes: of the mesh, for each dimension. transform: of the stored tensor.
-    fresh: where a pretrained projector's file does not hold it, it is drawn, normal with this deviation; 0: an error.
+    id: its dotted path in the parameter tree. name: after the part's prefix in a checkpoint, "" where each layout has
+    its own; with "{layer}" it is one tensor per layer there and stacked on a leading axis here. shape: here. part: one
+    of PARTS; determines whether it is trained, and its file. axes: of the mesh, for each dimension. transform: of the
+    stored tensor. fresh: standard deviation of the normal draw where a pretrained projector's file does not have it; 0:
+    an error.
     """
 
     id: str
@@ -54,15 +55,15 @@ class Parameter:
 
     @property
     def stacked(self) -> bool:
-        """Whether the first dimension is that of the layers."""
+        """Whether the first dimension is the layer axis."""
         return "{layer}" in self.name
 
 
 @dataclasses.dataclass(frozen=True)
 class Layout:
-    """Where the parts of a model stand in one kind of file.
+    """The names of a model's parts in one kind of file.
 
-    prefixes: part -> accepted prefixes, the written one first. names: id -> name behind the prefix, in place of
+    prefixes: part -> accepted prefixes, the written one first. names: id -> name after the prefix, in place of
     `Parameter.name`. dropped: patterns of tensors that are left out on purpose.
     """
 
@@ -73,14 +74,14 @@ class Layout:
 
 
 def linears(text: configs.TextConfig) -> dict[str, tuple[int, int]]:
-    """(inputs, outputs) of the matrices of a decoder layer, by their names."""
+    """(inputs, outputs) of the matrices of a decoder layer, by name."""
     d, inner, kv, f = text.width, text.num_heads * text.head_width, text.num_kv_heads * text.head_width, text.mlp_width
     attention = {"q_proj": (d, inner), "k_proj": (d, kv), "v_proj": (d, kv), "o_proj": (inner, d)}
     return attention | {"gate_proj": (d, f), "up_proj": (d, f), "down_proj": (f, d)}
 
 
 def decoder(text: configs.TextConfig, lora: configs.LoraConfig | None) -> tuple[Parameter, ...]:
-    """Embedding, layers, last norm, head (where it is not tied) and adapters of blocks/decoder.py."""
+    """Embedding, layers, last norm, head (unless tied) and adapters of blocks/decoder.py."""
     n, d, v = text.num_layers, text.width, text.vocab_size
     made = [
         Parameter(EMBEDDING, "embed_tokens.weight", (v, d), "text", _INTO_STREAM),
@@ -153,7 +154,7 @@ def _norm(path: str, name: str, shape: tuple[int, ...]) -> tuple[Parameter, Para
 
 
 def dense_names(path: str, name: str) -> dict[str, str]:
-    """What a layout calls a linear layer with bias."""
+    """A layout's names for a linear layer with bias."""
     return {f"{path}.kernel": f"{name}.weight", f"{path}.bias": f"{name}.bias"}
 
 
@@ -165,7 +166,7 @@ LLAMA = Layout("llama", {"text": ("model.",), "head": ("lm_head.",)}, dropped=(_
 CLIP = Layout(
     "clip",
     {"vision": ("vision_model.", "")},
-    # A CLIPModel folder also holds the text side and the contrastive head.
+    # A CLIPModel folder also has the text model and the contrastive head.
     dropped=(_POSITION_IDS, r"text_model\..*", r"(visual|text)_projection\.weight", "logit_scale"),
 )
 PEFT = Layout(

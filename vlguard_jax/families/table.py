@@ -1,4 +1,4 @@
-"""The families, each listed once: whatever is asked of one is found here by its sizes."""
+"""The families, each listed once, and their lookup by a model's sizes."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from vlguard_jax.families.llama import family as llama
 from vlguard_jax.families.llava import family as llava
 from vlguard_jax.families.llava_next import family as llava_next
 
-AUTO = "auto"  # a setting that stands for the family's own way
+AUTO = "auto"  # a setting that stands for the family's default
 FAMILIES = (llama.FAMILY, llava.FAMILY, llava_next.FAMILY)
 ASKING: dict[str, family_lib.Asking] = {name: way for one in FAMILIES for name, way in one.asking.items()}
 PRESETS: dict[str, family_lib.Config] = {name: sizes for one in FAMILIES for name, sizes in one.presets.items()}
@@ -36,15 +36,15 @@ def named(name: str, where: str) -> family_lib.Family:
 
 
 def known() -> tuple[str, ...]:
-    """Their names."""
+    """The families' names."""
     return tuple(family.name for family in FAMILIES)
 
 
 def image_mode(config: family_lib.Config, setting: str) -> str:
-    """How pictures are prepared for a model under `config.model.image_mode`; "none" for a language model.
+    """The image mode of a model under `config.model.image_mode`; "none" for a language model.
 
     Raises:
-      UserError: its family has no such way.
+      UserError: its family has no such mode.
     """
     family = of(config)
     modes = family.pictures.modes if family.pictures else ()

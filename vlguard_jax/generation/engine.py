@@ -1,10 +1,10 @@
-"""Answers to many prompts: sorted into batches of one shape, decoded on the device, handed out as they come.
+"""Answers many prompts: sorts them into batches of one shape, decodes on the device, and yields answers as they come.
 
-The answer to a prompt does not depend on the batch it falls into: rows are right-padded, every row has its own
-positions, and padding is never attended to.
+The answer to a prompt does not depend on its batch: rows are right-padded, every row has its own positions, and padding
+is never attended to.
 
-With several processes all ask the same prompts in the same order; each sends its devices their rows, and each is handed
-all answers.
+With several processes all ask the same prompts in the same order; each sends its devices their rows, and each gets all
+answers.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from vlguard_jax.generation import sampler
 from vlguard_jax.parallel import mesh as mesh_lib
 from vlguard_jax.parallel import rules
 
-FULL_LENGTH = 1024  # tokens of a prompt up to which a batch has all its rows
+FULL_LENGTH = 1024  # tokens of the longest prompt with which a batch has all its rows
 WINDOW = 16  # batches that are read ahead and sorted by length
 
 
@@ -49,7 +49,7 @@ class Engine:
       settings: batch size and token limits. The batch size is rounded up to a multiple of the row shards of the mesh.
       precision: only `compute` is read.
       stop_ids: ids that end an answer.
-      pad_id: any valid id, written behind the end of an answer on the device; never seen outside.
+      pad_id: any valid id, written after the end of an answer on the device; never returned.
       lora: adapters in `params`, if they are not merged.
     """
 
@@ -87,24 +87,24 @@ class Engine:
         self._params = rules.place(params, places, functional.DTYPES[precision.compute])
 
     def generate(self, prompts: Iterable[types.Prompt]) -> Iterator[types.Generation]:
-        """Answer every prompt once, in an order of the engine's choosing; reads `prompts` a window at a time.
+        """Answer every prompt once, in the engine's order; reads `prompts` one window at a time.
 
         Raises:
-          UserError: a prompt with pictures for a model without a tower, more or fewer pictures than the prompt has
-            places for, an id that is not the model's, or scores that are not finite, of which no answer
-            is made; the answers of the prompts beside it come first.
+          UserError: a prompt with pictures for a model without a tower, more or fewer pictures than the prompt has tags
+            for, an id that is not the model's, or logits that are not finite; the answers of the other prompts in its
+            batch come first.
         """
         before: tuple[list[types.Prompt], sampler.Answers] | None = None
         try:
             for asked, samples in self._batches(prompts):
                 answers = self._start(samples)
-                # The device works on this batch while the caller looks at the one before.
+                # The device works on this batch while the caller handles the previous one.
                 ready, before = before, (asked, answers)
                 if ready is not None:
                     yield from self._generations(*ready)
-        except Exception:  # a broken picture, no memory: what is answered is not lost
+        except Exception:  # a broken picture, no memory: finished answers are not lost
             if before is not None:
-                with contextlib.suppress(errors.UserError):  # what failed first is told
+                with contextlib.suppress(errors.UserError):  # the first failure is reported
                     yield from self._generations(*before)
             raise
         if before is not None:
@@ -122,7 +122,7 @@ class Engine:
             )
 
     def _cause(self) -> str:
-        """Why scores are not finite, as far as the weights show it, and the way out."""
+        """Why logits are not finite, as far as the weights show it, and what to do."""
         first_bad = jax.jit(
             lambda params: jax.tree.map(_first_bad, params), out_shardings=mesh_lib.replicated(self._mesh)
         )
@@ -140,8 +140,8 @@ class Engine:
         return f", nor are the weights {path}{layer} in {self._compute}; {way}"
 
     def _batches(self, prompts: Iterable[types.Prompt]) -> Iterator[tuple[list[types.Prompt], list[batches.Sample]]]:
-        """Prompts, without their pictures, and samples of one batch after the other; within a window, like is batched
-        with like."""
+        """(prompts without their pictures, samples) of each batch; within a window, similar lengths are batched
+        together."""
         remaining = iter(prompts)
         while window := list(itertools.islice(remaining, WINDOW * self._rows)):
             samples = [self._expand(p) for p in window]
@@ -154,8 +154,7 @@ class Engine:
 
     def _rows_for(self, tokens: int) -> int:
         """Rows of a batch whose longest prompt has `tokens` tokens: all, or a half, a quarter, ... of them, so that its
-        attention scores take no more room than those of a whole batch of FULL_LENGTH; at least one for each row
-        shard."""
+        attention scores take no more memory than those of a whole batch of FULL_LENGTH; at least one per row shard."""
         shards = mesh_lib.row_shards(self._mesh)
         each, padded = self._rows // shards, lengths.padded(tokens)
         while each > 1 and each * shards * padded**2 > self._rows * FULL_LENGTH**2:
@@ -175,12 +174,12 @@ class Engine:
         return dataclasses.replace(expanded, pictures=prompt.pictures)
 
     def _start(self, samples: list[batches.Sample]) -> sampler.Answers:
-        """Send a batch to the device; the answers are waited for when they are read."""
+        """Send a batch to the device without waiting for the answers."""
         longest = max(len(s.tokens) for s in samples)
         count, shards = self._rows_for(longest), mesh_lib.row_shards(self._mesh)
         each = count // shards
         slots = max(_room(s).slots for s in samples)
-        # Where slots depend on the picture's size they are rounded up, too, so that few programs are compiled.
+        # Slots that depend on the picture's size are rounded up, too, so that few programs are compiled.
         slots = lengths.padded(slots) if self._sees is not None and self._sees.sized else slots
         room = family.Room(each * max(_room(s).units for s in samples), each * slots)
         rows = [[s] for s in samples] + [[]] * (count - len(samples))
@@ -209,7 +208,7 @@ def of_checkpoint(
     config: settings_lib.EvalConfig,
     compute: str,
 ) -> Engine:
-    """The engine that an evaluation asks; `compute`: its number format on this machine."""
+    """The engine of an evaluation; `compute`: its number format on this machine."""
     return Engine(
         checkpoint.config,
         checkpoint.params,
@@ -223,14 +222,14 @@ def of_checkpoint(
 
 
 def _first_bad(array: jax.Array) -> jax.Array:
-    """The first index of the first axis (the layer, of stacked layers) with a number that is not finite, -1 if all
-    are."""
+    """The first index of the first axis (the layer, in a stack) with a number that is not finite; -1 if all are."""
     bad = ~jnp.isfinite(array.reshape(array.shape[0], -1)).all(axis=1)
     return jnp.where(bad.any(), bad.argmax(), -1)
 
 
 def _check_ids(ids: np.ndarray, rows: int, what: str) -> None:
-    """JAX would take the last row for an id beyond it, and count negative ones from the end."""
+    """Refuse ids out of range: JAX would take the last row for an id beyond it, and count negative ones from the
+    end."""
     if len(wrong := ids[(ids < 0) | (ids >= rows)]):
         raise errors.UserError(f"{what}: the token {wrong[0]} is not one of the model's, which has {rows:,} rows")
 

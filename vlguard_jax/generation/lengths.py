@@ -1,4 +1,4 @@
-"""Lengths of prompts as they are computed: rounded up, so that few programs are compiled."""
+"""Padded lengths of prompts: rounded up, so that few programs are compiled."""
 
 MULTIPLE = 64
 

@@ -1,5 +1,5 @@
-"""The programs of an evaluation on a mesh, in shapes alone: the engine fills `answer` with arrays, `plan` compiles it,
-and prefill and decode apart, for slices that nobody here owns."""
+"""The programs of an evaluation on a mesh, described by shapes only: the engine fills `answer` with arrays; `plan`
+compiles prefill and decode separately, for slices that this machine does not have."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ from vlguard_jax.parallel import shapes
 
 @dataclasses.dataclass(frozen=True)
 class Program:
-    """Jitted functions and what they work on. `params` is a tree of ShapeDtypeStruct with shardings.
+    """Jitted functions and their inputs. `params` is a tree of ShapeDtypeStruct with shardings.
 
     answer: (params, batch, last, follows) -> Answers, all that the engine runs (sampler.py). prefill: (params, batch,
-    last) -> logits and a cache with room for the answers. decode: (params, token i32[B], position i32[B], slot in the
-    cache i32[B], cache) -> logits and the cache, which is donated.
+    last) -> logits and a KV cache with room for the answers. decode: (params, token i32[B], position i32[B], slot in
+    the cache i32[B], cache) -> logits and the cache, which is donated.
     """
 
     mesh: Mesh
@@ -58,13 +58,13 @@ def build(
 ) -> Program:
     """The programs of a model in one precision; allocates and compiles nothing.
 
-    Engines that differ in nothing but their weights share one.
+    Engines that differ only in their weights share one.
 
     Raises:
       UserError: the mesh does not fit the model.
     """
     rules.check_heads(config.text, mesh)
-    # On GPUs the answers were compared with the reference's by `xla`, whose scores of one prompt a row are small.
+    # On GPUs the answers were compared with the reference's using `xla`, whose scores for one prompt per row are small.
     kernel = "auto" if mesh.devices.flat[0].platform == "tpu" else "xla"
     execution = execution_lib.Execution(
         self_attention=attention.choose(kernel, mesh, compute),
@@ -104,14 +104,15 @@ def _cache_sharding(mesh: Mesh) -> NamedSharding:
 def prompt_shapes(
     program: Program, rows: int, prompt: int, room: family.Room
 ) -> tuple[types.Batch, jax.ShapeDtypeStruct]:
-    """What `answer` and `prefill` read besides the parameters, in shapes: `rows` prompts of `prompt` tokens. room: of
-    one row shard."""
+    """Shapes of the inputs of `answer` and `prefill` besides the parameters: `rows` prompts of `prompt` tokens. room:
+    of one row shard."""
     last = jax.ShapeDtypeStruct((rows,), jnp.int32, sharding=mesh_lib.row_sharding(program.mesh))
     return shapes.batch(program.config, program.mesh, rows, prompt, room), last
 
 
 def decode_shapes(program: Program, rows: int, prompt: int) -> tuple[jax.ShapeDtypeStruct, decoder.Cache]:
-    """What `decode` reads besides the parameters, in shapes: a number a row (token, position, slot), and the cache."""
+    """Shapes of the inputs of `decode` besides the parameters: one number per row (token, position, slot), and the
+    cache."""
     text, place = program.config.text, mesh_lib.row_sharding(program.mesh)
     row = jax.ShapeDtypeStruct((rows,), jnp.int32, sharding=place)
     shape = (text.num_layers, rows, prompt + program.max_new, text.num_kv_heads, text.head_width)

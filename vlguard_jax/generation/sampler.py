@@ -16,10 +16,9 @@ from vlguard_jax.families.blocks import decoder
 
 
 class Answers(NamedTuple):
-    """New ids i32[B, C] (the stop id included, padding behind it), their count i32[B], and whether a stop id ended
-    them.
+    """New ids i32[B, C] (with the stop id, then padding), their count i32[B], and whether a stop id ended them.
 
-    finite: False where a row's scores held NaN or an infinity; its ids are those chosen before.
+    finite: False where a row's logits had NaN or an infinity; its ids are those chosen before.
     """
 
     ids: Int32[Array, "B C"]
@@ -55,12 +54,12 @@ def greedy(
     min_new: int,
     pad_id: int,
 ) -> Answers:
-    """Answer a batch of right-padded prompts whose last token stands at `last` (rows with last < 0 are empty) and whose
-    answer begins at the rotary position `follows`.
+    """Answer a batch of right-padded prompts whose last token is at `last` (rows with last < 0 are empty) and whose
+    answer starts at the rotary position `follows`.
 
     At most `max_new` new tokens; stop ids are banned for the first `min_new` (reference: transformers
-    MinNewTokensLengthLogitsProcessor). Every row decodes at its own positions, so the answer does not depend on the
-    other rows.
+    MinNewTokensLengthLogitsProcessor). Every row decodes at its own positions, so its answer does not depend on other
+    rows.
     """
     rows = batch.tokens.shape[0]
     logits, cache = model.prefill(params, batch, jnp.maximum(last, 0), batch.tokens.shape[1] + max_new)

@@ -1,7 +1,7 @@
-"""Attention behind one function, so that backends can be exchanged.
+"""Attention behind one function signature, so that backends can be exchanged.
 
-Self-attention over packed rows is described by segment ids alone: position t sees s when s <= t and both are of one
-segment. Attention over a cache is described by a mask of valid slots.
+Self-attention over packed rows is defined by segment ids: position t attends to s if s <= t and both are in the same
+segment. Attention over a KV cache is defined by a mask of valid slots.
 """
 
 from __future__ import annotations
@@ -19,11 +19,9 @@ SelfAttention = Callable[[Array, Array, Array, Array], Array]
 def _attend(
     q: Float[Array, "B T H E"], k: Float[Array, "B S K E"], v: Float[Array, "B S K E"], seen: Bool[Array, "#B #T S"]
 ) -> Float[Array, "B T H E"]:
-    """Scores and softmax in fp32, products in the inputs' dtype; a row that sees nothing gives the mean of v, never
-    NaN.
+    """Scores and softmax in fp32, products in the inputs' dtype; a fully masked row gives the mean of v, never NaN.
 
-    `jax.nn.dot_product_attention` asks for a dot algorithm in fp16 that only some platforms have, hence the few lines
-    here.
+    `jax.nn.dot_product_attention` needs a dot algorithm in fp16 that only some platforms have, hence these few lines.
     """
     rows, length, heads, width = q.shape
     grouped = q.reshape(rows, length, k.shape[2], heads // k.shape[2], width)
@@ -36,7 +34,7 @@ def _attend(
 def causal_xla(
     q: Float[Array, "B T H E"], k: Float[Array, "B T K E"], v: Float[Array, "B T K E"], segment_ids: Int[Array, "B T"]
 ) -> Float[Array, "B T H E"]:
-    """Causal self-attention within segments; H a multiple of K (grouped queries). The reference backend."""
+    """Causal self-attention within segments; H is a multiple of K (grouped-query attention). The reference backend."""
     length = q.shape[1]
     causal = jnp.tril(jnp.ones((length, length), bool))
     return _attend(q, k, v, causal & (segment_ids[:, :, None] == segment_ids[:, None, :]))
@@ -45,9 +43,8 @@ def causal_xla(
 def causal_blocks(
     q: Float[Array, "B T H E"], k: Float[Array, "B T K E"], v: Float[Array, "B T K E"], segment_ids: Int[Array, "B T"]
 ) -> Float[Array, "B T H E"]:
-    """What `causal_xla` computes, block after block of queries, each against the keys up to its end: half the scores of
-    a long row are never made. For a CPU, where their memory traffic is most of the cost; at most 8 blocks, so that the
-    program stays short."""
+    """`causal_xla` in blocks of queries, each against the keys up to its end: half the scores of a long row are never
+    computed. For CPUs, where their memory traffic is most of the cost; at most 8 blocks, to keep the program short."""
     length = q.shape[1]
     size = max(128, -(-length // 8))
     found = []
@@ -69,5 +66,5 @@ def full_xla(
 def cached_xla(
     q: Float[Array, "B C H E"], k: Float[Array, "B S K E"], v: Float[Array, "B S K E"], valid: Bool[Array, "B C S"]
 ) -> Float[Array, "B C H E"]:
-    """Attention of new positions to a key-value cache of S slots, of which `valid` may be seen."""
+    """Attention of new positions to the `valid` slots of a KV cache of S slots."""
     return _attend(q, k, v, valid)

@@ -1,7 +1,7 @@
 """CLIP vision transformer (reference: transformers models/clip/modeling_clip.py, llava
 multimodal_encoder/clip_encoder.py).
 
-All layers and the last norm are stored, so that a checkpoint goes out as it came in; the forward pass stops at
+All layers and the last norm are stored, so that a checkpoint is saved as it was loaded; the forward pass stops at
 `feature_layer`.
 """
 
@@ -19,7 +19,7 @@ from vlguard_jax.families.blocks import layers
 
 
 def normalize(images: UInt8[Array, "N S S 3"], config: configs.VisionConfig) -> Float[Array, "N S S 3"]:
-    """u8 -> fp32 pixels, (x / 255 - mean) / std per channel, as the CLIP image processor."""
+    """u8 -> fp32 pixels, (x / 255 - mean) / std per channel, like the CLIP image processor."""
     mean, std = (jnp.asarray(c, jnp.float32) for c in (config.image_mean, config.image_std))
     return (images.astype(jnp.float32) * (1.0 / 255.0) - mean) / std
 
@@ -42,7 +42,7 @@ class PatchEmbed(nnx.Module):
     def __call__(self, pixels: Float[Array, "N S S 3"]) -> Float[Array, "N P D"]:
         p, width = self.kernel.shape[0], self.kernel.shape[-1]
         n, side = pixels.shape[0], pixels.shape[1] // self.kernel.shape[0]
-        # A right and lower rest smaller than a patch is not read, as in a strided convolution.
+        # Pixels on the right and bottom that do not fill a patch are dropped, as in a strided convolution.
         patches = pixels[:, : side * p, : side * p].reshape(n, side, p, side, p, 3).transpose(0, 1, 3, 2, 4, 5)
         return patches.reshape(n, side * side, p * p * 3) @ self.kernel.astype(pixels.dtype).reshape(p * p * 3, width)
 
@@ -65,7 +65,7 @@ class Attention(nnx.Module):
 
 
 class Mlp(nnx.Module):
-    """Two linear layers with CLIP's activation between."""
+    """Two linear layers with CLIP's activation in between."""
 
     def __init__(self, config: configs.VisionConfig, rngs: nnx.Rngs):
         self.activation = config.activation
@@ -91,7 +91,7 @@ class Block(nnx.Module):
 
 
 class Tower(nnx.Module):
-    """Vision tower: pixels -> patch features of `feature_layer`, class token dropped, no last norm."""
+    """Vision tower: pixels -> patch features of `feature_layer`, without class token and last norm."""
 
     def __init__(self, config: configs.VisionConfig, rngs: nnx.Rngs):
         self.config = config
@@ -110,7 +110,7 @@ class Tower(nnx.Module):
         x = self.patch(pixels)
         first = jnp.broadcast_to(self.class_token.astype(x.dtype), (x.shape[0], 1, x.shape[2]))
         x = self.pre_norm(jnp.concatenate([first, x], axis=1) + self.positions.astype(x.dtype))
-        # Hidden state 0 is the embedding, so index i >= 0 is the output of i layers; -1 is that of the last.
+        # Hidden state 0 is the embedding, so index i >= 0 is the output after i layers; -1 is that of the last.
         wanted = self.config.feature_layer
         count = wanted if wanted >= 0 else self.config.num_layers + 1 + wanted
         graph, stacked = nnx.split(self.layers)

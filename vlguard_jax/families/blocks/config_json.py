@@ -1,5 +1,5 @@
-"""The parts of `config.json` that are those of the shared blocks, both ways. Keys and defaults: transformers'
-LlamaConfig and CLIPVisionConfig (4.36 to 5.x).
+"""The shared blocks' parts of `config.json`, read and written. Keys and defaults: transformers' LlamaConfig and
+CLIPVisionConfig (4.36 to 5.x).
 
 A setting that the blocks do not have is an error that names key and file, never a silent difference.
 """
@@ -28,7 +28,7 @@ _CARRIED = (
 
 
 def text_config(config: Mapping[str, Any], where: str) -> configs.TextConfig:
-    """A Llama config (keys left out have LlamaConfig's defaults).
+    """A Llama config; missing keys have LlamaConfig's defaults.
 
     Raises:
       UserError: a setting that is not supported or makes no sense; `where` names the file.
@@ -97,10 +97,10 @@ def vision_config(
     feature_layer: object = -2,
 ) -> configs.VisionConfig:
     """A CLIP vision config (the `vision_config` of a CLIPModel, or a CLIPVisionModel's own) with its preprocessor's
-    constants; keys left out have CLIPVisionConfig's defaults.
+    constants; missing keys have CLIPVisionConfig's defaults.
 
     Raises:
-      UserError: another tower, unsupported activation, or a preprocessor that does something else than LLaVA's.
+      UserError: another tower, an unsupported activation, or a preprocessor that differs from LLaVA's.
     """
     found = fields.Fields(config, where)
     found.only(model_type=("clip_vision_model",), hidden_act=("quick_gelu", "gelu"), num_channels=(3,))
@@ -156,7 +156,7 @@ def _pixel_constants(found: fields.Fields, image_size: int) -> tuple[Any, Any]:
 
 
 def read_preprocessor(folder: pathlib.Path) -> tuple[dict[str, Any] | None, str]:
-    """The image settings of a folder and the file they stand in; (None, "") where it has none."""
+    """(image settings of a folder, their file); (None, "") without any."""
     path = folder / "preprocessor_config.json"
     if path.is_file():
         return files.read_object(path), str(path)
@@ -167,7 +167,7 @@ def read_preprocessor(folder: pathlib.Path) -> tuple[dict[str, Any] | None, str]
 
 
 def known(extras: extras_lib.Extras, key: str) -> Any:
-    """A value of the original files, wherever its layout keeps it; None if nowhere."""
+    """A value of the original files, wherever their layout keeps it; None if it is nowhere."""
     config = extras.get("config", {})
     for place in (config.get("text_config") or {}, config, extras.get("generation_config", {})):
         if place.get(key) is not None:

@@ -1,6 +1,6 @@
 """Sizes of the shared blocks.
 
-Every field is read by the forward pass or by the shapes (tests/families/test_configs.py proves it). Values come from a
+Every field affects the forward pass or the shapes (tests/families/test_configs.py proves it). Values come from a
 checkpoint's `config.json` or from a family's presets.
 """
 
@@ -34,7 +34,7 @@ class VisionConfig:
 
     @property
     def num_patches(self) -> int:
-        """P, patches per image, class token not counted."""
+        """P, patches per picture, without the class token."""
         return (self.image_size // self.patch_size) ** 2
 
 

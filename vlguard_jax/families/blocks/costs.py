@@ -1,4 +1,4 @@
-"""What a CLIP tower with a projector computes for one square picture: for plans."""
+"""Operations of a CLIP tower with a projector for one square picture, for plans."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from vlguard_jax.families.blocks import configs
 
 
 def clip(v: configs.VisionConfig, projector: str, width: int) -> family.Tower:
-    """Of one picture, up to the layer whose features are used. width: the decoder's.
+    """Cost of one picture, up to the feature layer. width: the decoder's.
 
     A matrix product of T rows with an [i, o] matrix is 2 T i o operations; the tower attends without a mask.
     """

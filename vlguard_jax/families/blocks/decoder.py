@@ -25,7 +25,7 @@ DropoutKey = Key[Array, ""] | None
 
 
 class Cache(NamedTuple):
-    """Keys and values of all layers, S slots a row: [L, B, S, K, E] each."""
+    """KV cache: keys and values of all layers, S slots per row, [L, B, S, K, E] each."""
 
     k: Array
     v: Array
@@ -129,7 +129,8 @@ class Block(nnx.Module):
         self_attention: attention.SelfAttention,
         key: DropoutKey = None,
     ) -> tuple[Float[Array, "B T D"], tuple[Array, Array]]:
-        """One layer over whole rows; also its keys and values [B, T, K, E], from which a prefill fills the cache."""
+        """One layer over whole rows; also returns its keys and values [B, T, K, E], with which a prefill fills the
+        cache."""
         q, k, v = self.attention.project(self.attention_norm(x), positions, key)
         x = x + self.attention.output(self_attention(q, k, v, segment_ids), key)
         return x + self.mlp(self.mlp_norm(x), key), (k, v)
@@ -142,7 +143,7 @@ class Block(nnx.Module):
         cache: Cache,
         layer: Int[Array, ""],
     ) -> tuple[Float[Array, "B 1 D"], Cache]:
-        """One layer for one new token a row, written at slot `at` of the cache and attending to slots up to
+        """One layer for one new token per row, which is written to slot `at` of the cache and attends to slots up to
         it."""
         q, k, v = self.attention.project(self.attention_norm(x), position[:, None], None)
         rows = jnp.arange(x.shape[0])
@@ -163,7 +164,7 @@ class Embed(nnx.Module):
 
 
 class Decoder(nnx.Module):
-    """Embedding, stacked layers, last norm and head. Works on embeddings, so that pictures can be put in."""
+    """Embedding, stacked layers, last norm and head. Takes embeddings, so that pictures can be inserted."""
 
     def __init__(self, config: configs.TextConfig, lora: configs.LoraConfig | None, rngs: nnx.Rngs):
         self.config = config
@@ -195,9 +196,9 @@ class Decoder(nnx.Module):
         dropout_key: DropoutKey = None,
         cache_len: int = 0,
     ) -> tuple[Float[Array, "B T D"], Cache | None]:
-        """Hidden states after the last norm; with a `cache_len` also a cache of so many slots, T of them full.
+        """Hidden states after the last norm; with `cache_len`, also a cache of that many slots, T of them filled.
 
-        Each layer makes room for its own, so that no cache stands beside a longer one.
+        Each layer pads its own keys and values, so that memory never holds a second, shorter cache.
         """
         graph, stacked = nnx.split(self.layers)
         room = ((0, 0), (0, cache_len - x.shape[1]), (0, 0), (0, 0))
@@ -223,7 +224,8 @@ class Decoder(nnx.Module):
         *,
         unroll: int = 1,
     ) -> tuple[Float[Array, "B 1 D"], Cache]:
-        """One new token a row. The cache is carried, not stacked anew, so that XLA updates it in place."""
+        """One new token per row. The scan carries the cache instead of stacking a new one, so that XLA updates it in
+        place."""
         graph, stacked = nnx.split(self.layers)
 
         def body(carry, scanned):

@@ -1,4 +1,4 @@
-"""How a network runs on the devices at hand: handed to it, so that it knows neither mesh nor kernel."""
+"""How a network runs on the devices; passed to it, so that it knows neither mesh nor kernels."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ ByRows = Callable[..., Array]
 PutPictures = Callable[[Array, Array, Array], Array]
 LAYER_INPUT = "layer_input"
 
-# What is kept of a layer for the backward pass; the rest is computed again. full: its input. offload: its input, in the
-# host's memory. minimal: its input and the outputs of its matrix products (not the attention's). Beside these, "none":
-# everything.
+# What is kept of a layer for the backward pass; the rest is recomputed. full: its input. offload: its input, in the
+# host's memory. minimal: its input and the outputs of its matrix products (not the attention's). "none", not in the
+# here: everything.
 REMAT = {
     "full": jax.checkpoint_policies.nothing_saveable,
     "offload": jax.checkpoint_policies.save_and_offload_only_these_names(
@@ -37,25 +37,25 @@ def _as_is(x: Array) -> Array:
 
 
 def directly(function: Callable[..., Array], shared: Array, *rows: Array) -> Array:
-    """What `Execution.by_rows` is on one device."""
+    """`Execution.by_rows` on one device."""
     return function(shared, *rows)
 
 
 def put_pictures(
     features: Float[Array, "S D"], slot: Int[Array, "B T"], x: Float[Array, "B T D"]
 ) -> Float[Array, "B T D"]:
-    """x with the features of pictures where slot >= 0."""
+    """x with the pictures' features where slot >= 0."""
     return jnp.where((slot >= 0)[..., None], features[jnp.maximum(slot, 0)], x)
 
 
 @dataclasses.dataclass(frozen=True)
 class Execution:
-    """Changes nothing but rounding, speed and memory.
+    """Affects only rounding, speed and memory.
 
-    remat: what the backward pass keeps of a layer, a name in REMAT or "none". unroll: layers an iteration of the scan.
-    constrain_rows: puts [B, ...] where the rows of a batch lie. by_rows: (function, shared, *arrays [B, ...]) ->
-    function(shared, *arrays) for each device's rows. put_pictures: as the function of that name, where each shard of
-    the rows has its own pictures.
+    remat: what the backward pass keeps of a layer, a name in REMAT or "none". unroll: layers per iteration of the scan.
+    constrain_rows: shards [B, ...] like the rows of a batch. by_rows: (function, shared, *arrays [B, ...]) ->
+    function(shared, *arrays) on each device's rows. put_pictures: as the function of that name, for row shards with
+    their own pictures.
     """
 
     self_attention: attention.SelfAttention = attention.causal_xla

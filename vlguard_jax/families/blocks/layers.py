@@ -40,8 +40,8 @@ class Linear(nnx.Module):
     def __call__(
         self, x: Float[Array, "*rows i"], dropout_key: Key[Array, ""] | None = None
     ) -> Float[Array, "*rows o"]:
-        """[..., in] -> [..., out]. `dropout_key` switches the adapter's dropout on."""
-        # with one dimension of rows, XLA's CPU compiler makes no transposed copies for W's gradient
+        """[..., in] -> [..., out]. `dropout_key` enables the adapter's dropout."""
+        # with rows in one dimension, XLA's CPU compiler makes no transposed copies for W's gradient
         flat = x.reshape(-1, x.shape[-1])
         y = flat @ self.kernel.astype(x.dtype)
         if self.adapter is not None:

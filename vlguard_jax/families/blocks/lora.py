@@ -1,8 +1,8 @@
 """Low-rank adapters with PEFT semantics (reference: peft 0.10 tuners/lora/layer.py).
 
 y += (alpha / rank) * B(A(dropout(x))). A is drawn from kaiming-uniform with a = sqrt(5), that is U(-1/sqrt(in),
-1/sqrt(in)); B is zero, so that the adapted model starts as the base model. Adapters sit on linear layers of the decoder
-only: never on the vision tower, never on the projector, which is trained in full.
+1/sqrt(in)); B is zero, so that the adapted model starts as the base model. Only linear layers of the decoder have
+adapters, not the vision tower, nor the projector, which is trained in full.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ def delta(
     adapter: configs.LoraConfig,
     dropout_key: Key[Array, ""] | None,
 ) -> Float[Array, "*rows o"]:
-    """What the adapter adds to the layer's output; inverted dropout on its input when a key is given."""
+    """The adapter's addition to the layer's output, with inverted dropout on its input if a key is given."""
     if dropout_key is not None and adapter.dropout > 0:
         keep = jax.random.bernoulli(dropout_key, 1.0 - adapter.dropout, x.shape)
         x = jnp.where(keep, x / (1.0 - adapter.dropout), jnp.zeros((), x.dtype))

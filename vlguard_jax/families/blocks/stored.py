@@ -1,4 +1,4 @@
-"""Sizes as an Orbax folder's record stores them: every value is looked at, as the folder may come from others."""
+"""Sizes in the record of an Orbax folder: every value is checked, since the folder may come from others."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from vlguard_jax.families.blocks import configs
 
 
 def text(found: fields.Fields) -> configs.TextConfig:
-    """A decoder's. Raises UserError for an unknown key or a value out of its range, as all of these."""
+    """A decoder's sizes. Like all functions here, raises UserError for an unknown key or a value out of its range."""
     only(found, configs.TextConfig)
     sizes = {
         key: found.size(key) for key in ("vocab_size", "width", "num_heads", "num_kv_heads", "head_width", "mlp_width")
@@ -40,7 +40,7 @@ def _scaling(found: fields.Fields) -> configs.RopeScaling:
 
 
 def vision(found: fields.Fields) -> configs.VisionConfig:
-    """A tower's."""
+    """A tower's sizes."""
     only(found, configs.VisionConfig)
     sides = {key: found.size(key, most=limits.SIDE) for key in ("image_size", "patch_size")}
     sizes = {key: found.size(key) for key in ("width", "num_heads", "mlp_width")}
@@ -70,7 +70,7 @@ def vision(found: fields.Fields) -> configs.VisionConfig:
 
 
 def lora(found: fields.Fields) -> configs.LoraConfig:
-    """Of adapters."""
+    """The settings of adapters."""
     only(found, configs.LoraConfig)
     targets = found.values.get("targets")
     if (

@@ -1,4 +1,4 @@
-"""The tokens that a checkpoint's JSON files add to its vocabulary, checked before an id of theirs indexes anything."""
+"""The tokens that a checkpoint's JSON files add to its vocabulary, checked before their ids index anything."""
 
 from __future__ import annotations
 
@@ -13,11 +13,10 @@ from vlguard_jax import errors
 from vlguard_jax import fields
 from vlguard_jax import files
 
-MAX_ID = 999_999  # no vocabulary comes near it
+MAX_ID = 999_999  # far above any vocabulary
 
-# llava-hf folders add these two after the vocabulary. The reference tokenizer does not know them: a picture is
-# IMAGE_TOKEN, a literal "<image>" in text without pictures is plain text. Leaving them out gives both layouts the same
-# ids.
+# llava-hf folders add these two after the vocabulary. The reference tokenizer has neither: a picture is IMAGE_TOKEN, a
+# literal "<image>" in text without pictures is plain text. Without them both layouts have the same ids.
 HF_ONLY = ("<image>", "<pad>")
 
 _DEFAULTS = {"bos": "<s>", "eos": "</s>", "unk": "<unk>"}
@@ -27,7 +26,7 @@ _CONFIG, _MAP, _ADDED = "tokenizer_config.json", "special_tokens_map.json", "add
 
 @dataclasses.dataclass(frozen=True)
 class AddedToken:
-    """A token that is cut out of the text before sentencepiece sees it."""
+    """A token that is split off from the text before sentencepiece."""
 
     text: str
     id: int
@@ -38,8 +37,7 @@ class AddedToken:
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
-    """What stands beside the vocabulary. special: the texts of "bos", "eos" and "unk". added: no two share a text or an
-    id.
+    """Settings besides the vocabulary. special: the texts of "bos", "eos" and "unk". added: with unique texts and ids.
 
     unsupported: a setting that the reference never uses, in words; "" if there is none.
     """
@@ -52,11 +50,10 @@ class Settings:
 
 @dataclasses.dataclass(frozen=True)
 class HfTokens:
-    """What a llava-hf folder adds to a tokenizer.
+    """Tokens that a llava-hf folder adds to a tokenizer.
 
-    image, pad: ids of `<image>` and `<pad>`.
-    records: {id: entry of `added_tokens_decoder`} of every added token, these two too; empty without a tokenizer.
-    beyond: ids of those that are no piece of the vocabulary.
+    image, pad: ids of `<image>` and `<pad>`. records: {id: entry of `added_tokens_decoder`} of every added token,
+    including these two; empty without a tokenizer. beyond: ids of those that are not pieces of the vocabulary.
     """
 
     image: int
@@ -71,20 +68,20 @@ class HfTokens:
 
 
 def read(folder: pathlib.Path) -> Settings:
-    """Read `tokenizer_config.json`, `special_tokens_map.json` and `added_tokens.json`, those that are there.
+    """Read `tokenizer_config.json`, `special_tokens_map.json` and `added_tokens.json`, as far as they exist.
 
     A missing `legacy` key means True, as in transformers 4.37.2 (tokenization_llama.py:163-171).
 
     Raises:
-      UserError: a file is not readable, a token has no text, an id is no number from 0 to `MAX_ID`, a flag is not true
-        or false, or two tokens share an id.
+      UserError: a file is not readable, a token has no text, an id is not a number from 0 to `MAX_ID`, a flag is not
+        true or false, or two tokens share an id.
     """
     config = _object(folder / _CONFIG)
     named = {**config, **_object(folder / _MAP)}
     special = {
         name: _text(named.get(f"{name}_token", default), folder, f"{name}_token") for name, default in _DEFAULTS.items()
     }
-    for name in _DEFAULTS:  # also where the other file has the last word
+    for name in _DEFAULTS:  # even where the other file wins
         _text(config.get(f"{name}_token") or special[name], folder, f"{_CONFIG}: {name}_token")
     decoder = config.get("added_tokens_decoder", {})
     if not isinstance(decoder, dict) or not all(isinstance(entry, dict) for entry in decoder.values()):
@@ -121,7 +118,7 @@ def _by_id(id_: str, entry: Mapping[str, Any], path: pathlib.Path) -> AddedToken
 
 
 def _unique(tokens: list[AddedToken], folder: pathlib.Path) -> list[AddedToken]:
-    """One entry for each token, the later file's, whose flags are complete."""
+    """One entry per token, from the later file, which has all flags."""
     by_text: dict[str, AddedToken] = {}
     by_id: dict[int, str] = {}
     for token in tokens:

@@ -1,4 +1,4 @@
-"""From a conversation to token ids and labels, bit-faithful to the reference also where the text is odd.
+"""From a conversation to token ids and labels, exactly as the reference, even for odd text.
 
 Source: llava/train/train.py:308-329 (tags moved to the front), 414-497 (labels) and llava/mm_utils.py:185-204 (pictures
 in text).
@@ -24,9 +24,8 @@ def tokenize(
 ) -> types.Tokens:
     """Ids and labels of one conversation, before image expansion.
 
-    Records with pictures are not cut here (data/batches.py does), text-only ones are cut at `max_len`, as in the
-    reference. Where the reference finds that its token counts disagree, every label is ignored and `mismatch` holds its
-    message.
+    Text-only records are truncated at `max_len`, as in the reference; those with pictures later, in data/batches.py.
+    Where the reference finds that its token counts disagree, every label is ignored and `mismatch` is its message.
 
     Raises:
       UserError: the turns do not alternate between "human" and "gpt".
@@ -53,7 +52,7 @@ def tokenize_prompt(
     `origin` names it in messages.
 
     Raises:
-      UserError: the question itself holds a picture tag although pictures are given.
+      UserError: the question itself contains a picture tag although pictures are given.
     """
     prompt = template.prompt(question, n_images)
     if not n_images:
@@ -68,7 +67,7 @@ def tokenize_prompt(
 def tokenize_text(text: str, tokenizer: tokenizer_lib.Tokenizer) -> list[int]:
     """Ids of a text with picture tags.
 
-    The text between tags is tokenized piece by piece, so each piece begins like a new text.
+    The text between tags is tokenized piece by piece, so each piece starts like a new text.
     """
     first, *rest = text.split(templates.IMAGE_TAG)
     ids = tokenizer.encode(first)
@@ -78,12 +77,13 @@ def tokenize_text(text: str, tokenizer: tokenizer_lib.Tokenizer) -> list[int]:
 
 
 def count_tags(record: types.Record) -> int:
-    """Pictures that the text of `record` asks for, once its tags are in order (several in one turn count as one)."""
+    """Number of pictures that the text of `record` asks for, once its tags are moved (several in one turn count as
+    one)."""
     return sum(templates.IMAGE_TAG in text for text in _texts(record))
 
 
 def mismatch_cause(record: types.Record, tokenizer: tokenizer_lib.Tokenizer, template: templates.Template) -> str:
-    """In plain words, why the reference's counts of the tokens of `record` disagree, so that it ignores all labels."""
+    """Why, in plain words, the reference's token counts of `record` disagree, so that it ignores all labels."""
     begin = int(record.turns[0].role == ROLES[1])  # a greeting, which is dropped
     turns = record.turns[begin:]
     for i, turn in enumerate(turns, begin + 1):
@@ -127,7 +127,7 @@ def _labels(
     template: templates.Template,
     max_len: int,
 ) -> tuple[Int32[np.ndarray, " n"], str | None]:
-    """The reference's arithmetic: it tokenizes each round again by itself and adds up the lengths."""
+    """The reference's arithmetic: it tokenizes each round separately and adds up the lengths."""
 
     def length(text: str) -> int:
         return len(tokenize_text(text, tokenizer)) if has_image else len(tokenizer.encode(text))
@@ -140,12 +140,12 @@ def _labels(
         parts = round_text.split(template.answer_mark)
         if len(parts) != 2:
             break
-        # The begin token of the round counts for the end token it lacks. The question's own begin token and the space
+        # The begin token of the round stands in for its missing end token. The question's own begin token and the space
         # piece at its end, which merges with the answer, do not count.
         round_length = length(round_text)
         question_length = length(parts[0] + template.answer_mark) - 2
         if i and not tokenizer.legacy:
-            # "USER" begins with a space piece when it is tokenized alone, but not after the end token.
+            # "USER" starts with a space piece when tokenized alone, but not after the end token.
             round_length -= 1
             question_length -= 1
         labels[at : at + question_length] = types.IGNORE_LABEL

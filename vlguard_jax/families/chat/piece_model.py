@@ -1,4 +1,4 @@
-"""The one way in for sentencepiece models: looked at in Python before native code reads them."""
+"""Reads sentencepiece models, all of which are checked here in Python before native code parses them."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def read(path: pathlib.Path) -> tuple[bytes, Any]:
     """(content, the same as a protobuf ModelProto) of a `tokenizer.model`.
 
     Raises:
-      UserError: as files.read_bytes; no sentencepiece model, one that is cut off, or pieces that are none.
+      UserError: as files.read_bytes; not a sentencepiece model, a truncated one, or malformed pieces.
     """
     data = files.read_bytes(path, limits.TOKENIZER_BYTES)
     try:
@@ -38,10 +38,10 @@ def read(path: pathlib.Path) -> tuple[bytes, Any]:
 
 
 def processor(data: bytes) -> sentencepiece.SentencePieceProcessor:
-    """What encodes and decodes with a model that was looked at.
+    """The processor that encodes and decodes with a checked model.
 
     Raises:
-      RuntimeError: sentencepiece does not take it.
+      RuntimeError: sentencepiece refuses it.
     """
     made = sentencepiece.SentencePieceProcessor()
     made.LoadFromSerializedProto(data)
@@ -49,24 +49,24 @@ def processor(data: bytes) -> sentencepiece.SentencePieceProcessor:
 
 
 def refusal(path: pathlib.Path, data: bytes, reason: str) -> errors.UserError:
-    """What to raise where `data`, the content of `path`, is no model."""
+    """The error to raise where `data`, the content of `path`, is not a model."""
     why = files.looks_like(data[: files.HEAD]) or f"copy it again ({errors.short(reason)})"
     return errors.UserError(f"{path} is not a sentencepiece model: {why}")
 
 
 def _fault(model: Any) -> str:
-    """Why a parsed model is none; "" if nothing speaks against it."""
+    """Why a parsed model is not valid; "" if it is."""
     if not model.pieces or not model.HasField("trainer_spec") or not model.HasField("normalizer_spec"):
         return "it is cut off"
     if len(model.pieces) > limits.MODEL_SIZE:
         return f"it has {len(model.pieces):,} pieces, at most {limits.MODEL_SIZE:,} are read"
     for spec in (model.normalizer_spec, model.denormalizer_spec):
-        # native code follows its offsets unchecked
+        # native code does not check its offsets
         if spec.precompiled_charsmap and spec.precompiled_charsmap not in _known_maps():
             return f"its normalization {errors.short(spec.name)} is not one of sentencepiece's own"
     texts, kinds = [piece.piece for piece in model.pieces], [piece.type for piece in model.pieces]
     for i, text in enumerate(texts):
-        if type(text) is not str or not text:  # protobuf leaves what is not UTF-8 as it is
+        if type(text) is not str or not text:  # protobuf returns bytes that are not UTF-8 unchanged
             return f"piece {i} is no text: {errors.short(text)}"
     if len(set(texts)) < len(texts):
         return f"a piece is there twice: {errors.short(collections.Counter(texts).most_common(1)[0][0])}"
@@ -80,7 +80,7 @@ def _fault(model: Any) -> str:
 
 
 def _known_maps() -> set[bytes]:
-    """Tables of the normalizations that sentencepiece comes with."""
+    """Tables of the normalizations that ship with sentencepiece."""
     made = (
         sentencepiece.SentencePieceNormalizer(rule_name=name) for name in ("nmt_nfkc", "nfkc", "nmt_nfkc_cf", "nfkc_cf")
     )

@@ -1,4 +1,4 @@
-"""Conversation templates: which words stand around questions and answers.
+"""Conversation templates: the words around questions and answers.
 
 Source: llava/conversation.py:54-63 (rendering), 242-252 (vicuna_v1, what LLaVA trains with as `--version v1`) and
 325-335 (llava_v1, what VLGuard's evaluation uses). They differ in one word, twice.
@@ -37,18 +37,19 @@ class Template:
         return "".join(parts)
 
     def prompt(self, question: str, n_images: int) -> str:
-        """Text that asks `question` about `n_images` pictures and ends where the answer begins."""
+        """Text that asks `question` about `n_images` pictures and ends where the answer starts."""
         return self.render([f"{IMAGE_TAG}\n" * n_images + question, None])
 
     @property
     def sha256(self) -> str:
-        """Of two rounds as rendered, the first about a picture: any word or separator of the template changes it."""
+        """Hash of two rendered rounds, the first about a picture: it changes with any word or separator of the
+        template."""
         rounds = (f"{IMAGE_TAG}\nquestion", "answer", "question", None)
         return hashlib.sha256(self.render(rounds).encode()).hexdigest()
 
     @property
     def answer_mark(self) -> str:
-        """What divides a round into question and answer."""
+        """The text between question and answer of a round."""
         return f"{self.sep}{self.roles[1]}: "
 
 

@@ -1,7 +1,7 @@
 """Token ids of the Llama-2 family, exactly as the reference's slow tokenizer makes them.
 
 The reference is `LlamaTokenizer` of transformers 4.37.2 (models/llama/tokenization_llama.py and tokenization_utils.py).
-Today's transformers tokenizers give other ids for the same text, so the few rules it adds to sentencepiece stand here.
+Today's transformers tokenizers give other ids for the same text, so the few rules it adds to sentencepiece are here.
 """
 
 from __future__ import annotations
@@ -20,10 +20,11 @@ from vlguard_jax.families.chat import added_tokens
 from vlguard_jax.families.chat import piece_model
 from vlguard_jax.families.chat import words
 
-# A serialized protobuf may be followed by another one to be merged into it: normalizer_spec.add_dummy_prefix = false.
+# A serialized protobuf may be followed by another one, which is merged into it: normalizer_spec.add_dummy_prefix =
+# false.
 _NO_DUMMY_PREFIX = b"\x1a\x02\x18\x00"
 
-# Rows of embedding and head without a token: more of them are no padding, the tokenizer is another model's.
+# Rows of embedding and head without a token: more than these are not padding; the tokenizer is another model's.
 _MOST_UNUSED_SHARE, _MOST_UNUSED = 0.1, 64
 
 
@@ -36,8 +37,8 @@ class Tokenizer:
       bos_id, eos_id, unk_id: special ids. pad_id: LLaVA pads with unk (llava/train/train.py:886-904).
       vocab_size: number of sentencepiece pieces; added tokens come after.
       added: added and special tokens by their text.
-      size: 1 + the largest id, so the rows that a model needs. unsupported: see `added_tokens.Settings`.
-      fingerprint: sha256 over everything that decides ids (the model file, `legacy`, added tokens).
+      size: 1 + the largest id, which is the rows that a model needs. unsupported: see `added_tokens.Settings`.
+      fingerprint: sha256 over everything that determines ids (the model file, `legacy`, added tokens).
     """
 
     def __init__(self, folder: pathlib.Path, model: bytes, spec: Any, settings: added_tokens.Settings):
@@ -45,7 +46,7 @@ class Tokenizer:
 
         Raises:
           UserError: a special token is not in the vocabulary, or an added one has the id of another piece.
-          RuntimeError: sentencepiece does not take the model.
+          RuntimeError: sentencepiece refuses the model.
         """
         self.folder, self.unsupported = folder, settings.unsupported
         self.legacy = legacy = settings.legacy
@@ -72,7 +73,7 @@ class Tokenizer:
         self.fingerprint = hashlib.sha256(model + json.dumps(decisive, ensure_ascii=True).encode()).hexdigest()
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return load_tokenizer, (self.folder,)  # to another process
+        return load_tokenizer, (self.folder,)  # for other processes
 
     @property
     def stop_ids(self) -> tuple[int, ...]:
@@ -81,11 +82,11 @@ class Tokenizer:
 
     @property
     def eos_text(self) -> str:
-        """What the end-of-sequence token looks like in text."""
+        """The text of the end-of-sequence token."""
         return self._text_of[self.eos_id].text
 
     def encode(self, text: str, add_bos: bool = True) -> list[int]:
-        """Ids of `text`; added and special tokens that stand in it literally become their ids."""
+        """Ids of `text`; added and special tokens that occur in it literally become their ids."""
         ids = [self.bos_id] if add_bos else []
         if self.legacy or not text:
             return ids + self._encode_split(text)
@@ -96,12 +97,11 @@ class Tokenizer:
         return ids + (body[1:] if lone_space else body)
 
     def decode(self, ids: Iterable[int], skip_special: bool = True) -> str:
-        """Text of `ids`, spaces as the reference leaves them: none in front of the first piece, nothing stripped at the
-        end.
+        """Text of `ids`, with the reference's spaces: none before the first piece, nothing stripped at the end.
 
         Raises:
-          UserError: an id without a token, which a model can write whose embedding has more rows than the tokenizer
-            tokens.
+          UserError: an id without a token, which a model can generate if its embedding has more rows than the tokenizer
+            has tokens.
         """
         parts: list[str] = []
         pieces: list[str] = []
@@ -172,8 +172,8 @@ class Tokenizer:
     def _encode_bare(self, text: str) -> list[int]:
         if not text.startswith((words.SPACE_PIECE, " ")):
             return list(self._bare.EncodeAsIds(text))
-        # Without the dummy prefix sentencepiece drops a leading space: let the unknown token's text stand in front,
-        # then cut it off.
+        # Without the dummy prefix sentencepiece drops a leading space: put the unknown token's text before it, then cut
+        # it off.
         return list(self._bare.EncodeAsIds(self._unk_text + text))[self._unk_length :]
 
     def _join(self, pieces: list[str]) -> str:
@@ -209,7 +209,7 @@ def load_tokenizer(folder: str | pathlib.Path) -> Tokenizer:
 
 @functools.lru_cache(maxsize=8)
 def read(folder: str | pathlib.Path) -> Tokenizer:
-    """The tokenizer of a folder that may be for another program than this one.
+    """The tokenizer of a folder, which may be meant for another program.
 
     Raises:
       UserError: no tokenizer.model in the folder, an unreadable file, or ids that contradict each other.
@@ -228,11 +228,11 @@ def read(folder: str | pathlib.Path) -> Tokenizer:
 
 
 def check_rows(tokenizer: Tokenizer, rows: int) -> None:
-    """Every id of `tokenizer` must have its row among the `rows` of a model's embedding and head, where JAX would take
-    the last row for an id beyond them; and few rows may have no id.
+    """Check that every id of `tokenizer` has a row in a model's embedding and head (JAX would take the last row for an
+    id beyond `rows`), and that few rows have no id.
 
     Raises:
-      UserError: it is not so; both sizes are named.
+      UserError: they do not fit; both sizes are named.
     """
     copy = "copy the tokenizer that this model was trained with"
     if tokenizer.vocab_size > rows:

@@ -1,8 +1,8 @@
-"""Sentencepiece word by word, with a memory: the same ids as for the whole text, several times as fast.
+"""Sentencepiece word by word, with a cache: the same ids as for the whole text, several times as fast.
 
-In a BPE model no piece of which holds a space behind another character, no merge can cross the place where a space
-begins, so each run of spaces with the word behind it is tokenized by itself; and words repeat. `separable` says whether
-a model is like that (Llama's is).
+If no piece of a BPE model has a space after another character, no merge crosses the start of a space, so each run of
+spaces with the following word can be tokenized separately; and words repeat. `separable` tells if a model is like that
+(Llama's is).
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import re
 from typing import Any
 
 SPACE_PIECE = "\u2581"  # sentencepiece's visible space
-REMEMBERED = 1 << 17  # words; then all are forgotten, which bounds the memory
+REMEMBERED = 1 << 17  # words; then the cache is cleared, which bounds its memory
 
 _WORD = re.compile(f"[ {SPACE_PIECE}]*[^ {SPACE_PIECE}]+|[ {SPACE_PIECE}]+")
 
@@ -29,7 +29,7 @@ def separable(spec: Any) -> bool:
 
 
 class _Memory(dict[str, list[int]]):
-    """The ids of every word that was asked for."""
+    """The ids of every word so far."""
 
     def __init__(self, encode: Callable[[str], list[int]]):
         super().__init__()
@@ -43,17 +43,17 @@ class _Memory(dict[str, list[int]]):
 
 
 class WordEncoder:
-    """`encode` is applied to each word of a text once."""
+    """Applies `encode` to each word once."""
 
     def __init__(self, encode: Callable[[str], list[int]]):
         self._any = _Memory(encode)
         self._behind_a_space = _Memory(lambda word: encode(f" {word}"))
 
     def __call__(self, text: str) -> list[int]:
-        """Ids of `text`: those of its words, one after the other."""
+        """Ids of `text`: those of its words, concatenated."""
         if SPACE_PIECE in text or "  " in text:
             return list(itertools.chain.from_iterable(map(self._any.__getitem__, _WORD.findall(text))))
-        first, *rest = text.removesuffix(" ").split(" ")  # the quick way for single spaces
+        first, *rest = text.removesuffix(" ").split(" ")  # the fast path for single spaces
         ids = [*self._any[first]] if first else []
         ids += itertools.chain.from_iterable(map(self._behind_a_space.__getitem__, rest))
         return ids + self._any[" "] if text.endswith(" ") else ids

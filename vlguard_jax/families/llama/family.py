@@ -1,4 +1,4 @@
-"""Llama and what is built like it, Vicuna for one: a language model by itself."""
+"""Llama and models of the same architecture, such as Vicuna: a language model by itself."""
 
 from __future__ import annotations
 

@@ -22,7 +22,7 @@ def from_record(found: fields.Fields) -> LlavaConfig:
     """Sizes as `dataclasses.asdict` stored them.
 
     Raises:
-      UserError: an unknown key, or a value that is none of a model's.
+      UserError: an unknown key, or a value that no model can have.
     """
     stored.only(found, LlavaConfig)
     text, vision = stored.text(found.part("text")), stored.vision(found.part("vision"))

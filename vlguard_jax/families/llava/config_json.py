@@ -1,4 +1,4 @@
-"""`config.json` of LLaVA-1.5, both ways: LLaVA's own layout (llava/train/train.py) and llava-hf (transformers'
+"""`config.json` of LLaVA-1.5, read and written: LLaVA's own layout (llava/train/train.py) and llava-hf (transformers'
 LlavaConfig, 4.36 to 5.x).
 
 A setting that the model code does not have is an error that names key and file, never a silent difference.
@@ -25,7 +25,7 @@ OPENAI_TOWER = "openai/clip-vit-large-patch14-336"
 VOCAB_MULTIPLE = 64  # llava-hf pads the rows of embedding and head to this
 DEFAULT_IMAGE_ID = 32000  # LlavaConfig's
 
-# What a llava-hf config means when it names no vision_config.
+# The meaning of a llava-hf config without vision_config.
 _HF_DEFAULT_VISION = {
     "hidden_size": 1024,
     "intermediate_size": 4096,
@@ -44,7 +44,7 @@ def kind(config: Mapping[str, Any]) -> str:
 
 
 def tiled(config: Mapping[str, Any]) -> bool:
-    """Whether a config in LLaVA's own layout is of a later model of the same line, which sees pictures in tiles."""
+    """Whether a config in LLaVA's own layout is of a later model of the same line, which splits pictures into tiles."""
     tiles = {"mm_patch_merge_type": "spatial", "image_aspect_ratio": "anyres"}
     return config.get("model_type") in MODEL_TYPES and any(
         str(config.get(key)).startswith(value) for key, value in tiles.items()
@@ -52,7 +52,7 @@ def tiled(config: Mapping[str, Any]) -> bool:
 
 
 def check_original(config: Mapping[str, Any], where: str) -> None:
-    """Look at the keys that LLaVA's own layout adds to Llama's.
+    """Check the keys that LLaVA's own layout adds to Llama's.
 
     Raises:
       UserError: one of them asks for something that the model code does not do.
@@ -71,14 +71,14 @@ def check_original(config: Mapping[str, Any], where: str) -> None:
 def read_original(
     config: Mapping[str, Any], where: str, text: configs.TextConfig, vision: configs.VisionConfig
 ) -> llava_config.LlavaConfig:
-    """Sizes out of a config that `check_original` has looked at."""
+    """Sizes from a config that `check_original` has checked."""
     return llava_config.LlavaConfig(text, vision, fields.Fields(config, where).text("mm_projector_type", "linear"))
 
 
 def read_hf(config: Mapping[str, Any], folder: pathlib.Path) -> tuple[llava_config.LlavaConfig, int]:
     """A llava-hf config; returns (config with the true vocabulary, rows of embedding and head in the files).
 
-    The hub's checkpoints put `<image>` = V and `<pad>` = V + 1 behind the vocabulary and pad the rows to `padded` ones.
+    The hub's checkpoints put `<image>` = V and `<pad>` = V + 1 after the vocabulary and pad the rows as in `padded`.
 
     Raises:
       UserError: a setting that is not supported.
@@ -115,7 +115,7 @@ def image_id(config: Mapping[str, Any]) -> Any:
 
 
 def true_vocab(config: Mapping[str, Any], stored: int) -> int:
-    """Rows of the model before llava-hf added some: recorded where this program wrote the folder, else out of the
+    """Rows of the model before llava-hf added some: recorded if this program wrote the folder, else derived from the
     ids."""
     recorded = (config.get(family.PROVENANCE) or {}).get(family.VOCAB_SIZE)
     if type(recorded) is int and 0 < recorded <= stored:
@@ -131,7 +131,7 @@ def padded(rows: int) -> int:
 
 
 def _tower_name(config: llava_config.LlavaConfig, extras: extras_lib.Extras) -> str:
-    """The name under which the vision tower is known, for `mm_vision_tower`."""
+    """The vision tower's name for `mm_vision_tower`."""
     original = extras.get("config", {}).get("mm_vision_tower") or extras.get("vision_tower")
     if original:
         return str(original)
@@ -177,12 +177,12 @@ def write_hf(
 
 
 def _same_hf_json(before: Mapping[str, Any], dtype: str, tokens: added_tokens.HfTokens) -> dict[str, Any]:
-    """The config that the model came with, changed where type, ids or rows are others."""
+    """The model's original config, changed where type, ids or rows differ."""
     image, pad = image_id(before), before.get("pad_token_id")
     image = DEFAULT_IMAGE_ID if image is None else image
     if tokens.records:
         image, pad = tokens.image, tokens.pad
-    # The parts may name a type of their own (5.x: `dtype`), and it would win over the whole's.
+    # Sections may have their own type (5.x: `dtype`), which would override the top level's.
     parts = {k: _retyped(before[k], dtype) for k in ("text_config", "vision_config") if before.get(k)}
     text = {"model_type": "llama", "vocab_size": 32000, **parts.get("text_config", {})}
     if tokens.records and tokens.rows > text["vocab_size"]:

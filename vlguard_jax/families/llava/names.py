@@ -46,13 +46,13 @@ def all_parameters(
 
 
 def projector_names(kind: str, known: Mapping[str, tuple[str, ...]]) -> dict[str, str]:
-    """id -> name behind the prefix; none where the layout has no place for this kind of projector."""
+    """id -> name after the prefix; empty where the layout has no place for this kind of projector."""
     layers = zip(("projector.fc1", "projector.fc2"), known.get(kind, ()), strict=False)
     return {id_: name for path, stored in layers for id_, name in parameters.dense_names(path, stored).items()}
 
 
 def layouts(config: llava_config.LlavaConfig) -> dict[str, parameters.Layout]:
-    """Where each part stands in the files that hold such a model or a part of it."""
+    """The layouts of files with such a model or a part of it."""
     original = projector_names(config.projector, _ORIGINAL_PROJECTOR)
     hf = projector_names(config.projector, _HF_PROJECTOR)
     made = (

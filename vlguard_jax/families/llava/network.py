@@ -1,4 +1,4 @@
-"""LLaVA-1.5: tower, projector and decoder put together (reference: llava/model/llava_arch.py)."""
+"""LLaVA-1.5: tower, projector and decoder combined (reference: llava/model/llava_arch.py)."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from vlguard_jax.families.llava import config as llava_config
 
 
 class Llava(nnx.Module):
-    """One picture is one run of the tower, and as many features as the tower has patches."""
+    """One picture is one unit of the tower, and as many features as the tower has patches."""
 
     def __init__(self, config: llava_config.LlavaConfig, lora: configs.LoraConfig | None, rngs: nnx.Rngs):
         self.vision = clip.Tower(config.vision, rngs)
@@ -28,7 +28,7 @@ class Llava(nnx.Module):
     def features(
         self, pictures: types.Pictures, dtype: jnp.dtype, execution: execution_lib.Execution
     ) -> Float[Array, "S D"]:
-        """Projected patch features of pictures u8[N, S, S, 3], one after the other. No gradient reaches the tower."""
+        """Projected patch features of pictures u8[N, S, S, 3], concatenated. No gradient reaches the tower."""
         pixels = clip.normalize(pictures["images"], self.vision.config).astype(dtype)
         features = self.projector(jax.lax.stop_gradient(self.vision(pixels)))
         return features.reshape(-1, features.shape[-1])

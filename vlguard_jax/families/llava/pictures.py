@@ -1,7 +1,7 @@
 """Pictures of LLaVA-1.5: one square of the tower's size each, as the reference's training and evaluation make it.
 
 Source: llava/train/train.py:702-718 (square padding), transformers 4.37.2 models/clip/image_processing_clip.py (resize
-and crop). Rows of nothing but padding need no first pass of resizing, columns that the crop drops no second one.
+and crop). Rows of padding skip the first pass of resizing, and columns that the crop drops the second one.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from vlguard_jax.families.blocks import costs
 from vlguard_jax.families.llava import config as llava_config
 
 MODES = ("pad", "crop")
-STRIP = 1 << 24  # pixels held at a time on the way; the result does not depend on it
+STRIP = 1 << 24  # pixels in memory at a time; does not change the result
 
 
 def extents(config: llava_config.LlavaConfig, sizes: Sequence[types.Size]) -> list[types.Extent]:
@@ -28,8 +28,8 @@ def extents(config: llava_config.LlavaConfig, sizes: Sequence[types.Size]) -> li
 
 
 def fault(config: llava_config.LlavaConfig, mode: str, size: types.Size) -> str:
-    """In mode "crop" a picture that would be scaled to more than limits.PICTURE_SCALED pixels cannot be used (about
-    2,400 times as long as wide at 336)."""
+    """In mode "crop", refuse a picture that would be scaled to more than limits.PICTURE_SCALED pixels (about 2,400
+    times as long as wide at 336)."""
     side = config.vision.image_size
     if mode == "crop" and side * _scaled(size, side) > limits.PICTURE_SCALED:
         return "are too long and narrow to cut out the middle; crop it"
@@ -39,8 +39,8 @@ def fault(config: llava_config.LlavaConfig, mode: str, size: types.Size) -> str:
 def read(config: llava_config.LlavaConfig, mode: str, picture: Image.Image, extent: types.Extent) -> family.Arrays:
     """{"images": u8[1, S, S, 3]}, not normalised.
 
-    "pad" centres the picture on a square of the mean colour first (LLaVA's training), "crop" cuts the middle (VLGuard's
-    evaluation).
+    "pad" first centres the picture on a square of the mean colour (LLaVA's training), "crop" crops the centre
+    (VLGuard's evaluation).
     """
     side = config.vision.image_size
     square = pad(picture, side, config.vision.image_mean) if mode == "pad" else crop(picture, side)
@@ -48,7 +48,7 @@ def read(config: llava_config.LlavaConfig, mode: str, picture: Image.Image, exte
 
 
 def pool(config: llava_config.LlavaConfig, pictures: Sequence[types.Picture], room: family.Room) -> family.Arrays:
-    """{"images": u8[N, S, S, 3]} with N = room.units, zeros behind the last."""
+    """{"images": u8[N, S, S, 3]} with N = room.units, zeros after the last picture."""
     side = config.vision.image_size
     images = np.zeros((room.units, side, side, 3), np.uint8)
     for i, picture in enumerate(pictures):
@@ -67,12 +67,12 @@ def plain(config: llava_config.LlavaConfig) -> types.Size:
 
 
 def tower(config: llava_config.LlavaConfig) -> family.Tower:
-    """Of one picture."""
+    """Cost of one picture."""
     return costs.clip(config.vision, config.projector, config.text.width)
 
 
 def pad(picture: Image.Image, size: int, mean: Sequence[float]) -> Image.Image:
-    """An RGB picture in the middle of a square of the mean colour, resized to `size` x `size`."""
+    """An RGB picture centred on a square of the mean colour, resized to `size` x `size`."""
     width, height = picture.size
     side = max(width, height)
     colour = tuple(int(channel * 255) for channel in mean)
@@ -93,7 +93,7 @@ def pad(picture: Image.Image, size: int, mean: Sequence[float]) -> Image.Image:
 
 
 def crop(picture: Image.Image, size: int) -> Image.Image:
-    """An RGB picture resized so that its shorter side is `size`, and cut to its middle `size` x `size`."""
+    """An RGB picture resized so that its shorter side is `size`, and cropped to its central `size` x `size`."""
     width, height = picture.size
     if width > height:
         long = _scaled(picture.size, size)
@@ -113,7 +113,7 @@ def crop(picture: Image.Image, size: int) -> Image.Image:
 
 
 def _scaled(pixels: tuple[int, int], size: int) -> int:
-    """The longer side in mode "crop", rounded as the reference rounds it."""
+    """The longer side in mode "crop", rounded like the reference."""
     return int(size * max(pixels) / min(pixels))
 
 

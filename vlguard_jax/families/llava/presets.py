@@ -1,4 +1,4 @@
-"""Published LLaVA-1.5 models, and how they are asked."""
+"""Published LLaVA-1.5 models, and how evaluations ask them."""
 
 from __future__ import annotations
 

@@ -21,7 +21,7 @@ class LlavaNextConfig(llava_config.LlavaConfig):
 
 
 def of_v1_6(side: int) -> tiles.Pinpoints:
-    """The grids of the published models with tiles of another size."""
+    """The published models' grids for tiles of another size."""
     return tuple((high // 336 * side, wide // 336 * side) for high, wide in V1_6)
 
 
@@ -29,7 +29,7 @@ def from_record(found: fields.Fields) -> LlavaNextConfig:
     """Sizes as `dataclasses.asdict` stored them.
 
     Raises:
-      UserError: an unknown key, or a value that is none of a model's.
+      UserError: an unknown key, or a value that no model can have.
     """
     own = {key: value for key, value in found.values.items() if key != "pinpoints"}
     base = llava_config.from_record(fields.Fields(own, found.where))
@@ -41,7 +41,8 @@ def pinpoints(found: fields.Fields, key: str, side: int, default: tiles.Pinpoint
     """The list of [height, width] under `key`. side: of a tile.
 
     Raises:
-      UserError: there is none and no default, it has too many, or a side is no multiple of a tile's or too long.
+      UserError: it is missing without a default, has too many pairs, or a side is not a multiple of a tile's or too
+        long.
     """
     value: Any = default if found.values.get(key) is None else found.values[key]
     if (

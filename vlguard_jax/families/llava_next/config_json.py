@@ -1,5 +1,5 @@
-"""`config.json` of LLaVA-NeXT, both ways: LLaVA's own layout (llava/model/llava_arch.py) and llava-hf (transformers'
-LlavaNextConfig, 4.39 to 5.x). What is not about tiles is as in LLaVA-1.5.
+"""`config.json` of LLaVA-NeXT, read and written: LLaVA's own layout (llava/model/llava_arch.py) and llava-hf
+(transformers' LlavaNextConfig, 4.39 to 5.x). Everything but tiles is as in LLaVA-1.5.
 
 `image_grid_pinpoints` holds widths and heights in LLaVA's own layout (llava/mm_utils.py), heights and widths in
 llava-hf. The order of the list decides between pinpoints that are equally good, so it is kept.
@@ -33,7 +33,7 @@ def kind(config: Mapping[str, Any]) -> str:
 
 
 def check_original(config: Mapping[str, Any], where: str) -> None:
-    """Look at the keys that LLaVA's own layout adds to Llama's.
+    """Check the keys that LLaVA's own layout adds to Llama's.
 
     Raises:
       UserError: one of them asks for something that the model code does not do.
@@ -48,7 +48,7 @@ def check_original(config: Mapping[str, Any], where: str) -> None:
 def read_original(
     config: Mapping[str, Any], where: str, text: configs.TextConfig, vision: configs.VisionConfig
 ) -> next_config.LlavaNextConfig:
-    """Sizes out of a config that `check_original` has looked at; without pinpoints those of the published models."""
+    """Sizes from a config that `check_original` has checked; without pinpoints, those of the published models."""
     base = config_json.read_original(config, where, text, vision)
     points = next_config.pinpoints(
         fields.Fields(config, where), _PINPOINTS, vision.image_size, _turned(next_config.of_v1_6(vision.image_size))
@@ -60,7 +60,7 @@ def read_hf(config: Mapping[str, Any], folder: pathlib.Path) -> tuple[next_confi
     """A llava-hf config; returns (config with the true vocabulary, rows of embedding and head in the files).
 
     Raises:
-      UserError: a setting that is not supported, or pinpoints of the picture processor that are not the model's.
+      UserError: an unsupported setting, or an image processor with other pinpoints than the model.
     """
     where = str(folder / "config.json")
     found = fields.Fields(config, where)
@@ -79,7 +79,7 @@ def read_hf(config: Mapping[str, Any], folder: pathlib.Path) -> tuple[next_confi
 
 
 def write_original(config: next_config.LlavaNextConfig, extras: extras_lib.Extras, dtype: str) -> dict[str, Any]:
-    """`config.json` of LLaVA's own layout. The tower of the published models was trained, so it stands in the files."""
+    """`config.json` of LLaVA's own layout. The tower of the published models was trained, so it is in the files."""
     made = config_json.write_original(config, extras, dtype)
     if extras.get("kind") == "llava":
         return made

@@ -1,4 +1,4 @@
-"""LLaVA-NeXT (v1.6): LLaVA-1.5's networks, which see a picture in tiles."""
+"""LLaVA-NeXT (v1.6): LLaVA-1.5's networks, with pictures split into tiles."""
 
 from __future__ import annotations
 

@@ -18,14 +18,14 @@ _HF_PROJECTOR, _HF_PREFIXES = "multi_modal_projector.", ("", "model.")
 def all_parameters(
     config: next_config.LlavaNextConfig, lora: configs.LoraConfig | None
 ) -> tuple[parameters.Parameter, ...]:
-    """Every array of a model of these sizes. LLaVA draws a fresh newline with the deviation 1/sqrt(D)."""
+    """Every array of a model of these sizes. LLaVA draws a fresh newline with standard deviation 1/sqrt(D)."""
     width = config.text.width
     newline = parameters.Parameter(NEWLINE, NEWLINE, (width,), "projector", fresh=width**-0.5)
     return (*names.all_parameters(config, lora), newline)
 
 
 def layouts(config: next_config.LlavaNextConfig) -> dict[str, parameters.Layout]:
-    """Where each part stands in the files that hold such a model or a part of it."""
+    """The layouts of files with such a model or a part of it."""
     made = names.layouts(config)
     hf = made["llava-hf"]
     named = {id_: _HF_PROJECTOR + name for id_, name in hf.names.items()}

@@ -1,5 +1,5 @@
-"""LLaVA-NeXT: LLaVA-1.5 over tiles, with a learned vector behind each row of a picture's map (reference: transformers
-models/llava_next/modeling_llava_next.py)."""
+"""LLaVA-NeXT: LLaVA-1.5 over tiles, with a learned vector after each row of a picture's feature map (reference:
+transformers models/llava_next/modeling_llava_next.py)."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from vlguard_jax.families.llava_next import config as next_config
 
 
 class LlavaNext(network.Llava):
-    """A picture is several runs of the tower, and as many features as its map has places (tiles.py).
+    """A picture is several units of the tower, and takes as many features as tiles.py lays out.
 
     `image_newline` [D] is drawn as in LLaVA (llava/model/llava_arch.py): normal, 1/sqrt(D).
     """
@@ -30,9 +30,9 @@ class LlavaNext(network.Llava):
     def features(
         self, pictures: types.Pictures, dtype: jnp.dtype, execution: execution_lib.Execution
     ) -> Float[Array, "S D"]:
-        """Of each slot: the projected feature, or the newline, that stands there. No gradient reaches the tower.
+        """For each slot, its projected feature or the newline. No gradient reaches the tower.
 
-        pictures: "images" u8[N, S, S, 3], and "rows" i32[S], which of a row shard's N P features and one newline.
+        pictures: "images" u8[N, S, S, 3], and "rows" i32[S], indices into a row shard's N P features and one newline.
         """
         projected = super().features(pictures, dtype, execution)
         newline = jnp.asarray(self.image_newline[...], dtype)
@@ -40,5 +40,5 @@ class LlavaNext(network.Llava):
 
 
 def _placed(newline: Float[Array, " D"], features: Float[Array, "F D"], rows: Int[Array, " S"]) -> Float[Array, "S D"]:
-    """The features of these rows; behind the last one stands the newline."""
+    """The features at these rows; the row after the last is the newline."""
     return jnp.concatenate([features, newline[None]])[rows]

@@ -1,4 +1,4 @@
-"""How LLaVA-NeXT sees: a picture is as many units as it has tiles, and takes slots by its size (tiles.py)."""
+"""Pictures of LLaVA-NeXT: the units of a picture are its tiles, and its slots depend on its size (tiles.py)."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ def _layout(config: Config) -> tuple[tiles.Pinpoints, int, int]:
 
 
 def extents(config: Config, sizes: Sequence[types.Size]) -> list[types.Extent]:
-    """Slots and tiles of each picture, whatever stands beside it."""
+    """Slots and tiles of each picture, independent of the others."""
     counts = (tiles.count(size, *_layout(config)) for size in sizes)
     return [types.Extent(slots, units) for units, slots in counts]
 
 
 def fault(config: Config, mode: str, size: types.Size) -> str:
-    """A picture of whose map nothing would be left cannot be used."""
+    """Refuse a picture whose feature map would be empty."""
     return tiles.fault(size, *_layout(config))
 
 
@@ -41,8 +41,8 @@ def read(config: Config, mode: str, picture: Image.Image, extent: types.Extent) 
 
 
 def pool(config: Config, pictures: Sequence[types.Picture], room: family.Room) -> family.Arrays:
-    """{"images": u8[room.units, S, S, 3], "rows": i32[room.slots]}: rows of the features of all tiles of the shard, and
-    behind those of the room the newline; also behind the last slot, where nobody reads."""
+    """{"images": u8[room.units, S, S, 3], "rows": i32[room.slots]}: rows index the features of all tiles of the shard's
+    room, and after them the newline, which also fills the unused slots."""
     side, patches = config.vision.image_size, config.vision.num_patches
     images, newline = np.zeros((room.units, side, side, 3), np.uint8), room.units * patches
     rows = np.full(room.slots, newline, np.int32)
@@ -56,7 +56,7 @@ def pool(config: Config, pictures: Sequence[types.Picture], room: family.Room) -
 
 
 def show(config: Config, arrays: Mapping[str, np.ndarray], unit: int) -> np.ndarray:
-    """The first tile: the whole picture, squeezed to a square."""
+    """The first tile: the whole picture, resized to a square."""
     return arrays["images"][unit]
 
 
@@ -66,7 +66,7 @@ def plain(config: Config) -> types.Size:
 
 
 def tower(config: Config) -> family.Tower:
-    """Of one tile."""
+    """Cost of one tile."""
     return costs.clip(config.vision, config.projector, config.text.width)
 
 

@@ -1,4 +1,4 @@
-"""Published LLaVA-NeXT models on Vicuna, and how they are asked."""
+"""Published LLaVA-NeXT models on Vicuna, and how evaluations ask them."""
 
 from __future__ import annotations
 

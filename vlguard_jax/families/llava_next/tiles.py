@@ -1,12 +1,12 @@
-"""The tiles of LLaVA-NeXT's pictures: those that the tower reads, and where their features stand in the text.
+"""The tiles of LLaVA-NeXT's pictures, and the order of their features in the text.
 
-A picture is seen twice: as a whole, squeezed to one square tile, and in detail, resized to the best of a few
-resolutions (the pinpoints) and cut into square tiles. In the text the whole picture's features come first; then those
-of the detailed tiles, put together to one map, without the rows or columns that are only padding, the learned
-`image_newline` behind each row.
+A picture is given twice: as a whole, resized to one square tile, and in detail, resized to the best of a few
+resolutions (the pinpoints) and split into square tiles. In the text the whole picture's features come first; then those
+of the detailed tiles, joined to one map, without rows or columns that are only padding, with the learned
+`image_newline` after each row.
 
 Source: transformers 5.23, models/llava_next/{image_processing_pil,processing,modeling}_llava_next.py and
-image_processing_utils.py. The pixels are those that it computes with Pillow up to version 12, with any Pillow
+image_processing_utils.py. With any Pillow, the pixels are those that it computes with Pillow up to version 12
 (families/resampling.py). Padding is black, 0 before normalising. A resized side in pixels is rounded up, a side of the
 map down.
 
@@ -44,16 +44,16 @@ def grid(size: Size, pinpoints: Pinpoints) -> Size:
 
 
 def count(size: Size, pinpoints: Pinpoints, side_pixels: int, patches_per_side: int) -> tuple[int, int]:
-    """The number of tiles, and of slots in the text: `len(rows(...))`, without making them."""
+    """(number of tiles, number of slots in the text: `len(rows(...))`, without making the rows)."""
     high, wide, lines, columns = _layout(size, pinpoints, side_pixels, patches_per_side)
     return 1 + high * wide, patches_per_side**2 + len(lines) * (len(columns) + 1)
 
 
 def rows(size: Size, pinpoints: Pinpoints, side_pixels: int, patches_per_side: int) -> Int32[np.ndarray, " slots"]:
-    """For each slot of the picture in the text, the row of its features that stands there.
+    """For each slot of the picture in the text, the row of its feature.
 
-    The features are those of all tiles one after the other, [tiles * P, D], P = `patches_per_side` squared;
-    `tiles * P`, one behind the last, is where `image_newline` stands.
+    The features are those of all tiles, concatenated, [tiles * P, D], P = `patches_per_side` squared; row `tiles * P`,
+    after the last, is `image_newline`.
 
     Source: modeling_llava_next.py, pack_image_features and unpad_image.
     """
@@ -69,15 +69,15 @@ def rows(size: Size, pinpoints: Pinpoints, side_pixels: int, patches_per_side: i
 def fault(size: Size, pinpoints: Pinpoints, side_pixels: int, patches_per_side: int) -> str:
     """Why the family cannot take a picture of this size, "" if it can.
 
-    The reference takes a picture so long and narrow that no row or column of its map would be left, and drops all of
-    its tiles but the first.
+    The reference accepts a picture so long and narrow that no row or column of its map would be left, and drops all its
+    tiles but the first.
     """
     _, _, lines, columns = _layout(size, pinpoints, side_pixels, patches_per_side)
     return "" if lines and columns else "are too long and narrow to be cut into tiles; crop it"
 
 
 def cut(picture: Image.Image, pinpoints: Pinpoints, side_pixels: int) -> UInt8[np.ndarray, "n S S 3"]:
-    """The picture (RGB) as the tower sees it, not normalised: as a whole, then in detail, row by row.
+    """The picture (RGB) as the tower reads it, not normalised: as a whole, then in detail, row by row.
 
     Source: image_processing_pil_llava_next.py, get_image_patches.
     """
