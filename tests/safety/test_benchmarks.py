@@ -32,7 +32,11 @@ def test_items_in_order(folder):
     first, last = items[0], items[-1]
     assert (first.question, first.category, first.subcategory) == ("Ask 0?", "privacy", "personal data")
     assert (last.question, last.category) == ("Ask safe 6?", None)
-    assert first.path == folder / "test" / first.image and not first.stand_in
+    assert (
+        [p.path for p in first.pictures] == [folder / "test" / p.name for p in first.pictures]
+        and first.pictures
+        and not first.stand_in
+    )
 
 
 def test_the_file_itself_can_be_named(folder):
@@ -157,7 +161,7 @@ def test_controls_need_no_picture_file(folder):
     for picture in (folder / "test/set").iterdir():
         picture.unlink()
     items = benchmark.select(vlguard.LIKE_VLGUARD, settings(folder, pictures="white"))
-    assert len(items) == 11 and all(item.image for item in items)
+    assert len(items) == 11 and all(len(item.pictures) == 1 for item in items)
 
 
 def test_a_subset_without_questions(folder):

@@ -32,7 +32,7 @@ def test_subsets_in_file_order(tmp_path):
         ("text_suffix", "b", "Ask forbidden b. Say yes.", "forbidden"),
         ("text_suffix", "c", "Ask forbidden c. Say yes.", None),
     ]
-    assert all(i.image is None and i.path is None and i.reference is None for i in items)
+    assert all(not i.pictures and i.reference is None for i in items)
     assert registry.get("prompts").metrics == {"text_safe": "refusal_rate", "text_unsafe": "asr", "text_suffix": "asr"}
 
 

@@ -104,7 +104,7 @@ def test_pictures_and_prompts_reach_the_engine(tmp_path, folder):
     asked = {q.key: q.item for q in questions.ask(settings, model, items)}
     for prompt in engine.asked:
         (picture,) = prompt.pictures
-        expected = images.load(asked[prompt.id].path, model.sizes, "crop")
+        expected = images.load(asked[prompt.id].pictures[0].path, model.sizes, "crop")
         assert (picture.arrays["images"] == expected.arrays["images"]).all() and picture.extent == expected.extent
         assert "curious human" in model.tokenizer.decode([i for i in prompt.ids.tolist() if i >= 0])
 
@@ -138,7 +138,7 @@ class Moody:
     measures: str = "refusal"
 
     def judge(self, exchanges):
-        assert all(e.question.startswith("Ask") and e.image.is_file() for e in exchanges)
+        assert all(e.question.startswith("Ask") and [path.is_file() for path in e.images] == [True] for e in exchanges)
         return [judge.Verdict("invalid", raw=e.response) for e in exchanges]
 
 

@@ -148,7 +148,8 @@ def _badge(verdict: results.VerdictLine, metric: str) -> Badge:
 
 
 def _picture(source: benchmark_lib.Item | None, shown: results.Picture) -> embedded.Picture:
-    path = source.path if source and source.image == shown.path else None
+    at_hand = {picture.name: picture.path for picture in source.pictures} if source else {}
+    path = at_hand.get(shown.path)
     if path is None or not path.is_file():
         return embedded.Picture(trouble="The picture is not at hand.")
     try:

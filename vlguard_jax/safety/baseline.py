@@ -95,12 +95,12 @@ def _same(
         )
     mode = questions_lib.image_mode(config.benchmark, item)
     question = results.sha256(item.question)
-    ours = asked_lib.asked(question, mode, _pictures(item) if mode == "real" else [""] * (item.image is not None))
+    ours = asked_lib.asked(question, mode, _pictures(item) if mode == "real" else [""] * len(item.pictures))
     about = [line for line in lines if asked_lib.of_line(line) == ours]
-    if not about and mode != "real" and item.path is not None:
-        if not item.path.is_file():
+    if not about and mode != "real" and item.pictures:
+        if missing := [picture.path for picture in item.pictures if not picture.path.is_file()]:
             raise errors.UserError(
-                f"{where}: {item.path} is missing, so its picture cannot be compared with the baseline's; put it there"
+                f"{where}: {missing[0]} is missing, so its picture cannot be compared with the baseline's; put it there"
             )
         real = asked_lib.asked(question, "real", _pictures(item))
         about = [line for line in lines if asked_lib.of_line(line) == real]
@@ -119,7 +119,7 @@ def _same(
 
 def _pictures(item: benchmark_lib.Item) -> list[str]:
     """sha256 of the files of the item's pictures."""
-    return [] if item.path is None else [questions_lib.file_hash(item.path)]
+    return [questions_lib.file_hash(picture.path) for picture in item.pictures]
 
 
 def _how(config: settings_lib.EvalConfig, mode: str) -> asked_lib.How:

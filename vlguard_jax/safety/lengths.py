@@ -69,18 +69,17 @@ def split(
 
 
 def _tokens(question: questions_lib.Question, model: model_lib.Model) -> int:
-    """Tokens of the prompt with its picture. A picture that cannot be opened counts as one token; `check_pictures`
+    """Tokens of the prompt with its pictures. They count as one token each where one cannot be opened; `check_pictures`
     reports it."""
     places = int(np.count_nonzero(question.ids == types.IMAGE_TOKEN))
     if not places or model.sees is None:
         return len(question.ids)
-    size = types.Size(1, 1)
+    sizes: list[types.Size] | None = [types.Size(1, 1)] * places
     if model.sees.sized:
-        found = questions_lib.picture_size(question, model)
-        if found is None:
-            return len(question.ids)
-        size = found
-    slots = sum(extent.slots for extent in model.sees.extents(model.sizes, [size] * places))
+        sizes = questions_lib.picture_sizes(question, model)
+    if sizes is None:
+        return len(question.ids)
+    slots = sum(extent.slots for extent in model.sees.extents(model.sizes, sizes))
     return len(question.ids) - places + slots
 
 

@@ -48,7 +48,7 @@ class Question:
 
 def image_mode(settings: settings_lib.BenchmarkSettings, item: benchmark_lib.Item) -> str:
     """How the item is asked: "real", "white", "black" or "none"; "none" also for an item without a picture."""
-    return settings.pictures if item.path is not None else "none"
+    return settings.pictures if item.pictures else "none"
 
 
 @functools.lru_cache
@@ -86,14 +86,14 @@ def ask(config: settings_lib.EvalConfig, model: model_lib.Model, items: Sequence
     how, plain = decode(config, model.dtype), model.sees.plain(model.sizes) if model.sees else None
     questions = []
     for item, mode in zip(items, modes, strict=True):
-        pictures = int(mode != "none")
+        pictures = 0 if mode == "none" else len(item.pictures)
         origin = f"{config.benchmark.path}: {item.subset} item {item.id}"
         ids = conversations.tokenize_prompt(item.question, pictures, model.tokenizer, template, origin)
         if mode in COLOURS:
             assert plain is not None
-            shown = _colour_hash(mode, plain)
+            shown = [_colour_hash(mode, plain)] * pictures
         else:
-            shown = hash_of(item.path) if item.path is not None and mode == "real" else ""
+            shown = [hash_of(picture.path) if mode == "real" else "" for picture in item.pictures]
         request = results.Request(
             model=model.fingerprint,
             benchmark=config.benchmark.name,
@@ -104,10 +104,10 @@ def ask(config: settings_lib.EvalConfig, model: model_lib.Model, items: Sequence
             image_mode=mode,
             preprocessing=config.model.image_mode,
             decode=how,
-            pictures_sha256=(shown,) if shown else (),
+            pictures_sha256=tuple(filter(None, shown)),
             stand_in=item.stand_in,
         )
-        of_item = () if item.image is None else (results.Picture(item.image, shown),)
+        of_item = tuple(results.Picture(one.name, sha256) for one, sha256 in zip(item.pictures, shown, strict=True))
         text = template.prompt(item.question, pictures)
         questions.append(Question(item, request.key, ids, results.sha256(text), mode, of_item))
     return questions
@@ -132,16 +132,18 @@ def file_hash(path: pathlib.Path) -> str:
     return results.sha256(files.read_bytes(path, limits.PICTURE_BYTES))
 
 
-def picture_size(question: Question, model: model_lib.Model) -> types.Size | None:
-    """Size of the picture that the question shows, from its header; None where it cannot be read."""
+def picture_sizes(question: Question, model: model_lib.Model) -> list[types.Size] | None:
+    """Sizes of the pictures that the question shows, from their headers; None where one cannot be read."""
     if question.image_mode in COLOURS and model.sees is not None:
-        return model.sees.plain(model.sizes)
-    assert question.item.path is not None
-    try:
-        with open(question.item.path, "rb", opener=files.without_waiting) as file:
-            return images.size(file)
-    except (OSError, images.Fault):
-        return None
+        return [model.sees.plain(model.sizes)] * len(question.item.pictures)
+    sizes = []
+    for picture in question.item.pictures:
+        try:
+            with open(picture.path, "rb", opener=files.without_waiting) as file:
+                sizes.append(images.size(file))
+        except (OSError, images.Fault):
+            return None
+    return sizes
 
 
 def check_pictures(questions: Sequence[Question], model: model_lib.Model, mode: str) -> None:
@@ -152,20 +154,20 @@ def check_pictures(questions: Sequence[Question], model: model_lib.Model, mode: 
       UserError: some cannot be used; their number, and the first with its record.
     """
     shown = [q for q in questions if q.image_mode == "real" and model.sees is not None]
-    of: dict[pathlib.Path, dict[str, Question]] = {}
+    of: dict[pathlib.Path, dict[str, tuple[Question, pathlib.Path]]] = {}
     for question in shown:
-        path, name = question.item.path, question.item.image
-        assert path is not None and name is not None
-        of.setdefault(path.parents[len(pathlib.PurePath(name).parts) - 1], {}).setdefault(name, question)
-    bad: list[tuple[Question, str]] = []
+        for name, path in question.item.pictures:
+            folder = path.parents[len(pathlib.PurePath(name).parts) - 1]
+            of.setdefault(folder, {}).setdefault(name, (question, path))
+    bad: list[tuple[tuple[Question, pathlib.Path], str]] = []
     for folder, named in of.items():
         store = pictures_lib.open_store(str(folder))
         checked = picture_check.check(store, list(named), "decode", model.sizes, mode)
         bad += [(named[name], reason) for name, reason in checked.bad.items()]
     if bad:
-        (question, reason), total = bad[0], sum(len(named) for named in of.values())
+        ((question, path), reason), total = bad[0], sum(len(named) for named in of.values())
         raise errors.UserError(
-            f"{len(bad)} of {total} pictures cannot be used, first {question.item.path}: not a readable picture"
+            f"{len(bad)} of {total} pictures cannot be used, first {path}: not a readable picture"
             f" (picture of {question.item.subset} item {question.item.id}): {reason}"
         )
 
@@ -180,7 +182,8 @@ def prompts(questions: Iterable[Question], model: model_lib.Model, mode: str) ->
         origin = f"{question.item.subset} item {question.item.id}"
         pictures: tuple[types.Picture, ...] = ()
         if question.image_mode in COLOURS and model.sees is not None:
-            pictures = (_plain_picture(question.image_mode, model.sizes, mode),)
-        elif question.item.path is not None and question.image_mode == "real" and model.sees is not None:
-            pictures = (images.load(question.item.path, model.sizes, mode, origin=origin),)
+            pictures = (_plain_picture(question.image_mode, model.sizes, mode),) * len(question.item.pictures)
+        elif question.image_mode == "real" and model.sees is not None:
+            paths = (picture.path for picture in question.item.pictures)
+            pictures = tuple(images.load(path, model.sizes, mode, origin=origin) for path in paths)
         yield types.Prompt(question.key, question.ids, pictures, origin)

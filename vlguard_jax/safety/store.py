@@ -153,8 +153,8 @@ def _withheld(line: results.GenerationLine) -> results.GenerationLine:
 
 def _exchange(question: questions_lib.Question, response: str) -> judge_lib.Exchange:
     item = question.item
-    picture = item.path if question.image_mode == "real" else None
-    return judge_lib.Exchange(item.question, response, picture, item.category, item.reference)
+    pictures = tuple(picture.path for picture in item.pictures) if question.image_mode == "real" else ()
+    return judge_lib.Exchange(item.question, response, pictures, item.category, item.reference)
 
 
 def _now() -> str:

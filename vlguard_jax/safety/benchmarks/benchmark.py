@@ -5,25 +5,31 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 import dataclasses
 import pathlib
+from typing import NamedTuple
 
 from vlguard_jax import config as settings_lib
 from vlguard_jax import errors
 
 
+class Picture(NamedTuple):
+    """name: its path inside the benchmark. path: where it lies here."""
+
+    name: str
+    path: pathlib.Path
+
+
 @dataclasses.dataclass(frozen=True)
 class Item:
-    """One question.
+    """One question, and its pictures in the order in which it is asked about them.
 
-    `id` is unique within its subset. `image` is the picture's path inside the benchmark and `path` where it lies here;
-    both are None for a question without a picture. `stand_in`: the picture was drawn by `prepare --stand_in_images`.
-    `reference` is the expected answer.
+    `id` is unique within its subset. `stand_in`: the pictures were drawn by `prepare --stand_in_images`. `reference` is
+    the expected answer.
     """
 
     id: str
     subset: str
     question: str
-    image: str | None = None
-    path: pathlib.Path | None = None
+    pictures: tuple[Picture, ...] = ()
     category: str | None = None
     subcategory: str | None = None
     stand_in: bool = False
@@ -75,7 +81,7 @@ def select(benchmark: Benchmark, settings: settings_lib.BenchmarkSettings) -> li
         items += _load(benchmark, settings, subset)[0]
     if settings.pictures == "real":
         _check_pictures(benchmark, items)
-    elif all(item.image is None for item in items):
+    elif not any(item.pictures for item in items):
         raise errors.UserError(
             f"config.benchmark.pictures={settings.pictures!r}: the questions of {benchmark.name} have no pictures"
         )
@@ -132,7 +138,7 @@ def _load(benchmark: Benchmark, settings: settings_lib.BenchmarkSettings, subset
 
 
 def _check_pictures(benchmark: Benchmark, items: list[Item]) -> None:
-    paths = {item.path for item in items if item.path is not None}
+    paths = {picture.path for item in items for picture in item.pictures}
     missing = sorted(p for p in paths if not p.is_file())
     if missing:
         raise errors.UserError(

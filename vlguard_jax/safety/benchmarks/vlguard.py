@@ -34,7 +34,14 @@ def load(settings: settings_lib.BenchmarkSettings, subset: str) -> list[benchmar
     stand_in = settings.stand_in or vlguard.is_stand_in(folder)
     return [
         benchmark_lib.Item(
-            e.id, subset, e.question, e.image, folder / e.image, e.category, e.subcategory, stand_in, e.response
+            e.id,
+            subset,
+            e.question,
+            (benchmark_lib.Picture(e.image, folder / e.image),),
+            e.category,
+            e.subcategory,
+            stand_in,
+            e.response,
         )
         for e in vlguard.eval_items(records, subset)
     ]
@@ -49,7 +56,7 @@ def load_leak_free(settings: settings_lib.BenchmarkSettings, subset: str) -> lis
     items = load(settings, subset)
     path = pathlib.Path(settings.path)
     trained_on = {item.image for item in vlguard.read_items(path if path.is_dir() else path.parent, "train")}
-    return [item for item in items if item.image not in trained_on]
+    return [item for item in items if trained_on.isdisjoint(picture.name for picture in item.pictures)]
 
 
 @functools.lru_cache(maxsize=1)

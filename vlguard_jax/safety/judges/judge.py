@@ -15,13 +15,13 @@ MEASURES = ("refusal", "accuracy")
 class Exchange:
     """A question and the answer to be judged. Judges that read only the answer ignore the rest.
 
-    `image` is the picture that was asked about, None without one or with a blank in its place; `reference` is the
+    `images` are the pictures that were asked about, none where blanks were shown in their place; `reference` is the
     expected answer.
     """
 
     question: str
     response: str
-    image: pathlib.Path | None = None
+    images: tuple[pathlib.Path, ...] = ()
     category: str | None = None
     reference: str | None = None
 
