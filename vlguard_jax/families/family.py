@@ -62,15 +62,18 @@ class Tower(NamedTuple):
 class Pictures:
     """The pictures of a family.
 
-    unit: what the tower works on, for messages ("picture", "tile"). modes: ways to preprocess a picture, the default
-    first. sized: whether a picture's extent depends on its size. cut: whether truncation may end a conversation inside
-    a picture, as in LLaVA-1.5's training; only if not `sized`. extents: (config, sizes of a prompt's pictures in order)
-    -> the extent of each; ignores the sizes if not `sized`. fault: (config, mode, size) -> why such a picture cannot be
-    used and what to do, "" if it can. read: (config, mode, RGB picture, extent) -> the arrays of one picture, with
-    exactly the reference's pixels. pool: (config, pictures of a row shard in order, room) -> their concatenated arrays,
-    padded to the room. Without pictures: arrays of padding. show: (config, pooled arrays, first unit) -> u8[H, W, 3], a
-    picture as the model gets it, for people. plain: (config) -> size of the blank pictures of control runs. tower:
-    (config) -> cost of a unit.
+    unit: what the tower works on, for messages ("picture", "tile").
+    modes: ways to preprocess a picture, the default first.
+    sized: whether a picture's extent depends on its size.
+    cut: whether truncation may end a conversation inside a picture, as in LLaVA-1.5's training; only if not `sized`.
+    extents: (config, sizes of a prompt's pictures in order) -> the extent of each; ignores the sizes if not `sized`.
+    fault: (config, mode, size) -> why such a picture cannot be used and what to do, "" if it can.
+    read: (config, mode, RGB picture, extent) -> the arrays of one picture, with exactly the reference's pixels.
+    pool: (config, pictures of a row shard in order, room) -> their concatenated arrays, padded to the room; without
+      pictures all padding.
+    show: (config, pooled arrays, first unit) -> u8[H, W, 3], a picture as the model gets it, for people.
+    plain: (config) -> size of the blank pictures of control runs.
+    tower: (config) -> cost of a unit.
     """
 
     unit: str
@@ -113,18 +116,20 @@ class Family:
     """Everything that the program asks of a family.
 
     name: as in messages and docs. config: class of its sizes. presets: published sizes by name. asking: ways to ask its
-    models by name, for evaluations; names are unique over all families. model_types: of its config.json files. kind:
-    (config.json) -> its layout, "" if it is not this family's. read_hf: (config.json, folder) -> (sizes with the true
-    vocabulary, rows of embedding and head in the files). check_original, read_original: for LLaVA's own layout, None
-    for a family without one. (config.json, file) refuses what the model code does not have, before a tower is looked
-    for; (config.json, file, decoder, tower) -> sizes. write_hf: (sizes, extras, dtype, added tokens) -> config.json as
-    transformers reads it. write_original: (sizes, extras, dtype) -> config.json of LLaVA's own layout, or None as
-    above. processors: (sizes, extras) -> {file: content} for transformers' processor. from_record: (stored record) ->
-    sizes, with every value checked. parameters: (sizes, adapters) -> every array. pictures: None for a language model.
-    templates: of conversations, the default first. max_len: tokens of a
+      models by name, for evaluations; names are unique over all families.
+    model_types: of its config.json files. kind: (config.json) -> its layout, "" if it is not this family's.
+    read_hf: (config.json, folder) -> (sizes with the true vocabulary, rows of embedding and head in the files).
+    check_original, read_original: for LLaVA's own layout, None for a family without one. (config.json, file) refuses
+      what the model code does not have, before a tower is looked for; (config.json, file, decoder, tower) -> sizes.
+    write_hf: (sizes, extras, dtype, added tokens) -> config.json as transformers reads it.
+    write_original: (sizes, extras, dtype) -> config.json of LLaVA's own layout, or None as above.
+    processors: (sizes, extras) -> {file: content} for transformers' processor.
+    from_record: (stored record) -> sizes, with every value checked.
+    parameters: (sizes, adapters) -> every array.
+    pictures: None for a language model. templates: of conversations, the default first. max_len: tokens of a
       conversation in training unless the config says otherwise.
     positions: (sizes, Spans) -> (rotary positions of a conversation, i32[T] or i32[T, 3]; the position where an answer
-    continues).
+      continues).
     layouts: (sizes) -> {name: Layout of such files}.
     describe: (sizes) -> lines of `convert --inspect` about everything but the decoder.
     network: (sizes, adapters, random numbers) -> the module; imports jax when it is called.

@@ -18,8 +18,8 @@ PutPictures = Callable[[Array, Array, Array], Array]
 LAYER_INPUT = "layer_input"
 
 # What is kept of a layer for the backward pass; the rest is recomputed. full: its input. offload: its input, in the
-# host's memory. minimal: its input and the outputs of its matrix products (not the attention's). "none", not in the
-# here: everything.
+# host's memory. minimal: its input and the outputs of its matrix products (not the attention's). "none" (not in the
+# table): everything.
 REMAT = {
     "full": jax.checkpoint_policies.nothing_saveable,
     "offload": jax.checkpoint_policies.save_and_offload_only_these_names(

@@ -52,8 +52,9 @@ class Settings:
 class HfTokens:
     """Tokens that a llava-hf folder adds to a tokenizer.
 
-    image, pad: ids of `<image>` and `<pad>`. records: {id: entry of `added_tokens_decoder`} of every added token,
-    including these two; empty without a tokenizer. beyond: ids of those that are not pieces of the vocabulary.
+    image, pad: ids of `<image>` and `<pad>`.
+    records: {id: entry of `added_tokens_decoder`} of every added token, including these two; empty without a tokenizer.
+    beyond: ids of those that are not pieces of the vocabulary.
     """
 
     image: int
