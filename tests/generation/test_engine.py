@@ -267,7 +267,7 @@ def test_a_failure_keeps_the_answers_before_it() -> None:
     assert seen == ["p5", "p6", "p7", "p8"]
 
 
-@pytest.mark.parametrize("compute", ["bf16", "fp16"])
+@pytest.mark.parametrize("compute", ["bf16", pytest.param("fp16", marks=pytest.mark.parity)])
 def test_half_precision_answers(compute: str) -> None:
     """Weights, cache and products in half precision give whole answers; the first token is the fp32 one where it is
     clear."""
@@ -290,7 +290,7 @@ def test_half_precision_answers(compute: str) -> None:
 DAMAGE = {"fp32": np.nan, "bf16": np.inf, "fp16": 1e5}  # the last is a number, and none in fp16
 
 
-@pytest.mark.parametrize("compute", DAMAGE)
+@pytest.mark.parametrize("compute", ["fp32", *(pytest.param(c, marks=pytest.mark.parity) for c in ("bf16", "fp16"))])
 def test_scores_that_are_not_finite_are_no_answer(compute: str) -> None:
     """The prompts with the one damaged embedding are refused by name, at the token where it shows; those beside them
     are answered."""
