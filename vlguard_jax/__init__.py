@@ -1,4 +1,4 @@
-"""Safety fine-tuning and measurement of vision-language models in JAX."""
+"""Safety fine-tuning and evaluation of vision-language models in JAX."""
 
 import sys
 

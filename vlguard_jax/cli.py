@@ -1,4 +1,4 @@
-"""What every entry point shares: flags in, one call out, one clear line and an exit code when it fails."""
+"""What all entry points share: flags in, one call out, and one clear line and an exit code on failure."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from vlguard_jax import machine
 from vlguard_jax import ranges
 from vlguard_jax import stopping
 
-flags.disclaim_key_flags()  # what `define_number` defines belongs to its caller
+flags.disclaim_key_flags()  # flags from `define_number` belong to its caller
 
 
 class _Number(flags.ArgumentParser[Any]):
@@ -51,7 +51,7 @@ def define_number(
     text: str,
     values: flags.FlagValues = flags.FLAGS,
 ) -> flags.FlagHolder[Any]:
-    """A flag that takes numbers of a range alone; absl's own take NaN.
+    """A flag for numbers in a range; absl's own accept NaN.
 
     `text`: for --help. `values`: the program's flags.
     """
@@ -59,7 +59,7 @@ def define_number(
     return flags.DEFINE(_Number(rule), name, default, text, values, flags.ArgumentSerializer[Any]())
 
 
-# Of absl and ml_collections; the last two of a value that Python's own parser is too deep for.
+# From absl and ml_collections; the last two from a value nested too deeply for Python's parser.
 FLAG_ERRORS = (flags.Error, AttributeError, KeyError, TypeError, ValueError, SyntaxError, RecursionError, MemoryError)
 
 
@@ -84,13 +84,13 @@ def flag_message(error: Exception) -> str:
     message = " ".join(lines) or type(error).__name__
     if isinstance(error, RecursionError | MemoryError):
         message = "a value is nested too deeply to be read"
-    message = escape.line(message, 600)  # the value stands in it
+    message = escape.line(message, 600)  # the value is in it
     return f"--config has no setting {message}" if isinstance(error, AttributeError | KeyError) else message
 
 
 def run(main: Callable[[list[str]], int | None], *, doc: str | None = None) -> None:
-    """Parse flags, call `main(positional)` and exit: 0; 2 for what the user has to put right; 75 to be started again,
-    as after SIGTERM; 130 after Ctrl-C; 1 for a fault of ours, with its stack trace.
+    """Parse flags, call `main(positional)` and exit: 0 on success, 2 for what the user has to correct, 75 to be started
+    again, as after SIGTERM, 130 after Ctrl-C, 1 for a bug, with its stack trace.
 
     `--help` prints `doc` (the entry point's docstring where it is None) and the entry point's flags.
     VLGUARD_DEBUG=1 shows every stack trace.
@@ -98,7 +98,7 @@ def run(main: Callable[[list[str]], int | None], *, doc: str | None = None) -> N
     stopping.install()
     atexit.register(stopping.end)
     if isinstance(sys.stdout, io.TextIOWrapper):
-        # a name or text that the terminal cannot show ends no command
+        # a name or text that the terminal cannot show must not end a command
         sys.stdout.reconfigure(errors="backslashreplace")
     debug = os.environ.get("VLGUARD_DEBUG", "") not in ("", "0")
     if not debug:
@@ -112,7 +112,7 @@ def run(main: Callable[[list[str]], int | None], *, doc: str | None = None) -> N
             traceback.print_exc()
         _say(line)
         if not isinstance(e, Exception):
-            # before all others: JAX, taken down amid a computation, ends with a segmentation fault
+            # before all others: JAX, shut down during a computation, ends with a segmentation fault
             atexit.register(os._exit, code)
     sys.exit(code)
 
@@ -132,7 +132,7 @@ def _call(main: Callable[[list[str]], int | None], doc: str | None) -> int:
 
 
 def _ending(error: BaseException) -> tuple[int, str]:
-    """(exit code, line to print) for what ended a command; raises it where it is a fault of ours."""
+    """(exit code, line to print) for the exception that ended a command; raises it again if it is a bug."""
     if stopping.requested():  # it has said so
         return errors.EXIT_RESTART, ""
     if isinstance(error, KeyboardInterrupt):
@@ -148,7 +148,7 @@ def _ending(error: BaseException) -> tuple[int, str]:
 
 
 def _say(line: str) -> None:
-    """Print to standard error behind what the command printed, though nobody may read either any more."""
+    """Print to standard error, after the command's output, even if nobody reads either any more."""
     try:
         sys.stdout.flush()
     except OSError:  # Python would try again at its end
@@ -159,12 +159,11 @@ def _say(line: str) -> None:
 
 
 def _unraisable(before: Callable[[sys.UnraisableHookArgs], object], lost: sys.UnraisableHookArgs) -> None:
-    """Leave out what TensorStore says of each array when nobody waits for it any more, as another could not be
-    written."""
+    """Drop TensorStore's messages about arrays that nobody waits for any more because another could not be written."""
     if str(lost.exc_value) != "Event loop is closed":
         before(lost)
 
 
 def _without_trace(record: logging.LogRecord) -> bool:
-    """Orbax logs an error, with its stack trace, in each thread that it passes, and then raises it."""
+    """Drop stack traces from log records: Orbax logs an error in each thread that it passes, and then raises it."""
     return not record.exc_info

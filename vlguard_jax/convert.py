@@ -1,4 +1,4 @@
-"""Carry a checkpoint from one layout to another, or print what it is.
+"""Convert a checkpoint from one layout to another, or describe it.
 
   python -m vlguard_jax.convert --src FOLDER_OR_HUB_ID --dst FOLDER --to hf
   python -m vlguard_jax.convert --inspect FOLDER_OR_HUB_ID
@@ -66,7 +66,7 @@ def _convert(src: str, dst: str, to: str) -> None:
     from vlguard_jax.checkpoints import save
     from vlguard_jax.checkpoints import tensors
 
-    dst = os.path.expanduser(dst)  # as --src; the shell leaves --dst=~/folder alone
+    dst = os.path.expanduser(dst)  # as --src; the shell does not expand --dst=~/folder
     if dst.startswith("~"):
         raise errors.UserError(f"--dst={dst}: there is no such user; for a folder of that name give ./{dst}")
     place.check_free(dst, _OVERWRITE.value, [src, _BASE.value, _TOWER.value, _PROJECTOR.value])  # before the long part

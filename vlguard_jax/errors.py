@@ -9,19 +9,19 @@ EXIT_USER_ERROR = 2
 EXIT_RESTART = 75  # EX_TEMPFAIL: saved and ready to be restarted
 EXIT_INTERRUPTED = 130
 
-LONGEST_NAME = 1000  # characters of a name that are compared with known ones
+LONGEST_NAME = 1000  # characters of a name compared with known ones
 MOST_NAMES = 20  # known names that a message lists
 
-_SHORT = reprlib.Repr()  # of lists and objects: the beginning
+_SHORT = reprlib.Repr()  # lists and objects are cut
 _SHORT.maxlist = _SHORT.maxdict = _SHORT.maxtuple = 4
 _SHORT.maxstring = _SHORT.maxother = _SHORT.maxlong = 100
 
 
 class UserError(Exception):
-    """Something the user can put right: one line that names the file, record or flag, and the way out.
+    """Something the user can correct: one line that names the file, record or flag, and what to do.
 
-    Entry points print it without a stack trace and exit with code 2. Foreign text in the message may be what it likes:
-    a terminal can show the line that comes of it, and a very long one keeps its end, where the way out stands.
+    Entry points print it without a stack trace and exit with code 2. The message may contain any foreign text: it is
+    printed as one safe line, and a very long one keeps its end, which says what to do.
     """
 
     def __init__(self, message: object = ""):
@@ -43,13 +43,12 @@ def nearest(name: str, known: object, *, label: str = "known") -> str:
 
 
 def short(value: object, limit: int = 100) -> str:
-    """How a message shows a value that others wrote: as Python writes it, cut after `limit` characters and its length
-    said."""
+    """A foreign value for a message: its Python repr, cut after `limit` characters with a note of its length."""
     if isinstance(value, str | bytes):
         unit = "characters" if isinstance(value, str) else "bytes"
         return repr(value) if len(value) <= limit else f"{value[:limit]!r}... ({len(value):,} {unit})"
     try:
         shown = _SHORT.repr(value)
-    except ValueError:  # an integer that Python does not spell
+    except ValueError:  # an integer that Python does not print
         return "a number of thousands of digits"
     return shown if len(shown) <= 2 * limit else f"{shown[: 2 * limit]}..."

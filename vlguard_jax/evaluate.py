@@ -3,7 +3,7 @@ r"""Asks a model a benchmark's questions, judges the answers and prints a table;
   python -m vlguard_jax.evaluate --config configs/eval/vlguard.py:released --config.model.path=DIR \
       --config.benchmark.path=VLGUARD_DIR --workdir runs/eval
 
-Presets: `released` asks as VLGuard's script, `llava` as LLaVA trains; a published checkpoint each: configs/released.
+Presets: `released` asks like VLGuard's script, `llava` as LLaVA trains; published checkpoints: configs/released.
 Results: generations.jsonl, verdicts.jsonl and summary.json in --workdir. Several hosts: see parallel/joining.py.
 """
 

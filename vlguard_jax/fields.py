@@ -1,7 +1,6 @@
-"""Typed values out of the JSON files of a model: what is left out or null has its default, everything else is looked
-at.
+"""Typed values from the JSON files of a model: a missing or null value has its default, every other value is checked.
 
-A size is a whole number within a limit, a number is finite and within a range, a flag is true or false alone.
+A size is an integer within a limit, a number is finite and within a range, a flag is only true or false.
 """
 
 from __future__ import annotations
@@ -19,8 +18,8 @@ from vlguard_jax import ranges
 class Fields:
     """An object of a JSON file.
 
-    Every reader raises UserError, which names the file and the key, where the value is of another type or out of range,
-    or where it is missing and has no default.
+    Every reader raises UserError, which names the file and the key, if the value has another type or is out of range,
+    or is missing without a default.
 
     Attributes:
       values: the object, as parsed.
@@ -31,7 +30,7 @@ class Fields:
     where: str
 
     def size(self, key: str, default: int | None = None, *, most: int = limits.MODEL_SIZE) -> int:
-        """A whole number from 1 to `most`."""
+        """An integer from 1 to `most`."""
         value = self._found(key, default)
         if not _number(int, 1, most).fits(value):
             raise self.wrong(key, f"a whole number from 1 to {most:,}")
@@ -46,7 +45,7 @@ class Fields:
         most: float = limits.LARGEST,
         of: str = "",
     ) -> float:
-        """A number from `least` to `most`; `of`: what lacks it, for the message."""
+        """A number from `least` to `most`; `of`: what it is missing in, for the message."""
         value = self._found(key, default, of)
         if not _number(float, least, most).fits(value):
             raise self.wrong(key, f"a number from {least:g} to {most:g}")
@@ -75,20 +74,21 @@ class Fields:
         return value
 
     def choice(self, key: str, *known: str) -> str:
-        """One of these texts, which has no default."""
+        """One of these texts, without a default."""
         self.only(**{key: known})
         value: str = self._found(key, None)
         return value
 
     def part(self, key: str) -> Fields:
-        """The object under `key`; an empty one where there is none."""
+        """The object under `key`; empty if it is missing."""
         value = self._found(key, {})
         if not isinstance(value, Mapping):
             raise self.wrong(key, "an object")
         return Fields(value, self.where)
 
     def only(self, **allowed: tuple[Any, ...]) -> None:
-        """Each of these keys has one of these values, of its very type, or is left out; None among them allows null."""
+        """Check that each of these keys is missing or has one of these values, of exactly its type; None allows
+        null."""
         for key, values in allowed.items():
             value = self.values.get(key, values[0])
             if not any(type(value) is type(one) and value == one for one in values):
@@ -96,7 +96,7 @@ class Fields:
                 raise errors.UserError(f"{self.where}: {key}={errors.short(value)} is not supported (only {supported})")
 
     def wrong(self, key: str, wanted: str) -> errors.UserError:
-        """What to raise where the value of `key` is not as `wanted`."""
+        """The error to raise if the value of `key` is not `wanted`."""
         return errors.UserError(
             f"{self.where}: {key}={errors.short(self.values.get(key))} must be {wanted}: correct it, or get the"
             " file again"

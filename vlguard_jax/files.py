@@ -1,12 +1,13 @@
-"""The one way in for JSON that others wrote, and the one way out for single files (folders: folders.py).
+"""All reading of foreign JSON, and all writing of single files (folders: folders.py).
 
-Reading: every failure is one line that names the file, what it looks like and the way out. Text is UTF-8, with or
-without a byte order mark. Half of a surrogate pair, which JSON can spell ("\\ud83d") and no file, terminal or tokenizer
-can take, is refused here, so no text behind this module holds one. Limits: a JSON file of at most limits.JSON_BYTES
+Reading: every failure is one line that names the file, what it looks like and what to do. Text is UTF-8, with or
+without a byte order mark. Half of a surrogate pair, which JSON can write ("\\ud83d") but no file, terminal or tokenizer
+accepts, is refused here, so no text read by this module contains one. Limits: a JSON file of at most limits.JSON_BYTES
 bytes (records are read one by one, each of at most limits.RECORD_BYTES), limits.JSON_VALUES values and
 limits.JSON_DEPTH levels, numbers of at most 4,300 digits.
 
-Writing: beside, under a name of one's own, then renamed: readers see the old file or the new one, never half of one.
+Writing: to a unique temporary name in the same folder, then renamed: readers see the old file or the new one, never
+half of one.
 """
 
 from __future__ import annotations
@@ -40,7 +41,7 @@ _KINDS = {
 _UNPACK = "unpack it and name what is inside"
 SAVE_AS_UTF8 = "save it as UTF-8"
 _LFS_POINTER = b"version https://git-lfs.github.com/spec/"
-# First bytes, what they are, and the way out.
+# First bytes, what they are, and what to do.
 _SIGNATURES = (
     (_LFS_POINTER, "a git-lfs pointer instead of the file", "fetch the file itself with `git lfs pull`"),
     (b"PK\3\4", "a zip archive", _UNPACK),
@@ -65,7 +66,7 @@ HEAD = 512  # bytes that `looks_like` needs
 
 
 def looks_like(head: bytes) -> str:
-    """What a file is by its first HEAD bytes, with the way out, for use in a message; "" where nothing is known."""
+    """What a file is by its first HEAD bytes, and what to do, for a message; "" if unknown."""
     for signature, kind, way in _SIGNATURES:
         if head.startswith(signature):
             return f"this is {kind}; {way}"
@@ -80,10 +81,10 @@ def looks_like(head: bytes) -> str:
 
 @contextlib.contextmanager
 def opened(path: str | os.PathLike[str]) -> Iterator[io.BufferedReader]:
-    """The file at `path`, to be read.
+    """The file at `path`, opened for reading.
 
     Raises:
-      UserError: missing, no regular file, or not allowed to be read.
+      UserError: missing, not a regular file, or no permission to read it.
       OSError: the disk fails.
     """
     try:
@@ -131,9 +132,9 @@ def check_regular(file: io.FileIO | io.BufferedReader, where: str, limit: int | 
 
 
 def read_limited(file: io.BufferedReader, where: str, limit: int) -> bytes:
-    """A file that was just opened.
+    """The content of a file that was just opened.
 
-    Raises UserError as `check_regular`, also where it has more bytes than it says (one of /proc).
+    Raises UserError as `check_regular`, and if it has more bytes than it reports (as in /proc).
     """
     size = check_regular(file, where, limit)
     data = file.read(size + 1) or b""
@@ -169,12 +170,12 @@ def read_object(path: str | os.PathLike[str], *, finite: bool = True) -> dict[st
 def parse_json(data: bytes, where: str, *, finite: bool = False) -> Any:
     """The value in the JSON text `data`; messages begin with `where`.
 
-    With `finite` the words NaN and Infinity, which Python writes though JSON has no such numbers, and numbers too large
-    for a float are refused.
+    With `finite`, NaN and Infinity, which Python writes though JSON has no such numbers, and numbers too large for a
+    float are refused.
 
     Raises:
-      UserError: not UTF-8, not JSON (line and column are named, and what it looks like), nested too deeply, a number of
-        thousands of digits, half of a surrogate pair, or an object that has two values for one name.
+      UserError: not UTF-8, not JSON (the message names line and column and what it looks like), nested too deeply, a
+        number of thousands of digits, half of a surrogate pair, or an object with two values for one name.
     """
     text = _decoded(data, where)
     brackets = data.count(b"[") + data.count(b"{")
@@ -211,8 +212,7 @@ def _check_depth(value: Any, where: str) -> None:
 
 
 def check_text(value: Any, where: str) -> None:
-    """Raise UserError if a text anywhere in the JSON value `value` holds half of a surrogate pair; the text is
-    named."""
+    """Raise UserError, naming the text, if any text in the JSON value `value` contains half of a surrogate pair."""
     waiting = [value]
     while waiting:
         found = waiting.pop()
@@ -233,7 +233,7 @@ def check_text(value: Any, where: str) -> None:
 
 
 def kind(value: Any) -> str:
-    """What a JSON value is, in words."""
+    """The kind of a JSON value, in words."""
     return f"an empty {type(value).__name__}" if value in ([], {}, "") else _KINDS[type(value)]
 
 
@@ -243,10 +243,10 @@ def write_text(path: pathlib.Path, text: str) -> None:
 
 
 def write_bytes(path: pathlib.Path, data: bytes) -> None:
-    """Write a file whole or not at all: beside, then renamed.
+    """Write a file whole or not at all: to a temporary file, then renamed.
 
     Raises:
-      OSError: it cannot be written; what was there is still there.
+      OSError: it cannot be written; the old file is unchanged.
     """
     new = path.with_name(f".{secrets.token_hex(8)}.partial")
     try:
@@ -266,7 +266,7 @@ def append(file: io.FileIO, data: bytes) -> None:
     """Append `data` whole or not at all to a file that was opened with mode "ab" and without a buffer.
 
     Raises:
-      OSError: it cannot be written; the file ends where it ended.
+      OSError: it cannot be written; the file is unchanged.
     """
     end = os.fstat(file.fileno()).st_size
     try:
@@ -281,7 +281,7 @@ def append(file: io.FileIO, data: bytes) -> None:
 
 
 def without_waiting(path: str, flags: int) -> int:
-    """An `opener` that opens a pipe that no one writes to without waiting for a writer."""
+    """An `opener` that opens a pipe without waiting for a writer."""
     return os.open(path, flags | os.O_NONBLOCK)
 
 
@@ -295,7 +295,7 @@ def _decoded(data: bytes, where: str) -> str:
 
 
 class _Odd(ValueError):
-    """JSON that Python would read and that says nothing, or two things at once."""
+    """JSON that Python accepts, but with a number that is not finite or an ambiguous object."""
 
 
 def _finite(text: str) -> float:

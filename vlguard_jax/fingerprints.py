@@ -1,4 +1,4 @@
-"""Hashes of settings and sizes that stay as they are when a setting is added: what is at its default enters none."""
+"""Hashes of settings and sizes that do not change when a setting is added: fields at their defaults do not enter."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def of(*values: Any) -> str:
 
 
 def decisive(value: Any) -> Any:
-    """A value ready for JSON; of a dataclass the fields that are not at their default, by name."""
+    """A value ready for JSON; a dataclass becomes its fields that are not at their defaults, by name."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         fields = dataclasses.fields(value)
         return {f.name: decisive(getattr(value, f.name)) for f in fields if getattr(value, f.name) != _default(f)}
@@ -27,5 +27,5 @@ def decisive(value: Any) -> Any:
 
 
 def _default(field: dataclasses.Field[Any]) -> Any:
-    """`MISSING`, which equals nothing, where there is none."""
+    """A field's default; `MISSING`, which equals nothing, without one."""
     return field.default if field.default_factory is dataclasses.MISSING else field.default_factory()

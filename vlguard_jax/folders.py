@@ -1,8 +1,8 @@
-"""The one way out for whole folders: made beside under a name of one's own, then renamed.
-What was there is never lost to a failure.
+"""All writing of whole folders: under a unique temporary name in the same folder, then renamed. A failure never loses
+an existing folder.
 
-Nothing is deleted but what the same call has made, what it left behind when it was killed, and, with `replace`,
-the folder that stood there when it began.
+Deletes only what the same call has made, leftovers of killed calls and, with `replace`, the folder that was there when
+the call began.
 """
 
 from __future__ import annotations
@@ -23,15 +23,15 @@ from vlguard_jax import machine
 
 PROGRAMS = "JAX_COMPILATION_CACHE_DIR"
 ANOTHER, GROUP = "is another user's", "can be written to by its group"
-_LONGEST = 40  # characters of a folder's name that the temporary one shows
+_LONGEST = 40  # characters of a folder's name in the temporary one
 _SCRATCH = re.compile(rf"\..{{1,{_LONGEST}}}\.[0-9a-f]{{16}}\.partial", re.DOTALL)
 
 
 @contextlib.contextmanager
 def scratch(folder: pathlib.Path, name: str) -> Iterator[pathlib.Path]:
-    """A new folder below `folder`, deleted at the end with what is left in it.
+    """A new folder below `folder`, deleted at the end with its contents.
 
-    name: shown in its own, which is unique.
+    name: part of its own name, which is unique.
     """
     new, descriptor = _made(folder, name)
     try:
@@ -42,13 +42,15 @@ def scratch(folder: pathlib.Path, name: str) -> Iterator[pathlib.Path]:
 
 
 def _made(folder: pathlib.Path, name: str) -> tuple[pathlib.Path, int]:
-    """A new folder and the descriptor that keeps it locked, on a file system that has locks."""
+    """A new folder and the descriptor that holds its lock, on a file system with locks."""
     while True:
         new = folder / f".{name[:_LONGEST]}.{secrets.token_hex(8)}.partial"
-        new.mkdir()  # fails if anything is there, a link too
-        with contextlib.suppress(FileNotFoundError):  # swept by another process before it was locked: once more
+        new.mkdir()  # fails if anything is there, even a link
+        with contextlib.suppress(
+            FileNotFoundError
+        ):  # deleted by another process's `sweep` before it was locked: try again
             descriptor = _opened(new)
-            with contextlib.suppress(OSError):  # no locks here: then `sweep` leaves it alone
+            with contextlib.suppress(OSError):  # no locks here; `sweep` then ignores it
                 fcntl.flock(descriptor, fcntl.LOCK_EX)
             if os.path.lexists(new):
                 return new, descriptor
@@ -56,12 +58,11 @@ def _made(folder: pathlib.Path, name: str) -> tuple[pathlib.Path, int]:
 
 
 def sweep(folder: pathlib.Path) -> None:
-    """Delete what `scratch` made in `folder` for a process that was killed; one that still lives holds its own
-    locked."""
+    """Delete the folders of killed processes that `scratch` made in `folder`; those of running processes are locked."""
     for entry in sorted(folder.iterdir()):
         if not _SCRATCH.fullmatch(entry.name) or entry.is_symlink() or not entry.is_dir():
             continue
-        with contextlib.suppress(OSError):  # gone just now, another user's, in use, or no locks here
+        with contextlib.suppress(OSError):  # just deleted, another user's, in use, or no locks here
             descriptor = _opened(entry)
             try:
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -76,22 +77,22 @@ def _opened(folder: pathlib.Path) -> int:
 
 @contextlib.contextmanager
 def new_folder(path: pathlib.Path, *, replace: bool = False) -> Iterator[pathlib.Path]:
-    """A new folder that becomes `path` when the block ends well, and is deleted when it does not.
+    """A new folder that becomes `path` when the block succeeds, and is deleted when it fails.
 
-    Of several that write one `path` at a time, the first to end has it.
+    If several processes write the same `path`, the first to finish wins.
 
     Args:
-      path: nothing, or an empty folder, may be there.
-      replace: the folder that is there now is deleted, once its place is taken.
+      path: must not exist, or be an empty folder.
+      replace: an existing folder is deleted once it is replaced.
 
     Raises:
-      UserError: `path` is a link, or somebody else has taken its place; what is there stays.
-      OSError: it cannot be written; what was there is still there.
+      UserError: `path` is a link, or another process has written it; what is there stays.
+      OSError: it cannot be written; what was there stays.
     """
     target = pathlib.Path(os.path.abspath(path))
     check_no_link(path)
     with machine.naming(path):
-        before = identity(target)  # fails for what can be no name, before anything is made
+        before = identity(target)  # fails for an impossible name, before anything is made
     made: list[pathlib.Path] = []
     new = target
     try:
@@ -100,7 +101,7 @@ def new_folder(path: pathlib.Path, *, replace: bool = False) -> Iterator[pathlib
                 with contextlib.suppress(FileExistsError):
                     folder.mkdir()
                     made.insert(0, folder)
-            identity(target)  # where its folder is new only now
+            identity(target)  # again, if its parent folder is new
         with contextlib.ExitStack() as stack:
             with machine.naming(path):
                 new = stack.enter_context(scratch(target.parent, target.name))
@@ -115,13 +116,13 @@ def new_folder(path: pathlib.Path, *, replace: bool = False) -> Iterator[pathlib
 
 
 def take(new: pathlib.Path, target: pathlib.Path) -> None:
-    """Give the folder `new` the name `target`, which nothing, or an empty folder, has.
+    """Rename the folder `new` to `target`, which must not exist or be an empty folder.
 
     Raises:
-      UserError: something is there; it stays as it is.
+      UserError: something is there; it stays unchanged.
     """
     try:
-        new.rename(target)  # never onto a folder that holds something, a file or a link
+        new.rename(target)  # never replaces a non-empty folder, a file or a link
     except OSError as e:
         if e.errno not in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR):
             raise
@@ -131,7 +132,7 @@ def take(new: pathlib.Path, target: pathlib.Path) -> None:
 
 
 def check_no_link(path: str | os.PathLike[str]) -> None:
-    """Raise UserError if `path`, where a folder is to be written, is a link, or can be no name."""
+    """Raise UserError if `path`, where a folder is to be written, is a link or an impossible name."""
     target = os.path.abspath(path)
     if "\0" in target:
         raise errors.UserError(f"{errors.short(os.fspath(path))}: no name of a folder")
@@ -140,10 +141,10 @@ def check_no_link(path: str | os.PathLike[str]) -> None:
 
 
 def check_own(*paths: pathlib.Path) -> None:
-    """See that what a run goes on writing, a file or a folder with all that is in it, is its own.
+    """Check that the files and folders that a run continues to write, with all their contents, are its own.
 
     Raises:
-      UserError: something there is a link, which leads elsewhere, or a pipe or a device, which may never end.
+      UserError: one of them is a link, which leads elsewhere, or a pipe or a device, which may block forever.
     """
     for path in paths:
         for found in (path, *(() if path.is_symlink() else path.rglob("*"))):
@@ -155,12 +156,12 @@ def check_own(*paths: pathlib.Path) -> None:
 
 
 def odd(path: pathlib.Path) -> bool:
-    """Whether something is there that is neither a file nor a folder, a link included."""
+    """Whether `path` is something other than a file or a folder; a link counts as such."""
     return os.path.lexists(path) and (path.is_symlink() or not (path.is_file() or path.is_dir()))
 
 
 def identity(path: str | os.PathLike[str]) -> tuple[int, int] | None:
-    """What tells a folder from another of its name; None where nothing is."""
+    """A folder's identity, which differs from that of a later folder of the same name; None if nothing is there."""
     try:
         found = os.lstat(path)
     except FileNotFoundError:
@@ -169,7 +170,7 @@ def identity(path: str | os.PathLike[str]) -> tuple[int, int] | None:
 
 
 def _replace(target: pathlib.Path, new: pathlib.Path, before: tuple[int, int]) -> None:
-    """Give `new` the name `target`; the folder `before` that had it is deleted last."""
+    """Rename `new` to `target`; the folder `before` in its place is deleted last."""
     old = new.with_suffix(".old")
     with contextlib.suppress(FileNotFoundError):
         target.rename(old)
@@ -189,11 +190,11 @@ def _replace(target: pathlib.Path, new: pathlib.Path, before: tuple[int, int]) -
 
 
 def check_writers(place: pathlib.Path, what: str, way: str) -> str:
-    """Who else can write to the folder `place`, in words for a message that begins with `what`;
-    "" for nobody, or if it is not there.
+    """Who else can write to the folder `place`, in words for a message that starts with `what`; "" for nobody, or if it
+    does not exist.
 
     Raises:
-      UserError: everyone, or it is no folder.
+      UserError: everyone can, or it is not a folder.
     """
     try:
         found = os.stat(place)
@@ -211,7 +212,7 @@ def check_writers(place: pathlib.Path, what: str, way: str) -> str:
 
 
 def check_programs(environment: Mapping[str, str]) -> None:
-    """See that JAX's cache of compiled programs, which are run, is not one that strangers can write to.
+    """Check that strangers cannot write to JAX's cache of compiled programs, since these are run.
 
     Raises:
       UserError: it is another user's, or everyone can write to it.

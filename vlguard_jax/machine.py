@@ -1,6 +1,4 @@
-"""Failures of the machine, told from faults of ours: a full disk, a missing right, memory,
-a device or a port that is not there.
-"""
+"""Tells failures of the machine from bugs: a full disk, missing permissions, no memory, a missing device or port."""
 
 from __future__ import annotations
 
@@ -21,7 +19,7 @@ _ELSEWHERE = "make room or name another place, and start the same command again"
 _RIGHTS = "give this user the right to it, or name another place"
 _PATH = "name another place"
 
-# errno -> what it is, the way out. The user has to do something before it can go on.
+# errno -> what it is, what to do. The user has to act before the command can continue.
 _USERS = {
     errno.ENOSPC: ("no space left on the disk", _ELSEWHERE),
     errno.EDQUOT: ("the disk quota is used up", _ELSEWHERE),
@@ -42,7 +40,7 @@ _USERS = {
     errno.ENXIO: ("no such device", _PATH),
     errno.EPIPE: ("whoever read the output has gone", _AGAIN),
 }
-# That the same command can go on later is all that is known.
+# Only known: the same command can continue later.
 _PASSING = {
     errno.EIO: "input/output error",
     errno.ESTALE: "the file server has lost this file",
@@ -57,15 +55,15 @@ _PASSING = {
     errno.EREMOTEIO: "the remote disk failed",
     errno.EBUSY: "the device or file is busy",
 }
-# Seen at the end of a command only: where a file is read, that it is missing says something about the file.
+# Only as the end of a command: where a file is read, a missing one is reported by its reader.
 _PLACES = {
     errno.ENOENT: ("no such file or folder", "name one that is there"),
     errno.EEXIST: ("something is there already", _PATH),
     errno.ENOTEMPTY: ("the folder is not empty", _PATH),
 }
-# Likewise, that it is no file, or no folder.
+# Likewise, that it is not a file, or not a folder.
 _KINDS = (errno.ENOTDIR, errno.EISDIR, errno.ELOOP)
-# How libraries write an errno into an error of their own: safetensors, TensorStore, Python.
+# How libraries write an errno into their own errors: safetensors, TensorStore, Python.
 _NUMBER = re.compile(r"\(os error (\d+)\)|\[os_error_code='(\d+)'\]|\[Errno (\d+)\]")
 _QUOTED = re.compile(r"""["'](/[^"']+)["']""")
 _BROKEN = ("UNAVAILABLE", "DEADLINE_EXCEEDED", "ABORTED", "CANCELLED")  # of XLA: another process or its machine is gone
@@ -84,10 +82,9 @@ class Failure:
 
 
 def failure(error: BaseException, *, places: bool = True) -> Failure | None:
-    """What failed, if `error`, or what it was raised from, is a failure of the machine; None for a fault of ours.
+    """What failed, if `error` or a cause of it is a failure of the machine; None for a bug.
 
-    Without `places` a missing file, or one of another kind than is wanted there, is no failure: for those who can say
-    more about it.
+    Without `places`, a missing file or one of the wrong kind does not count, for callers that can say more about it.
     """
     for each, raised in _chain(error):
         if not places and isinstance(each, OSError) and each.errno in _KINDS:
@@ -100,9 +97,7 @@ def failure(error: BaseException, *, places: bool = True) -> Failure | None:
 
 @contextlib.contextmanager
 def naming(path: str | os.PathLike[str], beside: str | os.PathLike[str] | None = None) -> Iterator[None]:
-    """A failure of the body that names no file, as of `write`, or the one `beside` that the user does not know,
-    names `path`.
-    """
+    """Make failures of the body name `path` if they name no file, as from `write`, or a temporary file `beside`."""
     try:
         yield
     except OSError as e:
@@ -116,9 +111,7 @@ def naming(path: str | os.PathLike[str], beside: str | os.PathLike[str] | None =
 
 
 def _chain(error: BaseException) -> Iterator[tuple[BaseException, bool]]:
-    """The error and what it was raised from, then what was being handled when one of them was raised;
-    True for the former.
-    """
+    """The error and its causes (True), then exceptions that were being handled when one of them was raised (False)."""
     seen: set[int] = set()
     waiting: list[tuple[BaseException | None, bool]] = [(error, True)]
     while waiting:
@@ -186,7 +179,7 @@ def _device(error: BaseException) -> Failure | None:
 
 
 def _worded(error: BaseException, places: bool) -> Failure | None:
-    """A library's error that carries a system's one in its words alone."""
+    """A library's error that has a system error only in its message."""
     if isinstance(error, OSError | errors.UserError) or not isinstance(error, Exception):
         return None
     text = str(error)
@@ -207,7 +200,7 @@ def _of_xla(error: BaseException) -> bool:
 
 
 def _without_backend(error: BaseException) -> bool:
-    """JAX has no words for a platform it knows, but finds no plugin of: it asserts."""
+    """Whether JAX failed an assertion, its only sign of a known platform without a plugin."""
     frames = traceback.extract_tb(error.__traceback__)
     return (
         isinstance(error, AssertionError)

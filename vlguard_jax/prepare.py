@@ -1,4 +1,4 @@
-"""Checks what you downloaded, says what is missing, lays it out, and shows what a training run would read.
+"""Checks your downloads, lists what is missing, lays them out, and shows what a training run would read.
 
   python -m vlguard_jax.prepare vlguard --metadata DIR --out DIR [--images DIR] [--stand_in_images]
   python -m vlguard_jax.prepare llava_mix --mix FILE --out DIR [--count N] [--seed N] [--images DIR] [--any_size]

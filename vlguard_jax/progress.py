@@ -22,7 +22,7 @@ class _Speed(rich_progress.ProgressColumn):
 
 @contextlib.contextmanager
 def answers(done: int, total: int) -> Iterator[Callable[[int], None]]:
-    """A bar from `done` to `total` answers; yields a function that is told of each batch of new ones."""
+    """A bar from `done` to `total` answers; yields a function to call with the number of new ones."""
     columns = (
         rich_progress.TextColumn("answers"),
         rich_progress.BarColumn(),
@@ -37,7 +37,7 @@ def answers(done: int, total: int) -> Iterator[Callable[[int], None]]:
 
 @contextlib.contextmanager
 def reading(console: rich_console.Console) -> Iterator[Tell]:
-    """A bar that is gone at the end; yields a function that is told (conversations read, of how many)."""
+    """A transient bar; yields a function to call with (conversations read, total)."""
     with rich_progress.Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
         task = bar.add_task("reading conversations", total=None)
         yield lambda done, total: bar.update(task, completed=done, total=total)

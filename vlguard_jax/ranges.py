@@ -1,5 +1,5 @@
-"""What the settings of a frozen dataclass may be, read from its annotations, and plain values turned into such a
-dataclass.
+"""Reads the allowed values of a frozen dataclass's settings from its annotations, and builds the dataclass from plain
+values.
 
 A leaf is `Annotated[int, Range(0, 9)]`, `Annotated[float, Range(0, 1)]`, `Literal["a", "b"]`, `bool`, `str`,
 `Annotated[str, LONGEST]` or a union of plain types (any value of one of them); sections are dataclasses, perhaps
@@ -23,8 +23,8 @@ _WORDS = {int: "a whole number", float: "a number", bool: "True or False", str: 
 
 @dataclasses.dataclass(frozen=True)
 class Range:
-    """Numbers from `least` to `most`, both finite and both among them; `also`: single values outside that have a
-    meaning of their own."""
+    """Numbers from `least` to `most`, both finite and inclusive; `also`: single values outside, with a special
+    meaning."""
 
     least: int | float
     most: int | float
@@ -39,8 +39,8 @@ class Range:
 
 @dataclasses.dataclass(frozen=True)
 class Rule:
-    """What one setting may be: its type, and the range of a number or the choices of a text (None: any) of at most
-    `longest` characters."""
+    """Allowed values of one setting: its type, and the range of a number, or the choices of a text (None: any) of at
+    most `longest` characters."""
 
     kind: type[Any]
     range: Range | None = None
@@ -53,17 +53,17 @@ class Rule:
         return _WORDS[self.kind] + (f" {self.range}" if self.range else "")
 
     def fits(self, value: Any) -> bool:
-        """Whether `value` may stand here. True and False are no numbers; a whole number will do for a float."""
+        """Whether `value` is allowed. True and False are not numbers; an integer is accepted as a float."""
         if self.choices is not None:
             return isinstance(value, str) and value in self.choices
         of_kind = type(value) is self.kind or (self.kind is float and type(value) is int)
         return of_kind and (self.range is None or value in self.range)
 
     def checked(self, value: Any, name: str) -> Any:
-        """`value`, a whole number as float where one is wanted.
+        """`value`, with an integer converted where a float is wanted.
 
         Raises:
-          UserError: it is not what `name` may be.
+          UserError: it is not allowed for `name`.
         """
         if not self.fits(value):
             if self.choices is None:
@@ -85,11 +85,11 @@ def _check_text(value: str, name: str, longest: int = limits.TEXT) -> None:
 
 
 def rules(kind: type, where: str = "") -> dict[str, Rule]:
-    """The rule of every leaf by its dotted path; `*` stands for the name of a group's member, `[]` for the place in a
+    """The rule of every leaf by its dotted path; `*` stands for the name of a group's member, `[]` for an index in a
     list.
 
     Raises:
-      TypeError: an annotation is none of those that this module knows, or a number has no range.
+      TypeError: an annotation that this module does not know, or a number without a range.
     """
     found: dict[str, Rule] = {}
     for name, hint in typing.get_type_hints(kind, include_extras=True).items():
@@ -103,14 +103,14 @@ def rules(kind: type, where: str = "") -> dict[str, Rule]:
 
 
 def build(kind: type[T], values: Mapping[str, Any], where: str) -> T:
-    """`kind` from plain values; what they lack has its default.
+    """`kind` from plain values; missing ones have their defaults.
 
     Args:
-      where: names the section in messages: "config.data", or "FILE:" for all of a file.
+      where: name of the section in messages: "config.data", or "FILE:" for a whole file.
 
     Raises:
-      UserError: an unknown name (the nearest known one is named), one that is missing and has no default, or a value
-        that its rule does not allow.
+      UserError: an unknown name (the nearest known one is named), a missing one without a default, or a value that its
+        rule does not allow.
     """
     hints = typing.get_type_hints(kind, include_extras=True)
     for key in values:
@@ -124,10 +124,10 @@ def build(kind: type[T], values: Mapping[str, Any], where: str) -> T:
 
 
 def convert(hint: Any, value: Any, name: str) -> Any:
-    """A plain value as what the annotation `hint` says.
+    """A plain value converted to the type of the annotation `hint`.
 
     Raises:
-      UserError: it is not what `name` may be.
+      UserError: it is not allowed for `name`.
     """
     origin = typing.get_origin(hint)
     if origin in (typing.Union, types.UnionType):

@@ -2,9 +2,9 @@
 
   python -m vlguard_jax.report runs/base runs/posthoc --out runs/report.html --title "LLaVA-v1.5-7B, before and after"
 
-FOLDERs are working directories of train and evaluate, or folders above them. The page holds the rates with their
-intervals, safety against utility, loss curves, answers with their pictures, and what was run; it is one file and asks
-nothing of the network. Questions, pictures and answers of unsafe subsets are folded and blurred.
+FOLDERs are working directories of train and evaluate, or folders above them. The page shows the rates with their
+intervals, safety against utility, loss curves, answers with their pictures, and what was run; it is one file and loads
+nothing from the network. Questions, pictures and answers of unsafe subsets are folded and blurred.
 """
 
 from __future__ import annotations

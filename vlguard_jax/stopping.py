@@ -1,11 +1,11 @@
-"""SIGTERM (preemption, a scheduler's time limit) means: save and leave with exit code 75; the same command, started
-again, goes on.
+"""SIGTERM (preemption, a scheduler's time limit) means: save and exit with code 75; the same command, started again,
+continues.
 
-From its first moment a command ends at once: what is finished is kept, what is half-written is taken away. Where there
-is more to save, as between the updates of a training, `Noted` lets the command come to an end of its own.
+By default a command ends at once, from its first moment: finished files are kept, half-written ones removed. Where
+there is more to save, as between the updates of a training run, `Noted` lets the command end by itself.
 
-Ctrl-C, which means 130, takes the same way through what cannot bear an exception: the import of a library, whose native
-part would crash or make an ImportError of it, and destructors, which would drop it.
+Ctrl-C, which means 130, is handled in the same way around code that cannot take an exception: imports of libraries,
+whose native part would crash or turn it into an ImportError, and destructors, which would drop it.
 """
 
 from __future__ import annotations
@@ -23,24 +23,24 @@ from types import TracebackType
 
 from vlguard_jax import errors
 
-PATIENCE = 10.0  # seconds to clean up; schedulers kill after 30 and more
+PATIENCE = 10.0  # seconds to clean up; schedulers kill after 30 or more
 MESSAGE = "stopped by SIGTERM; start the same command again to go on"
 INTERRUPTED = "stopped by Ctrl-C"
 _IMPORT = "<frozen importlib._bootstrap>"
 
 _requested = _said = False
-_put_off: set[int] = set()  # signals that are to be sent again
+_put_off: set[int] = set()  # signals to be sent again
 
 
 class Stopped(SystemExit):
-    """SIGTERM has come. A SystemExit, as event loops and thread pools let only that and Ctrl-C through."""
+    """SIGTERM has come. A SystemExit, since event loops and thread pools pass on only that and Ctrl-C."""
 
 
 def install() -> None:
-    """Let SIGTERM end this process with 75: by `Stopped` in the main thread or, where that is busy in a library, after
+    """Let SIGTERM end this process with 75: by `Stopped` in the main thread or, if that is busy in a library, after
     PATIENCE seconds; and Ctrl-C with 130, unless it is ignored, as in a script's background.
 
-    Does nothing where it is installed already, and outside the main thread, where the host program handles its signals.
+    Does nothing if already installed, or outside the main thread, where the host program handles its signals.
     """
     if threading.current_thread() is not threading.main_thread() or signal.getsignal(signal.SIGTERM) is _stop:
         return
@@ -52,31 +52,31 @@ def install() -> None:
     received, wake = os.pipe()
     os.set_blocking(wake, False)
     signal.set_wakeup_fd(wake, warn_on_full_buffer=False)
-    # A child is born deaf, until it is told from its parent: the parent alone is to be stopped.
+    # A forked child ignores the signals until it is known not to be the parent: only the parent is to be stopped.
     os.register_at_fork(before=_deaf, after_in_parent=_hear, after_in_child=_forget)
     threading.Thread(target=_watch, args=(received,), name="SIGTERM", daemon=True).start()
 
 
 def take() -> None:
-    """Take what came during the imports before a command begins."""
+    """Handle signals that came during the imports, before a command begins."""
     for number in tuple(_put_off):
         os.kill(os.getpid(), number)
 
 
 def end() -> None:
-    """From now on the exit code stands: a signal to a Python that takes itself down would be another's."""
+    """Fix the exit code: from now on a signal, to a Python that is shutting down, does not change it."""
     for number, ours in ((signal.SIGTERM, _stop), (signal.SIGINT, _interrupt)):
         if signal.getsignal(number) is ours:
             signal.signal(number, signal.SIG_IGN)
 
 
 def requested() -> bool:
-    """Whether `Stopped` has been raised, whatever became of it since."""
+    """Whether `Stopped` has been raised, even if it was swallowed since."""
     return _requested
 
 
 class Noted:
-    """A context in which, from `hold` on, SIGTERM is noted in place of ending the command; `seen` tells."""
+    """A context in which, from `hold` on, SIGTERM does not end the command but is noted; `seen` tells."""
 
     def __init__(self) -> None:
         self.seen = False
@@ -160,8 +160,8 @@ def _uncaught(
 
 
 def _swallowed(before: Callable[[sys.UnraisableHookArgs], object], lost: sys.UnraisableHookArgs) -> None:
-    """Raised in a destructor or a call of the garbage collector, they get no further: send the signal again, for
-    later."""
+    """Send the signal again later if its exception was raised, and so dropped, in a destructor or the garbage
+    collector."""
     global _requested
     if lost.exc_type is Stopped:
         _requested = False
@@ -173,7 +173,7 @@ def _swallowed(before: Callable[[sys.UnraisableHookArgs], object], lost: sys.Unr
 
 
 def _watch(received: int) -> None:
-    """The way out where the main thread does not come to `_stop`, or a library has swallowed what it raises."""
+    """End the process if the main thread does not reach `_stop`, or a library swallowed its exception."""
     while True:
         if signal.SIGTERM in os.read(received, 64):
             time.sleep(PATIENCE)

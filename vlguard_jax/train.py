@@ -2,8 +2,8 @@
 
   python -m vlguard_jax.train --config configs/train/llava_v15_7b_posthoc_lora.py --workdir runs/posthoc_lora
 
-Everything about the run stands in the config file; any setting can be changed with --config.a.b=value. The run resumes
-by itself when it is started again with the same --workdir. SIGTERM saves and ends with exit code 75.
+Everything about the run is in the config file; any setting can be changed with --config.a.b=value. Started again with
+the same --workdir, the run resumes. SIGTERM saves and ends with exit code 75.
 
 Several hosts: start the same command on each, with a --workdir that all of them see; see
 vlguard_jax/parallel/joining.py.

@@ -1,8 +1,8 @@
-"""Values out of JSON files, checked against the types that a program declares for them.
+"""Values from JSON files, checked against declared types.
 
 A type is Any, str, bool, None, `Annotated[int or float, ranges.Range]`, `Annotated[str, A_CHECK]`, a union of these,
 `list[...]`, a tuple (of fixed length, or `tuple[..., ...]`), `Mapping[str, ...]`, a dataclass (its fields and no
-others), or a TypedDict (fields beyond its own are left as they are).
+others), or a TypedDict (other fields are ignored).
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from vlguard_jax import ranges
 
 @dataclasses.dataclass(frozen=True)
 class Longest:
-    """A text of at most so many characters."""
+    """A text of at most `most` characters."""
 
     most: int
 
@@ -53,7 +53,7 @@ T = TypeVar("T")
 
 
 def make(kind: type[T], value: Any, where: str, way: str = "") -> T:
-    """`value` as `kind`: what is declared as a dataclass or a tuple becomes one.
+    """`value` as `kind`: parts declared as a dataclass or a tuple become one.
 
     Raises:
       UserError: as `check`.
@@ -63,10 +63,10 @@ def make(kind: type[T], value: Any, where: str, way: str = "") -> T:
 
 
 def check(kind: Any, value: Any, where: str, way: str = "") -> None:
-    """Whether `value` is of the type `kind`.
+    """Check that `value` is of the type `kind`.
 
     Raises:
-      UserError: it is not; the message begins with `where`, names the part, and ends with `way`, the way out.
+      UserError: it is not; the message starts with `where`, names the part, and ends with `way`, what to do.
     """
     if wrong := _wrong(kind, value):
         path, found, wanted = wrong
@@ -75,7 +75,7 @@ def check(kind: Any, value: Any, where: str, way: str = "") -> None:
 
 
 def _made(kind: Any, value: Any) -> Any:
-    """`value`, which is of the type `kind`, with its dataclasses and tuples."""
+    """`value`, of the type `kind`, with its dataclasses and tuples."""
     origin, parts = typing.get_origin(kind), typing.get_args(kind)
     if origin in (typing.Union, types.UnionType):
         return _made(next(part for part in parts if _wrong(part, value) is None), value)
@@ -96,12 +96,12 @@ def _members(kind: Any, value: list[Any]) -> tuple[Any, ...]:
 
 
 def _fixed(kind: Any) -> bool:
-    """Whether the type is a tuple of so many members."""
+    """Whether the type is a tuple of fixed length."""
     return typing.get_origin(kind) is tuple and typing.get_args(kind)[-1] is not Ellipsis
 
 
 def _wrong(kind: Any, value: Any) -> tuple[str, str, str] | None:
-    """(path of the part that is wrong, what it is, what it must be), None where nothing is."""
+    """(path of the wrong part, what it is, what it must be); None if nothing is wrong."""
     if kind is Any:
         return None
     if kind in _WORDS:

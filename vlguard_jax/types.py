@@ -1,9 +1,10 @@
-"""Records that more than one package shares, and the shape alphabet of the project.
+"""Records that several packages share, and the letters of shapes.
 
-Shape alphabet, used in every annotation and docstring:
-B rows, T tokens in a row (slots of pictures included), P patches of a tile, N units of the tower in a batch (pictures,
-tiles), S side in pixels, slots of a batch, or cache length (in generation/), D width, F mlp width, V vocabulary,
-L layers, H heads, K kv heads, E head width, R LoRA rank, A accumulation steps, C new tokens.
+Letters of shapes in annotations and docstrings:
+B rows, T tokens in a row (slots of pictures included), P patches of a
+tile, N units of the tower in a batch (pictures, tiles), S side in pixels, slots of a batch, or KV cache length (in
+generation/), D width, F mlp width, V vocabulary, L layers, H heads, K kv heads, E head width, R LoRA rank, A
+accumulation steps, C new tokens.
 """
 
 from __future__ import annotations
@@ -49,7 +50,7 @@ class Tokens:
     """A tokenized conversation before image expansion: one `IMAGE_TOKEN` per picture tag.
 
     ids i32[n]; labels i32[n], `IGNORE_LABEL` where not supervised, not shifted. `mismatch` is the reference's warning
-    when it voids the sample (all labels ignored), else None.
+    when it ignores all labels, else None.
     """
 
     ids: Int32[np.ndarray, " n"]
@@ -58,38 +59,38 @@ class Tokens:
 
 
 class Size(NamedTuple):
-    """Of a picture, in pixels."""
+    """Size of a picture, in pixels."""
 
     width: int
     height: int
 
 
 class Extent(NamedTuple):
-    """What a picture takes. slots: places in the text. units: pieces that the tower works on (tiles, say)."""
+    """What a picture takes. slots: positions in the text. units: inputs of the tower (tiles, for example)."""
 
     slots: int
     units: int
 
 
 class Picture(NamedTuple):
-    """One picture as its model reads it: the family's arrays by name, and what it takes."""
+    """One picture as its model reads it: the family's arrays by name, and its extent."""
 
     arrays: Mapping[str, np.ndarray]
     extent: Extent
 
 
-Pictures = Mapping[str, Any]  # of a batch: a family's arrays by name; their leading axes are split like rows
+Pictures = Mapping[str, Any]  # of a batch: a family's arrays by name; their leading axes are sharded like rows
 
 
 class Batch(NamedTuple):
-    """What one train or prefill program reads. A NamedTuple, so that it is a JAX pytree without importing jax.
+    """Input of a train or prefill program. A NamedTuple, to be a JAX pytree without importing jax.
 
     tokens: ids, any valid id at image slots and padding.  targets: the label of the *next* position (already shifted).
     loss_weight: weight of the cross-entropy at that position, 0 where not supervised; the loss is sum(weight * ce).
     segment_ids: 0 padding, 1.. conversations in the row.  positions: rotary position, from 0 in each segment.
-    pictures: what the tower reads, the family's arrays; none without pictures.  slot: which row of the pictures'
-    features stands there, -1 for text.  source: which of config.data.sources the conversation comes from, -1 at
-    padding; for the log.
+    pictures: the tower's input, the family's arrays; empty without pictures. slot: row of the pictures' features at
+    this position, -1 for text. source: index of the conversation's source in config.data.sources, -1 at padding; for
+    the log.
     With gradient accumulation every array has a leading axis A (see training/step.py); slot counts within its slice.
     """
 
@@ -107,7 +108,7 @@ class Batch(NamedTuple):
 class Prompt:
     """One question for the generation engine: ids i32[n] with `IMAGE_TOKEN` for each picture, pictures in order.
 
-    origin: what messages call it; empty: its id.
+    origin: its name in messages; empty: its id.
     """
 
     id: str
@@ -117,7 +118,7 @@ class Prompt:
 
     @property
     def name(self) -> str:
-        """For messages."""
+        """Its name in messages."""
         return self.origin or f"prompt {self.id}"
 
 

@@ -1,4 +1,4 @@
-"""Versions of this package and of the libraries that decide what it computes and writes."""
+"""Versions of this package and of the libraries that affect what it computes and writes."""
 
 from __future__ import annotations
 

@@ -1,6 +1,4 @@
-"""A working directory belongs to one configuration:
-it is written with the first result and compared when a run comes back.
-"""
+"""A working directory belongs to one config: written with the first result, compared when a run is resumed."""
 
 from __future__ import annotations
 
@@ -25,13 +23,13 @@ from vlguard_jax import fingerprints
 from vlguard_jax import folders
 
 CONFIG_FILE = "config.json"
-LOCK_FILE = ".vlguard_jax.lock"  # there while a process works in the folder
-# What runs go on writing; all else is written anew and renamed, or looked at where it is opened (checkpoints/store.py).
+LOCK_FILE = ".vlguard_jax.lock"  # exists while a process works in the folder
+# Files that runs continue to write; all others are replaced by renaming, or checked when opened (checkpoints/store.py).
 WRITTEN_ON = ("metrics.jsonl", "tensorboard", "logs", "generations.jsonl", "verdicts.jsonl")
 
 
 def plain(settings: Any) -> dict[str, Any]:
-    """A settings dataclass as JSON-ready dict."""
+    """A settings dataclass as a JSON-ready dict."""
     return json.loads(json.dumps(dataclasses.asdict(settings), sort_keys=True))
 
 
@@ -41,8 +39,8 @@ def config_hash(settings: Any) -> str:
 
 
 def check(folder: Path, settings: Any, *, free: tuple[str, ...] = ()) -> None:
-    """Raise UserError if `folder` is the working directory of another configuration, or its file is damaged.
-    Without the file it belongs to nobody, unless results say otherwise (`compare`).
+    """Raise UserError if `folder` is the working directory of another config, or its config.json is damaged. Without
+    the file it belongs to nobody, unless its results record settings (`compare`).
 
     free: see `compare`.
     """
@@ -52,20 +50,21 @@ def check(folder: Path, settings: Any, *, free: tuple[str, ...] = ()) -> None:
     try:
         stored = files.read_object(path, finite=False)
     except errors.UserError as e:
-        damage = str(e).split(";")[0]  # what comes behind is a way out for a file that the user was given
+        damage = str(e).split(";")[0]  # the rest is advice about a file from others
         way = "put it back, or delete it: what the results themselves record is compared then"
         raise errors.UserError(f"--workdir={folder}: {damage}; {way}") from e
     compare(stored, settings, f"--workdir={folder}", free=free)
 
 
 def compare(stored: Mapping[str, Any], settings: Any, where: str, *, free: tuple[str, ...] = ()) -> None:
-    """Whether `stored`, the settings that results were made with, are these. where: the results are, for the message.
+    """Check that `stored`, the settings that results were made with, equal `settings`. where: the results, for the
+    message.
 
-    `free` names settings (or sections) that may differ between the run and its resumption because they change no
-    result. A setting that did not exist yet when they were stored counts as having its default.
+    `free` names settings (or sections) that may differ when a run is resumed because they change no result. A setting
+    that did not exist when `stored` was written counts as having its default.
 
     Raises:
-      UserError: they are not; the first difference is named.
+      UserError: they differ; the first difference is named.
     """
     for key, ours, theirs in _differences(plain(settings), _completed(stored, settings)):
         if not any(key == f or key.startswith(f + ".") for f in free):
@@ -76,7 +75,7 @@ def compare(stored: Mapping[str, Any], settings: Any, where: str, *, free: tuple
 
 
 def check_unclaimed(folder: Path, results: str) -> None:
-    """Raise UserError if `folder` holds `results`, the name of a file or folder, and nothing says whose they are."""
+    """Raise UserError if `folder` holds `results`, the name of a file or folder, but no record of their settings."""
     if (folder / results).exists() and not (folder / CONFIG_FILE).exists():
         raise errors.UserError(
             f"--workdir={folder} holds {results} and no {CONFIG_FILE}, which said what it was made with; put that file"
@@ -85,7 +84,7 @@ def check_unclaimed(folder: Path, results: str) -> None:
 
 
 def prepare(folder: Path) -> None:
-    """Make `folder` where it does not exist. That claims nothing: a try that is refused must not keep the next one out.
+    """Make `folder` if it does not exist, without claiming it: a refused run must not block the next one.
 
     Raises:
       UserError: it cannot be written.
@@ -94,22 +93,20 @@ def prepare(folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder):
             pass
-    # the last two: a name with a null character, or of a thousand folders
+    # the last two: a name with a null character, or with a thousand folders
     except (OSError, ValueError, RecursionError) as e:
         raise errors.UserError(f"--workdir={folder} cannot be written: {e}") from e
 
 
 @contextlib.contextmanager
 def hold(folder: Path) -> Iterator[None]:
-    """Let no other process work in `folder` meanwhile. The kernel lets go of it when this process ends,
-    however it ends.
+    """Lock `folder` against other processes. The kernel releases the lock when this process ends, however it ends.
 
-    Makes the folder where it does not exist, and takes it away again if nothing was written. On a file system without
-    locks (some mounts of buckets) that is said, and nothing held; over NFS it depends on the server whether other
-    machines see it.
+    Makes the folder if it does not exist, and removes it again if nothing was written. On a file system without locks
+    (some mounts of buckets) it only warns; over NFS it depends on the server whether other machines see the lock.
 
     Raises:
-      UserError: another process holds it, it cannot be written, or what would be written there leads elsewhere.
+      UserError: another process holds the lock, the folder cannot be written, or a file in it leads elsewhere.
     """
     made = [above for above in (folder, *folder.parents) if not os.path.lexists(above)]
     try:
@@ -120,7 +117,7 @@ def hold(folder: Path) -> Iterator[None]:
             yield
     finally:
         for above in made:
-            with contextlib.suppress(OSError, ValueError):  # something was written, or it could not be made
+            with contextlib.suppress(OSError, ValueError):  # something was written, or the folder could not be made
                 above.rmdir()
 
 
@@ -135,7 +132,7 @@ def _locked(path: Path, where: str) -> Iterator[None]:
             if not stat.S_ISREG(os.fstat(descriptor).st_mode):
                 raise errors.UserError(f"{where}: {path.name} is a pipe or a device, not a file; remove it")
             held = _lock(file, where)
-            if not _same(path, descriptor):  # its holder took it away just now
+            if not _same(path, descriptor):  # its holder has just removed it
                 continue
             if held:
                 file.truncate(0)
@@ -149,7 +146,7 @@ def _locked(path: Path, where: str) -> Iterator[None]:
 
 
 def _lock(file: io.FileIO, where: str) -> bool:
-    """Whether the file is locked now; False where the file system has no locks."""
+    """Lock the file; False where the file system has no locks."""
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as e:
@@ -176,11 +173,10 @@ def _same(path: Path, descriptor: int) -> bool:
 
 
 def claim(folder: Path, settings: Any, *, free: tuple[str, ...] = ()) -> None:
-    """Make `folder` the working directory of `settings`, or `check` that it already is.
-    To be called when the first result is there.
+    """Make `folder` the working directory of `settings`, or `check` that it already is. Call it with the first result.
 
     Raises:
-      UserError: the folder holds another configuration, or cannot be written.
+      UserError: the folder belongs to another config, or cannot be written.
     """
     check(folder, settings, free=free)
     prepare(folder)
@@ -191,7 +187,7 @@ def claim(folder: Path, settings: Any, *, free: tuple[str, ...] = ()) -> None:
 
 
 def _completed(stored: Any, settings: Any) -> Any:
-    """`stored` with the defaults of what `settings` has and it lacks."""
+    """`stored`, with the defaults of settings that it lacks."""
     if not isinstance(stored, Mapping):
         return stored
     if isinstance(settings, Mapping):

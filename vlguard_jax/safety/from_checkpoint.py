@@ -1,4 +1,4 @@
-"""Evaluates a checkpoint folder: loads it, puts an engine behind it and asks. What is asked and judged is run.py's."""
+"""Evaluates a checkpoint folder: loads it, builds its engine and hands both to run.py, which asks and judges."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from vlguard_jax.safety import summary
 
 
 def as_model(checkpoint: checkpoint_lib.Checkpoint, config: settings_lib.EvalConfig) -> model_lib.Model:
-    """A checkpoint in memory with an engine behind it, built when the first answer is wanted."""
+    """A loaded checkpoint with its engine, which is built when the first answer is needed."""
     precision = settings_lib.on_backend(config.precision, jax.default_backend())
     tokenizer = vocabulary.answering(checkpoint)
     return model_lib.Model(
@@ -43,7 +43,7 @@ def evaluate(
     """Load the model that `config` names, evaluate it into `folder`, return the rows of summary.json.
 
     Args:
-      grid: every template with every image mode, each in a folder below `folder`.
+      grid: evaluate every template with every image mode, each in a folder below `folder`.
       quiet: no progress bar.
 
     Raises:
@@ -63,7 +63,7 @@ def evaluate(
             )
         config = run.told(config, loaded.extras, team.say)
         model = as_model(loaded, config)
-        if grid:  # its parts depend on how the model sees
+        if grid:  # its parts depend on the model's image modes
             team.from_first(lambda: run.check_baseline(config, folder, run.grid_modes(model)))
         if config.precision.compute != model.dtype:
             team.say(f"config.precision.compute={config.precision.compute}: computing in {model.dtype} on this machine")

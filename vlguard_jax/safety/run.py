@@ -1,4 +1,4 @@
-"""An evaluation from settings to result files. Knows no jax: the model comes with its engine."""
+"""An evaluation from settings to result files. Imports no jax: the model comes with its engine."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from vlguard_jax.safety.benchmarks import registry as benchmarks
 from vlguard_jax.safety.judges import judge as judge_lib
 from vlguard_jax.safety.judges import registry as judges
 
-# Settings that may differ when a run comes back, because none of them changes an answer.
+# Settings that may differ when a run is resumed, because none of them changes an answer.
 FREE = (
     "judges",
     "paper_row",
@@ -48,7 +48,8 @@ FREE = (
 
 Answered = tuple[questions_lib.Question, types.Generation]
 
-# (answers that exist, answers wanted) -> context around the work; it yields a function that is told of new answers.
+# (answers that exist, answers wanted) -> context around the work; yields a function to call with the number of new
+# answers.
 Progress = Callable[[int, int], contextlib.AbstractContextManager[Callable[[int], None]]]
 
 
@@ -56,7 +57,7 @@ Progress = Callable[[int, int], contextlib.AbstractContextManager[Callable[[int]
 class Team(Protocol):
     """The processes that evaluate together.
 
-    All of them ask the same questions in the same order; the first alone keeps the files.
+    All ask the same questions in the same order; only the first writes files.
     """
 
     @property
@@ -65,12 +66,11 @@ class Team(Protocol):
         ...
 
     def from_first(self, make: Callable[[], Any]) -> Any:
-        """The JSON values that `make` gives in the first process, or its UserError, in all of them; `make` runs in the
-        first alone."""
+        """Run `make` in the first process only; return its JSON values, or raise its UserError, in every process."""
         ...
 
     def agree(self, digests: Mapping[str, str]) -> None:
-        """Raises UserError, in all of them, unless all give the same digests of what they have read."""
+        """Raise UserError in every process unless all pass the same digests of what they have read."""
         ...
 
 
@@ -80,11 +80,11 @@ class Alone:
     first = True
 
     def from_first(self, make: Callable[[], Any]) -> Any:
-        """What `make` gives."""
+        """The result of `make`."""
         return make()
 
     def agree(self, digests: Mapping[str, str]) -> None:
-        """There is nobody to differ from."""
+        """Nothing to compare with."""
 
 
 @contextlib.contextmanager
@@ -96,7 +96,8 @@ def silent(done: int, total: int) -> Iterator[Callable[[int], None]]:
 def told(
     config: settings_lib.EvalConfig, extras: extras_lib.Extras, say: Callable[[str], None]
 ) -> settings_lib.EvalConfig:
-    """Say what a model's `extras` tell of it; returns the config, marked where it was trained on stand-in pictures."""
+    """Pass on the notes in a model's `extras`; returns the config, marked if the model was trained on stand-in
+    pictures."""
     if "note" in extras:
         say(extras["note"])
     if not extras.get("provenance", {}).get("stand_in"):
@@ -106,7 +107,7 @@ def told(
 
 
 def check_names(config: settings_lib.EvalConfig) -> tuple[list[judge_lib.Judge], benchmark_lib.Benchmark]:
-    """All that can be wrong without looking at any file; returns the judges and the benchmark that are named.
+    """Check what needs no file; returns the judges and the benchmark that are named.
 
     Raises:
       UserError: no model; unknown judge, benchmark, subset, template or row of the paper.
@@ -126,11 +127,11 @@ def check_names(config: settings_lib.EvalConfig) -> tuple[list[judge_lib.Judge],
 
 
 def check(config: settings_lib.EvalConfig) -> list[benchmark_lib.Item]:
-    """All that can be wrong without looking at the model; returns the items to ask.
+    """Check what needs no model; returns the items to ask.
 
     Raises:
-      UserError: see `check_names`; benchmark file or pictures missing or miscounted; a judge of right answers where
-        none is known.
+      UserError: see `check_names`; benchmark file or pictures missing or miscounted; an accuracy judge where no right
+        answers are known.
     """
     chosen, benchmark = check_names(config)
     items = benchmark_lib.select(benchmark, config.benchmark)
@@ -145,7 +146,7 @@ def check(config: settings_lib.EvalConfig) -> list[benchmark_lib.Item]:
 
 
 def check_baseline(config: settings_lib.EvalConfig, folder: pathlib.Path, modes: Sequence[str] = ()) -> None:
-    """Whether the baseline can be paired with, before the first answer: of `evaluate`, or of `evaluate_grid` over these
+    """Check before the first answer that the baseline can be paired, for `evaluate`, or for `evaluate_grid` over
     `modes`.
 
     Raises:
@@ -154,7 +155,7 @@ def check_baseline(config: settings_lib.EvalConfig, folder: pathlib.Path, modes:
     items = check(config) if config.baseline else []
     for part, place in _parts(config, folder, modes) if modes else [(config, folder)]:
         skipped = lengths.read(pathlib.Path(part.baseline)) if part.benchmark.on_long_prompt == "skip" else set()
-        # those are looked at once the prompts are known
+        # these are checked once the prompts are known
         asked = [item for item in items if (item.subset, item.id) not in skipped]
         baseline_lib.read(part, place, asked, _judging(config, items))
 
@@ -177,12 +178,12 @@ def evaluate(
 
     Args:
       config: what to run.
-      folder: working directory, claimed by the first answers. A run that was stopped goes on where it was; judges can
-        be added later.
-      model: whom to ask.
+      folder: working directory, claimed by the first answers. A stopped run continues where it was; judges can be added
+        later.
+      model: the model to ask.
       say: receives notices for the user.
-      progress: see `Progress`; of the first process of a team.
-      team: the processes that do this together; None: this one alone.
+      progress: see `Progress`; used in the first process only.
+      team: the processes that evaluate together; None: this one alone.
 
     Returns:
       the rows of summary.json, one per judge and subset; in every process of a team.
@@ -195,7 +196,7 @@ def evaluate(
     questions, skipped = lengths.split(config, model, questions_lib.ask(config, model, check(config)))
     asked = results.sha256("".join(q.key for q in questions))
     team.agree({"weights": model.weights_sha256, "questions and pictures": asked})
-    kept: _Kept | None = None  # in the first process alone
+    kept: _Kept | None = None  # in the first process only
 
     def open_files() -> list[str]:
         nonlocal kept
@@ -227,7 +228,7 @@ def _resolved(config: settings_lib.EvalConfig, model: model_lib.Model) -> settin
 
 
 class _Kept:
-    """The files of one evaluation: what they hold, and what is added to them."""
+    """The result files of one evaluation."""
 
     def __init__(
         self,
@@ -280,8 +281,7 @@ def evaluate_grid(
     progress: Progress = silent,
     team: Team | None = None,
 ) -> list[summary.Row]:
-    """`evaluate` for every template with every image mode, each in its own folder below `folder`; `folder` gets all
-    rows.
+    """`evaluate` for every template with every image mode, each in its own folder below `folder`, which gets all rows.
 
     Which pair gives the paper's numbers is an open question (VLGuard issue 9).
     """
@@ -295,7 +295,7 @@ def evaluate_grid(
 
 
 def grid_modes(model: model_lib.Model) -> tuple[str, ...]:
-    """The ways in which a grid prepares the pictures for a model."""
+    """The image modes that a grid tries on a model."""
     return model.sees.modes if model.sees else (table.AUTO,)
 
 
@@ -304,7 +304,7 @@ def _parts(
 ) -> Iterator[tuple[settings_lib.EvalConfig, pathlib.Path]]:
     """(settings, working directory) of every evaluation of a grid.
 
-    Its baseline is a grid too: each part has its own.
+    Its baseline is a grid too, part by part.
     """
     for template, mode in itertools.product(templates.TEMPLATES, cast(Sequence[settings_lib.ImageMode], modes)):
         asked = dataclasses.replace(config.model, template=template, image_mode=mode)
@@ -324,7 +324,7 @@ def _answers(
 
 
 def _in_batches(answers: Iterable[Answered], size: int) -> Iterator[list[Answered]]:
-    """Lists of `size`, the last one shorter; what was answered before a failure comes before it, too."""
+    """Lists of `size`, the last one shorter; answers made before a failure are yielded before it is raised."""
     batch: list[Answered] = []
     try:
         for answer in answers:

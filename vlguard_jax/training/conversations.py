@@ -1,5 +1,5 @@
-"""What a training config trains on: its conversations and the plan of its steps, for the run itself and for whoever
-looks at them before (`prepare`, `plan`). No weight is read, and nothing here loads jax."""
+"""What a training config trains on: its conversations and the plan of its steps, for the run itself and for `prepare`
+and `plan`, which look at them first. Reads no weights and imports no jax."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def mixture(
 
 
 def plan(settings: config.TrainConfig, found: mixtures.Mixture, shards: int) -> plan_lib.BatchPlan:
-    """The steps of the run on `shards` row shards (config.mesh data x fsdp), every one of them checked.
+    """The steps of the run on `shards` row shards (config.mesh data x fsdp), all checked.
 
     Raises:
       UserError: as `plan.BatchPlan` and its `check`.
