@@ -178,9 +178,11 @@ def _check_names(settings: Settings) -> None:
 
         run.check_names(settings)
         return
+    from vlguard_jax.families import table
     from vlguard_jax.families.chat import templates
 
-    templates.get_template(settings.model.template)
+    if settings.model.template != table.AUTO:  # the family's, which the model's folder tells
+        templates.get_template(settings.model.template)
     # a user's own module is not imported here
     if settings.loss != settings_lib.TrainConfig.loss and ":" not in settings.loss:
         from vlguard_jax.training import losses  # late: it loads jax
