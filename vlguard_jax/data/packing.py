@@ -1,8 +1,7 @@
-"""Which row of its step each sample lies in: all steps of a run are packed at once, into as few computed tokens as they
-allow.
+"""Packing: assigns each sample to a row of its step, for all steps of a run at once, so that few tokens are computed.
 
-Arrays [s, n] hold one line per step and one entry per sample of it; a length of 0 means that there is no sample. A
-sample is never split. Nothing here is random but a few fixed draws.
+Arrays [s, n] have one line per step and one entry per sample of it; a length of 0 means that there is no sample.
+Samples are never split. The only randomness is a few fixed draws.
 """
 
 from __future__ import annotations
@@ -18,19 +17,19 @@ import numpy as np
 
 from vlguard_jax.data import order
 
-PROBES = 64  # steps that are packed first, the fullest and those that did not fit before: a shape must hold them
-FIRST = 8  # of the probes, tried alone at first: they tell most shapes that are too small
-CHUNK = 4096  # packings made at once, for the sake of memory
-EXCHANGES = 1000  # per step; they end by themselves long before
-NOISE = 0.03  # by how much more, on a logarithmic scale, each order differs from longest first
-# How samples are put into rows at first, all of a tuple at once: (order, whether by best fit).
+PROBES = 64  # steps that are packed first, the fullest and those that did not fit before, to reject shapes early
+FIRST = 8  # probes that are tried first: they reject most shapes that are too small
+CHUNK = 4096  # packings made at once, to bound memory
+EXCHANGES = 1000  # limit per step; never reached in practice
+NOISE = 0.03  # how much further, in the logarithm of lengths, each order deviates from longest first
+# Initial packings, all of a tuple at once: (order, whether by best fit).
 STARTS = (((0, True),), ((0, False),), tuple(itertools.product(range(1, 8), (True, False))))
 
 
 @dataclasses.dataclass(frozen=True)
 class Packed:
-    """Steps in `rows` rows of `row_len` tokens. row: each sample's row, -1 where there is none. units: of the
-    tower, the most that lie in one shard of a micro-batch, over all steps."""
+    """Steps in `rows` rows of `row_len` tokens. row: each sample's row, -1 where there is none. units: of the tower,
+    the most in one shard of a micro-batch, over all steps."""
 
     rows: int
     row_len: int
@@ -47,14 +46,14 @@ def pack(
     micro_rows: int,
     shards: int,
 ) -> Packed:
-    """Pack every step into rows of one shape, the one with the least computed tokens that was found to hold them all.
+    """Pack all steps into rows of one shape: the one with the fewest computed tokens for which a packing was found.
 
     The number of rows is a multiple of `micro_rows` (0: the rows are one micro-batch) or of `shards`, their length of
-    `multiple`, and at most `max_row_len` unless a sample is longer. Then rows are filled and numbered so that no shard
-    has many more units of the tower (tiles of pictures) than another, because every shard has room for the most that
-    any of them gets.
+    `multiple`, and at most `max_row_len` unless a sample is longer. Then rows are filled and numbered so that the units
+    of the tower (tiles of pictures) are balanced over the shards, because every shard has room for the most that any of
+    them gets.
     """
-    lengths, shown = lengths.astype(np.int32), units.astype(np.int32)  # half the memory to go through
+    lengths, shown = lengths.astype(np.int32), units.astype(np.int32)  # half the memory traffic
     turns, everything = np.argsort(-lengths.sum(1), kind="stable"), int(shown.sum(1).max())
     for rows, row_len in _candidates(lengths, micro_rows or shards, multiple, max_row_len):
         in_shard = (micro_rows or rows) // shards
@@ -78,7 +77,7 @@ def pad(
     micro_rows: int,
     shards: int,
 ) -> Packed:
-    """One sample a row, in the order of the step; rows as long as the longest sample of all steps, rounded up to
+    """One sample per row, in the order of the step; rows are as long as the longest sample of all steps, rounded up to
     `multiple`."""
     unit = micro_rows or shards
     rows = int(rounded_up(lengths.shape[1], unit))
@@ -92,8 +91,8 @@ def pad(
 def spread(
     row: Int32[np.ndarray, "s n"], units: Int64[np.ndarray, "s n"], rows: int, in_shard: int
 ) -> tuple[Int32[np.ndarray, "s n"], int]:
-    """Number the rows anew so that every run of `in_shard` rows has about the same number of units; and the most
-    that one has."""
+    """(rows renumbered so that every shard of `in_shard` consecutive rows has about the same number of units, the most
+    that one has)."""
     counts = per_row(units, row, rows)
     if in_shard not in (1, rows):
         most_first = np.argsort(-counts, axis=1, kind="stable")
@@ -105,16 +104,16 @@ def spread(
 
 
 def rounded_up(values: Any, multiple: int) -> Any:
-    """The next multiple of every number or array."""
+    """A number or array, rounded up to the next multiple."""
     return -(-values // multiple) * multiple
 
 
 def levels(needs: Int64[np.ndarray, " s"], count: int) -> Int64[np.ndarray, " s"]:
-    """Sort steps into at most `count` classes by what they need, such that it costs least to give every step the most
-    that its class needs. Classes are numbered by rising need."""
+    """Sort steps into at most `count` classes by their need, so that the total is least if every step gets the largest
+    need of its class. Classes are numbered by rising need."""
     values, which, counts = np.unique(needs, return_inverse=True, return_counts=True)
     before = np.concatenate([[0], np.cumsum(counts)])
-    least = np.where(before == 0, 0.0, np.inf)  # cost of the first i values in as many classes as there are cuts
+    least = np.where(before == 0, 0.0, np.inf)  # cost of the first i values, split into the classes so far
     cuts = []
     for _ in range(min(count, len(values))):
         cut = np.zeros(len(least), np.int64)
@@ -134,7 +133,7 @@ def levels(needs: Int64[np.ndarray, " s"], count: int) -> Int64[np.ndarray, " s"
 def bounds(
     lengths: Int64[np.ndarray, "s n"], *, multiple: int, max_row_len: int, micro_rows: int, shards: int
 ) -> Int64[np.ndarray, " s"]:
-    """Computed tokens that each step needs at least, in rows as long as any step may have."""
+    """A lower bound of each step's computed tokens, in rows of the greatest allowed length."""
     totals, longest = lengths.sum(1), lengths.max(1)
     widest = longest_row(int(longest.max()), multiple, max_row_len)
     least = np.full(len(lengths), np.iinfo(np.int64).max)
@@ -147,16 +146,16 @@ def bounds(
 def fit(
     lengths: Int32[np.ndarray, "s n"], units: Int32[np.ndarray, "s n"], rows: int, row_len: int, most: int
 ) -> tuple[Int32[np.ndarray, "s n"], Int64[np.ndarray, " f"]]:
-    """Find a row for every sample, of at most `row_len` tokens and `most` units; and steps that this was not found
-    for, the first of them if there are many.
+    """(row of every sample, in rows of at most `row_len` tokens and `most` units; steps without such rows, only the
+    first of them if there are many).
 
-    Best fit, longest sample first; what no row holds makes the emptiest row too full, and exchanging samples between
-    rows mends that. Where it does not, the same from rows as even as can be: the first does better with a few samples
-    to a row, the second with many. Then both again with the samples in slightly other orders.
+    Best fit, longest sample first; a sample that fits no row overfills the emptiest one, and exchanging samples between
+    rows repairs that. If that fails, the same from rows that are as even as possible: the first start does better with
+    few samples per row, the second with many. Then both again with the samples in slightly different orders.
 
-    What that is worth, on benchmarks/packing.py's data: best fit alone computes 1.118 tokens for each real one where
-    this computes 1.080 (1.127 and 1.090 on 8 and 16 shards; dealt evenly, on one, 1.049 and 1.010), in about 1 s
-    against 1 to 7. On 64 shards, at one row each, they are equal.
+    On benchmarks/packing.py's data, best fit alone computes 1.118 tokens for each real one where this computes 1.080
+    (1.127 and 1.090 on 8 and 16 shards; dealt evenly, on one, 1.049 and 1.010), in about 1 s against 1 to 7. On 64
+    shards, at one row each, they are equal.
     """
     row, left = fit_most(lengths, units, rows, row_len, most)
     for at in range(0, len(left), step := CHUNK // len(STARTS[-1])):
@@ -170,8 +169,8 @@ def fit(
 def fit_most(
     lengths: Int32[np.ndarray, "s n"], units: Int32[np.ndarray, "s n"], rows: int, row_len: int, most: int
 ) -> tuple[Int32[np.ndarray, "s n"], Int64[np.ndarray, " f"]]:
-    """The same without the other orders, which seldom help: so a step that fits may be missed, but all steps are tried,
-    and those for which no rows were found come back."""
+    """As `fit` without the other orders, which seldom help: a step that fits may be missed, but all steps are tried,
+    and all without rows are returned."""
     row, left = np.empty(lengths.shape, np.int32), np.arange(len(lengths))
     for starts in STARTS[:-1]:
         failed = []
@@ -191,7 +190,7 @@ def _fit_all(
     row_len: int,
     most: int,
 ) -> tuple[Int32[np.ndarray, "s n"], Int64[np.ndarray, " f"]]:
-    """The same with the steps in the order `turns`, and giving up when the first `PROBES` do not all fit."""
+    """As `fit`, with the steps in the order `turns`; gives up if the first `PROBES` steps do not all fit."""
     row = np.empty(lengths.shape, np.int32)
     for part in (turns[:PROBES], turns[PROBES:]):
         row[part], failed = fit(lengths[part], units[part], rows, row_len, most)
@@ -208,7 +207,7 @@ def _pack_from(
     row_len: int,
     most: int,
 ) -> tuple[Int32[np.ndarray, "s n"], Bool[np.ndarray, " s"]]:
-    """Rows of every step by the first of `starts` that ends well, and for which steps one did."""
+    """(rows of every step by the first of `starts` that succeeds, for which steps one did)."""
     steps, count = lengths.shape
     noise = np.stack([np.random.default_rng(turn).normal(0, NOISE * turn, count) for turn, _ in starts])
     lengths, units = np.repeat(lengths, len(starts), 0), np.repeat(units, len(starts), 0)
@@ -230,7 +229,7 @@ def _place(
     most: int,
     best_fit: Bool[np.ndarray, " s"],
 ) -> Int32[np.ndarray, "s n"]:
-    """Row of every sample, taken in the order `turns`: the fullest that holds it, else (or without `best_fit`) the
+    """Row of every sample, in the order `turns`: the fullest in which it fits, else (or without `best_fit`) the
     emptiest."""
     each, never = np.arange(len(lengths)), np.int32(2**30)
     room = np.full((len(lengths), rows), row_len, np.int32)
@@ -255,13 +254,13 @@ def _exchange(
     row_len: int,
     most: int,
 ) -> tuple[Int32[np.ndarray, "s n"], Bool[np.ndarray, " s"]]:
-    """Exchange samples between rows until none is too full; and for which steps that went well.
+    """Exchange samples between rows until none is too full; returns for which steps that succeeded.
 
-    Again and again the fullest row of a step gives a sample to another row for a shorter one, or for nothing, so that
-    the fuller of the two becomes as empty as one exchange can make it.
+    Repeatedly, the fullest row of a step gives a sample to another row for a shorter one, or for none, so that the
+    fuller of the two becomes as empty as one exchange can make it.
     """
     steps, count = lengths.shape
-    # One more sample in each row stands for nothing.
+    # An extra empty sample in each row stands for none.
     size = np.concatenate([lengths, np.zeros((steps, rows), np.int32)], 1)
     shown = np.concatenate([units, np.zeros((steps, rows), np.int32)], 1)
     place = np.concatenate([row, np.broadcast_to(np.arange(rows, dtype=np.int32), (steps, rows))], 1)
@@ -291,7 +290,7 @@ def _best_exchange(
     seen: Int32[np.ndarray, "s r"],
     most: int,
 ) -> tuple[Int64[np.ndarray, " s"], Int64[np.ndarray, " s"], Bool[np.ndarray, " s"]]:
-    """Which sample the fullest row of every step gives, which one it takes, and whether that does any good."""
+    """(sample that the fullest row of every step gives, sample that it takes, whether that improves the step)."""
     each, never = np.arange(len(size)), np.int32(2**30)
     full = load.argmax(1)
     inside = place == full[:, None]
@@ -308,14 +307,14 @@ def _best_exchange(
 
 
 def per_row(values: Integer[np.ndarray, "s m"], row: Int32[np.ndarray, "s m"], rows: int) -> Int32[np.ndarray, "s r"]:
-    """Sum of `values` in each row; those in no row (-1) are left out."""
+    """Sum of `values` in each row, without those in no row (-1)."""
     line, at = np.nonzero(row >= 0)
     sums = np.bincount(line * rows + row[line, at], weights=values[line, at], minlength=len(row) * rows)
     return sums.reshape(len(row), rows).astype(np.int32)
 
 
 def most_in_shard(values: Int64[np.ndarray, "s n"], row: Int32[np.ndarray, "s n"], rows: int, in_shard: int) -> int:
-    """The largest sum of `values` of the samples in a run of `in_shard` rows, over all steps."""
+    """The largest sum of `values` in a shard of `in_shard` consecutive rows, over all steps."""
     return _most_in_shard(per_row(values, row, rows), in_shard)
 
 
@@ -336,8 +335,8 @@ def row_counts(samples: int, unit: int) -> range:
 def _candidates(
     lengths: Int32[np.ndarray, "s n"], unit: int, multiple: int, max_row_len: int
 ) -> Iterator[tuple[int, int]]:
-    """(rows, row length) by rising computed tokens, from what the fullest step needs at least; so the first that holds
-    every step is the one to take. Of equals the shorter rows come first, as their attention costs less."""
+    """(rows, row length) by rising computed tokens, from the least that the fullest step needs, so that the first that
+    holds every step is the best. Of equals, shorter rows come first, as their attention costs less."""
     fullest, longest = int(lengths.sum(1).max()), int(lengths.max())
     shortest = rounded_up(longest, multiple)
     widest = longest_row(longest, multiple, max_row_len)
@@ -354,7 +353,7 @@ def _candidates(
 
 
 def _limits(units: Int32[np.ndarray, "s n"], rows: int) -> list[int]:
-    """Pictures that a row may have, from what it must have to what sets no limit."""
+    """Candidate limits on the units of a row, from the least possible to no limit."""
     most = int(units.sum(1).max())
     least = max(-(-most // rows), int(units.max()))
     return [least, *itertools.takewhile(lambda limit: limit < most, (least + 2**power for power in range(30))), most]

@@ -1,9 +1,8 @@
-"""Which samples a step holds, in which rows, and how much each of their tokens weighs: a pure function of (epoch,
-step).
+"""The samples of a step, their rows, and the weights of their tokens: a pure function of (epoch, step).
 
 The device computes sum(weight * cross-entropy); every way of averaging is a choice of weights here. `micro_batch` is
 the reference's (transformers 4.37.2 trainer.py:2746-2783): the mean over micro-batches of the mean over each one's
-tokens. How samples are put into rows (data/packing.py) changes neither the samples of a step nor their weights.
+tokens. Packing into rows (data/packing.py) changes neither the samples of a step nor their weights.
 """
 
 from __future__ import annotations
@@ -33,8 +32,8 @@ KEEP_AFTER = 1.0  # seconds
 
 @dataclasses.dataclass(frozen=True)
 class Layout:
-    """How the devices divide a step. rows: rows of one device program (a micro-batch), 0: all rows of the step at once.
-    shards: parts that the rows of a micro-batch are spread over."""
+    """How the devices divide a step. rows: of a micro-batch, 0: all rows of the step at once. shards: row shards of a
+    micro-batch."""
 
     rows: int = 0
     shards: int = 1
@@ -42,8 +41,8 @@ class Layout:
 
 @dataclasses.dataclass(frozen=True)
 class Shape:
-    """What a step's arrays look like. rows: of the whole step. row_len: tokens of a row. units, slots: room for
-    pictures that every shard of a micro-batch has (families/family.py, `Room`)."""
+    """Shape of a step's arrays. rows: of the whole step. row_len: tokens of a row. units, slots: room for pictures in
+    every shard of a micro-batch (families/family.py, `Room`)."""
 
     rows: int
     row_len: int
@@ -52,16 +51,15 @@ class Shape:
 
     @property
     def room(self) -> family.Room:
-        """For pictures, of one shard."""
+        """Room for pictures in one shard."""
         return family.Room(self.units, self.slots)
 
 
 @dataclasses.dataclass(frozen=True)
 class StepPlan:
-    """One entry per sample of the step. samples: positions in the index. groups: which micro-batch of the recipe each
-    belongs to.
-    token_weight: loss weight of each supervised token of that sample. row: where it lies; the samples of a row follow
-    each other in the order given here."""
+    """One entry per sample of the step. samples: positions in the index. groups: the recipe's micro-batch of each.
+    token_weight: loss weight of each supervised token of the sample. row: of each sample; the samples of a row are in
+    this order."""
 
     samples: Int64[np.ndarray, " n"]
     groups: Int32[np.ndarray, " n"]
@@ -74,15 +72,15 @@ class BatchPlan:
     """`plan[step]` for any step of a run of `epochs` epochs, in any order; `plan.at(epoch, step)` for a step within an
     epoch.
 
-    Samples, groups and weights follow from (index, data, seed, epoch, step) alone, the rows also from `layout` and from
-    how long the run is, because its steps share their shapes. Memory: 12 bytes per sample and epoch.
+    Samples, groups and weights depend only on (index, data, seed, epoch, step), rows also on `layout` and the length of
+    the run, because its steps share their shapes. Memory: 12 bytes per sample and epoch.
 
-    With `cache`, a plan that took longer than a second is kept in that folder and found again there.
+    With `cache`, a plan that took longer than a second is cached in that folder.
 
     Attributes: `layout`; `shapes`, those of the run; `total_steps`, updates of the run, rounded as the reference does.
 
     Raises:
-      UserError: no sample, a replay file that does not fit, or `layout.rows` that the shards do not divide.
+      UserError: no sample, a replay file that does not fit, or `layout.rows` not divisible by the shards.
     """
 
     def __init__(
@@ -112,26 +110,26 @@ class BatchPlan:
 
     @property
     def steps_per_epoch(self) -> int:
-        """Steps that see every sample; the last one is short, or refilled from the epoch's start."""
+        """Steps for every sample once; the last one is short, or refilled from the epoch's start."""
         size = len(self._replay[0]) if self._replay is not None else len(self.index)
         return math.ceil(size / self.data.batch_size)
 
     @property
     def computed_over_real(self) -> float:
-        """Tokens that the devices compute over tokens of conversations, in the whole run."""
+        """Computed tokens over tokens of conversations, in the whole run."""
         computed = np.array([shape.rows * shape.row_len for shape in self.shapes])[self._shape].sum()
         return float(computed / _of(self.index.length, self._samples).sum())
 
     @property
     def units_over_real(self) -> float:
-        """Units that the tower computes over units of pictures, in the whole run; 1 if there are none."""
+        """Units computed by the tower over units of pictures, in the whole run; 1 if there are none."""
         groups = [shape.rows // (self.layout.rows or shape.rows) * self.layout.shards for shape in self.shapes]
         room = np.array([shape.units * n for shape, n in zip(self.shapes, groups, strict=True)])[self._shape].sum()
         real = _of(self.index.units, self._samples).sum()
         return float(room / real) if real else 1.0
 
     def notes(self) -> list[str]:
-        """What the steps look like, and how their order was changed, one line each."""
+        """The shapes of the steps, and changes of their order, one line each."""
         steps = np.bincount(self._shape, minlength=len(self.shapes))
         shapes = [
             f"{shape.rows} x {shape.row_len:,} tokens ({n:,} steps)"
@@ -147,17 +145,16 @@ class BatchPlan:
             kind = " of one modality" if self.data.order == "modality_length" else ""
             lines.append(
                 f"ORDER CHANGED (config.data.deal_window={self.data.deal_window}): in every {self.data.deal_window}"
-                " consecutive steps the"
-                f" conversations{kind} are dealt to the steps{kind} anew, so that these have about the same"
-                " number of tokens"
+                f" consecutive steps the conversations{kind} are dealt to the steps{kind} anew, so that these have"
+                " about the same number of tokens"
             )
         return lines
 
     def check(self, steps: int) -> None:
-        """Look at the first `steps` steps of the run before anything is paid for.
+        """Check the first `steps` steps of the run before anything is computed.
 
         Raises:
-          UserError: one of them holds a group without a supervised token, unless `on_empty_group` allows it.
+          UserError: one of them has a group without a supervised token, unless `on_empty_group` allows it.
         """
         if self.data.on_empty_group != "error":
             return
@@ -220,7 +217,7 @@ class BatchPlan:
         data, size = self.data, self.data.batch_size
         samples = self._order(epoch)
         missing = -len(samples) % size
-        # accelerate 0.21 data_loader.py (even_batches): what is missing comes from the start of the epoch
+        # accelerate 0.21 data_loader.py (even_batches): missing samples come from the start of the epoch
         refill = np.resize(samples, missing) if data.end_of_epoch == "reference" else np.full(missing, -1)
         steps = np.concatenate([samples, refill]).reshape(-1, size)
         return self._dealt(steps) if data.deal_window else steps
@@ -234,7 +231,7 @@ class BatchPlan:
         )
 
     def _dealt(self, steps: Int64[np.ndarray, "s b"]) -> Int64[np.ndarray, "s b"]:
-        """Even out the steps' tokens; a short step stays as it is.
+        """Balance the steps' tokens, except of a short step.
 
         Steps of one modality get groups as the reference forms them.
         """
@@ -252,7 +249,7 @@ class BatchPlan:
     def _rows(
         self, samples: Int64[np.ndarray, "s b"]
     ) -> tuple[tuple[Shape, ...], Int32[np.ndarray, " s"], Int32[np.ndarray, "s b"]]:
-        """The shapes of the run, the one each step has, and the row of each sample."""
+        """(shapes of the run, index of each step's shape, row of each sample)."""
         layout = self.layout
         lengths, units, slots = (_of(of, samples) for of in (self.index.length, self.index.units, self.index.slots))
         which, row = np.empty(len(lengths), np.int32), np.empty(lengths.shape, np.int32)
@@ -269,7 +266,7 @@ class BatchPlan:
     def _classes(
         self, lengths: Int64[np.ndarray, "s b"], units: Int64[np.ndarray, "s b"]
     ) -> list[tuple[Int64[np.ndarray, " k"], packing.Packed]]:
-        """Steps that share a shape, and how they are packed."""
+        """Classes of steps that share a shape, with their packings."""
         data, layout = self.data, self.layout
         sizes = {"multiple": data.length_multiple, "micro_rows": layout.rows, "shards": layout.shards}
         pack: Callable[..., packing.Packed]
@@ -308,7 +305,7 @@ class BatchPlan:
 
 
 def _of(values: Int64[np.ndarray, " n"], samples: Int64[np.ndarray, "s b"]) -> Int64[np.ndarray, "s b"]:
-    """`values` of the samples, 0 where there is none."""
+    """`values` of the samples, 0 where there is no sample."""
     return np.where(samples < 0, 0, values[samples])
 
 
@@ -324,8 +321,8 @@ def _first(names: Sequence[str], count: int = 4) -> str:
 
 
 def _read_replay(path: str, size: int, epochs: float) -> list[Int64[np.ndarray, " m"]]:
-    """A list of sample positions, used in every epoch, or one such list per epoch; a position may come twice, as in the
-    reference's recorded orders, and others not at all (`BatchPlan.notes` counts them)."""
+    """A list of sample positions, used in every epoch, or one such list per epoch. Positions may be repeated, as in the
+    reference's recorded orders, or missing (`BatchPlan.notes` counts both)."""
     values = files.read_json(path)
     if not isinstance(values, list) or not values:
         raise errors.UserError(
@@ -361,8 +358,7 @@ def _replayed(values: Any, size: int, path: str) -> Int64[np.ndarray, " m"]:
     for i, value in enumerate(values):
         if type(value) is not int or not 0 <= value < size:
             raise errors.UserError(
-                f"{path}: entry {i} is {errors.short(value)}; positions are whole numbers from 0 to {size - 1}, as"
-                " the sources hold"
-                f" {size} conversations"
+                f"{path}: entry {i} is {errors.short(value)}; positions are whole numbers from 0 to {size - 1}, as the"
+                f" sources hold {size} conversations"
             )
     return np.asarray(values, np.int64)

@@ -1,14 +1,14 @@
-"""Classes of a run's steps, each with a shape of its own, where pictures take more the larger they are.
+"""Splits a run's steps into classes with their own shapes, for families whose pictures take slots by their size.
 
-Where all pictures take the same, the number of its tokens says well enough which shape a step needs (data/packing.py,
-`levels`). Large pictures make long conversations of a few lengths, so that a row holds two or three; which shape holds
-most steps is then found by trying. And the units of a shard (tiles, patches) come a picture's worth at a time, so that
-they are evened out by exchanging samples, not rows.
+Where all pictures take the same, a step's number of tokens tells well enough which shape it needs (data/packing.py,
+`levels`). Large pictures make long conversations of a few lengths, so that a row holds two or three; the shape that
+holds most steps is then found by trying. And the units of a shard (tiles, patches) come in lumps of a picture, so they
+are balanced by exchanging samples, not rows.
 
 On the pictures that benchmarks/packing.py draws for LLaVA-NeXT, in random order on 8 shards, one shape for all with its
 rows dealt to the shards computes 1.140 tokens and 1.160 tiles for each real one; two classes 1.044 and 1.091.
 
-Arrays [s, n] are those of data/packing.py. Nothing here is random.
+Arrays [s, n] are as in data/packing.py. Nothing here is random.
 """
 
 from __future__ import annotations
@@ -22,16 +22,16 @@ import numpy as np
 from vlguard_jax.data import packing
 
 SAMPLE = 256  # steps that a shape is tried on
-FIRST = 8  # every so many of these first; a shape that does badly on them is tried no further
-TOWER = 1 / 32  # what the tower computes for a step, of what the decoder does: about as in LLaVA-NeXT 7B
-LUMPS = 0.95  # of the steps, whose units are evened out as far as they go; no shard's room is made for fewer
-WORTH = 0.01  # of a class's computed tokens, that splitting it must save: each shape is a compilation
-CHUNK = 256  # steps that are evened out at once, for the sake of memory
+FIRST = 8  # every FIRST-th of these is tried first; a shape that does badly on them is dropped
+TOWER = 1 / 32  # the tower's share of a step's compute, relative to the decoder's: about as in LLaVA-NeXT 7B
+LUMPS = 0.95  # share of the steps whose units are balanced as far as possible; no room is planned for a smaller share
+WORTH = 0.01  # share of a class's computed tokens that splitting it must save, as each shape is a compilation
+CHUNK = 256  # steps that are balanced at once, to bound memory
 
 
 @dataclasses.dataclass(frozen=True)
 class Sizes:
-    """What `packing.pack` is asked for."""
+    """The arguments of `packing.pack`."""
 
     multiple: int
     max_row_len: int
@@ -45,7 +45,7 @@ class Sizes:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class _Class:
-    """Steps that share a shape, or at least one as large. packed: how, None before that is known. final: whether no
+    """Steps that share a shape, or fit a smaller one. packed: their packing, None before it is known. final: whether no
     smaller shape is worthwhile for some of them."""
 
     steps: Int64[np.ndarray, " m"]
@@ -63,9 +63,9 @@ class _Class:
 def classes(
     lengths: Int64[np.ndarray, "s n"], units: Int64[np.ndarray, "s n"], count: int, sizes: Sizes
 ) -> list[tuple[Int64[np.ndarray, " m"], packing.Packed]]:
-    """At most `count` classes of steps, from the smallest shape to the largest, and how each is packed.
+    """At most `count` classes of steps, from the smallest shape to the largest, with their packings.
 
-    Again and again the class with most padding is split in two: steps that fit a smaller shape, and the rest.
+    Repeatedly, the class with most padding is split in two: steps that fit a smaller shape, and the rest.
     """
     totals = lengths.sum(1)
     fullest = np.argsort(-totals, kind="stable")[: packing.PROBES]
@@ -86,11 +86,11 @@ def even(
     in_shard: int,
     enough: int,
 ) -> tuple[Int32[np.ndarray, "s n"], Int64[np.ndarray, " s"]]:
-    """Exchange samples between shards, no row becoming too full, where one of a step has more units than `enough`; and
-    the most that a shard of each step is left with.
+    """Exchange samples between shards, without overfilling rows, in steps with a shard of more units than `enough`;
+    also returns the most units that a shard of each step is left with.
 
-    Again and again the fullest shard of a step gives a sample for one with fewer units, or for nothing, so that the
-    fuller of the two shards becomes as empty as one exchange can make it.
+    Repeatedly, the fullest shard of a step gives a sample for one with fewer units, or for none, so that the fuller of
+    the two shards becomes as empty as one exchange can make it.
     """
     row, most = packed.row.copy(), np.empty(len(lengths), np.int64)
     for at in range(0, len(lengths), CHUNK):
@@ -112,7 +112,7 @@ def _packed(lengths: Int64[np.ndarray, "s n"], units: Int64[np.ndarray, "s n"], 
 def _split(
     lengths: Int64[np.ndarray, "s n"], units: Int64[np.ndarray, "s n"], whole: _Class, sizes: Sizes
 ) -> list[_Class]:
-    """The steps that the most worthwhile smaller shape holds, and the others."""
+    """(the steps that fit the most worthwhile smaller shape, the others)."""
     size, shown = lengths[whole.steps], units[whole.steps]
     rows, row_len = _smaller(size, whole, sizes)
     if rows * row_len == whole.computed:
@@ -138,16 +138,16 @@ def _split(
 
 
 def _limit(most: Int64[np.ndarray, " f"], steps: int, price: float, apart: int) -> int:
-    """Units that a shard gets room for, so that all `steps` cost least: a step with `most` more than that goes into the
-    larger shape, for `apart` tokens, so that the others save the `price` of each unit."""
+    """Units that a shard gets room for, so that the total cost of all `steps` is least: a step whose `most` exceeds it
+    goes into the larger shape, for `apart` more tokens, and the others save the `price` of each unit."""
     room, held = np.unique(most, return_counts=True)
     kept = np.cumsum(held)
     return int(room[(kept * price * room + (steps - kept) * (apart + price * room[-1])).argmin()])
 
 
 def _smaller(lengths: Int64[np.ndarray, "s n"], whole: _Class, sizes: Sizes) -> tuple[int, int]:
-    """Rows and their length, such that the fewest tokens are computed if the steps that fit them take them and the
-    others stay with the shape of the `whole`; that shape if no other is worthwhile."""
+    """(rows, row length) for the fewest computed tokens if the steps that fit them take them and the others keep the
+    shape of `whole`; that shape if no other is worthwhile."""
     lengths = lengths[np.linspace(0, len(lengths) - 1, min(SAMPLE, len(lengths))).astype(np.int64)]
     parts = [np.flatnonzero((np.arange(len(lengths)) % FIRST == 0) == first) for first in (True, False)]
     totals, longest, multiple = lengths.sum(1), lengths.max(1), sizes.multiple
@@ -179,7 +179,7 @@ def _smaller(lengths: Int64[np.ndarray, "s n"], whole: _Class, sizes: Sizes) -> 
 def _fit(
     lengths: Int64[np.ndarray, "s n"], rows: int, row_len: int
 ) -> tuple[Int32[np.ndarray, "m n"], Int64[np.ndarray, " m"]]:
-    """Steps that such rows were found for, and in which row each of their samples lies."""
+    """(steps that fit such rows, row of each of their samples)."""
     may = np.flatnonzero(_may(lengths, rows, row_len))
     size = lengths[may].astype(np.int32)
     row, failed = packing.fit_most(size, np.zeros_like(size), rows, row_len, 0)
@@ -200,7 +200,7 @@ def _even(
     enough: int,
 ) -> tuple[Int32[np.ndarray, "s n"], Int32[np.ndarray, " s"]]:
     (steps, count), rows = lengths.shape, packed.rows
-    # One more sample in each row stands for nothing.
+    # An extra empty sample in each row stands for none.
     size = np.concatenate([lengths, np.zeros((steps, rows), np.int32)], 1)
     shown = np.concatenate([units, np.zeros((steps, rows), np.int32)], 1)
     place = np.concatenate([row, np.broadcast_to(np.arange(rows, dtype=np.int32), (steps, rows))], 1)
@@ -233,7 +233,7 @@ def _best_exchange(
     row_len: int,
     in_shard: int,
 ) -> tuple[Int64[np.ndarray, " s"], Int64[np.ndarray, " s"], Bool[np.ndarray, " s"]]:
-    """Which sample the fullest shard of every step gives, which one it takes, and whether that does any good."""
+    """(sample that the fullest shard of every step gives, sample that it takes, whether that improves the step)."""
     each, never = np.arange(len(size)), np.int32(2**30)
     at, shard, full = each[:, None], place // in_shard, seen.argmax(1)
     inside = (shard == full[:, None]) & (shown > 0)
@@ -250,5 +250,5 @@ def _best_exchange(
 
 
 def _least(units: Int64[np.ndarray, "s n"], groups: int) -> Int64[np.ndarray, " s"]:
-    """Units that some shard of each step has at least."""
+    """A lower bound of the units in the fullest shard of each step."""
     return np.maximum(-(-units.sum(1) // groups), units.max(1))

@@ -1,5 +1,4 @@
-"""What `train` and `evaluate` refuse at their start, found out for a slice that is not here: the same checks, on a mesh
-without devices."""
+"""The checks with which `train` and `evaluate` start, for an absent slice: on a mesh without devices."""
 
 from __future__ import annotations
 
@@ -22,9 +21,11 @@ from vlguard_jax.training import losses
 
 
 def check(settings: config.TrainConfig | config.EvalConfig, model: family.Config, topology: chips.Topology) -> None:
-    """Raises:
-    UserError: the mesh does not fit the topology or the model; no such template, loss or attention there, judge,
-    benchmark or row.
+    """Refuse what a run on the topology would refuse.
+
+    Raises:
+      UserError: the mesh does not fit the topology or the model; no such template, loss or attention there, judge,
+        benchmark or row.
     """
     shape = traffic.mesh(settings.mesh, topology)
     mesh = AbstractMesh((shape.data, shape.fsdp, shape.tensor), mesh_lib.AXES)
