@@ -7,6 +7,7 @@ import dataclasses
 import math
 import os
 import pathlib
+import re
 from typing import Any, cast
 
 from vlguard_jax import errors
@@ -217,7 +218,7 @@ def _plan_original(
         return _plan_projector_only(folder, found, base, vision_tower)
     refuse(folder, base=base)
     model, tower, extras = _original_model(folder, found, vision_tower, folder)
-    keeps_tower = fields.Fields(found.values, str(folder / "config.json")).flag("unfreeze_mm_vision_tower")
+    keeps_tower = _keeps_tower(folder, found)
     parts = [*_TEXT, *(["vision"] if keeps_tower else []), *([] if projector else ["projector"])]
     # The reference builds a frozen tower from its own folder and ignores the checkpoint's copy (clip_encoder.py).
     dropped = (
@@ -233,13 +234,18 @@ def _plan_original(
     return Plan(model, tuple(pieces), "llava", folder, extras)
 
 
+def _keeps_tower(folder: pathlib.Path, found: read_config.Found) -> bool:
+    """Whether the tower stands among the weights of a folder of LLaVA's own kind, since it was trained."""
+    return fields.Fields(found.values, str(folder / "config.json")).flag("unfreeze_mm_vision_tower")
+
+
 def _plan_projector_only(folder: pathlib.Path, found: read_config.Found, base: str, vision_tower: str) -> Plan:
     if not base:
         raise errors.UserError(f"{folder}: only a projector is here; name the language model it belongs to as base")
     base_folder = _whole(hub.resolve(base), folder)
     model, tower, extras = _original_model(folder, found, vision_tower, base_folder)
     pieces = (
-        _base_text(base_folder, model),
+        _base_piece(base_folder, model),
         Piece("clip", tower, ("vision",)),
         Piece("projector", folder / "mm_projector.bin", ("projector",)),
     )
@@ -263,20 +269,30 @@ def _tokenizer_folder(folder: pathlib.Path, base: pathlib.Path) -> pathlib.Path:
     return folder if tokenizer_files.has_tokenizer(folder) else base
 
 
-def _base_text(base: pathlib.Path, model: family.Config) -> Piece:
-    """The language model of a base folder; its projector and tower (if any) are replaced."""
+def _of_pictures(layout: str, model: family.Config) -> tuple[str, ...]:
+    """Patterns of the tensors that the files of a whole model of these sizes hold beside its language model's."""
+    named = (names for row in layouts.rows(layout, model, ("projector",)) for names in row.names)
+    known = (_TOWER_KEYS, r"model\.mm_projector\..*") if layout == "llava" else (_HF_PICTURES,)
+    return (*known, *(re.escape(name) for names in named for name in names))
+
+
+def _base_piece(base: pathlib.Path, model: family.Config, *, tower: bool = False) -> Piece:
+    """The language model of a base folder; its projector and tower (if any) are replaced. tower: not a tower that
+    stands among its weights."""
     found = read_config.read(base)
     where = str(base / "config.json")
     if found.family is None:
         raise errors.UserError(f"{where}: checkpoint of another model type: a vision tower cannot be the base")
     if found.layout == "llava":
         text = config_json.text_config(found.values, where)
-        piece = Piece("llava", base, _TEXT, dropped=(_TOWER_KEYS, r"model\.mm_projector\..*", *_tied(text)))
+        parts = (*_TEXT, "vision") if tower and _keeps_tower(base, found) else _TEXT
+        piece = Piece("llava", base, parts, dropped=(*_of_pictures("llava", model), *_tied(text)))
     else:
         sizes, stored = found.family.read_hf(found.values, base)
         text = sizes.text
-        dropped = (_HF_PICTURES,) if found.family.pictures else (_TOWER_KEYS, r"model\.mm_projector\..*", *_tied(text))
-        piece = Piece(found.layout, base, _TEXT, stored if found.family.pictures else None, dropped)
+        sees = found.family.pictures is not None
+        dropped = _of_pictures(found.layout, sizes) if sees else (*_of_pictures("llava", model), *_tied(text))
+        piece = Piece(found.layout, base, _TEXT, stored if sees else None, dropped)
     if text != model.text:
         ours, theirs = dataclasses.asdict(model.text), dataclasses.asdict(text)
         key = next(k for k in ours if ours[k] != theirs[k])
@@ -305,11 +321,11 @@ def _plan_peft(folder: pathlib.Path, base: str, vision_tower: str) -> Plan:
         trained = folder / "non_lora_trainables.bin"
         if not trained.is_file():
             raise errors.UserError(f"{trained}: no such file; the projector trained beside the adapter is missing")
-        pieces = [
-            _base_text(base_folder, model),
-            Piece("clip", tower, ("vision",)),
-            Piece("non_lora", trained, ("projector",)),
-        ]
+        # a tower that was trained with the base is not the one that config.json names
+        of_base = _base_piece(base_folder, model, tower=_keeps_tower(folder, found))
+        pieces = [of_base, Piece("non_lora", trained, ("projector",))]
+        if "vision" not in of_base.parts:
+            pieces.append(Piece("clip", tower, ("vision",)))
     else:
         if (folder / "non_lora_trainables.bin").is_file():
             raise errors.UserError(
