@@ -1,10 +1,10 @@
-"""How long a run on the full mixture takes before its first step: indexing, planning, and going on at step 4,000.
+"""How long a run on the full mixture takes before its first step: indexing, planning, and resuming at step 4,000.
 
   python benchmarks/indexing.py
 
 Writes as many conversations as the mixture and VLGuard have, with the lengths of packing.py's model and English words,
-and a zip file of pictures; indexes them in all cores, then starts two new processes: one that finds the index in the
-cache, plans the epoch and makes the first batch, and one that goes on at step 4,000. Also: the memory that a JSON file
+and a zip file of pictures; indexes them on all cores, then starts two new processes: one that finds the index in the
+cache, plans the epoch and makes the first batch, and one that resumes at step 4,000. Also: the memory that a JSON file
 of 2 GB takes. Needs 4 GB of disk (--folder) and about five minutes. Prints one table, or with --json one JSON object.
 """
 
@@ -75,7 +75,7 @@ def main(positional: list[str]) -> int:
 
 
 def settings(folder: pathlib.Path) -> config.DataSettings:
-    """Of a packed run on what was written."""
+    """Settings of a packed run on the written data."""
     source = config.SourceSettings(path=str(folder / "mix.json"), images=str(folder / "pictures.zip"))
     return config.DataSettings(
         sources={"mix": source}, mode="pack", order="modality_length", check_pictures="exists", cache=str(folder / "c")
@@ -112,7 +112,7 @@ def measure(folder: pathlib.Path) -> dict[str, Any]:
 
 
 def start(folder: pathlib.Path, step: int) -> dict[str, float]:
-    """What a run does before its first step, in this process: seconds of each part."""
+    """Do in this process what a run does before its first step; returns seconds of each part."""
     marks = [time.perf_counter()]
     data = settings(folder)
     spec = tokenization(folder)
@@ -121,7 +121,7 @@ def start(folder: pathlib.Path, step: int) -> dict[str, float]:
     plan = plan_lib.BatchPlan(mixture.index, data, 42, plan_lib.Layout(shards=8), cache=folder / "c")
     plan.check(plan.total_steps)
     marks.append(time.perf_counter())
-    from vlguard_jax.data import loader  # late: it loads jax, as a run has already
+    from vlguard_jax.data import loader  # late: it loads jax, which a run has already loaded
 
     marks.append(time.perf_counter())
     made = loader.Loader(plan, mixture, start_step=step, stop_step=plan.total_steps)
@@ -136,30 +136,30 @@ def start(folder: pathlib.Path, step: int) -> dict[str, float]:
 
 
 def peak_gib() -> float:
-    """The most memory this process ever had.
+    """Peak memory of this process.
 
-    (getrusage would give that of the process that started it, if it had more.)
+    (getrusage would give its parent's, if that is larger.)
     """
     status = pathlib.Path("/proc/self/status").read_text()
     return int(next(line for line in status.splitlines() if line.startswith("VmHWM")).split()[1]) / 2**20
 
 
 def in_new_process(folder: pathlib.Path, step: int) -> dict[str, float]:
-    """`start` in a process of its own, and how long that took from its very beginning to the first batch."""
+    """`start` in a new process, with the seconds from its start to the first batch."""
     command = [sys.executable, __file__, f"--folder={folder}", f"--start={step}", f"--began={time.time()}"]
     ended = subprocess.run(command, check=True, capture_output=True, text=True)
     return json.loads(ended.stdout.splitlines()[-1])
 
 
 def tokenization(folder: pathlib.Path) -> tokenization_lib.Tokenization:
-    """LLaVA-1.5's, with the tokenizer that was written."""
+    """LLaVA-1.5's tokenization with the written tokenizer."""
     template = templates.get_template("vicuna_v1")
     model = table.PRESETS["llava-v1.5-7b"]
     return tokenization_lib.Tokenization(tokenizer_lib.load_tokenizer(folder), template, model, 2048)
 
 
 def english() -> list[str]:
-    """Words in their order, from the texts of Python's own help."""
+    """Words in order, from the texts of Python's own help."""
     return " ".join(pydoc_data.topics.topics.values()).split()
 
 
@@ -167,7 +167,7 @@ def train_tokenizer(folder: pathlib.Path, words: list[str]) -> None:
     """A tokenizer of Llama's kind, with fewer pieces."""
     model = io.BytesIO()
     lines = (" ".join(words[i : i + 20]) for i in range(0, len(words), 20))
-    # As in Llama's, "USER" is one piece: the reference's counting of labels rests on it.
+    # As in Llama's, "USER" is one piece: the reference's counting of labels relies on it.
     options: dict[str, Any] = {
         "byte_fallback": True,
         "split_digits": True,
@@ -189,7 +189,7 @@ def train_tokenizer(folder: pathlib.Path, words: list[str]) -> None:
 
 
 def conversations(words: list[str], count: int) -> Iterator[dict[str, Any]]:
-    """With a picture: one to five short rounds, 130 words in the mean; without: four long ones, 600 words."""
+    """With a picture: one to five short rounds, 130 words on average; without: four long ones, 600 words."""
     rng = np.random.default_rng(0)
     for i in range(count):
         shown = rng.random() >= TEXT_ONLY
@@ -226,7 +226,7 @@ def write_pictures(path: pathlib.Path, count: int) -> None:
 
 
 def scan_big(path: pathlib.Path) -> float:
-    """Memory in GiB of a process that scans a file of --big megabytes, made of copies of `path`."""
+    """Memory in GiB of a process that scans a file of --big megabytes of copies of `path`."""
     big = path.with_name("big.json")
     copies = -(-_BIG.value * 10**6 // path.stat().st_size)
     with open(big, "wb") as file:

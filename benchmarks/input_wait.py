@@ -2,10 +2,10 @@
 
   python benchmarks/input_wait.py
 
-Fine-tunes a random model of 110M parameters for a few steps with the loop that every run uses, on conversations with
-one JPEG file of 640 x 480 each, which are read, decoded and brought to 336 pixels while the step before is computed.
-The tower is kept small, so that the devices have less time to hide the reading in than with the real one. The first
-step, which compiles, does not count. Prints a table, or with --json one JSON object.
+Fine-tunes a random model of 110M parameters for a few steps with the usual loop, on conversations with one JPEG file of
+640 x 480 each, which are read, decoded and resized to 336 pixels while the previous step is computed. The tower is
+small, so that less time hides the reading than with the real one. The first step, which compiles, does not count.
+Prints a table, or with --json one JSON object.
 """
 
 from __future__ import annotations
@@ -99,7 +99,7 @@ def measure(folder: Path) -> Figures:
 
 
 def settings(folder: Path) -> config.TrainConfig:
-    """One epoch of the made conversations, the decoder fully tuned in fp32."""
+    """One epoch of the written conversations, with full fine-tuning in fp32."""
     source = config.SourceSettings(path=str(folder / "chats.json"), images=str(folder / "pictures"))
     return config.TrainConfig(
         model=config.ModelSettings(path=str(folder / "model")),
@@ -183,7 +183,7 @@ def write_conversations(folder: Path, count: int) -> None:
 
 
 def photograph(rng: np.random.Generator) -> Image.Image:
-    """Coloured blots under a sensor's noise: about as many bytes, and as long to decode, as a photograph."""
+    """Coloured blots with sensor noise: about as many bytes, and as slow to decode, as a photograph."""
     blots = Image.fromarray(rng.integers(0, 256, (12, 16, 3), dtype=np.uint8)).resize(
         (640, 480), Image.Resampling.BICUBIC
     )

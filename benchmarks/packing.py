@@ -1,14 +1,13 @@
-"""How much the devices compute for each token of a conversation and each unit of a picture, at the size of the full
-mixture.
+"""Computed tokens and units for each real token and each unit of a picture, at the size of the full mixture.
 
   python benchmarks/packing.py
   python benchmarks/packing.py --model=llava-v1.6-vicuna-7b
 
 Plans one epoch of 665,298 + 2,000 conversations in steps of exactly 128, with the planner that training uses: packed
-rows for several data-parallel sizes, in random order and with lengths dealt evenly within windows of steps; beside them
+rows for several data-parallel sizes, in random order and with lengths balanced within windows of steps; in comparison,
 padded rows and the reference's sampler. The conversations' lengths are drawn from a model, as no histogram of the real
-ones is published. For a family whose pictures take more the larger they are, so are the sizes of pictures; then the
-order that groups conversations with and without pictures is planned as well. Prints one table, or with --json one JSON
+ones is published. So are the sizes of pictures for a family whose pictures take slots by their size; then the order
+that groups conversations with and without pictures is planned as well. Prints one table, or with --json one JSON
 object; ends with 1 if more is computed than a bar allows.
 """
 
@@ -47,12 +46,13 @@ _LIMIT = cli.define_number(
 _SEED = cli.define_number("seed", int, 0, Range(0, 2**32 - 1), "of the lengths and of the order")
 
 BATCH, RANKS = 128, 8  # conversations a step; ranks of the reference, 16 conversations each
-WINDOW = 32  # steps that lengths are dealt to, "even"
+WINDOW = 32  # steps over which lengths are balanced, "even"
 DATA_PARALLEL = (1, 8, 16, 32, 64)
 ORDERS = {"random": ("shuffle", 0), "even": ("shuffle", WINDOW), "grouped": ("modality_length", 0)}
 BAR_SECONDS = 60  # for all packed plans together, on two idle CPU cores
 BARS = {"random": {1: 1.12, 8: 1.12, 16: 1.12, 32: 1.17}, "even": {1: 1.06, 8: 1.06, 16: 1.06, 32: 1.09}}
-# Where pictures differ in size, in every order: data-parallel sizes, and how much may be computed for each real one.
+# Where pictures differ in size, in every order: data-parallel sizes, and the most that may be computed for each real
+# one.
 SIZED_BARS, TOKENS, UNITS = (1, 8, 16), 1.12, 1.15
 EXIT_MISSED = 1
 
@@ -62,7 +62,7 @@ WORDS_PER_TOKEN = 0.75
 
 @dataclasses.dataclass(frozen=True)
 class Source:
-    """`count` conversations whose questions and answers have log-normally many tokens: `median`, and `sigma` of the
+    """`count` conversations whose tokens of questions and answers are log-normal: `median`, and `sigma` of the
     logarithm. pictures: whether they have one, and which of `SIZES` it has."""
 
     name: str
@@ -75,7 +75,7 @@ class Source:
 # Names and sizes: the mixture as LLaVA-1.5's paper lists it in thousands (its Table 7), the remainder to 665,298 in the
 # first and the text-only one. Medians and sigmas are guesses from the form of each source's answers, set so that the
 # whole has picture conversations with mean 825, median 783 and 99th percentile 1,280 tokens with 576 for each picture,
-# text-only ones with mean 1,230, all cut at 2,048.
+# text-only ones with mean 1,230, all truncated at 2,048.
 SOURCES = (
     Source("LLaVA-Instruct", 158_715, 220, 0.38),
     Source("VQAv2", 83_000, 140, 0.3),
@@ -89,7 +89,7 @@ SOURCES = (
     Source("ShareGPT", 40_583, 1_110, 0.62, ""),
     Source("VLGuard", 2_000, 100, 0.5, "screens"),
 )
-# Beside these for models that see pictures in their own size: they are trained on more documents. Guesses, both.
+# Added for models that read pictures in their own size: they are trained on more documents. Both are guesses.
 MORE = (Source("documents", 60_000, 120, 0.5, "screens"), Source("text", 45_000, 1_110, 0.62, ""))
 # Width, height and share of pictures: guesses from what each kind looks like. Long sides are 640 in COCO, 500 or 1,024
 # in Visual Genome, 1,024 in Open Images, 500 of book covers; then screenshots, scans and charts.
@@ -150,7 +150,7 @@ def main(positional: list[str]) -> int:
 
 
 def seen(model: family_lib.Config) -> family_lib.Pictures:
-    """How the model sees.
+    """The model's pictures.
 
     Raises:
       UserError: it does not.
@@ -220,7 +220,7 @@ def bars(name: str, size: int, sized: bool) -> dict[str, float]:
 def planned(
     index: index_lib.SampleIndex, data: config.DataSettings, seed: int, layout: plan_lib.Layout
 ) -> tuple[Row, float]:
-    """Figures of the plan of an epoch, every step of it looked at, and the seconds that took."""
+    """Figures of the plan of an epoch with all its steps, and the seconds that it took."""
     before = time.perf_counter()
     plan = plan_lib.BatchPlan(index, data, seed, layout)
     plan.check(plan.total_steps)
@@ -234,8 +234,8 @@ def planned(
 
 
 def reference_sampler(index: index_lib.SampleIndex, seed: int) -> Row:
-    """The reference's batches: `RANKS` ranks a step, each padded to its own longest conversation. "synchronised" counts
-    every rank as long as the slowest, for which the others wait. The incomplete last step is left out."""
+    """The reference's batches: `RANKS` ranks per step, each padded to its own longest conversation. "synchronised"
+    counts every rank like the slowest, for which the others wait. The incomplete last step is left out."""
     group = BATCH // RANKS
     drawn = order.epoch_order("modality_length", index.modality_length, BATCH, group, seed, 0)
     lengths = index.length[drawn[: len(drawn) // BATCH * BATCH]].reshape(-1, RANKS, group)

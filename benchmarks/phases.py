@@ -1,11 +1,11 @@
-"""Runs one entry point of the package as its own process would, and writes where its wall clock went: what
-time_to_result.py starts.
+"""Runs one entry point of the package as its own process would, and writes where its wall-clock time went; started by
+time_to_result.py.
 
   python benchmarks/phases.py FIGURES.json vlguard_jax.train --config=... --workdir=...
 
-Phases hold their own time, without what is nested in them. `compile` is lowering and XLA, or reading the compilation
-cache; tracing counts where it happens. `start` is from the caller's TIME_TO_RESULT_STARTED (seconds since the epoch) to
-the call, imports included.
+Phases count their own time, without nested phases. `compile` is lowering and XLA, or reading the compilation cache;
+tracing counts where it happens. `start` is from the caller's TIME_TO_RESULT_STARTED (seconds since the epoch) to the
+call, imports included.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ class Clock:
         self._thread = threading.get_ident()
 
     def settle(self) -> float:
-        """Count what has passed, and say until when (seconds since the epoch)."""
+        """Count the time that has passed; returns until when (seconds since the epoch)."""
         now = time.time()
         self.seconds[self._open[-1]] = self.seconds.get(self._open[-1], 0.0) + now - self._since
         self._since = now
@@ -72,7 +72,7 @@ class Clock:
 
     @contextlib.contextmanager
     def phase(self, name: str) -> Any:
-        """Time in the block is `name`'s, and not the outer phase's."""
+        """Count the time of the block for `name` instead of the outer phase."""
         self.settle()
         self._open.append(name)
         try:
@@ -82,7 +82,7 @@ class Clock:
             self._open.pop()
 
     def timed(self, function: Callable[..., Any], name: str) -> Callable[..., Any]:
-        """`function`, its calls in this thread timed."""
+        """`function`, with its calls in this thread timed."""
 
         @functools.wraps(function)
         def wrapper(*args: Any, **kwargs: Any) -> Any:
@@ -94,7 +94,7 @@ class Clock:
         return wrapper
 
     def compiled(self, event: str, seconds: float, **_: Any) -> None:
-        """A listener of jax.monitoring: time that just passed was the compiler's."""
+        """A listener of jax.monitoring: the time that just passed was the compiler's."""
         if event not in COMPILING or threading.get_ident() != self._thread:
             return
         self.programs += event == COMPILING[1]
@@ -105,7 +105,7 @@ class Clock:
 
 
 def watch(clock: Clock, module: str) -> None:
-    """Put the clock into the functions of an entry point."""
+    """Wrap the functions of an entry point with the clock."""
     for name, path, phase in TIMED[module]:
         owner: Any = importlib.import_module(name)
         *classes, attribute = path.split(".")

@@ -1,10 +1,10 @@
-"""How many pictures a second the data side reads and brings to the model's size, and where the time goes.
+"""How many pictures per second are read and resized to the model's size, and where the time goes.
 
   python benchmarks/pictures.py
 
-Draws JPEG files from scikit-image's photographs, with a sensor's noise so that they are as large as a camera's, 640 x
-480 as most of the visual-instruction mixture's pictures are and 2048 x 1536, and loads them from a folder and from a
-zip file in 1, 2 and 4 threads. All files are in the page cache: a slow disk comes on top. Prints a table, or with
+Draws JPEG files from scikit-image's photographs, with sensor noise so that they are as large as a camera's, of 640 x
+480, like most of the visual-instruction mixture's pictures, and 2048 x 1536, and loads them from a folder and from a
+zip file in 1, 2 and 4 threads. All files are in the page cache: a slow disk adds to this. Prints a table, or with
 --json one JSON object.
 """
 
@@ -67,7 +67,7 @@ def main(positional: list[str]) -> int:
 
 
 def measure(folder: Path, width: int, height: int) -> Figures:
-    """Pictures a second by place and threads, and the milliseconds of each stage in one thread."""
+    """Pictures per second by store and threads, and the milliseconds of each stage in one thread."""
     names = [f"{i}.jpg" for i in range(_COUNT.value)]
     folder.mkdir(parents=True)
     archive = folder.with_suffix(".zip")
@@ -121,12 +121,12 @@ def model() -> llava_config.LlavaConfig:
 
 
 def load(store: pictures.Store, name: str) -> None:
-    """What the loader does for one picture."""
+    """Load one picture as the loader does."""
     images.load(store.read(name), model(), _MODE.value, name=name)
 
 
 def rate(work: Callable[[str], None], names: Sequence[str], threads: int) -> float:
-    """Names worked off a second."""
+    """Names processed per second."""
     with futures.ThreadPoolExecutor(threads) as pool:
         list(pool.map(work, names[:threads]))
         done, start = 0, time.perf_counter()
@@ -136,7 +136,7 @@ def rate(work: Callable[[str], None], names: Sequence[str], threads: int) -> flo
 
 
 def stages(store: pictures.Store, names: Sequence[str]) -> dict[str, float]:
-    """Milliseconds a picture in each of STAGES."""
+    """Milliseconds per picture in each of STAGES."""
     mode, sizes = _MODE.value, model()
     mean = sizes.vision.image_mean
     square = functools.partial(llava_pictures.pad, mean=mean) if mode == "pad" else llava_pictures.crop

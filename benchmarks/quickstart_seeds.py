@@ -1,11 +1,11 @@
-"""The quickstart on several seeds, with a sweep over the amount of safety data: what of it is luck?
+"""The quickstart on several seeds, with a sweep over the amount of safety data: how much of it is luck?
 
   python benchmarks/quickstart_seeds.py --workdir runs/quickstart_seeds --seeds 3,4,5
 
-A seed is another world, another model and another order of the data; its run lies in WORKDIR/seed_N. Rates are means
-over the seeds with intervals over seeds and items. Writes to WORKDIR seeds.html (open it in a browser) and seeds.md,
-and prints the table, or with --json one JSON object. Started again it goes on where it stopped; a finished seed is
-never run a second time.
+A seed is another world, another model and another order of the data; its run is in WORKDIR/seed_N. Rates are means over
+the seeds with intervals over seeds and items. Writes to WORKDIR seeds.html (open it in a browser) and seeds.md, and
+prints the table, or with --json one JSON object. Started again it resumes where it stopped; finished seeds are not
+repeated.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ INTRODUCTION = (
     " see and forgets its refusals (base), and is repaired or trained with safety data from the start. A seed is"
     " another world, another model and another order of the data. Settings were chosen on tuning seeds (1000 and"
     " above) and tuning items; a first choice failed on the test items of seeds 0 and 1 and was changed, so those two"
-    " seeds can give no result. The items asked are test items: pictures that stand in no training file, with symbols"
+    " seeds can give no result. The items asked are test items: pictures that are in no training file, with symbols"
     " on the forbidden signs and wordings of the requests that neither training nor tuning items have. Nothing in this"
     " world is harmful: what is forbidden is a convention."
 )
@@ -54,7 +54,7 @@ Rates = dict[str, dict[str, dict[str, "seeds_lib.Mean"]]]  # model -> subset -> 
 
 @dataclasses.dataclass(frozen=True)
 class Plan:
-    """What one working directory is for. Seeds can be added later."""
+    """The purpose of one working directory. Seeds can be added later."""
 
     sweep: bool
 

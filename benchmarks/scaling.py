@@ -1,12 +1,13 @@
-"""How a training scales over chips, by plan's formulas: 8 to 256 chips of one kind.
+"""How a training run scales over chips, by plan's formulas: 8 to 256 chips of one kind.
 
   python benchmarks/scaling.py --config configs/train/llava_v15_7b_posthoc.py --chips v5e
   python benchmarks/scaling.py --config configs/train/llava_v15_13b_posthoc_lora.py --chips v5e --largest 64 --compile
 
 One line per usual slice: seconds a step, speed-up over the smallest slice that fits and how much of it is lost, MFU,
-hours, dollars, and where the recipe's global batch stops filling the chips. These are estimates, no measurements; `plan
---backtest` says how good the formulas are. With --compile memory and traffic are those of the programs that the TPU
-compiler makes, one to five minutes for each slice. Prints one table per kind of chip, or with --json one JSON object.
+hours, dollars, and where the recipe's global batch stops filling the chips. These are estimates, not measurements;
+`plan --backtest` tells how good the formulas are. With --compile memory and traffic are those of the programs that the
+TPU compiler makes, one to five minutes for each slice. Prints one table per kind of chip, or with --json one JSON
+object.
 """
 
 from __future__ import annotations
@@ -59,7 +60,7 @@ def main(positional: list[str]) -> int:
 
 
 def of_chip(settings: Any, planner: Any, name: str) -> Figures:
-    """Every usual slice of a chip, and the number of chips from which more do not help (None: it goes on)."""
+    """Every usual slice of a chip, and the number of chips from which more do not help (None: there is none)."""
     from vlguard_jax.planning import chips
 
     chip = chips.known()[name]
@@ -81,7 +82,7 @@ def of_chip(settings: Any, planner: Any, name: str) -> Figures:
 
 
 def line_of(made: Any) -> Figures:
-    """What is shown of a plan."""
+    """The shown figures of a plan."""
     return {
         "topology": made.topology.name,
         "chips": made.topology.chips,

@@ -1,4 +1,4 @@
-"""From a Hugging Face folder to a table: wall clock by phase, with an empty and then with a filled compilation cache.
+"""From a Hugging Face folder to a table: wall-clock time by phase, with an empty and then a filled compilation cache.
 
   python benchmarks/time_to_result.py
   python benchmarks/time_to_result.py --model llava-1.5-7b-hf \\
@@ -6,7 +6,7 @@
       --train data.sources.vlguard.path=data/vlguard --eval_config configs/eval/vlguard.py:released \\
       --evaluate benchmark.path=data/vlguard
 
-Convert, train, evaluate and report are started one after the other as processes of their own, as by hand. Without
+Convert, train, evaluate and report are started one after another as separate processes, as by hand. Without
 --model all of it runs on a tiny random model with harmless stand-in conversations and prompts, offline. Prints one
 table, or with --json one JSON object.
 """

@@ -20,7 +20,7 @@ from vlguard_jax import types
 from vlguard_jax.families.blocks import configs
 from vlguard_jax.families.llava import config as llava_config
 
-KERNELS = ("flash_attn", "liger_kernel")  # what a PyTorch training on a GPU is at its best with
+KERNELS = ("flash_attn", "liger_kernel")  # the fastest kernels for training with PyTorch on a GPU
 
 
 class Adapter(torch.nn.Module):
@@ -40,7 +40,7 @@ class Adapter(torch.nn.Module):
 
 
 def missing(device: str) -> list[str]:
-    """Kernels that are not installed; none are wanted on CPU."""
+    """Kernels that are not installed; none on CPU, which needs none."""
     return [name for name in KERNELS if device != "cpu" and importlib.util.find_spec(name) is None]
 
 
@@ -67,9 +67,9 @@ class Trainer:
         self.model: Any = transformers.LlavaForConditionalGeneration.from_pretrained(
             folder, dtype=dtype, attn_implementation="flash_attention_2" if flash else "sdpa"
         )
-        # the rows that llava-hf adds take part in no softmax of ours
+        # the rows that llava-hf adds are in no softmax of ours
         self.model.resize_token_embeddings(model.text.vocab_size)
-        self.model.config.image_token_id = self.image_token  # an id that no conversation holds
+        self.model.config.image_token_id = self.image_token  # an id that is in no conversation
         self.model.to(device).train()
         if checkpointing:
             self.model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
@@ -114,7 +114,7 @@ class Trainer:
         return made
 
     def step(self, micro_batches: list[dict[str, Any]], learning_rate: float) -> float:
-        """Accumulate, update, and the loss of the whole step; returns when the device is done."""
+        """Accumulate and update; returns the loss of the whole step when the device is done."""
         total = sum(int((batch["labels"][:, 1:] != types.IGNORE_LABEL).sum()) for batch in micro_batches)
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate
@@ -130,7 +130,7 @@ class Trainer:
 
 
 def peak_bytes() -> int:
-    """Of the GPU, most since the start."""
+    """Peak bytes on the GPU since the start."""
     return torch.cuda.max_memory_allocated()
 
 

@@ -1,4 +1,4 @@
-"""What train_step.py trains on: sizes, a random model in both layouts, and the same conversations padded or packed."""
+"""The cases of train_step.py: sizes, a random model in both layouts, and the same conversations padded or packed."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ from vlguard_jax.quickstart import model as quickstart_model
 
 @dataclasses.dataclass(frozen=True)
 class Size:
-    """A model and how much of it is trained on in a step. batch, length: of the padded case; packed, group:
-    conversations of a step and of the reference's micro-batch in the packed case; median: tokens of a conversation's
-    text there; row_len: of our longest packed row;
-    remat: what our side keeps for the backward pass; apart: too large for both sides at once on one GPU."""
+    """A model and the data of a step. batch, length: of the padded case; packed, group: conversations of a step and of
+    the reference's micro-batch in the packed case; median: tokens of a conversation's text there; row_len: of our
+    longest packed row; remat: what our side keeps for the backward pass; apart: too large for both sides at once on one
+    GPU."""
 
     model: llava_config.LlavaConfig
     batch: int
@@ -45,8 +45,7 @@ class Size:
 
 
 def _small(width: int, layers: int, vocab: int, side: int) -> llava_config.LlavaConfig:
-    """A Llama of heads of 64 behind a tower that is kept small: most of a step is the decoder, as with the real
-    sizes."""
+    """A Llama with heads of 64 and a small tower: most of a step is the decoder, as with the real sizes."""
     vision = configs.VisionConfig(
         image_size=side,
         patch_size=14,
@@ -126,12 +125,12 @@ class Step:
 
 
 def conversation(size: Size, text: int, shown: bool, rng: np.random.Generator) -> batches.Sample:
-    """`text` random tokens, of which the last 60 % are learnt, behind a picture if `shown`."""
+    """`text` random tokens, of which the last 60 % are learned, after a picture if `shown`."""
     patches = size.model.vision.num_patches if shown else 0
     tokens = np.concatenate(
         [np.zeros(patches, np.int32), rng.integers(3, size.model.text.vocab_size - 1, text).astype(np.int32)]
     )
-    tokens = np.roll(tokens, 1)  # the picture stands behind the first token
+    tokens = np.roll(tokens, 1)  # the picture follows the first token
     labels = np.where(
         np.arange(len(tokens)) >= len(tokens) - max(1, int(0.6 * text)), tokens, types.IGNORE_LABEL
     ).astype(np.int32)
@@ -146,7 +145,7 @@ def conversation(size: Size, text: int, shown: bool, rng: np.random.Generator) -
 
 
 def padded(size: Size, steps: int) -> list[Step]:
-    """Equal batches, padded alike: one micro-batch, every row as long as on the other side."""
+    """Equal batches, padded equally: one micro-batch, every row as long as on the other side."""
     rng = np.random.default_rng(1)
     room = size.length - size.model.vision.num_patches
     made = []
@@ -207,7 +206,7 @@ def _collate(
     row_len: int,
     room: family.Room | None = None,
 ) -> types.Batch:
-    """Every supervised token of the step weighs the same."""
+    """Collate with equal weights for all supervised tokens of the step."""
     weight = 1 / sum(s.num_supervised for s in all_of_step)
     shown = sum(s.num_pictures for row in rows for s in row)
     room = room or family.Room(units=shown, slots=shown * size.model.vision.num_patches)

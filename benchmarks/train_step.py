@@ -2,16 +2,17 @@
 
   GLIBC_TUNABLES=glibc.malloc.hugetlb=1 python benchmarks/train_step.py --size 110m --steps 3
 
-On a CPU the variable has malloc take huge pages, for both sides: XLA asks for the buffers of a step anew each time, and
-without it a share of the step goes into clearing small ones.
-The reference is transformers' LlavaForConditionalGeneration with the weights of our llava-hf folder. Both sides take
-turns of two steps on one batch, so that a machine whose speed drifts is fair to both. The second counts, which finds
-the memory of the first, as in training; the first compiles, or finds caches and pages taken by the other side. Medians
-over the pairs are shown. Cases: `padded` (equal batches, equal lengths; the reference with gradient checkpointing, as
-its scripts train), `padded_kept` (the same without), `packed` (the same
-conversations: ours in packed rows, the reference in its sampler's order, micro-batches padded to their longest, without
-gradient checkpointing). Our side keeps what `--remat` says, by default the outputs of matrix products at the small
-sizes and layer inputs at 7b and 13b. fp32 on CPU, else bf16. Every step's loss must agree, otherwise the exit code is
+On a CPU the variable makes malloc use huge pages, for both sides: XLA allocates the buffers of every step anew, and
+without it a share of the step goes into clearing small pages.
+
+The reference is transformers' LlavaForConditionalGeneration with the weights of our llava-hf folder. The sides take
+turns of two steps on one batch, so that a drift of the machine's speed affects both. Only the second step counts, which
+finds the memory of the first, as in training; the first compiles, or finds caches and pages taken by the other side.
+Medians over the pairs are shown. Cases: `padded` (equal batches, equal lengths; the reference with gradient
+checkpointing, as its scripts train), `padded_kept` (the same without), `packed` (the same conversations: ours in packed
+rows, the reference's in its sampler's order, micro-batches padded to their longest, without gradient checkpointing).
+Our side keeps what `--remat` says, by default the outputs of matrix products at the small sizes and layer inputs at 7b
+and 13b. fp32 on CPU, else bf16. Every step's loss must agree, otherwise the exit code is
 1. Prints one table, or with --json one JSON object. Needs `pip install torch transformers`.
 """
 
@@ -146,7 +147,7 @@ def measure() -> Figures:
 
 
 def device_kind() -> str:
-    """As PyTorch names it."""
+    """The device's name in PyTorch."""
     import jax
 
     return "cpu" if jax.default_backend() == "cpu" else "cuda"
@@ -161,7 +162,7 @@ def size_of(name: str) -> Any:
 
 
 def measure_side() -> Figures:
-    """One side of one case, of a model that stands in a folder."""
+    """One side of one case, with a model in a folder."""
     from benchmarks import train_turns
 
     size, case, device = size_of(_SIZE.value[0]), _CASES.value[0], device_kind()
@@ -175,7 +176,7 @@ def by_size(lines: list[Figures], case: str, value: Any) -> dict[str, Any]:
 
 
 def measure_case(name: str, case: str, folder: pathlib.Path, device: str) -> Figures:
-    """Both sides in turns, or one after the other where the size asks for it; the first pair of turns does not
+    """Both sides in turns, or one after the other where the size requires it; the first pair of turns does not
     count."""
     from benchmarks import train_turns
     from vlguard_jax.planning import estimate
@@ -190,7 +191,7 @@ def measure_case(name: str, case: str, folder: pathlib.Path, device: str) -> Fig
     counted, real = steps[1:], sum(step.tokens for step in steps[1:])
     losses = {side: [loss for turn in found["turns"] for loss in turn["losses"]] for side, found in taken.items()}
     pairs = list(zip(losses["ours"], losses["torch"], strict=True))
-    # Adapters start at random on either side: before the first real update they make no difference, later they do.
+    # Adapters are random on both sides: they make no difference before the first real update, and do after it.
     compared = pairs[:2] if _LORA.value else pairs
     seconds = {side: [turn["seconds"] for turn in found["turns"][1:]] for side, found in taken.items()}
     ratios = [theirs / ours for theirs, ours in zip(seconds["torch"], seconds["ours"], strict=True)]
@@ -223,7 +224,7 @@ def steps_of(size: Any, case: str, folder: pathlib.Path, device: str) -> tuple[c
 
 
 def alone(side: str, name: str, case: str, folder: pathlib.Path) -> Figures:
-    """One side's turns, in a process of its own, which leaves no memory behind.
+    """One side's turns, in its own process, which leaves no memory behind.
 
     Raises:
       UserError: the process fails.
@@ -253,7 +254,7 @@ def of_side(seconds: list[float], gib: float, steps: list[Any], operations: list
 
 
 def settings(size: Any, case: str, device: str, folder: pathlib.Path) -> config.TrainConfig:
-    """Of our side."""
+    """Settings of our side."""
     compute = "fp32" if device == "cpu" else "bf16"
     data = config.DataSettings(
         mode="pack" if case == "packed" else "pad",
@@ -294,7 +295,7 @@ def gemm_tflops(side: int, repeats: int = 5) -> float:
 
 
 def data_sheet(kind: str) -> float | None:
-    """bf16 TFLOP/s of a chip of planning/chips.toml, None for others (a CPU has no such line)."""
+    """bf16 TFLOP/s of a chip in planning/chips.toml; None for others, such as CPUs."""
     from vlguard_jax.planning import chips
 
     letters = kind.lower().replace(" ", "")

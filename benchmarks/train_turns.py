@@ -33,7 +33,7 @@ class Side(NamedTuple):
 def take(
     sides: Sequence[str], size: Any, case: str, wanted: config.TrainConfig, steps: Sequence[Any], device: str
 ) -> dict[str, Figures]:
-    """{side: its turns and GiB}; of two sides the one that is first changes from turn to turn."""
+    """{side: its turns and GiB}; the side that goes first alternates."""
     updates = 2 * len(steps)
     made = {"ours": lambda: _ours(wanted, updates), "torch": lambda: _torch(size, case, wanted, updates, device)}
     ready = {side: made[side]() for side in sides}
@@ -82,7 +82,7 @@ def _torch(size: Any, case: str, wanted: config.TrainConfig, updates: int, devic
 
 
 def _gib(side: str, held: int, turns: list[Figures], device: str) -> float:
-    """On CPU what the side holds and the growth of the process in a step, on a GPU its own allocator's peak."""
+    """On CPU, what the side holds plus the growth of the process in a step; on a GPU, its allocator's peak."""
     if device == "cpu":
         return (held + max(turn["bytes"] for turn in turns[1:])) / 2**30
     if side == "ours":
@@ -91,7 +91,7 @@ def _gib(side: str, held: int, turns: list[Figures], device: str) -> float:
 
 
 def reset_peak() -> int:
-    """Forget the process's peak memory (Linux); returns bytes held now, 0 where that is not to be had."""
+    """Reset the process's peak memory (Linux); returns bytes held now, 0 if unavailable."""
     try:
         pathlib.Path("/proc/self/clear_refs").write_text("5")
     except OSError:
@@ -100,7 +100,7 @@ def reset_peak() -> int:
 
 
 def peak_rss() -> int:
-    """Bytes, most since `reset_peak`; 0 where that is not to be had."""
+    """Peak bytes since `reset_peak`; 0 if unavailable."""
     return _status("VmHWM")
 
 

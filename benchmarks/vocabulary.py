@@ -1,4 +1,4 @@
-"""A tokenizer as large as the vocabulary of a random model: with fewer tokens it would be taken for another model's."""
+"""Makes a tokenizer as large as a random model's vocabulary: with fewer tokens it would count as another model's."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ import pathlib
 
 from sentencepiece import sentencepiece_model_pb2
 
-_UNUSED = 5  # SentencePiece.Type of sentencepiece_model.proto: a piece that no text gives
+_UNUSED = 5  # SentencePiece.Type of sentencepiece_model.proto: a piece that no text produces
 
 
 def fill(folder: pathlib.Path, tokens: int) -> None:
-    """Bring the tokenizer that `quickstart.model.train_tokenizer` wrote into `folder` to `tokens` tokens in all, its
-    added one last."""
+    """Fill the tokenizer that `quickstart.model.train_tokenizer` wrote into `folder` to `tokens` tokens, its added one
+    last."""
     model_file, config_file = folder / "tokenizer.model", folder / "tokenizer_config.json"
     model = sentencepiece_model_pb2.ModelProto.FromString(model_file.read_bytes())  # type: ignore[attr-defined]
     config = json.loads(config_file.read_text())

@@ -3,8 +3,8 @@
   python benchmarks/yardstick.py
 
 A float32 product of two matrices in numpy, on all cores, and the compilation of a small transformer's gradient by XLA
-for the CPU, with an empty cache. Machines of one size differ by a factor of two, and one machine differs from hour to
-hour: figures of two runs are compared by way of these. Prints one table, or with --json one JSON object.
+for the CPU, with an empty cache. Machines of one size differ by a factor of two, and one machine from hour to hour:
+figures of two runs are compared relative to these. Prints one table, or with --json one JSON object.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ def median(run: Callable[[], object]) -> float:
 
 
 def product() -> Callable[[], np.ndarray]:
-    """What multiplies two matrices."""
+    """A function that multiplies two matrices."""
     a, b = np.random.default_rng(0).standard_normal((2, SIDE, SIDE), np.float32)
     return lambda: a @ b
 

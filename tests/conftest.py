@@ -1,5 +1,5 @@
-"""Set-up of every test: the same surroundings wherever and by whomever it is started, eight fake CPU devices, run-time
-checks of all shape annotations, no test that leaves something changed for the next, and no silent skips in CI."""
+"""Set-up of all tests: the same environment for every user and machine, eight fake CPU devices, run-time checks of all
+shape annotations, no test that leaves changes for the next, and no silent skips in CI."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ import tempfile
 from typing import Any
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
-# What the caller's shell, scheduler, cloud or terminal says is not for the tests; but this is.
+# Variables of the caller's shell, scheduler, cloud or terminal are removed, except these.
 FOREIGN = (
     *("JAX_", "XLA_", "VLGUARD_", "TPU_", "LIBTPU_", "MEGASCALE_", "GCE_METADATA_", "SLURM_", "OMPI_", "PMI_"),
     *("HF_", "HUGGING", "TRANSFORMERS_", "WANDB_", "TIME_TO_RESULT_"),
@@ -46,10 +46,10 @@ def _temporary(purpose: str) -> str:
 
 
 def _programs() -> str:
-    """Where compiled programs are kept from run to run: in a folder of this user and this checkout.
+    """The folder for compiled programs, kept from run to run for this user and this checkout.
 
-    The place has a known name, so
-    somebody else's folder may stand there; then they are kept for this run alone."""
+    Its name is predictable, so it may be somebody else's folder; then programs are kept for this run only.
+    """
     name = f"vlguard_jax-tests-{os.getuid()}-{hashlib.sha256(str(ROOT).encode()).hexdigest()[:12]}"
     folder = pathlib.Path(tempfile.gettempdir()) / name
     with contextlib.suppress(FileExistsError):
@@ -64,23 +64,22 @@ def _programs() -> str:
 
 
 def _surroundings() -> None:
-    """Set this process's environment, and with it that of every program that a test starts."""
+    """Set the environment of this process, and so of every program that a test starts."""
     for name in [name for name in os.environ if name.upper().startswith(FOREIGN) and name not in FOR_TESTS]:
         del os.environ[name]
     os.environ["JAX_PLATFORMS"] = "cpu"
-    # Eight devices share few cores: on a busy machine one of them may be late at a collective, which XLA would end the
-    # process for.
+    # Eight devices share few cores: on a busy machine one may be late at a collective, and XLA would end the process.
     os.environ["XLA_FLAGS"] = (
         "--xla_force_host_platform_device_count=8 --xla_cpu_collective_call_terminate_timeout_seconds=600"
     )
     if not os.environ.get("JAX_COMPILATION_CACHE_DIR"):
         os.environ["JAX_COMPILATION_CACHE_DIR"] = _programs()
-    os.environ["VLGUARD_CACHE"] = _temporary("cache")  # the sample indices of the tests stay out of the user's own
-    os.environ["TPU_SKIP_MDS_QUERY"] = "1"  # a machine of a slice, too, runs the tests as one process
+    os.environ["VLGUARD_CACHE"] = _temporary("cache")  # the tests' sample indices stay out of the user's cache
+    os.environ["TPU_SKIP_MDS_QUERY"] = "1"  # a machine of a slice also runs the tests as one process
     os.environ["HF_HUB_OFFLINE"] = "1"
     os.environ["PYTHONUTF8"] = "1"
     others = [path for path in os.environ.get("PYTHONPATH", "").split(os.pathsep) if path and path != str(ROOT)]
-    os.environ["PYTHONPATH"] = os.pathsep.join([str(ROOT), *others])  # this checkout's package, from whatever folder
+    os.environ["PYTHONPATH"] = os.pathsep.join([str(ROOT), *others])  # this checkout's package, from any folder
 
 
 _surroundings()  # before anything imports jax
@@ -90,7 +89,7 @@ from jaxtyping import install_import_hook  # noqa: E402
 import pytest  # noqa: E402
 
 install_import_hook("vlguard_jax", "beartype.beartype")
-# No example fails for having taken long, and none comes from an earlier run; a failure prints how to repeat it.
+# Examples have no time limit and do not depend on earlier runs; a failure prints how to repeat it.
 hypothesis.settings.register_profile(
     "tests", deadline=None, database=None, print_blob=True, suppress_health_check=[hypothesis.HealthCheck.too_slow]
 )
@@ -129,7 +128,7 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGALRM)
 
 
 def _attributes() -> dict[str, dict[str, Any]]:
-    """What every name of our loaded modules and of their classes stands for, by module or class."""
+    """The values of all names in our loaded modules and their classes, by module or class."""
     found: dict[str, dict[str, Any]] = {}
     for module in [module for name, module in sys.modules.items() if name.startswith(OURS)]:
         found[module.__name__] = dict(vars(module))
@@ -140,7 +139,7 @@ def _attributes() -> dict[str, dict[str, Any]]:
 
 
 def _settings(attributes: dict[str, dict[str, Any]]) -> dict[str, Any]:
-    """What the whole process shares besides."""
+    """Other state that the whole process shares."""
     tables = {
         f"{of}.{name}": dict(value)
         for of, names in attributes.items()
@@ -170,7 +169,7 @@ _TOLD: set[tuple[pathlib.Path, str]] = set()
 
 @contextlib.contextmanager
 def _nothing_changes(request: pytest.FixtureRequest) -> Iterator[None]:
-    """Afterwards all is as it was before, or the test fails: the next one must not depend on which ran before it."""
+    """Fail a test that leaves changes: the next one must not depend on which ran before it."""
     attributes = _attributes()
     settings = _settings(attributes)
     yield
@@ -183,7 +182,7 @@ def _nothing_changes(request: pytest.FixtureRequest) -> Iterator[None]:
         if of in now and now[of].get(name, value) is not value and not name.startswith("__")
     }
     left |= {name for name, value in settings.items() if then.get(name) != value}
-    # Libraries set variables of their own when they are first imported.
+    # Libraries set their own variables when first imported.
     left |= {name for name in then.keys() - settings.keys() if name.startswith(("$VLGUARD_", "$JAX_", "$XLA_"))}
     left = {name for name in left if (request.path, name) not in _TOLD}
     _TOLD.update((request.path, name) for name in left)

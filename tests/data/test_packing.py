@@ -52,8 +52,8 @@ def test_every_step_fits_its_rows(
 def test_two_full_rows_are_found(lengths: list[int]) -> None:
     """Best fit alone finds neither: it makes 6 + 3 and 5 + 2 + 2, and has no room for the last 2.
 
-    Exchanging mends that, as 6 + 2 + 2
-    and 5 + 3 + 2 fill the rows; the second step needs another order, too."""
+    Exchanging samples repairs that: 6 + 2 + 2 and 5 + 3 + 2 fill the rows; the second step also needs another order.
+    """
     packed = packing.pack(
         np.array([lengths]), np.zeros((1, len(lengths)), np.int64), multiple=1, max_row_len=24, micro_rows=0, shards=2
     )
