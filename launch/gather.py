@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from vlguard_jax.reporting import seeds as seeds_lib
     from vlguard_jax.safety import summary
 
-_ROOT = flags.DEFINE_string("root", "results", "folder with one folder a job")
+_ROOT = flags.DEFINE_string("root", "results", "folder with one folder per job")
 _OUT = flags.DEFINE_string("out", "", "also write the report of all runs to this page")
 _MARKDOWN = flags.DEFINE_string("markdown", "", "also write the table to this file")
 

@@ -180,9 +180,7 @@ def _check(spec: Spec, path: pathlib.Path) -> None:
         _check_variable(variable, path)
     for variable in spec.secrets:
         if not variable.isupper() or spec.secrets.count(variable) > 1 or variable in spec.env:
-            raise errors.UserError(
-                f"{path}: secrets: {variable!r} must be in capitals, stand there once and not be in env"
-            )
+            raise errors.UserError(f"{path}: secrets: {variable!r} must be in capitals, unique and not in env")
     for step in spec.steps:
         if step.run not in COMMANDS:
             raise errors.UserError(
@@ -236,7 +234,7 @@ def _check_filled(spec: Spec) -> None:
             folders.append(folder)
         if steps_lib.THEN in step.arguments:
             raise errors.UserError(
-                f"steps[{i}].arguments: {steps_lib.THEN} stands between the commands of a job and cannot be given here"
+                f"steps[{i}].arguments: {steps_lib.THEN} separates the commands of a job and cannot be given here"
             )
 
 
@@ -258,7 +256,7 @@ def _check_sweep(spec: Spec, path: pathlib.Path) -> None:
         for key in rule:
             if key not in conditions and key not in CHANGEABLE:
                 raise errors.UserError(
-                    f"{path}: when: {errors.short(key)} is no axis and cannot be"
+                    f"{path}: when: {errors.short(key)} is not an axis and cannot be"
                     f" changed{errors.nearest(key, (*spec.sweep, *CHANGEABLE))}"
                 )
         for key, value in conditions.items():

@@ -241,7 +241,7 @@ def check(name: str, job: spec_lib.Job) -> None:
         for word in (job.name, *spec.env, *spec.secrets):
             if word.lower() in NO_TEXT:
                 raise errors.UserError(
-                    f"job {job.name}: xpk writes {word!r} without quotes, where YAML takes it for no text; rename it"
+                    f"job {job.name}: xpk writes {word!r} unquoted, where YAML reads no string; rename it"
                 )
     if name == "slurm" and ":" in arguments(job):
         raise errors.UserError(

@@ -51,9 +51,9 @@ def _check_text(text: str, where: str) -> None:
     for char in text:
         what = _REFUSED.get(unicodedata.category(char), "")
         if char in escape.DIRECTIONS:
-            what = "a mark of the direction of writing"
+            what = "a bidirectional mark"
         elif escape.no_character(char):
-            what = "a code point that is no character"
+            what = "a code point that is not a character"
         if what:
             raise errors.UserError(
                 f"{where}: {errors.short(text)} holds {what} (U+{ord(char):04X}); take it out, or put the text"

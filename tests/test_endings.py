@@ -66,7 +66,7 @@ def test_output_that_cannot_be_written() -> None:
     assert done.stderr.startswith("error: standard output: no space left on the disk")
     done = run("for i in range(10**5): print('text')", shell="| true")
     assert (done.returncode, done.stderr.count("\n")) == (75, 1)
-    assert done.stderr.startswith("error: whoever read the output has gone")
+    assert done.stderr.startswith("error: the reader of the output has gone")
 
 
 @pytest.mark.parametrize("platform", ["nonsense", "cuda", "tpu"])

@@ -91,7 +91,7 @@ def test_what_is_no_file_is_named(tmp_path: pathlib.Path) -> None:
 
 
 def test_a_name_that_no_file_has() -> None:
-    with pytest.raises(errors.UserError, match=r"^'a\\x00b': no name of a file$"):
+    with pytest.raises(errors.UserError, match=r"^'a\\x00b': not a possible name of a file$"):
         files.read_json("a\0b")
 
 

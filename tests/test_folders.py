@@ -123,7 +123,7 @@ def test_what_can_be_no_name_is_refused_before_anything_is_made(tmp_path: pathli
         pytest.fail("something was made")
 
     with (
-        pytest.raises(errors.UserError, match=r"'.*a\\x00b': no name of a folder"),
+        pytest.raises(errors.UserError, match=r"'.*a\\x00b': not a possible name of a folder"),
         folders.new_folder(tmp_path / "a\0b"),
     ):
         made()
@@ -143,7 +143,7 @@ def test_programs_of_strangers_are_not_run(tmp_path: pathlib.Path) -> None:
     tmp_path.chmod(0o755)
     os.chown(tmp_path, 12345, -1) if os.geteuid() == 0 else pytest.skip("only root can give a folder away")
     with pytest.raises(
-        errors.UserError, match="is another user's, and what is kept there is run; name a folder of your own"
+        errors.UserError, match="is another user's, and programs kept there are run; name a folder of your own"
     ):
         folders.check_programs({"JAX_COMPILATION_CACHE_DIR": str(tmp_path)})
 

@@ -94,7 +94,7 @@ def opened(path: str | os.PathLike[str]) -> Iterator[io.BufferedReader]:
     except IsADirectoryError as e:
         raise errors.UserError(f"{path}: a folder, not a file") from e
     except ValueError as e:  # a null character
-        raise errors.UserError(f"{errors.short(str(path))}: no name of a file") from e
+        raise errors.UserError(f"{errors.short(str(path))}: not a possible name of a file") from e
     except OSError as e:
         if e.errno not in (errno.EACCES, errno.EPERM, errno.ENAMETOOLONG, errno.ELOOP, errno.ENXIO):
             raise

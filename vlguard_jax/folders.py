@@ -135,7 +135,7 @@ def check_no_link(path: str | os.PathLike[str]) -> None:
     """Raise UserError if `path`, where a folder is to be written, is a link or an impossible name."""
     target = os.path.abspath(path)
     if "\0" in target:
-        raise errors.UserError(f"{errors.short(os.fspath(path))}: no name of a folder")
+        raise errors.UserError(f"{errors.short(os.fspath(path))}: not a possible name of a folder")
     if os.path.islink(target):
         raise errors.UserError(f"{path} is a link to {os.readlink(target)}; name the folder itself, or remove the link")
 
@@ -201,11 +201,11 @@ def check_writers(place: pathlib.Path, what: str, way: str) -> str:
     except (FileNotFoundError, NotADirectoryError):
         return ""
     except ValueError as e:  # a null character
-        raise errors.UserError(f"{errors.short(os.fspath(place))}: no name of a folder") from e
+        raise errors.UserError(f"{errors.short(os.fspath(place))}: not a possible name of a folder") from e
     if not stat.S_ISDIR(found.st_mode):
-        raise errors.UserError(f"{what} is no folder; {way}")
+        raise errors.UserError(f"{what} is not a folder; {way}")
     if found.st_mode & stat.S_IWOTH:
-        raise errors.UserError(f"{what} can be written to by everyone; take that right away (chmod o-w), or {way}")
+        raise errors.UserError(f"{what} can be written to by everyone; remove that permission (chmod o-w), or {way}")
     if found.st_uid not in (os.geteuid(), 0):
         return ANOTHER
     return GROUP if found.st_mode & stat.S_IWGRP else ""
@@ -222,4 +222,4 @@ def check_programs(environment: Mapping[str, str]) -> None:
         return
     way = f"name a folder of your own with {PROGRAMS}"
     if check_writers(pathlib.Path(named), f"{PROGRAMS}={named}", way) == ANOTHER:
-        raise errors.UserError(f"{PROGRAMS}={named} {ANOTHER}, and what is kept there is run; {way}")
+        raise errors.UserError(f"{PROGRAMS}={named} {ANOTHER}, and programs kept there are run; {way}")

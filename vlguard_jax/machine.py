@@ -16,7 +16,7 @@ from vlguard_jax import escape
 SAFE = "what was finished before is kept"
 _AGAIN = "start the same command again to go on"
 _ELSEWHERE = "make room or name another place, and start the same command again"
-_RIGHTS = "give this user the right to it, or name another place"
+_RIGHTS = "give this user permission, or name another place"
 _PATH = "name another place"
 
 # errno -> what it is, what to do. The user has to act before the command can continue.
@@ -38,7 +38,7 @@ _USERS = {
     errno.EADDRNOTAVAIL: ("this address is not one of this machine", "name another"),
     errno.ENODEV: ("no such device", _PATH),
     errno.ENXIO: ("no such device", _PATH),
-    errno.EPIPE: ("whoever read the output has gone", _AGAIN),
+    errno.EPIPE: ("the reader of the output has gone", _AGAIN),
 }
 # Only known: the same command can continue later.
 _PASSING = {

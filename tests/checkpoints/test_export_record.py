@@ -41,7 +41,7 @@ def test_a_sound_record(tmp_path: pathlib.Path) -> None:
     [
         (("weights_sha256",), "f" * 64, r"weights_sha256 'f+' is not that of its arrays"),
         (("arrays", "text.norm.scale"), 7, r"the hash of text\.norm\.scale is 7"),
-        (("arrays", "other"), "0" * 64, "array 'other' is none of a model of its sizes"),
+        (("arrays", "other"), "0" * 64, "array 'other' does not belong to a model of its sizes"),
         (("arrays",), {}, "is missing in its arrays"),
         (("arrays",), [], "arrays=.* must be an object"),
         (("family",), None, "model family '' is unknown"),
@@ -167,8 +167,8 @@ def _not_finite(folder: pathlib.Path) -> None:
         (_other_arrays, "arrays: array .*: unknown or missing"),
         (_more_arrays, r"arrays: array padding\.text\.norm\.scale: unknown or missing"),
         (_no_record_of_arrays, "arrays: damaged, export the model again"),
-        (_pipe, "arrays/pipe: no file, and Orbax writes nothing else"),
-        (_device, r"arrays/manifest\.ocdbt: no file"),
+        (_pipe, "arrays/pipe: not a file, and Orbax writes only files"),
+        (_device, r"arrays/manifest\.ocdbt: not a file"),
         (_not_finite, r"text\.norm\.scale holds nan, and weights are finite numbers"),
     ],
 )

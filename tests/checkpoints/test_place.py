@@ -26,16 +26,16 @@ def test_where_a_model_cannot_be_written(tmp_path: pathlib.Path, monkeypatch: py
         ("file/x", "a part of this path is a file"),
         ("link", "is a link to"),
         ("link/", "is a link to"),
-        ("link/here/home", "holds your home"),
-        (".", "holds the folder that you are in"),
-        ("here/..", "holds the folder that you are in"),
-        ("..", "holds the folder that you are in"),
-        ("/", "holds the folder that you are in"),
-        ("here", "holds your home"),
-        ("here/home", "holds your home"),
+        ("link/here/home", "contains your home"),
+        (".", "contains the working directory"),
+        ("here/..", "contains the working directory"),
+        ("..", "contains the working directory"),
+        ("/", "contains the working directory"),
+        ("here", "contains your home"),
+        ("here/home", "contains your home"),
         ("x" * 300, "the name is too long"),
-        ("x\0y", r"'x\\x00y': no name of a folder"),
-        ("file", "file is a file; --overwrite replaces a checkpoint alone"),
+        ("x\0y", r"'x\\x00y': not a possible name of a folder"),
+        ("file", "file is a file; --overwrite replaces only a checkpoint"),
     ):
         with pytest.raises(errors.UserError, match=words):
             place.check_free(dst, True)
@@ -58,7 +58,7 @@ def test_a_folder_with_other_files_is_not_overwritten(tmp_path: pathlib.Path, la
     foreign.parent.mkdir(exist_ok=True)
     foreign.write_text("somebody's")
     with pytest.raises(
-        errors.UserError, match=r"a holds '.*', which is no part of a checkpoint; --overwrite would delete it"
+        errors.UserError, match=r"a holds '.*', which is not part of a checkpoint; --overwrite would delete it"
     ):
         WRITERS[layout](made.model(), tmp_path / "a", overwrite=True)
     assert foreign.read_text() == "somebody's" and [path.name for path in tmp_path.iterdir()] == ["a"]
@@ -69,7 +69,7 @@ def test_only_what_says_that_it_is_a_checkpoint_is_overwritten(tmp_path: pathlib
     (tmp_path / "a/README.md").write_text("about")
     with pytest.raises(
         errors.UserError,
-        match=r"a is no checkpoint, it has no config\.json or checkpoint\.json or adapter_config\.json",
+        match=r"a is not a checkpoint, it has no config\.json or checkpoint\.json or adapter_config\.json",
     ):
         save.save_llava(made.model(), tmp_path / "a", overwrite=True)
 

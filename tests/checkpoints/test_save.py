@@ -84,7 +84,7 @@ def test_adapters_must_be_merged_or_saved_apart(tmp_path: pathlib.Path) -> None:
     with pytest.raises(errors.UserError, match="no LoRA adapters"):
         save.save_peft(made.model(), tmp_path / "a")
     with pytest.raises(
-        errors.UserError, match="cannot be named as the base of PEFT adapters: its weights lie in no folder"
+        errors.UserError, match="cannot be named as the base of PEFT adapters: its weights are in no folder"
     ):
         save.save_peft(made.model(made.LORA), tmp_path / "a")
     assert not list(tmp_path.iterdir())

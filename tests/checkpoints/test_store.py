@@ -186,7 +186,7 @@ def test_damaged_array_files_are_noticed(tmp_path: pathlib.Path) -> None:
 @pytest.mark.parametrize("name", ["-5", "007", "99999999999999999999", "+6", "1_0", "\u0663", " 8"])
 def test_odd_numbers_of_steps_are_refused(tmp_path: pathlib.Path, name: str) -> None:
     (tmp_path / "s" / name).mkdir(parents=True)
-    with pytest.raises(errors.UserError, match="is no number of a step; remove it, or choose another --workdir"):
+    with pytest.raises(errors.UserError, match="is not the number of a step; remove it, or choose another --workdir"):
         store.Store(tmp_path / "s")
 
 
@@ -209,7 +209,7 @@ def test_links_are_refused_and_what_they_lead_to_stays(tmp_path: pathlib.Path) -
     (folder / "5/manifest.ocdbt").unlink()
     (folder / "5").rmdir()
     (folder / "5").symlink_to(outside)
-    with pytest.raises(errors.UserError, match="step '5' is no folder"):
+    with pytest.raises(errors.UserError, match="step '5' is not a folder"):
         store.Store(folder)
     (folder / "5").unlink()
     (folder / "6.orbax-checkpoint-tmp").symlink_to(outside)

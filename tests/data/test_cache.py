@@ -36,7 +36,7 @@ def test_an_entry_comes_back_under_its_own_name_alone(tmp_path: pathlib.Path) ->
 @pytest.mark.parametrize("key", ["../" * 21 + "x", "", "A" * 64, "0" * 63, "0" * 64 + "\n", "/etc/passwd"])
 def test_no_other_names(tmp_path: pathlib.Path, key: str) -> None:
     for use in (lambda: cache.load(tmp_path, "index", key), lambda: cache.save(tmp_path, "index", key, b"")):
-        with pytest.raises(ValueError, match="is no key of the cache"):
+        with pytest.raises(ValueError, match="is not a key of the cache"):
             use()
 
 
@@ -124,14 +124,14 @@ def test_who_may_write_there(
     own.chmod(0o777)
     for named in ("", str(own)):
         with pytest.raises(
-            errors.UserError, match=r"can be written to by everyone; take that right away \(chmod o-w\), or name"
+            errors.UserError, match=r"can be written to by everyone; remove that permission \(chmod o-w\), or name"
         ):
             cache.folder(named)
     own.chmod(0o775)
     assert not caplog.messages
     assert cache.folder(str(own)) == cache.folder(str(own)) == own
     assert [message.split(" vlguard_jax")[0] for message in caplog.messages] == [
-        f"the cache {own} can be written to by its group: what they write there is believed"
+        f"the cache {own} can be written to by its group: what they write there is trusted"
     ]
     monkeypatch.setattr(os, "geteuid", lambda: own.stat().st_uid + 1)
     other = os.stat(own).st_uid or os.getuid()
@@ -139,5 +139,5 @@ def test_who_may_write_there(
         with pytest.raises(errors.UserError, match="is another user's; name another with"):
             cache.folder("")
     (tmp_path / "file").touch()
-    with pytest.raises(errors.UserError, match="file is no folder"):
+    with pytest.raises(errors.UserError, match="file is not a folder"):
         cache.folder(str(tmp_path / "file"))

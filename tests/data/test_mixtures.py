@@ -299,7 +299,7 @@ def test_a_way_to_prepare_pictures_that_the_family_has_not(tmp_path, tokenizer):
     data = config.DataSettings(sources={"mine": llava(tmp_path, *plain(1))})
     with pytest.raises(
         errors.UserError,
-        match=r"^config\.model\.image_mode='anyres' is none of a llava model; take 'pad' or 'crop' or 'auto'$",
+        match=r"^config\.model\.image_mode='anyres' is not a mode of a llava model; take 'pad' or 'crop' or 'auto'$",
     ):
         mixtures.build(data, tokenizer, VICUNA, MODEL, "anyres")
 

@@ -171,7 +171,7 @@ def test_stores_travel_and_are_shared(tmp_path, kind):
 @pytest.mark.parametrize(
     ("location", "text"),
     [
-        ("", r"^no place of pictures is named; give a folder or a zip file$"),
+        ("", r"^no picture folder is named; give a folder or a zip file$"),
         ("no_such", r"^no_such: no such picture folder or zip file; check the path$"),
         ("memory://no_such/place", r"^memory://no_such/place: no such picture folder or zip file; check the path$"),
         ("abc://bucket/place", r"^abc://bucket/place: cannot be read: Protocol not known: abc$"),

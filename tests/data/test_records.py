@@ -56,11 +56,11 @@ def test_reading(tmp_path):
         ),
         (
             one(image="data:image/png;base64," + "A" * 32_000),
-            r"image 'data:.{95}'\.\.\. \(32,022 characters\) is no path; if it is .*$",
+            r"image 'data:.{95}'\.\.\. \(32,022 characters\) is not a path; if it is .*$",
         ),
         (
             one(image="A" * 32_000),
-            r"image 'A{100}'\.\.\. \(32,000 characters\) is no path; if it is the picture itself, save that .*$",
+            r"image 'A{100}'\.\.\. \(32,000 characters\) is not a path; if it is the picture itself, save that .*$",
         ),
         (
             one(image="https://a.org/b.png"),

@@ -304,7 +304,7 @@ def test_64_bit_sizes_beyond_the_file(tmp_path, wide):
     store = claiming(tmp_path / "set.zip", 9, b"\3\0", wide=wide)
     with pytest.raises(
         errors.UserError,
-        match=r"set\.zip: member a\.jpg (is damaged \(it lies beyond the archive's end\)|would be 9,223)",
+        match=r"set\.zip: member a\.jpg (is damaged \(it is beyond the archive's end\)|would be 9,223)",
     ):
         store.read("a.jpg")
 

@@ -26,5 +26,7 @@ def test_pictures_are_prepared_as_the_config_says_or_the_family_does() -> None:
     found = {mode: table.image_mode(tiny.CONFIG, mode) for mode in ("auto", "pad", "crop")}
     assert found == {"auto": "pad", "pad": "pad", "crop": "crop"}
     assert {table.image_mode(tiny.TEXT_ONLY, mode) for mode in ("auto", "pad", "crop")} == {"none"}
-    with pytest.raises(errors.UserError, match=r"image_mode='tile' is none of a llava model; take 'pad' or 'crop' or"):
+    with pytest.raises(
+        errors.UserError, match=r"image_mode='tile' is not a mode of a llava model; take 'pad' or 'crop' or"
+    ):
         table.image_mode(tiny.CONFIG, "tile")

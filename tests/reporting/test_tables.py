@@ -38,7 +38,7 @@ def compared(p: float | None = 0.43, reproduced: bool | None = True, note: str =
 @pytest.mark.parametrize(
     ("changes", "heading", "cell", "note"),
     [
-        ({"stand_in": True}, "pictures", "STAND-IN", "rehearses"),
+        ({"stand_in": True}, "pictures", "STAND-IN", "rehearsal"),
         ({"image_mode": "white"}, "pictures", "white", "replaced by a white one"),
         ({"image_mode": "black", "stand_in": True}, "pictures", "black, STAND-IN", "replaced by a black one"),
         ({"image_mode": "none"}, "pictures", "none", "asked without a picture"),

@@ -58,5 +58,5 @@ def test_judges_by_name():
 
 
 def test_only_known_labels():
-    with pytest.raises(ValueError, match="no verdict"):
+    with pytest.raises(ValueError, match="not a verdict"):
         judge.Verdict("maybe")

@@ -66,9 +66,9 @@ def test_what_is_written_is_read(tmp_path: pathlib.Path) -> None:
         ({"n_by_pictures": [0, -1]}, r"row 2: .n_by_pictures\[1\]: -1 must be"),
         ({"decode": {}}, "row 2: .decode: the field 'max_new' is missing; run evaluate again with the same --workdir"),
         ({"mood": 1}, "row 2: the field 'mood' is unknown"),
-        ({"count": 3}, r"row 2: the numbers do not fit each other \(rate 0.5 of 3 in 4, interval 0.15 to 0.85\); run"),
-        ({"ci_low": 0.6}, "row 2: the numbers do not fit each other"),
-        ({"by_category": [vars(CATEGORY) | {"rate": 0.6}]}, "row 2: the numbers do not fit each other"),
+        ({"count": 3}, r"row 2: the numbers contradict each other \(rate 0.5 of 3 in 4, interval 0.15 to 0.85\); run"),
+        ({"ci_low": 0.6}, "row 2: the numbers contradict each other"),
+        ({"by_category": [vars(CATEGORY) | {"rate": 0.6}]}, "row 2: the numbers contradict each other"),
     ],
 )
 def test_what_is_no_row_is_named(tmp_path: pathlib.Path, changes: dict[str, Any], words: str) -> None:

@@ -110,7 +110,7 @@ def _check_files(where: pathlib.Path) -> None:
         for name in names:
             if not os.path.isfile(os.path.join(folder, name)):
                 raise errors.UserError(
-                    f"{os.path.join(folder, name)}: no file, and Orbax writes nothing else; export the model again"
+                    f"{os.path.join(folder, name)}: not a file, and Orbax writes only files; export the model again"
                 )
 
 

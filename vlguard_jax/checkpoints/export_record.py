@@ -67,7 +67,7 @@ def read(folder: pathlib.Path) -> Record:
     if sum(map(math.prod, shapes.values())) > limits.PARAMETERS:
         raise errors.UserError(f"{where}: a model of more than {limits.PARAMETERS:,} parameters; get the folder again")
     for path in sorted(arrays.keys() ^ shapes.keys()):
-        how = "is missing in its arrays" if path in shapes else "is none of a model of its sizes"
+        how = "is missing in its arrays" if path in shapes else "does not belong to a model of its sizes"
         raise errors.UserError(f"{where}: array {errors.short(path)} {how}; export the model again")
     for path, digest in arrays.items():
         if not isinstance(digest, str) or not _SHA256.fullmatch(digest):

@@ -41,7 +41,7 @@ _INITIALIZATIONS = (True, False, None, "gaussian", "orthogonal", "eva")
 _CONVERTIBLE = ("pissa", "olora", "corda", "lora_ga")
 _CONVERT = (
     "it changes the base's weights before training; save the adapter with peft's save_pretrained(...,"
-    " path_initial_model_for_weight_conversion=FOLDER_OF_THE_UNTRAINED_ADAPTER), which stands on the base as it is"
+    " path_initial_model_for_weight_conversion=FOLDER_OF_THE_UNTRAINED_ADAPTER), which fits the unchanged base"
 )
 _MERGE = "where peft can merge it, merge it there (merge_and_unload) and load the merged model"
 

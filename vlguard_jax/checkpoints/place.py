@@ -91,9 +91,9 @@ def _check_around(dst: str | os.PathLike[str], target: pathlib.Path) -> None:
     """Refuse a working directory, a home or a folder above one, even if it is empty."""
     real, here, home = (pathlib.Path(os.path.realpath(path)) for path in (target, ".", os.path.expanduser("~")))
     if real in (here, *here.parents):
-        raise errors.UserError(f"{dst} holds the folder that you are in; name a folder that is to hold the model alone")
+        raise errors.UserError(f"{dst} contains the working directory; name a folder for the model alone")
     if real in (home, *home.parents):
-        raise errors.UserError(f"{dst} holds your home; name a folder that is to hold the model alone")
+        raise errors.UserError(f"{dst} contains your home; name a folder for the model alone")
 
 
 def _check_sources(dst: str | os.PathLike[str], target: pathlib.Path, sources: Iterable[str]) -> None:
@@ -113,15 +113,15 @@ def _check_sources(dst: str | os.PathLike[str], target: pathlib.Path, sources: I
 def _check_checkpoint(dst: str | os.PathLike[str], target: pathlib.Path) -> None:
     """Raise UserError unless the folder `target` is a checkpoint and nothing else."""
     if not target.is_dir():
-        raise errors.UserError(f"{dst} is a file; --overwrite replaces a checkpoint alone, choose another name")
+        raise errors.UserError(f"{dst} is a file; --overwrite replaces only a checkpoint, choose another name")
     if foreign := _foreign(target, _FILES):
         raise errors.UserError(
-            f"{dst} holds {errors.short(foreign)}, which is no part of a checkpoint; --overwrite would delete it, move"
+            f"{dst} holds {errors.short(foreign)}, which is not part of a checkpoint; --overwrite would delete it, move"
             " it or choose another folder"
         )
     if not any((target / name).is_file() for name in _MARKS):
         raise errors.UserError(
-            f"{dst} is no checkpoint, it has no {' or '.join(_MARKS)}; --overwrite replaces a checkpoint alone"
+            f"{dst} is not a checkpoint, it has no {' or '.join(_MARKS)}; --overwrite replaces only a checkpoint"
         )
 
 

@@ -137,9 +137,7 @@ def _check_hf(folder: pathlib.Path, where: str, vocab: int, family_of: family.Fa
         )
     found, _ = family_of.read_hf(config, folder)
     if found.text.vocab_size != vocab:
-        raise errors.UserError(
-            f"{where}: the written config.json stands for {found.text.vocab_size} tokens, not {vocab}"
-        )
+        raise errors.UserError(f"{where}: the written config.json has {found.text.vocab_size} tokens, not {vocab}")
     tokenizer_files.check_hf(folder, image, pad, where)
 
 
@@ -209,7 +207,7 @@ def _check_adapters(model: checkpoint.Checkpoint) -> None:
     convert = "write it in LLaVA's layout first (python -m vlguard_jax.convert --to llava) and train adapters on that"
     if model.base is None:
         raise errors.UserError(
-            f"{source} cannot be named as the base of PEFT adapters: its weights lie in no folder that peft or LLaVA"
+            f"{source} cannot be named as the base of PEFT adapters: its weights are in no folder that peft or LLaVA"
             f" reads (an Orbax folder into which adapters were merged, say); {convert}, or {merged}"
         )
     if model.base.layout == "llava-hf":

@@ -176,9 +176,11 @@ def _check_steps(folder: pathlib.Path) -> None:
             continue
         name = errors.short(step.name)
         if str(number) != step.name or not 0 <= number < 2**31:
-            raise errors.UserError(f"{folder}: {name} is no number of a step; remove it, or choose another --workdir")
+            raise errors.UserError(
+                f"{folder}: {name} is not the number of a step; remove it, or choose another --workdir"
+            )
         if step.is_symlink() or not step.is_dir():
-            raise errors.UserError(f"{folder}: step {name} is no folder; remove it, or choose another --workdir")
+            raise errors.UserError(f"{folder}: step {name} is not a folder; remove it, or choose another --workdir")
         if odd := next(filter(folders.odd, step.rglob("*")), None):
             what = "a link" if odd.is_symlink() else "a pipe or a device"
             raise errors.UserError(

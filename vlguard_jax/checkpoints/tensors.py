@@ -108,7 +108,7 @@ def _beside(index: pathlib.Path, shard: str) -> pathlib.Path:
     """The file of this name in the folder of the index (or a link, as in the hub's cache)."""
     if not shard or shard in (".", "..") or "/" in shard or "\0" in shard or len(os.fsencode(shard)) > _LONGEST_NAME:
         raise errors.UserError(
-            f"{index}: names {errors.short(shard)}, which is no file beside it; download the checkpoint again"
+            f"{index}: names {errors.short(shard)}, which is not a file beside it; download the checkpoint again"
         )
     return index.parent / shard
 

@@ -74,7 +74,7 @@ def hf_tokens(folder: pathlib.Path, vocab_size: int) -> added_tokens.HfTokens:
         if ids[content] != id_ and id_ is not None:
             raise errors.UserError(
                 f"{folder}: transformers would give the added token {errors.short(content)} the id {ids[content]}, here"
-                f" it has {id_}: ids must follow one another behind the vocabulary; name the tokens between"
+                f" it has {id_}: ids must be consecutive after the vocabulary; add the tokens between"
             )
     ids = numbered(vocabulary, {**ids, **{new: None for new in (IMAGE, PAD) if new not in ids}})
     records |= {new: _entry(new, special=True) for new in (IMAGE, PAD)}

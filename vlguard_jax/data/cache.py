@@ -50,7 +50,7 @@ def folder(named: str) -> pathlib.Path:
         found.chmod(0o700)
     elif writers and str(found) not in _TOLD:
         _TOLD.add(str(found))
-        logging.getLogger(__name__).warning("the cache %s %s: what they write there is believed", found, writers)
+        logging.getLogger(__name__).warning("the cache %s %s: what they write there is trusted", found, writers)
     return found
 
 
@@ -129,7 +129,7 @@ def save_arrays(cache: pathlib.Path, kind: str, key: str, arrays: dict[str, np.n
 
 def _path(cache: pathlib.Path, kind: str, key: str) -> pathlib.Path:
     if not _KEY.fullmatch(key):
-        raise ValueError(f"{key!r} is no key of the cache")
+        raise ValueError(f"{key!r} is not a key of the cache")
     _refuse_link(cache / kind)
     return cache / kind / key
 

@@ -217,7 +217,7 @@ def open_store(location: str) -> Store:
       UserError: there is neither, a zip file is incomplete, or the address needs a package that is not installed.
     """
     if not location:
-        raise errors.UserError("no place of pictures is named; give a folder or a zip file")
+        raise errors.UserError("no picture folder is named; give a folder or a zip file")
     files, root = _reach(location)
     kind = files.kind(root)
     if kind is None:

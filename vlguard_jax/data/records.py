@@ -77,7 +77,7 @@ def check_picture_path(path: str, origin: str) -> str:
     shown = errors.short(path)
     if path.startswith("data:") or max(len(part.encode()) for part in parts) > LONGEST_NAME:
         raise errors.UserError(
-            f"{origin}: image {shown} is no path; if it is the picture itself, save that as a file and name the file"
+            f"{origin}: image {shown} is not a path; if it is the picture itself, save that as a file and name the file"
         )
     if path.startswith(("http://", "https://")):
         raise errors.UserError(f"{origin}: image {shown} is an address: download the picture and name its file")

@@ -138,7 +138,7 @@ class Archive:
 
     def _content(self, member: Member) -> bytes:
         if member.place < 0 or member.place + member.stored > self._size:
-            raise ValueError("it lies beyond the archive's end")
+            raise ValueError("it is beyond the archive's end")
         if member.stored > limits.PICTURE_BYTES:
             raise ValueError(f"it would take {member.stored:,} packed bytes, at most {limits.PICTURE_BYTES:,} are read")
         found = self._read(member.place, member.header + member.stored)

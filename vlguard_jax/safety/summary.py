@@ -194,4 +194,4 @@ def _check_rate(found: Rate, where: str, way: str) -> None:
     fits = abs(found.rate - found.count / found.n) <= ROUNDING
     if not fits or not found.ci_low - ROUNDING <= found.rate <= found.ci_high + ROUNDING:
         numbers = f"rate {found.rate:g} of {found.count} in {found.n}, interval {found.ci_low:g} to {found.ci_high:g}"
-        raise errors.UserError(f"{where}: the numbers do not fit each other ({numbers}); {way}")
+        raise errors.UserError(f"{where}: the numbers contradict each other ({numbers}); {way}")

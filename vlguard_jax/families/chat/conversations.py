@@ -97,7 +97,7 @@ def mismatch_cause(record: types.Record, tokenizer: tokenizer_lib.Tokenizer, tem
         if tokenizer.pad_id in tokenizer.encode(turn.text):
             return f"{where} holds text that becomes the unknown token, which is not counted"
     return (
-        "the last question has no answer" if len(turns) % 2 else "its rounds have other tokens one by one than together"
+        "the last question has no answer" if len(turns) % 2 else "its rounds have other tokens separately than together"
     )
 
 

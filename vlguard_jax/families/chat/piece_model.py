@@ -67,16 +67,16 @@ def _fault(model: Any) -> str:
     texts, kinds = [piece.piece for piece in model.pieces], [piece.type for piece in model.pieces]
     for i, text in enumerate(texts):
         if type(text) is not str or not text:  # protobuf returns bytes that are not UTF-8 unchanged
-            return f"piece {i} is no text: {errors.short(text)}"
+            return f"piece {i} is not text: {errors.short(text)}"
     if len(set(texts)) < len(texts):
         return f"a piece is there twice: {errors.short(collections.Counter(texts).most_common(1)[0][0])}"
     if not math.isfinite(math.fsum(piece.score for piece in model.pieces)):
         return "the score of a piece is not finite"
     odd = [text for text, kind in zip(texts, kinds, strict=True) if kind == _BYTE_KIND and not _BYTE.fullmatch(text)]
     if odd:
-        return f"a piece is no byte: {errors.short(odd[0])}"
+        return f"a piece is not a byte: {errors.short(odd[0])}"
     unknown = kinds.count(_UNKNOWN_KIND)
-    return "" if unknown == 1 else f"{unknown} of its pieces stand for what it does not know, not one"
+    return "" if unknown == 1 else f"it has {unknown} unknown tokens, not one"
 
 
 def _known_maps() -> set[bytes]:

@@ -40,7 +40,7 @@ class Verdict:
 
     def __post_init__(self) -> None:
         if self.label not in LABELS:
-            raise ValueError(f"{self.label!r} is no verdict; known: {LABELS}")
+            raise ValueError(f"{self.label!r} is not a verdict; known: {LABELS}")
 
 
 @runtime_checkable
