@@ -26,6 +26,7 @@ ORIGINAL = {
     "image_grid_pinpoints": POINTS,
 }
 HF = {"model_type": "llava_next"}
+HUGE = HF | {"vision_config": {"image_size": 4096, "patch_size": 1024}}  # 12 x 12 tiles would take 7 GB a picture
 
 
 def folder(tmp_path: pathlib.Path, config: dict[str, Any]) -> pathlib.Path:
@@ -33,7 +34,10 @@ def folder(tmp_path: pathlib.Path, config: dict[str, Any]) -> pathlib.Path:
     return tmp_path
 
 
-PAIRS = "must be 1 to 64 pairs of a height and a width, multiples of the tile's 336 pixels up to 12 of them"
+PAIRS = (
+    "must be 1 to 64 pairs of a height and a width, multiples of the tile's 336 pixels up to 12 of them, 67,108,864"
+    " pixels in all"
+)
 
 
 @pytest.mark.parametrize(
@@ -58,6 +62,7 @@ PAIRS = "must be 1 to 64 pairs of a height and a width, multiples of the tile's 
         (HF | {"image_grid_pinpoints": [336]}, PAIRS),
         (HF | {"image_grid_pinpoints": "336"}, PAIRS),
         (HF | {"image_grid_pinpoints": [[336, 672]] * 65}, PAIRS),
+        (HUGE | {"image_grid_pinpoints": [[4096, 4096], [8192, 12288]]}, PAIRS.replace("336", "4096")),
     ],
 )
 def test_unsupported_settings(tmp_path: pathlib.Path, config: dict[str, Any], message: str) -> None:

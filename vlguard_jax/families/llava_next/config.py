@@ -49,12 +49,16 @@ def pinpoints(found: fields.Fields, key: str, side: int, default: tiles.Pinpoint
         not isinstance(value, (list, tuple))
         or not 0 < len(value) <= limits.PINPOINTS
         or not all(
-            isinstance(point, (list, tuple)) and len(point) == 2 and all(_fits(pixels, side) for pixels in point)
+            isinstance(point, (list, tuple))
+            and len(point) == 2
+            and all(_fits(pixels, side) for pixels in point)
+            and point[0] * point[1] <= limits.PICTURE_PIXELS
             for point in value
         )
     ):
         wanted = f"1 to {limits.PINPOINTS} pairs of a height and a width, multiples of the tile's {side} pixels up to"
-        raise found.wrong(key, f"{wanted} {limits.PINPOINT_TILES} of them")
+        most = f"{limits.PINPOINT_TILES} of them, {limits.PICTURE_PIXELS:,} pixels in all"
+        raise found.wrong(key, f"{wanted} {most}")
     return tuple((high, wide) for high, wide in value)
 
 
