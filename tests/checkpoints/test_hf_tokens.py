@@ -104,7 +104,7 @@ def source(folder: pathlib.Path, case: Case, files: str) -> checkpoint.Checkpoin
     if case.added:
         (folder / "added_tokens.json").write_text(json.dumps(case.added))
     if files != "tokenizer.model":
-        transformers.AutoTokenizer.from_pretrained(folder).save_pretrained(folder / "fast")
+        transformers.LlamaTokenizer.from_pretrained(folder).save_pretrained(folder / "fast")
         shutil.copy(folder / "fast/tokenizer.json", folder)
     if files == "tokenizer.json":
         (folder / "tokenizer.model").unlink()

@@ -10,6 +10,7 @@ import shutil
 
 import numpy as np
 import pytest
+import transformers
 
 from vlguard_jax import types
 from vlguard_jax.data import batches
@@ -25,16 +26,22 @@ def read_json(path: pathlib.Path):
     return json.loads(path.read_text(encoding="utf-8"))
 
 
-@pytest.fixture(scope="module")
-def tokenizers(golden, tmp_path_factory) -> dict[str, tokenizer_lib.Tokenizer]:
-    """The recorded tokenizer with either value of the `legacy` flag."""
+@pytest.fixture(scope="module", params=["tokenizer.model", "tokenizer.json"])
+def tokenizers(golden, tmp_path_factory, request) -> dict[str, tokenizer_lib.Tokenizer]:
+    """The recorded tokenizer with either value of the `legacy` flag, as it is or as transformers saves it today."""
     made = {}
     for name, legacy in (("legacy", True), ("nonlegacy", False)):
         folder = tmp_path_factory.mktemp(name)
         shutil.copytree(golden / "tokenizer", folder, dirs_exist_ok=True)
         path = folder / "tokenizer_config.json"
         path.write_text(json.dumps({**read_json(path), "legacy": legacy}))
+        if request.param == "tokenizer.json":
+            kept = transformers.LlamaTokenizer.from_pretrained(folder)
+            folder = tmp_path_factory.mktemp(f"{name}-json")
+            kept.save_pretrained(folder)
+            assert not (folder / "tokenizer.model").exists()
         made[name] = tokenizer_lib.load_tokenizer(folder)
+        assert made[name].legacy == legacy
     return made
 
 

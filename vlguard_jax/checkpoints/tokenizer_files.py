@@ -13,6 +13,7 @@ from vlguard_jax import errors
 from vlguard_jax import files
 from vlguard_jax.checkpoints import tensors
 from vlguard_jax.families.chat import added_tokens
+from vlguard_jax.families.chat import piece_json
 from vlguard_jax.families.chat import piece_model
 
 _VOCABULARY = ("tokenizer.model", "tokenizer.json")
@@ -147,6 +148,8 @@ def copy_for_llava(source: pathlib.Path, folder: pathlib.Path, vocab_size: int) 
     """
     _added_tokens(source)
     copy(source, folder)
+    if not (source / "tokenizer.model").is_file() and (source / "tokenizer.json").is_file():
+        _write_model(source, folder)
     settings, special = _read(folder / "tokenizer_config.json"), _read(folder / "special_tokens_map.json")
     decoder = settings.get("added_tokens_decoder") or {}
     if all(int(i) < vocab_size for i in decoder) and settings.get("pad_token") != PAD:
@@ -169,6 +172,13 @@ def copy_for_llava(source: pathlib.Path, folder: pathlib.Path, vocab_size: int) 
     if fast := _read(folder / "tokenizer.json"):
         left = [token for token in fast.get("added_tokens") or () if kept(token["id"], token["content"])]
         write_json(folder / "tokenizer.json", fast | {"added_tokens": left})
+
+
+def _write_model(source: pathlib.Path, folder: pathlib.Path) -> None:
+    """The tokenizer.model that LLaVA's code reads, and the flag that tokenizer.json has in another way."""
+    found = piece_json.read(source / "tokenizer.json")
+    (folder / "tokenizer.model").write_bytes(found.data)
+    write_json(folder / "tokenizer_config.json", {"legacy": found.legacy, **_read(folder / "tokenizer_config.json")})
 
 
 def _vocabulary(folder: pathlib.Path) -> dict[str, int]:

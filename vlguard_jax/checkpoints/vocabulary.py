@@ -14,6 +14,7 @@ from vlguard_jax.checkpoints import checkpoint
 from vlguard_jax.families import extras as extras_lib
 from vlguard_jax.families.blocks import config_json
 from vlguard_jax.families.chat import added_tokens
+from vlguard_jax.families.chat import piece_json
 from vlguard_jax.families.chat import tokenizer as tokenizer_lib
 
 NAMED = ("bos_token_id", "eos_token_id", "pad_token_id")
@@ -27,10 +28,11 @@ def check(folder: pathlib.Path, rows: int, extras: extras_lib.Extras) -> None:
     Raises:
       UserError: an id has no row in the model; both sizes are named.
     """
-    if (folder / "tokenizer.model").is_file():
-        tokenizer_lib.check_rows(tokenizer_lib.read(folder), rows)
-    elif (folder / "tokenizer.json").is_file():
-        _check_fast(folder / "tokenizer.json", rows)
+    if any((folder / name).is_file() for name in ("tokenizer.model", "tokenizer.json")):
+        try:
+            tokenizer_lib.check_rows(tokenizer_lib.read(folder), rows)
+        except piece_json.OtherKindError:  # that other programs read
+            _check_fast(folder / "tokenizer.json", rows)
     config = extras.get("config") or {}
     sizes = [part.get("vocab_size") for part in (config, config.get("text_config") or {})]
     stored = max([rows, *(size for size in sizes if type(size) is int)])

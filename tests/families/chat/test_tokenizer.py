@@ -80,7 +80,7 @@ def test_fingerprint_tells_modes_apart_but_not_folders(tmp_path):
 
 
 def test_missing_model(tmp_path):
-    with pytest.raises(errors.UserError, match=r"has no tokenizer\.model: copy it"):
+    with pytest.raises(errors.UserError, match=r"has no tokenizer\.model or tokenizer\.json: copy it"):
         tokenizer_lib.load_tokenizer(tmp_path)
 
 

@@ -22,6 +22,7 @@ HF_ONLY = ("<image>", "<pad>")
 _DEFAULTS = {"bos": "<s>", "eos": "</s>", "unk": "<unk>"}
 _FLAGS = ("special", "lstrip", "rstrip", "single_word", "normalized")
 _CONFIG, _MAP, _ADDED = "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"
+_FAST = "tokenizer.json"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,10 +69,11 @@ class HfTokens:
         return max(self.image, self.pad, *self.records) + 1
 
 
-def read(folder: pathlib.Path) -> Settings:
+def read(folder: pathlib.Path, legacy: bool = True, listed: Mapping[str, Mapping[str, Any]] | None = None) -> Settings:
     """Read `tokenizer_config.json`, `special_tokens_map.json` and `added_tokens.json`, as far as they exist.
 
-    A missing `legacy` key means True, as in transformers 4.37.2 (tokenization_llama.py:163-171).
+    legacy: what a missing key means; True in transformers 4.37.2 (tokenization_llama.py:163-171). listed: tokens by
+    their ids that stand in another file, as `added_tokens_decoder` has them.
 
     Raises:
       UserError: a file is not readable, a token has no text, an id is not a number from 0 to `MAX_ID`, a flag is not
@@ -96,7 +98,8 @@ def read(folder: pathlib.Path) -> Settings:
     extra = {_text(token, folder, "additional_special_tokens") for token in more}
     tokens = [_by_text(text, id_, text in extra, folder / _ADDED) for text, id_ in _object(folder / _ADDED).items()]
     tokens += [_by_id(id_, entry, folder / _CONFIG) for id_, entry in decoder.items()]
-    legacy = fields.Fields(config, str(folder / _CONFIG)).flag("legacy", True)
+    tokens += [_by_id(id_, entry, folder / _FAST) for id_, entry in (listed or {}).items() if id_ not in decoder]
+    legacy = fields.Fields(config, str(folder / _CONFIG)).flag("legacy", legacy)
     added = tuple(token for token in _unique(tokens, folder) if token.text not in HF_ONLY)
     return Settings(legacy, special, added, _unsupported(config, decoder, folder / _CONFIG))
 

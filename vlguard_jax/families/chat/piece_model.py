@@ -29,7 +29,7 @@ def read(path: pathlib.Path) -> tuple[bytes, Any]:
     data = files.read_bytes(path, limits.TOKENIZER_BYTES)
     try:
         model = sentencepiece_model_pb2.ModelProto.FromString(data)  # type: ignore[attr-defined]
-        reason = _fault(model)
+        reason = fault(model)
     except message.DecodeError as e:
         reason = str(e)
     if reason:
@@ -54,7 +54,7 @@ def refusal(path: pathlib.Path, data: bytes, reason: str) -> errors.UserError:
     return errors.UserError(f"{path} is not a sentencepiece model: {why}")
 
 
-def _fault(model: Any) -> str:
+def fault(model: Any) -> str:
     """Why a parsed model is not valid; "" if it is."""
     if not model.pieces or not model.HasField("trainer_spec") or not model.HasField("normalizer_spec"):
         return "it is cut off"

@@ -17,6 +17,7 @@ from typing import Any
 
 from vlguard_jax import errors
 from vlguard_jax.families.chat import added_tokens
+from vlguard_jax.families.chat import piece_json
 from vlguard_jax.families.chat import piece_model
 from vlguard_jax.families.chat import words
 
@@ -196,7 +197,8 @@ class Tokenizer:
 
 
 def load_tokenizer(folder: str | pathlib.Path) -> Tokenizer:
-    """The tokenizer of a checkpoint folder: its `tokenizer.model`, and the files beside it (added_tokens.py).
+    """The tokenizer of a checkpoint folder: its `tokenizer.model`, or `tokenizer.json` where it has none, and the files
+    beside it (added_tokens.py).
 
     Raises:
       UserError: as `read`, or a setting that the reference never uses.
@@ -212,15 +214,22 @@ def read(folder: str | pathlib.Path) -> Tokenizer:
     """The tokenizer of a folder, which may be meant for another program.
 
     Raises:
-      UserError: no tokenizer.model in the folder, an unreadable file, or ids that contradict each other.
+      UserError: no vocabulary in the folder, one of another kind, an unreadable file, or ids that contradict each
+        other.
     """
     folder = pathlib.Path(folder)
-    path = folder / "tokenizer.model"
-    if not path.is_file():
+    path, fast = folder / "tokenizer.model", folder / "tokenizer.json"
+    if path.is_file():
+        settings, (model, spec) = added_tokens.read(folder), piece_model.read(path)
+    elif fast.is_file():
+        found = piece_json.read(fast)
+        settings = added_tokens.read(folder, found.legacy, found.added)
+        path, model, spec = fast, found.data, found.spec
+    else:
         raise errors.UserError(
-            f"{folder} has no tokenizer.model: copy it from the checkpoint that the model was trained from"
+            f"{folder} has no tokenizer.model or tokenizer.json: copy it from the checkpoint that the model was trained"
+            " from"
         )
-    settings, (model, spec) = added_tokens.read(folder), piece_model.read(path)
     try:
         return Tokenizer(folder, model, spec, settings)
     except RuntimeError as e:
