@@ -59,7 +59,7 @@ class SourceSettings:
     # A JSON list, or one JSON object per line, whatever the file's name; for "vlguard" also the folder of train.json;
     # for "tfds" the prepared version's folder
     path: str = ""
-    images: str = ""  # picture folder or zip file; a zip file counts as unpacked where it lies
+    images: str = ""  # picture folder or zip file; a zip file counts as unpacked in its place
     count: Annotated[int, Range(0, 10**9)] = 0  # a seeded sample of this many conversations; 0: all
     sample_seed: Annotated[int, Range(0, 2**32 - 1)] = 0
     # how often an epoch sees each conversation; 0.5: a seeded half of them

@@ -1,7 +1,7 @@
-"""How much of other people's data is taken: every limit on foreign input stands here, each with its reason.
+"""All limits on foreign input, each with its reason.
 
-A limit is far beyond what sound input has and far below what would harm the machine. docs/security.md shows them as a
-table. Sizes are looked at before memory is taken.
+A limit is far above what valid input needs and far below what would harm the machine. docs/security.md shows them as a
+table. Sizes are checked before memory is allocated.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ PICTURE_SCALED = 1 << 28  # pixels that mode "crop" may have to compute for a lo
 PICTURE_SCANNED = 1 << 30  # pixels times scans of a progressive JPEG; encoders write about 10 scans
 PICTURES_DIRECTORY_BYTES = 160 << 20  # of the directory of an archive of pictures: 1.5 million of them
 PICTURES_RATIO = 200  # of unpacked to packed size of a picture in an archive; pictures are compressed already
-PICTURES_RATIO_FROM = 1 << 24  # bytes from which the ratio is looked at: a small picture of one colour may have any
+PICTURES_RATIO_FROM = 1 << 24  # bytes from which the ratio is checked: a small picture of one colour may have any
 
 CACHE_BYTES = 1 << 33  # of an entry of the cache: an index takes about 100 a record, a plan 12 a sample and epoch
 
@@ -32,7 +32,7 @@ DIMENSIONS = 16  # of a stored tensor; weights have up to 5
 REPEATED = 1 << 24  # numbers of a tensor in a torch file that repeats what is stored (strides of 0)
 
 EXPORT_RATIO = 50  # of an Orbax folder's arrays to its files: weights pack to two thirds, fresh adapters to a third
-EXPORT_RATIO_FROM = 1 << 28  # bytes from which the ratio is looked at: a small model of one number may have any
+EXPORT_RATIO_FROM = 1 << 28  # bytes from which the ratio is checked: a small model of one number may have any
 
 LINE = 1500  # characters of a message, or of a foreign text in a line or a cell; its beginning and end are kept
 
@@ -45,7 +45,7 @@ PINPOINT_TILES = 12  # along a side of one: known ones have up to 6
 SIDE = 1 << 12  # pixels of a picture's side, or of a patch's, in a vision tower: 336
 POSITIONS = 1 << 27  # tokens that a model was made for: known ones have up to 10,000,000
 SMALLEST, LARGEST = 1e-30, 1e30  # of a positive number that float32 computes with
-CHANNEL_SCALE = 1e3  # of a picture's mean, of its deviation and of one over it: pixels lie between 0 and 1
+CHANNEL_SCALE = 1e3  # of a picture's mean, of its deviation and of one over it: pixels are between 0 and 1
 NAME = 1000  # characters of a folder's or a model's name
 TOKENIZER_BYTES = 1 << 25  # of a sentencepiece model: known ones have up to 4,300,000
 

@@ -67,15 +67,13 @@ _KINDS = (errno.ENOTDIR, errno.EISDIR, errno.ELOOP)
 _NUMBER = re.compile(r"\(os error (\d+)\)|\[os_error_code='(\d+)'\]|\[Errno (\d+)\]")
 _QUOTED = re.compile(r"""["'](/[^"']+)["']""")
 _BROKEN = ("UNAVAILABLE", "DEADLINE_EXCEEDED", "ABORTED", "CANCELLED")  # of XLA: another process or its machine is gone
-_WRITING = "writing "  # begins a note to an error
+_WRITING = "writing "  # starts a note on an error
 _LONGEST = 300  # characters of a path, or of a library's own words
 
 
 @dataclasses.dataclass(frozen=True)
 class Failure:
-    """One line for the user, and the exit code:
-    2 where the user has to do something, 75 where starting again goes on.
-    """
+    """One line for the user, and the exit code: 2 if the user has to act, 75 if starting again continues the work."""
 
     line: str
     code: int

@@ -16,9 +16,9 @@ llava_mix: --mix is llava_v1_5_mix665k.json (665,298 conversations; --any_size a
   --images also which of these are missing.
 clean: compares the mixture with its clean form (--cleaned, 247 conversations less) and writes the ids that are left
   out.
-index: counts what a training config would train on, for each source: conversations, tokens, lengths, what is cut or
-  left out, and the batches that come of it on --shards devices. Needs the model's config and tokenizer, no weights.
-  The counts are kept for later runs.
+index: counts what a training config would train on, for each source: conversations, tokens, lengths, what is
+  truncated or left out, and the resulting batches on --shards devices. Needs the model's config and tokenizer, no
+  weights. The counts are kept for later runs.
 inspect: shows one step of that training, token by token: what the model is given, what it learns, with which weight,
   and what is padding. The terminal shows the text as it is. --out writes a page with the pictures, too; there, text
   and pictures are folded and blurred unless --harmless says that they may be shown.

@@ -8,7 +8,7 @@ The 5,000 conversations need 5,000 pictures at most, not all: `python -m vlguard
 lists the pictures to fetch; zip files need not be unpacked. What a run would read: `prepare index`, `prepare inspect` with this --config.
 
 The paper's ablations: fewer safety pictures (Fig. 4) --config.data.sources.vlguard.count=500; a category left out (Fig. 5)
---config.data.sources.vlguard.leave_out="('privacy',)"; without the pictures that stand in the test set, too
+--config.data.sources.vlguard.leave_out="('privacy',)"; without the pictures that are also in the test set
 --config.data.sources.vlguard.leak_free=True; 10,000 helpful conversations --config.data.sources.llava_mix.count=10000.
 
 The paper's hyperparameters: learning rate 1e-5, 3 epochs of 7,000 conversations, batch 128: 165 updates. Fewer conversations at

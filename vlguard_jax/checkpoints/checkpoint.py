@@ -50,7 +50,7 @@ class Checkpoint:
       For save.py the leaves may also be objects with `shape` and `dtype` that make a layer of a stack on `[i]`, and an
       unstacked array on `[...]`: the model need not be in memory as a whole.
     lora: settings of the adapters in `params`, None without adapters.
-    tokenizer_folder: where the tokenizer's files lie.
+    tokenizer_folder: folder of the tokenizer's files.
     weights_sha256: hash over path, stored dtype, shape and bytes of every array, independent of layout and sharding.
     layout: "llava", "llava-hf", "llama", "peft", "projector" (with a base) or "orbax".
     base: the folder that holds this language model and tower; None without one (adapters merged).

@@ -52,7 +52,7 @@ class Piece:
 
 @dataclasses.dataclass(frozen=True)
 class Plan:
-    """What a checkpoint is and where its parts are.
+    """A checkpoint's family, sizes and parts.
 
     base: name of the folder with the language model, empty for the checkpoint itself.
     base_sha256: its `base_fingerprint` when the adapters here were written; empty if unknown.
@@ -235,7 +235,7 @@ def _plan_original(
 
 
 def _keeps_tower(folder: pathlib.Path, found: read_config.Found) -> bool:
-    """Whether the tower stands among the weights of a folder of LLaVA's own kind, since it was trained."""
+    """Whether the weights of a folder in LLaVA's own layout include the tower, because it was trained."""
     return fields.Fields(found.values, str(folder / "config.json")).flag("unfreeze_mm_vision_tower")
 
 
@@ -277,8 +277,8 @@ def _of_pictures(layout: str, model: family.Config) -> tuple[str, ...]:
 
 
 def _base_piece(base: pathlib.Path, model: family.Config, *, tower: bool = False) -> Piece:
-    """The language model of a base folder; its projector and tower (if any) are replaced. tower: not a tower that
-    stands among its weights."""
+    """The language model of a base folder; its projector and tower (if any) are replaced. tower: keep a tower that is
+    among its weights."""
     found = read_config.read(base)
     where = str(base / "config.json")
     if found.family is None:

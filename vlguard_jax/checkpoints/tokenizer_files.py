@@ -123,7 +123,7 @@ def copy_for_hf(
     """Copy with the added tokens of `hf_tokens`, for this transformers processor."""
     copy(source, folder)
     settings, special = _read(folder / "tokenizer_config.json"), _read(folder / "special_tokens_map.json")
-    # Beside an added_tokens_decoder transformers looks at no special_tokens_map.json.
+    # With an added_tokens_decoder, transformers ignores special_tokens_map.json.
     told = {k: v for k, v in special.items() if k in (*_NAMED, *_LISTS) and _content(settings.get(k)) != _content(v)}
     own = {
         "added_tokens_decoder": {str(i): tokens.records[i] for i in sorted(tokens.records)},

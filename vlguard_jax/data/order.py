@@ -138,7 +138,7 @@ def _deal_window(
     """The p windows of w steps, redistributed."""
     problems, window, size = steps.shape
     samples = steps.reshape(problems, window * size)
-    # A mixed step is a kind of its own.
+    # Each mixed step is a separate kind.
     kinds = np.where(kinds == MIXED, MIXED + np.arange(window), kinds)
     turns = np.argsort(-tokens[samples], axis=1, kind="stable")
     item_kinds = np.take_along_axis(np.repeat(kinds, size, 1), turns, 1)

@@ -83,8 +83,7 @@ def run_clean(mix: str, cleaned: str, out: str, any_size: bool) -> None:
 def draw(
     mix: pathlib.Path, out: pathlib.Path, count: int, seed: int, images: str = "", any_size: bool = False
 ) -> Sample:
-    """Draw `count` conversations and write what a post-hoc run needs of the mixture, all named
-    `llava_mix_COUNT_seedSEED`:
+    """Draw `count` conversations and write the files that a post-hoc run needs, all named `llava_mix_COUNT_seedSEED`:
 
     .json (the conversations, usable as a source), .ids.txt (`include_ids` of the whole file), .pictures.txt (all to
     download) and, where `images` is named, .absent.txt. The conversations are those that `count` and `sample_seed` of a

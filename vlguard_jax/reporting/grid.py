@@ -347,5 +347,5 @@ def latex(grid: Grid) -> str:
 def _latex(cell: Cell | None, column: Column) -> str:
     if cell is None:
         return "--"
-    small = escape.latex(_text(cell, column).split(" ", 1)[1]).removeprefix("{}")  # the rate stands before it
+    small = escape.latex(_text(cell, column).split(" ", 1)[1]).removeprefix("{}")  # without the rate before it
     return rf"{percent(cell.rate)} {{\scriptsize {small}}}"

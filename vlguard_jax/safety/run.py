@@ -239,7 +239,7 @@ class _Kept:
         skipped: Sequence[lengths.Skipped],
         say: Callable[[str], None],
     ):
-        """Read what is there. Raises UserError, before the first answer: see `evaluate`."""
+        """Read the existing files. Raises UserError, before the first answer: see `evaluate`."""
         self._config, self._folder, self._model = config, folder, model
         self._questions, self._skipped = questions, skipped
         self._claimed = False

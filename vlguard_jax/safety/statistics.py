@@ -62,7 +62,7 @@ def paired_difference(only_a: int, only_b: int, n: int, confidence: float = 0.95
 def over_seeds(
     counts: Sequence[int], sizes: Sequence[int], *, confidence: float = 0.95, draws: int = 10_000, seed: int = 0
 ) -> tuple[float, float, float]:
-    """(mean, low, high) of one rate measured on several training seeds, each on items of its own.
+    """(mean, low, high) of one rate measured on several training seeds, each on its own items.
 
     The interval is that of the hierarchical bootstrap (Davison and Hinkley 1997, section 3.8): seeds are drawn with
     replacement, then the items of each drawn seed; percentiles of the mean. An item counts or does not, so a drawn

@@ -1,5 +1,5 @@
-"""What a training config trains on: its conversations and the plan of its steps, for the run itself and for `prepare`
-and `plan`, which look at them first. Reads no weights and imports no jax."""
+"""The data of a training config: its conversations and the plan of its steps, for the run itself and for `prepare` and
+`plan`, which look at them first. Reads no weights and imports no jax."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a benchmark is: named subsets of questions with pictures, and how each subset is counted."""
+"""A benchmark: named subsets of questions with pictures, and how each subset is counted."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from vlguard_jax import errors
 
 
 class Picture(NamedTuple):
-    """name: its path inside the benchmark. path: where it lies here."""
+    """name: its path inside the benchmark. path: its path on this machine."""
 
     name: str
     path: pathlib.Path

@@ -20,7 +20,7 @@ ACCESS = (
 
 
 def load(settings: settings_lib.BenchmarkSettings, subset: str) -> list[benchmark_lib.Item]:
-    """The questions of one subset. Pictures lie in `settings.images`, by default in the folder `test` beside test.json.
+    """The questions of one subset. Pictures are in `settings.images`, by default in the folder `test` beside test.json.
 
     Raises:
       UserError: missing or broken test.json, or a duplicate id in it.
@@ -48,7 +48,7 @@ def load(settings: settings_lib.BenchmarkSettings, subset: str) -> list[benchmar
 
 
 def load_leak_free(settings: settings_lib.BenchmarkSettings, subset: str) -> list[benchmark_lib.Item]:
-    """The questions about pictures that train.json, which lies beside test.json, does not contain.
+    """The questions about pictures that are not in train.json, which is beside test.json.
 
     Raises:
       UserError: missing or broken test.json or train.json.

@@ -1,4 +1,4 @@
-"""What a judge is: a named, versioned rule that labels answers."""
+"""The interface of a judge: a named, versioned rule that labels answers."""
 
 from __future__ import annotations
 
