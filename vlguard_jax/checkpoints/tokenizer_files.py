@@ -175,7 +175,7 @@ def copy_for_llava(source: pathlib.Path, folder: pathlib.Path, vocab_size: int) 
 
 
 def _write_model(source: pathlib.Path, folder: pathlib.Path) -> None:
-    """The tokenizer.model that LLaVA's code reads, and the flag that tokenizer.json has in another way."""
+    """Write the tokenizer.model that LLaVA's code reads, and the flag `legacy`, which tokenizer.json only implies."""
     found = piece_json.read(source / "tokenizer.json")
     (folder / "tokenizer.model").write_bytes(found.data)
     write_json(folder / "tokenizer_config.json", {"legacy": found.legacy, **_read(folder / "tokenizer_config.json")})

@@ -31,7 +31,7 @@ def check(folder: pathlib.Path, rows: int, extras: extras_lib.Extras) -> None:
     if any((folder / name).is_file() for name in ("tokenizer.model", "tokenizer.json")):
         try:
             tokenizer_lib.check_rows(tokenizer_lib.read(folder), rows)
-        except piece_json.OtherKindError:  # that other programs read
+        except piece_json.OtherKindError:  # which other programs read
             _check_fast(folder / "tokenizer.json", rows)
     config = extras.get("config") or {}
     sizes = [part.get("vocab_size") for part in (config, config.get("text_config") or {})]
@@ -103,7 +103,7 @@ def _named(extras: extras_lib.Extras) -> Iterator[tuple[str, str, Any]]:
 
 
 def _check_fast(path: pathlib.Path, rows: int) -> None:
-    """Check tokenizer.json, which only other programs read, but which is exported with the model."""
+    """Check a tokenizer.json of another kind, which only other programs read, but which is exported with the model."""
     found = files.read_object(path)
     try:
         vocabulary = found["model"]["vocab"]

@@ -69,7 +69,7 @@ def split(
 
 
 def _tokens(question: questions_lib.Question, model: model_lib.Model) -> int:
-    """Tokens of the prompt with its pictures. They count as one token each where one cannot be opened; `check_pictures`
+    """Tokens of the prompt with its pictures. If one cannot be opened, each counts as one token; `check_pictures`
     reports it."""
     places = int(np.count_nonzero(question.ids == types.IMAGE_TOKEN))
     if not places or model.sees is None:

@@ -98,9 +98,9 @@ def test_written_for_llava(tmp_path: pathlib.Path) -> None:
         ({"model": {"byte_fallback": False}}, "a tokenizer of another kind than Llama-2's"),
         ({"model": None}, "a tokenizer of another kind than Llama-2's"),
         ({"normalizer": {"type": "Lowercase"}}, "a tokenizer of another kind than Llama-2's"),
-        ({"model": {"merges": [["T", "h", "e"]]}}, r"\['T', 'h', 'e'\] is no merge of two pieces"),
-        ({"model": {"merges": "x"}}, "None is no merge of two pieces"),
-        ({"model": {"merges": [["T", "zq"]]}}, r"merges \['T', 'zq'\], which are none of its pieces"),
+        ({"model": {"merges": [["T", "h", "e"]]}}, r"\['T', 'h', 'e'\] is not a merge of two pieces"),
+        ({"model": {"merges": "x"}}, "None is not a merge of two pieces"),
+        ({"model": {"merges": [["T", "zq"]]}}, r"merges \['T', 'zq'\], which are not its pieces"),
         ({"added_tokens": [{"id": 3}]}, "an added token without text"),
     ],
 )
@@ -133,7 +133,7 @@ def test_ids_with_a_gap(tmp_path: pathlib.Path) -> None:
     found = json.loads((folder / "tokenizer.json").read_text())
     found["model"]["vocab"]["x" * 9] = 10**6
     (folder / "tokenizer.json").write_text(json.dumps(found))
-    with pytest.raises(errors.UserError, match="the ids of its pieces do not follow one another from 0"):
+    with pytest.raises(errors.UserError, match="the ids of its pieces are not consecutive from 0"):
         piece_json.read(folder / "tokenizer.json")
 
 

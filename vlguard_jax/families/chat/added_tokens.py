@@ -72,8 +72,8 @@ class HfTokens:
 def read(folder: pathlib.Path, legacy: bool = True, listed: Mapping[str, Mapping[str, Any]] | None = None) -> Settings:
     """Read `tokenizer_config.json`, `special_tokens_map.json` and `added_tokens.json`, as far as they exist.
 
-    legacy: what a missing key means; True in transformers 4.37.2 (tokenization_llama.py:163-171). listed: tokens by
-    their ids that stand in another file, as `added_tokens_decoder` has them.
+    legacy: value of a missing key; True in transformers 4.37.2 (tokenization_llama.py:163-171). listed: {id: entry} of
+    tokens in another file, as in `added_tokens_decoder`.
 
     Raises:
       UserError: a file is not readable, a token has no text, an id is not a number from 0 to `MAX_ID`, a flag is not

@@ -1,8 +1,8 @@
-"""The sentencepiece model behind a `tokenizer.json`: today's transformers saves nothing else.
+"""Rebuilds the sentencepiece model of a `tokenizer.json`, the only vocabulary file that today's transformers saves.
 
-A tokenizer of the Llama-2 family is a BPE of sentencepiece with byte fallback. Its tokenizer.json holds the pieces by
-their ids and the merges in the order of the scores, so the model is put together again and gives the ids of the
-tokenizer.model that it was made from (transformers' convert_slow_tokenizer.py, SentencePieceExtractor, read backwards).
+A tokenizer of the Llama-2 family is a sentencepiece BPE with byte fallback. Its tokenizer.json has the pieces by id and
+the merges in the order of their scores, so that the rebuilt model gives the ids of the original tokenizer.model (the
+inverse of transformers' convert_slow_tokenizer.py, SentencePieceExtractor).
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ _BPE = 2  # TrainerSpec.ModelType
 
 
 class OtherKindError(errors.UserError):
-    """A tokenizer.json that holds no sentencepiece BPE."""
+    """A tokenizer.json that is not a sentencepiece BPE."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Pieces:
-    """data, spec: as of `piece_model.read`. legacy: transformers' flag, as the file has it. added: its added tokens,
+    """data, spec: as from `piece_model.read`. legacy: transformers' flag, as the file implies it. added: added tokens,
     {id: entry}."""
 
     data: bytes
@@ -45,8 +45,8 @@ def read(path: pathlib.Path) -> Pieces:
     """The sentencepiece model of a `tokenizer.json`.
 
     Raises:
-      OtherKindError: it is a tokenizer of another kind (byte-level BPE, Unigram, ...).
-      UserError: it is broken: ids that do not follow one another, or merges of pieces that it does not hold.
+      OtherKindError: a tokenizer of another kind (byte-level BPE, Unigram, ...).
+      UserError: it is broken: ids are not consecutive, or merges have unknown pieces.
     """
     found = files.read_object(path)
     model = found.get("model")
@@ -78,16 +78,16 @@ def _is_bpe(model: Mapping[str, Any]) -> bool:
     odd = [model.get(key) for key in ("dropout", "continuing_subword_prefix", "end_of_word_suffix")]
     if model.get("type", "BPE") != "BPE" or any(odd) or not isinstance(vocabulary, Mapping):
         return False
-    held = sum(byte in vocabulary for byte in _BYTES)  # a small model may do without them
+    held = sum(byte in vocabulary for byte in _BYTES)  # a small model may have none
     return words.SPACE_PIECE in vocabulary and (held == 0 or (held == 256 and model.get("byte_fallback") is True))
 
 
 def _legacy(found: Mapping[str, Any]) -> bool | None:
-    """transformers' flag `legacy`, told by where a space is put in front of the text; None for another kind.
+    """transformers' flag `legacy`, from where the tokenizer inserts a space; None for another kind of tokenizer.
 
-    True: in front of the text and behind each special token (4.x: a normalizer). False: in front of the text alone.
-    transformers 5 saves the tokenizer of a LLaVA folder as one that puts no space anywhere; nor does it say what the
-    model was trained with, so tokenizer_config.json does, as without this file (True if it does not).
+    True: before the text and after each special token (4.x: a normalizer). False: only before the text. transformers 5
+    saves the tokenizer of a LLaVA folder as one that inserts no space; it does not record what the model was trained
+    with, so tokenizer_config.json decides, as without this file (True by default).
     """
     normalizer, splitter = found.get("normalizer"), found.get("pre_tokenizer")
     space: dict[str, Any] = {"type": "Replace", "pattern": {"String": " "}, "content": words.SPACE_PIECE}
@@ -103,19 +103,19 @@ def _legacy(found: Mapping[str, Any]) -> bool | None:
 
 
 def _pieces(vocabulary: Mapping[str, Any], path: pathlib.Path) -> list[str]:
-    """Texts in the order of their ids."""
+    """The texts of the pieces in the order of their ids."""
     if len(vocabulary) > limits.MODEL_SIZE:
         raise errors.UserError(
             f"{path}: it has {len(vocabulary):,} pieces, at most {limits.MODEL_SIZE:,} are read: copy it again"
         )
     by_id = {id_: text for text, id_ in vocabulary.items() if type(id_) is int}
     if sorted(by_id) != list(range(len(vocabulary))) or "" in vocabulary:
-        raise errors.UserError(f"{path}: the ids of its pieces do not follow one another from 0: copy it again")
+        raise errors.UserError(f"{path}: the ids of its pieces are not consecutive from 0: copy it again")
     return [by_id[i] for i in range(len(by_id))]
 
 
 def _added(entries: Any, path: pathlib.Path) -> dict[str, Mapping[str, Any]]:
-    """{id: entry} as `added_tokens_decoder` has them."""
+    """{id: entry} as in `added_tokens_decoder`."""
     found = {}
     for entry in entries if isinstance(entries, list) else [None]:
         if not isinstance(entry, Mapping) or not isinstance(entry.get("content"), str):
@@ -125,19 +125,19 @@ def _added(entries: Any, path: pathlib.Path) -> dict[str, Mapping[str, Any]]:
 
 
 def _scores(merges: Any, pieces: list[str], path: pathlib.Path) -> dict[str, float]:
-    """Scores of the pieces: those that merges make from 0 down in their order, then the others by their ids.
+    """Scores of the pieces: first those made by merges, from 0 down in their order, then the others by id.
 
-    All merges that make one piece follow one another where they come from scores. Where they do not, the order of the
-    merges says more than a score can.
+    If the merges come from scores, all merges that make one piece are consecutive. If not, scores cannot express their
+    order.
     """
     known, scores, last = set(pieces), dict[str, float](), ""
     for merge in merges if isinstance(merges, list) else [None]:
         pair = merge.split(" ") if isinstance(merge, str) else merge
         if not isinstance(pair, list) or len(pair) != 2 or not all(isinstance(one, str) for one in pair):
-            raise errors.UserError(f"{path}: {errors.short(merge)} is no merge of two pieces: copy it again")
+            raise errors.UserError(f"{path}: {errors.short(merge)} is not a merge of two pieces: copy it again")
         made = pair[0] + pair[1]
         if not {*pair, made} <= known:
-            raise errors.UserError(f"{path}: merges {errors.short(merge)}, which are none of its pieces: copy it again")
+            raise errors.UserError(f"{path}: merges {errors.short(merge)}, which are not its pieces: copy it again")
         if made != last and made in scores:
             raise OtherKindError(
                 f"{path}: its merges do not come from scores, as those of a sentencepiece BPE do, and are not read"

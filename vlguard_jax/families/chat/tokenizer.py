@@ -197,8 +197,8 @@ class Tokenizer:
 
 
 def load_tokenizer(folder: str | pathlib.Path) -> Tokenizer:
-    """The tokenizer of a checkpoint folder: its `tokenizer.model`, or `tokenizer.json` where it has none, and the files
-    beside it (added_tokens.py).
+    """The tokenizer of a checkpoint folder: its `tokenizer.model`, or else `tokenizer.json`, with the other files
+    (added_tokens.py).
 
     Raises:
       UserError: as `read`, or a setting that the reference never uses.

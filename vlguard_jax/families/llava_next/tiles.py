@@ -8,7 +8,7 @@ of the detailed tiles, joined to one map, without rows or columns that are only 
 Source: transformers 5.23, models/llava_next/{image_processing_pil,processing,modeling}_llava_next.py and
 image_processing_utils.py. With any Pillow, the pixels are those that it computes with Pillow up to version 12
 (families/resampling.py). Padding is black, 0 before normalising. A resized side in pixels is rounded up, a side of the
-map down. Transparency is dropped, as in LLaVA's own code, where transformers lays such a picture on white.
+map down. Transparency is dropped, as in LLaVA's own code, where transformers composes such a picture onto white.
 
 Here `size` is a picture's (width, height) in pixels, as Pillow has it; `pinpoints` are (height, width) in pixels, as
 config.json has them, each a multiple of the tile's side.
