@@ -151,10 +151,10 @@ def match(
     for row in table_rows:
         for i, accepted in enumerate(row.names):
             if (row.path, i) not in placed:
-                way = (
-                    "; give the mm_projector.bin that belongs to it as projector"
-                    if row.path.startswith("projector.")
-                    else ""
-                )
+                way = ""
+                if row.path.startswith("projector."):
+                    way = "; give the mm_projector.bin that belongs to it as projector"
+                elif row.fresh:  # of this family alone
+                    way = "; take the config.json that belongs to these weights, or get them again"
                 raise errors.UserError(f"{where}: missing tensor {accepted[0]} {list(row.stored_shape)}{way}")
     return {row.path: [placed[row.path, i] for i in range(len(row.names))] for row in table_rows}, skipped

@@ -78,10 +78,27 @@ def match_piece(plan: Plan, piece: Piece) -> tuple[list[layouts.Row], dict[str, 
     rows = layouts.rows(piece.layout, plan.config, piece.parts, lora=plan.lora, stored_vocab=piece.stored_vocab)
     dropped = (*table.of(plan.config).layouts(plan.config)[piece.layout].dropped, *piece.dropped)
     found = piece.open()
+    _check_family(plan, piece, found, dropped)
     if piece.layout == "projector":  # of the pretraining stage, without what a family trains only later
         rows = [row for row in rows if not row.fresh or any(name in found for name in row.names[0])]
     placed, skipped = layouts.match(rows, found, dropped, str(piece.where))
     return rows, placed, skipped
+
+
+def _check_family(plan: Plan, piece: Piece, found: Collection[str], dropped: Collection[str]) -> None:
+    """Raise UserError if the files hold an array that only another family has: their config.json is not theirs."""
+    own = table.parameters_of(plan.config, plan.lora)
+    for other in table.FAMILIES:
+        sizes = next(iter(other.presets.values()), None)
+        if sizes is None or piece.layout not in other.layouts(sizes):
+            continue
+        for row in layouts.rows(piece.layout, sizes, piece.parts):
+            held = [name for names in row.names for name in names if row.path not in own and name in found]
+            if held and not any(re.fullmatch(pattern, held[0]) for pattern in dropped):
+                raise errors.UserError(
+                    f"{piece.where}: tensor {held[0]} is of a {other.name} model, and config.json is of a"
+                    f" {table.of(plan.config).name} model: take the config.json that belongs to these weights"
+                )
 
 
 def make_plan(

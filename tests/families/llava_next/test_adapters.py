@@ -1,4 +1,5 @@
-"""Adapters on a whole LLaVA-NeXT: its newline and the tower that was trained with it lie among the base's weights."""
+"""LLaVA-NeXT's own weights: adapters on a whole model, whose newline and trained tower lie among the base's, and a
+config.json that is not theirs."""
 
 from __future__ import annotations
 
@@ -84,3 +85,16 @@ def test_another_base_is_refused(tmp_path: pathlib.Path) -> None:
     save.save_llava(other, tmp_path / "other")
     with pytest.raises(errors.UserError, match="these adapters were trained on other weights"):
         load.load(tmp_path / "lora", base=str(tmp_path / "other"))
+
+
+def test_a_config_of_the_other_family(tmp_path: pathlib.Path) -> None:
+    """Weights with a newline under LLaVA-1.5's config.json, and the reverse: the way out is another config.json."""
+    save.save_llava(whole(), tmp_path / "next")
+    tiny_files.change_json(tmp_path / "next/config.json", mm_patch_merge_type="flat", image_aspect_ratio="pad")
+    with pytest.raises(errors.UserError, match=r"model\.image_newline is of a llava_next model.*take the config\.json"):
+        load.load(tmp_path / "next")
+    save.save_llava(made.model(), tmp_path / "plain")
+    tiled = {"mm_patch_merge_type": "spatial_unpad", "image_aspect_ratio": "anyres", "image_grid_pinpoints": [[4, 8]]}
+    tiny_files.change_json(tmp_path / "plain/config.json", **tiled)
+    with pytest.raises(errors.UserError, match=r"missing tensor model\.image_newline \[8\]; take the config\.json"):
+        load.load(tmp_path / "plain")
