@@ -178,6 +178,7 @@ def outcomes(tmp_path_factory: pytest.TempPathFactory) -> dict[str, subprocess.C
     return _outcomes(tmp_path_factory.mktemp("bad"))
 
 
+@pytest.mark.parity
 @pytest.mark.parametrize("name", CASES)
 def test_one_clear_line_and_exit_code_2(outcomes: dict[str, subprocess.CompletedProcess[str]], name: str) -> None:
     outcome = outcomes[name]

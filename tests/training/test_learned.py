@@ -52,6 +52,7 @@ def test_a_run_of_one_update(tmp_path: pathlib.Path, capsys: pytest.CaptureFixtu
     assert "NOTHING" not in capsys.readouterr().out
 
 
+@pytest.mark.parity
 def test_a_run_whose_updates_were_all_skipped_is_no_result(tmp_path: pathlib.Path) -> None:
     settings = stand.settings(
         loss="tests.training.test_step:not_a_number", optimizer={"max_steps": 3}, run={"export": "llava"}

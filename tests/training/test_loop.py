@@ -68,6 +68,7 @@ def test_full_tuning_changes_decoder_and_projector_only(tmp_path: pathlib.Path) 
         assert np.array_equal(value, before[name]) == name.startswith("vision."), name
 
 
+@pytest.mark.parity
 def test_lora_leaves_the_base_alone(tmp_path: pathlib.Path) -> None:
     loop.train(stand.settings(lora={"rank": 4}, run={"export": "peft"}), tmp_path)
     tuned = load.load(tmp_path / "model", base=str(stand.folder() / "init"))

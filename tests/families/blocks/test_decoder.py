@@ -44,6 +44,7 @@ def test_gradients_are_those_without(remat, unroll):
         np.testing.assert_allclose(ours, expected, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.parity
 def test_each_policy_is_a_program_of_its_own():
     texts = {remat: _program(remat, 1)[0].as_text() for remat in ("none", *execution_lib.REMAT)}
     assert len(set(texts.values())) == len(texts)
