@@ -92,7 +92,14 @@ def test_what_another_process_wrote_meanwhile_is_not_overwritten(
         save.save_hf(made.model(), tmp_path / "dst", overwrite=True)
         return read(*args, **given)
 
-    for name, value in (("_OVERWRITE", True), ("_BASE", ""), ("_TOWER", ""), ("_PROJECTOR", ""), ("_DTYPE", "keep")):
+    for name, value in (
+        ("_OVERWRITE", True),
+        ("_BASE", ""),
+        ("_TOWER", ""),
+        ("_PROJECTOR", ""),
+        ("_FAMILY", ""),
+        ("_DTYPE", "keep"),
+    ):
         monkeypatch.setattr(convert, name, types.SimpleNamespace(value=value))
     monkeypatch.setattr(load, "load", slow)
     for _ in range(2):  # nothing was there; something was

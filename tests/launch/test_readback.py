@@ -171,7 +171,7 @@ def test_xpk_asks_for_a_secret(tmp_path, monkeypatch):
 def test_names_that_yaml_takes_for_values(target, name, tmp_path):
     """Quoted where the manifest is ours; XPK writes names without quotes."""
     if target == "xpk":
-        with pytest.raises(errors.UserError, match=f"xpk writes '{name}' without quotes"):
+        with pytest.raises(errors.UserError, match=f"xpk writes '{name}' unquoted"):
             readers.launch(target, tmp_path, {name: "1"}, {})
         return
     made = readers.launch(target, tmp_path, {name: "1"}, {}, name=name.lower())
