@@ -30,7 +30,7 @@ from vlguard_jax.data import cache as cache_lib
 from vlguard_jax.data import tokenization as tokenization_lib
 from vlguard_jax.families.chat import conversations
 
-VERSION = 5  # of the counts and of the stored file; if either changes, old files are not read
+VERSION = 6  # of the counts and of the stored file; if either changes, old files are not read
 PART = 2000  # records that a process counts at a time
 PARALLEL_FROM = 4 * PART  # fewer records are counted in this process
 MOST_PROCESSES = 16

@@ -52,8 +52,9 @@ def image_mode(config: family_lib.Config, setting: str) -> str:
         return modes[0] if modes else "none"
     if modes and setting not in modes:
         ways = " or ".join(repr(mode) for mode in (*modes, "auto"))
+        presets = f" (presets of evaluation: {', '.join(family.asking)})" if family.asking else ""
         raise errors.UserError(
-            f"config.model.image_mode={setting!r} is not a mode of a {family.name} model; take {ways}"
+            f"config.model.image_mode={setting!r} is not a mode of a {family.name} model; take {ways}{presets}"
         )
     return setting if modes else "none"
 

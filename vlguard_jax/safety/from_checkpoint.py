@@ -11,7 +11,9 @@ from vlguard_jax import config as settings_lib
 from vlguard_jax import progress
 from vlguard_jax import workdir
 from vlguard_jax.checkpoints import checkpoint as checkpoint_lib
+from vlguard_jax.checkpoints import hub
 from vlguard_jax.checkpoints import load
+from vlguard_jax.checkpoints import outline
 from vlguard_jax.checkpoints import vocabulary
 from vlguard_jax.families import table
 from vlguard_jax.generation import engine
@@ -58,9 +60,9 @@ def evaluate(
         with processes.together():
             run.check(config)
             m = config.model
-            loaded = load.load(
-                m.path, base=m.base, vision_tower=m.vision_tower, projector=m.projector, as_family=m.family
-            )
+            parts = {"base": m.base, "vision_tower": m.vision_tower, "projector": m.projector, "as_family": m.family}
+            table.image_mode(outline.read(hub.resolve(m.path), **parts).config, m.image_mode)  # before the weights
+            loaded = load.load(m.path, dtype=None, **parts)
         config = run.told(config, loaded.extras, team.say)
         model = as_model(loaded, config)
         if grid:  # its parts depend on the model's image modes

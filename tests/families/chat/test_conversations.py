@@ -61,6 +61,22 @@ def test_picture_tag_moves_to_the_front(tokenizer):
     assert conversations.count_tags(stand.record("<image> <image>", "no.", "<image>", "no.", images=("a", "b"))) == 2
 
 
+def test_several_pictures_in_one_turn(tokenizer):
+    """The reference has one picture a conversation; with one for each tag, the tags of a turn stay where they are."""
+    text = "Compare <image> with <image>."
+    both = stand.record(text, "no.", "And <image>?", "no.", images=("a", "b", "c"))
+    tokens = conversations.tokenize(both, tokenizer, VICUNA, 2048)
+    assert conversations.count_tags(both) == 3
+    rendered = VICUNA.render([text, "no.", "<image>\nAnd ?", "no."])
+    assert tokens.ids.tolist() == conversations.tokenize_text(rendered, tokenizer)
+    alone = stand.record(text, "no.", images=("a",))  # as the reference: one tag, in front
+    assert conversations.count_tags(alone) == 1
+    merged = stand.record("<image>\nCompare  with .", "no.", images=("a",))
+    assert conversations.tokenize(alone, tokenizer, VICUNA, 2048).ids.tolist() == (
+        conversations.tokenize(merged, tokenizer, VICUNA, 2048).ids.tolist()
+    )
+
+
 def test_tag_without_pictures_is_plain_text(tokenizer):
     tokens = conversations.tokenize(stand.record("What is <image>?", "no."), tokenizer, VICUNA, 2048)
     assert types.IMAGE_TOKEN not in tokens.ids

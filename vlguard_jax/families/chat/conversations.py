@@ -33,7 +33,8 @@ def tokenize(
     has_image = bool(record.images)
     texts = _texts(record)
     if has_image:
-        texts = [_tag_first(text) for text in texts]
+        in_place = _one_each(record)
+        texts = [text if in_place and text.count(templates.IMAGE_TAG) > 1 else _tag_first(text) for text in texts]
     rendered = template.render(texts)
     ids = tokenize_text(rendered, tokenizer) if has_image else tokenizer.encode(rendered)[:max_len]
     labels, mismatch = _labels(rendered, ids, has_image, tokenizer, template, max_len)
@@ -77,8 +78,10 @@ def tokenize_text(text: str, tokenizer: tokenizer_lib.Tokenizer) -> list[int]:
 
 
 def count_tags(record: types.Record) -> int:
-    """Number of pictures that the text of `record` asks for, once its tags are moved (several in one turn count as
-    one)."""
+    """Number of pictures that the text of `record` asks for: one for each tag if there are as many pictures, else one
+    for each turn with tags, as the reference merges those of a turn."""
+    if _one_each(record):
+        return len(record.images)
     return sum(templates.IMAGE_TAG in text for text in _texts(record))
 
 
@@ -99,6 +102,11 @@ def mismatch_cause(record: types.Record, tokenizer: tokenizer_lib.Tokenizer, tem
     return (
         "the last question has no answer" if len(turns) % 2 else "its rounds have other tokens separately than together"
     )
+
+
+def _one_each(record: types.Record) -> bool:
+    """Whether each tag stands for a picture of its own, also where a turn has several."""
+    return sum(text.count(templates.IMAGE_TAG) for text in _texts(record)) == len(record.images)
 
 
 def _texts(record: types.Record) -> list[str]:
