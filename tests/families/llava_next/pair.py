@@ -50,13 +50,12 @@ class Asked:
 
 
 def make(folder: pathlib.Path, **text: object) -> Pair:
-    """Norms, biases and the newline random, too, so that each of them matters."""
+    """Norms, biases and the newline random, too, and all of it large, so that each of them matters."""
     theirs = tiny.llava_next(**text)
     generator = torch.Generator().manual_seed(5)
     with torch.no_grad():
         for value in theirs.parameters():
-            if value.ndim == 1:
-                value.add_(0.2 * torch.randn(value.shape, generator=generator))
+            value.add_((0.2 if value.ndim == 1 else 0.1) * torch.randn(value.shape, generator=generator))
     return Pair(theirs, load.load(tiny.save(theirs, folder / "model", "hub")))
 
 

@@ -173,7 +173,7 @@ def test_greedy_answers(pair: pairs.Pair, mesh: tuple[int, int, int], monkeypatc
         with torch.no_grad():
             theirs = pair.theirs.generate(**inputs, **limits, suppress_tokens=suppressed)
         assert answers[str(i)] == theirs[0, inputs["input_ids"].shape[1] :].tolist(), i
-    assert len({tuple(ids) for ids in answers.values()}) > 3
+    assert len({tuple(ids) for ids in answers.values()}) > 2
 
 
 def test_packed_equals_unpacked(pair: pairs.Pair) -> None:
