@@ -183,6 +183,8 @@ def _in_order(
 def _count(records: Records, tokenization: tokenization_lib.Tokenization) -> dict[str, Any]:
     counts = np.zeros((len(records), len(_COUNTS)), np.int64)
     part: dict[str, Any] = {"counts": counts, "ids": [], "images": [], "categories": [], "problems": {}}
+    cuts = tokenization.cuts
+    one = tokenization.extents([tokenization_lib.ANY])[0].slots if cuts else 0
     for i, read in enumerate(records.each()):
         id_, category = "", ("", "")
         images: tuple[str, ...] = ()
@@ -195,8 +197,7 @@ def _count(records: Records, tokenization: tokenization_lib.Tokenization) -> dic
         else:
             tags = conversations.count_tags(record)
             if not images or tags <= len(images):
-                one = tokenization.extents([tokenization_lib.ANY])[0].slots if tokenization.cuts else 0
-                whole = not tokenization.cuts and bool(images)
+                whole = not cuts and bool(images)
                 sample = tokenization.expand(tokens, [one] * len(images), whole=whole)
                 shown = int((tokens.ids == types.IMAGE_TOKEN).sum()) if whole else sample.num_pictures
                 counts[i] = len(sample.tokens), shown, sample.num_supervised, modality_length(record)

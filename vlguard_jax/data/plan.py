@@ -27,7 +27,7 @@ from vlguard_jax.data import plan_cache
 from vlguard_jax.data import splitting
 from vlguard_jax.families import family
 
-KEEP_AFTER = 1.0  # seconds
+KEEP_AFTER = 0.2  # seconds
 
 
 @dataclasses.dataclass(frozen=True)

@@ -106,7 +106,8 @@ def mismatch_cause(record: types.Record, tokenizer: tokenizer_lib.Tokenizer, tem
 
 def _one_each(record: types.Record) -> bool:
     """Whether each tag stands for a picture of its own, also where a turn has several."""
-    return sum(text.count(templates.IMAGE_TAG) for text in _texts(record)) == len(record.images)
+    count = len(record.images)
+    return count > 1 and sum(text.count(templates.IMAGE_TAG) for text in _texts(record)) == count
 
 
 def _texts(record: types.Record) -> list[str]:
