@@ -24,6 +24,7 @@ TEXTS = [
     *("</s>", "<unk>x", "a▁b", "▁", "é", "0123 45", "USER: hi ASSISTANT: no</s>USER: again", "\x00\x7f", "[X] y [X]"),
 ]
 
+METASPACE = {"type": "Metaspace", "replacement": "▁", "split": False}
 PARTS = [*"The quick brown fox.USER: é日\n▁ <>/s0123", "</s>", "[X]", "  ", "brown"]
 
 
@@ -96,6 +97,9 @@ def test_written_for_llava(tmp_path: pathlib.Path) -> None:
         ({"pre_tokenizer": {"type": "ByteLevel"}}, "a tokenizer of another kind than Llama-2's"),
         ({"model": {"type": "Unigram"}}, "a tokenizer of another kind than Llama-2's"),
         ({"model": {"byte_fallback": False}}, "a tokenizer of another kind than Llama-2's"),
+        ({"pre_tokenizer": METASPACE | {"prepend_scheme": ["first"]}}, "a tokenizer of another kind than Llama-2's"),
+        ({"pre_tokenizer": METASPACE | {"prepend_scheme": "never"}}, "a tokenizer of another kind than Llama-2's"),
+        ({"model": {"unk_token": ["<unk>"]}}, "it has 0 unknown tokens, not one"),
         ({"model": None}, "a tokenizer of another kind than Llama-2's"),
         ({"normalizer": {"type": "Lowercase"}}, "a tokenizer of another kind than Llama-2's"),
         ({"model": {"merges": [["T", "h", "e"]]}}, r"\['T', 'h', 'e'\] is not a merge of two pieces"),

@@ -21,7 +21,7 @@ from vlguard_jax import limits
 from vlguard_jax.families.chat import piece_model
 from vlguard_jax.families.chat import words
 
-_BYTES = tuple(f"<0x{i:02X}>" for i in range(256))
+_BYTES = frozenset(f"<0x{i:02X}>" for i in range(256))
 _NORMAL, _UNKNOWN, _CONTROL, _BYTE = 1, 2, 3, 6  # SentencePiece.Type of sentencepiece_model.proto
 _BPE = 2  # TrainerSpec.ModelType
 
@@ -55,7 +55,7 @@ def read(path: pathlib.Path) -> Pieces:
             f"{path}: a tokenizer of another kind than Llama-2's (a sentencepiece BPE with byte fallback) is not read;"
             " copy the tokenizer.model of the model that this one was trained from, if it has one"
         )
-    pieces, unknown = _pieces(model["vocab"], path), model.get("unk_token") or "<unk>"
+    pieces, unknown = _pieces(model["vocab"], path), str(model.get("unk_token") or "<unk>")
     added = _added(found.get("added_tokens") or [], path)
     scores = _scores(model.get("merges"), pieces, path)
     control = {entry["content"] for entry in added.values() if entry.get("special")}
@@ -63,7 +63,7 @@ def read(path: pathlib.Path) -> Pieces:
     for text in pieces:
         kind = _UNKNOWN if text == unknown else _BYTE if text in _BYTES else _CONTROL if text in control else _NORMAL
         made.pieces.add(piece=text, score=scores.get(text, 0.0), type=kind)
-    made.trainer_spec.model_type, made.trainer_spec.byte_fallback = _BPE, _BYTES[0] in pieces
+    made.trainer_spec.model_type, made.trainer_spec.byte_fallback = _BPE, {*pieces} >= _BYTES
     made.trainer_spec.vocab_size, made.trainer_spec.unk_piece = len(pieces), unknown
     made.trainer_spec.unk_id = pieces.index(unknown) if unknown in pieces else -1
     made.normalizer_spec.name, made.normalizer_spec.add_dummy_prefix = "identity", True
@@ -99,7 +99,7 @@ def _legacy(found: Mapping[str, Any]) -> bool | None:
         return None
     if splitter.get("replacement") != words.SPACE_PIECE or splitter.get("split") is not False:
         return None
-    return {"always": True, "first": False}.get(splitter.get("prepend_scheme", ""))
+    return {"always": True, "first": False}.get(str(splitter.get("prepend_scheme")))
 
 
 def _pieces(vocabulary: Mapping[str, Any], path: pathlib.Path) -> list[str]:
