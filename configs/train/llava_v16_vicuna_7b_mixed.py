@@ -1,7 +1,8 @@
 r"""Mixed: LLaVA's second stage with VLGuard appended to the mixture, pictures in tiles as LLaVA-NeXT sees them, all
 weights of decoder and projector.
 
-  python -m vlguard_jax.train --config configs/train/llava_v16_vicuna_7b_mixed.py --workdir runs/llava_v16_vicuna_7b_mixed \
+  python -m vlguard_jax.train --config configs/train/llava_v16_vicuna_7b_mixed.py \
+      --workdir runs/llava_v16_vicuna_7b_mixed \
       --config.data.sources.vlguard.path=VLGUARD_DIR --config.data.sources.vlguard.images=VLGUARD_DIR/train \
       --config.data.sources.llava_mix.path=llava_v1_5_mix665k.json --config.data.sources.llava_mix.images=LLAVA_IMAGES
 

@@ -1,7 +1,8 @@
 r"""Post-hoc: a finished LLaVA-NeXT (v1.6-vicuna-7b) repaired with VLGuard and 5,000 helpful conversations, all weights
 of decoder and projector.
 
-  python -m vlguard_jax.train --config configs/train/llava_v16_vicuna_7b_posthoc.py --workdir runs/llava_v16_vicuna_7b_posthoc \
+  python -m vlguard_jax.train --config configs/train/llava_v16_vicuna_7b_posthoc.py \
+      --workdir runs/llava_v16_vicuna_7b_posthoc \
       --config.data.sources.vlguard.path=VLGUARD_DIR --config.data.sources.vlguard.images=VLGUARD_DIR/train \
       --config.data.sources.llava_mix.path=llava_v1_5_mix665k.json --config.data.sources.llava_mix.images=LLAVA_IMAGES
 
