@@ -75,7 +75,7 @@ class BatchPlan:
     Samples, groups and weights depend only on (index, data, seed, epoch, step), rows also on `layout` and the length of
     the run, because its steps share their shapes. Memory: 12 bytes per sample and epoch.
 
-    With `cache`, a plan that took longer than a second is cached in that folder.
+    With `cache`, a plan that took longer than KEEP_AFTER is cached in that folder.
 
     Attributes: `layout`; `shapes`, those of the run; `total_steps`, updates of the run, rounded as the reference does.
 
