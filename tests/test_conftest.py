@@ -11,6 +11,8 @@ import sys
 
 import pytest
 
+from tests.parity.assets import NOT_HAD
+
 CASES = {
     "in_a_test": "import pytest\n\ndef test_it():\n    pytest.skip('no data')\n",
     "whole_file": "import pytest\n\npytest.importorskip('a_module_that_is_not_there')\n\ndef test_it():\n    pass\n",
@@ -27,6 +29,20 @@ def test_skips(case: str, folder: str, required: str, fails: bool, tmp_path: Pat
     done = run(tmp_path, files, VLGUARD_REQUIRE_ALL=required)
     assert (done.returncode != 0) == fails, done.stdout
     assert ("skipped under VLGUARD_REQUIRE_ALL" in done.stdout) == fails
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_data_that_cannot_be_downloaded_is_no_failure(case: str, tmp_path: Path) -> None:
+    text = (
+        CASES[case]
+        .replace("no data", f"a package {NOT_HAD}")
+        .replace(
+            "pytest.importorskip('a_module_that_is_not_there')",
+            f"pytest.skip('a package {NOT_HAD}', allow_module_level=True)",
+        )
+    )
+    done = run(tmp_path, {"parity/test_one.py": text}, VLGUARD_REQUIRE_ALL="1")
+    assert done.returncode in (0, pytest.ExitCode.NO_TESTS_COLLECTED), done.stdout
 
 
 def run(top: Path, files: dict[str, str], **environment: str) -> subprocess.CompletedProcess[str]:
