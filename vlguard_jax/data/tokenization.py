@@ -64,4 +64,4 @@ class Tokenization:
 
     def expand(self, tokens: types.Tokens, slots: Sequence[int], *, whole: bool = False) -> batches.Sample:
         """`tokens` with `slots[k]` slots for the k-th picture, truncated at `max_len` unless `whole`."""
-        return batches.expand(tokens, slots, None if whole else self.max_len, self.tokenizer.pad_id)
+        return batches.expand(tokens, slots, None if whole else self.max_len, self.tokenizer.masked_id)

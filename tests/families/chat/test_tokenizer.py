@@ -95,3 +95,31 @@ def test_settings_the_reference_never_uses(tmp_path):
     stand.write_tokenizer(tmp_path, add_eos_token=True)
     with pytest.raises(errors.UserError, match="add_eos_token must be false"):
         tokenizer_lib.load_tokenizer(tmp_path)
+
+
+TEXTS = [
+    *("", " ", "The quick brown fox", "  two  spaces ", "line\n\ttab", "日本 😀 é", "dog</s>fox <s> ", "</s> x", "a▁b"),
+    *("[X]", " [X] y  [X] z", "<unk>日</s>", "\x00é"),
+]
+
+
+@pytest.mark.parametrize("legacy", [False, True])
+@pytest.mark.parametrize("text", TEXTS)
+def test_offsets_name_the_characters_of_each_token(tmp_path, legacy, text):
+    size = stand.make_tokenizer(tmp_path / "plain").vocab_size
+    decoder = {str(size): {"content": "[X]", "lstrip": True, "rstrip": True}}
+    tokenizer = stand.make_tokenizer(tmp_path / "added", legacy=legacy, added_tokens_decoder=decoder)
+    ids, offsets = tokenizer.encode_with_offsets(text)
+    assert ids == tokenizer.encode(text, add_bos=False)
+    at = 0
+    for id_, (first, end) in zip(ids, offsets, strict=True):
+        assert first <= at <= end  # in order, and nothing between
+        at = end
+        covered, piece = text[first:end], pieces(tokenizer, [id_])[0]
+        if id_ >= tokenizer.vocab_size:
+            assert covered.strip() == "[X]"
+        elif tokenizer._pieces.IsByte(id_):
+            assert int(piece[1:-1], 16) in covered.encode() and len(covered) == 1
+        elif covered != piece:  # spaces are visible in a piece, and there is none for the one in front of a text
+            assert piece in (covered.replace(" ", "▁"), "▁" + covered)
+    assert at == len(text)

@@ -13,6 +13,7 @@ import numpy as np
 
 from vlguard_jax import errors
 from vlguard_jax import types
+from vlguard_jax.families.chat import piece_tokenizer
 from vlguard_jax.families.chat import templates
 from vlguard_jax.families.chat import tokenizer as tokenizer_lib
 
@@ -28,13 +29,19 @@ def tokenize(
     Where the reference finds that its token counts disagree, every label is ignored and `mismatch` is its message.
 
     Raises:
-      UserError: the turns do not alternate between "human" and "gpt".
+      UserError: the turns do not alternate between "human" and "gpt", or the tokenizer is of another family than the
+        template.
     """
     has_image = bool(record.images)
     texts = _texts(record)
     if has_image:
         in_place = _one_each(record)
         texts = [text if in_place and text.count(templates.IMAGE_TAG) > 1 else _tag_first(text) for text in texts]
+    if not isinstance(tokenizer, piece_tokenizer.PieceTokenizer):
+        raise errors.UserError(
+            f"template {template.name!r} is made for tokenizers of the Llama-2 family, and {tokenizer.folder} holds"
+            " another: choose the model's own chat template"
+        )
     rendered = template.render(texts)
     ids = tokenize_text(rendered, tokenizer) if has_image else tokenizer.encode(rendered)[:max_len]
     labels, mismatch = _labels(rendered, ids, has_image, tokenizer, template, max_len)
@@ -97,7 +104,7 @@ def mismatch_cause(record: types.Record, tokenizer: tokenizer_lib.Tokenizer, tem
             return f"{where} holds {template.sep2!r}, the mark at the end of an answer"
         if template.answer_mark in f" {turn.text} ":
             return f"{where} holds {template.answer_mark.strip()!r}, the mark in front of an answer"
-        if tokenizer.pad_id in tokenizer.encode(turn.text):
+        if tokenizer.masked_id in tokenizer.encode(turn.text):
             return f"{where} holds text that becomes the unknown token, which is not counted"
     return (
         "the last question has no answer" if len(turns) % 2 else "its rounds have other tokens separately than together"
@@ -132,7 +139,7 @@ def _labels(
     rendered: str,
     ids: Sequence[int],
     has_image: bool,
-    tokenizer: tokenizer_lib.Tokenizer,
+    tokenizer: piece_tokenizer.PieceTokenizer,
     template: templates.Template,
     max_len: int,
 ) -> tuple[Int32[np.ndarray, " n"], str | None]:
@@ -142,7 +149,7 @@ def _labels(
         return len(tokenize_text(text, tokenizer)) if has_image else len(tokenizer.encode(text))
 
     labels = np.asarray(ids, np.int32)
-    total = int((labels != tokenizer.pad_id).sum())
+    total = int((labels != tokenizer.masked_id).sum())
     at = 1
     labels[:at] = types.IGNORE_LABEL
     for i, round_text in enumerate(rendered.split(template.sep2)):
