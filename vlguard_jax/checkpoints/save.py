@@ -5,7 +5,7 @@ Every function writes a new folder beside `dst` and renames it when it is comple
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 import contextlib
 import dataclasses
 import functools
@@ -89,8 +89,11 @@ def save_hf(
     *,
     overwrite: bool = False,
     shard_bytes: int = SHARD_BYTES,
+    further: Mapping[str, str] | None = None,
 ) -> None:
     """Write the llava-hf layout as on the hub (a model without vision tower: a plain Llama folder).
+
+    further: {name: text} of files that are written, too.
 
     The vocabulary gets `<image>` and `<pad>` (`tokenizer_files.hf_tokens`) and is padded to a multiple of 64 with the
     model's own padding rows, or else the mean of its rows, whose logit is never the largest. Adapters must have been
@@ -119,6 +122,8 @@ def save_hf(
             tokenizer_files.copy(model.tokenizer_folder, folder)
         for name, content in processors.items():
             tokenizer_files.write_json(folder / name, content)
+        for name, text in (further or {}).items():
+            (folder / name).write_text(text, encoding="utf-8")
         if tokens and tokens.records:
             _check_hf(folder, str(dst), vocab, table.of(model.config))
 

@@ -163,6 +163,21 @@ _POSITION_IDS = r"(.*\.)?embeddings\.position_ids"  # buffers, always 0, 1, 2, .
 BUFFERS = (_ROTARY, _POSITION_IDS)
 
 LLAMA = Layout("llama", {"text": ("model.",), "head": ("lm_head.",)}, dropped=(_ROTARY,))
+# llama.cpp's names (gguf-py/gguf/constants.py, TENSOR_NAMES), without the rows' order of q and k.
+GGUF = Layout(
+    "gguf",
+    {"text": ("",), "head": ("",)},
+    {
+        EMBEDDING: "token_embd.weight",
+        "text.layers.attention_norm.scale": "blk.{layer}.attn_norm.weight",
+        "text.layers.mlp_norm.scale": "blk.{layer}.ffn_norm.weight",
+        "text.norm.scale": "output_norm.weight",
+        HEAD: "output.weight",
+        **{f"text.layers.attention.{n}_proj.kernel": f"blk.{{layer}}.attn_{n}.weight" for n in "qkv"},
+        "text.layers.attention.o_proj.kernel": "blk.{layer}.attn_output.weight",
+        **{f"text.layers.mlp.{n}_proj.kernel": f"blk.{{layer}}.ffn_{n}.weight" for n in ("gate", "up", "down")},
+    },
+)
 CLIP = Layout(
     "clip",
     {"vision": ("vision_model.", "")},

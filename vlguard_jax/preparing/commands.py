@@ -23,6 +23,7 @@ COMMANDS = {
     "vlguard": Command(("metadata", "out", "images", "stand_in_images"), ("metadata", "out")),
     "llava_mix": Command(("mix", "out", "count", "seed", "images", "any_size"), ("mix", "out")),
     "clean": Command(("mix", "cleaned", "out", "any_size"), ("mix", "cleaned", "out")),
+    "smollm2": Command(("out", "gguf", "dtype"), ("out",)),
     "index": Command((*_PLANNED, "json", "list_bad"), ("config",)),
     "inspect": Command((*_PLANNED, "out", "step", "rows", "harmless"), ("config",)),
 }
@@ -63,6 +64,10 @@ def run(name: str, values: Mapping[str, Any]) -> None:
             llava_mix.run_clean(v["mix"], v["cleaned"], v["out"], v["any_size"])
         else:
             llava_mix.run_draw(v["mix"], v["out"], v["images"], v["count"], v["seed"], v["any_size"])
+    elif name == "smollm2":
+        from vlguard_jax.preparing import smollm2
+
+        smollm2.run(v["out"], v["gguf"], v["dtype"])
     elif name == "index":
         from vlguard_jax.preparing import index
 

@@ -53,7 +53,7 @@ FAMILY = family.Family(
     positions=family.counted,
     templates=("vicuna_v1", "llava_v1"),
     max_len=2048,
-    layouts=lambda config: {layout.name: layout for layout in (parameters.LLAMA, parameters.PEFT)},
+    layouts=lambda config: {layout.name: layout for layout in (parameters.LLAMA, parameters.GGUF, parameters.PEFT)},
     describe=lambda config: {},
     network=_network,
 )
