@@ -60,7 +60,7 @@ def test_inspect(adapter: pathlib.Path) -> None:
     for part in (
         "layout peft",
         "rank 2, alpha 6, dropout 0.1 on q_proj, down_proj",
-        "2 layers, width 8",
+        "llama, 2 layers, width 8",
         "float32; 0.000 GiB",
         "tokenizer none",
     ):

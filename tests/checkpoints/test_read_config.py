@@ -22,7 +22,7 @@ def folder(tmp_path: pathlib.Path, config: dict[str, Any]) -> pathlib.Path:
 @pytest.mark.parametrize(
     ("config", "message"),
     [
-        ({"model_type": "mistral"}, "checkpoint of another model type: model_type is 'mistral'; known: [^;?]*$"),
+        ({"model_type": "gpt2"}, "checkpoint of another model type: model_type is 'gpt2'; known: [^;?]*$"),
         ({"model_type": "lama"}, r"another model type: model_type is 'lama'; did you mean 'llama'\?$"),
         ({}, "another model type: model_type is None; known: clip, .*llama, .*llava, .*llava_llama"),
         ({"model_type": "llama", "attention_bias": True}, "attention_bias=True is not supported"),

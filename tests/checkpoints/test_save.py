@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import pathlib
+from typing import Any
 
 import numpy as np
 import pytest
@@ -136,11 +137,14 @@ def _projector(folder: pathlib.Path, scale: float) -> dict[str, np.ndarray]:
     return {name: scale * value for name, value in tiny.read_all(folder).items() if "mm_projector" in name}
 
 
-def test_a_trained_tower_travels_with_the_checkpoint(tmp_path: pathlib.Path) -> None:
-    """With unfreeze_mm_vision_tower the checkpoint's own tower counts; without, the tower's folder does."""
+@pytest.mark.parametrize(
+    "said", [{"unfreeze_mm_vision_tower": True}, {"mm_tunable_parts": "mm_vision_tower,mm_mlp_adapter"}]
+)
+def test_a_trained_tower_travels_with_the_checkpoint(tmp_path: pathlib.Path, said: dict[str, Any]) -> None:
+    """With either key the checkpoint's own tower counts; without, the tower's folder does."""
     save.save_llava(made.model(), tmp_path / "frozen")
     source = load.load(tmp_path / "frozen")
-    config = source.extras["config"] | {"unfreeze_mm_vision_tower": True}
+    config = source.extras["config"] | said
     save.save_llava(dataclasses.replace(source, extras=dict(source.extras) | {"config": config}), tmp_path / "trained")
     tower = tmp_path / "trained/vision_tower/model.safetensors"
     changed = {name: value + 1 for name, value in tiny.read_all(tower.parent).items()}
@@ -148,7 +152,7 @@ def test_a_trained_tower_travels_with_the_checkpoint(tmp_path: pathlib.Path) -> 
 
     safetensors.numpy.save_file(changed, tower)
     tiny.assert_same_model(load.load(tmp_path / "trained"), made.model())
-    tiny.change_json(tmp_path / "trained/config.json", unfreeze_mm_vision_tower=False)
+    tiny.change_json(tmp_path / "trained/config.json", unfreeze_mm_vision_tower=False, mm_tunable_parts=None)
     found = trees.flatten(load.load(tmp_path / "trained").params)
     np.testing.assert_array_equal(found["vision.class_token"], made.model().params["vision"]["class_token"] + 1)
 

@@ -52,6 +52,7 @@ def test_other_layouts_carry_everything(tmp_path: pathlib.Path, variant: str) ->
     tiny.assert_same_model(exported, ours)
     save.save_hf(exported, tmp_path / "hf")
     tiny.assert_same_model(load.load(tmp_path / "hf"), ours)
+    assert exported.config.text.architecture == tiny.VARIANTS[variant].get("model_type", "llama")
     back = transformers.LlavaForConditionalGeneration.from_pretrained(tmp_path / "hf").eval()
     ids = torch.tensor([[1, 5] + [tiny.VOCAB] * 4 + [9, 60, 7]])
     pixels = torch.randn(1, 3, 28, 28, generator=torch.Generator().manual_seed(2))
@@ -80,6 +81,7 @@ def test_llama_there_and_back(tmp_path: pathlib.Path, variant: str) -> None:
     save.save_hf(ours, tmp_path / "again")
     tiny.assert_same_arrays(tiny.read_all(tmp_path / "again"), tiny.read_all(tmp_path / "source"))
     back = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "again").eval()
+    assert type(back) is type(model)
     ids = torch.arange(3, 60)[None]
     with torch.no_grad():
         assert torch.equal(back(ids).logits, model(ids).logits)

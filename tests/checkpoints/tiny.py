@@ -44,14 +44,20 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "gqa": {"num_key_value_heads": 2},
     "tied": {"tie_word_embeddings": True},
     "llama3": {"num_key_value_heads": 1, "rope_parameters": LLAMA3_ROPE, "head_dim": 16},
+    "mistral": {"model_type": "mistral", "num_key_value_heads": 2, "rope_theta": 1e6, "sliding_window": None},
 }
 VOCAB = 100
 
 
-def llama(**text: Any) -> transformers.LlamaForCausalLM:
+def text_config(**text: Any) -> transformers.PreTrainedConfig:
+    """Sizes of a decoder: a Llama unless `model_type` says otherwise."""
+    return transformers.AutoConfig.for_model(**({"model_type": "llama"} | TEXT | text))
+
+
+def llama(**text: Any) -> transformers.PreTrainedModel:
     """A random language model."""
     torch.manual_seed(0)
-    return transformers.LlamaForCausalLM(transformers.LlamaConfig(**(TEXT | {"vocab_size": VOCAB} | text))).eval()
+    return transformers.AutoModelForCausalLM.from_config(text_config(**({"vocab_size": VOCAB} | text))).eval()
 
 
 def llava(**text: Any) -> transformers.LlavaForConditionalGeneration:
@@ -59,7 +65,7 @@ def llava(**text: Any) -> transformers.LlavaForConditionalGeneration:
     torch.manual_seed(0)
     config = transformers.LlavaConfig(
         vision_config=transformers.CLIPVisionConfig(**VISION),
-        text_config=transformers.LlamaConfig(**(TEXT | {"vocab_size": 128} | text)),
+        text_config=text_config(**({"vocab_size": 128} | text)),
         image_token_index=VOCAB,
         pad_token_id=VOCAB + 1,
     )
@@ -72,7 +78,7 @@ def llava_next(**text: Any) -> transformers.LlavaNextForConditionalGeneration:
     side = VISION["image_size"]
     config = transformers.LlavaNextConfig(
         vision_config=transformers.CLIPVisionConfig(**VISION),
-        text_config=transformers.LlamaConfig(**(TEXT | {"vocab_size": 128} | text)),
+        text_config=text_config(**({"vocab_size": 128} | text)),
         image_grid_pinpoints=[[high * side, wide * side] for high, wide in ((1, 2), (2, 1), (2, 2), (3, 1), (1, 3))],
         image_token_index=VOCAB,
         pad_token_id=VOCAB + 1,

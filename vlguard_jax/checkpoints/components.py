@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 import os
 import pathlib
+from typing import Any
 
 from vlguard_jax import errors
+from vlguard_jax import fields
 from vlguard_jax.checkpoints import hub
 from vlguard_jax.checkpoints import tensors
 from vlguard_jax.families import family
@@ -39,6 +41,14 @@ def projector_type(path: pathlib.Path) -> str:
     """Its kind (families/blocks/projector.py), by the names of its tensors."""
     last = {name.rsplit("mm_projector.", 1)[-1] for name in tensors.open_file(path)}
     return "linear" if last == {"weight", "bias"} else "mlp2x_gelu"
+
+
+def keeps_tower(config: Mapping[str, Any], where: str) -> bool:
+    """Whether the weights beside a config.json in LLaVA's own layout include the tower, because it was trained (LLaVA:
+    unfreeze_mm_vision_tower; LLaVA-NeXT's later code: mm_tunable_parts)."""
+    found = fields.Fields(config, where)
+    trained = found.text("mm_tunable_parts").split(",")
+    return found.flag("unfreeze_mm_vision_tower") or "mm_vision_tower" in trained
 
 
 def find_tower(name: str, folders: Collection[pathlib.Path]) -> pathlib.Path:

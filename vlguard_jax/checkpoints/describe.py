@@ -71,7 +71,7 @@ def _sizes(config: family.Config, lora: configs.LoraConfig | None) -> dict[str, 
     )
     heads = f"heads {t.num_heads} ({t.num_kv_heads} kv, width {t.head_width})"
     lines = {
-        "text": f"{t.num_layers} layers, width {t.width}, mlp {t.mlp_width}, {heads}",
+        "text": f"{t.architecture}, {t.num_layers} layers, width {t.width}, mlp {t.mlp_width}, {heads}",
         "vocabulary": f"{t.vocab_size}{' (tied head)' if t.tie_embeddings else ''}",
         "rope": rope,
     }

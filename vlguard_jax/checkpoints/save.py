@@ -22,6 +22,7 @@ from vlguard_jax import files
 from vlguard_jax import folders
 from vlguard_jax import trees
 from vlguard_jax.checkpoints import checkpoint
+from vlguard_jax.checkpoints import components
 from vlguard_jax.checkpoints import export
 from vlguard_jax.checkpoints import layouts
 from vlguard_jax.checkpoints import place
@@ -56,7 +57,8 @@ def save_llava(
       UserError: see `place.check_free`; the model has no tower, or a value does not fit `dtype`.
     """
     config = _original_json(model, _dtype_name(model, dtype)) | write_config.provenance(model)
-    parts = ["text", "head", "projector", *(["vision"] if config.get("unfreeze_mm_vision_tower") else [])]
+    tower_too = components.keeps_tower(config, "config.json")
+    parts = ["text", "head", "projector", *(["vision"] if tower_too else [])]
     entries, tower_entries = _entries(model, "llava", parts, dtype), _entries(model, "clip", ["vision"], dtype)
     with _new_folder(model, dst, overwrite, _size([*entries, *tower_entries])) as folder:
         _write_weights(folder, entries, shard_bytes)
@@ -166,7 +168,8 @@ def save_peft(
         torch_files.save_torch(folder / "non_lora_trainables.bin", trained)
         tokenizer_files.write_json(folder / "adapter_config.json", write_config.adapter_json(model, model.base.name))
         stored = _dtype_name(model, None)  # the type of the base, which is not saved
-        config = {**_original_json(model, stored), "model_type": "llava_llama"}
+        config = _original_json(model, stored)
+        config["model_type"] = f"llava_{model.config.text.architecture}"  # not the older "llava"
         own = {**model.extras.get("provenance", {}), checkpoint.BASE_SHA256: model.base.sha256}
         tokenizer_files.write_json(folder / "config.json", config | {family.PROVENANCE: own})
 

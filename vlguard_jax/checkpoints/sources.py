@@ -252,8 +252,7 @@ def _plan_original(
 
 
 def _keeps_tower(folder: pathlib.Path, found: read_config.Found) -> bool:
-    """Whether the weights of a folder in LLaVA's own layout include the tower, because it was trained."""
-    return fields.Fields(found.values, str(folder / "config.json")).flag("unfreeze_mm_vision_tower")
+    return components.keeps_tower(found.values, str(folder / "config.json"))
 
 
 def _plan_projector_only(folder: pathlib.Path, found: read_config.Found, base: str, vision_tower: str) -> Plan:

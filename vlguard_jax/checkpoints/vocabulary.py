@@ -68,8 +68,7 @@ def answering(model: checkpoint.Checkpoint) -> tokenizer_lib.Tokenizer:
 
 
 def context(extras: extras_lib.Extras) -> int | None:
-    """Positions that a model was made for, from `Checkpoint.extras`; LlamaConfig's default where its config names none,
-    None without one.
+    """Positions that a model was made for, from `Checkpoint.extras`; None without a config.
 
     Linear scaling multiplies max_position_embeddings; Vicuna's long-context models leave it unchanged and set
     max_sequence_length.
@@ -82,7 +81,7 @@ def context(extras: extras_lib.Extras) -> int | None:
         return None
     where = f"config.json of {extras.get('source', 'the model')}"
     text = fields.Fields(config.get("text_config") or config, where)
-    positions = text.size("max_position_embeddings", 2048, most=limits.POSITIONS)
+    positions = config_json.positions(text)
     _, scaling = config_json.rope(text.values, where)
     stretched = int(positions * scaling.factor) if scaling is not None and scaling.kind == "linear" else positions
     return max(stretched, text.size("max_sequence_length", 1, most=limits.POSITIONS))

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
 import math
 from typing import Any
 
 import pytest
+import transformers
 
 from vlguard_jax import errors
 from vlguard_jax.families.blocks import config_json
@@ -56,7 +59,7 @@ SIZES = (
         ("rope_parameters.original_max_position_embeddings", COUNTS[:2] + COUNTS[3:]),
         ("rope_scaling.type", (7, [], {}, True, "x" * 3000, "a\0b")),
         ("rope_scaling", ("linear", 7, [1], True)),
-        ("rope_parameters", ("linear", 7, [1], True)),
+        ("rope_parameters", ("linear", 7, [1], True, {"full_attention": {"rope_theta": 1e4}})),
         ("partial_rotary_factor", (0.5, *NOT_NUMBERS)),
         ("tie_word_embeddings", FLAGS),
         *((key, FLAGS) for key in ("attention_bias", "mlp_bias")),
@@ -133,3 +136,61 @@ def test_null_is_left_out() -> None:
     )
     found, expected = (config_json.text_config({"model_type": "llama", **more}, "x") for more in (nothing, {}))
     assert found == expected
+
+
+MISTRAL = {"model_type": "mistral", "sliding_window": None}
+V0_2 = {  # text_config of llava-hf/llava-v1.6-mistral-7b-hf
+    "architectures": ["MistralForCausalLM"],
+    "intermediate_size": 14336,
+    "max_position_embeddings": 32768,
+    "model_type": "mistral",
+    "num_key_value_heads": 8,
+    "rms_norm_eps": 1e-05,
+    "rope_theta": 1000000.0,
+    "sliding_window": None,
+    "vocab_size": 32064,
+}
+
+
+@pytest.mark.parametrize("more", [{}, {"head_dim": 64}, {"hidden_size": 5120}, V0_2])
+def test_mistral_is_read_as_transformers_reads_it(more: dict[str, Any]) -> None:
+    theirs = transformers.MistralConfig(**MISTRAL | more)
+    text = config_json.text_config(MISTRAL | more, "x")
+    sizes = (text.vocab_size, text.width, text.mlp_width, text.num_layers, text.num_heads, text.num_kv_heads)
+    keys = ("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads")
+    assert sizes == tuple(getattr(theirs, key) for key in (*keys, "num_key_value_heads"))
+    assert (text.head_width, text.norm_eps) == (theirs.head_dim, theirs.rms_norm_eps)
+    assert text.rope_theta == theirs.rope_parameters["rope_theta"]
+    assert text.architecture == "mistral" and text.rope_scaling is None and not text.tie_embeddings
+    assert config_json.text_config(MISTRAL | {"num_key_value_heads": None}, "x").num_kv_heads == 32  # up to 4.x
+
+
+@pytest.mark.parametrize(
+    ("more", "refused"),
+    [
+        ({"sliding_window": None}, ""),
+        ({}, "sliding_window=4096 is shorter than max_position_embeddings=131072"),  # MistralConfig's defaults
+        ({"sliding_window": 4096, "max_position_embeddings": 4096}, ""),
+        ({"max_position_embeddings": 4096}, ""),
+        ({"sliding_window": 4095, "max_position_embeddings": 4096}, "write 4095 for both"),
+        ({"sliding_window": "4096"}, "sliding_window='4096' must be a whole number"),
+        ({"sliding_window": 0}, "sliding_window=0 must be a whole number"),
+    ],
+)
+def test_attention_within_a_window_is_refused(more: dict[str, Any], refused: str) -> None:
+    for model_type in ("mistral", "llava_mistral"):
+        config = {"model_type": model_type, **more}
+        with pytest.raises(errors.UserError, match=refused) if refused else contextlib.nullcontext():
+            config_json.text_config(config, "m/config.json")
+
+
+@pytest.mark.parametrize("architecture", configs.ARCHITECTURES)
+def test_a_language_model_is_written_under_its_own_name(architecture: str) -> None:
+    """Also where nothing of its original config is known; transformers reads the same sizes."""
+    text = dataclasses.replace(config_json.text_config(V0_2, "x"), architecture=architecture)
+    written = config_json.language_json(text, {}, "bfloat16")
+    assert config_json.text_config(written, "x") == text
+    theirs = transformers.AutoConfig.for_model(**written)
+    assert written["architectures"] == [transformers.AutoModelForCausalLM._model_mapping[type(theirs)].__name__]
+    assert (theirs.model_type, theirs.num_key_value_heads, theirs.head_dim) == (architecture, 8, 128)
+    assert theirs.rope_parameters["rope_theta"] == 1e6 and getattr(theirs, "sliding_window", None) is None

@@ -51,7 +51,11 @@ PAIRS = (
         (ORIGINAL | {"mm_vision_select_feature": "cls_patch"}, "mm_vision_select_feature='cls_patch' is not supported"),
         (ORIGINAL, "vision tower 'tower' of config.json is not found"),
         (HF | {"use_image_newline_parameter": False}, "use_image_newline_parameter=False is not supported"),
-        (HF | {"text_config": {"model_type": "mistral"}}, "model_type='mistral' is not supported"),
+        (HF | {"text_config": {"model_type": "mixtral"}}, "model_type='mixtral' is not supported"),
+        (
+            HF | {"text_config": {"model_type": "mistral"}},
+            "sliding_window=4096 is shorter than max_position_embeddings",
+        ),
         (HF | {"vision_feature_select_strategy": "full"}, "vision_feature_select_strategy='full' is not supported"),
         (HF | {"image_grid_pinpoints": []}, rf"image_grid_pinpoints=\[\] {PAIRS}"),
         (HF | {"image_grid_pinpoints": [[336, 700]]}, rf"image_grid_pinpoints=\[\[336, 700\]\] {PAIRS}"),

@@ -23,6 +23,7 @@ from vlguard_jax.checkpoints import layouts
 from vlguard_jax.checkpoints import load
 from vlguard_jax.checkpoints import save
 from vlguard_jax.families import functional
+from vlguard_jax.families import table
 from vlguard_jax.generation import engine
 from vlguard_jax.training import losses
 from vlguard_jax.training import optimizer
@@ -30,10 +31,10 @@ from vlguard_jax.training import step as step_lib
 
 SIZES = [(40, 30), (100, 20), (15, 70), (28, 28), (64, 65), (9, 9), (300, 200)]
 COUNTS = [1, 2, 3, 0]
-OTHER = pytest.param("gqa", marks=pytest.mark.parity)
+OTHERS = [pytest.param(name, marks=pytest.mark.parity) for name in ("gqa", "mistral", "llama3")]
 
 
-@pytest.fixture(scope="module", params=["mha", OTHER])
+@pytest.fixture(scope="module", params=["mha", *OTHERS])
 def pair(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> pairs.Pair:
     return pairs.make(tmp_path_factory.mktemp("pair"), **tiny.VARIANTS[request.param])
 
@@ -206,9 +207,11 @@ def test_there_and_back(tmp_path: pathlib.Path, names: str) -> None:
     assert [list(point) for point in read.image_grid_pinpoints] == [list(p) for p in ours.config.pinpoints]
 
 
-def test_other_layouts_carry_everything(tmp_path: pathlib.Path) -> None:
-    """llava-hf -> LLaVA's own -> Orbax -> llava-hf: the same model, the same logits in transformers."""
-    model = tiny.llava_next()
+@pytest.mark.parametrize(("variant", "named"), [("mha", "llama"), ("mistral", "mistral")])
+def test_other_layouts_carry_everything(tmp_path: pathlib.Path, variant: str, named: str) -> None:
+    """llava-hf -> LLaVA's own -> Orbax -> llava-hf: the same model, the same logits in transformers. From there on, the
+    same files."""
+    model = tiny.llava_next(**tiny.VARIANTS[variant])
     ours = load.load(tiny.save(model, tmp_path / "source", "hub"))
     save.save_llava(ours, tmp_path / "llava")
     original = load.load(tmp_path / "llava")
@@ -220,11 +223,19 @@ def test_other_layouts_carry_everything(tmp_path: pathlib.Path) -> None:
     save.save_hf(exported, tmp_path / "hf")
     tiny.assert_same_model(load.load(tmp_path / "hf"), ours)
     back = transformers.LlavaNextForConditionalGeneration.from_pretrained(tmp_path / "hf").eval()
+    assert type(back.model.language_model) is type(model.model.language_model)
     (asked,) = pairs.ask([2], SIZES)
     inputs = pairs.torch_inputs(pairs.Pair(model, ours), asked)
     with torch.no_grad():
         found, expected = (one(**inputs).logits[..., : tiny.VOCAB] for one in (back, model))
     assert torch.equal(found, expected)
+    bare = table.of(ours.config).write_original(ours.config, {}, "float32")  # nothing of the original config is kept
+    assert (bare["model_type"], bare["architectures"]) == (f"llava_{named}", [f"Llava{named.title()}ForCausalLM"])
+    save.save_llava(load.load(tmp_path / "hf"), tmp_path / "llava again")
+    save.save_hf(load.load(tmp_path / "llava again"), tmp_path / "hf again")
+    for name in ("model.safetensors", "config.json", "preprocessor_config.json"):
+        first, second = ((tmp_path / folder / name).read_bytes() for folder in ("hf", "hf again"))
+        assert first == second, name
 
 
 def test_out_of_a_language_model_a_tower_and_a_projector(tmp_path: pathlib.Path) -> None:

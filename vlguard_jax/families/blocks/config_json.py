@@ -1,5 +1,5 @@
-"""The shared blocks' parts of `config.json`, read and written. Keys and defaults: transformers' LlamaConfig and
-CLIPVisionConfig (4.36 to 5.x).
+"""The shared blocks' parts of `config.json`, read and written. Keys and defaults: transformers' LlamaConfig,
+MistralConfig and CLIPVisionConfig (4.36 to 5.x).
 
 A setting that the blocks do not have is an error that names key and file, never a silent difference.
 """
@@ -17,6 +17,8 @@ from vlguard_jax import limits
 from vlguard_jax.families import extras as extras_lib
 from vlguard_jax.families.blocks import configs
 
+_MODEL_TYPES = ("llama", "mistral", "llava", "llava_llama", "llava_mistral")
+_MODELS = {"llama": "LlamaForCausalLM", "mistral": "MistralForCausalLM"}
 _CARRIED = (
     "max_position_embeddings",
     "bos_token_id",
@@ -28,17 +30,19 @@ _CARRIED = (
 
 
 def text_config(config: Mapping[str, Any], where: str) -> configs.TextConfig:
-    """A Llama config; missing keys have LlamaConfig's defaults.
+    """A Llama or Mistral config; missing keys have the defaults of LlamaConfig or MistralConfig.
 
     Raises:
       UserError: a setting that is not supported or makes no sense; `where` names the file.
     """
     found = fields.Fields(config, where)
-    found.only(
-        model_type=("llama", "llava", "llava_llama"), hidden_act=("silu",), attention_bias=(False,), mlp_bias=(False,)
-    )
+    found.only(model_type=_MODEL_TYPES, hidden_act=("silu",), attention_bias=(False,), mlp_bias=(False,))
+    mistral = _mistral(found)
+    if mistral:
+        _check_window(found)
     width, heads = found.size("hidden_size", 4096), found.size("num_attention_heads", 32)
-    kv_heads, head_width = found.size("num_key_value_heads", heads), found.size("head_dim", max(1, width // heads))
+    groups = 8 if mistral and "num_key_value_heads" not in config else heads
+    kv_heads, head_width = found.size("num_key_value_heads", groups), found.size("head_dim", max(1, width // heads))
     if heads % kv_heads or head_width % 2 or (config.get("head_dim") is None and width % heads):
         raise errors.UserError(
             f"{where}: hidden_size={width}, num_attention_heads={heads}, num_key_value_heads={kv_heads} do not"
@@ -52,12 +56,35 @@ def text_config(config: Mapping[str, Any], where: str) -> configs.TextConfig:
         num_heads=heads,
         num_kv_heads=kv_heads,
         head_width=head_width,
-        mlp_width=found.size("intermediate_size", 11008),
+        mlp_width=found.size("intermediate_size", 14336 if mistral else 11008),
         norm_eps=found.number("rms_norm_eps", 1e-6, most=1.0),
         rope_theta=theta,
         rope_scaling=scaling,
         tie_embeddings=found.flag("tie_word_embeddings"),
+        architecture="mistral" if mistral else "llama",
     )
+
+
+def _mistral(found: fields.Fields) -> bool:
+    return found.text("model_type", "llama").endswith("mistral")
+
+
+def positions(found: fields.Fields) -> int:
+    """Positions that a decoder was made for; where its config names none, the default of its kind."""
+    default = 131072 if _mistral(found) else 2048
+    return found.size("max_position_embeddings", default, most=limits.POSITIONS)
+
+
+def _check_window(found: fields.Fields) -> None:
+    """Refuse attention that sees only some of the tokens before; as in MistralConfig, a missing key is not null."""
+    if "sliding_window" in found.values and found.values["sliding_window"] is None:
+        return
+    window = found.size("sliding_window", 4096, most=limits.POSITIONS)
+    if window < (longest := positions(found)):
+        raise errors.UserError(
+            f"{found.where}: sliding_window={window} is shorter than max_position_embeddings={longest}, and attention"
+            f" within a window is not supported: write {window} for both, with which longer conversations are refused"
+        )
 
 
 def rope(config: Mapping[str, Any], where: str) -> tuple[float, configs.RopeScaling | None]:
@@ -68,6 +95,8 @@ def rope(config: Mapping[str, Any], where: str) -> tuple[float, configs.RopeScal
     """
     whole = fields.Fields(config, where)
     scaling = fields.Fields({**whole.part("rope_scaling").values, **whole.part("rope_parameters").values}, where)
+    if any(key.endswith("_attention") for key in scaling.values):
+        raise errors.UserError(f"{where}: rope_parameters for each kind of layer are not supported (only one for all)")
     theta = scaling.number("rope_theta", whole.number("rope_theta", 10000.0, least=1.0), least=1.0)
     if scaling.number("partial_rotary_factor", whole.number("partial_rotary_factor", 1.0)) != 1.0:
         raise errors.UserError(f"{where}: partial_rotary_factor is not supported")
@@ -176,7 +205,7 @@ def known(extras: extras_lib.Extras, key: str) -> Any:
 
 
 def text_json(t: configs.TextConfig, extras: extras_lib.Extras) -> dict[str, Any]:
-    """A LlamaConfig with every size written out."""
+    """A LlamaConfig or MistralConfig with every size written out."""
     scaling = None
     if t.rope_scaling:
         scaling = {"type": t.rope_scaling.kind, "rope_type": t.rope_scaling.kind, "factor": t.rope_scaling.factor}
@@ -197,15 +226,14 @@ def text_json(t: configs.TextConfig, extras: extras_lib.Extras) -> dict[str, Any
         "rms_norm_eps": t.norm_eps,
         "rope_theta": t.rope_theta,
         "rope_scaling": scaling,
-        "attention_bias": False,
-        "mlp_bias": False,
         "tie_word_embeddings": t.tie_embeddings,
+        **({"sliding_window": None} if t.architecture == "mistral" else {"attention_bias": False, "mlp_bias": False}),
     }
 
 
-def llama_json(t: configs.TextConfig, extras: extras_lib.Extras, dtype: str) -> dict[str, Any]:
-    """`config.json` of a plain Llama model."""
-    whole = {"architectures": ["LlamaForCausalLM"], "model_type": "llama"}
+def language_json(t: configs.TextConfig, extras: extras_lib.Extras, dtype: str) -> dict[str, Any]:
+    """`config.json` of a language model by itself."""
+    whole = {"architectures": [_MODELS[t.architecture]], "model_type": t.architecture}
     return {**whole, **text_json(t, extras), "torch_dtype": dtype}
 
 

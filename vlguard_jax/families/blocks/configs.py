@@ -1,13 +1,14 @@
 """Sizes of the shared blocks.
 
-Every field affects the forward pass or the shapes (tests/families/test_configs.py proves it). Values come from a
-checkpoint's `config.json` or from a family's presets.
+Every field that is compared affects the forward pass or the shapes (tests/families/test_configs.py proves it). Values
+come from a checkpoint's `config.json` or from a family's presets.
 """
 
 from __future__ import annotations
 
 import dataclasses
 
+ARCHITECTURES = ("llama", "mistral")  # what config.json calls a decoder; both are computed alike
 LINEARS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")  # of a decoder layer
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
@@ -51,7 +52,10 @@ class RopeScaling:
 
 @dataclasses.dataclass(frozen=True)
 class TextConfig:
-    """Llama-family decoder."""
+    """Llama-family decoder.
+
+    `architecture`, one of ARCHITECTURES, is not a size: config.json names it, and two models may differ in it alone.
+    """
 
     vocab_size: int
     width: int
@@ -64,6 +68,7 @@ class TextConfig:
     rope_theta: float
     rope_scaling: RopeScaling | None = None
     tie_embeddings: bool = False
+    architecture: str = dataclasses.field(default="llama", compare=False)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -20,6 +20,7 @@ def text(found: fields.Fields) -> configs.TextConfig:
         raise errors.UserError(
             f"{found.where}: num_heads, num_kv_heads and head_width of its text model do not fit together"
         )
+    found.only(architecture=configs.ARCHITECTURES)
     return configs.TextConfig(
         **sizes,
         num_layers=found.size("num_layers", most=limits.LAYERS),
@@ -27,6 +28,7 @@ def text(found: fields.Fields) -> configs.TextConfig:
         rope_theta=found.number("rope_theta", least=1.0),
         rope_scaling=_scaling(found.part("rope_scaling")) if found.values.get("rope_scaling") is not None else None,
         tie_embeddings=found.flag("tie_embeddings"),
+        architecture=found.text("architecture", "llama"),
     )
 
 

@@ -1,4 +1,4 @@
-"""Llama and models of the same architecture, such as Vicuna: a language model by itself."""
+"""Llama and models computed alike, such as Vicuna and Mistral: a language model by itself."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def _read_hf(config: Mapping[str, Any], folder: pathlib.Path) -> tuple[llama_con
 
 def _write_hf(config: llama_config.LlamaConfig, extras: extras_lib.Extras, dtype: str, tokens: None) -> dict[str, Any]:
     own = {family.PROVENANCE: extras["provenance"]} if extras.get("provenance") else {}
-    return config_json.llama_json(config.text, extras, dtype) | own
+    return config_json.language_json(config.text, extras, dtype) | own
 
 
 def _parameters(config: llama_config.LlamaConfig, lora: configs.LoraConfig | None) -> tuple[parameters.Parameter, ...]:
@@ -39,8 +39,8 @@ FAMILY = family.Family(
     config=llama_config.LlamaConfig,
     presets={},
     asking={},
-    model_types=("llama",),
-    kind=lambda config: "llama" if config.get("model_type") == "llama" else "",
+    model_types=configs.ARCHITECTURES,
+    kind=lambda config: "llama" if config.get("model_type") in configs.ARCHITECTURES else "",
     read_hf=_read_hf,
     check_original=None,
     read_original=None,

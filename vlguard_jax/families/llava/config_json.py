@@ -20,7 +20,7 @@ from vlguard_jax.families.blocks import configs
 from vlguard_jax.families.chat import added_tokens
 from vlguard_jax.families.llava import config as llava_config
 
-MODEL_TYPES = ("llava", "llava_llama")
+MODEL_TYPES = ("llava", "llava_llama", "llava_mistral")
 OPENAI_TOWER = "openai/clip-vit-large-patch14-336"
 VOCAB_MULTIPLE = 64  # llava-hf pads the rows of embedding and head to this
 DEFAULT_IMAGE_ID = 32000  # LlavaConfig's
@@ -144,8 +144,8 @@ def write_original(config: llava_config.LlavaConfig, extras: extras_lib.Extras, 
     if extras.get("kind") == "llava":
         return {**extras["config"], "torch_dtype": dtype}
     return config_json.text_json(config.text, extras) | {
-        "architectures": ["LlavaLlamaForCausalLM"],
-        "model_type": "llava_llama",
+        "architectures": [f"Llava{config.text.architecture.title()}ForCausalLM"],
+        "model_type": f"llava_{config.text.architecture}",
         "mm_vision_tower": _tower_name(config, extras),
         "mm_hidden_size": config.vision.width,
         "mm_vision_select_layer": config.vision.feature_layer,
@@ -198,7 +198,7 @@ def _same_hf_json(before: Mapping[str, Any], dtype: str, tokens: added_tokens.Hf
 def _new_hf_json(
     config: llava_config.LlavaConfig, extras: extras_lib.Extras, dtype: str, tokens: added_tokens.HfTokens
 ) -> dict[str, Any]:
-    text = config_json.llama_json(config.text, extras, dtype)
+    text = config_json.language_json(config.text, extras, dtype)
     rows = padded(max(config.text.vocab_size, tokens.rows))
     return {
         "architectures": ["LlavaForConditionalGeneration"],
