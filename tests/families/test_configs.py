@@ -121,6 +121,10 @@ PUBLISHED = {
     "llava-v1.5-13b": 13_350_839_296,
     "llava-v1.6-vicuna-7b": 7_062_902_784 + 4096,
     "llava-v1.6-vicuna-13b": 13_350_839_296 + 5120,
+    # llava-hf's files hold 64 rows more in embedding and head: 7,566,747,648 and 8,355,276,800 numbers, in files of
+    # 15.13 GB (4.92, 4.92, 4.92 and 0.38) and 16.71 GB (4.96, 4.92, 5.00 and 1.84).
+    "llava-v1.6-mistral-7b": 7_566_747_648 - 2 * 64 * 4096,
+    "llama3-llava-next-8b": 8_355_276_800 - 2 * 64 * 4096,
 }
 
 

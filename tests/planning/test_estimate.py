@@ -9,6 +9,7 @@ import pytest
 
 from vlguard_jax import config
 from vlguard_jax import errors
+from vlguard_jax.families import table
 from vlguard_jax.planning import advice
 from vlguard_jax.planning import chips
 from vlguard_jax.planning import estimate
@@ -166,6 +167,15 @@ def test_evaluation():
 def test_models():
     assert models.resolve(config.ModelSettings(path="lmsys/vicuna-13b-v1.5@main")).config.text.width == 5120
     assert models.resolve(config.ModelSettings(path="anything"), "7b").name == "llava-v1.5-7b"
+    for path, expected in (
+        ("liuhaotian/llava-v1.6-mistral-7b", "llava-v1.6-mistral-7b"),
+        ("llava-hf/llava-v1.6-mistral-7b-hf@main", "llava-v1.6-mistral-7b"),
+        ("llava-hf/llava-v1.6-vicuna-7b-hf", "llava-v1.6-vicuna-7b"),
+        ("lmms-lab/llama3-llava-next-8b", "llama3-llava-next-8b"),
+        ("llava-hf/llama3-llava-next-8b-hf", "llama3-llava-next-8b"),
+    ):
+        found = models.resolve(config.ModelSettings(path=path))
+        assert found.config is table.PRESETS[expected] and f"sizes of {expected}, after the name" in found.note
     for path, preset, message in (
         ("", "", "config.model.path is empty"),
         ("owner/name", "", "owner/name: not a folder here, and its name tells no size"),

@@ -112,3 +112,9 @@ def _vicuna(width: int, num_layers: int, num_heads: int, mlp_width: int) -> Text
 
 VICUNA_7B = _vicuna(4096, 32, 32, 11008)
 VICUNA_13B = _vicuna(5120, 40, 40, 13824)
+
+# Mistral-7B-Instruct-v0.2 and Meta-Llama-3-8B-Instruct, by their config.json.
+MISTRAL_7B = dataclasses.replace(
+    VICUNA_7B, num_kv_heads=8, mlp_width=14336, rope_theta=1000000.0, architecture="mistral"
+)
+LLAMA_3_8B = dataclasses.replace(VICUNA_7B, vocab_size=128256, num_kv_heads=8, mlp_width=14336, rope_theta=500000.0)

@@ -1,4 +1,4 @@
-"""Published LLaVA-NeXT models on Vicuna, and how evaluations ask them."""
+"""Published LLaVA-NeXT models by the names of their repositories, and how evaluations ask them."""
 
 from __future__ import annotations
 
@@ -6,9 +6,14 @@ from vlguard_jax.families import family
 from vlguard_jax.families.blocks import configs
 from vlguard_jax.families.llava_next import config as next_config
 
+_DECODERS = {
+    "llava-v1.6-vicuna-7b": configs.VICUNA_7B,
+    "llava-v1.6-vicuna-13b": configs.VICUNA_13B,
+    "llava-v1.6-mistral-7b": configs.MISTRAL_7B,
+    "llama3-llava-next-8b": configs.LLAMA_3_8B,
+}
 PRESETS = {
-    f"llava-v1.6-vicuna-{size}": next_config.LlavaNextConfig(text, configs.CLIP_VIT_L_14_336, "mlp2x_gelu")
-    for size, text in (("7b", configs.VICUNA_7B), ("13b", configs.VICUNA_13B))
+    name: next_config.LlavaNextConfig(text, configs.CLIP_VIT_L_14_336, "mlp2x_gelu") for name, text in _DECODERS.items()
 }
 ASKING = {
     # As the models were published: LLaVA's prompt for Vicuna, half precision.
