@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 import dataclasses
+import datetime
 from typing import Annotated, Any, Literal, TypeVar
 
 from ml_collections import config_dict
@@ -32,7 +33,11 @@ class ModelSettings:
     vision_tower: str = ""  # CLIP folder; overrides the name in config.json
     projector: str = ""  # mm_projector.bin of the pretraining stage, with a plain Llama folder in `path`
     family: str = ""  # of a Llama folder with vision_tower and projector: llava (default) or llava_next
-    template: str = "auto"  # conversation template; "auto": the model family's own
+    # conversation template. "auto": of a family with pictures, its own; of a language model, the one in its folder, or
+    # else vicuna_v1 with a tokenizer of the Llama-2 family. "folder": the one in the model's folder
+    # (chat_template.jinja, tokenizer_config.json). Or one of the program's own by name: vicuna_v1, llava_v1
+    template: str = "auto"
+    template_date: str = "2024-07-26"  # what a folder's template gets for today's date
     # preprocessing of pictures; "auto": the model family's own. LLaVA-1.5: "pad" (square, as it trains) or "crop"
     # (plain CLIP processor, as VLGuard evaluates); LLaVA-NeXT: "anyres" (tiles)
     image_mode: ImageMode = "auto"
@@ -278,6 +283,8 @@ def resolve(config: config_dict.ConfigDict | Mapping[str, Any], kind: type[T]) -
             f"--config: {str(e).splitlines()[-1].strip()}; name a Python file with get_config()"
         ) from e
     settings = ranges.build(kind, plain, "config")
+    if isinstance(settings, TrainConfig | EvalConfig):
+        _check_model(settings.model)
     if isinstance(settings, TrainConfig):
         _check_train(settings)
         _check_mesh(settings.mesh)
@@ -293,6 +300,17 @@ def on_backend(precision: EvalPrecisionSettings, backend: str) -> str:
     if compute.startswith("auto_"):
         return "fp32" if backend == "cpu" else compute.removeprefix("auto_")
     return compute
+
+
+def _check_model(model: ModelSettings) -> None:
+    try:
+        usual = datetime.date.fromisoformat(model.template_date).isoformat()
+    except ValueError:
+        usual = ""
+    if model.template_date != usual:
+        raise errors.UserError(
+            f"config.model.template_date={model.template_date!r} is not a date; write it as 2024-07-26"
+        )
 
 
 def _check_train(c: TrainConfig) -> None:

@@ -49,5 +49,9 @@ SMALLEST, LARGEST = 1e-30, 1e30  # of a positive number that float32 computes wi
 CHANNEL_SCALE = 1e3  # of a picture's mean, of its deviation and of one over it: pixels are between 0 and 1
 NAME = 1000  # characters of a folder's or a model's name
 TOKENIZER_BYTES = 1 << 25  # of a sentencepiece model: known ones have up to 4,300,000
+TEMPLATE_BYTES = 1 << 18  # of a chat template: known ones have up to 30,000
+TEMPLATE_SECONDS = 5  # of a rendering: known templates take a ten-thousandth
+TEMPLATE_MEMORY = 1 << 29  # bytes that one may take where it is tried
+TEMPLATE_OUTPUT = 1 << 25  # characters of a rendered conversation: twice the longest record
 
 TEXT = 10_000  # characters of a setting, or of a name in a result file: paths have up to 4,096

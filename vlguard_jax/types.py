@@ -22,7 +22,7 @@ IGNORE_LABEL = -100  # a position that is not supervised (reference: llava/const
 
 @dataclasses.dataclass(frozen=True)
 class Turn:
-    """One message of a conversation. `role` is "human" or "gpt", as in LLaVA-format JSON."""
+    """One message of a conversation. `role` is "human" or "gpt", as in LLaVA-format JSON, or of the first "system"."""
 
     role: str
     text: str
@@ -45,6 +45,18 @@ class Record:
     origin: str = ""
 
 
+class Noted(NamedTuple):
+    """What is told of conversations under a model's own chat template.
+
+    crossing: tokens across an answer's border, which are not learnt. asked, answered: conversations in which a special
+    token's text is in a question or a system text, or in an answer; it becomes that token.
+    """
+
+    crossing: int = 0
+    asked: int = 0
+    answered: int = 0
+
+
 @dataclasses.dataclass(frozen=True)
 class Tokens:
     """A tokenized conversation before image expansion: one `IMAGE_TOKEN` per picture tag.
@@ -56,6 +68,7 @@ class Tokens:
     ids: Int32[np.ndarray, " n"]
     labels: Int32[np.ndarray, " n"]
     mismatch: str | None = None
+    noted: Noted = Noted()
 
 
 class Size(NamedTuple):

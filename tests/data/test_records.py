@@ -52,7 +52,7 @@ def test_reading(tmp_path):
         ),
         (
             one(conversations=[{"from": "x" * 5000, "value": ""}]),
-            r"is from 'x{100}'\.\.\. \(5,000 characters\); known: gpt, human$",
+            r"is from 'x{100}'\.\.\. \(5,000 characters\); known: gpt, human, system$",
         ),
         (
             one(image="data:image/png;base64," + "A" * 32_000),

@@ -265,7 +265,7 @@ def test_a_grid_is_paired_part_by_part(two: Two) -> None:
     model, _ = stand.make_model(two.folder, lambda _: SORRY)
     settings = dataclasses.replace(two.settings, baseline=str(two.before))
     with pytest.raises(errors.UserError, match="before/vicuna_v1-pad: no such folder"):
-        run.check_baseline(settings, two.folder / "grid", run.grid_modes(model))
+        run.check_baseline(settings, two.folder / "grid", model)
     run.evaluate_grid(two.settings, two.folder / "first", model)
     rows = run.evaluate_grid(
         dataclasses.replace(settings, baseline=str(two.folder / "first")), two.folder / "second", model

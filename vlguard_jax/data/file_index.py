@@ -29,8 +29,9 @@ from vlguard_jax import types
 from vlguard_jax.data import cache as cache_lib
 from vlguard_jax.data import tokenization as tokenization_lib
 from vlguard_jax.families.chat import conversations
+from vlguard_jax.families.chat import templates
 
-VERSION = 6  # of the counts and of the stored file; if either changes, old files are not read
+VERSION = 7  # of the counts and of the stored file; if either changes, old files are not read
 PART = 2000  # records that a process counts at a time
 PARALLEL_FROM = 4 * PART  # fewer records are counted in this process
 MOST_PROCESSES = 16
@@ -72,7 +73,8 @@ class FileIndex:
     where pictures may not be truncated, `length` and `supervised` of records with pictures are of the whole text only.
 
     ids: unique; a repeated id `x` becomes `x~1`, `x~2`, ...; "" for a malformed record. images: the pictures that the
-    record names. categories: its category and subcategory, empty where it gives none.
+    record names. categories: its category and subcategory, empty where it gives none. noted: of the records of which
+    there is something to tell.
     """
 
     length: Int64[np.ndarray, " n"]
@@ -83,6 +85,7 @@ class FileIndex:
     images: tuple[tuple[str, ...], ...]
     categories: tuple[tuple[str, str], ...]
     problems: Mapping[int, Problem]
+    noted: Mapping[int, types.Noted] = dataclasses.field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -93,6 +96,11 @@ class FileIndex:
         first = [id_.removesuffix("~1") for id_ in self.ids if id_.endswith("~1")]
         second = {id_.removesuffix("~2") for id_ in self.ids if id_.endswith("~2")} if first else set()
         return frozenset(second.intersection(first))
+
+    def noted_of(self, chosen: Int64[np.ndarray, " m"]) -> types.Noted:
+        """The sum over records, each as often as it is chosen."""
+        found = [self.noted[i] for i in chosen.tolist() if i in self.noted]
+        return types.Noted(*map(sum, zip(*found, strict=True))) if found else types.Noted()
 
 
 _COUNTS = ("length", "pictures", "supervised", "modality_length")
@@ -106,7 +114,8 @@ def build(records: Records, tokenization: tokenization_lib.Tokenization, progres
     parts = [records.part(start, min(start + PART, total)) for start in starts]
     for start, part in zip(starts, _in_order(parts, tokenization, parallel=total >= PARALLEL_FROM), strict=True):
         problems = {start + i: problem for i, problem in part["problems"].items()}
-        counted.append(part | {"problems": problems})
+        noted = {start + i: noted for i, noted in part["noted"].items()}
+        counted.append(part | {"problems": problems, "noted": noted})
         if progress is not None:
             progress(min(start + PART, total), total)
     return FileIndex(
@@ -115,6 +124,7 @@ def build(records: Records, tokenization: tokenization_lib.Tokenization, progres
         images=tuple(names for part in counted for names in part["images"]),
         categories=tuple(pair for part in counted for pair in part["categories"]),
         problems={i: problem for part in counted for i, problem in part["problems"].items()},
+        noted={i: noted for part in counted for i, noted in part["noted"].items()},
     )
 
 
@@ -182,7 +192,7 @@ def _in_order(
 
 def _count(records: Records, tokenization: tokenization_lib.Tokenization) -> dict[str, Any]:
     counts = np.zeros((len(records), len(_COUNTS)), np.int64)
-    part: dict[str, Any] = {"counts": counts, "ids": [], "images": [], "categories": [], "problems": {}}
+    part: dict[str, Any] = {"counts": counts, "ids": [], "images": [], "categories": [], "problems": {}, "noted": {}}
     cuts = tokenization.cuts
     one = tokenization.extents([tokenization_lib.ANY])[0].slots if cuts else 0
     for i, read in enumerate(records.each()):
@@ -195,6 +205,8 @@ def _count(records: Records, tokenization: tokenization_lib.Tokenization) -> dic
         except errors.UserError as e:
             part["problems"][i] = Problem("record", "", str(e))
         else:
+            if any(tokens.noted):
+                part["noted"][i] = tokens.noted
             tags = conversations.count_tags(record)
             if not images or tags <= len(images):
                 whole = not cuts and bool(images)
@@ -207,6 +219,7 @@ def _count(records: Records, tokenization: tokenization_lib.Tokenization) -> dic
                     kind, record.origin, f"{tags} turns with a picture tag, {len(images)} pictures"
                 )
             elif tokens.mismatch is not None:
+                assert isinstance(tokenization.template, templates.Template)  # others mask no conversation
                 cause = conversations.mismatch_cause(record, tokenization.tokenizer, tokenization.template)
                 part["problems"][i] = Problem("tokens", record.origin, f"{tokens.mismatch}: {cause}")
         part["ids"].append(id_)
@@ -221,6 +234,7 @@ def _save(index: FileIndex, cache: pathlib.Path, key: str) -> None:
         "images": [name for names in index.images for name in names],
         "categories": {i: pair for i, pair in enumerate(index.categories) if any(pair)},
         "problems": list(index.problems.items()),
+        "noted": list(index.noted.items()),
     }
     arrays = {name: getattr(index, name) for name in _COUNTS} | {
         "named": np.asarray([len(names) for names in index.images], np.int64)
@@ -242,10 +256,11 @@ def _load(cache: pathlib.Path, key: str, count: int) -> FileIndex | None:
         for i, (category, subcategory) in flat["categories"].items():
             categories[int(i)] = category, subcategory
         ids, problems = tuple(flat["ids"]), {i: Problem(*problem) for i, problem in flat["problems"]}
+        noted = {int(i): types.Noted(*map(int, counts)) for i, counts in flat["noted"]}
     except (ValueError, KeyError, TypeError, AttributeError, IndexError, RecursionError):
         return None
     whole = all(array.dtype == np.int64 and array.shape == (count,) for array in (*counts.values(), arrays["named"]))
     if not whole or len(ids) != count or min(named, default=0) < 0 or sum(named) != len(flat["images"]):
         return None
     images = tuple(tuple(itertools.islice(names, number)) for number in named)
-    return FileIndex(**counts, ids=ids, images=images, categories=tuple(categories), problems=problems)
+    return FileIndex(**counts, ids=ids, images=images, categories=tuple(categories), problems=problems, noted=noted)

@@ -30,9 +30,14 @@ from vlguard_jax.data import sources
 from vlguard_jax.data import tokenization as tokenization_lib
 from vlguard_jax.families import family
 from vlguard_jax.families import table
-from vlguard_jax.families.chat import templates
+from vlguard_jax.families.chat import conversations
 from vlguard_jax.families.chat import tokenizer as tokenizer_lib
 
+_NOTED = (  # as the fields of types.Noted
+    "{} tokens lie across the border of an answer and are not learned",
+    "special tokens are written out in questions or system texts of {} conversations, and stand for those tokens",
+    "special tokens are written out in answers of {} conversations, and are learned as those tokens",
+)
 RECENT = 8192  # samples kept in memory, so that small data sets are tokenized once
 
 
@@ -64,6 +69,7 @@ class Mixture:
     drops: tuple[Drop, ...]
     named_pictures: int  # in the records, with or without a tag in the text
     repeated_ids: int
+    noted: types.Noted = types.Noted()
     _recent: dict[int, batches.Sample] = dataclasses.field(default_factory=dict, repr=False, compare=False)
 
     def __getstate__(self) -> dict[str, Any]:
@@ -145,6 +151,7 @@ class Mixture:
                 f"{len(silent):,} conversations have no supervised token and teach nothing, the first is"
                 f" {errors.short(self.index.ids[silent[0]])}"
             )
+        lines += [text.format(f"{n:,}") for n, text in zip(self.noted, _NOTED, strict=True) if n]
         if n := self.repeated_ids:
             whose = "1 id names several conversations" if n == 1 else f"{n:,} ids name several conversations each"
             lines.append(f"{whose}; they are told apart as ID~1, ID~2, ...")
@@ -154,7 +161,7 @@ class Mixture:
 def build(
     data: config.DataSettings,
     tokenizer: tokenizer_lib.Tokenizer,
-    template: templates.Template,
+    template: conversations.Template,
     model: family.Config,
     image_mode: str = "auto",
     progress: Callable[[int, int], None] | None = None,
@@ -183,6 +190,7 @@ def build(
         drops=tuple(drop for part in parts for drop in part.drops),
         named_pictures=sum(len(part.found.images[i]) for part in parts for i in part.chosen.tolist()),
         repeated_ids=sum(len(part.found.repeated) for part in parts),
+        noted=types.Noted(*np.sum([part.found.noted_of(part.chosen) for part in parts], axis=0, dtype=int).tolist()),
     )
 
 

@@ -105,8 +105,10 @@ def _turn(turn: Any, position: int, origin: str) -> types.Turn:
     if not isinstance(turn, dict):
         raise errors.UserError(f"{where} must be an object, not {files.kind(turn)}")
     role = text_field(turn, "from", where)
-    if role not in conversations.ROLES:
-        raise errors.UserError(f"{where} is from {errors.short(role)}{errors.nearest(role, conversations.ROLES)}")
+    if role == conversations.SYSTEM and position:
+        raise errors.UserError(f"{where} is from {role!r}, which only the first turn may be")
+    if role not in (known := (*conversations.ROLES, conversations.SYSTEM)):
+        raise errors.UserError(f"{where} is from {errors.short(role)}{errors.nearest(role, known)}")
     return types.Turn(role=role, text=text_field(turn, "value", where))
 
 

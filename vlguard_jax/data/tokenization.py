@@ -14,7 +14,6 @@ from vlguard_jax.data import batches
 from vlguard_jax.families import family
 from vlguard_jax.families import table
 from vlguard_jax.families.chat import conversations
-from vlguard_jax.families.chat import templates
 from vlguard_jax.families.chat import tokenizer as tokenizer_lib
 
 ANY = types.Size(1, 1)  # for families whose pictures take the same slots at any size
@@ -25,7 +24,7 @@ class Tokenization:
     """`max_len`: where conversations are truncated, before and after image expansion; 0: the family's default."""
 
     tokenizer: tokenizer_lib.Tokenizer
-    template: templates.Template
+    template: conversations.Template
     model: family.Config
     max_len: int
 
@@ -48,7 +47,7 @@ class Tokenization:
     def fingerprint(self) -> str:
         """sha256 over everything that determines tokens, labels and lengths, except sizes of pictures."""
         slots = self.extents([ANY])[0].slots if self.cuts else None
-        return fingerprints.of(self.tokenizer.fingerprint, self.template, slots, self.max_len)
+        return fingerprints.of(self.tokenizer.fingerprint, self.template.sha256, slots, self.max_len)
 
     def extents(self, sizes: Sequence[types.Size]) -> list[types.Extent]:
         """The extents of the pictures of one conversation."""

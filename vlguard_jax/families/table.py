@@ -59,11 +59,6 @@ def image_mode(config: family_lib.Config, setting: str) -> str:
     return setting if modes else "none"
 
 
-def template(config: family_lib.Config, setting: str) -> str:
-    """The conversation template of a model under `config.model.template`."""
-    return of(config).templates[0] if setting == AUTO else setting
-
-
 @functools.lru_cache(maxsize=64)
 def parameters_of(config: family_lib.Config, lora: configs.LoraConfig | None = None) -> dict[str, parameters.Parameter]:
     """Every array of a model by its id."""

@@ -7,7 +7,7 @@ from jax.sharding import AbstractMesh
 from vlguard_jax import config
 from vlguard_jax.families import family
 from vlguard_jax.families import table
-from vlguard_jax.families.chat import templates
+from vlguard_jax.families.chat import choice
 from vlguard_jax.parallel import attention
 from vlguard_jax.parallel import mesh as mesh_lib
 from vlguard_jax.parallel import rules
@@ -30,7 +30,7 @@ def check(settings: config.TrainConfig | config.EvalConfig, model: family.Config
     shape = traffic.mesh(settings.mesh, topology)
     mesh = AbstractMesh((shape.data, shape.fsdp, shape.tensor), mesh_lib.AXES)
     rules.check_heads(model.text, mesh)
-    templates.get_template(table.template(model, settings.model.template))
+    choice.check_name(settings.model.template)
     table.image_mode(model, settings.model.image_mode)
     if isinstance(settings, config.TrainConfig):
         attention.backend(settings.run.attention, topology.chip.kind, settings.precision.compute)

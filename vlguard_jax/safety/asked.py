@@ -36,7 +36,7 @@ class How:
     """How a question is asked.
 
     Attributes:
-      template, template_sha256: name and hash of the conversation template.
+      template, template_sha256: name and hash of the conversation template; "" for a hash that may be any.
       preprocessing: "pad" or "crop"; "" where no picture of the benchmark is shown.
       min_new, max_new: limits of the answer's tokens.
     """
@@ -51,7 +51,7 @@ class How:
         """The first difference as "name ours, not theirs"; "" if there is none."""
         if self.template != other.template:
             return f"template {self.template}, not {other.template}"
-        if self.template_sha256 != other.template_sha256:
+        if self.template_sha256 and other.template_sha256 and self.template_sha256 != other.template_sha256:
             return f"another wording of the template {self.template}"
         if self.preprocessing and other.preprocessing and self.preprocessing != other.preprocessing:
             return f"image mode {self.preprocessing}, not {other.preprocessing}"

@@ -7,6 +7,7 @@ import pathlib
 
 from vlguard_jax import config as settings_lib
 from vlguard_jax import errors
+from vlguard_jax.families.chat import conversations
 from vlguard_jax.families.chat import templates
 from vlguard_jax.safety import asked as asked_lib
 from vlguard_jax.safety import questions as questions_lib
@@ -24,14 +25,15 @@ def read(
     folder: pathlib.Path,
     items: Sequence[benchmark_lib.Item],
     judging: Sequence[Judging],
+    template: conversations.Template,
 ) -> Verdicts | None:
     """The verdicts in `config.baseline` on answers to exactly the questions of `items`; None where no baseline is
     named.
 
     Needs no model and no answer of this run, whose working directory is `folder`. These must be equal: question with
-    suffix, picture, template (or `config.baseline_template`), preprocessing of pictures and limits of an answer. A
-    question of a control run (a blank in place of the picture, or none) that the baseline was not asked is paired with
-    the same question about its real picture: the difference is the picture's effect.
+    suffix, picture, `template` (or the one that `config.baseline_template` names), preprocessing of pictures and limits
+    of an answer. A question of a control run (a blank in place of the picture, or none) that the baseline was not asked
+    is paired with the same question about its real picture: the difference is the picture's effect.
 
     Raises:
       UserError: there is no finished evaluation, an item was not asked there or was asked differently, or a judge has
@@ -49,7 +51,7 @@ def read(
     }
     found = {}
     for item in items:
-        line = _same(config, item, answers.get((item.subset, item.id), []), there)
+        line = _same(config, item, answers.get((item.subset, item.id), []), there, template)
         for judge, measured in judging:
             if item.subset in measured:
                 found[judge.name, item.subset, item.id] = _verdict(
@@ -86,6 +88,7 @@ def _same(
     item: benchmark_lib.Item,
     lines: Sequence[results.GenerationLine],
     there: pathlib.Path,
+    template: conversations.Template,
 ) -> results.GenerationLine:
     """The last answer to what `item` asks."""
     where = f"config.baseline={there}: {item.subset} item {item.id}"
@@ -110,7 +113,7 @@ def _same(
             " the same questions and pictures first"
         )
     theirs = asked_lib.how_of(about[-1])
-    difference = theirs.difference(_how(config, mode))
+    difference = theirs.difference(_how(config, mode, template))
     if difference:
         way = "; name it in config.baseline_template if that is meant" if difference.startswith("template") else ""
         raise errors.UserError(f"{where} was asked with {difference}; evaluate the baseline in the same way first{way}")
@@ -122,12 +125,15 @@ def _pictures(item: benchmark_lib.Item) -> list[str]:
     return [questions_lib.file_hash(picture.path) for picture in item.pictures]
 
 
-def _how(config: settings_lib.EvalConfig, mode: str) -> asked_lib.How:
-    template = templates.get_template(config.baseline_template or config.model.template)
+def _how(config: settings_lib.EvalConfig, mode: str, template: conversations.Template) -> asked_lib.How:
+    name, sha256 = template.name, template.sha256
+    if config.baseline_template:  # a template in Jinja is another one with another tokenizer
+        known = templates.TEMPLATES.get(config.baseline_template)
+        name, sha256 = config.baseline_template, known.sha256 if known else ""
     image_mode = config.model.image_mode
     preprocessing = image_mode if mode == "real" and image_mode != "auto" else ""
     limits = config.decode.min_new_tokens, config.decode.max_new_tokens
-    return asked_lib.How(template.name, template.sha256, preprocessing, *limits)
+    return asked_lib.How(name, sha256, preprocessing, *limits)
 
 
 def _verdict(

@@ -16,6 +16,7 @@ from vlguard_jax.checkpoints import load
 from vlguard_jax.checkpoints import outline
 from vlguard_jax.checkpoints import vocabulary
 from vlguard_jax.families import table
+from vlguard_jax.families.chat import templates
 from vlguard_jax.generation import engine
 from vlguard_jax.parallel import processes
 from vlguard_jax.safety import model as model_lib
@@ -54,7 +55,7 @@ def evaluate(
     team = processes.Team()
     processes.agree(workdir.plain(config))
     with processes.hold(folder):
-        early = not grid and config.model.template != table.AUTO  # else it depends on the model
+        early = not grid and config.model.template in templates.TEMPLATES  # else it depends on the model
         if early:
             team.from_first(lambda: run.check_baseline(config, folder))
         with processes.together():
@@ -66,7 +67,7 @@ def evaluate(
         config = run.told(config, loaded.extras, team.say)
         model = as_model(loaded, config)
         if grid:  # its parts depend on the model's image modes
-            team.from_first(lambda: run.check_baseline(config, folder, run.grid_modes(model)))
+            team.from_first(lambda: run.check_baseline(config, folder, model))
         if config.precision.compute != model.dtype:
             team.say(f"config.precision.compute={config.precision.compute}: computing in {model.dtype} on this machine")
         how, bar = run.evaluate_grid if grid else run.evaluate, run.silent if quiet else progress.answers

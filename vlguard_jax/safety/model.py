@@ -6,11 +6,14 @@ from collections.abc import Callable, Iterable, Iterator
 import dataclasses
 from typing import Protocol, runtime_checkable
 
+from vlguard_jax import config
 from vlguard_jax import fingerprints
 from vlguard_jax import types
 from vlguard_jax.families import family
 from vlguard_jax.families import table
 from vlguard_jax.families.blocks import configs
+from vlguard_jax.families.chat import choice
+from vlguard_jax.families.chat import conversations
 from vlguard_jax.families.chat import tokenizer as tokenizer_lib
 
 
@@ -45,6 +48,19 @@ class Model:
     def sees(self) -> family.Pictures | None:
         """Its family's pictures; None for a language model."""
         return table.of(self.sizes).pictures
+
+    @property
+    def templates(self) -> tuple[str, ...]:
+        """The chat templates that suit it, the default first."""
+        return choice.names(self.sizes, self.tokenizer)
+
+    def template(self, settings: config.ModelSettings, name: str = "") -> conversations.Template:
+        """Its chat template under `config.model`, or the one of this name.
+
+        Raises:
+          UserError: as `choice.template`.
+        """
+        return choice.template(name or settings.template, settings.template_date, self.sizes, self.tokenizer)
 
 
 def fingerprint(weights_sha256: str, sizes: family.Config, lora: configs.LoraConfig | None) -> str:

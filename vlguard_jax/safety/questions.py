@@ -22,7 +22,6 @@ from vlguard_jax.data import pictures as pictures_lib
 from vlguard_jax.families import family
 from vlguard_jax.families import table
 from vlguard_jax.families.chat import conversations
-from vlguard_jax.families.chat import templates
 from vlguard_jax.safety import model as model_lib
 from vlguard_jax.safety import results
 from vlguard_jax.safety.benchmarks import benchmark as benchmark_lib
@@ -72,9 +71,10 @@ def ask(config: settings_lib.EvalConfig, model: model_lib.Model, items: Sequence
     """Prompts and keys of the items. Pictures are hashed here, not decoded.
 
     Raises:
-      UserError: unknown template, a picture tag in a question, or pictures for a model without a vision tower.
+      UserError: no such template, or one that fails; a picture tag in a question, or pictures for a model without a
+        vision tower.
     """
-    template = templates.get_template(config.model.template)
+    template = model.template(config.model)
     modes = [image_mode(config.benchmark, item) for item in items]
     if model.sees is None and any(mode != "none" for mode in modes):
         raise errors.UserError(

@@ -8,7 +8,6 @@ import dataclasses
 from typing import Any
 
 from vlguard_jax import config as settings_lib
-from vlguard_jax.families.chat import templates
 from vlguard_jax.safety import asked as asked_lib
 from vlguard_jax.safety import asr
 from vlguard_jax.safety import baseline as baseline_lib
@@ -77,7 +76,7 @@ def _setting(config: settings_lib.EvalConfig, model: model_lib.Model, judge: jud
         benchmark=config.benchmark.name,
         preset=config.preset,
         template=config.model.template,
-        template_sha256=templates.get_template(config.model.template).sha256,
+        template_sha256=model.template(config.model).sha256,
         preprocessing=config.model.image_mode,
         decode=questions_lib.decode(config, model.dtype),
         judge=judge.name,

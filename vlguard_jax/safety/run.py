@@ -16,6 +16,7 @@ from vlguard_jax import types
 from vlguard_jax import workdir as workdir_lib
 from vlguard_jax.families import extras as extras_lib
 from vlguard_jax.families import table
+from vlguard_jax.families.chat import choice
 from vlguard_jax.families.chat import templates
 from vlguard_jax.safety import asr
 from vlguard_jax.safety import baseline as baseline_lib
@@ -118,7 +119,7 @@ def check_names(config: settings_lib.EvalConfig) -> tuple[list[judge_lib.Judge],
         )
     chosen = judges.get(config.judges)
     for template in {config.model.template, config.baseline_template} - {table.AUTO, ""}:
-        templates.get_template(template)
+        choice.check_name(template)
     if config.paper_row:
         paper.check_row(config.paper_row)
     benchmark = benchmarks.get(config.benchmark.name)
@@ -145,19 +146,22 @@ def check(config: settings_lib.EvalConfig) -> list[benchmark_lib.Item]:
     return items
 
 
-def check_baseline(config: settings_lib.EvalConfig, folder: pathlib.Path, modes: Sequence[str] = ()) -> None:
-    """Check before the first answer that the baseline can be paired, for `evaluate`, or for `evaluate_grid` over
-    `modes`.
+def check_baseline(
+    config: settings_lib.EvalConfig, folder: pathlib.Path, grid_of: model_lib.Model | None = None
+) -> None:
+    """Check before the first answer that the baseline can be paired, for `evaluate` with a template of LLaVA's, or for
+    `evaluate_grid` of a model.
 
     Raises:
       UserError: see `check` and `baseline.read`.
     """
     items = check(config) if config.baseline else []
-    for part, place in _parts(config, folder, modes) if modes else [(config, folder)]:
+    for part, place in _parts(config, folder, grid_of) if grid_of else [(config, folder)]:
+        template = grid_of.template(part.model) if grid_of else templates.get_template(part.model.template)
         skipped = lengths.read(pathlib.Path(part.baseline)) if part.benchmark.on_long_prompt == "skip" else set()
         # these are checked once the prompts are known
         asked = [item for item in items if (item.subset, item.id) not in skipped]
-        baseline_lib.read(part, place, asked, _judging(config, items))
+        baseline_lib.read(part, place, asked, _judging(config, items), template)
 
 
 def _judging(config: settings_lib.EvalConfig, items: Sequence[benchmark_lib.Item]) -> list[baseline_lib.Judging]:
@@ -220,7 +224,7 @@ def evaluate(
 
 def _resolved(config: settings_lib.EvalConfig, model: model_lib.Model) -> settings_lib.EvalConfig:
     """The config with the template and, where it sees, the image mode that "auto" means for the model."""
-    asked = dataclasses.replace(config.model, template=table.template(model.sizes, config.model.template))
+    asked = dataclasses.replace(config.model, template=model.template(config.model).name)
     if model.sees is not None:
         mode = cast(settings_lib.ImageMode, table.image_mode(model.sizes, asked.image_mode))
         asked = dataclasses.replace(asked, image_mode=mode)
@@ -246,7 +250,7 @@ class _Kept:
         items = [q.item for q in questions]
         self._judging = _judging(config, items)
         workdir_lib.check(folder, config, free=FREE)
-        self._baseline = baseline_lib.read(config, folder, items, self._judging)
+        self._baseline = baseline_lib.read(config, folder, items, self._judging, model.template(config.model))
         self._store = store_lib.Store(folder, config, model)
         self.unanswered = self._store.unanswered(questions)
         questions_lib.check_pictures(self.unanswered, model, config.model.image_mode)
@@ -286,7 +290,7 @@ def evaluate_grid(
     Which pair gives the paper's numbers is an open question (VLGuard issue 9).
     """
     rows: list[summary.Row] = []
-    for part, place in _parts(config, folder, grid_modes(model)):
+    for part, place in _parts(config, folder, model):
         folders.check_no_link(place)
         rows += evaluate(part, place, model, say=say, progress=progress, team=team)
     if team is None or team.first:
@@ -294,19 +298,15 @@ def evaluate_grid(
     return rows
 
 
-def grid_modes(model: model_lib.Model) -> tuple[str, ...]:
-    """The image modes that a grid tries on a model."""
-    return model.sees.modes if model.sees else (table.AUTO,)
-
-
 def _parts(
-    config: settings_lib.EvalConfig, folder: pathlib.Path, modes: Sequence[str]
+    config: settings_lib.EvalConfig, folder: pathlib.Path, model: model_lib.Model
 ) -> Iterator[tuple[settings_lib.EvalConfig, pathlib.Path]]:
     """(settings, working directory) of every evaluation of a grid.
 
     Its baseline is a grid too, part by part.
     """
-    for template, mode in itertools.product(templates.TEMPLATES, cast(Sequence[settings_lib.ImageMode], modes)):
+    modes = model.sees.modes if model.sees else (table.AUTO,)
+    for template, mode in itertools.product(model.templates, cast(Sequence[settings_lib.ImageMode], modes)):
         asked = dataclasses.replace(config.model, template=template, image_mode=mode)
         name = f"{template}-{mode}"
         baseline = str(pathlib.Path(config.baseline) / name) if config.baseline else ""

@@ -14,7 +14,6 @@ from vlguard_jax import errors
 from vlguard_jax import types
 from vlguard_jax import versions
 from vlguard_jax import workdir
-from vlguard_jax.families.chat import templates
 from vlguard_jax.safety import model as model_lib
 from vlguard_jax.safety import questions as questions_lib
 from vlguard_jax.safety import results
@@ -45,7 +44,7 @@ class Store:
             "benchmark": config.benchmark.name,
             "preset": config.preset,
             "template": config.model.template,
-            "template_sha256": templates.get_template(config.model.template).sha256,
+            "template_sha256": model.template(config.model).sha256,
             "preprocessing": config.model.image_mode,
             "weights_sha256": model.weights_sha256,
             "decode": self._decode,

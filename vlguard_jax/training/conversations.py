@@ -12,8 +12,9 @@ from vlguard_jax.checkpoints import vocabulary
 from vlguard_jax.data import cache as cache_lib
 from vlguard_jax.data import mixtures
 from vlguard_jax.data import plan as plan_lib
-from vlguard_jax.families import table
-from vlguard_jax.families.chat import templates
+from vlguard_jax.families.chat import choice
+from vlguard_jax.families.chat import jinja_template
+from vlguard_jax.families.chat import spans
 from vlguard_jax.families.chat import tokenizer as tokenizer_lib
 
 
@@ -27,13 +28,14 @@ def mixture(
     data/mixtures.py.
 
     Raises:
-      UserError: see data/mixtures.py; or the model has no tokenizer.
+      UserError: see data/mixtures.py; or the model has no tokenizer, or no chat template that it can be trained with.
     """
     words = tokenizer_lib.load_tokenizer(model.tokenizer_folder)
-    template = templates.get_template(table.template(model.config, settings.model.template))
-    made = mixtures.build(
-        settings.data, words, template, model.config, settings.model.image_mode, progress, problems_file
-    )
+    m = settings.model
+    template = choice.template(m.template, m.template_date, model.config, words)
+    if isinstance(template, jinja_template.JinjaTemplate):
+        spans.check(words, template)
+    made = mixtures.build(settings.data, words, template, model.config, m.image_mode, progress, problems_file)
     mixtures.check_lengths(made, vocabulary.context(model.extras))
     return made
 

@@ -1,4 +1,5 @@
-"""From a conversation to token ids and labels, exactly as the reference, even for odd text.
+"""From a conversation to token ids and labels: by a built-in template of LLaVA's exactly as the reference, even for odd
+text; by a chat template in Jinja by the answers' places in the text (spans.py).
 
 Source: llava/train/train.py:308-329 (tags moved to the front), 414-497 (labels) and llava/mm_utils.py:185-204 (pictures
 in text).
@@ -13,15 +14,20 @@ import numpy as np
 
 from vlguard_jax import errors
 from vlguard_jax import types
+from vlguard_jax.families.chat import jinja_template
 from vlguard_jax.families.chat import piece_tokenizer
+from vlguard_jax.families.chat import spans
 from vlguard_jax.families.chat import templates
 from vlguard_jax.families.chat import tokenizer as tokenizer_lib
 
 ROLES = ("human", "gpt")
+SYSTEM = "system"
+
+Template = templates.Template | jinja_template.JinjaTemplate
 
 
 def tokenize(
-    record: types.Record, tokenizer: tokenizer_lib.Tokenizer, template: templates.Template, max_len: int
+    record: types.Record, tokenizer: tokenizer_lib.Tokenizer, template: Template, max_len: int
 ) -> types.Tokens:
     """Ids and labels of one conversation, before image expansion.
 
@@ -29,14 +35,25 @@ def tokenize(
     Where the reference finds that its token counts disagree, every label is ignored and `mismatch` is its message.
 
     Raises:
-      UserError: the turns do not alternate between "human" and "gpt", or the tokenizer is of another family than the
-        template.
+      UserError: the turns do not alternate between "human" and "gpt", the tokenizer is of another family than the
+        template, or the template does not take the conversation.
     """
     has_image = bool(record.images)
-    texts = _texts(record)
+    turns = _turns(record)
     if has_image:
         in_place = _one_each(record)
-        texts = [text if in_place and text.count(templates.IMAGE_TAG) > 1 else _tag_first(text) for text in texts]
+        turns = [turn if in_place and turn.text.count(templates.IMAGE_TAG) > 1 else _tag_first(turn) for turn in turns]
+    if isinstance(template, jinja_template.JinjaTemplate):
+        try:
+            return spans.tokenize(turns, len(record.images), tokenizer, template, max_len)
+        except errors.UserError as e:
+            raise errors.UserError(f"{record.origin or record.id}: {e}") from e
+    if turns and turns[0].role == SYSTEM:
+        raise errors.UserError(
+            f"{record.origin or record.id}: turn 1 is from {SYSTEM!r}, and template {template.name!r} has a system text"
+            " of its own: take the turn out, or a template that takes one with config.model.template"
+        )
+    texts = [turn.text for turn in turns]
     if not isinstance(tokenizer, piece_tokenizer.PieceTokenizer):
         raise errors.UserError(
             f"template {template.name!r} is made for tokenizers of the Llama-2 family, and {tokenizer.folder} holds"
@@ -52,7 +69,7 @@ def tokenize_prompt(
     question: str,
     n_images: int,
     tokenizer: tokenizer_lib.Tokenizer,
-    template: templates.Template,
+    template: Template,
     origin: str = "a question",
 ) -> Int32[np.ndarray, " n"]:
     """Ids of the prompt that asks `question` about `n_images` pictures, `IMAGE_TOKEN` for each.
@@ -60,8 +77,14 @@ def tokenize_prompt(
     `origin` names it in messages.
 
     Raises:
-      UserError: the question itself contains a picture tag although pictures are given.
+      UserError: the question itself contains a picture tag although pictures are given, or the template does not take
+        it.
     """
+    if isinstance(template, jinja_template.JinjaTemplate):
+        try:
+            return np.asarray(spans.tokenize_prompt(question, n_images, tokenizer, template), np.int32)
+        except errors.UserError as e:
+            raise errors.UserError(f"{origin}: {e}") from e
     prompt = template.prompt(question, n_images)
     if not n_images:
         return np.asarray(tokenizer.encode(prompt), np.int32)
@@ -89,7 +112,7 @@ def count_tags(record: types.Record) -> int:
     for each turn with tags, as the reference merges those of a turn."""
     if _one_each(record):
         return len(record.images)
-    return sum(templates.IMAGE_TAG in text for text in _texts(record))
+    return sum(templates.IMAGE_TAG in turn.text for turn in _turns(record))
 
 
 def mismatch_cause(record: types.Record, tokenizer: tokenizer_lib.Tokenizer, template: templates.Template) -> str:
@@ -114,25 +137,29 @@ def mismatch_cause(record: types.Record, tokenizer: tokenizer_lib.Tokenizer, tem
 def _one_each(record: types.Record) -> bool:
     """Whether each tag stands for a picture of its own, also where a turn has several."""
     count = len(record.images)
-    return count > 1 and sum(text.count(templates.IMAGE_TAG) for text in _texts(record)) == count
+    return count > 1 and sum(turn.text.count(templates.IMAGE_TAG) for turn in _turns(record)) == count
 
 
-def _texts(record: types.Record) -> list[str]:
-    turns: Sequence[types.Turn] = record.turns
+def _turns(record: types.Record) -> list[types.Turn]:
+    """The system turn, if the record begins with one, then questions and answers in turn."""
+    first = [turn for turn in record.turns[:1] if turn.role == SYSTEM]
+    turns: Sequence[types.Turn] = record.turns[len(first) :]
     if turns and turns[0].role == ROLES[1]:
         turns = turns[1:]  # the reference drops a greeting
     for i, turn in enumerate(turns):
         if turn.role != ROLES[i % 2]:
             raise errors.UserError(
-                f"{record.origin or record.id}: turn {i + 1} is from {turn.role!r}, expected {ROLES[i % 2]!r}"
+                f"{record.origin or record.id}: turn {i + 1 + len(first)} is from {turn.role!r}, expected"
+                f" {ROLES[i % 2]!r}"
             )
-    return [turn.text for turn in turns]
+    return [*first, *turns]
 
 
-def _tag_first(text: str) -> str:
-    if templates.IMAGE_TAG not in text:
-        return text
-    return f"{templates.IMAGE_TAG}\n{text.replace(templates.IMAGE_TAG, '').strip()}".strip()
+def _tag_first(turn: types.Turn) -> types.Turn:
+    if templates.IMAGE_TAG not in turn.text:
+        return turn
+    text = f"{templates.IMAGE_TAG}\n{turn.text.replace(templates.IMAGE_TAG, '').strip()}".strip()
+    return types.Turn(turn.role, text)
 
 
 def _labels(

@@ -81,6 +81,9 @@ class Tokenizer(Protocol):
     def unsupported(self) -> str:
         """A setting that the reference never uses, in words; "" if there is none."""
 
+    def __hash__(self) -> int:
+        """By identity."""
+
     def encode(self, text: str, add_bos: bool = True) -> list[int]:
         """Ids of `text`, after the begin token if texts have one; added tokens that occur in it literally become their
         ids."""
