@@ -19,6 +19,7 @@ from tests.faults import shown
 from tests.faults import texts
 from tests.faults import tokenizers
 from tests.faults import training
+from tests.faults import weights_gguf
 from tests.faults import weights_safetensors
 from tests.faults import weights_torch
 
@@ -28,6 +29,7 @@ READERS: dict[str, Reader] = {
     "archives": archives.make,
     "caches": caches.make,
     "exports": exports.make,
+    "gguf": weights_gguf.make,
     "launches": launches.make,
     "models": models.make,
     "pictures": pictures.make,

@@ -6,7 +6,6 @@ import dataclasses
 import hashlib
 from importlib import metadata
 import pathlib
-import tempfile
 
 from vlguard_jax import errors
 from vlguard_jax import escape
@@ -51,15 +50,14 @@ def run(out: str, gguf: str, dtype: str) -> None:
     model = checkpoint.Checkpoint(
         config,
         gguf_llama.params(found, config),
+        tokenizer_folder=origin.file,  # no folder, so that nothing is copied from it
         layout="llama",
         extras={"config": {"max_position_embeddings": positions, **ids}, "generation_config": {**ids, **ends}},
     )
-    further = {"README.md": _readme(origin, found, dtype)} | ({"LICENSE": origin.license} if origin.license else {})
-    with tempfile.TemporaryDirectory(prefix="vlguard_jax-tokenizer-") as folder:
-        for name, text in gguf_tokenizer.files(found, tokens, positions).items():
-            (pathlib.Path(folder) / name).write_text(text, encoding="utf-8")
-        model = dataclasses.replace(model, tokenizer_folder=pathlib.Path(folder))
-        save.save_hf(model, out, tensors.FLOATS[dtype], further=further)
+    further = {**gguf_tokenizer.files(found, tokens, positions), "README.md": _readme(origin, found, dtype)}
+    if origin.license:
+        further["LICENSE"] = origin.license
+    save.save_hf(model, out, tensors.FLOATS[dtype], further=further)
     terminal.say(
         f"{out}: {origin.name} as a Llama folder, {config.text.num_layers} layers of {config.text.width},"
         f" {config.text.vocab_size:,} tokens, weights in {dtype}"
