@@ -12,8 +12,11 @@ import pytest
 from tests.families import tiny
 from vlguard_jax import errors
 from vlguard_jax import fields
+from vlguard_jax.checkpoints import components
 from vlguard_jax.checkpoints import load
 from vlguard_jax.families import table
+from vlguard_jax.families.blocks import config_json as blocks_json
+from vlguard_jax.families.blocks import configs
 from vlguard_jax.families.llava_next import config as next_config
 from vlguard_jax.families.llava_next import config_json
 
@@ -111,3 +114,118 @@ def test_a_stored_record_with_other_pinpoints(points: Any) -> None:
     assert next_config.from_record(fields.Fields(record, "checkpoint.json")) == tiny.NEXT
     with pytest.raises(errors.UserError, match=r"checkpoint\.json: pinpoints=.* must be 1 to 64 pairs"):
         next_config.from_record(fields.Fields(record | {"pinpoints": points}, "checkpoint.json"))
+
+
+GRID = [[336, 672], [672, 336], [672, 672], [1008, 336], [336, 1008]]
+TOWER = {
+    "hidden_size": 1024,
+    "image_size": 336,
+    "intermediate_size": 4096,
+    "model_type": "clip_vision_model",
+    "num_attention_heads": 16,
+    "num_hidden_layers": 24,
+    "patch_size": 14,
+    "projection_dim": 768,
+    "vocab_size": 32000,
+}
+PUBLISHED_HF = {  # what llava-hf/{name}-hf says of its decoder
+    "llava-v1.6-mistral-7b": {
+        "image_token_index": 32000,
+        "text_config": {
+            "architectures": ["MistralForCausalLM"],
+            "intermediate_size": 14336,
+            "max_position_embeddings": 32768,
+            "model_type": "mistral",
+            "num_key_value_heads": 8,
+            "rms_norm_eps": 1e-05,
+            "rope_theta": 1000000.0,
+            "sliding_window": None,
+            "vocab_size": 32064,
+        },
+        "vocab_size": 32064,
+    },
+    "llama3-llava-next-8b": {
+        "image_token_index": 128256,
+        "text_config": {
+            "architectures": ["LlamaForCausalLM"],
+            "bos_token_id": 128000,
+            "eos_token_id": 128009,
+            "intermediate_size": 14336,
+            "max_position_embeddings": 8192,
+            "model_type": "llama",
+            "num_key_value_heads": 8,
+            "rms_norm_eps": 1e-05,
+            "rope_theta": 500000.0,
+            "vocab_size": 128320,
+        },
+    },
+}
+_LLAVA = {
+    "attention_dropout": 0.0,
+    "hidden_act": "silu",
+    "hidden_size": 4096,
+    "image_aspect_ratio": "anyres",
+    "image_crop_resolution": 224,
+    "image_grid_pinpoints": GRID,
+    "image_split_resolution": 224,
+    "initializer_range": 0.02,
+    "intermediate_size": 14336,
+    "mm_hidden_size": 1024,
+    "mm_patch_merge_type": "spatial_unpad",
+    "mm_projector_lr": None,
+    "mm_projector_type": "mlp2x_gelu",
+    "mm_resampler_type": None,
+    "mm_use_im_patch_token": False,
+    "mm_use_im_start_end": False,
+    "mm_vision_select_feature": "patch",
+    "mm_vision_select_layer": -2,
+    "mm_vision_tower": "openai/clip-vit-large-patch14-336",
+    "mm_vision_tower_lr": 2e-06,
+    "num_attention_heads": 32,
+    "num_hidden_layers": 32,
+    "num_key_value_heads": 8,
+    "rms_norm_eps": 1e-05,
+}
+PUBLISHED_LLAVA = {  # liuhaotian/llava-v1.6-mistral-7b, lmms-lab/llama3-llava-next-8b
+    "llava-v1.6-mistral-7b": _LLAVA
+    | {
+        "architectures": ["LlavaMistralForCausalLM"],
+        "max_position_embeddings": 32768,
+        "model_type": "llava_mistral",
+        "rope_theta": 1000000.0,
+        "sliding_window": None,
+        "tie_word_embeddings": False,
+        "tokenizer_model_max_length": 4096,
+        "tokenizer_padding_side": "left",
+        "vocab_size": 32000,
+    },
+    "llama3-llava-next-8b": _LLAVA
+    | {
+        "architectures": ["LlavaLlamaForCausalLM"],
+        "attention_bias": False,
+        "bos_token_id": 128000,
+        "eos_token_id": 128001,
+        "max_position_embeddings": 8192,
+        "mm_tunable_parts": "mm_vision_tower,mm_mlp_adapter,mm_language_model",
+        "model_type": "llava_llama",
+        "rope_theta": 500000.0,
+        "vocab_size": 128256,
+    },
+}
+
+
+@pytest.mark.parametrize("name", PUBLISHED_HF)
+def test_the_published_files_have_the_sizes_of_the_presets(name: str) -> None:
+    expected = table.PRESETS[name]
+    hf = HF | {"image_grid_pinpoints": GRID, "vision_config": TOWER} | PUBLISHED_HF[name]
+    found, stored = config_json.read_hf(hf, pathlib.Path("nowhere"))
+    assert found == expected and found.text.architecture == expected.text.architecture
+    assert stored == expected.text.vocab_size + 64
+    original = PUBLISHED_LLAVA[name]
+    assert config_json.kind(original) == "llava" and components.keeps_tower(original, "x") == ("llama3" in name)
+    config_json.check_original(original, "x")
+    text = blocks_json.text_config(original, "x")
+    found = config_json.read_original(original, "x", text, configs.CLIP_VIT_L_14_336)
+    turned = tuple((high, wide) for wide, high in expected.pinpoints)  # the same list, with widths first
+    assert found == dataclasses.replace(expected, pinpoints=turned)
+    assert found.text.architecture == expected.text.architecture
