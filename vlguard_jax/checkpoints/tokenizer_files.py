@@ -176,7 +176,8 @@ def copy_for_llava(source: pathlib.Path, folder: pathlib.Path, vocab_size: int) 
 
 def _write_model(source: pathlib.Path, folder: pathlib.Path) -> None:
     """Write the tokenizer.model that LLaVA's code reads, and the flag `legacy`, which tokenizer.json only implies."""
-    found = piece_json.read(source / "tokenizer.json")
+    path = source / "tokenizer.json"
+    found = piece_json.read(path, files.read_object(path))
     (folder / "tokenizer.model").write_bytes(found.data)
     write_json(folder / "tokenizer_config.json", {"legacy": found.legacy, **_read(folder / "tokenizer_config.json")})
 

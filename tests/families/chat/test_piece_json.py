@@ -16,6 +16,7 @@ from tests.data import stand
 from vlguard_jax import errors
 from vlguard_jax.checkpoints import tokenizer_files
 from vlguard_jax.checkpoints import vocabulary
+from vlguard_jax.families.chat import json_tokenizer
 from vlguard_jax.families.chat import piece_json
 from vlguard_jax.families.chat import tokenizer as tokenizer_lib
 
@@ -94,14 +95,16 @@ def test_written_for_llava(tmp_path: pathlib.Path) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"pre_tokenizer": {"type": "ByteLevel"}}, "a tokenizer of another kind than Llama-2's"),
-        ({"model": {"type": "Unigram"}}, "a tokenizer of another kind than Llama-2's"),
-        ({"model": {"byte_fallback": False}}, "a tokenizer of another kind than Llama-2's"),
-        ({"pre_tokenizer": METASPACE | {"prepend_scheme": ["first"]}}, "a tokenizer of another kind than Llama-2's"),
-        ({"pre_tokenizer": METASPACE | {"prepend_scheme": "never"}}, "a tokenizer of another kind than Llama-2's"),
+        (
+            {"pre_tokenizer": {"type": "BertPreTokenizer"}},
+            "with the pre_tokenizer 'BertPreTokenizer' is of a kind that",
+        ),
+        ({"model": {"type": "WordPiece"}}, "with the model 'WordPiece' is of a kind that is not read"),
+        ({"model": {"byte_fallback": 1}}, "byte_fallback must be true or false"),
+        ({"pre_tokenizer": METASPACE | {"prepend_scheme": ["first"]}}, "Metaspace must have one replacement"),
         ({"model": {"unk_token": ["<unk>"]}}, "it has 0 unknown tokens, not one"),
-        ({"model": None}, "a tokenizer of another kind than Llama-2's"),
-        ({"normalizer": {"type": "Lowercase"}}, "a tokenizer of another kind than Llama-2's"),
+        ({"model": None}, "with the model None is of a kind that is not read"),
+        ({"normalizer": {"type": "BertNormalizer"}}, "with the normalizer 'BertNormalizer' is of a kind that is not"),
         ({"model": {"merges": [["T", "h", "e"]]}}, r"\['T', 'h', 'e'\] is not a merge of two pieces"),
         ({"model": {"merges": "x"}}, "None is not a merge of two pieces"),
         ({"model": {"merges": [["T", "zq"]]}}, r"merges \['T', 'zq'\], which are not its pieces"),
@@ -128,7 +131,8 @@ def test_merges_that_come_from_no_scores(tmp_path: pathlib.Path) -> None:
     found["model"]["merges"].append(found["model"]["merges"][0])
     (folder / "tokenizer.json").write_text(json.dumps(found))
     with pytest.raises(piece_json.OtherKindError, match="its merges do not come from scores"):
-        piece_json.read(folder / "tokenizer.json")
+        piece_json.read(folder / "tokenizer.json", found)
+    assert isinstance(tokenizer_lib.read(folder), json_tokenizer.JsonTokenizer)
 
 
 def test_ids_with_a_gap(tmp_path: pathlib.Path) -> None:
@@ -138,7 +142,7 @@ def test_ids_with_a_gap(tmp_path: pathlib.Path) -> None:
     found["model"]["vocab"]["x" * 9] = 10**6
     (folder / "tokenizer.json").write_text(json.dumps(found))
     with pytest.raises(errors.UserError, match="the ids of its pieces are not consecutive from 0"):
-        piece_json.read(folder / "tokenizer.json")
+        piece_json.read(folder / "tokenizer.json", found)
 
 
 def test_rows_are_checked(tmp_path: pathlib.Path) -> None:

@@ -16,7 +16,6 @@ from typing import Any
 from sentencepiece import sentencepiece_model_pb2
 
 from vlguard_jax import errors
-from vlguard_jax import files
 from vlguard_jax import limits
 from vlguard_jax.families.chat import piece_model
 from vlguard_jax.families.chat import words
@@ -41,14 +40,13 @@ class Pieces:
     added: Mapping[str, Mapping[str, Any]]
 
 
-def read(path: pathlib.Path) -> Pieces:
-    """The sentencepiece model of a `tokenizer.json`.
+def read(path: pathlib.Path, found: Mapping[str, Any]) -> Pieces:
+    """The sentencepiece model of the `tokenizer.json` at `path`, which holds `found`.
 
     Raises:
       OtherKindError: a tokenizer of another kind (byte-level BPE, Unigram, ...).
       UserError: it is broken: ids are not consecutive, or merges have unknown pieces.
     """
-    found = files.read_object(path)
     model = found.get("model")
     if not isinstance(model, Mapping) or not _is_bpe(model) or (legacy := _legacy(found)) is None:
         raise OtherKindError(

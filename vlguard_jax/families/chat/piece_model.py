@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import base64
 import collections
+import functools
 import math
 import pathlib
 import re
@@ -79,6 +81,22 @@ def fault(model: Any) -> str:
     return "" if unknown == 1 else f"it has {unknown} unknown tokens, not one"
 
 
+def is_of_llama(model: Any) -> bool:
+    """Whether a parsed model is of the Llama-2 family: a BPE that only puts a space in front of the text."""
+    normal, trained = model.normalizer_spec, model.trainer_spec
+    changes = normal.precompiled_charsmap or normal.remove_extra_whitespaces or not normal.escape_whitespaces
+    return trained.model_type == trained.BPE and normal.add_dummy_prefix and not changes
+
+
+def is_known_map(text: Any) -> bool:
+    """Whether `text` is, in base64, the table of a normalization that ships with sentencepiece."""
+    try:
+        return base64.b64decode(text, validate=True) in _known_maps()
+    except (TypeError, ValueError):
+        return False
+
+
+@functools.cache
 def _known_maps() -> set[bytes]:
     """Tables of the normalizations that ship with sentencepiece."""
     made = (

@@ -1,6 +1,7 @@
 """The tokenizers of checkpoint folders: what they have in common, and which kind a folder has.
 
-A folder of the Llama-2 family gives the ids of the reference's slow tokenizer (piece_tokenizer.py).
+A folder of the Llama-2 family gives the ids of the reference's slow tokenizer (piece_tokenizer.py), any other those of
+transformers 5 (json_tokenizer.py).
 """
 
 from __future__ import annotations
@@ -12,7 +13,9 @@ import pathlib
 from typing import Any, Protocol, runtime_checkable
 
 from vlguard_jax import errors
+from vlguard_jax import files
 from vlguard_jax.families.chat import added_tokens
+from vlguard_jax.families.chat import json_tokenizer
 from vlguard_jax.families.chat import piece_json
 from vlguard_jax.families.chat import piece_model
 from vlguard_jax.families.chat import piece_tokenizer
@@ -104,8 +107,8 @@ class Tokenizer(Protocol):
 
 
 def load_tokenizer(folder: str | pathlib.Path) -> Tokenizer:
-    """The tokenizer of a checkpoint folder: its `tokenizer.model`, or else `tokenizer.json`, with the other files
-    (added_tokens.py).
+    """The tokenizer of a checkpoint folder, with the tokens that its other files add: of the `tokenizer.model` if that
+    is of the Llama-2 family or alone, or else of the `tokenizer.json`.
 
     Raises:
       UserError: as `read`, or a setting that the reference never uses.
@@ -121,34 +124,44 @@ def read(folder: str | pathlib.Path) -> Tokenizer:
     """The tokenizer of a folder, which may be meant for another program.
 
     Raises:
-      UserError: no vocabulary in the folder, one of another kind, an unreadable file, or ids that contradict each
-        other.
+      UserError: no vocabulary in the folder, one of another kind (`OtherKindError`), an unreadable file, or ids that
+        contradict each other.
     """
     folder = pathlib.Path(folder)
     path, fast = folder / "tokenizer.model", folder / "tokenizer.json"
     if path.is_file():
-        settings, (model, spec) = added_tokens.read(folder), piece_model.read(path)
-    elif fast.is_file():
-        found = piece_json.read(fast)
-        settings = added_tokens.read(folder, found.legacy, found.added)
-        path, model, spec = fast, found.data, found.spec
-    else:
+        model, spec = piece_model.read(path)
+        if not fast.is_file() or piece_model.is_of_llama(spec):
+            return _of_pieces(folder, path, model, spec, added_tokens.read(folder))
+    elif not fast.is_file():
         raise errors.UserError(
             f"{folder} has no tokenizer.model or tokenizer.json: copy it from the checkpoint that the model was trained"
             " from"
         )
+    found = files.read_object(fast)
+    try:
+        pieces = piece_json.read(fast, found)
+    except piece_json.OtherKindError:
+        return json_tokenizer.read(folder, found)
+    return _of_pieces(folder, fast, pieces.data, pieces.spec, added_tokens.read(folder, pieces.legacy, pieces.added))
+
+
+def _of_pieces(
+    folder: pathlib.Path, path: pathlib.Path, model: bytes, spec: Any, settings: added_tokens.Settings
+) -> piece_tokenizer.PieceTokenizer:
     try:
         return piece_tokenizer.PieceTokenizer(folder, model, spec, settings)
     except RuntimeError as e:
         raise piece_model.refusal(path, model, str(e)) from e
 
 
-def _again(tokenizer: Tokenizer) -> tuple[Callable[..., Any], tuple[pathlib.Path]]:
+def _again(tokenizer: Any) -> tuple[Callable[..., Any], tuple[pathlib.Path]]:
     """For other processes, which read the folder again."""
     return read, (tokenizer.folder,)
 
 
-copyreg.pickle(piece_tokenizer.PieceTokenizer, _again)
+for _kind in (piece_tokenizer.PieceTokenizer, json_tokenizer.JsonTokenizer):
+    copyreg.pickle(_kind, _again)
 
 
 def check_rows(tokenizer: Tokenizer, rows: int) -> None:

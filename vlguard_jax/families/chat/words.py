@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 import itertools
 import re
-from typing import Any
+from typing import Any, TypeVar
 
 SPACE_PIECE = "\u2581"  # sentencepiece's visible space
 REMEMBERED = 1 << 17  # words; then the cache is cleared, which bounds its memory
@@ -28,26 +28,29 @@ def separable(spec: Any) -> bool:
     return plain and words and not inside and SPACE_PIECE in pieces
 
 
-class _Memory(dict[str, list[int]]):
-    """The ids of every word so far."""
+_Made = TypeVar("_Made")
 
-    def __init__(self, encode: Callable[[str], list[int]]):
+
+class Memory(dict[str, _Made]):
+    """What `encode` makes of every word so far."""
+
+    def __init__(self, encode: Callable[[str], _Made]):
         super().__init__()
         self._encode = encode
 
-    def __missing__(self, word: str) -> list[int]:
+    def __missing__(self, word: str) -> _Made:
         if len(self) >= REMEMBERED:
             self.clear()
-        ids = self[word] = self._encode(word)
-        return ids
+        made = self[word] = self._encode(word)
+        return made
 
 
 class WordEncoder:
     """Applies `encode` to each word once."""
 
     def __init__(self, encode: Callable[[str], list[int]]):
-        self._any = _Memory(encode)
-        self._behind_a_space = _Memory(lambda word: encode(f" {word}"))
+        self._any = Memory(encode)
+        self._behind_a_space = Memory(lambda word: encode(f" {word}"))
 
     def __call__(self, text: str) -> list[int]:
         """Ids of `text`: those of its words, concatenated."""
