@@ -63,9 +63,9 @@ $(VENV)/.core: $(VENV)/.python pyproject.toml $(LOCKED:%=requirements/py%.txt)
 	@$(RUN) pip install --quiet --disable-pip-version-check --no-deps -e .
 	@touch $@
 
-# Plain pip takes a CPU build where the index offers one first; the package itself never needs torch.
+# Plain pip takes a CPU build where the index offers one first; the package itself never needs torch or peft.
 $(VENV)/.torch: $(VENV)/.core requirements/torch.txt
-	@echo "installing requirements/torch.txt (the tests' oracle) into $(VENV)"
+	@echo "installing requirements/torch.txt (the tests' oracles) into $(VENV)"
 	@$(RUN) pip install --quiet --disable-pip-version-check -r requirements/torch.txt
 	@touch $@
 

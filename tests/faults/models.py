@@ -10,6 +10,9 @@ import pathlib
 import random
 from typing import Any
 
+import numpy as np
+import safetensors.numpy
+
 from tests.faults import documents
 from tests.faults import sandbox
 from vlguard_jax.checkpoints import sources
@@ -69,6 +72,13 @@ ADAPTER: dict[str, Any] = {
     "bias": "none",
     "base_model_name_or_path": "base",
     "init_lora_weights": True,
+    "rank_pattern": {r".*\.v_proj": 4},
+    "alpha_pattern": {},
+    "exclude_modules": None,
+    "layers_to_transform": None,
+    "modules_to_save": None,
+    "use_rslora": False,
+    "use_dora": False,
 }
 ORIGINAL: dict[str, Any] = {
     **TEXT,
@@ -163,7 +173,14 @@ def _generation(folder: pathlib.Path, data: bytes) -> None:
 
 def _adapter(folder: pathlib.Path, data: bytes) -> None:
     _write(folder, adapter_config=data)
-    (folder / "adapter_model.bin").touch()
+    shapes = {"q_proj": 32, "v_proj": 16}
+    arrays = {
+        f"base_model.model.model.layers.{i}.self_attn.{name}.lora_{half}.weight": np.zeros(shape, np.float32)
+        for i in range(2)
+        for name, n_out in shapes.items()
+        for half, shape in (("A", (4, 32)), ("B", (n_out, 4)))
+    }
+    safetensors.numpy.save_file(arrays, folder / "adapter_model.safetensors")
     _write(folder / "base", config=TEXT)
 
 

@@ -19,6 +19,7 @@ from vlguard_jax.families import table
 from vlguard_jax.families.blocks import configs
 
 BASE_SHA256 = "base_sha256"  # in section family.PROVENANCE of config.json: fingerprint of the adapters' base
+ADAPTER_RECORD = "vlguard_jax.json"  # that section by itself, beside adapters without a config.json
 # Exponent bits, all set only in infinities and NaN: testing them is five times as fast as np.isfinite on 16 bits.
 _EXPONENTS: dict[np.dtype, tuple[type, Any]] = {
     np.dtype(np.float16): (np.uint16, np.uint16(0x7C00)),

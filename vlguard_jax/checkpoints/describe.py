@@ -12,6 +12,7 @@ from vlguard_jax import escape
 from vlguard_jax.checkpoints import export
 from vlguard_jax.checkpoints import export_record
 from vlguard_jax.checkpoints import hub
+from vlguard_jax.checkpoints import plans
 from vlguard_jax.checkpoints import sources
 from vlguard_jax.checkpoints import tokenizer_files
 from vlguard_jax.families import family
@@ -33,7 +34,7 @@ def describe(
     """
     folder = hub.resolve(path)
     if export.is_export(folder):
-        sources.refuse(folder, base=base, vision_tower=vision_tower, projector=projector, family=as_family)
+        plans.refuse(folder, base=base, vision_tower=vision_tower, projector=projector, family=as_family)
         record = export_record.read(folder)
         lines = {"layout": f"orbax (format {record.format_version})", **_sizes(record.config, record.lora)}
         return lines | {"tokenizer": _tokenizer(folder), "weights sha256": record.weights_sha256}
@@ -42,7 +43,7 @@ def describe(
     types: Counter[str] = Counter()
     size = 0
     for piece in plan.pieces:
-        _, placed, skipped = sources.match_piece(plan, piece)
+        _, placed, skipped = plans.match_piece(plan, piece)
         found = [tensor for column in placed.values() for tensor in column]
         for tensor in found:
             types[tensor.dtype.name] += 1

@@ -108,6 +108,22 @@ def _row(parameter: parameters.Parameter, layout: parameters.Layout, stored_voca
     return Row(parameter.id, names, parameter.transform, parameter.stacked, parameter.shape, stored, parameter.fresh)
 
 
+def accepted(layout: str, config: family.Config) -> dict[str, tuple[str, int]]:
+    """Every name that a tensor of a model may have in a layout: (id of its parameter, layer). Empty where the family
+    does not have the layout; parts without a place in it are left out."""
+    known = table.of(config).layouts(config).get(layout)
+    if known is None:
+        return {}
+    return {
+        name: (row.path, i)
+        for part in known.prefixes
+        if all(known.names.get(o.id, o.name) for o in table.parameters_of(config).values() if o.part == part)
+        for row in rows(layout, config, (part,))
+        for i, names in enumerate(row.names)
+        for name in names
+    }
+
+
 def match(
     table_rows: Collection[Row], found: Mapping[str, tensors.Tensor], dropped: Collection[str], where: str
 ) -> tuple[dict[str, list[tensors.Tensor]], list[str]]:

@@ -15,6 +15,7 @@ from vlguard_jax.checkpoints import checkpoint
 from vlguard_jax.checkpoints import export
 from vlguard_jax.checkpoints import hub
 from vlguard_jax.checkpoints import layouts
+from vlguard_jax.checkpoints import plans
 from vlguard_jax.checkpoints import sources
 from vlguard_jax.checkpoints import tensors
 from vlguard_jax.families import extras as extras_lib
@@ -49,7 +50,7 @@ def load(
     """
     folder = hub.resolve(path)
     if export.is_export(folder):
-        sources.refuse(folder, base=base, vision_tower=vision_tower, projector=projector, family=as_family)
+        plans.refuse(folder, base=base, vision_tower=vision_tower, projector=projector, family=as_family)
         exported = export.load_export(folder, dtype)
         return dataclasses.replace(exported, extras={**exported.extras, "source": str(path)})
     plan = sources.make_plan(folder, base=base, vision_tower=vision_tower, projector=projector, as_family=as_family)
@@ -72,13 +73,13 @@ def load(
         tokenizer_folder=plan.tokenizer_folder,
         weights_sha256=checkpoint.combine(digests),
         layout=plan.layout,
-        base=own,
+        base=None if plans.changes_base(plan) else own,
         extras=extras,
     )
 
 
 def _read(
-    plan: sources.Plan, dtype: np.dtype | type | None
+    plan: plans.Plan, dtype: np.dtype | type | None
 ) -> tuple[dict[str, np.ndarray], dict[str, str], dict[str, np.ndarray]]:
     """By tree path: arrays, hashes of the stored arrays, and the stored rows beyond the vocabulary."""
     flat: dict[str, np.ndarray] = {}
@@ -87,7 +88,7 @@ def _read(
     with futures.ThreadPoolExecutor(1, thread_name_prefix="hash") as pool:  # one array is hashed while the next is read
         last: futures.Future[str] | None = None
         for piece in plan.pieces:
-            rows, placed, _ = sources.match_piece(plan, piece)
+            rows, placed, _ = plans.match_piece(plan, piece)
             for row in rows:
                 value = _read_row(row, placed[row.path])
                 if last is not None:

@@ -1,4 +1,4 @@
-"""LoRA adapters: their PEFT settings, and merging them into their kernels."""
+"""Merges LoRA adapters of the parameter tree into their kernels."""
 
 from __future__ import annotations
 
@@ -8,93 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from vlguard_jax import errors
-from vlguard_jax import fields
 from vlguard_jax import trees
 from vlguard_jax.checkpoints import checkpoint
 from vlguard_jax.families import extras as extras_lib
 from vlguard_jax.families.blocks import configs
-
-# Keys of `adapter_config.json` that change neither the base nor the forward pass, or only together with another key
-# that is checked (settings of an initialization, for example). All keys: src/peft/tuners/lora/config.py of peft 0.3 to
-# 0.21.
-_HARMLESS = (
-    "auto_mapping",
-    "base_model_name_or_path",
-    "corda_config",
-    "ensure_weight_tying",
-    "eva_config",
-    "inference_mode",
-    "loftq_config",
-    "lora_ga_config",
-    "megatron_core",
-    "merge_weights",
-    "peft_version",
-    "qalora_group_size",
-    "revision",
-    "runtime_config",
-    "task_type",
-)
-_READ = ("peft_type", "r", "lora_alpha", "lora_dropout", "target_modules")
-# Initializations that do not change the base; others subtract the initial adapter from it, or round it.
-_INITIALIZATIONS = (True, False, None, "gaussian", "orthogonal", "eva")
-_CONVERTIBLE = ("pissa", "olora", "corda", "lora_ga")
-_CONVERT = (
-    "it changes the base's weights before training; save the adapter with peft's save_pretrained(...,"
-    " path_initial_model_for_weight_conversion=FOLDER_OF_THE_UNTRAINED_ADAPTER), which fits the unchanged base"
-)
-_MERGE = "where peft can merge it, merge it there (merge_and_unload) and load the merged model"
-
-
-def from_peft(config: Mapping[str, Any], where: str) -> configs.LoraConfig:
-    """Read `adapter_config.json`.
-
-    A key that is not known to be harmless must be off (absent, null, false or empty).
-
-    Raises:
-      UserError: another kind of adapter, a setting that changes the base or the arithmetic, an unknown one, or one of a
-        wrong type.
-    """
-    if config.get("peft_type") != "LORA":
-        raise errors.UserError(
-            f"{where}: peft_type={errors.short(config.get('peft_type'))} is not supported (only 'LORA')"
-        )
-    _refuse_other_arithmetic(config, where)
-    modules = config.get("target_modules")
-    if (
-        not isinstance(modules, list)
-        or not modules
-        or not all(isinstance(m, str) and m in configs.LINEARS for m in modules)
-    ):
-        known = ", ".join(configs.LINEARS)
-        raise errors.UserError(
-            f"{where}: target_modules={errors.short(modules)} is not supported; a list out of {known} was expected"
-        )
-    found = fields.Fields(config, where)
-    # null is not peft's default
-    rank, alpha = found.size("r"), found.number("lora_alpha", None if "lora_alpha" in config else 8.0)
-    dropout = found.number("lora_dropout", None if "lora_dropout" in config else 0.0, least=0.0, most=1.0)
-    if dropout == 1:
-        raise found.wrong("lora_dropout", "below 1")
-    targets = tuple(name for name in configs.LINEARS if name in modules)
-    return configs.LoraConfig(rank, alpha, dropout, targets)
-
-
-def _refuse_other_arithmetic(config: Mapping[str, Any], where: str) -> None:
-    for key, value in config.items():
-        if key in _HARMLESS or key in _READ or value is None or value is False or value in ({}, []):
-            continue
-        if key == "bias" and value == "none":
-            continue
-        if key == "init_lora_weights":
-            if any(value is known or (isinstance(value, str) and value == known) for known in _INITIALIZATIONS):
-                continue
-            convertible = isinstance(value, str) and value.lower().startswith(_CONVERTIBLE)
-            raise errors.UserError(
-                f"{where}: {key}={errors.short(value)} is not supported: {_CONVERT if convertible else _MERGE}"
-            )
-        shown = key if key.isidentifier() and len(key) < 100 else errors.short(key)
-        raise errors.UserError(f"{where}: {shown}={errors.short(value)} is not supported; {_MERGE}")
 
 
 @dataclasses.dataclass(frozen=True)

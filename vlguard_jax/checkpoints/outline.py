@@ -8,6 +8,7 @@ import pathlib
 from vlguard_jax.checkpoints import checkpoint
 from vlguard_jax.checkpoints import export
 from vlguard_jax.checkpoints import export_record
+from vlguard_jax.checkpoints import plans
 from vlguard_jax.checkpoints import sources
 from vlguard_jax.families import extras as extras_lib
 from vlguard_jax.families import family
@@ -31,7 +32,7 @@ def read(
       UserError: as `load.load`, except for faults that only the tensors show.
     """
     if export.is_export(folder):
-        sources.refuse(folder, base=base, vision_tower=vision_tower, projector=projector, family=as_family)
+        plans.refuse(folder, base=base, vision_tower=vision_tower, projector=projector, family=as_family)
         record = export_record.read(folder)
         return Outline(record.config, folder, record.extras)
     found = sources.make_plan(folder, base=base, vision_tower=vision_tower, projector=projector, as_family=as_family)

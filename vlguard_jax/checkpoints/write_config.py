@@ -7,6 +7,7 @@ from typing import Any
 
 from vlguard_jax.checkpoints import checkpoint
 from vlguard_jax.checkpoints import hub
+from vlguard_jax.checkpoints import peft_config
 from vlguard_jax.families import family
 from vlguard_jax.families.blocks import config_json
 
@@ -64,4 +65,6 @@ def adapter_json(model: checkpoint.Checkpoint, base: str) -> dict[str, Any]:
         "modules_to_save",
         "revision",
     )
-    return dict.fromkeys(unset) | fixed | model.extras.get("adapter_config", {}) | ours
+    known = model.extras.get("adapter_config", {})
+    kept = {key: known[key] for key in peft_config.HARMLESS if key in known and key != "auto_mapping"}
+    return dict.fromkeys(unset) | fixed | kept | ours
