@@ -79,6 +79,29 @@ def test_as_transformers(tmp_path: pathlib.Path, kind: str, added: tuple[tokeniz
             assert ours.decode(ids, skip_special=skip) == shown
 
 
+@pytest.mark.parametrize("kind", ["gpt2", "smollm"])
+def test_a_vocabulary_may_lack_bytes_that_no_text_has(tmp_path: pathlib.Path, kind: str) -> None:
+    """As SmolLM2's; a character of such bytes has no id."""
+    folder = json_folders.write(tmp_path, kind)
+    vocab = json.loads((folder / "tokenizer.json").read_text())["model"]["vocab"]
+    lacking = {**vocab}
+    for piece in ("\u0104", "\u00c0", "\u00f1"):  # of the bytes 04, C0 and F1
+        del lacking[piece]
+    json_folders.change(folder, model={"vocab": lacking})
+    ours, theirs = tokenizer_lib.load_tokenizer(folder), transformers.AutoTokenizer.from_pretrained(folder)
+    theirs.backend_tokenizer.post_processor = None
+    for text in ("\x04", "a\x04b \x04\x04 the", "x \U00041234y", "fox\x04.\n", *texts(30, 1)):
+        found = theirs(text, add_special_tokens=False, return_offsets_mapping=True)
+        ids, offsets = ours.encode_with_offsets(text)
+        assert ids == ours.encode(text, add_bos=False) == found["input_ids"], text
+        assert offsets == [tuple(span) for span in found["offset_mapping"]], text
+    del lacking["\u00c3"]  # of the byte C3, with which é begins
+    json_folders.change(folder, model={"vocab": lacking})
+    tokenizer_lib.read.cache_clear()
+    with pytest.raises(errors.UserError, match="it would drop characters"):
+        tokenizer_lib.load_tokenizer(folder)
+
+
 @pytest.mark.parametrize("kind", json_folders.KINDS)
 def test_the_begin_token_is_what_transformers_adds(tmp_path: pathlib.Path, kind: str) -> None:
     folder = json_folders.write(tmp_path, kind, bos_token=json_folders.BEGIN, add_bos_token=True)

@@ -34,6 +34,10 @@ _FLAGS = (
 )
 _NESTED = {"normalizer": "normalizers", "pre_tokenizer": "pretokenizers", "decoder": "decoders"}
 BYTES = frozenset(f"<0x{i:02X}>" for i in range(256))
+# Bytes of a text in UTF-8. Trained vocabularies lack some of the others (SmolLM2's lacks 21): control characters, the
+# first bytes of planes without characters, and bytes that UTF-8 does not use. A character of them has no id, as in
+# transformers.
+_WRITTEN = frozenset({*b"\t\n\r", *range(0x20, 0x7F), *range(0x80, 0xF5)} - {0xC0, 0xC1, 0xF1, 0xF2})
 _OPEN_ENDED = re.compile(r"[*+]|\{\d*,\d*\}")
 
 
@@ -178,11 +182,11 @@ def _check_bpe(model: Mapping[str, Any], of_bytes: bool, path: pathlib.Path) -> 
     unknown = model.get("unk_token")
     if unknown is not None and (not isinstance(unknown, str) or unknown not in pieces):
         raise _broken(path, f"its unknown token {errors.short(unknown)} is not one of its pieces")
-    complete = (of_bytes and len(_byte_characters() & pieces.keys()) == 256) or (
+    complete = (of_bytes and pieces.keys() >= _byte_characters(_WRITTEN)) or (
         model.get("byte_fallback") is True and pieces.keys() >= BYTES
     )
     if unknown is None and not complete:
-        raise _broken(path, "it would drop characters: it has neither all bytes nor an unknown token")
+        raise _broken(path, "it would drop characters: it has neither all bytes of texts nor an unknown token")
     _check_merges(model.get("merges"), pieces, path)
 
 
@@ -260,10 +264,12 @@ def _begin(processor: Any, path: pathlib.Path, depth: int = 0) -> int | None:
     return ids[0]
 
 
-def _byte_characters() -> frozenset[str]:
-    """The characters that byte-level tokenizers write for the 256 bytes: printable ones for themselves."""
+def _byte_characters(of: frozenset[int]) -> frozenset[str]:
+    """The characters that byte-level tokenizers write for these bytes: printable ones for themselves."""
     shown = [*range(33, 127), *range(161, 173), *range(174, 256)]
-    return frozenset(map(chr, [*shown, *range(256, 256 + 256 - len(shown))]))
+    others = [byte for byte in range(256) if byte not in shown]
+    written = {byte: chr(byte) for byte in shown} | {byte: chr(256 + i) for i, byte in enumerate(others)}
+    return frozenset(written[byte] for byte in of)
 
 
 def _other(path: pathlib.Path, what: str) -> errors.UserError:
