@@ -12,6 +12,8 @@ from vlguard_jax import config
 from vlguard_jax import errors
 from vlguard_jax.families import family
 from vlguard_jax.families import table
+from vlguard_jax.families.chat import choice
+from vlguard_jax.families.chat import tokenizer as tokenizer_lib
 
 if TYPE_CHECKING:
     from vlguard_jax.checkpoints import outline as outline_lib
@@ -61,6 +63,20 @@ def resolve(model: config.ModelSettings, preset: str = "") -> Named:
         last,
         f"sizes of {found}, after the name {model.path}; nothing was downloaded",
     )
+
+
+def template(named: Named, model: config.ModelSettings) -> list[str]:
+    """The chat template that the model is asked with, in words; nothing where it has no tokenizer here.
+
+    Raises:
+      UserError: as `choice.template`.
+    """
+    from vlguard_jax.checkpoints import tokenizer_files
+
+    if named.outline is None or not tokenizer_files.has_tokenizer(named.outline.tokenizer_folder):
+        return []
+    words = tokenizer_lib.load_tokenizer(named.outline.tokenizer_folder)
+    return [choice.told(choice.template(model.template, model.template_date, named.config, words))]
 
 
 def _likest(name: str, wanted: str) -> str | None:

@@ -16,6 +16,7 @@ from vlguard_jax import files
 from vlguard_jax import progress
 from vlguard_jax import terminal
 from vlguard_jax.families import family
+from vlguard_jax.families.chat import choice
 from vlguard_jax.planning import advice
 from vlguard_jax.planning import chips
 from vlguard_jax.planning import estimate
@@ -98,7 +99,7 @@ def _evaluation(
     refusals.check(settings, named.config, topology)
     measured = measure.answers(settings, named.config, topology) if measure else None
     found = evaluation.evaluate(settings, named.config, topology, name=named.name, price=price, measured=measured)
-    return dataclasses.replace(found, notes=(named.note, *found.notes))
+    return dataclasses.replace(found, notes=(named.note, *models.template(named, settings.model), *found.notes))
 
 
 def _works(settings: config.TrainConfig, named: models.Named) -> Callable[[config.TrainConfig, int], work.Work]:
@@ -124,10 +125,11 @@ def _works(settings: config.TrainConfig, named: models.Named) -> Callable[[confi
         return of_assumed
     with progress.reading(terminal.console()) as tell:
         mixture = conversations.mixture(settings, named.outline, tell)
+    chosen = choice.told(mixture.tokenization.template)
 
     def of_real(changed: config.TrainConfig, shards: int) -> work.Work:
         made = conversations.plan(changed, mixture, shards)
-        return work.from_plan(made, conversations.updates(changed, made), ("lengths: counted in the data",))
+        return work.from_plan(made, conversations.updates(changed, made), ("lengths: counted in the data", chosen))
 
     return of_real
 

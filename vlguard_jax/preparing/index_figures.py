@@ -15,6 +15,7 @@ from rich import table as rich_table
 
 from vlguard_jax.data import mixtures
 from vlguard_jax.data import plan as plan_lib
+from vlguard_jax.families.chat import choice
 
 BINS = 16  # of a histogram, at most
 BAR = 40  # characters of its longest bar
@@ -74,13 +75,23 @@ class Plan:
 
 @dataclasses.dataclass(frozen=True)
 class Report:
-    """The figures of all sources and, last, of everything together, in tokens."""
+    """The figures of all sources and, last, of everything together, in tokens.
+
+    template, template_sha256: name and hash of the chat template; chosen: the same for people. crossing, special_asked,
+    special_answered: as in `types.Noted`.
+    """
 
     max_len: int
     bin_width: int
     sources: tuple[Source, ...]
     notes: tuple[str, ...]
     stand_in: bool
+    template: str
+    template_sha256: str
+    chosen: str
+    crossing: int
+    special_asked: int
+    special_answered: int
 
 
 def measure(mixture: mixtures.Mixture) -> Report:
@@ -95,7 +106,9 @@ def measure(mixture: mixtures.Mixture) -> Report:
         of.append((TOTAL, np.ones(len(index), bool), list(mixture.drops)))
     bins = -(-int(index.length.max(initial=1)) // width)
     found = tuple(_source(name, mixture, np.flatnonzero(mine), drops, width, bins) for name, mine, drops in of)
-    return Report(max_len, width, found, tuple(mixture.notes()), mixture.stand_in)
+    template = mixture.tokenization.template
+    chosen = template.name, template.sha256, choice.told(template)
+    return Report(max_len, width, found, tuple(mixture.notes()), mixture.stand_in, *chosen, *mixture.noted)
 
 
 def plan(made: plan_lib.BatchPlan, steps: int) -> Plan:
@@ -177,7 +190,7 @@ def show(report: Report, console: rich_console.Console) -> None:
         if s.left_out and s.name != TOTAL:
             reasons = ", ".join(f"{count:,} {text}" for text, count in s.left_out.items())
             console.print(f"{s.name}: left out {sum(s.left_out.values()):,}: {reasons}")
-    for note in (*report.notes, *[STAND_IN] * report.stand_in):
+    for note in (report.chosen, *report.notes, *[STAND_IN] * report.stand_in):
         console.print(note)
 
 

@@ -8,6 +8,7 @@ from vlguard_jax import config
 from vlguard_jax import errors
 from vlguard_jax import terminal
 from vlguard_jax.data import loader
+from vlguard_jax.families.chat import choice
 from vlguard_jax.preparing import batch_page
 from vlguard_jax.preparing import batch_rows
 from vlguard_jax.preparing import batch_text
@@ -52,6 +53,7 @@ def run(
             pathlib.Path(out),
             batch_page.render(shown, rows, words, title=f"Step {step} of {steps:,}", fold=not harmless),
         )
+    console.print(choice.told(found.mixture.tokenization.template))
     batch_text.show(shown, rows, words, console)
     if out:
         console.print()

@@ -16,7 +16,9 @@ from vlguard_jax.checkpoints import load
 from vlguard_jax.checkpoints import outline
 from vlguard_jax.checkpoints import vocabulary
 from vlguard_jax.families import table
+from vlguard_jax.families.chat import choice
 from vlguard_jax.families.chat import templates
+from vlguard_jax.families.chat import tokenizer as tokenizer_lib
 from vlguard_jax.generation import engine
 from vlguard_jax.parallel import processes
 from vlguard_jax.safety import model as model_lib
@@ -38,6 +40,13 @@ def as_model(checkpoint: checkpoint_lib.Checkpoint, config: settings_lib.EvalCon
         engine=functools.cache(functools.partial(engine.of_checkpoint, checkpoint, tokenizer, config, precision)),
         context=vocabulary.context(checkpoint.extras),
     )
+
+
+def _check_asking(config: settings_lib.EvalConfig, found: outline.Outline) -> None:
+    """Raise UserError where the model has no such image mode or chat template."""
+    m = config.model
+    table.image_mode(found.config, m.image_mode)
+    choice.template(m.template, m.template_date, found.config, tokenizer_lib.load_tokenizer(found.tokenizer_folder))
 
 
 def evaluate(
@@ -62,7 +71,7 @@ def evaluate(
             run.check(config)
             m = config.model
             parts = {"base": m.base, "vision_tower": m.vision_tower, "projector": m.projector, "as_family": m.family}
-            table.image_mode(outline.read(hub.resolve(m.path), **parts).config, m.image_mode)  # before the weights
+            _check_asking(config, outline.read(hub.resolve(m.path), **parts))  # before the weights
             loaded = load.load(m.path, dtype=None, **parts)
         config = run.told(config, loaded.extras, team.say)
         model = as_model(loaded, config)
@@ -70,5 +79,7 @@ def evaluate(
             team.from_first(lambda: run.check_baseline(config, folder, model))
         if config.precision.compute != model.dtype:
             team.say(f"config.precision.compute={config.precision.compute}: computing in {model.dtype} on this machine")
+        if not grid:
+            team.say(choice.told(model.template(config.model)))
         how, bar = run.evaluate_grid if grid else run.evaluate, run.silent if quiet else progress.answers
         return how(config, folder, model, say=team.say, progress=bar, team=team)

@@ -34,6 +34,7 @@ from vlguard_jax.checkpoints import store as store_lib
 from vlguard_jax.checkpoints import vocabulary
 from vlguard_jax.data import loader
 from vlguard_jax.data import mixtures
+from vlguard_jax.families.chat import choice
 from vlguard_jax.parallel import joining
 from vlguard_jax.parallel import mesh as mesh_lib
 from vlguard_jax.parallel import processes
@@ -168,7 +169,7 @@ def _introduction(settings: config.TrainConfig, start: checkpoint_lib.Checkpoint
         f" conversations, {jax.device_count()} {jax.devices()[0].platform} device(s), {settings.precision.compute}",
     ]
     lines += [start.extras["note"]] if "note" in start.extras else []
-    lines += data.mixture.notes() + data.plan.notes()
+    lines += [choice.told(data.mixture.tokenization.template), *data.mixture.notes(), *data.plan.notes()]
     max_len = data.mixture.tokenization.max_len
     if (context := vocabulary.context(start.extras)) is not None and max_len > context:
         lines.append(

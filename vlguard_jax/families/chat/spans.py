@@ -110,29 +110,28 @@ def _encode(
         ids, offsets = tokenizer.encode_with_offsets(text)
         ids = [types.IMAGE_TOKEN if id_ == token.id else id_ for id_ in ids]
     else:
-        ids, offsets = _encode_between(text, tokenizer, template.image)
+        ids, offsets = _encode_around(text, tokenizer, template.image)
     if tokenizer.bos_id is not None and not text.startswith(tokenizer.special.get("bos_token", "")):
         ids, offsets = [tokenizer.bos_id, *ids], [(0, 0), *offsets]
     return ids, offsets
 
 
-def _encode_between(
+def _encode_around(
     text: str, tokenizer: tokenizer_lib.Tokenizer, image: str
 ) -> tuple[list[int], list[tuple[int, int]]]:
-    """The same for a tokenizer without a token for pictures: the texts between them one by one."""
-    ids: list[int] = []
-    offsets: list[tuple[int, int]] = []
-    at = 0
-    for i, part in enumerate(text.split(image)):
-        if i:
-            ids.append(types.IMAGE_TOKEN)
-            offsets.append((at, at + len(image)))
-            at += len(image)
-        more, places = tokenizer.encode_with_offsets(part)
-        ids += more
-        offsets += [(at + first, at + end) for first, end in places]
-        at += len(part)
-    return ids, offsets
+    """The same with a tokenizer that leaves out the token for pictures (added_tokens.HF_ONLY): another special token
+    takes its place in the text, so that the text around it is encoded as beside one."""
+    other = next(one for one in tokenizer.added.values() if one.special and not (one.lstrip or one.rstrip))
+    width, parts = len(other.text), text.split(image)
+    starts = [end - width for end in itertools.accumulate(len(part) + width for part in parts[:-1])]
+    ids, offsets = tokenizer.encode_with_offsets(other.text.join(parts))
+    shown = {(start, start + width) for start in starts}
+    ids = [types.IMAGE_TOKEN if place in shown else id_ for id_, place in zip(ids, offsets, strict=True)]
+
+    def back(place: int) -> int:
+        return place + (len(image) - width) * bisect.bisect_left(starts, place)
+
+    return ids, [(back(first), back(end)) for first, end in offsets]
 
 
 def _inside(offsets: Sequence[tuple[int, int]], spans: Sequence[tuple[int, int]]) -> tuple[list[tuple[int, int]], int]:
