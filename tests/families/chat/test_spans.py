@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 
 import numpy as np
@@ -77,12 +78,12 @@ def test_the_answers_and_their_end_tokens_are_learnt_and_nothing_else(read):
         assert encoded["input_ids"] == theirs.apply_chat_template(
             chats.messages(turns), return_dict=False, date_string="26 Jul 2024"
         )
-        learnt = np.concatenate([np.full(len(part), yes) for part, yes in parts if part])
-        border = np.cumsum([len(part) for part, _ in parts])
-        shares = [learnt[start:end].mean() for start, end in encoded["offset_mapping"]]
-        expected = [id_ if share == 1 else types.IGNORE_LABEL for id_, share in zip(found.ids, shares, strict=True)]
-        assert found.labels.tolist() == expected, (text, border)
-        assert found.noted.crossing == sum(0 < share < 1 for share in shares)
+        learnt = np.cumsum([False, *itertools.chain.from_iterable([yes] * len(part) for part, yes in parts)])
+        starts, ends = np.transpose(encoded["offset_mapping"])
+        characters = learnt[ends] - learnt[starts]
+        expected = np.where(characters == ends - starts, found.ids, types.IGNORE_LABEL)
+        assert found.labels.tolist() == expected.tolist(), text
+        assert found.noted.crossing == ((characters > 0) & (characters < ends - starts)).sum()
         special = (*form.named.values(), *form.others)
         for count, mine in ((found.noted.asked, False), (found.noted.answered, True)):
             texts = [turn.text for turn in turns if (turn.role == "gpt") is mine]
