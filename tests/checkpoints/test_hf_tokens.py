@@ -22,6 +22,7 @@ import transformers
 
 from tests.checkpoints import made
 from tests.checkpoints import tiny
+from tests.families.chat import json_folders
 from vlguard_jax import errors
 from vlguard_jax import trees
 from vlguard_jax.checkpoints import checkpoint
@@ -29,6 +30,7 @@ from vlguard_jax.checkpoints import layouts
 from vlguard_jax.checkpoints import load
 from vlguard_jax.checkpoints import save
 from vlguard_jax.checkpoints import tokenizer_files
+from vlguard_jax.families.chat import tokenizer as tokenizer_lib
 
 N = 60  # pieces
 PLAIN = {"bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>", "pad_token": "<unk>"}
@@ -251,6 +253,27 @@ def test_settings_that_no_tokenizer_has(
         with pytest.raises(errors.UserError, match=message):
             write(model, tmp_path / "written")
     assert [path.name for path in tmp_path.iterdir()] == ["source"]
+
+
+@pytest.mark.parametrize("kind", json_folders.KINDS)
+def test_other_kinds_of_tokenizers(tmp_path: pathlib.Path, kind: str) -> None:
+    """A llava-hf folder has the ids of its source; LLaVA's own layout has no place for one."""
+    source = json_folders.write(tmp_path / "source", kind, pad_token=json_folders.PAD)
+    before = tokenizer_lib.read(source)
+    model = made.model(vocab_size=before.size + 5, tokenizer_folder=source)
+    with pytest.raises(errors.UserError, match="its tokenizer is of another kind than the Llama-2 family's"):
+        save.save_llava(model, tmp_path / "llava")
+    save.save_hf(model, tmp_path / "hf")
+    theirs, after = transformers.AutoTokenizer.from_pretrained(tmp_path / "hf"), tokenizer_lib.read(tmp_path / "hf")
+    config = json.loads((tmp_path / "hf/config.json").read_text())
+    assert config["image_token_index"] == theirs.convert_tokens_to_ids("<image>") == before.size
+    assert config["pad_token_id"] == theirs.pad_token_id == before.size + 1
+    assert (
+        after.fingerprint == before.fingerprint and load.load(tmp_path / "hf").config.text.vocab_size == before.size + 5
+    )
+    for text in ("The <fox> jumps", "", " a<|end|>  b"):
+        assert after.encode(text) == before.encode(text) == theirs.encode(text)
+    assert [path.name for path in sorted(tmp_path.iterdir())] == ["hf", "source"]
 
 
 def test_null_stands_for_nothing(tmp_path: pathlib.Path) -> None:

@@ -11,6 +11,7 @@ import tokenizers
 
 from tests.checkpoints import made
 from tests.data import stand
+from tests.families.chat import json_folders
 from vlguard_jax import config as settings_lib
 from vlguard_jax import errors
 from vlguard_jax.checkpoints import describe
@@ -100,6 +101,20 @@ def test_answers_end_where_other_programs_end_them(tmp_path: pathlib.Path, file:
         errors.UserError, match=rf"answers end with </s>, token 2, by the tokenizer, and {file} has eos_token_id="
     ):
         vocabulary.answering(load.load(folder))
+
+
+@pytest.mark.parametrize(
+    ("value", "ends"), [(None, (1, 5)), (1, (1,)), (5, (1, 5)), ([5], (1, 5)), ([7, 1, 5], (1, 5, 7)), ([], (1,))]
+)
+def test_chat_models_have_several_ends(tmp_path: pathlib.Path, value: object, ends: tuple[int, ...]) -> None:
+    """The tokenizer's, and those of generation_config.json."""
+    words = json_folders.write(tmp_path / "tokenizer", "qwen2")
+    rows = tokenizer_lib.read(words).size
+    save.save_hf(made.model(vocab_size=rows, tokenizer_folder=words), tmp_path / "model")
+    for file in ("config.json", "generation_config.json"):
+        change(tmp_path / "model" / file, eos_token_id=value if file.startswith("generation") else 5)
+    assert vocabulary.answering(load.load(tmp_path / "model")).stop_ids == ends
+    assert tokenizer_lib.read(tmp_path / "model").stop_ids == (1,)
 
 
 def test_the_picture_token_has_a_place(tmp_path: pathlib.Path) -> None:

@@ -11,8 +11,8 @@ from typing import Any
 
 from vlguard_jax import errors
 from vlguard_jax import files
-from vlguard_jax.checkpoints import tensors
 from vlguard_jax.families.chat import added_tokens
+from vlguard_jax.families.chat import json_kind
 from vlguard_jax.families.chat import piece_json
 from vlguard_jax.families.chat import piece_model
 
@@ -139,6 +139,25 @@ def copy_for_hf(
         write_json(folder / "tokenizer.json", fast | {"added_tokens": added})
 
 
+def check_llava(folder: pathlib.Path) -> None:
+    """Check that LLaVA's code, which reads a tokenizer.model of the Llama-2 family, can have the folder's tokenizer.
+
+    Raises:
+      UserError: it is of another kind, or cannot be read.
+    """
+    path, fast = folder / "tokenizer.model", folder / "tokenizer.json"
+    try:
+        if not path.is_file() and fast.is_file():
+            piece_json.read(fast, files.read_object(fast))
+        elif fast.is_file() and not piece_model.is_of_llama(piece_model.read(path)[1]):
+            raise piece_json.OtherKindError(path)
+    except piece_json.OtherKindError as e:
+        raise errors.UserError(
+            f"{folder}: its tokenizer is of another kind than the Llama-2 family's, whose tokenizer.model is all that"
+            " LLaVA's code reads: write it with --to hf or --to orbax"
+        ) from e
+
+
 def copy_for_llava(source: pathlib.Path, folder: pathlib.Path, vocab_size: int) -> None:
     """Copy without tokens at or beyond V and those of `copy_for_hf`; the padding token becomes the unknown token, as in
     LLaVA.
@@ -187,15 +206,7 @@ def _vocabulary(folder: pathlib.Path) -> dict[str, int]:
     path = folder / "tokenizer.json"
     if not path.is_file():
         return {piece.piece: i for i, piece in enumerate(piece_model.read(folder / "tokenizer.model")[1].pieces)}
-    import tokenizers
-
-    try:
-        return tokenizers.Tokenizer.from_str(files.read_text(path)).get_vocab(with_added_tokens=False)
-    except errors.UserError:
-        raise
-    except Exception as e:  # tokenizers raises bare Exceptions
-        why = tensors.unreadable(path, f"copy it again ({errors.short(str(e))})")
-        raise errors.UserError(f"{path}: not a readable tokenizer: {why}") from e
+    return json_kind.vocabulary(files.read_object(path), path)
 
 
 def _added_tokens(folder: pathlib.Path) -> tuple[dict[str, int | None], dict[str, dict[str, Any]]]:

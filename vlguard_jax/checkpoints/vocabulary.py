@@ -14,6 +14,8 @@ from vlguard_jax.checkpoints import checkpoint
 from vlguard_jax.families import extras as extras_lib
 from vlguard_jax.families.blocks import config_json
 from vlguard_jax.families.chat import added_tokens
+from vlguard_jax.families.chat import json_kind
+from vlguard_jax.families.chat import json_tokenizer
 from vlguard_jax.families.chat import piece_json
 from vlguard_jax.families.chat import tokenizer as tokenizer_lib
 
@@ -32,7 +34,7 @@ def check(folder: pathlib.Path, rows: int, extras: extras_lib.Extras) -> None:
         try:
             tokenizer_lib.check_rows(tokenizer_lib.read(folder), rows)
         except piece_json.OtherKindError:  # which other programs read
-            _check_fast(folder / "tokenizer.json", rows)
+            _check_other(folder / "tokenizer.json", rows)
     config = extras.get("config") or {}
     sizes = [part.get("vocab_size") for part in (config, config.get("text_config") or {})]
     stored = max([rows, *(size for size in sizes if type(size) is int)])
@@ -49,8 +51,10 @@ def check(folder: pathlib.Path, rows: int, extras: extras_lib.Extras) -> None:
 
 
 def answering(model: checkpoint.Checkpoint) -> tokenizer_lib.Tokenizer:
-    """The tokenizer of a model that is to generate. Its end token must be the one in generation_config.json, or else in
-    config.json, at which other programs stop.
+    """The tokenizer of a model that is to generate.
+
+    In the Llama-2 family its end token must be the one in generation_config.json, or else in config.json, at which
+    other programs stop. Chat models with a tokenizer of another kind have several: these end an answer, too.
 
     Raises:
       UserError: it is another, or the tokenizer cannot be read.
@@ -59,7 +63,10 @@ def answering(model: checkpoint.Checkpoint) -> tokenizer_lib.Tokenizer:
     named = {file: value for file, key, value in _named(model.extras) if key == "eos_token_id"}
     file = GENERATION if GENERATION in named else CONFIG
     value = named.get(file, found.eos_id)
-    if (value if isinstance(value, list) else [value]) != list(found.stop_ids):
+    ends = value if isinstance(value, list) else [value]  # of the model's rows (`check`)
+    if isinstance(found, json_tokenizer.JsonTokenizer):
+        return found.stopping_at(ends)
+    if ends != list(found.stop_ids):
         raise errors.UserError(
             f"{found.folder}: answers end with {found.eos_text}, token {found.eos_id}, by the tokenizer, and {file} has"
             f" eos_token_id={errors.short(value)}: make the files agree with what the model was trained with"
@@ -101,17 +108,14 @@ def _named(extras: extras_lib.Extras) -> Iterator[tuple[str, str, Any]]:
                 yield file, key, place[key]
 
 
-def _check_fast(path: pathlib.Path, rows: int) -> None:
-    """Check a tokenizer.json of another kind, which only other programs read, but which is exported with the model."""
+def _check_other(path: pathlib.Path, rows: int) -> None:
+    """Check a tokenizer.json of a kind that only other programs read, but which is exported with the model."""
     found = files.read_object(path)
-    try:
-        vocabulary = found["model"]["vocab"]
-        ids = dict(vocabulary) if isinstance(vocabulary, dict) else {entry[0]: i for i, entry in enumerate(vocabulary)}
-        ids |= {token["content"]: token["id"] for token in found.get("added_tokens") or ()}
-    except (KeyError, TypeError, IndexError, AttributeError) as e:
-        raise errors.UserError(
-            f"{path}: not a vocabulary of the tokenizers library: copy it again, or leave it out"
-        ) from e
+    ids: dict[str, Any] = {**json_kind.vocabulary(found, path)}
+    added = found.get("added_tokens") or ()
+    if not isinstance(added, list | tuple) or not all(isinstance(token, dict) for token in added):
+        raise errors.UserError(f"{path}: added_tokens is no list of tokens: copy it again, or leave it out")
+    ids |= {str(token.get("content")): token.get("id") for token in added}
     for text, id_ in ids.items():
         if text not in added_tokens.HF_ONLY and (type(id_) is not int or not 0 <= id_ < rows):
             raise errors.UserError(

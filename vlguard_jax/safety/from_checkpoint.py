@@ -33,7 +33,9 @@ def as_model(checkpoint: checkpoint_lib.Checkpoint, config: settings_lib.EvalCon
     return model_lib.Model(
         name=config.model_name or Path(config.model.path).name,
         weights_sha256=checkpoint.weights_sha256,
-        fingerprint=model_lib.fingerprint(checkpoint.weights_sha256, checkpoint.config, checkpoint.lora),
+        fingerprint=model_lib.fingerprint(
+            checkpoint.weights_sha256, checkpoint.config, checkpoint.lora, tokenizer.stop_ids
+        ),
         tokenizer=tokenizer,
         sizes=checkpoint.config,
         dtype=precision,

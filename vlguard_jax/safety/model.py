@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 import dataclasses
 from typing import Protocol, runtime_checkable
 
@@ -63,6 +63,10 @@ class Model:
         return choice.template(name or settings.template, settings.template_date, self.sizes, self.tokenizer)
 
 
-def fingerprint(weights_sha256: str, sizes: family.Config, lora: configs.LoraConfig | None) -> str:
-    """Hash of what turns a prompt into an answer: weights, sizes and the adapters' scale."""
-    return fingerprints.of(weights_sha256, table.of(sizes).name, sizes, lora)
+def fingerprint(
+    weights_sha256: str, sizes: family.Config, lora: configs.LoraConfig | None, stop_ids: Sequence[int] = ()
+) -> str:
+    """Hash of what turns a prompt into an answer: weights, sizes, the adapters' scale, and the ids that end an answer
+    where the tokenizer does not say them alone."""
+    several = [stop_ids] if len(stop_ids) > 1 else []
+    return fingerprints.of(weights_sha256, table.of(sizes).name, sizes, lora, *several)

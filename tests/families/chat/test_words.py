@@ -1,15 +1,18 @@
 from __future__ import annotations
 
 import io
+import pathlib
 
 from hypothesis import given
 from hypothesis import settings
 from hypothesis import strategies as st
 import pytest
 import sentencepiece
+from sentencepiece import sentencepiece_model_pb2
 
 from tests.data import stand
 from vlguard_jax.families.chat import piece_model
+from vlguard_jax.families.chat import tokenizer as tokenizer_lib
 from vlguard_jax.families.chat import words
 
 TEXT = st.text(alphabet=st.sampled_from(" \u2581\n\tabfox.?'0<un k>é漢🙂"), max_size=60)
@@ -76,3 +79,14 @@ def test_memory_is_bounded(monkeypatch):
     assert encoder("a bb ccc dddd eeeee a") == [1, 3, 4, 5, 6, 2]
     assert encoder("a bb ccc dddd  eeeee a") == [1, 3, 4, 5, 7, 2]
     assert len(encoder._any) <= 3 and len(encoder._behind_a_space) <= 3
+
+
+def test_a_model_that_puts_no_space_in_front(tmp_path: pathlib.Path) -> None:
+    """As Gemma's: neither does the tokenizer."""
+    model = sentencepiece_model_pb2.ModelProto.FromString(stand.model_bytes())
+    model.normalizer_spec.add_dummy_prefix = False
+    folder = stand.write_tokenizer(tmp_path, legacy=True)
+    (folder / "tokenizer.model").write_bytes(model.SerializeToString())
+    found = tokenizer_lib.read(folder)
+    for text in ("The fox", "fox fox", "a"):
+        assert found.encode(text, add_bos=False) == found._pieces.EncodeAsIds(text)

@@ -73,10 +73,20 @@ def checked(found: Mapping[str, Any], path: pathlib.Path) -> tuple[dict[str, Any
     return cleared | kept, _begin(found.get("post_processor"), path)
 
 
-def vocabulary(model: Mapping[str, Any]) -> dict[str, int]:
-    """{piece: id} of a checked model."""
-    pieces = model["vocab"]
-    return dict(pieces) if isinstance(pieces, Mapping) else {piece: i for i, (piece, _) in enumerate(pieces)}
+def vocabulary(found: Mapping[str, Any], path: pathlib.Path) -> dict[str, int]:
+    """{piece: id}, without added tokens, of a parsed file of any kind, also one that only other programs read.
+
+    Raises:
+      UserError: it has none.
+    """
+    try:
+        pieces = found["model"]["vocab"]
+        ids = dict(pieces) if isinstance(pieces, Mapping) else {entry[0]: i for i, entry in enumerate(pieces)}
+    except (KeyError, TypeError, IndexError, ValueError):
+        ids = {None: None}
+    if not all(isinstance(text, str) and type(id_) is int for text, id_ in ids.items()):
+        raise errors.UserError(f"{path}: not a vocabulary of the tokenizers library: copy it again, or leave it out")
+    return ids
 
 
 def _flat(

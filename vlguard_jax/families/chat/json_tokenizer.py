@@ -50,7 +50,7 @@ class JsonTokenizer:
         self.folder, self.special, self.unsupported = folder, config.special, config.unsupported
         self._path = folder / "tokenizer.json"
         definition, self.bos_id = json_kind.checked(found, self._path)
-        pieces = json_kind.vocabulary(definition["model"])
+        pieces = json_kind.vocabulary(definition, self._path)
         listed = _without_hf_only(config.listed(definition["added_tokens"]), len(pieces))
         own = [{"id": entry["id"], **_entry(entry, entry["content"])} for entry in definition["added_tokens"]]
         definition["added_tokens"] = [entry for entry in own if entry["id"] in listed]
@@ -70,7 +70,7 @@ class JsonTokenizer:
         if self.bos_id is not None and self.bos_id not in self._ids:
             raise errors.UserError(f"{self._path}: texts begin with the id {self.bos_id}, which is no token's")
         self.eos_id, self.unk_id = self._named("eos_token"), self._unknown(definition["model"], pieces)
-        self.stop_ids = (self.eos_id,)
+        self.stop_ids: tuple[int, ...] = (self.eos_id,)
         pad = self._native.token_to_id(self.special.get("pad_token", ""))
         self.pad_id = self.eos_id if pad is None else pad
         self._words = json_words.encoder(definition, self._native, entries.values())
@@ -84,6 +84,12 @@ class JsonTokenizer:
     def eos_text(self) -> str:
         """The text of the end token."""
         return self.special["eos_token"]
+
+    def stopping_at(self, ids: Iterable[int]) -> JsonTokenizer:
+        """The same with further ids that end an answer."""
+        other = object.__new__(JsonTokenizer)  # copy.copy reads the folder again, as in another process
+        other.__dict__ |= self.__dict__ | {"stop_ids": (self.eos_id, *sorted({*ids} - {self.eos_id}))}
+        return other
 
     def encode(self, text: str, add_bos: bool = True) -> list[int]:
         """Ids of `text`, after the begin token if texts have one; added tokens in it become their ids.

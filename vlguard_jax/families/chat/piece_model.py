@@ -82,10 +82,8 @@ def fault(model: Any) -> str:
 
 
 def is_of_llama(model: Any) -> bool:
-    """Whether a parsed model is of the Llama-2 family: a BPE that only puts a space in front of the text."""
-    normal, trained = model.normalizer_spec, model.trainer_spec
-    changes = normal.precompiled_charsmap or normal.remove_extra_whitespaces or not normal.escape_whitespaces
-    return trained.model_type == trained.BPE and normal.add_dummy_prefix and not changes
+    """Whether a parsed model is of the Llama-2 family: a BPE that puts a space in front of the text."""
+    return model.trainer_spec.model_type == model.trainer_spec.BPE and model.normalizer_spec.add_dummy_prefix
 
 
 def is_known_map(text: Any) -> bool:

@@ -69,6 +69,7 @@ class PieceTokenizer:
         self._split = re.compile("(" + "|".join(re.escape(text) for text in longest_first) + ")")
         self._unk_text = settings.special["unk"]
         self._unk_length = len(self._bare.EncodeAsIds(self._unk_text))
+        self._begin = " " if legacy and spec.normalizer_spec.add_dummy_prefix else ""
         self._by_word = words.WordEncoder(self._encode_bare) if words.separable(spec) else None
         decisive = [legacy, sorted(dataclasses.astuple(token) for token in self.added.values())]
         self.fingerprint = hashlib.sha256(model + json.dumps(decisive, ensure_ascii=True).encode()).hexdigest()
@@ -177,7 +178,7 @@ class PieceTokenizer:
 
     def _encode_plain(self, text: str) -> list[int]:
         if self._by_word is not None:
-            return self._by_word(f" {text}" if self.legacy else text)
+            return self._by_word(self._begin + text)
         return list(self._pieces.EncodeAsIds(text)) if self.legacy else self._encode_bare(text)
 
     def _encode_bare(self, text: str) -> list[int]:
