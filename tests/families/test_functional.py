@@ -22,12 +22,13 @@ def test_position_and_slot_in_the_cache_are_two_things() -> None:
     last, rows = jnp.asarray([total - 5, total - 9, total - 6]), jnp.arange(3)
     kept = jnp.arange(total)[None] <= last[:, None]
     prompt = batch._replace(tokens=jnp.where(kept, batch.tokens, 0), segment_ids=kept.astype(jnp.int32))
-    logits, cache = jax.jit(lambda p, b, at: MODEL.prefill(p, b, at, total + 2))(PARAMS, prompt, last)
+    split = functional.with_layers(PARAMS, jax.tree.map(list, PARAMS["text"]["layers"]))
+    logits, cache = jax.jit(lambda p, b, at: MODEL.prefill(p, b, at, total + 2))(split, prompt, last)
     decode = jax.jit(MODEL.decode)
     for step in range(4):
         at = last + step + 1
         np.testing.assert_allclose(np.asarray(logits), whole[rows, at - 1], rtol=0, atol=1e-5)
-        logits, cache = decode(PARAMS, batch.tokens[rows, at], positions[rows, at], at, cache)
+        logits, cache = decode(split, batch.tokens[rows, at], positions[rows, at], at, cache)
 
 
 def test_features_stand_in_the_slots_in_their_order() -> None:

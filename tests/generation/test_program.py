@@ -1,6 +1,8 @@
 """The abstract programs are those that the engine runs: they compile from shapes alone, and prefill and decode give its
 answers."""
 
+import math
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -12,8 +14,9 @@ from vlguard_jax import errors
 from vlguard_jax.families import family
 from vlguard_jax.families import functional
 from vlguard_jax.generation import program
+from vlguard_jax.generation import weights
 from vlguard_jax.parallel import mesh as mesh_lib
-from vlguard_jax.parallel import rules
+from vlguard_jax.planning import hlo
 
 SIZES = dict(max_new=4, min_new=4, stop_ids=(2,), pad_id=0)
 
@@ -36,8 +39,8 @@ def test_prefill_and_decode_give_the_answers_from_shapes_alone(sizes) -> None:
     prefill = built.prefill.lower(built.params, prompts, last).compile()
     decode = built.decode.lower(built.params, row, row, row, cache).compile()
 
-    places = rules.shardings(tiny.CONFIG, None, built.mesh)
-    params = rules.place(tiny.random_params(functional.Model(tiny.CONFIG, "fp32")), places, np.dtype(np.float32))
+    model = functional.Model(tiny.CONFIG, "fp32")
+    params = weights.load(tiny.random_params(model), model, built.mesh)
     batch = tiny.batch(tiny.CONFIG, rows=4)
     last = jnp.asarray([19 - row for row in range(4)], jnp.int32)
     batch, last, follows = jax.device_put((batch, last, last + 1), mesh_lib.row_sharding(built.mesh))
@@ -52,6 +55,29 @@ def test_prefill_and_decode_give_the_answers_from_shapes_alone(sizes) -> None:
         np.testing.assert_array_equal(np.asarray(token), ids[:, i])
         token, position = jax.device_put((token, last + 1 + i), mesh_lib.row_sharding(built.mesh))
         logits, cache = decode(params, token, position, position, cache)
+
+
+def test_decoding_copies_neither_weights_nor_cache() -> None:
+    """Of the loop that the engine runs: an array of the size of a layer's cache or of a matrix is made nowhere in it,
+    and the cache is written in place."""
+    built = _built(1, 1, 1)
+    room = family.Room(4, 4 * tiny.CONFIG.vision.num_patches)
+    row, cache = program.decode_shapes(built, rows=4, prompt=20)
+    prompts, last = program.prompt_shapes(built, rows=4, prompt=20, room=room)
+    cached = {math.prod(one.shape) for one in jax.tree.leaves(cache)}
+    large = cached | {math.prod(x.shape) for x in jax.tree.leaves(built.params["text"]) if len(x.shape) == 2}
+    step = built.decode.lower(built.params, row, row, row, cache).compile()
+    answer = built.answer.lower(built.params, prompts, last, last).compile()
+    computations, entry = hlo.parse(answer.as_text())
+    inside = [lines for name, lines in computations.items() if name != entry]
+    for lines in (*hlo.parse(step.as_text())[0].values(), *inside):
+        for line in lines.values():
+            made = line.opcode in ("copy", "transpose", "convert", "gather", "dynamic-slice")
+            assert not made or hlo.size(line.shape) // 4 not in large, line
+    found = step.memory_analysis()
+    assert found is not None and found.alias_size_in_bytes >= 4 * sum(
+        math.prod(x.shape) for x in jax.tree.leaves(cache)
+    )
 
 
 def test_heads_that_cannot_be_dealt_to_the_tensor_axis_are_refused() -> None:

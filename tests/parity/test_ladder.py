@@ -155,6 +155,11 @@ def test_whole_model(pair: Pair) -> None:
     _close(jax.jit(pair.model.logits)(pair.params, batch), theirs, COMPLEX)
 
 
+def _split(pair: Pair) -> functional.Params:
+    """The parameters as generation takes them."""
+    return functional.with_layers(pair.params, jax.tree.map(list, pair.params["text"]["layers"]))
+
+
 def test_prefill_and_decode_equal_one_forward(pair: Pair) -> None:
     """The KV cache gives what the whole forward pass gives, for rows of different length."""
     batch, _, _ = _whole_inputs(pair)
@@ -163,12 +168,12 @@ def test_prefill_and_decode_equal_one_forward(pair: Pair) -> None:
     last = jnp.asarray([total - 4, total - 7])
     kept = jnp.arange(total)[None] <= last[:, None]
     prompt = batch._replace(tokens=jnp.where(kept, batch.tokens, 0), segment_ids=kept.astype(jnp.int32))
-    logits, cache = jax.jit(lambda p, b, at: pair.model.prefill(p, b, at, total + 2))(pair.params, prompt, last)
+    logits, cache = jax.jit(lambda p, b, at: pair.model.prefill(p, b, at, total + 2))(_split(pair), prompt, last)
     decode = jax.jit(pair.model.decode)
     for step in range(3):
         _close(logits, torch.tensor(whole[np.arange(2), np.asarray(last) + step]), COMPLEX)
         token = batch.tokens[jnp.arange(2), last + step + 1]
-        logits, cache = decode(pair.params, token, last + step + 1, last + step + 1, cache)
+        logits, cache = decode(_split(pair), token, last + step + 1, last + step + 1, cache)
 
 
 @pytest.mark.parametrize("what", ["logits", "gradient", "prefill", "decode"])
@@ -177,15 +182,14 @@ def test_fp32_is_lowered_at_highest_precision(pair: Pair, what: str) -> None:
     included."""
     batch, _, _ = _whole_inputs(pair)
     rows = batch.tokens.shape[0]
-    cache = decoder.Cache(
-        *(jnp.zeros((pair.text.num_layers, rows, 8, pair.text.num_kv_heads, pair.text.head_width)) for _ in "kv")
-    )
+    one = jnp.zeros((rows, pair.text.num_kv_heads, 8, pair.text.head_width))
+    cache = (decoder.LayerCache(one, one),) * pair.text.num_layers
     at = jnp.zeros((rows,), jnp.int32)
     programs = {
         "logits": lambda: jax.jit(pair.model.logits).lower(pair.params, batch),
         "gradient": lambda: jax.jit(jax.grad(lambda p: _loss(pair.model, p, batch))).lower(pair.params),
-        "prefill": lambda: jax.jit(lambda p, b: pair.model.prefill(p, b, at, 64)).lower(pair.params, batch),
-        "decode": lambda: jax.jit(pair.model.decode).lower(pair.params, at, at, at, cache),
+        "prefill": lambda: jax.jit(lambda p, b: pair.model.prefill(p, b, at, 64)).lower(_split(pair), batch),
+        "decode": lambda: jax.jit(pair.model.decode).lower(_split(pair), at, at, at, cache),
     }
     products = [line for line in programs[what]().as_text().splitlines() if "stablehlo.dot_general" in line]
     assert products

@@ -27,6 +27,17 @@ DTYPES = {"fp32": jnp.dtype("float32"), "bf16": jnp.dtype("bfloat16"), "fp16": j
 Params = dict[str, Any]
 
 
+def with_layers(params: Params, layers: Params) -> Params:
+    """Parameters with the decoder's layers one by one, {0: layer, 1: ...}, in place of its stack: what
+    `Model.prefill` and `Model.decode` take. layers: the tree of a layer with a list of all layers' arrays at each leaf."""
+    lists = jax.tree.leaves(layers, is_leaf=lambda x: isinstance(x, list))
+    one_by_one = {
+        i: jax.tree.map(lambda parts, i=i: parts[i], layers, is_leaf=lambda x: isinstance(x, list))
+        for i in range(len(lists[0]) if lists else 0)
+    }
+    return {**params, "text": {**params["text"], "layers": one_by_one}}
+
+
 @dataclasses.dataclass(frozen=True)
 class Model:
     """Pure functions over a parameter tree, in one compute precision.
@@ -47,8 +58,20 @@ class Model:
     def _graph(self) -> Any:
         return nnx.split(nnx.eval_shape(lambda: self._network(0)))[0]
 
+    @functools.cached_property
+    def _split_graph(self) -> Any:
+        def network() -> nnx.Module:
+            made: Any = self._network(0)
+            made.text.split()
+            return made
+
+        return nnx.split(nnx.eval_shape(network))[0]
+
     def _merged(self, params: Params) -> Any:
         return nnx.merge(self._graph, params)
+
+    def _split(self, params: Params) -> Any:
+        return nnx.merge(self._split_graph, params)
 
     @property
     def dtype(self) -> jnp.dtype:
@@ -88,7 +111,7 @@ class Model:
             network = self._merged(params)
             x = self._embedded(network, batch)
             positions, segments = batch.positions, batch.segment_ids
-            return network.text(x, positions, segments, execution=self.execution, dropout_key=dropout_key)[0]
+            return network.text(x, positions, segments, execution=self.execution, dropout_key=dropout_key)
 
     def head_kernel(self, params: Params) -> Float[Array, "D V"]:
         """The output matrix in the compute dtype."""
@@ -102,13 +125,13 @@ class Model:
     def prefill(
         self, params: Params, batch: types.Batch, last: Int[Array, " B"], cache_len: int
     ) -> tuple[Float32[Array, "B V"], decoder.Cache]:
-        """Prefill with right-padded prompts: logits at each row's position `last`, and a KV cache of `cache_len`
-        slots."""
+        """Prefill with right-padded prompts: logits at each row's position `last`, and a KV cache of `cache_len` slots.
+        params: with the layers split (`with_layers`), as for `decode`."""
         with self.precision():
-            network = self._merged(params)
+            network = self._split(params)
             x = self._embedded(network, batch)
             positions, segments = batch.positions, batch.segment_ids
-            hidden, cache = network.text(x, positions, segments, execution=self.execution, cache_len=cache_len)
+            hidden, cache = network.text.prefill(x, positions, segments, execution=self.execution, cache_len=cache_len)
             at_last = jnp.take_along_axis(hidden, last[:, None, None], axis=1)[:, 0]
             return network.text.logits(at_last), cache
 
@@ -123,7 +146,7 @@ class Model:
         """One decode step: logits after `token`, whose rotary position is `position` and whose slot in the cache is
         `at`."""
         with self.precision():
-            network = self._merged(params)
+            network = self._split(params)
             x = network.text.embed_tokens(token[:, None], self.dtype)
-            hidden, cache = network.text.decode(x, position, at, cache, unroll=self.execution.unroll)
+            hidden, cache = network.text.decode(x, position, at, cache)
             return network.text.logits(hidden[:, 0]), cache

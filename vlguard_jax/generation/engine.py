@@ -16,12 +16,10 @@ import itertools
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from vlguard_jax import config as settings_lib
 from vlguard_jax import errors
-from vlguard_jax import trees
 from vlguard_jax import types
 from vlguard_jax.checkpoints import checkpoint as checkpoint_lib
 from vlguard_jax.data import batches
@@ -33,8 +31,8 @@ from vlguard_jax.families.chat import tokenizer as tokenizer_lib
 from vlguard_jax.generation import lengths
 from vlguard_jax.generation import program
 from vlguard_jax.generation import sampler
+from vlguard_jax.generation import weights
 from vlguard_jax.parallel import mesh as mesh_lib
-from vlguard_jax.parallel import rules
 
 FULL_LENGTH = 1024  # tokens of the longest prompt with which a batch has all its rows
 WINDOW = 16  # batches that are read ahead and sorted by length
@@ -83,8 +81,7 @@ class Engine:
             stop_ids=tuple(stop_ids),
             pad_id=pad_id,
         ).answer
-        places = rules.shardings(config, lora, self._mesh)
-        self._params = rules.place(params, places, functional.DTYPES[precision.compute])
+        self._params = weights.load(params, functional.Model(config, precision.compute, lora), self._mesh)
 
     def generate(self, prompts: Iterable[types.Prompt]) -> Iterator[types.Generation]:
         """Answer every prompt once, in the engine's order; reads `prompts` one window at a time.
@@ -123,21 +120,14 @@ class Engine:
 
     def _cause(self) -> str:
         """Why logits are not finite, as far as the weights show it, and what to do."""
-        first_bad = jax.jit(
-            lambda params: jax.tree.map(_first_bad, params), out_shardings=mesh_lib.replicated(self._mesh)
-        )
-        bad = {
-            path: int(row) for path, row in trees.flatten(jax.device_get(first_bad(self._params))).items() if row >= 0
-        }
+        bad = weights.damage(self._params, self._mesh)
         way = (
             "no answer is made of them; get the model again, or compute in another format with"
             " --config.precision.compute"
         )
         if not bad:
             return f", though all its weights are: what they compute in {self._compute} overflows; {way}"
-        path = min(bad)
-        layer = f", layer {bad[path]}" if ".layers." in path else ""
-        return f", nor are the weights {path}{layer} in {self._compute}; {way}"
+        return f", nor are the weights {bad} in {self._compute}; {way}"
 
     def _batches(self, prompts: Iterable[types.Prompt]) -> Iterator[tuple[list[types.Prompt], list[batches.Sample]]]:
         """(prompts without their pictures, samples) of each batch; within a window, similar lengths are batched
@@ -219,12 +209,6 @@ def of_checkpoint(
         lora=checkpoint.lora,
         mesh=config.mesh,
     )
-
-
-def _first_bad(array: jax.Array) -> jax.Array:
-    """The first index of the first axis (the layer, in a stack) with a number that is not finite; -1 if all are."""
-    bad = ~jnp.isfinite(array.reshape(array.shape[0], -1)).all(axis=1)
-    return jnp.where(bad.any(), bad.argmax(), -1)
 
 
 def _check_ids(ids: np.ndarray, rows: int, what: str) -> None:

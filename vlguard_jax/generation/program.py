@@ -20,6 +20,7 @@ from vlguard_jax.families.blocks import configs
 from vlguard_jax.families.blocks import decoder
 from vlguard_jax.families.blocks import execution as execution_lib
 from vlguard_jax.generation import sampler
+from vlguard_jax.generation import weights
 from vlguard_jax.parallel import attention
 from vlguard_jax.parallel import mesh as mesh_lib
 from vlguard_jax.parallel import rules
@@ -28,7 +29,7 @@ from vlguard_jax.parallel import shapes
 
 @dataclasses.dataclass(frozen=True)
 class Program:
-    """Jitted functions and their inputs. `params` is a tree of ShapeDtypeStruct with shardings.
+    """Jitted functions and their inputs. `params`: split weights (weights.py), ShapeDtypeStructs with shardings.
 
     answer: (params, batch, last, follows) -> Answers, all that the engine runs (sampler.py). prefill: (params, batch,
     last) -> logits and a KV cache with room for the answers. decode: (params, token i32[B], position i32[B], slot in
@@ -83,12 +84,11 @@ def build(
     def prefill(params: functional.Params, batch: types.Batch, last: jax.Array) -> tuple[jax.Array, decoder.Cache]:
         return model.prefill(params, batch, jnp.maximum(last, 0), batch.tokens.shape[1] + max_new)
 
-    placed = _cache_sharding(mesh)
-    outputs = (mesh_lib.row_sharding(mesh), decoder.Cache(placed, placed))
+    outputs = (mesh_lib.row_sharding(mesh), _cache_sharding(mesh))
     return Program(
         mesh=mesh,
         max_new=max_new,
-        params=rules.abstract(model.shapes(), rules.shardings(config, lora, mesh), model.dtype),
+        params=weights.abstract(model, mesh),
         config=config,
         answer=jax.jit(answer, out_shardings=mesh_lib.replicated(mesh)),
         prefill=jax.jit(prefill, out_shardings=outputs),
@@ -97,8 +97,8 @@ def build(
 
 
 def _cache_sharding(mesh: Mesh) -> NamedSharding:
-    """[L, B, S, K, E]: rows over data and fsdp, heads over tensor."""
-    return NamedSharding(mesh, PartitionSpec(None, mesh_lib.ROW_AXES, None, "tensor", None))
+    """Of every layer's [B, K, S, E]: rows over data and fsdp, heads over tensor."""
+    return NamedSharding(mesh, PartitionSpec(mesh_lib.ROW_AXES, "tensor", None, None))
 
 
 def prompt_shapes(
@@ -115,7 +115,7 @@ def decode_shapes(program: Program, rows: int, prompt: int) -> tuple[jax.ShapeDt
     cache."""
     text, place = program.config.text, mesh_lib.row_sharding(program.mesh)
     row = jax.ShapeDtypeStruct((rows,), jnp.int32, sharding=place)
-    shape = (text.num_layers, rows, prompt + program.max_new, text.num_kv_heads, text.head_width)
+    shape = (rows, text.num_kv_heads, prompt + program.max_new, text.head_width)
     dtype = jax.tree.leaves(program.params)[0].dtype
     kept = jax.ShapeDtypeStruct(shape, dtype, sharding=_cache_sharding(program.mesh))
-    return row, decoder.Cache(kept, kept)
+    return row, (decoder.LayerCache(kept, kept),) * text.num_layers

@@ -1,13 +1,13 @@
 """Llama-family decoder (reference: transformers models/llama/modeling_llama.py).
 
 RMSNorm, rotary embedding (half-split), grouped-query attention, SwiGLU, no biases. Layers are stacked on a leading axis
-and scanned.
+and scanned; for generation they are split, one after another, so that a step reads every weight where it lies.
 """
 
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from flax import nnx
 import jax
@@ -24,11 +24,14 @@ from vlguard_jax.families.blocks import layers
 DropoutKey = Key[Array, ""] | None
 
 
-class Cache(NamedTuple):
-    """KV cache: keys and values of all layers, S slots per row, [L, B, S, K, E] each."""
+class LayerCache(NamedTuple):
+    """Keys and values of one layer, S slots per row, [B, K, S, E] each."""
 
     k: Array
     v: Array
+
+
+Cache = tuple[LayerCache, ...]  # of all layers
 
 
 def inverse_frequencies(config: configs.TextConfig) -> Float32[Array, " half"]:
@@ -89,10 +92,10 @@ class Attention(nnx.Module):
     ) -> tuple[Float[Array, "B T H E"], Float[Array, "B T K E"], Float[Array, "B T K E"]]:
         """Rotated queries and keys, and values."""
         inverse = inverse_frequencies(self.config)
-        q, k, v = (
-            proj(x, _layer_key(key, i)).reshape(*x.shape[:2], -1, self.config.head_width)
-            for i, proj in enumerate((self.q_proj, self.k_proj, self.v_proj))
-        )
+        flat = [proj(x, _layer_key(key, i)) for i, proj in enumerate((self.q_proj, self.k_proj, self.v_proj))]
+        if x.shape[1] == 1:  # or XLA for TPUs moves the split into heads to the weight of v, and copies it every step
+            flat = jax.lax.optimization_barrier(flat)
+        q, k, v = (one.reshape(*x.shape[:2], -1, self.config.head_width) for one in flat)
         return rotate(q, positions, inverse), rotate(k, positions, inverse), v
 
     def output(self, heads: Float[Array, "B T H E"], key: DropoutKey) -> Float[Array, "B T D"]:
@@ -136,21 +139,15 @@ class Block(nnx.Module):
         return x + self.mlp(self.mlp_norm(x), key), (k, v)
 
     def decode(
-        self,
-        x: Float[Array, "B 1 D"],
-        position: Int[Array, " B"],
-        at: Int[Array, " B"],
-        cache: Cache,
-        layer: Int[Array, ""],
-    ) -> tuple[Float[Array, "B 1 D"], Cache]:
+        self, x: Float[Array, "B 1 D"], position: Int[Array, " B"], at: Int[Array, " B"], cache: LayerCache
+    ) -> tuple[Float[Array, "B 1 D"], LayerCache]:
         """One layer for one new token per row, which is written to slot `at` of the cache and attends to slots up to
         it."""
         q, k, v = self.attention.project(self.attention_norm(x), position[:, None], None)
         rows = jnp.arange(x.shape[0])
-        cache = Cache(*(c.at[layer, rows, at].set(n[:, 0].astype(c.dtype)) for c, n in zip(cache, (k, v), strict=True)))
+        cache = LayerCache(*(c.at[rows, :, at].set(n[:, 0]) for c, n in zip(cache, (k, v), strict=True)))
         valid = jnp.arange(cache.k.shape[2])[None, None] <= at[:, None, None]
-        keys, values = (jax.lax.dynamic_index_in_dim(c, layer, keepdims=False).astype(x.dtype) for c in cache)
-        x = x + self.attention.output(attention.cached_xla(q, keys, values, valid), None)
+        x = x + self.attention.output(attention.cached_xla(q, *cache, valid), None)
         return x + self.mlp(self.mlp_norm(x), None), cache
 
 
@@ -169,7 +166,7 @@ class Decoder(nnx.Module):
     def __init__(self, config: configs.TextConfig, lora: configs.LoraConfig | None, rngs: nnx.Rngs):
         self.config = config
         self.embed = Embed(config.vocab_size, config.width, rngs)
-        self.layers = nnx.vmap(lambda r: Block(config, lora, r))(rngs.split(config.num_layers))
+        self.layers: Any = nnx.vmap(lambda r: Block(config, lora, r))(rngs.split(config.num_layers))
         self.norm = layers.RMSNorm(config.width, config.norm_eps)
         self.head = (
             None if config.tie_embeddings else layers.Linear(config.width, config.vocab_size, use_bias=False, rngs=rngs)
@@ -194,44 +191,54 @@ class Decoder(nnx.Module):
         *,
         execution: execution_lib.Execution,
         dropout_key: DropoutKey = None,
-        cache_len: int = 0,
-    ) -> tuple[Float[Array, "B T D"], Cache | None]:
-        """Hidden states after the last norm; with `cache_len`, also a cache of that many slots, T of them filled.
-
-        Each layer pads its own keys and values, so that memory never holds a second, shorter cache.
-        """
+    ) -> Float[Array, "B T D"]:
+        """Hidden states after the last norm."""
         graph, stacked = nnx.split(self.layers)
-        room = ((0, 0), (0, cache_len - x.shape[1]), (0, 0), (0, 0))
 
         def body(h, scanned):
             index, weights = scanned
             key = _layer_key(dropout_key, index)
             h = ad_checkpoint.checkpoint_name(execution.constrain_rows(h), execution_lib.LAYER_INPUT)
-            h, kv = nnx.merge(graph, weights)(h, positions, segment_ids, execution.self_attention, key)
-            return h, tuple(jnp.pad(one, room) for one in kv) if cache_len else None
+            return nnx.merge(graph, weights)(h, positions, segment_ids, execution.self_attention, key)[0], None
 
         if execution.remat != "none":
             body = jax.checkpoint(body, prevent_cse=False, policy=execution_lib.REMAT[execution.remat])
-        x, kv = jax.lax.scan(body, x, (jnp.arange(self.config.num_layers), stacked), unroll=execution.unroll)
-        return self.norm(x), Cache(*kv) if cache_len else None
+        x, _ = jax.lax.scan(body, x, (jnp.arange(self.config.num_layers), stacked), unroll=execution.unroll)
+        return self.norm(x)
+
+    def split(self) -> None:
+        """Replace the stack by a list of its layers, as `prefill` and `decode` take it."""
+        graph, stacked = nnx.split(self.layers)
+        layers = range(self.config.num_layers)
+        self.layers = nnx.List([nnx.merge(graph, jax.tree.map(lambda x, i=i: x[i], stacked)) for i in layers])
+
+    def prefill(
+        self,
+        x: Float[Array, "B T D"],
+        positions: Int[Array, "B T"],
+        segment_ids: Int[Array, "B T"],
+        *,
+        execution: execution_lib.Execution,
+        cache_len: int,
+    ) -> tuple[Float[Array, "B T D"], Cache]:
+        """Hidden states after the last norm, and a cache of `cache_len` slots, T of them filled. Of a split decoder.
+
+        Each layer pads its own keys and values, so that memory never holds a second, shorter cache.
+        """
+        room = ((0, 0), (0, 0), (0, cache_len - x.shape[1]), (0, 0))
+        cache = []
+        for layer in self.layers:
+            x, kv = layer(execution.constrain_rows(x), positions, segment_ids, execution.self_attention)
+            cache.append(LayerCache(*(jnp.pad(one.swapaxes(1, 2), room) for one in kv)))
+        return self.norm(x), tuple(cache)
 
     def decode(
-        self,
-        x: Float[Array, "B 1 D"],
-        position: Int[Array, " B"],
-        at: Int[Array, " B"],
-        cache: Cache,
-        *,
-        unroll: int = 1,
+        self, x: Float[Array, "B 1 D"], position: Int[Array, " B"], at: Int[Array, " B"], cache: Cache
     ) -> tuple[Float[Array, "B 1 D"], Cache]:
-        """One new token per row. The scan carries the cache instead of stacking a new one, so that XLA updates it in
-        place."""
-        graph, stacked = nnx.split(self.layers)
-
-        def body(carry, scanned):
-            index, weights = scanned
-            return nnx.merge(graph, weights).decode(carry[0], position, at, carry[1], index), None
-
-        scanned = (jnp.arange(self.config.num_layers), stacked)
-        (x, cache), _ = jax.lax.scan(body, (x, cache), scanned, unroll=unroll)
-        return self.norm(x), cache
+        """One new token per row. Of a split decoder: its weights and the cache are read where they lie; an index into a
+        stack would copy them first."""
+        written = []
+        for layer, of_layer in zip(self.layers, cache, strict=True):
+            x, of_layer = layer.decode(x, position, at, of_layer)
+            written.append(of_layer)
+        return self.norm(x), tuple(written)
