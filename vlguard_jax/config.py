@@ -33,9 +33,10 @@ class ModelSettings:
     vision_tower: str = ""  # CLIP folder; overrides the name in config.json
     projector: str = ""  # mm_projector.bin of the pretraining stage, with a plain Llama folder in `path`
     family: str = ""  # of a Llama folder with vision_tower and projector: llava (default) or llava_next
-    # conversation template. "auto": of a family with pictures, its own; of a language model, the one in its folder, or
-    # else vicuna_v1 with a tokenizer of the Llama-2 family. "folder": the one in the model's folder
-    # (chat_template.jinja, tokenizer_config.json). Or one of the program's own by name: vicuna_v1, llava_v1
+    # conversation template. "auto": of a family with pictures, its own for the decoder; of a language model, the one in
+    # its folder, or else, with a tokenizer of the Llama-2 family, vicuna_v1 (Mistral: mistral_instruct). "folder": the
+    # one in the model's folder (chat_template.jinja, tokenizer_config.json). Or one of the program's own by name:
+    # vicuna_v1, llava_v1, mistral_instruct, llava_llama_3
     template: str = "auto"
     template_date: str = "2024-07-26"  # what a folder's template gets for today's date
     # preprocessing of pictures; "auto": the model family's own. LLaVA-1.5: "pad" (square, as it trains) or "crop"

@@ -45,6 +45,10 @@ TRAIN = [
     ("train/llava_v16_vicuna_7b_mixed_lora", "v5e:2x4"),
     ("train/llava_v16_vicuna_13b_mixed", "v5e:4x8"),
 ]
+OTHER_DECODERS = [
+    ("train/llava_v16_mistral_7b_posthoc", "v5e:4x4"),
+    ("train/llama3_llava_next_8b_posthoc", "v5e:4x8"),
+]
 ANSWER = [
     ("released/llava_v15_7b_mixed", "v5e:2x2"),
     ("released/llava_v15_7b_mixed", "v6e:1x1"),
@@ -54,12 +58,13 @@ ROOM = 0.75  # GiB that stay free for what the compiler does not see: 15 of a v5
 CLOSE = 0.15  # share by which --estimate may miss
 
 
-def first_of_each(cases: list[tuple[str, str]]) -> list[object]:
+def first_of_each(cases: list[tuple[str, str]], *others: tuple[str, str]) -> list[object]:
     """All but the first of a family are left to `make aot ALL=1`: minutes each, and they differ in sizes alone."""
     families = [re.split("_[0-9]+b", path)[0] for path, _ in cases]
+    first = [family not in families[:i] for i, family in enumerate(families)] + [False] * len(others)
     return [
-        pytest.param(*case, marks=[pytest.mark.more] if family in families[:i] else [])
-        for i, (case, family) in enumerate(zip(cases, families, strict=True))
+        pytest.param(*case, marks=[] if is_first else [pytest.mark.more])
+        for case, is_first in zip([*cases, *others], first, strict=True)
     ]
 
 
@@ -113,7 +118,9 @@ def faults(
     return [*found, f"only {room:.2f} GiB are free"] if room < ROOM else found
 
 
-@pytest.mark.parametrize(("path", "name"), first_of_each(TRAIN), ids=lambda value: value.split("/")[-1])
+@pytest.mark.parametrize(
+    ("path", "name"), first_of_each(TRAIN, *OTHER_DECODERS), ids=lambda value: value.split("/")[-1]
+)
 def test_training(path: str, name: str, record_property) -> None:
     case = case_of(path, name)
     settings, model, topology = case.settings, case.model, case.topology

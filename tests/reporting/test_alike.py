@@ -113,7 +113,7 @@ def test_another_way_of_asking_is_named_in_the_table(
         "fox (template vicuna_v1, preprocessing pad)",
         "hound (template llava_v1, preprocessing crop)",
     ]
-    assert "template llava_v1" in grid.markdown(found) and set(templates.TEMPLATES) == {"vicuna_v1", "llava_v1"}
+    assert "template llava_v1" in grid.markdown(found) and {"vicuna_v1", "llava_v1"} <= set(templates.TEMPLATES)
 
 
 def test_limits_of_an_answer_are_named_where_they_differ() -> None:

@@ -27,7 +27,9 @@ def get_config(path, *arguments):
 @pytest.mark.parametrize("path", EVALUATIONS, ids=lambda p: p.stem)
 def test_evaluation_configs_resolve(path):
     assert config.resolve(get_config(path), config.EvalConfig).preset == (
-        "llava_next" if "v16" in path.stem else "released"
+        {"llava_v16_mistral_7b": "llava_next_mistral", "llama3_llava_next_8b": "llava_next_llama3"}.get(
+            path.stem, "llava_next" if "v16" in path.stem else "released"
+        )
     )
     for preset, chosen in table.ASKING.items():
         found = config.resolve(get_config(path, preset), config.EvalConfig)
@@ -49,12 +51,14 @@ def test_every_published_checkpoint_has_its_config():
     kinds = [f"{kind}{lora}" for kind in ("Mixed", "Posthoc", "Clean") for lora in ("", "-lora")]
     tuned = {f"ys-zong/llava-v1.5-{size}-{kind}" for size in ("7b", "13b") for kind in kinds}
     bases = {f"liuhaotian/llava-{line}-{size}" for line in ("v1.5", "v1.6-vicuna") for size in ("7b", "13b")}
+    bases |= {"liuhaotian/llava-v1.6-mistral-7b", "lmms-lab/llama3-llava-next-8b"}
     assert found.keys() == tuned | bases
     with_row = [row for row in found.values() if row]
     assert sorted(with_row) == sorted(row for row in paper.TABLE_2 if row.startswith("LLaVA"))
     for path, row in found.items():
         plain = row.lower().replace("post-hoc", "posthoc").replace(" ", "-")
-        assert (("Clean" in path or "v1.6" in path) and row == "") or path.lower().endswith(plain)
+        without = "Clean" in path or "v1.6" in path or "llama3" in path
+        assert (without and row == "") or path.lower().endswith(plain)
 
 
 @pytest.mark.parametrize("path", RELEASED, ids=lambda p: p.stem)

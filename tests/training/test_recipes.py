@@ -3,6 +3,7 @@
 import ast
 import importlib.util
 import pathlib
+import re
 
 import numpy as np
 import pytest
@@ -37,9 +38,10 @@ def test_config_resolves_and_names_its_command(path: pathlib.Path) -> None:
     assert (settings.data.batch_size, settings.data.group_size, settings.data.normalization) == (128, 16, "micro_batch")
     model = models.resolve(settings.model, "" if settings.model.path else "7b").config  # the rehearsal names none
     assert (settings.data.order, settings.data.end_of_epoch) == ("modality_length", "reference")
-    longest, mode = (4096, "anyres") if "v16" in path.stem else (2048, "pad")
+    longest, mode = (4096, "anyres") if re.search("v16|next", path.stem) else (2048, "pad")
     assert (settings.data.max_len or table.of(model).max_len) == longest
-    assert table.template(model, settings.model.template) == "vicuna_v1"
+    template = "mistral_instruct" if "mistral" in path.stem else "vicuna_v1"
+    assert settings.model.template == "auto" and table.of(model).templates(model)[0] == template
     assert table.image_mode(model, settings.model.image_mode) == mode
     o = settings.optimizer
     assert (o.warmup_ratio, o.weight_decay, o.b1, o.b2, o.eps, o.clip_norm) == (0.03, 0.0, 0.9, 0.999, 1e-8, 0.0)

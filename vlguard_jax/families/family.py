@@ -126,8 +126,9 @@ class Family:
     processors: (sizes, extras) -> {file: content} for transformers' processor.
     from_record: (stored record) -> sizes, with every value checked.
     parameters: (sizes, adapters) -> every array.
-    pictures: None for a language model. templates: of conversations, the default first. max_len: tokens of a
-      conversation in training unless the config says otherwise.
+    pictures: None for a language model. templates: (sizes) -> those of conversations, by name, the default first; one
+      counts only with a tokenizer that it is made for. max_len: tokens of a conversation in training unless the config
+      says otherwise.
     positions: (sizes, Spans) -> (rotary positions of a conversation, i32[T] or i32[T, 3]; the position where an answer
       continues).
     layouts: (sizes) -> {name: Layout of such files}.
@@ -152,7 +153,7 @@ class Family:
     layouts: Callable[[Any], Mapping[str, parameters.Layout]]
     pictures: Pictures | None
     positions: Callable[[Any, Spans], tuple[np.ndarray, int]]
-    templates: tuple[str, ...]
+    templates: Callable[[Any], tuple[str, ...]]
     max_len: int
     describe: Callable[[Any], dict[str, str]]
     network: Callable[[Any, configs.LoraConfig | None, Any], Any]

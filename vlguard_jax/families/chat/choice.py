@@ -25,7 +25,7 @@ _JINJA, _OLD = "chat_template.jinja", "chat_template.json"
 
 def known() -> tuple[str, ...]:
     """Every `config.model.template`."""
-    return (table.AUTO, FOLDER, *templates.TEMPLATES, *built_in.TEXTS)
+    return (table.AUTO, FOLDER, *templates.TEMPLATES, *built_in.TEMPLATES)
 
 
 def check_name(name: str) -> None:
@@ -39,22 +39,21 @@ def template(
 ) -> conversations.Template:
     """The template of a model under `config.model.template`.
 
-    "auto": a family with pictures has one of its own; a language model has its folder's, or else, with a tokenizer of
-    the Llama-2 family, its family's. date: see `jinja_template.JinjaTemplate`.
+    "auto": a family with pictures has one of its own for each decoder; a language model has its folder's, or else, with
+    a tokenizer of the Llama-2 family, its family's. date: see `jinja_template.JinjaTemplate`.
 
     Raises:
       UserError: there is no such template, it needs another tokenizer, it cannot be read, or it fails where it is tried
         (template_trial.py).
     """
     check_name(setting)
-    family, llama2 = table.of(sizes), isinstance(tokenizer, piece_tokenizer.PieceTokenizer)
     name = setting
     if setting == table.AUTO:
-        name = (*names(sizes, tokenizer), family.templates[0])[0]
+        name = (*names(sizes, tokenizer), table.of(sizes).templates(sizes)[0])[0]
     if name == FOLDER:
         return _of_folder(date, sizes, tokenizer)
     if name in templates.TEMPLATES:
-        if not llama2:
+        if not _fits(name, tokenizer):
             raise errors.UserError(
                 f"config.model.template={setting}: {tokenizer.folder} has no chat template, and {name!r} is made for"
                 " tokenizers of the Llama-2 family: copy the model's chat_template.jinja"
@@ -63,16 +62,27 @@ def template(
                 f" {tokenizer.folder} holds another: take the model's own with config.model.template={FOLDER}"
             )
         return templates.TEMPLATES[name]
-    return _jinja(name, built_in.TEXTS[name], "", date, sizes, tokenizer)
+    if not _fits(name, tokenizer):
+        raise errors.UserError(
+            f"config.model.template={name} ends a turn with {built_in.TEMPLATES[name].end}, which is no token of"
+            f" {tokenizer.folder}: take the model's own with config.model.template={FOLDER}"
+        )
+    return _jinja(name, built_in.TEMPLATES[name].text, "", date, sizes, tokenizer)
 
 
 def names(sizes: family_lib.Config, tokenizer: tokenizer_lib.Tokenizer) -> tuple[str, ...]:
     """The templates that suit a model, the family's default first."""
     family = table.of(sizes)
-    llama2 = isinstance(tokenizer, piece_tokenizer.PieceTokenizer)
-    fitting = tuple(name for name in family.templates if llama2 or name not in templates.TEMPLATES)
+    fitting = tuple(name for name in family.templates(sizes) if _fits(name, tokenizer))
     own = family.pictures is None and _folder(tokenizer.folder, pictures=False) is not None
     return (FOLDER, *fitting) if own else fitting
+
+
+def _fits(name: str, tokenizer: tokenizer_lib.Tokenizer) -> bool:
+    """Whether a tokenizer is one that a template of the program's own is made for."""
+    if name in templates.TEMPLATES:
+        return isinstance(tokenizer, piece_tokenizer.PieceTokenizer)
+    return built_in.TEMPLATES[name].end in tokenizer.added
 
 
 def told(chosen: conversations.Template) -> str:
@@ -110,7 +120,7 @@ def _jinja(
         special=tuple(sorted(tokenizer.special.items())),
         date=date,
         pictures=table.of(sizes).pictures is not None,
-        image=_image(tokenizer),
+        image=_image(tokenizer) if origin else templates.IMAGE_TAG,
         origin=origin,
     )
 

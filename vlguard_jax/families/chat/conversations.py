@@ -59,7 +59,10 @@ def tokenize(
             f"template {template.name!r} is made for tokenizers of the Llama-2 family, and {tokenizer.folder} holds"
             " another: choose the model's own chat template"
         )
-    rendered = template.render(texts)
+    try:
+        rendered = template.render(texts)
+    except errors.UserError as e:
+        raise errors.UserError(f"{record.origin or record.id}: {e}") from e
     ids = tokenize_text(rendered, tokenizer) if has_image else tokenizer.encode(rendered)[:max_len]
     labels, mismatch = _labels(rendered, ids, has_image, tokenizer, template, max_len)
     return types.Tokens(ids=np.asarray(ids, np.int32), labels=labels, mismatch=mismatch)
@@ -187,7 +190,7 @@ def _labels(
         # piece at its end, which merges with the answer, do not count.
         round_length = length(round_text)
         question_length = length(parts[0] + template.answer_mark) - 2
-        if i and not tokenizer.legacy:
+        if i and template.rejoined and not tokenizer.legacy:
             # "USER" starts with a space piece when tokenized alone, but not after the end token.
             round_length -= 1
             question_length -= 1

@@ -1,7 +1,8 @@
 """Conversation templates: the words around questions and answers.
 
 Source: llava/conversation.py:54-63 (rendering), 242-252 (vicuna_v1, what LLaVA trains with as `--version v1`) and
-325-335 (llava_v1, what VLGuard's evaluation uses). They differ in one word, twice.
+325-335 (llava_v1, what VLGuard's evaluation uses); these two differ in one word, twice. mistral_instruct, of
+LLaVA-NeXT on Mistral: the same file's style LLAMA_2.
 """
 
 from __future__ import annotations
@@ -17,13 +18,18 @@ IMAGE_TAG = "<image>"
 
 @dataclasses.dataclass(frozen=True)
 class Template:
-    """`roles` are (user, assistant); `sep` follows the user's text and the system text, `sep2` the assistant's."""
+    """`roles` are (user, assistant); `sep` follows the user's text and the system text, `sep2` the assistant's.
+
+    rejoined: whether the reference counts, with a tokenizer that is not legacy, one token less for each round but the
+    first, as its first word has a space piece when tokenized alone (llava/train/train.py:483-485).
+    """
 
     name: str
     system: str
     roles: tuple[str, str]
     sep: str
     sep2: str
+    rejoined: bool = True
 
     def render(self, turns: Sequence[str | None]) -> str:
         """Text of a conversation whose turns alternate, user first.
@@ -53,6 +59,26 @@ class Template:
         return f"{self.sep}{self.roles[1]}: "
 
 
+class Instruct(Template):
+    """Questions between [INST] and [/INST], nothing for an empty turn; without a system text."""
+
+    def render(self, turns: Sequence[str | None]) -> str:
+        """As `Template.render`.
+
+        Raises:
+          UserError: the first turn is empty, which the reference does not take.
+        """
+        if turns and not turns[0]:
+            raise errors.UserError(f"the first question is empty, which template {self.name!r} does not take")
+        parts = [f" {text} {self.sep2}" if i % 2 else f"[INST] {text} [/INST]" for i, text in enumerate(turns) if text]
+        return "".join(parts)
+
+    @property
+    def answer_mark(self) -> str:
+        """As `Template.answer_mark`: llava/train/train.py, preprocess_llama_2."""
+        return "[/INST] "
+
+
 def _vicuna_style(name: str, person: str) -> Template:
     system = (
         f"A chat between a curious {person} and an artificial intelligence assistant. "
@@ -61,7 +87,11 @@ def _vicuna_style(name: str, person: str) -> Template:
     return Template(name=name, system=system, roles=("USER", "ASSISTANT"), sep=" ", sep2="</s>")
 
 
-TEMPLATES = {"vicuna_v1": _vicuna_style("vicuna_v1", "user"), "llava_v1": _vicuna_style("llava_v1", "human")}
+TEMPLATES = {
+    "vicuna_v1": _vicuna_style("vicuna_v1", "user"),
+    "llava_v1": _vicuna_style("llava_v1", "human"),
+    "mistral_instruct": Instruct("mistral_instruct", "", ("USER", "ASSISTANT"), "", "</s>", rejoined=False),
+}
 
 
 def get_template(name: str) -> Template:

@@ -34,6 +34,10 @@ def _network(config: llama_config.LlamaConfig, lora: configs.LoraConfig | None, 
     return network.Llama(config, lora, rngs)
 
 
+def _templates(config: llama_config.LlamaConfig) -> tuple[str, ...]:
+    return ("mistral_instruct",) if config.text.architecture == "mistral" else ("vicuna_v1", "llava_v1")
+
+
 FAMILY = family.Family(
     name="llama",
     config=llama_config.LlamaConfig,
@@ -51,7 +55,7 @@ FAMILY = family.Family(
     parameters=_parameters,
     pictures=None,
     positions=family.counted,
-    templates=("vicuna_v1", "llava_v1"),
+    templates=_templates,
     max_len=2048,
     layouts=lambda config: {layout.name: layout for layout in (parameters.LLAMA, parameters.GGUF, parameters.PEFT)},
     describe=lambda config: {},

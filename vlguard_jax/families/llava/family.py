@@ -25,6 +25,12 @@ def _network(config: llava_config.LlavaConfig, lora: configs.LoraConfig | None, 
     return network.Llava(config, lora, rngs)
 
 
+def _templates(config: llava_config.LlavaConfig) -> tuple[str, ...]:
+    if config.text.architecture == "mistral":
+        return ("mistral_instruct",)
+    return "vicuna_v1", "llava_v1", "llava_llama_3"
+
+
 FAMILY = family.Family(
     name="llava",
     config=llava_config.LlavaConfig,
@@ -43,7 +49,7 @@ FAMILY = family.Family(
     layouts=names.layouts,
     pictures=pictures.PICTURES,
     positions=family.counted,
-    templates=("vicuna_v1", "llava_v1"),
+    templates=_templates,
     max_len=2048,
     describe=_describe,
     network=_network,

@@ -16,6 +16,8 @@ PRESETS = {
     name: next_config.LlavaNextConfig(text, configs.CLIP_VIT_L_14_336, "mlp2x_gelu") for name, text in _DECODERS.items()
 }
 ASKING = {
-    # As the models were published: LLaVA's prompt for Vicuna, half precision.
+    # As the models were published: LLaVA's prompt for each decoder, half precision.
     "llava_next": family.Asking("vicuna_v1", "anyres", "auto_fp16"),
+    "llava_next_mistral": family.Asking("mistral_instruct", "anyres", "auto_fp16"),
+    "llava_next_llama3": family.Asking("llava_llama_3", "anyres", "auto_fp16"),
 }
