@@ -54,11 +54,9 @@ def save_llava(
     Adapters must have been merged. `dtype` None keeps the type of every array.
 
     Raises:
-      UserError: see `place.check_free`; the model has no tower, its tokenizer is of another kind, or a value does not
-        fit `dtype`.
+      UserError: see `place.check_free`; the model has no tower, or a value does not fit `dtype`.
     """
     config = _original_json(model, _dtype_name(model, dtype)) | write_config.provenance(model)
-    tokenizer_files.check_llava(model.tokenizer_folder)
     tower_too = components.keeps_tower(config, "config.json")
     parts = ["text", "head", "projector", *(["vision"] if tower_too else [])]
     entries, tower_entries = _entries(model, "llava", parts, dtype), _entries(model, "clip", ["vision"], dtype)
@@ -198,13 +196,10 @@ def check(model: checkpoint.Checkpoint, layout: str) -> None:
     """Check before a long run that its model can be saved as "llava", "hf" (adapters merged), "peft" or "orbax".
 
     Raises:
-      UserError: the layout has no place for the model or its tokenizer, or it is "peft" and there are no adapters or no
-        base to name.
+      UserError: the layout has no place for the model, or it is "peft" and there are no adapters or no base to name.
     """
     if layout in ("llava", "peft"):
         _original_json(model, "float32")
-    if layout == "llava":
-        tokenizer_files.check_llava(model.tokenizer_folder)
     if layout == "hf" and table.of(model.config).pictures is not None:
         layouts.rows("llava-hf", model.config, ("projector",))
         tokenizer_files.hf_tokens(model.tokenizer_folder, model.config.text.vocab_size)

@@ -139,28 +139,9 @@ def copy_for_hf(
         write_json(folder / "tokenizer.json", fast | {"added_tokens": added})
 
 
-def check_llava(folder: pathlib.Path) -> None:
-    """Check that LLaVA's code, which reads a tokenizer.model of the Llama-2 family, can have the folder's tokenizer.
-
-    Raises:
-      UserError: it is of another kind, or cannot be read.
-    """
-    path, fast = folder / "tokenizer.model", folder / "tokenizer.json"
-    try:
-        if not path.is_file() and fast.is_file():
-            piece_json.read(fast, files.read_object(fast))
-        elif fast.is_file() and not piece_model.is_of_llama(piece_model.read(path)[1]):
-            raise piece_json.OtherKindError(path)
-    except piece_json.OtherKindError as e:
-        raise errors.UserError(
-            f"{folder}: its tokenizer is of another kind than the Llama-2 family's, whose tokenizer.model is all that"
-            " LLaVA's code reads: write it with --to hf or --to orbax"
-        ) from e
-
-
 def copy_for_llava(source: pathlib.Path, folder: pathlib.Path, vocab_size: int) -> None:
     """Copy without tokens at or beyond V and those of `copy_for_hf`; the padding token becomes the unknown token, as in
-    LLaVA.
+    LLaVA. LLaVA's code reads a tokenizer.model if the tokenizer is of the Llama-2 family, or else the tokenizer.json.
 
     Raises:
       UserError: broken files.
@@ -183,7 +164,8 @@ def copy_for_llava(source: pathlib.Path, folder: pathlib.Path, vocab_size: int) 
     for key in ("processor_class", "image_token", "extra_special_tokens"):
         settings.pop(key, None)
     write_json(folder / "tokenizer_config.json", settings)
-    write_json(folder / "special_tokens_map.json", special | {"pad_token": special.get("unk_token", "<unk>")})
+    unknown = special.get("unk_token", settings.get("unk_token", "<unk>" if _has_model(folder) else None))
+    write_json(folder / "special_tokens_map.json", _without_null(special | {"pad_token": unknown}))
     added = {content: i for content, i in _read(folder / "added_tokens.json").items() if kept(i, content)}
     (folder / "added_tokens.json").unlink(missing_ok=True)
     if added:
@@ -193,10 +175,22 @@ def copy_for_llava(source: pathlib.Path, folder: pathlib.Path, vocab_size: int) 
         write_json(folder / "tokenizer.json", fast | {"added_tokens": left})
 
 
+def _has_model(folder: pathlib.Path) -> bool:
+    return (folder / "tokenizer.model").is_file()
+
+
+def _without_null(values: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in values.items() if value is not None}
+
+
 def _write_model(source: pathlib.Path, folder: pathlib.Path) -> None:
-    """Write the tokenizer.model that LLaVA's code reads, and the flag `legacy`, which tokenizer.json only implies."""
+    """Write the tokenizer.model of a tokenizer.json of the Llama-2 family, and the flag `legacy`, which that only
+    implies."""
     path = source / "tokenizer.json"
-    found = piece_json.read(path, files.read_object(path))
+    try:
+        found = piece_json.read(path, files.read_object(path))
+    except piece_json.OtherKindError:
+        return
     (folder / "tokenizer.model").write_bytes(found.data)
     write_json(folder / "tokenizer_config.json", {"legacy": found.legacy, **_read(folder / "tokenizer_config.json")})
 
