@@ -76,6 +76,7 @@ BAD = {
         "config.data.sources.a.format='llva' is unknown; did you mean 'llava'?",
     ),
     "adapter export": ({"run__export": "peft"}, "needs config.lora.rank > 0"),
+    "adapter export for peft": ({"run__export": "peft-hf"}, 'export="peft-hf" needs config.lora.rank > 0'),
     "half precision": ({"precision__compute": "fp16"}, "training needs fp32 or bf16"),
     "rate": ({"optimizer__learning_rate": 0.0}, "config.optimizer.learning_rate=0.0 must be a number from 1e-12 to 1"),
     "epochs": ({"optimizer__epochs": -1.0}, "config.optimizer.epochs=-1.0 must be a number from 1e-06 to 1000"),

@@ -16,9 +16,11 @@ from tests.checkpoints import made
 from tests.checkpoints import tiny
 from vlguard_jax import convert
 from vlguard_jax import errors
+from vlguard_jax import trees
 from vlguard_jax.checkpoints import load
 from vlguard_jax.checkpoints import lora
 from vlguard_jax.checkpoints import save
+from vlguard_jax.checkpoints import save_adapters
 
 
 def run(*args: object) -> subprocess.CompletedProcess[str]:
@@ -31,7 +33,7 @@ def adapter(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
     """A folder with an adapter (runs/lora) and its base (base)."""
     folder = tmp_path_factory.mktemp("models")
     save.save_llava(made.model(), folder / "base")
-    save.save_peft(made.model(made.LORA, base=made.on("base")), folder / "runs/lora")
+    save_adapters.save_peft(made.model(made.LORA, base=made.on("base")), folder / "runs/lora")
     return folder
 
 
@@ -51,6 +53,21 @@ def test_merge_into_hf(adapter: pathlib.Path, tmp_path: pathlib.Path) -> None:
     replaced = run("--src", adapter / "runs/lora", "--dst", tmp_path / "hf", "--to", "peft", "--overwrite")
     assert replaced.returncode == 0, replaced.stderr
     tiny.assert_same_model(load.load(tmp_path / "hf", base=str(adapter / "base")), load.load(adapter / "runs/lora"))
+
+
+def test_adapters_for_peft(adapter: pathlib.Path, tmp_path: pathlib.Path) -> None:
+    """The base is written as llava-hf and named; of the folder in LLaVA's layout they would change nothing."""
+    refused = run("--src", adapter / "runs/lora", "--dst", tmp_path / "lora", "--to", "peft-hf")
+    assert refused.returncode == 2 and "base is not a llava-hf folder" in refused.stderr
+    assert refused.stderr.count("\n") == 1 and not (tmp_path / "lora").exists()
+    save.save_hf(load.load(adapter / "base"), tmp_path / "hf")
+    tower = adapter / "base/vision_tower"
+    given = ("--base", tmp_path / "hf", "--vision_tower", tower)
+    done = run("--src", adapter / "runs/lora", "--dst", tmp_path / "lora", "--to", "peft-hf", *given)
+    assert done.returncode == 0, done.stderr
+    found, expected = load.load(tmp_path / "lora"), load.load(adapter / "runs/lora")
+    tiny.assert_same_arrays(trees.flatten(found.params), trees.flatten(expected.params))
+    assert found.base is not None and found.base.name == str(tmp_path / "hf")
 
 
 def test_inspect(adapter: pathlib.Path) -> None:

@@ -167,8 +167,8 @@ class RunSettings:
     save_every: Annotated[int, Range(0, 10**9)] = 0  # 0: only at the end
     keep: Annotated[int, Range(1, 10**6)] = 1
     tensorboard: bool = True
-    # written to WORKDIR/model at the end; "hf": LoRA merged
-    export: Literal["llava", "hf", "peft", "none"] = "llava"
+    # written to WORKDIR/model at the end; LoRA merged, or as adapters: "peft": LLaVA's, "peft-hf": for the peft library
+    export: Literal["llava", "hf", "peft", "peft-hf", "none"] = "llava"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -335,8 +335,8 @@ def _check_train(c: TrainConfig) -> None:
         raise errors.UserError('config.data.order="replay" needs config.data.replay (a JSON list of sample positions)')
     if d.replay and d.order != "replay":
         raise errors.UserError(f'config.data.replay is followed with config.data.order="replay" only, not {d.order!r}')
-    if c.run.export == "peft" and not c.lora.rank:
-        raise errors.UserError('config.run.export="peft" needs config.lora.rank > 0')
+    if c.run.export in ("peft", "peft-hf") and not c.lora.rank:
+        raise errors.UserError(f'config.run.export="{c.run.export}" needs config.lora.rank > 0')
 
 
 def _check_evaluation(c: EvalConfig) -> None:

@@ -3,8 +3,9 @@
   python -m vlguard_jax.convert --src FOLDER_OR_HUB_ID --dst FOLDER --to hf
   python -m vlguard_jax.convert --inspect FOLDER_OR_HUB_ID
 
-LoRA adapters are merged into the model unless `--to peft`, which writes them under LLaVA's names: their base must be a
-folder in LLaVA's or Llama's layout, not llava-hf or Orbax.
+LoRA adapters are merged into the model unless they are written as such: `--to peft` as LLaVA does, on a base in LLaVA's
+or Llama's layout, `--to peft-hf` for the `peft` library, on a llava-hf folder or a language model in Llama's layout.
+Of adapters that are read, those that cannot be written so are merged, and a line says which.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from vlguard_jax import cli
 from vlguard_jax import errors
 from vlguard_jax import folders
 
-LAYOUTS = ("orbax", "llava", "hf", "peft")
+LAYOUTS = ("orbax", "llava", "hf", "peft", "peft-hf")
 DTYPES = ("keep", "fp32", "fp16", "bf16")
 
 _SRC = flags.DEFINE_string("src", "", "Checkpoint to read: a folder in any layout, or a hub id owner/name[@revision].")
@@ -64,6 +65,7 @@ def _convert(src: str, dst: str, to: str) -> None:
     from vlguard_jax.checkpoints import lora
     from vlguard_jax.checkpoints import place
     from vlguard_jax.checkpoints import save
+    from vlguard_jax.checkpoints import save_adapters
     from vlguard_jax.checkpoints import tensors
 
     dst = os.path.expanduser(dst)  # as --src; the shell does not expand --dst=~/folder
@@ -77,11 +79,12 @@ def _convert(src: str, dst: str, to: str) -> None:
     save.check(model, to)
     if "note" in model.extras:
         terminal.say(model.extras["note"])
-    if to != "peft":
+    if to not in save_adapters.LAYOUTS:
         model = lora.merge(model)
     if folders.identity(dst) != before:
         raise errors.UserError(f"{dst}: another process has written it meanwhile; what it wrote stays")
-    writers = {"orbax": save.save_orbax, "llava": save.save_llava, "hf": save.save_hf, "peft": save.save_peft}
+    writers = {"orbax": save.save_orbax, "llava": save.save_llava, "hf": save.save_hf}
+    writers |= {"peft": save_adapters.save_peft, "peft-hf": save_adapters.save_peft_hf}
     writers[to](model, dst, tensors.FLOATS.get(_DTYPE.value), overwrite=_OVERWRITE.value)
     terminal.say(f"{dst}: written as {to}")
 

@@ -20,6 +20,7 @@ from vlguard_jax.checkpoints import checkpoint
 from vlguard_jax.checkpoints import load
 from vlguard_jax.checkpoints import lora
 from vlguard_jax.checkpoints import save
+from vlguard_jax.checkpoints import save_adapters
 from vlguard_jax.families.llama import config as llama_config
 
 NO_BASE = "cannot be named as the base of PEFT adapters.*convert --to llava"
@@ -37,7 +38,7 @@ def adapted(model: checkpoint.Checkpoint) -> checkpoint.Checkpoint:
 def folder(tmp_path: pathlib.Path) -> pathlib.Path:
     """A base (base) and adapters on it (runs/lora)."""
     save.save_llava(made.model(), tmp_path / "base")
-    save.save_peft(adapted(load.load(tmp_path / "base")), tmp_path / "runs/lora")
+    save_adapters.save_peft(adapted(load.load(tmp_path / "base")), tmp_path / "runs/lora")
     return tmp_path
 
 
@@ -64,12 +65,12 @@ def test_merged_weights_are_not_the_base_they_came_from(folder: pathlib.Path) ->
         with pytest.raises(errors.UserError, match=NO_BASE):
             save.check(model, "peft")
         with pytest.raises(errors.UserError, match=NO_BASE):
-            save.save_peft(model, folder / "runs/second")
+            save_adapters.save_peft(model, folder / "runs/second")
     assert not (folder / "runs/second").exists()
     # The way out.
     save.save_llava(lora.merge(load.load(folder / "merged")), folder / "new_base")
     second = adapted(load.load(folder / "new_base"))
-    save.save_peft(second, folder / "runs/second")
+    save_adapters.save_peft(second, folder / "runs/second")
     assert recorded(folder / "runs/second")["base_model_name_or_path"] == str(folder / "new_base")
     tiny.assert_same_model(
         load.load(folder / "runs/second"),
@@ -79,7 +80,7 @@ def test_merged_weights_are_not_the_base_they_came_from(folder: pathlib.Path) ->
 
 def test_an_orbax_folder_with_the_weights_of_its_source_names_the_source(folder: pathlib.Path) -> None:
     save.save_orbax(load.load(folder / "base"), folder / "same")
-    save.save_peft(adapted(load.load(folder / "same")), folder / "runs/other")
+    save_adapters.save_peft(adapted(load.load(folder / "same")), folder / "runs/other")
     assert recorded(folder / "runs/other")["base_model_name_or_path"] == str(folder / "base")
     save.save_orbax(load.load(folder / "base"), folder / "rounded", np.float16)
     with pytest.raises(errors.UserError, match=NO_BASE):
@@ -118,7 +119,7 @@ def test_adapters_on_a_llava_hf_folder_would_do_nothing(folder: pathlib.Path) ->
     model = adapted(load.load(folder / "hf"))
     with pytest.raises(
         errors.UserError,
-        match=r"hf is a llava-hf folder, .* do nothing on LlavaForConditionalGeneration; save as llava or hf",
+        match=r"hf is a llava-hf folder, .* do nothing on LlavaForConditionalGeneration; save as peft-hf, or save as",
     ):
         save.check(model, "peft")
     for layout in ("llava", "hf", "orbax", "none"):
@@ -126,7 +127,7 @@ def test_adapters_on_a_llava_hf_folder_would_do_nothing(folder: pathlib.Path) ->
     # LLaVA's adapters put onto the same weights in the other layout.
     moved = load.load(folder / "runs/lora", base=str(folder / "hf"), vision_tower=str(folder / "base/vision_tower"))
     with pytest.raises(errors.UserError, match="hf is a llava-hf folder"):
-        save.save_peft(moved, folder / "runs/again")
+        save_adapters.save_peft(moved, folder / "runs/again")
     assert not (folder / "runs/again").exists()
 
 
@@ -168,7 +169,7 @@ def test_an_orbax_folder_is_no_base(folder: pathlib.Path) -> None:
 
 
 def test_a_hub_base_keeps_its_revision(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    save.save_peft(made.model(made.LORA, base=made.on("owner/name@v1.5")), tmp_path / "lora")
+    save_adapters.save_peft(made.model(made.LORA, base=made.on("owner/name@v1.5")), tmp_path / "lora")
     found = recorded(tmp_path / "lora")
     assert (found["base_model_name_or_path"], found["revision"]) == ("owner/name", "v1.5")
     save.save_llava(made.model(), tmp_path / "elsewhere")
@@ -178,7 +179,7 @@ def test_a_hub_base_keeps_its_revision(tmp_path: pathlib.Path, monkeypatch: pyte
     )
     loaded = load.load(tmp_path / "lora", vision_tower=str(tmp_path / "elsewhere/vision_tower"))
     assert asked == [("owner/name", "v1.5")] and loaded.base.name == "owner/name@v1.5"
-    save.save_peft(loaded, tmp_path / "again")
+    save_adapters.save_peft(loaded, tmp_path / "again")
     assert recorded(tmp_path / "again") == found
 
 

@@ -17,6 +17,7 @@ from vlguard_jax.checkpoints import describe
 from vlguard_jax.checkpoints import export_record
 from vlguard_jax.checkpoints import load
 from vlguard_jax.checkpoints import save
+from vlguard_jax.checkpoints import save_adapters
 from vlguard_jax.checkpoints import torch_files
 from vlguard_jax.families.chat import tokenizer
 
@@ -156,7 +157,7 @@ def test_a_missing_projector(folder: pathlib.Path) -> None:
 def test_the_projector_of_the_base_is_not_used_silently(tmp_path: pathlib.Path) -> None:
     """An adapter folder without LLaVA's own files, as a trainer leaves it in the middle of a run."""
     save.save_llava(made.model(), tmp_path / "base")
-    save.save_peft(made.model(made.LORA, base=made.on("base")), tmp_path / "lora")
+    save_adapters.save_peft(made.model(made.LORA, base=made.on("base")), tmp_path / "lora")
     (tmp_path / "lora/config.json").unlink()
     with pytest.raises(
         errors.UserError, match=r"lora/config\.json: no such file beside non_lora_trainables\.bin; copy"

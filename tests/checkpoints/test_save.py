@@ -21,7 +21,9 @@ from vlguard_jax.checkpoints import export_record
 from vlguard_jax.checkpoints import header
 from vlguard_jax.checkpoints import load
 from vlguard_jax.checkpoints import save
+from vlguard_jax.checkpoints import save_adapters
 from vlguard_jax.checkpoints import tensors
+from vlguard_jax.checkpoints import torch_files
 from vlguard_jax.families.chat import tokenizer as tokenizer_lib
 from vlguard_jax.families.llava import config as llava_config
 
@@ -83,18 +85,18 @@ def test_adapters_must_be_merged_or_saved_apart(tmp_path: pathlib.Path) -> None:
         with pytest.raises(ValueError, match="adapters must be merged"):
             writer(made.model(made.LORA), tmp_path / "a")
     with pytest.raises(errors.UserError, match="no LoRA adapters"):
-        save.save_peft(made.model(), tmp_path / "a")
+        save_adapters.save_peft(made.model(), tmp_path / "a")
     with pytest.raises(
         errors.UserError, match="cannot be named as the base of PEFT adapters: its weights are in no folder"
     ):
-        save.save_peft(made.model(made.LORA), tmp_path / "a")
+        save_adapters.save_peft(made.model(made.LORA), tmp_path / "a")
     assert not list(tmp_path.iterdir())
 
 
 def test_peft_there_and_back(tmp_path: pathlib.Path) -> None:
     whole = made.model(made.LORA, base=made.on("base"))
     save.save_llava(made.model(), tmp_path / "base")
-    save.save_peft(whole, tmp_path / "runs/lora")
+    save_adapters.save_peft(whole, tmp_path / "runs/lora")
     tiny.assert_same_model(load.load(tmp_path / "runs/lora"), whole)  # the base is found two folders up
     save.save_orbax(whole, tmp_path / "orbax")
     tiny.assert_same_model(load.load(tmp_path / "orbax"), whole)
@@ -104,7 +106,7 @@ def test_peft_there_and_back(tmp_path: pathlib.Path) -> None:
 
 
 def test_a_base_that_does_not_fit(tmp_path: pathlib.Path) -> None:
-    save.save_peft(made.model(made.LORA, base=made.on("elsewhere")), tmp_path / "lora")
+    save_adapters.save_peft(made.model(made.LORA, base=made.on("elsewhere")), tmp_path / "lora")
     with pytest.raises(errors.UserError, match="its base model 'elsewhere' is not found; name its folder as base"):
         load.load(tmp_path / "lora")
     other = llava_config.LlavaConfig(dataclasses.replace(made.TEXT, norm_eps=1e-6), made.VISION, "mlp2x_gelu")
@@ -120,7 +122,7 @@ def test_a_projector_alone_with_its_base(tmp_path: pathlib.Path) -> None:
     stage = tmp_path / "stage"
     stage.mkdir()
     (stage / "config.json").write_text((tmp_path / "base/config.json").read_text())
-    save.torch_files.save_torch(stage / "mm_projector.bin", _projector(tmp_path / "base", scale=2.0))
+    torch_files.save_torch(stage / "mm_projector.bin", _projector(tmp_path / "base", scale=2.0))
     with pytest.raises(
         errors.UserError, match="only a projector is here; name the language model it belongs to as base"
     ):

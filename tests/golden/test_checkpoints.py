@@ -18,6 +18,7 @@ from vlguard_jax.checkpoints import load
 from vlguard_jax.checkpoints import lora
 from vlguard_jax.checkpoints import place
 from vlguard_jax.checkpoints import save
+from vlguard_jax.checkpoints import save_adapters
 from vlguard_jax.checkpoints import tensors
 from vlguard_jax.families.blocks import config_json as blocks_json
 from vlguard_jax.families.llava import config_json
@@ -87,7 +88,7 @@ def test_adapters_are_saved_as_the_reference_saves_them(golden: pathlib.Path, tm
     for source in adapters(golden):
         model = load.load(source)
         folder = tmp_path / source.name
-        save.save_peft(model, folder)
+        save_adapters.save_peft(model, folder)
         for name in ("adapter_model.safetensors", "non_lora_trainables.bin"):
             found, expected = (tensors.open_file(path / name) for path in (folder, source))
             tiny.assert_same_arrays({k: t.read() for k, t in found.items()}, {k: t.read() for k, t in expected.items()})

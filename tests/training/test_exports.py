@@ -26,7 +26,7 @@ def no_data(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def refused(folder: pathlib.Path, path: pathlib.Path, export: str, message: str) -> None:
-    lora = {"rank": 2} if export == "peft" else {}
+    lora = {"rank": 2} if export.startswith("peft") else {}
     settings = stand.settings(lora=lora, run={"export": export})
     settings = dataclasses.replace(settings, model=dataclasses.replace(settings.model, path=str(path)))
     with pytest.raises(errors.UserError, match=message):
@@ -41,10 +41,15 @@ def test_adapters_on_a_llava_hf_folder(tmp_path: pathlib.Path) -> None:
     )
 
 
+def test_adapters_for_peft_on_a_folder_of_llava(tmp_path: pathlib.Path) -> None:
+    refused(tmp_path, stand.folder() / "init", "peft-hf", "init is not a llava-hf folder, and peft-hf is for those")
+
+
 def test_adapters_on_weights_that_have_no_name(tmp_path: pathlib.Path) -> None:
     model = load.load(stand.folder() / "init")
     save.save_orbax(dataclasses.replace(model, base=None), tmp_path / "merged")
-    refused(tmp_path, tmp_path / "merged", "peft", "merged cannot be named as the base of PEFT adapters")
+    for export in ("peft", "peft-hf"):
+        refused(tmp_path, tmp_path / "merged", export, "merged cannot be named as the base of PEFT adapters")
 
 
 def test_a_language_model_in_the_layout_of_llava(tmp_path: pathlib.Path) -> None:

@@ -17,6 +17,7 @@ from vlguard_jax import config
 from vlguard_jax import errors
 from vlguard_jax import trees
 from vlguard_jax.checkpoints import load
+from vlguard_jax.checkpoints import save
 from vlguard_jax.training import feed
 from vlguard_jax.training import loop
 
@@ -146,6 +147,26 @@ def test_first_line_states_the_supervised_share(tmp_path: pathlib.Path, capsys: 
     said = [line for line in capsys.readouterr().out.splitlines() if line.strip()]
     assert said[0].startswith("supervised tokens ") and "24 conversations, 18 pictures" in said[0]
     assert any(line.startswith("rows: 8 x 160 tokens (6 steps)") for line in said)
+
+
+@pytest.mark.parity
+def test_adapters_for_peft_stand_on_the_folder_that_was_trained(tmp_path: pathlib.Path) -> None:
+    """A run that has changed nothing says so at its end, and keeps its checkpoint."""
+    save.save_hf(load.load(stand.folder() / "init"), tmp_path / "hf")
+    for steps in (1, 3):
+        settings = stand.settings(lora={"rank": 4}, run={"export": "peft-hf"}, optimizer={"max_steps": steps})
+        settings = dataclasses.replace(settings, model=dataclasses.replace(settings.model, path=str(tmp_path / "hf")))
+        if steps == 1:
+            with pytest.raises(errors.UserError, match="these adapters would change nothing"):
+                loop.train(settings, tmp_path / "once")
+            assert not (tmp_path / "once/model").exists() and (tmp_path / "once/checkpoints").exists()
+        else:
+            loop.train(settings, tmp_path / "run")
+    tuned, before = load.load(tmp_path / "run/model"), load.load(tmp_path / "hf")
+    assert tuned.base == before.base and tuned.lora is not None and tuned.lora.rank == 4
+    found = trees.flatten(tuned.params)
+    for name, value in trees.flatten(before.params).items():
+        assert np.array_equal(found[name], value) != name.startswith("projector."), name
 
 
 def test_config_of_the_run_is_stored(tmp_path: pathlib.Path) -> None:

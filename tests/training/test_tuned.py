@@ -77,7 +77,7 @@ def test_the_files_are_those_of_whole_arrays(tmp_path: pathlib.Path, export: str
     start = model(LORA if rank else None)
     write(start, tmp_path / "ours", export)
     whole = start if export == "peft" else lora_lib.merge(start)
-    tuned.WRITERS[export](whole, tmp_path / "theirs", functional.DTYPES["bf16"])
+    (tuned.WRITERS | tuned.ADAPTER_WRITERS)[export](whole, tmp_path / "theirs", functional.DTYPES["bf16"])
     ours, theirs = files(tmp_path / "ours"), files(tmp_path / "theirs")
     assert ours.keys() == theirs.keys() and len(ours) > 2
     assert [name for name in ours if ours[name] != theirs[name]] == []

@@ -13,12 +13,14 @@ import tempfile
 from vlguard_jax import errors
 from vlguard_jax import folders
 from vlguard_jax import machine
+from vlguard_jax.checkpoints import checkpoint
 
 # A folder with one of these is a checkpoint.
 _MARKS = ("config.json", "checkpoint.json", "adapter_config.json")
 # Files that this program, LLaVA, PEFT and Hugging Face's tools write into a model's folder.
 _FILES = (
     *("config.json", "generation_config.json", "adapter_config.json", "checkpoint.json", "preprocessor_config.json"),
+    checkpoint.ADAPTER_RECORD,
     *(
         "processor_config.json",
         "image_processor.json",

@@ -5,10 +5,12 @@ from __future__ import annotations
 import pathlib
 from typing import Any
 
+from vlguard_jax import errors
 from vlguard_jax.checkpoints import checkpoint
 from vlguard_jax.checkpoints import hub
 from vlguard_jax.checkpoints import peft_config
 from vlguard_jax.families import family
+from vlguard_jax.families import table
 from vlguard_jax.families.blocks import config_json
 
 
@@ -68,3 +70,18 @@ def adapter_json(model: checkpoint.Checkpoint, base: str) -> dict[str, Any]:
     known = model.extras.get("adapter_config", {})
     kept = {key: known[key] for key in peft_config.HARMLESS if key in known and key != "auto_mapping"}
     return dict.fromkeys(unset) | fixed | kept | ours
+
+
+def original_json(model: checkpoint.Checkpoint, dtype: str) -> dict[str, Any]:
+    """`config.json` of LLaVA's own layout.
+
+    Raises:
+      UserError: the model's family has none.
+    """
+    write = table.of(model.config).write_original
+    if write is None:
+        raise errors.UserError(
+            "a language model without vision tower and projector cannot be saved as llava; save as hf, or its adapters"
+            " as peft-hf"
+        )
+    return write(model.config, model.extras, dtype)

@@ -184,6 +184,7 @@ CLIP = Layout(
     # A CLIPModel folder also has the text model and the contrastive head.
     dropped=(_POSITION_IDS, r"text_model\..*", r"(visual|text)_projection\.weight", "logit_scale"),
 )
+PEFT_HF = Layout("peft-hf", {"adapter": ("base_model.model.model.",)})  # of a language model by itself
 PEFT = Layout(
     "peft",
     {

@@ -19,6 +19,7 @@ from vlguard_jax.checkpoints import checkpoint
 from vlguard_jax.checkpoints import layouts
 from vlguard_jax.checkpoints import load
 from vlguard_jax.checkpoints import save
+from vlguard_jax.checkpoints import save_adapters
 
 
 def whole() -> checkpoint.Checkpoint:
@@ -57,7 +58,7 @@ def test_there_and_back(tmp_path: pathlib.Path, of_the_folder: bool) -> None:
         shutil.rmtree(tmp_path / "base/vision_tower")
         shutil.copytree(tmp_path / "other/vision_tower", tmp_path / "base/vision_tower")
     trained = adapted(load.load(tmp_path / "base"))
-    save.save_peft(trained, tmp_path / "lora")
+    save_adapters.save_peft(trained, tmp_path / "lora")
     check(trained, tmp_path / "lora")
     check(trained, tmp_path / "lora", base=str(tmp_path / "base"), vision_tower=str(tmp_path / "base/vision_tower"))
 
@@ -74,13 +75,13 @@ def test_the_base_in_the_layout_of_llava_hf(tmp_path: pathlib.Path) -> None:
     shapes = layouts.tree_shapes(base.config, made.LORA)
     new = {path: np.ones(shape, np.float32) for path, shape in shapes.items() if ".lora_" in path}
     trained = dataclasses.replace(base, params=trees.unflatten(trees.flatten(base.params) | new), lora=made.LORA)
-    save.save_peft(trained, tmp_path / "lora")
+    save_adapters.save_peft(trained, tmp_path / "lora")
     check(trained, tmp_path / "lora", base=str(source), vision_tower=str(tmp_path / "base/vision_tower"))
 
 
 def test_another_base_is_refused(tmp_path: pathlib.Path) -> None:
     save.save_llava(whole(), tmp_path / "base")
-    save.save_peft(adapted(load.load(tmp_path / "base")), tmp_path / "lora")
+    save_adapters.save_peft(adapted(load.load(tmp_path / "base")), tmp_path / "lora")
     other = dataclasses.replace(whole(), params=trees.unflatten(_halved(trees.flatten(whole().params))))
     save.save_llava(other, tmp_path / "other")
     with pytest.raises(errors.UserError, match="these adapters were trained on other weights"):

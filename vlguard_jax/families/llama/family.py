@@ -13,6 +13,8 @@ from vlguard_jax.families.blocks import config_json
 from vlguard_jax.families.blocks import configs
 from vlguard_jax.families.llama import config as llama_config
 
+_LAYOUTS = (parameters.LLAMA, parameters.GGUF, parameters.PEFT, parameters.PEFT_HF)
+
 
 def _read_hf(config: Mapping[str, Any], folder: pathlib.Path) -> tuple[llama_config.LlamaConfig, int]:
     text = config_json.text_config(config, str(folder / "config.json"))
@@ -57,7 +59,7 @@ FAMILY = family.Family(
     positions=family.counted,
     templates=_templates,
     max_len=2048,
-    layouts=lambda config: {layout.name: layout for layout in (parameters.LLAMA, parameters.GGUF, parameters.PEFT)},
+    layouts=lambda config: {layout.name: layout for layout in _LAYOUTS},
     describe=lambda config: {},
     network=_network,
 )

@@ -29,6 +29,11 @@ HF_PREFIXES = {
     ),
     "projector": ("multi_modal_projector.", "model.multi_modal_projector."),
 }
+# As peft finds them in today's LlavaForConditionalGeneration.
+PEFT_HF_PREFIXES = {
+    "adapter": ("base_model.model.model.language_model.",),
+    "projector": ("base_model.model.model.multi_modal_projector.",),
+}
 # mm_projector.bin and non_lora_trainables.bin: the reference reads what follows `mm_projector.`.
 PROJECTOR_PREFIXES = {"projector": ("model.", "", "base_model.model.model.", "base_model.model.")}
 NON_LORA_PREFIXES = {"projector": ("base_model.model.model.", "base_model.model.", "model.")}
@@ -58,6 +63,7 @@ def layouts(config: llava_config.LlavaConfig) -> dict[str, parameters.Layout]:
     made = (
         parameters.Layout("llava", ORIGINAL_PREFIXES, original, parameters.BUFFERS),
         parameters.Layout("llava-hf", HF_PREFIXES, hf, parameters.BUFFERS),
+        parameters.Layout("peft-hf", PEFT_HF_PREFIXES, hf),
         parameters.Layout("projector", PROJECTOR_PREFIXES, original),
         parameters.Layout("non_lora", NON_LORA_PREFIXES, original),
         *(parameters.LLAMA, parameters.CLIP, parameters.PEFT),

@@ -13,6 +13,7 @@ from vlguard_jax.families.llava_next import config as next_config
 NEWLINE = "image_newline"
 # The projector's prefix in transformers is not the newline's, so it is part of the name here.
 _HF_PROJECTOR, _HF_PREFIXES = "multi_modal_projector.", ("", "model.")
+_PEFT_HF_PREFIXES = ("base_model.model.model.",)
 
 
 def all_parameters(
@@ -27,7 +28,8 @@ def all_parameters(
 def layouts(config: next_config.LlavaNextConfig) -> dict[str, parameters.Layout]:
     """The layouts of files with such a model or a part of it."""
     made = names.layouts(config)
-    hf = made["llava-hf"]
-    named = {id_: _HF_PROJECTOR + name for id_, name in hf.names.items()}
-    made["llava-hf"] = dataclasses.replace(hf, prefixes={**hf.prefixes, "projector": _HF_PREFIXES}, names=named)
+    for layout, prefixes in (("llava-hf", _HF_PREFIXES), ("peft-hf", _PEFT_HF_PREFIXES)):
+        hf = made[layout]
+        named = {id_: _HF_PROJECTOR + name for id_, name in hf.names.items()}
+        made[layout] = dataclasses.replace(hf, prefixes={**hf.prefixes, "projector": prefixes}, names=named)
     return made
