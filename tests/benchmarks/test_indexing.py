@@ -15,7 +15,14 @@ def test_every_figure_is_there(tmp_path: pathlib.Path) -> None:
     ended = subprocess.run(command, cwd=source.ROOT, capture_output=True, text=True, timeout=source.PATIENCE)
     assert ended.returncode == 0, ended.stderr[-2000:]
     figures = json.loads(ended.stdout.splitlines()[-1])
-    for name in ("conversations_per_second", "plan_seconds", "resume_seconds", "big_gib", "resume_first_batch_seconds"):
+    for name in (
+        "conversations_per_second",
+        "template_conversations_per_second",
+        "plan_seconds",
+        "resume_seconds",
+        "big_gib",
+        "resume_first_batch_seconds",
+    ):
         assert figures[name] > 0, name
     # Shares of pictures and lengths are those of the model.
     assert 780 < figures["mean_length"] < 920 and figures["big_gib"] < 1

@@ -92,15 +92,16 @@ class JinjaTemplate:
         Raises:
           UserError: the template fails, rewrites answers, or does not show each picture once.
         """
-        text = self._text(self._messages(turns, n_images > 0), ask=False)
+        messages = self._messages(turns, n_images > 0)
+        text = self._text(messages, ask=False)
         tags = sum(turn.text.count(templates.IMAGE_TAG) for turn in turns) if n_images else 0
         self._check_pictures(text, tags)
         answers = [turn.text for turn in turns if turn.role == "gpt"]
         whole = "".join(turn.text for turn in turns)
         mark = next(c for c in map(chr, _MARKS) if c not in whole)
-        marks = iter([f"{mark}{i}{mark}" for i in range(len(answers))])
-        marked = [dataclasses.replace(t, text=next(marks)) if t.role == "gpt" else t for t in turns]
-        between = _split(self._text(self._messages(marked, n_images > 0), ask=False), mark, len(answers))
+        marks = (self._content([], f"{mark}{i}{mark}") for i in range(len(answers)))
+        marked = [one | {"content": next(marks)} if one["role"] == ROLES["gpt"] else one for one in messages]
+        between = _split(self._text(marked, ask=False), mark, len(answers))
         found = _align(text, between, answers) if between is not None else None
         if found is None:
             raise RefusedError(
@@ -194,7 +195,7 @@ def _compile(text: str, date: str) -> Any:
     """
     compiled = inspect.unwrap(transformers_utils()._cached_compile_jinja_template)(text)
     today = datetime.datetime.fromisoformat(date)
-    compiled.environment.globals["strftime_now"] = today.strftime
+    compiled.globals = {**compiled.globals, "strftime_now": today.strftime}  # a plain dict is copied fast
     return compiled
 
 

@@ -6,7 +6,7 @@ tokens of tokenizer_config.json, or else those of special_tokens_map.json and ad
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 import contextlib
 import hashlib
 import json
@@ -21,6 +21,7 @@ from vlguard_jax import files
 from vlguard_jax.families.chat import added_tokens
 from vlguard_jax.families.chat import json_kind
 from vlguard_jax.families.chat import json_words
+from vlguard_jax.families.chat import words
 
 _FLAGS = ("lstrip", "rstrip", "single_word", "normalized", "special")
 _NAMED = tuple(f"{name}_token" for name in ("bos", "eos", "unk", "sep", "pad", "cls", "mask"))
@@ -106,10 +107,16 @@ class JsonTokenizer:
     def encode_with_offsets(self, text: str) -> tuple[list[int], list[tuple[int, int]]]:
         """Ids without a begin token, and the characters [first, end) of `text` that each encodes."""
         with _native(self._path):
-            if self._words is not None:
-                return self._words.with_offsets(text)
             encoded = self._native.encode(text, add_special_tokens=False)
             return encoded.ids, encoded.offsets
+
+    def encode_with_borders(self, text: str, borders: Sequence[int]) -> tuple[list[int], list[tuple[int, int]]]:
+        """See `tokenizer.Tokenizer`."""
+        if self._words is None:
+            ids, offsets = self.encode_with_offsets(text)
+            return ids, words.at_borders(offsets, borders)
+        with _native(self._path):
+            return self._words.with_borders(text, borders)
 
     def decode(self, ids: Iterable[int], skip_special: bool = True) -> str:
         """Text of `ids`.

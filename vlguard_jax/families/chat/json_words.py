@@ -9,7 +9,9 @@ Added tokens are found first, as the library does, if none of them swallows spac
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+import collections
+from collections.abc import Iterable, Mapping, Sequence
+import itertools
 import re
 from typing import Any
 
@@ -17,8 +19,6 @@ import tokenizers
 
 from vlguard_jax.families.chat import json_kind
 from vlguard_jax.families.chat import words
-
-_Encoded = tuple[list[int], list[tuple[int, int]]]  # ids, and the characters of each
 
 _MOST = 100  # characters that end words
 _LETTERS = r"[^\r\n\p{L}\p{N}]?\p{L}+"
@@ -46,38 +46,59 @@ class Words:
         """splits: of the added tokens, each with one group, in the order in which the library looks for them. kept:
         characters that stay with a space behind them."""
         self._native, self._splits = native, splits
-        self._cut = re.compile(rf"(?<=[^\s{re.escape(words.SPACE_PIECE + kept)}]) (?=[^\s{words.SPACE_PIECE}])")
+        self._cut = re.compile(rf" (?<=[^\s{re.escape(words.SPACE_PIECE + kept)}] )(?=[^\s{words.SPACE_PIECE}])")
         self._first = words.Memory(self._encoded)
         self._next = words.Memory(lambda word: self._encoded(f" {word}"))
+        self._offsets = words.Memory(lambda word: native.encode(word, add_special_tokens=False).offsets)
 
     def __call__(self, text: str) -> list[int]:
         """Ids of `text`."""
-        return [id_ for _, (ids, _) in self._words(text) for id_ in ids]
+        return self.with_borders(text, ())[0]
 
-    def with_offsets(self, text: str) -> tuple[list[int], list[tuple[int, int]]]:
-        """Ids of `text` and their characters."""
-        found: list[int] = []
-        offsets: list[tuple[int, int]] = []
-        at = 0
-        for length, (ids, spans) in self._words(text):
-            found += ids
-            offsets += [(first + at, end + at) for first, end in spans]
-            at += length
-        return found, offsets
+    def with_borders(self, text: str, borders: Sequence[int]) -> tuple[list[int], list[tuple[int, int]]]:
+        """Ids of `text` and what `words.at_borders` tells of them; looks into no other word than those at borders."""
+        ids: list[int] = []
+        found: list[tuple[int, int]] = []
+        waiting = collections.deque(borders)
+        at = end = 0
+        for i, part in enumerate(self._parts(text)):
+            end += len(part)
+            while waiting and waiting[0] < end:
+                inside, across, border = 0, 0, waiting.popleft()
+                if border > at:
+                    first, behind = (at, end) if i % 2 else self._word(text, at, border, end)
+                    ids += self._plain(text[at:first])
+                    ((inside, across),) = words.at_borders(self._offsets[text[first:behind]], [border - first])
+                    at = first
+                found.append((len(ids) + inside, across))
+            ids += self._first[part] if i % 2 else self._plain(text[at:end])
+            at = end
+        return ids, found + [(len(ids), 0)] * len(waiting)
 
-    def _words(self, text: str) -> Iterator[tuple[int, _Encoded]]:
+    def _parts(self, text: str) -> list[str]:
+        """Text, added token, text, added token, ..., text."""
         parts = [text]
         for split in self._splits:
             parts = [piece for i, part in enumerate(parts) for piece in ([part] if i % 2 else split.split(part))]
-        for i, part in enumerate(parts):
-            first, *rest = [part] if i % 2 else self._cut.split(part)
-            yield len(first), self._first[first]
-            for word in rest:
-                yield len(word) + 1, self._next[word]
+        return parts
 
-    def _encoded(self, word: str) -> _Encoded:
-        encoded = self._native.encode(word, add_special_tokens=False)
-        return encoded.ids, encoded.offsets
+    def _word(self, text: str, at: int, border: int, end: int) -> tuple[int, int]:
+        """(first, end) of the word in text[at:end] that holds the character behind a border."""
+        first = border + 1
+        while (first := text.rfind(" ", at, first)) > at and self._cut.match(text, first, end) is None:
+            pass
+        after = self._cut.search(text, border + 1, end)
+        return max(first, at), end if after is None else after.start()
+
+    def _plain(self, text: str) -> list[int]:
+        """Ids of text without added tokens."""
+        if " " not in text:
+            return self._first[text]
+        first, *rest = self._cut.split(text)
+        return [*self._first[first], *itertools.chain.from_iterable(map(self._next.__getitem__, rest))]
+
+    def _encoded(self, word: str) -> list[int]:
+        return self._native.encode(word, add_special_tokens=False).ids
 
 
 def encoder(

@@ -6,7 +6,7 @@ Today's transformers tokenizers give other ids for the same text, so the few rul
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 import dataclasses
 import hashlib
 import itertools
@@ -107,6 +107,11 @@ class PieceTokenizer:
             if len(found) > 1 and found[0][0] == self._pieces.PieceToId(words.SPACE_PIECE):
                 found = found[self._is_special(found[1][0]) :]
         return [id_ for id_, _, _ in found], [(first, end) for _, first, end in found]
+
+    def encode_with_borders(self, text: str, borders: Sequence[int]) -> tuple[list[int], list[tuple[int, int]]]:
+        """See `tokenizer.Tokenizer`."""
+        ids, offsets = self.encode_with_offsets(text)
+        return ids, words.at_borders(offsets, borders)
 
     def decode(self, ids: Iterable[int], skip_special: bool = True) -> str:
         """Text of `ids`, with the reference's spaces: none before the first piece, nothing stripped at the end.

@@ -36,13 +36,16 @@ def tokenize(
     """
     rendered = template.render(turns, n_images)
     special = _specials(tokenizer)
-    spans = [(start, _end(rendered.text, end, special, template)) for start, end in rendered.answers]
-    ids, offsets = _encode(rendered.text, tokenizer, template)
-    learnt, crossing = _inside(offsets, spans)
+    borders: list[int] = []
+    for start, end in rendered.answers:
+        borders += [start, _end(rendered.text, end, special, template)]
+    ids, places = _encode(rendered.text, tokenizer, template, borders)
     all_ids = np.asarray(ids, np.int32)
     labels = np.full(len(ids), types.IGNORE_LABEL, np.int32)
-    for first, behind in learnt:
-        labels[first:behind] = all_ids[first:behind]
+    for (first, _), (before, across) in zip(places[::2], places[1::2], strict=True):
+        learnt = slice(first, before - across)
+        labels[learnt] = all_ids[learnt]
+    crossing = len({before - 1 - i for before, across in places for i in range(across)})
     asked, answered = (
         int(any(special.any.search(turn.text) for turn in turns if (turn.role == "gpt") is by_model))
         for by_model in (False, True)
@@ -59,7 +62,7 @@ def tokenize_prompt(
     Raises:
       UserError: as `JinjaTemplate.prompt`.
     """
-    return _encode(template.prompt(question, n_images), tokenizer, template)[0]
+    return _encode(template.prompt(question, n_images), tokenizer, template, [])[0]
 
 
 def check(tokenizer: tokenizer_lib.Tokenizer, template: jinja_template.JinjaTemplate) -> None:
@@ -97,56 +100,38 @@ def _end(text: str, at: int, special: _Specials, template: jinja_template.JinjaT
 
 
 def _encode(
-    text: str, tokenizer: tokenizer_lib.Tokenizer, template: jinja_template.JinjaTemplate
+    text: str, tokenizer: tokenizer_lib.Tokenizer, template: jinja_template.JinjaTemplate, borders: list[int]
 ) -> tuple[list[int], list[tuple[int, int]]]:
-    """Ids, with `IMAGE_TOKEN` where a picture is, and the characters of each.
+    """As `encode_with_borders`, with `IMAGE_TOKEN` where a picture is.
 
     As transformers: the template writes the begin token itself; only its processors of pictures put one in front of a
     text that has none.
     """
     if not template.pictures:
-        return tokenizer.encode_with_offsets(text)
+        return tokenizer.encode_with_borders(text, borders)
     if (token := tokenizer.added.get(template.image)) is not None:
-        ids, offsets = tokenizer.encode_with_offsets(text)
+        ids, places = tokenizer.encode_with_borders(text, borders)
         ids = [types.IMAGE_TOKEN if id_ == token.id else id_ for id_ in ids]
     else:
-        ids, offsets = _encode_around(text, tokenizer, template.image)
+        ids, places = _encode_around(text, tokenizer, template.image, borders)
     if tokenizer.bos_id is not None and not text.startswith(tokenizer.special.get("bos_token", "")):
-        ids, offsets = [tokenizer.bos_id, *ids], [(0, 0), *offsets]
-    return ids, offsets
+        ids, places = [tokenizer.bos_id, *ids], [(before + 1, across) for before, across in places]
+    return ids, places
 
 
 def _encode_around(
-    text: str, tokenizer: tokenizer_lib.Tokenizer, image: str
+    text: str, tokenizer: tokenizer_lib.Tokenizer, image: str, borders: list[int]
 ) -> tuple[list[int], list[tuple[int, int]]]:
     """The same with a tokenizer that leaves out the token for pictures (added_tokens.HF_ONLY): another special token
     takes its place in the text, so that the text around it is encoded as beside one."""
     other = next(one for one in tokenizer.added.values() if one.special and not (one.lstrip or one.rstrip))
-    width, parts = len(other.text), text.split(image)
-    starts = [end - width for end in itertools.accumulate(len(part) + width for part in parts[:-1])]
-    ids, offsets = tokenizer.encode_with_offsets(other.text.join(parts))
-    shown = {(start, start + width) for start in starts}
-    ids = [types.IMAGE_TOKEN if place in shown else id_ for id_, place in zip(ids, offsets, strict=True)]
-
-    def back(place: int) -> int:
-        return place + (len(image) - width) * bisect.bisect_left(starts, place)
-
-    return ids, [(back(first), back(end)) for first, end in offsets]
-
-
-def _inside(offsets: Sequence[tuple[int, int]], spans: Sequence[tuple[int, int]]) -> tuple[list[tuple[int, int]], int]:
-    """(ranges of the tokens that lie wholly in a span, number of tokens across a border).
-
-    A token of no characters is inside where it stands before the span's end.
-    """
-    starts = [first for first, _ in offsets]
-    learnt = []
-    crossing = set()
-    for begin, end in spans:
-        first, behind = bisect.bisect_left(starts, begin), bisect.bisect_left(starts, end)
-        crossing |= set(itertools.takewhile(lambda i: offsets[i][1] > begin, range(first - 1, -1, -1)))  # noqa: B023
-        while behind > first and offsets[behind - 1][1] > end:
-            behind -= 1
-            crossing.add(behind)
-        learnt.append((first, behind))
-    return learnt, len(crossing)
+    parts = text.split(image)
+    shown = list(itertools.accumulate((len(part) + len(image) for part in parts[:-2]), initial=len(parts[0])))
+    shown = shown[: len(parts) - 1]  # where the pictures are
+    marks = sorted([*shown, *borders])
+    moved = [mark + (len(other.text) - len(image)) * bisect.bisect_left(shown, mark) for mark in marks]
+    ids, places = tokenizer.encode_with_borders(other.text.join(parts), moved)
+    of = dict(zip(marks, places, strict=True))
+    for mark in shown:
+        ids[of[mark][0]] = types.IMAGE_TOKEN
+    return ids, [of[border] for border in borders]

@@ -7,7 +7,8 @@ spaces with the following word can be tokenized separately; and words repeat. `s
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import bisect
+from collections.abc import Callable, Sequence
 import itertools
 import re
 from typing import Any, TypeVar
@@ -43,6 +44,18 @@ class Memory(dict[str, _Made]):
             self.clear()
         made = self[word] = self._encode(word)
         return made
+
+
+def at_borders(offsets: Sequence[tuple[int, int]], borders: Sequence[int]) -> list[tuple[int, int]]:
+    """For each place between characters: (tokens that begin before it, how many of these, the last ones, end behind
+    it). offsets: the characters of each token, in order."""
+    starts = [first for first, _ in offsets]
+    found = []
+    for border in borders:
+        before = bisect.bisect_left(starts, border)
+        behind = itertools.takewhile(lambda i: offsets[i][1] > border, reversed(range(before)))  # noqa: B023
+        found.append((before, len(list(behind))))
+    return found
 
 
 class WordEncoder:
