@@ -31,6 +31,11 @@ TEXT: dict[str, Any] = {
     "rope_scaling": {"type": "linear", "factor": 2.0},
     "tie_word_embeddings": False,
 }
+MISTRAL: dict[str, Any] = TEXT | {
+    "model_type": "mistral",
+    "sliding_window": 4096,
+    "max_position_embeddings": 4096,
+}
 VISION: dict[str, Any] = {
     "model_type": "clip_vision_model",
     "hidden_size": 24,
@@ -110,6 +115,7 @@ RULES: dict[str, str] = {
     **dict.fromkeys(("num_key_value_heads", "image_size", "patch_size", "r"), COUNT),
     **dict.fromkeys(("rms_norm_eps", "rope_theta", "layer_norm_eps", "factor", "lora_alpha"), POSITIVE),
     **dict.fromkeys(("original_max_position_embeddings", "mm_hidden_size"), COUNT),
+    **dict.fromkeys(("sliding_window", "max_position_embeddings"), COUNT),
     **dict.fromkeys(("low_freq_factor", "high_freq_factor", "rescale_factor"), POSITIVE),
     **dict.fromkeys(
         ("tie_word_embeddings", "attention_bias", "mm_use_im_start_end", "unfreeze_mm_vision_tower", "stand_in"), FLAG
@@ -186,6 +192,7 @@ def _adapter(folder: pathlib.Path, data: bytes) -> None:
 
 FILES: dict[str, tuple[Any, Callable[[pathlib.Path, bytes], None]]] = {
     "llama": (TEXT, _llama),
+    "mistral": (MISTRAL, _llama),
     "llava-hf": (WHOLE, _llava_hf),
     "llava": (ORIGINAL, _original),
     "tower": (VISION, _tower),
