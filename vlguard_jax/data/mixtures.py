@@ -34,9 +34,9 @@ from vlguard_jax.families.chat import conversations
 from vlguard_jax.families.chat import tokenizer as tokenizer_lib
 
 _NOTED = (  # as the fields of types.Noted
-    "{} tokens lie across the border of an answer and are not learned",
-    "special tokens are written out in questions or system texts of {} conversations, and stand for those tokens",
-    "special tokens are written out in answers of {} conversations, and are learned as those tokens",
+    "tokens across the border of an answer, which are not learned: {}",
+    "conversations with special tokens written out in a question or system text, where they become those tokens: {}",
+    "conversations with special tokens written out in an answer, where they are learned as those tokens: {}",
 )
 RECENT = 8192  # samples kept in memory, so that small data sets are tokenized once
 
