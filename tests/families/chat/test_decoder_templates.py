@@ -16,12 +16,14 @@ from tests.families.chat import json_folders
 from vlguard_jax import errors
 from vlguard_jax import types
 from vlguard_jax.families import table
+from vlguard_jax.families.blocks import configs
 from vlguard_jax.families.chat import built_in
 from vlguard_jax.families.chat import choice
 from vlguard_jax.families.chat import conversations
 from vlguard_jax.families.chat import jinja_template
 from vlguard_jax.families.chat import templates
 from vlguard_jax.families.chat import tokenizer as tokenizer_lib
+from vlguard_jax.families.llama import config as llama_config
 
 LLAMA_3_TOKENS = ("<|eot_id|>", "<|start_header_id|>", "<|end_header_id|>")
 MISTRAL = templates.get_template("mistral_instruct")
@@ -150,6 +152,8 @@ def test_each_decoder_has_its_own_template(tmp_path: pathlib.Path) -> None:
     named = {name: one.name for name, one in found.items() if one.name != "vicuna_v1"}
     assert named == {"llava-v1.6-mistral-7b": "mistral_instruct", "llama3-llava-next-8b": "llava_llama_3"}
     assert set(found) - set(named) == {name for name in table.PRESETS if "vicuna" in name or "v1.5" in name}
+    alone = llama_config.LlamaConfig(configs.MISTRAL_7B)  # a language model whose folder has no template
+    assert choice.template("auto", jinja_template.DATE, alone, pieces).name == "mistral_instruct"
     chosen = found["llama3-llava-next-8b"]
     assert isinstance(chosen, jinja_template.JinjaTemplate) and chosen.pictures
     assert choice.names(table.PRESETS["llama3-llava-next-8b"], llama) == ("llava_llama_3",)
