@@ -16,6 +16,7 @@ from tests.faults import places
 from tests.faults import results
 from tests.faults import sandbox
 from tests.faults import shown
+from tests.faults import templates
 from tests.faults import texts
 from tests.faults import tokenizers
 from tests.faults import training
@@ -37,6 +38,7 @@ READERS: dict[str, Reader] = {
     "results": results.make,
     "safetensors": weights_safetensors.make,
     "shown": shown.make,
+    "templates": templates.make,
     "texts": texts.make,
     "tokenizers": tokenizers.make,
     "torch": weights_torch.make,
