@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pathlib
+import shutil
 import subprocess
 import sys
 import types
@@ -68,6 +69,15 @@ def test_adapters_for_peft(adapter: pathlib.Path, tmp_path: pathlib.Path) -> Non
     found, expected = load.load(tmp_path / "lora"), load.load(adapter / "runs/lora")
     tiny.assert_same_arrays(trees.flatten(found.params), trees.flatten(expected.params))
     assert found.base is not None and found.base.name == str(tmp_path / "hf")
+
+
+def test_adapters_that_do_not_fit(adapter: pathlib.Path, tmp_path: pathlib.Path) -> None:
+    shutil.copytree(adapter / "runs/lora", tmp_path / "lora")
+    tiny.change_json(tmp_path / "lora/adapter_config.json", r=3)
+    given = ("--base", adapter / "base", "--dst", tmp_path / "hf", "--to", "hf")
+    done = run("--src", tmp_path / "lora", *given)
+    assert done.returncode == 2 and "is not of rank 3, which" in done.stderr and done.stderr.count("\n") == 1
+    assert not (tmp_path / "hf").exists()
 
 
 def test_inspect(adapter: pathlib.Path) -> None:

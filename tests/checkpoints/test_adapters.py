@@ -12,6 +12,7 @@ import pytest
 import safetensors.numpy
 
 from tests.checkpoints import made
+from tests.checkpoints import tiny
 from vlguard_jax import errors
 from vlguard_jax import trees
 from vlguard_jax.checkpoints import load
@@ -214,6 +215,38 @@ def test_files_that_do_not_fit(
     with pytest.raises(errors.UserError, match=message) as error:
         load.load(write(tmp_path / "lora", arrays, **config), base=str(base))
     assert "\n" not in str(error.value)
+
+
+def test_a_base_that_was_exported(tmp_path: pathlib.Path, base: pathlib.Path) -> None:
+    """Rows beyond the vocabulary, too. As a base it is named by what it was exported from, if it is still that."""
+    head = {"base_model.model.lm_head.weight": drawn(128, 8, seed=6)}
+    config = {"target_modules": r".*language_model.*q_proj", "modules_to_save": ["lm_head"]}
+    save.save_orbax(load.load(base), tmp_path / "orbax")
+    for name, arrays, settings in (("lora", Q, Q_ONLY), ("head", Q | head, config)):
+        adapter = write(tmp_path / name, arrays, **settings)
+        found = load.load(adapter, base=str(tmp_path / "orbax"))
+        expected = load.load(adapter, base=str(base))
+        tiny.assert_same_model(found, expected)
+        tiny.assert_same_arrays(found.extras["padding"], expected.extras["padding"])
+        assert found.base == expected.base and (found.base is None) is (name == "head")
+    save.save_orbax(load.load(tmp_path / "lora", base=str(base)), tmp_path / "adapted")
+    with pytest.raises(errors.UserError, match="adapted: a base with adapters of its own; merge them first"):
+        load.load(tmp_path / "lora", base=str(tmp_path / "adapted"))
+
+
+def test_a_config_of_the_base_beside_the_adapters(tmp_path: pathlib.Path, base: pathlib.Path) -> None:
+    """As some trainers leave it; it has to be the base's."""
+    adapter = write(tmp_path / "lora", Q, **Q_ONLY)
+    expected = load.load(adapter, base=str(base))
+    (adapter / "config.json").write_text((base / "config.json").read_text())
+    tiny.assert_same_model(load.load(adapter, base=str(base)), expected)
+    text = json.loads((base / "config.json").read_text())["text_config"]
+    tiny.change_json(adapter / "config.json", text_config=text | {"rms_norm_eps": 0.5})
+    with pytest.raises(errors.UserError, match=r"config\.json: norm_eps is 0\.5, and 1e-05 in the base .*hf; name the"):
+        load.load(adapter, base=str(base))
+    (adapter / "config.json").write_text(json.dumps(text))
+    with pytest.raises(errors.UserError, match=r"config\.json: is of llama, and the base .*hf is a llava model"):
+        load.load(adapter, base=str(base))
 
 
 def test_another_base(tmp_path: pathlib.Path, base: pathlib.Path) -> None:

@@ -67,7 +67,10 @@ SEEING: dict[str, tuple[bool, dict[str, Any]]] = {
     ),
     "tower": (False, {"target_modules": ["fc1", "patch_embedding", "position_embedding"]}),
 }
-ALL = [(kind, case) for kind in MODELS for case in (CASES if kind == "llama" else CASES | SEEING)]
+# LLaVA-NeXT has LLaVA's names; what is its own lies beside them.
+OF_NEXT = ("all-linear", "alpha_pattern", "DoRA", "modules_to_save", "bias", "embeddings", "projector", "tower")
+OF = {"llama": tuple(CASES), "llava": tuple(CASES | SEEING), "llava_next": OF_NEXT}
+ALL = [(kind, case) for kind, cases in OF.items() for case in cases]
 
 
 def base(kind: str, folder: pathlib.Path, names: str = "hub") -> pathlib.Path:

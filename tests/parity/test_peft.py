@@ -84,8 +84,13 @@ def in_memory(name: str) -> str:
 
 
 @pytest.mark.parametrize("change", [hub, of_4_52, in_memory])
-@pytest.mark.parametrize("case", ["regex", "DoRA", "bias of LoRA", "projector", "embeddings"])
-@pytest.mark.parametrize("kind", ["llava", "llava_next"])
+@pytest.mark.parametrize(
+    ("kind", "case"),
+    [
+        *(("llava", case) for case in ("regex", "DoRA", "bias of LoRA", "projector", "embeddings")),
+        ("llava_next", "DoRA"),
+    ],
+)
 def test_every_naming_generation(bases: pathlib.Path, tmp_path: pathlib.Path, kind: str, case: str, change) -> None:
     """And a file of torch, as older versions wrote it."""
     theirs = peft_oracle.make(kind, case)
@@ -94,10 +99,11 @@ def test_every_naming_generation(bases: pathlib.Path, tmp_path: pathlib.Path, ki
     compare(tmp_path, bases / kind, theirs, apart=(peft_oracle.CASES | peft_oracle.SEEING)[case][0])
 
 
-@pytest.mark.parametrize("layout", ["llava", "hf"])
+@pytest.mark.parametrize("layout", ["llava", "hf", "orbax"])
 @pytest.mark.parametrize("kind", ["llava", "llava_next"])
 def test_a_base_in_another_layout(bases: pathlib.Path, tmp_path: pathlib.Path, kind: str, layout: str) -> None:
-    {"llava": save.save_llava, "hf": save.save_hf}[layout](load.load(bases / kind), tmp_path / "base")
+    writers = {"llava": save.save_llava, "hf": save.save_hf, "orbax": save.save_orbax}
+    writers[layout](load.load(bases / kind), tmp_path / "base")
     for case in ("all-linear", "DoRA", "projector"):
         theirs = peft_oracle.make(kind, case)
         theirs.save_pretrained(tmp_path / case)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import pathlib
 from typing import cast
@@ -11,6 +12,9 @@ from vlguard_jax import fields
 from vlguard_jax import files
 from vlguard_jax.checkpoints import adapters
 from vlguard_jax.checkpoints import checkpoint
+from vlguard_jax.checkpoints import export
+from vlguard_jax.checkpoints import export_base
+from vlguard_jax.checkpoints import export_record
 from vlguard_jax.checkpoints import hub
 from vlguard_jax.checkpoints import peft_config
 from vlguard_jax.checkpoints import plans
@@ -32,9 +36,16 @@ def plan(folder: pathlib.Path, base: str, vision_tower: str) -> plans.Plan:
     adapter = files.read_object(path)
     config = peft_config.read(adapter, str(path))
     name = base or _base_name(fields.Fields(adapter, str(path)))
-    base_folder = whole.checked_base(hub.resolve(base) if base else _find_base(name, folder), folder)
-    made = _with_original if (folder / "config.json").is_file() else _with_whole
-    model, pieces, extras, base_sha256 = made(folder, base_folder, vision_tower)
+    base_folder = hub.resolve(base) if base else _find_base(name, folder)
+    beside = read_config.read(folder) if (folder / "config.json").is_file() else None
+    if beside is not None and beside.layout == "llava":
+        start, base_sha256 = _with_original(folder, beside, base_folder, vision_tower)
+    else:
+        start, base_sha256 = _with_whole(folder, base_folder, vision_tower)
+    if beside is not None:
+        _check_beside(folder, beside, start.config, base_folder)
+    model, pieces = start.config, list(start.pieces)
+    extras: extras_lib.Extras = {**start.extras}
     file = _adapter_file(folder)
     found = adapters.read(config, tensors.open_file(file), model, str(file))
     notes = []
@@ -49,13 +60,13 @@ def plan(folder: pathlib.Path, base: str, vision_tower: str) -> plans.Plan:
     if found.lora is not None:
         extras |= {"adapter_config": adapter}
         pieces.append(plans.Piece("peft", file, ("adapter",), listed=found.apart))
-    result = plans.Plan(
-        model,
-        tuple(pieces),
-        "peft",
-        whole.tokenizer_folder(folder, base_folder),
-        extras,
-        found.lora,
+    result = dataclasses.replace(
+        start,
+        pieces=tuple(pieces),
+        layout="peft",
+        tokenizer_folder=whole.tokenizer_folder(folder, base_folder),
+        extras=extras,
+        lora=found.lora,
         base=name,
         base_sha256=base_sha256,
         edits=found.edits,
@@ -68,17 +79,13 @@ def plan(folder: pathlib.Path, base: str, vision_tower: str) -> plans.Plan:
     return result
 
 
-Parts = tuple[family.Config, list[plans.Piece], extras_lib.Extras, str]  # the last: fingerprint of the base, or ""
-
-
-def _with_original(folder: pathlib.Path, base: pathlib.Path, vision_tower: str) -> Parts:
-    """Adapters beside LLaVA's config.json, with the projector that was trained."""
-    found = read_config.read(folder)
+def _with_original(
+    folder: pathlib.Path, found: read_config.Found, base: pathlib.Path, vision_tower: str
+) -> tuple[plans.Plan, str]:
+    """What the adapters beside LLaVA's config.json stand on, with the projector that was trained; and the fingerprint
+    of the base, or ""."""
+    whole.check_base(base, folder)
     written = fields.Fields(found.values, str(folder / "config.json")).part(family.PROVENANCE)
-    if found.layout != "llava":
-        raise errors.UserError(
-            f"{folder / 'config.json'}: LLaVA's own config was expected beside an adapter, not {found.layout}"
-        )
     model, tower, extras = whole.original_model(folder, found, vision_tower, base)
     trained = folder / "non_lora_trainables.bin"
     if not trained.is_file():
@@ -88,25 +95,50 @@ def _with_original(folder: pathlib.Path, base: pathlib.Path, vision_tower: str) 
     pieces = [of_base, plans.Piece("non_lora", trained, ("projector",))]
     if "vision" not in of_base.parts:
         pieces.append(plans.Piece("clip", tower, ("vision",)))
-    return model, pieces, extras, written.text(checkpoint.BASE_SHA256)
+    return plans.Plan(model, tuple(pieces), "peft", folder, extras), written.text(checkpoint.BASE_SHA256)
 
 
-def _with_whole(folder: pathlib.Path, base: pathlib.Path, vision_tower: str) -> Parts:
-    """Adapters alone, on everything that the base has."""
+def _with_whole(folder: pathlib.Path, base: pathlib.Path, vision_tower: str) -> tuple[plans.Plan, str]:
+    """What adapters alone stand on, everything that the base has; and its fingerprint, or ""."""
     if (folder / "non_lora_trainables.bin").is_file():
         raise errors.UserError(
             f"{folder / 'config.json'}: no such file beside non_lora_trainables.bin; copy LLaVA's config.json"
             " of this training here"
         )
-    found = whole.plan(base, vision_tower=vision_tower)
-    extras, record = found.extras, folder / checkpoint.ADAPTER_RECORD
+    if export.is_export(base):
+        plans.refuse(folder, vision_tower=vision_tower)
+        found = export_base.plan(base)
+    else:
+        whole.check_base(base, folder)
+        found = whole.plan(base, vision_tower=vision_tower)
+    record = folder / checkpoint.ADAPTER_RECORD
     if not record.is_file():
-        return found.config, list(found.pieces), extras, ""
+        return found, ""
     written = fields.Fields(files.read_object(record), str(record))
     written.flag("stand_in")
     own = {key: value for key, value in written.values.items() if key != checkpoint.BASE_SHA256}
-    extras |= {"provenance": cast(extras_lib.Provenance, own)}
-    return found.config, list(found.pieces), extras, written.text(checkpoint.BASE_SHA256)
+    extras: extras_lib.Extras = {**found.extras, "provenance": cast(extras_lib.Provenance, own)}
+    return dataclasses.replace(found, extras=extras), written.text(checkpoint.BASE_SHA256)
+
+
+def _check_beside(folder: pathlib.Path, beside: read_config.Found, model: family.Config, base: pathlib.Path) -> None:
+    """Raise UserError if a config.json that a trainer has put beside its adapters is not of their base."""
+    where = folder / "config.json"
+    if beside.layout == "llava":  # compared by whole.base_piece
+        return
+    if beside.family is not table.of(model):
+        raise errors.UserError(
+            f"{where}: is of {beside.layout}, and the base {base} is a {table.of(model).name} model; name the base that"
+            " these adapters were made for"
+        )
+    sizes, _ = beside.family.read_hf(beside.values, folder)
+    ours, theirs = (dataclasses.asdict(one.text) | {"vocab_size": 0} for one in (sizes, model))
+    for key, value in ours.items():
+        if value != theirs[key]:
+            raise errors.UserError(
+                f"{where}: {key} is {value}, and {theirs[key]} in the base {base}; name the base that these adapters"
+                " were made for"
+            )
 
 
 def _base_name(adapter: fields.Fields) -> str:
@@ -119,7 +151,7 @@ def _base_name(adapter: fields.Fields) -> str:
 def _find_base(name: str, folder: pathlib.Path) -> pathlib.Path:
     local = name.partition("@")[0] if hub.is_hub_id(name) else name
     for above in folder.resolve().parents[:3]:
-        if local and os.path.isfile(above / local / "config.json"):
+        if local and any((above / local / name).is_file() for name in ("config.json", export_record.RECORD)):
             return above / local
     if not name or not (os.path.isdir(name) or hub.is_hub_id(name)):
         raise errors.UserError(

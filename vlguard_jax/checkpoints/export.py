@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+import contextlib
 import dataclasses
 import json
 import os
@@ -71,19 +72,12 @@ def load_export(folder: pathlib.Path, dtype: np.dtype | type | None = None) -> c
 
     where = folder / _ARRAYS
     record = export_record.read(folder)
-    _check_files(where)
-    try:
-        arrays = stored.read(where)
-        _check_stored(where, arrays, layouts.tree_shapes(record.config, record.lora))
-        stored.check_sizes(where, arrays)
+    arrays = listed(folder, record)
+    with _naming_damage(where):
         # As numpy arrays, independent of the devices that wrote them.
         as_numpy = {path: ocp.RestoreArgs(restore_type=np.ndarray) for path in arrays}
         tree = ocp.PyTreeCheckpointer().restore(where.absolute(), restore_args=trees.unflatten(as_numpy))
         flat = {path: np.asarray(value) for path, value in trees.flatten(tree["params"]).items()}
-    except errors.UserError:
-        raise
-    except Exception as e:  # a damaged folder can raise anything
-        raise errors.UserError(f"{where}: damaged, export the model again: {e or type(e).__name__}") from e
     for path, value in flat.items():
         if checkpoint.digest(path, value) != record.arrays[path]:
             raise errors.UserError(
@@ -102,6 +96,32 @@ def load_export(folder: pathlib.Path, dtype: np.dtype | type | None = None) -> c
     return checkpoint.Checkpoint(
         record.config, params, record.lora, folder, record.weights_sha256, "orbax", base, extras
     )
+
+
+def listed(folder: pathlib.Path, record: export_record.Record) -> dict[str, Any]:
+    """By tree path: shape, dtype and storage of every array of an exported model.
+
+    Raises:
+      UserError: damaged, or not what its record says.
+    """
+    where = folder / _ARRAYS
+    _check_files(where)
+    with _naming_damage(where):
+        arrays = stored.read(where)
+        _check_stored(where, arrays, layouts.tree_shapes(record.config, record.lora))
+        stored.check_sizes(where, arrays)
+    return arrays
+
+
+@contextlib.contextmanager
+def _naming_damage(where: pathlib.Path) -> Iterator[None]:
+    """A damaged folder can raise anything."""
+    try:
+        yield
+    except errors.UserError:
+        raise
+    except Exception as e:
+        raise errors.UserError(f"{where}: damaged, export the model again: {e or type(e).__name__}") from e
 
 
 def _check_files(where: pathlib.Path) -> None:

@@ -63,6 +63,10 @@ def load(
             f" found {own.sha256[:12]}; another number format counts too); name the language model and the tower that"
             " they were trained on as base and vision_tower"
         )
+    stands_on: checkpoint.Base | None = own
+    if plan.exported is not None:  # what it was exported from, if it is still that
+        recorded = plan.exported.base
+        stands_on = recorded if recorded and recorded.sha256 == fingerprint else None
     extras: extras_lib.Extras = {**plan.extras, "source": str(path)}
     if padding:
         extras["padding"] = padding
@@ -73,7 +77,7 @@ def load(
         tokenizer_folder=plan.tokenizer_folder,
         weights_sha256=checkpoint.combine(digests),
         layout=plan.layout,
-        base=None if plans.changes_base(plan) else own,
+        base=None if plans.changes_base(plan) else stands_on,
         extras=extras,
     )
 

@@ -9,6 +9,7 @@ import re
 
 from vlguard_jax import errors
 from vlguard_jax.checkpoints import edits as edits_lib
+from vlguard_jax.checkpoints import export_record
 from vlguard_jax.checkpoints import layouts
 from vlguard_jax.checkpoints import tensors
 from vlguard_jax.families import extras as extras_lib
@@ -42,7 +43,7 @@ class Plan:
 
     base: name of the folder with the language model, empty for the checkpoint itself.
     base_sha256: its `base_fingerprint` when the adapters here were written; empty if unknown.
-    edits: what adapters change in the tensors of the pieces.
+    edits: what adapters change in the tensors of the pieces. exported: the record of a base that is an Orbax folder.
     """
 
     config: family.Config
@@ -54,6 +55,7 @@ class Plan:
     base: str = ""
     base_sha256: str = ""
     edits: edits_lib.Edits = dataclasses.field(default_factory=dict)
+    exported: export_record.Record | None = None
 
     @property
     def base_layout(self) -> str:

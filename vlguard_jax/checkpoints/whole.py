@@ -160,7 +160,8 @@ def keeps_tower(folder: pathlib.Path, found: read_config.Found) -> bool:
 def _plan_projector_only(folder: pathlib.Path, found: read_config.Found, base: str, vision_tower: str) -> plans.Plan:
     if not base:
         raise errors.UserError(f"{folder}: only a projector is here; name the language model it belongs to as base")
-    base_folder = checked_base(hub.resolve(base), folder)
+    base_folder = hub.resolve(base)
+    check_base(base_folder, folder)
     model, tower, extras = original_model(folder, found, vision_tower, base_folder)
     pieces = (
         base_piece(base_folder, model),
@@ -170,8 +171,9 @@ def _plan_projector_only(folder: pathlib.Path, found: read_config.Found, base: s
     return plans.Plan(model, pieces, "projector", tokenizer_folder(folder, base_folder), extras, base=base)
 
 
-def checked_base(base: pathlib.Path, folder: pathlib.Path) -> pathlib.Path:
-    """`base`, the base of `folder`, if it is a whole model: of adapters on adapters only one would be merged."""
+def check_base(base: pathlib.Path, folder: pathlib.Path) -> None:
+    """Raise UserError unless `base`, the base of `folder`, is a whole model: of adapters on adapters only one would be
+    merged."""
     kinds = ((base / "adapter_config.json").is_file(), "adapters"), (export.is_export(base), "an Orbax folder")
     for found, what in kinds:
         if found:
@@ -180,7 +182,6 @@ def checked_base(base: pathlib.Path, folder: pathlib.Path) -> pathlib.Path:
                 " expected; write it so first (python -m vlguard_jax.convert --to llava, which merges adapters) and"
                 " name the result as base"
             )
-    return base
 
 
 def tokenizer_folder(folder: pathlib.Path, base: pathlib.Path) -> pathlib.Path:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 import dataclasses
+import math
 from pathlib import Path
 from typing import Any
 import zlib
@@ -60,12 +61,13 @@ def load_model(settings: config.TrainConfig) -> checkpoint_lib.Checkpoint:
         return loaded
     wanted = configs.LoraConfig(settings.lora.rank, settings.lora.alpha, settings.lora.dropout)
     if loaded.lora is not None:
-        if (loaded.lora.rank, loaded.lora.alpha) != (wanted.rank, wanted.alpha):
+        same_scale = math.isclose(loaded.lora.alpha, wanted.alpha, rel_tol=1e-5)  # of rsLoRA it is no round number
+        if loaded.lora.rank != wanted.rank or not same_scale:
             raise errors.UserError(
                 f"{m.path} has adapters of rank {loaded.lora.rank}, alpha {loaded.lora.alpha:g}; config.lora asks for "
                 f"{wanted.rank}, {wanted.alpha:g}"
             )
-        return dataclasses.replace(loaded, lora=dataclasses.replace(wanted, targets=loaded.lora.targets))
+        return dataclasses.replace(loaded, lora=dataclasses.replace(loaded.lora, dropout=wanted.dropout))
     return dataclasses.replace(loaded, params=_with_adapters(loaded, wanted, settings.seed), lora=wanted)
 
 
