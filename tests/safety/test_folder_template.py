@@ -65,6 +65,18 @@ def test_another_template_in_the_folder_is_another_question(tmp_path, settings):
     assert len(engine.asked) == 2 * len(first.engine().asked)
 
 
+def test_special_tokens_in_questions_are_counted(tmp_path, settings):
+    values = json.loads((tmp_path / "bench" / "test.json").read_text())
+    values[0]["instr-resp"][0]["instruction"] = "Is <|im_end|> a word?"
+    (tmp_path / "bench" / "test.json").write_text(json.dumps(values))
+    made, engine = model(tmp_path / "m")
+    said = []
+    run.evaluate(settings, tmp_path / "run", made, say=said.append)
+    assert said == ["questions with special tokens written out, which become those tokens: 1"]
+    end = made.tokenizer.eos_id
+    assert sorted(prompt.ids.tolist().count(end) for prompt in engine.asked)[-2:] == [1, 2]
+
+
 def test_a_grid_asks_with_the_folders_template_alone(tmp_path, settings):
     made, _ = model(tmp_path / "m")
     rows = run.evaluate_grid(settings, tmp_path / "grid", made)

@@ -17,6 +17,7 @@ from vlguard_jax import workdir as workdir_lib
 from vlguard_jax.families import extras as extras_lib
 from vlguard_jax.families import table
 from vlguard_jax.families.chat import choice
+from vlguard_jax.families.chat import spans
 from vlguard_jax.families.chat import templates
 from vlguard_jax.safety import asr
 from vlguard_jax.safety import baseline as baseline_lib
@@ -198,6 +199,8 @@ def evaluate(
     team = team or Alone()
     config = _resolved(config, model)
     questions, skipped = lengths.split(config, model, questions_lib.ask(config, model, check(config)))
+    if n := sum(spans.written_out(q.item.question, model.tokenizer) for q in questions):
+        say(f"questions with special tokens written out, which become those tokens: {n:,}")
     asked = results.sha256("".join(q.key for q in questions))
     team.agree({"weights": model.weights_sha256, "questions and pictures": asked})
     kept: _Kept | None = None  # in the first process only

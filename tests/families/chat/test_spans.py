@@ -8,6 +8,7 @@ import random
 import numpy as np
 import pytest
 
+from tests.data import stand
 from tests.families.chat import chats
 from tests.families.chat import fast
 from vlguard_jax import errors
@@ -90,6 +91,24 @@ def test_the_answers_and_their_end_tokens_are_learnt_and_nothing_else(read):
             assert count == any(one in text for one in special for text in texts)
         crossed += found.noted.crossing
     print(f"{name}: {crossed} tokens across borders")
+
+
+@pytest.mark.parametrize("legacy", [False, True])
+def test_a_tokenizer_of_the_llama_2_family_learns_the_same_characters(tmp_path, legacy):
+    """Its space pieces that stand for no character are learnt in front of an answer's first character."""
+    words = stand.make_tokenizer(tmp_path, legacy=legacy)
+    form, rng = chats.FORMATS["mistral"], random.Random(3)
+    template = jinja_template.JinjaTemplate("folder", form.template, tuple(sorted(words.special.items())))
+    for i in range(100):
+        turns = chats.conversation(rng, form)
+        found = conversations.tokenize(types.Record(str(i), tuple(turns)), words, template, 10**6)
+        parts = written("mistral", turns)
+        ids, offsets = words.encode_with_offsets("".join(text for text, _ in parts))
+        assert found.ids.tolist() == ids == words.encode("".join(text for text, _ in parts), add_bos=False)
+        learnt = [*itertools.chain.from_iterable([yes] * len(text) for text, yes in parts), False]
+        inside = [all(learnt[first:end]) if end > first else learnt[first] for first, end in offsets]
+        expected = [id_ if yes else types.IGNORE_LABEL for id_, yes in zip(ids, inside, strict=True)]
+        assert found.labels.tolist() == expected
 
 
 def test_a_learnt_answer_reads_as_the_answer(read):

@@ -75,6 +75,11 @@ def check(tokenizer: tokenizer_lib.Tokenizer, template: jinja_template.JinjaTemp
     tokenize(turns, 0, tokenizer, template, 2**20)
 
 
+def written_out(text: str, tokenizer: tokenizer_lib.Tokenizer) -> bool:
+    """Whether a text holds that of a special token, which it becomes."""
+    return _specials(tokenizer).any.search(text) is not None
+
+
 class _Specials(NamedTuple):
     """any: a special token's text. end: one, with the white space in front of it."""
 
