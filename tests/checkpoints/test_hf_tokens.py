@@ -31,6 +31,7 @@ from vlguard_jax.checkpoints import load
 from vlguard_jax.checkpoints import save
 from vlguard_jax.checkpoints import tokenizer_files
 from vlguard_jax.families.chat import tokenizer as tokenizer_lib
+from vlguard_jax.families.llava_next import config as next_config
 
 N = 60  # pieces
 PLAIN = {"bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>", "pad_token": "<unk>"}
@@ -261,8 +262,10 @@ def test_other_kinds_of_tokenizers(tmp_path: pathlib.Path, kind: str) -> None:
     source = json_folders.write(tmp_path / "source", kind, pad_token=json_folders.PAD)
     before = tokenizer_lib.read(source)
     model = made.model(vocab_size=before.size + 5, tokenizer_folder=source)
+    with pytest.raises(errors.UserError, match="its tokenizer is of another kind than the Llama-2 family's"):
+        save.save_llava(model, tmp_path / "llava")
+    assert [path.name for path in tmp_path.iterdir()] == ["source"]
     save.save_hf(model, tmp_path / "hf")
-    save.save_llava(load.load(tmp_path / "hf"), tmp_path / "llava")
     theirs, after = transformers.AutoTokenizer.from_pretrained(tmp_path / "hf"), tokenizer_lib.read(tmp_path / "hf")
     config = json.loads((tmp_path / "hf/config.json").read_text())
     assert config["image_token_index"] == theirs.convert_tokens_to_ids("<image>") == before.size
@@ -270,10 +273,35 @@ def test_other_kinds_of_tokenizers(tmp_path: pathlib.Path, kind: str) -> None:
     assert (
         after.fingerprint == before.fingerprint and load.load(tmp_path / "hf").config.text.vocab_size == before.size + 5
     )
-    own = transformers.AutoTokenizer.from_pretrained(tmp_path / "llava", use_fast=False)  # as LLaVA's code reads it
-    assert tokenizer_lib.read(tmp_path / "llava").fingerprint == before.fingerprint
     for text in ("The <fox> jumps", "", " a<|end|>  b"):
-        assert after.encode(text) == before.encode(text) == theirs.encode(text) == own.encode(text)
+        assert after.encode(text) == before.encode(text) == theirs.encode(text)
+
+
+@pytest.mark.parametrize("kind", json_folders.KINDS)
+def test_other_kinds_in_the_layout_of_llava_next(tmp_path: pathlib.Path, kind: str) -> None:
+    """Its code takes any class that transformers knows, as for the published Llama-3 model; LLaVA-1.5's does not."""
+    source = json_folders.write(tmp_path / "source", kind, tokenizer_class="TokenizersBackend")
+    before = tokenizer_lib.read(source)
+    sizes = made.CONFIG
+    config = next_config.LlavaNextConfig(
+        dataclasses.replace(sizes.text, vocab_size=before.size + 5),
+        sizes.vision,
+        sizes.projector,
+        next_config.of_v1_6(sizes.vision.image_size),
+    )
+    rng = np.random.default_rng(0)
+    shapes = layouts.tree_shapes(config)
+    params = trees.unflatten({path: rng.normal(size=shape).astype(np.float32) for path, shape in shapes.items()})
+    model = checkpoint.Checkpoint(config, params, None, source, checkpoint.fingerprint(params))
+    save.save_hf(model, tmp_path / "hf")
+    for name, start in {"direct": model, "again": load.load(tmp_path / "hf")}.items():
+        save.save_llava(start, tmp_path / name)
+        settings = json.loads((tmp_path / name / "tokenizer_config.json").read_text())
+        assert settings["tokenizer_class"] == "PreTrainedTokenizerFast"
+        theirs = transformers.AutoTokenizer.from_pretrained(tmp_path / name, use_fast=False)  # as LLaVA-NeXT's code
+        assert tokenizer_lib.read(tmp_path / name).fingerprint == before.fingerprint
+        for text in ("The <fox> jumps", "", " a<|end|>  b"):
+            assert theirs.encode(text) == before.encode(text)
 
 
 def test_null_stands_for_nothing(tmp_path: pathlib.Path) -> None:

@@ -46,9 +46,11 @@ def save_llava(
     Adapters must have been merged. `dtype` None keeps the type of every array.
 
     Raises:
-      UserError: see `place.check_free`; the model has no tower, or a value does not fit `dtype`.
+      UserError: see `place.check_free`; the model has no tower, its tokenizer is of another kind, or a value does not
+        fit `dtype`.
     """
     config = write_config.original_json(model, writing.dtype_name(model, dtype)) | write_config.provenance(model)
+    _check_original_tokenizer(model)
     tower_too = components.keeps_tower(config, "config.json")
     parts = ["text", "head", "projector", *(["vision"] if tower_too else [])]
     entries = writing.entries(model, "llava", parts, dtype)
@@ -157,15 +159,21 @@ def check(model: checkpoint.Checkpoint, layout: str) -> None:
     "orbax".
 
     Raises:
-      UserError: the layout has no place for the model; of adapters, see `save_adapters.check`.
+      UserError: the layout has no place for the model or its tokenizer; of adapters, see `save_adapters.check`.
     """
     if layout == "llava":
         write_config.original_json(model, "float32")
+        _check_original_tokenizer(model)
     if layout == "hf" and table.of(model.config).pictures is not None:
         layouts.rows("llava-hf", model.config, ("projector",))
         tokenizer_files.hf_tokens(model.tokenizer_folder, model.config.text.vocab_size)
     if layout in save_adapters.LAYOUTS:
         save_adapters.check(model, layout)
+
+
+def _check_original_tokenizer(model: checkpoint.Checkpoint) -> None:
+    if not table.of(model.config).original_json:
+        tokenizer_files.check_llava(model.tokenizer_folder)
 
 
 def _write_weights(folder: pathlib.Path, entries: list[safetensors_files.Entry], shard_bytes: int) -> None:

@@ -28,6 +28,7 @@ _SETTINGS = (
 _NAMED = tuple(f"{name}_token" for name in ("bos", "eos", "unk", "sep", "pad", "cls", "mask"))
 _LISTS = ("additional_special_tokens", "extra_special_tokens")
 IMAGE, PAD = added_tokens.HF_ONLY
+_FAST_CLASS = "PreTrainedTokenizerFast"  # of every transformers; 5 saves names that those of LLaVA's time do not know
 
 
 def has_tokenizer(folder: pathlib.Path) -> bool:
@@ -139,9 +140,28 @@ def copy_for_hf(
         write_json(folder / "tokenizer.json", fast | {"added_tokens": added})
 
 
+def check_llava(folder: pathlib.Path) -> None:
+    """Check that LLaVA-1.5's code can read the folder's tokenizer: it needs a tokenizer.model of the Llama-2 family.
+
+    Raises:
+      UserError: it is of another kind, or cannot be read.
+    """
+    path, fast = folder / "tokenizer.model", folder / "tokenizer.json"
+    try:
+        if not path.is_file() and fast.is_file():
+            piece_json.read(fast, files.read_object(fast))
+        elif fast.is_file() and not piece_model.is_of_llama(piece_model.read(path)[1]):
+            raise piece_json.OtherKindError(path)
+    except piece_json.OtherKindError as e:
+        raise errors.UserError(
+            f"{folder}: its tokenizer is of another kind than the Llama-2 family's, whose tokenizer.model is all that"
+            " LLaVA's code reads: write it with --to hf or --to orbax (run.export after a training)"
+        ) from e
+
+
 def copy_for_llava(source: pathlib.Path, folder: pathlib.Path, vocab_size: int) -> None:
     """Copy without tokens at or beyond V and those of `copy_for_hf`; the padding token becomes the unknown token, as in
-    LLaVA. LLaVA's code reads a tokenizer.model if the tokenizer is of the Llama-2 family, or else the tokenizer.json.
+    LLaVA. Without a tokenizer.model (see `check_llava`) the settings name the class that reads any tokenizer.json.
 
     Raises:
       UserError: broken files.
@@ -150,6 +170,9 @@ def copy_for_llava(source: pathlib.Path, folder: pathlib.Path, vocab_size: int) 
     copy(source, folder)
     if not (source / "tokenizer.model").is_file() and (source / "tokenizer.json").is_file():
         _write_model(source, folder)
+    if not _has_model(folder) and (folder / "tokenizer.json").is_file():
+        named = _read(folder / "tokenizer_config.json") | {"tokenizer_class": _FAST_CLASS}
+        write_json(folder / "tokenizer_config.json", named)
     settings, special = _read(folder / "tokenizer_config.json"), _read(folder / "special_tokens_map.json")
     decoder = settings.get("added_tokens_decoder") or {}
     if all(int(i) < vocab_size for i in decoder) and settings.get("pad_token") != PAD:

@@ -123,6 +123,7 @@ class Family:
       what the model code does not have, before a tower is looked for; (config.json, file, decoder, tower) -> sizes.
     write_hf: (sizes, extras, dtype, added tokens) -> config.json as transformers reads it.
     write_original: (sizes, extras, dtype) -> config.json of LLaVA's own layout, or None as above.
+    original_json: whether the code for that layout reads a tokenizer.json, not only a Llama-2 family's tokenizer.model.
     processors: (sizes, extras) -> {file: content} for transformers' processor.
     from_record: (stored record) -> sizes, with every value checked.
     parameters: (sizes, adapters) -> every array.
@@ -147,6 +148,7 @@ class Family:
     read_original: Callable[[Mapping[str, Any], str, configs.TextConfig, configs.VisionConfig], Any] | None
     write_hf: Callable[[Any, extras_lib.Extras, str, Any], dict[str, Any]]
     write_original: Callable[[Any, extras_lib.Extras, str], dict[str, Any]] | None
+    original_json: bool
     processors: Callable[[Any, extras_lib.Extras], dict[str, dict[str, Any]]]
     from_record: Callable[[fields.Fields], Any]
     parameters: Callable[[Any, configs.LoraConfig | None], tuple[parameters.Parameter, ...]]

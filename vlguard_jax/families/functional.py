@@ -29,7 +29,8 @@ Params = dict[str, Any]
 
 def with_layers(params: Params, layers: Params) -> Params:
     """Parameters with the decoder's layers one by one, {0: layer, 1: ...}, in place of its stack: what
-    `Model.prefill` and `Model.decode` take. layers: the tree of a layer with a list of all layers' arrays at each leaf."""
+    `Model.prefill` and `Model.decode` take. layers: the tree of a layer, with a list of all layers' arrays at each
+    leaf."""
     lists = jax.tree.leaves(layers, is_leaf=lambda x: isinstance(x, list))
     one_by_one = {
         i: jax.tree.map(lambda parts, i=i: parts[i], layers, is_leaf=lambda x: isinstance(x, list))

@@ -52,6 +52,7 @@ FAMILY = family.Family(
     read_original=None,
     write_hf=_write_hf,
     write_original=None,
+    original_json=False,
     processors=lambda config, extras: {},
     from_record=llama_config.from_record,
     parameters=_parameters,

@@ -43,6 +43,7 @@ FAMILY = family.Family(
     read_original=config_json.read_original,
     write_hf=config_json.write_hf,
     write_original=config_json.write_original,
+    original_json=False,
     processors=config_json.processors,
     from_record=llava_config.from_record,
     parameters=names.all_parameters,

@@ -38,6 +38,7 @@ FAMILY = dataclasses.replace(
     read_original=config_json.read_original,
     write_hf=config_json.write_hf,
     write_original=config_json.write_original,
+    original_json=True,
     processors=config_json.processors,
     from_record=next_config.from_record,
     parameters=names.all_parameters,
