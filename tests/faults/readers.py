@@ -19,6 +19,7 @@ from tests.faults import shown
 from tests.faults import templates
 from tests.faults import texts
 from tests.faults import tokenizers
+from tests.faults import tokenizers_json
 from tests.faults import training
 from tests.faults import weights_gguf
 from tests.faults import weights_safetensors
@@ -41,6 +42,7 @@ READERS: dict[str, Reader] = {
     "templates": templates.make,
     "texts": texts.make,
     "tokenizers": tokenizers.make,
+    "tokenizers_json": tokenizers_json.make,
     "torch": weights_torch.make,
     "training": training.make,
 }

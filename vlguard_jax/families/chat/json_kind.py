@@ -127,7 +127,9 @@ def _check_part(part: Mapping[str, Any], path: pathlib.Path) -> None:
     for key in ("start", "stop"):
         if type(part.get(key, 0)) is not int or not 0 <= part.get(key, 0) <= _CONTENT:
             raise _broken(path, f"{key} of {kind} must be a number from 0 to {_CONTENT}")
-    if kind == "Metaspace" and (part.get("prepend_scheme", "first") not in _SCHEMES or len(part["replacement"]) != 1):
+    if kind == "Metaspace" and (
+        part.get("prepend_scheme", "first") not in _SCHEMES or len(part.get("replacement", "")) != 1
+    ):
         raise _broken(path, "Metaspace must have one replacement and a prepend_scheme of first, always or never")
     if kind in ("Split", "Punctuation") and part.get("behavior", "Isolated") not in _BEHAVIORS:
         raise _broken(path, f"behavior of {kind} is {errors.short(part.get('behavior'))}")

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 import dataclasses
+import hashlib
 import pathlib
 import re
 from typing import Any
@@ -23,6 +24,11 @@ from vlguard_jax.families.chat import words
 _BYTES = frozenset(f"<0x{i:02X}>" for i in range(256))
 _NORMAL, _UNKNOWN, _CONTROL, _BYTE = 1, 2, 3, 6  # SentencePiece.Type of sentencepiece_model.proto
 _BPE = 2  # TrainerSpec.ModelType
+# Llama-2's vocabulary (Vicuna's and LLaVA's), as sha256 of its pieces, a line each. Its runs of spaces have this score,
+# the lowest of all. transformers 5 makes a tokenizer.json of a tokenizer.model without looking at scores
+# (tokenization_utils_base.py, generate_merges) and merges such runs first; files of 4.x merge them last.
+_LLAMA_2 = "0f97b4337921e6e7e9b4620fc73338ee570aecd3c16038bc23870a887e995045"
+_RUN_OF_SPACES = -1e9
 
 
 class OtherKindError(errors.UserError):
@@ -142,6 +148,8 @@ def _scores(merges: Any, pieces: list[str], path: pathlib.Path) -> dict[str, flo
             )
         scores.setdefault(made, -float(len(scores)))
         last = made
+    if hashlib.sha256("\n".join(pieces).encode()).hexdigest() == _LLAMA_2:
+        scores |= {text: _RUN_OF_SPACES for text in pieces if not text.strip(words.SPACE_PIECE)}
     plain = (text for text in pieces if not re.fullmatch("<.+>", text))
     for text in plain:
         scores.setdefault(text, -float(len(scores)))
