@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -23,7 +24,7 @@ def test_clip_preprocessing() -> None:
     assert isinstance(preset, llava_config.LlavaConfig)
     vision = dataclasses.replace(preset.vision, image_size=expected.shape[-1])
     picture = images.load(photograph, dataclasses.replace(preset, vision=vision), "crop")
-    made = np.asarray(clip.normalize(picture.arrays["images"], vision)).transpose(0, 3, 1, 2)
+    made = np.asarray(clip.normalize(jnp.asarray(picture.arrays["images"]), vision)).transpose(0, 3, 1, 2)
     assert made.shape == expected.shape == (1, 3, 224, 224)
     std = np.asarray(vision.image_std, np.float32)[:, None, None]
     mean = np.asarray(vision.image_mean, np.float32)[:, None, None]

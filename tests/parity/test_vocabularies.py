@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+import functools
+import importlib
 import json
 import pathlib
 import pydoc_data.topics
@@ -10,7 +12,6 @@ import random
 
 import pytest
 import transformers
-from transformers import convert_slow_tokenizer
 
 from tests.families.chat import test_json_tokenizer
 from tests.parity import vocabularies
@@ -43,9 +44,15 @@ def texts(count: int) -> list[str]:
     ]
 
 
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], pathlib.Path]:
+    """The folder of each of WRITERS, written once."""
+    return functools.cache(lambda name: WRITERS[name](tmp_path_factory.mktemp(name)))
+
+
 @pytest.mark.parametrize("name", WRITERS)
-def test_llama_cpp_vectors(tmp_path: pathlib.Path, name: str) -> None:
-    found = tokenizer_lib.load_tokenizer(WRITERS[name](tmp_path))
+def test_llama_cpp_vectors(folders: Callable[[str], pathlib.Path], name: str) -> None:
+    found = tokenizer_lib.load_tokenizer(folders(name))
     tested = vocabularies.vectors(name)
     assert len(tested) >= 46
     for text, ids in tested:
@@ -56,8 +63,8 @@ def test_llama_cpp_vectors(tmp_path: pathlib.Path, name: str) -> None:
 
 
 @pytest.mark.parametrize("name", JSON)
-def test_as_transformers(tmp_path: pathlib.Path, name: str) -> None:
-    folder = WRITERS[name](tmp_path)
+def test_as_transformers(folders: Callable[[str], pathlib.Path], name: str) -> None:
+    folder = folders(name)
     ours, theirs = tokenizer_lib.load_tokenizer(folder), transformers.AutoTokenizer.from_pretrained(folder)
     assert isinstance(ours, json_tokenizer.JsonTokenizer) and ours._words is not None
     for text in texts(1500):
@@ -81,7 +88,8 @@ def test_llama_2_out_of_its_tokenizer_json(tmp_path: pathlib.Path, legacy: bool)
     ids = {token: i for i, token in enumerate(vocabulary.tokens)}
     scores = dict(zip(vocabulary.tokens, vocabulary.scores, strict=True))
     (tmp_path / "four").mkdir()
-    found["model"]["merges"] = convert_slow_tokenizer.generate_merges(ids, scores)
+    four = importlib.import_module("transformers.convert_slow_tokenizer")  # a function hides it in its package
+    found["model"]["merges"] = four.generate_merges(ids, scores)
     (tmp_path / "four/tokenizer.json").write_text(json.dumps(found))
     for name in ("four", "five"):
         (tmp_path / name / "tokenizer_config.json").write_text(config)

@@ -52,30 +52,23 @@ def expand(tokens: types.Tokens, slots: Sequence[int], max_len: int | None, pad_
       ValueError: fewer numbers in `slots` than pictures in `tokens`.
     """
     ids, labels = tokens.ids[:max_len], tokens.labels[:max_len]
-    if pad_id is not None:
-        real = ids != pad_id
+    if pad_id is not None and (real := ids != pad_id).sum() < len(ids):
         ids, labels = ids[real], labels[real]
-    is_picture = ids == types.IMAGE_TOKEN
-    count = int(is_picture.sum())
-    if count > len(slots):
-        raise ValueError(f"{count} pictures in the text, {len(slots)} given")
-    widths = np.ones(len(ids), np.int64)
-    widths[is_picture] = np.asarray(slots[:count], np.int64)
-    source = np.repeat(np.arange(len(ids)), widths)
-    starts = np.cumsum(widths) - widths
-    inside = is_picture[source]
-    order = np.cumsum(is_picture)[source] - 1
-    offset = np.arange(len(source)) - starts[source]
-
-    def cut(values: np.ndarray) -> Int32[np.ndarray, " n"]:
-        return values[:max_len].astype(np.int32)
-
-    return Sample(
-        tokens=cut(np.where(inside, 0, ids[source])),
-        labels=cut(np.where(inside, types.IGNORE_LABEL, labels[source])),
-        picture=cut(np.where(inside, order, -1)),
-        place=cut(np.where(inside, offset, 0)),
-    )
+    at = np.flatnonzero(ids == types.IMAGE_TOKEN).tolist()
+    if len(at) > len(slots):
+        raise ValueError(f"{len(at)} pictures in the text, {len(slots)} given")
+    total = len(ids) - len(at) + sum(slots[: len(at)])
+    new_tokens, place = np.zeros(total, np.int32), np.zeros(total, np.int32)
+    new_labels, picture = np.full(total, types.IGNORE_LABEL, np.int32), np.full(total, -1, np.int32)
+    end = read = 0
+    for k, position in enumerate([*at, len(ids)]):
+        start, end = end, end + position - read
+        new_tokens[start:end], new_labels[start:end] = ids[read:position], labels[read:position]
+        if k < len(at):
+            start, end = end, end + slots[k]
+            picture[start:end], place[start:end] = k, np.arange(slots[k])
+        read = position + 1
+    return Sample(new_tokens[:max_len], new_labels[:max_len], picture[:max_len], place[:max_len])
 
 
 def positions(config: family.Config, sample: Sample) -> tuple[np.ndarray, int]:
