@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib
+import io
 import json
 import pathlib
 import shutil
@@ -10,6 +12,8 @@ from typing import Any
 import hypothesis
 from hypothesis import strategies as st
 import pytest
+import sentencepiece
+from sentencepiece import sentencepiece_model_pb2
 import transformers
 
 from tests.data import stand
@@ -18,6 +22,7 @@ from vlguard_jax.checkpoints import tokenizer_files
 from vlguard_jax.checkpoints import vocabulary
 from vlguard_jax.families.chat import json_tokenizer
 from vlguard_jax.families.chat import piece_json
+from vlguard_jax.families.chat import piece_tokenizer
 from vlguard_jax.families.chat import tokenizer as tokenizer_lib
 
 TEXTS = [
@@ -133,6 +138,41 @@ def test_merges_that_come_from_no_scores(tmp_path: pathlib.Path) -> None:
     with pytest.raises(piece_json.OtherKindError, match="its merges do not come from scores"):
         piece_json.read(folder / "tokenizer.json", found)
     assert isinstance(tokenizer_lib.read(folder), json_tokenizer.JsonTokenizer)
+
+
+def test_runs_of_spaces_of_one_score(tmp_path: pathlib.Path) -> None:
+    """As Llama-2's: transformers 4 sorts their merges by the lengths of the parts."""
+    out = io.BytesIO()
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=iter(
+            ["def f(x):", "    return x", "        a = b    # c", f"x{' ' * 16}y", *[stand.WORDS] * 2]
+        ),
+        model_writer=out,
+        model_type="bpe",
+        vocab_size=400,
+        byte_fallback=True,
+        allow_whitespace_only_pieces=True,
+        remove_extra_whitespaces=False,
+        normalization_rule_name="identity",
+        hard_vocab_limit=False,
+        minloglevel=2,
+    )
+    model = sentencepiece_model_pb2.ModelProto.FromString(out.getvalue())
+    for piece in model.pieces:
+        piece.score = piece.score if piece.piece.strip("▁") else -1e9
+    folder = stand.write_tokenizer(tmp_path / "model", legacy=False)
+    (folder / "tokenizer.model").write_bytes(model.SerializeToString())
+    json_folder = saved_by_transformers(folder, tmp_path / "json")
+    found = json.loads((json_folder / "tokenizer.json").read_text())
+    four = importlib.import_module("transformers.convert_slow_tokenizer")  # a function hides it in its package
+    ids = {piece.piece: i for i, piece in enumerate(model.pieces)}
+    found["model"]["merges"] = four.generate_merges(ids, {piece.piece: piece.score for piece in model.pieces})
+    (json_folder / "tokenizer.json").write_text(json.dumps(found))
+    before, after = tokenizer_lib.read(folder), tokenizer_lib.read(json_folder)
+    assert isinstance(after, piece_tokenizer.PieceTokenizer) and ("▁" * 4, "▁" * 4) in found["model"]["merges"]
+    for count in range(60):
+        text = f"x{' ' * count}y"
+        assert after.encode(text) == before.encode(text)
 
 
 def test_ids_with_a_gap(tmp_path: pathlib.Path) -> None:

@@ -131,10 +131,11 @@ def _added(entries: Any, path: pathlib.Path) -> dict[str, Mapping[str, Any]]:
 def _scores(merges: Any, pieces: list[str], path: pathlib.Path) -> dict[str, float]:
     """Scores of the pieces: first those made by merges, from 0 down in their order, then the others by id.
 
-    If the merges come from scores, all merges that make one piece are consecutive. If not, scores cannot express their
-    order.
+    If the merges come from scores, all merges that make one piece are consecutive; runs of spaces, which Llama-2 gives
+    one score, are sorted by their parts' lengths. If they do not, scores cannot express their order.
     """
-    known, scores, last = set(pieces), dict[str, float](), ""
+    known, scores, last, equal = set(pieces), dict[str, float](), "", False
+    runs = {text for text in pieces if not text.strip(words.SPACE_PIECE)}
     for merge in merges if isinstance(merges, list) else [None]:
         pair = merge.split(" ") if isinstance(merge, str) else merge
         if not isinstance(pair, list) or len(pair) != 2 or not all(isinstance(one, str) for one in pair):
@@ -143,13 +144,15 @@ def _scores(merges: Any, pieces: list[str], path: pathlib.Path) -> dict[str, flo
         if not {*pair, made} <= known:
             raise errors.UserError(f"{path}: merges {errors.short(merge)}, which are not its pieces: copy it again")
         if made != last and made in scores:
-            raise OtherKindError(
-                f"{path}: its merges do not come from scores, as those of a sentencepiece BPE do, and are not read"
-            )
+            if made not in runs:
+                raise OtherKindError(
+                    f"{path}: its merges do not come from scores, as those of a sentencepiece BPE do, and are not read"
+                )
+            equal = True
         scores.setdefault(made, -float(len(scores)))
         last = made
-    if hashlib.sha256("\n".join(pieces).encode()).hexdigest() == _LLAMA_2:
-        scores |= {text: _RUN_OF_SPACES for text in pieces if not text.strip(words.SPACE_PIECE)}
+    if equal or hashlib.sha256("\n".join(pieces).encode()).hexdigest() == _LLAMA_2:
+        scores |= dict.fromkeys(runs, _RUN_OF_SPACES)
     plain = (text for text in pieces if not re.fullmatch("<.+>", text))
     for text in plain:
         scores.setdefault(text, -float(len(scores)))
