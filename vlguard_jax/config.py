@@ -20,7 +20,7 @@ from vlguard_jax import ranges
 from vlguard_jax.ranges import Range
 
 T = TypeVar("T")
-ImageMode = Literal["auto", "pad", "crop", "anyres"]
+ImageMode = Literal["auto", "pad", "crop", "anyres", "none"]
 Shown = Literal["real", "white", "black", "none"]
 
 
@@ -40,7 +40,7 @@ class ModelSettings:
     template: str = "auto"
     template_date: str = "2024-07-26"  # what a folder's template gets for today's date
     # preprocessing of pictures; "auto": the model family's own. LLaVA-1.5: "pad" (square, as it trains) or "crop"
-    # (plain CLIP processor, as VLGuard evaluates); LLaVA-NeXT: "anyres" (tiles)
+    # (plain CLIP processor, as VLGuard evaluates); LLaVA-NeXT: "anyres" (tiles); a language model: "none"
     image_mode: ImageMode = "auto"
 
 

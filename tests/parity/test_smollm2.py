@@ -279,9 +279,9 @@ def test_the_trained_model_is_evaluated_and_converted_like_any_other(trained: pa
     asked = [{"id": str(i), "prompt": f"What is {thing}?", "safe": True} for i, thing in enumerate(THINGS[:4])]
     (work / "asked.json").write_text(json.dumps(asked))
     settings = ["--config.benchmark.path=asked.json", "--config.benchmark.subsets=('text_safe',)"]
-    settings += ["--config.model.path=run/model", "--config.model.template=folder", "--config.decode.max_new_tokens=8"]
+    settings += ["--config.model.path=run/model", "--config.decode.max_new_tokens=8"]
     settings.append("--config.decode.batch_size=4")
-    preset = f"--config={source.ROOT / 'configs' / 'eval' / 'prompts.py'}:llava"
+    preset = f"--config={source.ROOT / 'configs' / 'eval' / 'prompts.py'}:language"
     assert "text_safe" in run(work, "evaluate", preset, *settings, "--workdir=eval")
     lines = (work / "eval" / "generations.jsonl").read_text().splitlines()
     assert len(lines) == 4 and all(json.loads(line)["response"] for line in lines)

@@ -226,11 +226,9 @@ def evaluate(
 
 
 def _resolved(config: settings_lib.EvalConfig, model: model_lib.Model) -> settings_lib.EvalConfig:
-    """The config with the template and, where it sees, the image mode that "auto" means for the model."""
-    asked = dataclasses.replace(config.model, template=model.template(config.model).name)
-    if model.sees is not None:
-        mode = cast(settings_lib.ImageMode, table.image_mode(model.sizes, asked.image_mode))
-        asked = dataclasses.replace(asked, image_mode=mode)
+    """The config with the template and the image mode that "auto" means for the model; "none" where it sees nothing."""
+    mode = cast(settings_lib.ImageMode, table.image_mode(model.sizes, config.model.image_mode))
+    asked = dataclasses.replace(config.model, template=model.template(config.model).name, image_mode=mode)
     return dataclasses.replace(config, model=asked)
 
 
