@@ -174,8 +174,6 @@ def test_a_template_is_tried_in_a_process_of_its_own(monkeypatch):
     template_trial.check(made(chats.FORMATS["gemma"]))  # which takes no system turns
     with pytest.raises(errors.UserError, match=r"^t\.jinja takes too much memory"):
         template_trial.check(of("{% if messages | length > 2 %}{{ 'a' * 10 ** 11 }}{% endif %}"))
-    with pytest.raises(errors.UserError, match=r"^t\.jinja reaches for Python's objects"):
-        template_trial.check(of("{% if messages[0]['role'] == 'system' %}{{ ''.__class__.mro }}{% endif %}"))
     monkeypatch.setattr(limits, "TEMPLATE_SECONDS", 1)
     with pytest.raises(errors.UserError, match=r"^t\.jinja takes more than 1 seconds"):
         template_trial.check(of("{% set x = 9 ** (10 ** 8) %}"))
