@@ -211,7 +211,7 @@ class DecodeSettings:
 
     max_new_tokens: Annotated[int, Range(1, 2**16)] = 256
     min_new_tokens: Annotated[int, Range(0, 2**16)] = 1
-    batch_size: Annotated[int, Range(1, 2**16)] = 16
+    batch_size: Annotated[int, Range(1, 2**16)] = 16  # answers that are decoded at a time; fewer for long prompts
 
 
 @dataclasses.dataclass(frozen=True)

@@ -142,7 +142,7 @@ def test_answering(path: str, name: str, record_property) -> None:
         compiled.generation(settings, model, topology), evaluation.memories(settings, model, topology), strict=True
     ):
         measured, done = build(case, job, formula.peak / memory.GIB, record_property)
-        found += faults(case, measured, done, asked.rows * asked.prompt, formula.peak / memory.GIB)
+        found += faults(case, measured, done, asked.slots * asked.prompt, formula.peak / memory.GIB)
     assert found == []
 
 

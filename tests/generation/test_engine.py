@@ -1,65 +1,31 @@
 """Answers do not depend on batch, order, padding or mesh; limits and stop ids are kept."""
 
-import dataclasses
-
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from tests.families import tiny
+from tests.generation import stand
 from vlguard_jax import config
 from vlguard_jax import errors
 from vlguard_jax import types
 from vlguard_jax.families import functional
 from vlguard_jax.generation import engine
-from vlguard_jax.generation import program
-
-MODEL = functional.Model(tiny.CONFIG, "fp32")
-PARAMS = tiny.random_params(MODEL)
-FP32 = config.PrecisionSettings(compute="fp32")
-
-
-def _prompts(count: int = 7) -> list[types.Prompt]:
-    rng = np.random.default_rng(1)
-    prompts = []
-    for i in range(count):
-        ids = rng.integers(3, 50, 4 + 9 * i).astype(np.int32)
-        pictures = tuple(_picture(rng, tiny.CONFIG.vision.image_size) for _ in range(i % 3))
-        ids[1 : 1 + len(pictures)] = types.IMAGE_TOKEN
-        prompts.append(types.Prompt(f"p{i}", ids, pictures))
-    return prompts
-
-
-def _picture(rng: np.random.Generator, side: int) -> types.Picture:
-    images = rng.integers(0, 256, (1, side, side, 3), dtype=np.uint8)
-    return types.Picture({"images": images}, types.Extent(tiny.CONFIG.vision.num_patches, 1))
+from vlguard_jax.generation import lengths
 
 
 def _answer(prompts, *, batch: int, stop=(2,), max_new=6, min_new=0, mesh=None) -> dict[str, types.Generation]:
     built = engine.Engine(
         tiny.CONFIG,
-        PARAMS,
+        stand.PARAMS,
         settings=config.DecodeSettings(max_new, min_new, batch),
-        precision=FP32,
+        precision=stand.FP32,
         stop_ids=stop,
         pad_id=0,
         mesh=mesh or config.MeshSettings(data=1, fsdp=1, tensor=8),
     )
     return {g.id: g for g in built.generate(iter(prompts))}
-
-
-@pytest.fixture(scope="module", autouse=True)
-def whole_on_each_device():
-    """One row shard: the tensor axis divides nothing here, so keep every parameter whole on a mesh of one device."""
-    from vlguard_jax.parallel import mesh as mesh_lib
-
-    patch = pytest.MonkeyPatch()
-    build = mesh_lib.build
-    one = config.MeshSettings(data=1, fsdp=1, tensor=1)
-    patch.setattr(mesh_lib, "build", lambda given: build(one, jax.devices()[:1]) if given.tensor == 8 else build(given))
-    yield
-    patch.undo()
 
 
 def _by_hand(prompt: types.Prompt, max_new: int, stop: int) -> list[int]:
@@ -78,20 +44,20 @@ def _by_hand(prompt: types.Prompt, max_new: int, stop: int) -> list[int]:
     none = np.zeros((0, vision.image_size, vision.image_size, 3), np.uint8)
     pictures = {"images": jnp.asarray(np.concatenate([none, *(one.arrays["images"] for one in prompt.pictures)]))}
     ones = jnp.ones_like(slot)
-    logits = jax.jit(MODEL.logits)
+    logits = jax.jit(stand.MODEL.logits)
     new: list[int] = []
     while len(new) < max_new and (not new or new[-1] != stop):
         row = jnp.asarray([[*sample.tokens, *new, *[7] * (max_new - len(new))]], jnp.int32)
         batch = types.Batch(
             row, row, ones.astype(jnp.float32), ones, jnp.arange(row.shape[1])[None], pictures, slot, ones - 1
         )
-        new.append(int(np.asarray(logits(PARAMS, batch))[0, len(sample.tokens) + len(new) - 1].argmax()))
+        new.append(int(np.asarray(logits(stand.PARAMS, batch))[0, len(sample.tokens) + len(new) - 1].argmax()))
     return new
 
 
 @pytest.mark.parity
 def test_equals_decoding_without_cache() -> None:
-    prompts = _prompts(4)
+    prompts = stand.prompts(4)
     answers = _answer(prompts, batch=3)
     for prompt in prompts:
         assert answers[prompt.id].ids.tolist() == _by_hand(prompt, 6, 2), prompt.id
@@ -99,7 +65,7 @@ def test_equals_decoding_without_cache() -> None:
 
 @pytest.mark.parity
 def test_batch_order_and_mesh_change_nothing() -> None:
-    prompts = _prompts()
+    prompts = stand.prompts()
     expected = _answer(prompts, batch=1)
     assert len(expected) == len(prompts)
     for other in (
@@ -114,7 +80,7 @@ def test_batch_order_and_mesh_change_nothing() -> None:
 
 @pytest.mark.parity
 def test_stop_ids_and_limits() -> None:
-    prompts = _prompts(3)
+    prompts = stand.prompts(3)
     free = _answer(prompts, batch=2, stop=(49,), max_new=6)
     # Call the natural first tokens stop ids: they end the answers at once, unless a minimum bans them.
     first = {prompt.id: int(free[prompt.id].ids[0]) for prompt in prompts}
@@ -129,62 +95,10 @@ def test_stop_ids_and_limits() -> None:
     assert all(len(g.ids) == 6 for g in free.values() if g.finish_reason == "length")
 
 
-def test_engines_that_differ_in_weights_share_a_program(monkeypatch) -> None:
-    traced = []
-    greedy = engine.sampler.greedy
-    monkeypatch.setattr(
-        engine.sampler, "greedy", lambda *args, **limits: traced.append(limits["max_new"]) or greedy(*args, **limits)
-    )
-    program.build.cache_clear()
-    prompts = [p for p in _prompts(6) if len(p.pictures) == 1]
-    answers = []
-    for weights in (PARAMS, tiny.random_params(MODEL, seed=1), PARAMS):
-        # A config of its own each time, as if read from another folder.
-        config_ = dataclasses.replace(tiny.CONFIG, text=dataclasses.replace(tiny.CONFIG.text))
-        built = engine.Engine(
-            config_,
-            weights,
-            settings=config.DecodeSettings(5, 0, 2),
-            precision=FP32,
-            stop_ids=[2],
-            pad_id=0,
-            lora=None,
-            mesh=config.MeshSettings(data=1, fsdp=1, tensor=8),
-        )
-        answers.append([g.ids.tolist() for g in built.generate(prompts)])
-    assert traced == [5] and answers[0] == answers[2] != answers[1]
-    _answer(prompts, batch=2, max_new=3)
-    _answer(prompts, batch=2, max_new=5, stop=(3,))
-    assert traced == [5, 3, 5]
-    program.build.cache_clear()
-
-
-def test_answers_are_handed_out_while_the_next_batch_runs() -> None:
-    """No answer waits for more than one later batch, so that a stopped run loses little."""
-    started = []
-
-    class Counting(engine.Engine):
-        def _start(self, samples):
-            started.append(len(samples))
-            return super()._start(samples)
-
-    built = Counting(
-        tiny.CONFIG,
-        PARAMS,
-        settings=config.DecodeSettings(2, 0, 8),
-        precision=FP32,
-        stop_ids=(2,),
-        pad_id=0,
-        mesh=config.MeshSettings(),
-    )
-    seen = [len(started) for _ in built.generate(_prompts(20))]
-    assert seen == [2] * 8 + [3] * 12 and sum(started) == 20
-
-
 def test_bad_prompts_are_one_clear_line() -> None:
     ids, rng = np.asarray([1, types.IMAGE_TOKEN], np.int32), np.random.default_rng(0)
     with pytest.raises(errors.UserError, match="prompt x: 2 pictures for 1 places in the text"):
-        _answer([types.Prompt("x", ids, (_picture(rng, 24), _picture(rng, 24)))], batch=1)
+        _answer([types.Prompt("x", ids, (stand.picture(rng, 24), stand.picture(rng, 24)))], batch=1)
     with pytest.raises(errors.UserError, match="must be at least 1"):
         _answer([], batch=0)
 
@@ -192,20 +106,20 @@ def test_bad_prompts_are_one_clear_line() -> None:
 def test_pictures_prepared_for_another_model_are_no_pictures() -> None:
     ids = np.asarray([1, types.IMAGE_TOKEN], np.int32)
     with pytest.raises(ValueError, match=r"\(5,5,3\) into shape \(24,24,3\)"):
-        _answer([types.Prompt("x", ids, (_picture(np.random.default_rng(0), 5),))], batch=1)
+        _answer([types.Prompt("x", ids, (stand.picture(np.random.default_rng(0), 5),))], batch=1)
 
 
 def test_a_language_model_answers_and_is_shown_no_picture() -> None:
     model = functional.Model(tiny.TEXT_ONLY, "fp32")
     built = engine.Engine(
-        tiny.TEXT_ONLY, {"text": PARAMS["text"]}, settings=config.DecodeSettings(4, 0, 2), precision=FP32,
+        tiny.TEXT_ONLY, {"text": stand.PARAMS["text"]}, settings=config.DecodeSettings(4, 0, 2), precision=stand.FP32,
         stop_ids=(2,), pad_id=0, mesh=config.MeshSettings(data=1, fsdp=1, tensor=8),
     )  # fmt: skip
-    assert jax.tree.map(jnp.shape, model.shapes()) == jax.tree.map(jnp.shape, {"text": PARAMS["text"]})
-    asked = [prompt for prompt in _prompts() if not prompt.pictures]
+    assert jax.tree.map(jnp.shape, model.shapes()) == jax.tree.map(jnp.shape, {"text": stand.PARAMS["text"]})
+    asked = [prompt for prompt in stand.prompts() if not prompt.pictures]
     answers = {g.id: g.ids.tolist() for g in built.generate(asked)}
     assert answers == {k: v.ids.tolist() for k, v in _answer(asked, batch=2, max_new=4).items()}
-    shown = next(prompt for prompt in _prompts() if prompt.pictures)
+    shown = next(prompt for prompt in stand.prompts() if prompt.pictures)
     with pytest.raises(errors.UserError, match=f"prompt {shown.id} has pictures, but the model has no vision tower"):
         list(built.generate([shown]))
 
@@ -224,57 +138,56 @@ def test_ids_beyond_the_model_are_refused() -> None:
             _answer([], batch=1, stop=(stop,))
 
 
-def test_long_prompts_share_less_room(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Six prompts, one of them long: it is asked alone, and all answers are those of single batches."""
-    monkeypatch.setattr(engine, "FULL_LENGTH", 64)
+def test_long_prompts_have_fewer_slots(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Six prompts, one of them long: it has slots of its own, and all answers are those of single ones."""
+    monkeypatch.setattr(lengths, "FULL_LENGTH", 128)
     rng = np.random.default_rng(2)
     prompts = [
         types.Prompt(f"p{i}", rng.integers(3, 50, n).astype(np.int32)) for i, n in enumerate((10, 20, 300, 30, 64, 40))
     ]
-    shapes = []
+    shapes = set()
 
     class Watched(engine.Engine):
-        def _start(self, samples):
-            shapes.append((self._rows_for(max(len(s.tokens) for s in samples)), sorted(len(s.tokens) for s in samples)))
-            return super()._start(samples)
+        def _admit(self, lane, dealt):
+            shapes.add((len(lane.asked), lane.length))
+            return super()._admit(lane, dealt)
 
     built = Watched(
-        tiny.CONFIG, PARAMS, settings=config.DecodeSettings(3, 0, 8), precision=FP32, stop_ids=(2,), pad_id=0,
-        mesh=config.MeshSettings(data=1, fsdp=1, tensor=8),
+        tiny.CONFIG, stand.PARAMS, settings=config.DecodeSettings(3, 0, 8), precision=stand.FP32, stop_ids=(2,),
+        pad_id=0, mesh=config.MeshSettings(data=1, fsdp=1, tensor=8),
     )  # fmt: skip
-    answers = {g.id: g.ids.tolist() for g in built.generate(prompts)}
-    assert shapes == [(8, [10, 20, 30, 40, 64]), (1, [300])]
+    answers = stand.ids(built.generate(prompts))
+    assert shapes == {(8, 128), (2, 384)}
     assert answers == {k: v.ids.tolist() for k, v in _answer(prompts, batch=1, max_new=3).items()}
-    assert [built._rows_for(n) for n in (1, 64, 65, 128, 129, 10**6)] == [8, 8, 2, 2, 1, 1]
 
 
 def test_a_failure_keeps_the_answers_before_it() -> None:
     class Failing(engine.Engine):
-        def _start(self, samples):
-            if max(len(s.tokens) for s in samples) > 40:
+        def _admit(self, lane, dealt):
+            if any(len(one.sample.tokens) > 64 for shard in dealt for _, one in shard):
                 raise RuntimeError("RESOURCE_EXHAUSTED: out of memory")
-            return super()._start(samples)
+            return super()._admit(lane, dealt)
 
     built = Failing(
-        tiny.CONFIG, PARAMS, settings=config.DecodeSettings(2, 0, 2), precision=FP32, stop_ids=(2,), pad_id=0,
-        mesh=config.MeshSettings(data=1, fsdp=1, tensor=8),
+        tiny.CONFIG, stand.PARAMS, settings=config.DecodeSettings(2, 0, 2), precision=stand.FP32, stop_ids=(2,),
+        pad_id=0, mesh=config.MeshSettings(data=1, fsdp=1, tensor=8),
     )  # fmt: skip
-    prompts = [types.Prompt(f"p{n}", np.full(n, 7, np.int32)) for n in (50, 5, 6, 7, 8)]
+    prompts = [types.Prompt(f"p{n}", np.full(n, 7, np.int32)) for n in (70, 5, 6, 7)]
     seen = []
     with pytest.raises(RuntimeError, match="RESOURCE_EXHAUSTED"):
         for generation in built.generate(prompts):
             seen.append(generation.id)
-    assert seen == ["p5", "p6", "p7", "p8"]
+    assert seen == ["p5", "p6", "p7"] and not built.busy
 
 
 @pytest.mark.parametrize("compute", ["bf16", pytest.param("fp16", marks=pytest.mark.parity)])
 def test_half_precision_answers(compute: str) -> None:
     """Weights, cache and products in half precision give whole answers; the first token is the fp32 one where it is
     clear."""
-    prompts = _prompts(3)
+    prompts = stand.prompts(3)
     built = engine.Engine(
         tiny.CONFIG,
-        PARAMS,
+        stand.PARAMS,
         settings=config.DecodeSettings(4, 1, 2),
         precision=config.PrecisionSettings(compute),
         stop_ids=(2,),
@@ -294,9 +207,9 @@ DAMAGE = {"fp32": np.nan, "bf16": np.inf, "fp16": 1e5}  # the last is a number, 
 def test_scores_that_are_not_finite_are_no_answer(compute: str) -> None:
     """The prompts with the one damaged embedding are refused by name, at the token where it shows; those beside them
     are answered."""
-    embedding = np.asarray(PARAMS["text"]["embed"]["embedding"]).copy()
+    embedding = np.asarray(stand.PARAMS["text"]["embed"]["embedding"]).copy()
     embedding[7] = DAMAGE[compute]
-    params = {**PARAMS, "text": {**PARAMS["text"], "embed": {"embedding": jnp.asarray(embedding)}}}
+    params = {**stand.PARAMS, "text": {**stand.PARAMS["text"], "embed": {"embedding": jnp.asarray(embedding)}}}
     one = config.MeshSettings(data=1, fsdp=1, tensor=8)
 
     def built(weights, batch: int) -> engine.Engine:
@@ -311,7 +224,7 @@ def test_scores_that_are_not_finite_are_no_answer(compute: str) -> None:
         )
 
     bare = [types.Prompt(f"p{i}", np.full(4 + i, i, np.int32)) for i in (3, 4, 5, 6, 8, 9)]
-    sound = {g.id: g.ids.tolist() for g in built(PARAMS, 3).generate(bare)}
+    sound = {g.id: g.ids.tolist() for g in built(stand.PARAMS, 3).generate(bare)}
     clean = [p for p in bare if 7 not in sound[p.id]]
     bad = types.Prompt("x", np.asarray([3, 7, 4], np.int32), origin="safes item 12")
     message = (
@@ -327,7 +240,7 @@ def test_scores_that_are_not_finite_are_no_answer(compute: str) -> None:
 
     late = sound[clean[0].id][1]  # a token of an answer: its embedding is read for the one after it
     assert late not in clean[0].ids
-    embedding = np.asarray(PARAMS["text"]["embed"]["embedding"]).copy()
+    embedding = np.asarray(stand.PARAMS["text"]["embed"]["embedding"]).copy()
     embedding[late] = DAMAGE[compute]
     params["text"]["embed"] = {"embedding": jnp.asarray(embedding)}
     expected = sound[clean[0].id].index(late) + 1
@@ -338,26 +251,26 @@ def test_scores_that_are_not_finite_are_no_answer(compute: str) -> None:
 
 
 def test_finite_weights_that_overflow_are_said_to() -> None:
-    head = {"kernel": jnp.full_like(PARAMS["text"]["head"]["kernel"], 3e38)}
-    params = {**PARAMS, "text": {**PARAMS["text"], "head": head}}
+    head = {"kernel": jnp.full_like(stand.PARAMS["text"]["head"]["kernel"], 3e38)}
+    params = {**stand.PARAMS, "text": {**stand.PARAMS["text"], "head": head}}
     built = engine.Engine(
-        tiny.CONFIG, params, settings=config.DecodeSettings(2, 0, 2), precision=FP32, stop_ids=(2,), pad_id=0,
+        tiny.CONFIG, params, settings=config.DecodeSettings(2, 0, 2), precision=stand.FP32, stop_ids=(2,), pad_id=0,
         mesh=config.MeshSettings(data=1, fsdp=1, tensor=8),
     )  # fmt: skip
     with pytest.raises(
         errors.UserError, match="not finite, though all its weights are: what they compute in fp32 overflows"
     ):
-        list(built.generate(_prompts(2)))
+        list(built.generate(stand.prompts(2)))
 
 
 def test_damaged_layers_are_counted() -> None:
-    stacked = np.asarray(PARAMS["text"]["layers"]["mlp_norm"]["scale"]).copy()
+    stacked = np.asarray(stand.PARAMS["text"]["layers"]["mlp_norm"]["scale"]).copy()
     stacked[1, 5] = np.nan
-    layers = {**PARAMS["text"]["layers"], "mlp_norm": {"scale": jnp.asarray(stacked)}}
-    params = {**PARAMS, "text": {**PARAMS["text"], "layers": layers}}
+    layers = {**stand.PARAMS["text"]["layers"], "mlp_norm": {"scale": jnp.asarray(stacked)}}
+    params = {**stand.PARAMS, "text": {**stand.PARAMS["text"], "layers": layers}}
     built = engine.Engine(
-        tiny.CONFIG, params, settings=config.DecodeSettings(2, 0, 2), precision=FP32, stop_ids=(2,), pad_id=0,
+        tiny.CONFIG, params, settings=config.DecodeSettings(2, 0, 2), precision=stand.FP32, stop_ids=(2,), pad_id=0,
         mesh=config.MeshSettings(data=1, fsdp=1, tensor=8),
     )  # fmt: skip
     with pytest.raises(errors.UserError, match=r"nor are the weights text\.layers\.mlp_norm\.scale, layer 1 in fp32"):
-        list(built.generate(_prompts(2)))
+        list(built.generate(stand.prompts(2)))

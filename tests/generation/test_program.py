@@ -1,5 +1,4 @@
-"""The abstract programs are those that the engine runs: they compile from shapes alone, and prefill and decode give its
-answers."""
+"""The programs compile from shapes alone, copy nothing large, and keep every slot on its device."""
 
 import math
 
@@ -14,70 +13,104 @@ from vlguard_jax import errors
 from vlguard_jax.families import family
 from vlguard_jax.families import functional
 from vlguard_jax.generation import program
+from vlguard_jax.generation import slots
 from vlguard_jax.generation import weights
 from vlguard_jax.parallel import mesh as mesh_lib
 from vlguard_jax.planning import hlo
 
-SIZES = dict(max_new=4, min_new=4, stop_ids=(2,), pad_id=0)
+MODEL = functional.Model(tiny.CONFIG, "fp32")
+NEW = 4
 
 
 def _built(data: int, fsdp: int, tensor: int) -> program.Program:
     sizes = config.MeshSettings(data, fsdp, tensor)
-    return program.build(
-        tiny.CONFIG, None, "fp32", mesh_lib.build(sizes, jax.devices()[: data * fsdp * tensor]), **SIZES
-    )
+    mesh = mesh_lib.build(sizes, jax.devices()[: data * fsdp * tensor])
+    return program.build(tiny.CONFIG, None, "fp32", mesh, max_new=NEW)
 
 
 @pytest.mark.parametrize("sizes", [(1, 1, 1), (2, 2, 2)], ids=str)
-def test_prefill_and_decode_give_the_answers_from_shapes_alone(sizes) -> None:
+def test_admission_and_steps_compile_from_shapes_alone(sizes) -> None:
+    """Rows are put into the slots they are meant for, a step of `run` is one of `decode`."""
     built = _built(*sizes)
-    each = 4 // mesh_lib.row_shards(built.mesh)
-    room = family.Room(each, each * tiny.CONFIG.vision.num_patches)
-    prompts, last = program.prompt_shapes(built, rows=4, prompt=20, room=room)
-    row, cache = program.decode_shapes(built, rows=4, prompt=20)
-    answer = built.answer.lower(built.params, prompts, last, last).compile()
-    prefill = built.prefill.lower(built.params, prompts, last).compile()
+    shards = mesh_lib.row_shards(built.mesh)
+    room = family.Room(4 // shards, 4 // shards * tiny.CONFIG.vision.num_patches)
+    given = program.admit_shapes(built, rows=4, prompt=20, room=room, slots=8, length=32)
+    row, cache = program.decode_shapes(built, slots=8, length=32)
+    admit = built.admit.lower(built.params, *given).compile()
+    number = jax.ShapeDtypeStruct((), jnp.int32)
+    run = built.run.lower(built.params, given[0], number, number).compile()
     decode = built.decode.lower(built.params, row, row, row, cache).compile()
 
-    model = functional.Model(tiny.CONFIG, "fp32")
-    params = weights.load(tiny.random_params(model), model, built.mesh)
+    params = weights.load(tiny.random_params(MODEL), MODEL, built.mesh)
     batch = tiny.batch(tiny.CONFIG, rows=4)
-    last = jnp.asarray([19 - row for row in range(4)], jnp.int32)
-    batch, last, follows = jax.device_put((batch, last, last + 1), mesh_lib.row_sharding(built.mesh))
-    ids = np.asarray(answer(params, batch, last, follows).ids)
-    moved = jax.device_put((batch.positions + 7, follows + 7), mesh_lib.row_sharding(built.mesh))
-    later = answer(params, batch._replace(positions=moved[0]), last, moved[1])
-    np.testing.assert_array_equal(np.asarray(later.ids), ids)  # attention sees distances alone
+    last = np.asarray([19, 18, -1, 16], np.int32)  # no prompt in the third row
+    limits = slots.Limits(np.full(4, NEW), np.full(4, NEW), np.full((4, slots.STOPS), 2))
+    each = 8 // shards
+    where = np.asarray([1, 0, each, 1] if shards > 1 else [5, 2, each, 6], np.int32)
+    used = [1, 2, 7] if shards > 1 else [5, 2, 6]
+    place = mesh_lib.row_sharding(built.mesh)
 
-    logits, cache = prefill(params, batch, last)
-    for i in range(SIZES["max_new"]):
-        token = logits.at[:, 2].set(-jnp.inf).argmax(-1).astype(jnp.int32)
-        np.testing.assert_array_equal(np.asarray(token), ids[:, i])
-        token, position = jax.device_put((token, last + 1 + i), mesh_lib.row_sharding(built.mesh))
-        logits, cache = decode(params, token, position, position, cache)
+    def placed(moved: int):
+        rest = (batch._replace(positions=batch.positions + moved), last, last + 1 + moved, limits, where)
+        return jax.device_put(jax.tree.map(jnp.asarray, rest), place)
+
+    begun = admit(params, built.empty(8, 32), *placed(0))
+    first = np.asarray(begun.ids)[used, 0]
+    assert np.flatnonzero(np.asarray(begun.live)).tolist() == sorted(used)
+    token, position, at = (jnp.copy(x) for x in (begun.token, begun.position, begun.at))
+    kept = jax.tree.map(jnp.copy, begun.cache)
+    _, status = run(params, begun, np.int32(16), np.int32(9))
+    assert int(status.steps) == NEW - 1 and not status.live.any()
+    logits, _ = decode(params, token, position, at, kept)
+    np.testing.assert_array_equal(
+        np.asarray(logits.at[:, 2].set(-jnp.inf).argmax(-1))[used], np.asarray(status.ids)[used, 1]
+    )
+    later = admit(params, built.empty(8, 32), *placed(7))
+    np.testing.assert_array_equal(np.asarray(later.ids)[used, 0], first)  # attention sees distances alone
+    again = run(params, later, np.int32(16), np.int32(9))[1]
+    np.testing.assert_array_equal(np.asarray(again.ids), np.asarray(status.ids))
 
 
-def test_decoding_copies_neither_weights_nor_cache() -> None:
-    """Of the loop that the engine runs: an array of the size of a layer's cache or of a matrix is made nowhere in it,
-    and the cache is written in place."""
+@pytest.mark.parametrize("what", ["run", "decode", "admit"])
+def test_nothing_copies_weights_or_cache(what: str) -> None:
+    """An array of the size of a layer's cache or of a matrix is made nowhere in a module, and the cache is written in
+    place."""
     built = _built(1, 1, 1)
-    room = family.Room(4, 4 * tiny.CONFIG.vision.num_patches)
-    row, cache = program.decode_shapes(built, rows=4, prompt=20)
-    prompts, last = program.prompt_shapes(built, rows=4, prompt=20, room=room)
-    cached = {math.prod(one.shape) for one in jax.tree.leaves(cache)}
-    large = cached | {math.prod(x.shape) for x in jax.tree.leaves(built.params["text"]) if len(x.shape) == 2}
-    step = built.decode.lower(built.params, row, row, row, cache).compile()
-    answer = built.answer.lower(built.params, prompts, last, last).compile()
-    computations, entry = hlo.parse(answer.as_text())
-    inside = [lines for name, lines in computations.items() if name != entry]
-    for lines in (*hlo.parse(step.as_text())[0].values(), *inside):
+    room = family.Room(2, 2 * tiny.CONFIG.vision.num_patches)
+    given = program.admit_shapes(built, rows=2, prompt=20, room=room, slots=4, length=40)
+    row, cache = program.decode_shapes(built, slots=4, length=40)
+    number = jax.ShapeDtypeStruct((), jnp.int32)
+    lowered = {
+        "run": lambda: built.run.lower(built.params, given[0], number, number),
+        "decode": lambda: built.decode.lower(built.params, row, row, row, cache),
+        "admit": lambda: built.admit.lower(built.params, *given),
+    }
+    done = lowered[what]().compile()
+    large = {math.prod(one.shape) for one in jax.tree.leaves(cache)}
+    large |= {math.prod(x.shape) for x in jax.tree.leaves(built.params["text"]) if len(x.shape) == 2}
+    for lines in hlo.parse(done.as_text())[0].values():
         for line in lines.values():
             made = line.opcode in ("copy", "transpose", "convert", "gather", "dynamic-slice")
             assert not made or hlo.size(line.shape) // 4 not in large, line
-    found = step.memory_analysis()
+    found = done.memory_analysis()
     assert found is not None and found.alias_size_in_bytes >= 4 * sum(
         math.prod(x.shape) for x in jax.tree.leaves(cache)
     )
+
+
+@pytest.mark.parametrize("what", ["run", "admit"])
+def test_slots_stay_on_their_devices(what: str) -> None:
+    """On a mesh no collective brings a layer's cache, or a part of it, from one device to another."""
+    built = _built(4, 1, 1)
+    room = family.Room(1, tiny.CONFIG.vision.num_patches)
+    given = program.admit_shapes(built, rows=4, prompt=20, room=room, slots=8, length=40)
+    number = jax.ShapeDtypeStruct((), jnp.int32)
+    args = {"run": (given[0], number, number), "admit": given}[what]
+    text = getattr(built, what).lower(built.params, *args).compile().as_text()
+    own = min(4 * math.prod(x.shape) for x in jax.tree.leaves(given[0].cache)) // 4
+    for lines in hlo.parse(text)[0].values():
+        for line in lines.values():
+            assert line.opcode.removesuffix("-start") not in hlo.KINDS or hlo.size(line.shape) < own, line
 
 
 def test_heads_that_cannot_be_dealt_to_the_tensor_axis_are_refused() -> None:

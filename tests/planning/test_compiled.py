@@ -207,14 +207,13 @@ def test_prefill_and_decode_are_compiled_and_measured():
     reading, writing = compiled.answers(ANSWERING, MODEL, V5E, said.append)
     assert len(said) == 2 and "prefill" in said[0] and "decode" in said[1] and reading.fits and writing.fits
     asked, text = evaluation.asked(ANSWERING, MODEL, V5E), MODEL.text
-    assert asked.rows == 8 and 0 < asked.pictures <= 8
+    assert asked.slots == 8 and 0 < asked.pictures <= asked.together
     sizes = estimate.flops.sizes(MODEL)
     weights = 2 * ((sizes.text + sizes.projector) / 4 + sizes.tower)
     assert reading.kinds["weights"] == writing.kinds["weights"] == pytest.approx(weights, rel=0.05)
-    slots = asked.prompt + ANSWERING.decode.max_new_tokens
-    assert (
-        writing.kinds["cache"] == 2 * 2 * text.num_layers * asked.rows / 4 * slots * text.num_kv_heads * text.head_width
-    )
+    assert asked.length == asked.prompt + ANSWERING.decode.max_new_tokens
+    kept = 2 * 2 * text.num_layers * asked.slots / 4 * asked.length * text.num_kv_heads * text.head_width
+    assert reading.kinds["cache"] == writing.kinds["cache"] == kept
     # Most of what lies on the others comes over for each token.
     assert 0.5 < writing.links / (2 * 0.75 * sizes.layer * sizes.layers) < 1.5
     plan = evaluation.evaluate(ANSWERING, MODEL, V5E, measured=(reading, writing))

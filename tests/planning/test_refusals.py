@@ -53,14 +53,7 @@ def test_the_line_is_that_of_the_run():
             dataclasses.replace(TRAIN, mesh=mesh), tiny.CONFIG, None, mesh_lib.build(mesh, jax.devices()[:3]), 1
         ),
         "evaluate": lambda: generation_program.build(
-            tiny.CONFIG,
-            None,
-            "fp32",
-            mesh_lib.build(mesh, jax.devices()[:3]),
-            max_new=1,
-            min_new=0,
-            stop_ids=(2,),
-            pad_id=0,
+            tiny.CONFIG, None, "fp32", mesh_lib.build(mesh, jax.devices()[:3]), max_new=1
         ),
     }
     for name, settings in {"train": TRAIN, "evaluate": EVAL}.items():

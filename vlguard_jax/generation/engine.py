@@ -1,7 +1,8 @@
-"""Answers many prompts: sorts them into batches of one shape, decodes on the device, and yields answers as they come.
+"""Answers many prompts in decode slots that are refilled as they become free, and yields answers as they finish.
 
-The answer to a prompt does not depend on its batch: rows are right-padded, every row has its own positions, and padding
-is never attended to.
+An answer does not depend on what stands beside it: its prompt is padded to a length that follows from the prompt alone
+and read with the same number of rows whoever fills them, every row has its own positions, and padding is never attended
+to.
 
 With several processes all ask the same prompts in the same order; each sends its devices their rows, and each gets all
 answers.
@@ -22,32 +23,71 @@ from vlguard_jax import config as settings_lib
 from vlguard_jax import errors
 from vlguard_jax import types
 from vlguard_jax.checkpoints import checkpoint as checkpoint_lib
-from vlguard_jax.data import batches
 from vlguard_jax.families import family
 from vlguard_jax.families import functional
-from vlguard_jax.families import table
 from vlguard_jax.families.blocks import configs
 from vlguard_jax.families.chat import tokenizer as tokenizer_lib
 from vlguard_jax.generation import lengths
 from vlguard_jax.generation import program
-from vlguard_jax.generation import sampler
+from vlguard_jax.generation import prompts as prompts_lib
+from vlguard_jax.generation import slots as slots_lib
 from vlguard_jax.generation import weights
 from vlguard_jax.parallel import mesh as mesh_lib
 
-FULL_LENGTH = 1024  # tokens of the longest prompt with which a batch has all its rows
-WINDOW = 16  # batches that are read ahead and sorted by length
+WINDOW = 16  # prompts per slot that are read ahead and sorted by shape
+STEPS = 16  # taken on the device before the host looks
+
+Limits = prompts_lib.Limits
+
+
+@dataclasses.dataclass(frozen=True)
+class Failed:
+    """A prompt whose scores were not finite, and the message."""
+
+    id: str
+    message: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Counts:
+    """Work so far. steps: of the decode program; slot_steps: the same, times slots, taken while prompts were waiting;
+    idle: those of them without an answer; tokens: of all answers; prefills: calls of that program."""
+
+    steps: int = 0
+    slot_steps: int = 0
+    idle: int = 0
+    tokens: int = 0
+    prefills: int = 0
+
+    @property
+    def wasted(self) -> float:
+        """Share of the slots that were empty until the last prompt had one."""
+        return self.idle / max(1, self.slot_steps)
+
+
+@dataclasses.dataclass
+class _Lane:
+    """Slots with a cache of one length; `asked[i]`: whose answer slot i makes."""
+
+    length: int
+    asked: list[prompts_lib.Asked | None]
+    slots: slots_lib.Slots
+
+    def live(self) -> bool:
+        return any(self.asked)
 
 
 class Engine:
-    """Greedy generation with a fixed model on a mesh.
+    """Greedy generation on a mesh.
 
     Args:
       config: sizes of the model.
       params: nested tree of numpy or jax arrays; cast to `precision.compute`.
-      settings: batch size and token limits. The batch size is rounded up to a multiple of the row shards of the mesh.
+      settings: slots (`batch_size`) and token limits. The slots are rounded up to a multiple of the row shards of the
+        mesh.
       precision: only `compute` is read.
       stop_ids: ids that end an answer.
-      pad_id: any valid id, written after the end of an answer on the device; never returned.
+      pad_id: any valid id.
       lora: adapters in `params`, if they are not merged.
     """
 
@@ -65,58 +105,207 @@ class Engine:
     ):
         if settings.max_new_tokens < 1 or settings.batch_size < 1:
             raise errors.UserError("config.decode.max_new_tokens and config.decode.batch_size must be at least 1")
-        _check_ids(np.asarray([*stop_ids, pad_id], np.int64), config.text.vocab_size, "stop_ids and pad_id")
+        prompts_lib.check_ids(np.asarray([*stop_ids, pad_id], np.int64), config.text.vocab_size, "stop_ids and pad_id")
         self._config, self._compute = config, precision.compute
-        self._sees = table.of(config).pictures
-        self._mesh = _mesh(mesh)
-        shards = mesh_lib.row_shards(self._mesh)
-        self._rows = -(-settings.batch_size // shards) * shards
-        self._answer = program.build(
-            config,
-            lora,
-            precision.compute,
-            self._mesh,
-            max_new=settings.max_new_tokens,
-            min_new=settings.min_new_tokens,
-            stop_ids=tuple(stop_ids),
-            pad_id=pad_id,
-        ).answer
-        self._params = weights.load(params, functional.Model(config, precision.compute, lora), self._mesh)
+        self._mesh = mesh_lib.build(mesh or settings_lib.MeshSettings(data=-1, fsdp=1, tensor=1))
+        self._shards = mesh_lib.row_shards(self._mesh)
+        self._each = -(-settings.batch_size // self._shards)
+        self._limits = Limits(settings.max_new_tokens, settings.min_new_tokens, tuple(stop_ids))
+        self._check(self._limits, "the engine")
+        self._program = program.build(config, lora, precision.compute, self._mesh, max_new=settings.max_new_tokens)
+        self._model = functional.Model(config, precision.compute, lora)
+        self._window = WINDOW * self._each * self._shards
+        self._waiting: list[prompts_lib.Asked] = []
+        self._lane: _Lane | None = None
+        self.counts = Counts()
+        self.load(params)
+
+    def load(self, params: Any) -> None:
+        """Answer with other weights of the same sizes from now on; nothing is compiled again.
+
+        Raises:
+          RuntimeError: prompts are still being answered.
+        """
+        if self.busy:
+            raise RuntimeError("the weights of an engine cannot change while it answers")
+        self._params = weights.load(params, self._model, self._mesh)
+
+    @property
+    def busy(self) -> bool:
+        """Whether a prompt waits or is being answered."""
+        return bool(self._waiting) or (self._lane is not None and self._lane.live())
 
     def generate(self, prompts: Iterable[types.Prompt]) -> Iterator[types.Generation]:
         """Answer every prompt once, in the engine's order; reads `prompts` one window at a time.
 
         Raises:
-          UserError: a prompt with pictures for a model without a tower, more or fewer pictures than the prompt has tags
-            for, an id that is not the model's, or logits that are not finite; the answers of the other prompts in its
-            batch come first.
+          UserError: as `submit`, or logits that are not finite; the answers to all other prompts that were read by then
+            come first.
         """
-        before: tuple[list[types.Prompt], sampler.Answers] | None = None
+        remaining, failure = iter(prompts), None
         try:
-            for asked, samples in self._batches(prompts):
-                answers = self._start(samples)
-                # The device works on this batch while the caller handles the previous one.
-                ready, before = before, (asked, answers)
-                if ready is not None:
-                    yield from self._generations(*ready)
-        except Exception:  # a broken picture, no memory: finished answers are not lost
-            if before is not None:
-                with contextlib.suppress(errors.UserError):  # the first failure is reported
-                    yield from self._generations(*before)
+            reading = self._read(remaining)
+            while reading or self.busy:
+                status = self._begin()
+                reading = reading and self._read(remaining)  # while the device works
+                for one in self._end(status):
+                    if isinstance(one, Failed):
+                        failure, reading = failure or one, False
+                    else:
+                        yield one
+            if failure:
+                raise errors.UserError(failure.message)
+        except Exception as e:  # a broken picture, no memory: what was begun is not lost
+            if not isinstance(e, errors.UserError):
+                self._waiting.clear()
+            with contextlib.suppress(Exception):  # the first failure is reported
+                while self.busy:
+                    yield from (one for one in self.step() if isinstance(one, types.Generation))
             raise
-        if before is not None:
-            yield from self._generations(*before)
+        finally:
+            self.cancel()
 
-    def _generations(self, asked: list[types.Prompt], answers: sampler.Answers) -> Iterator[types.Generation]:
-        ids, length, stopped, finite = jax.device_get(answers)
-        for i in np.flatnonzero(finite[: len(asked)]):
-            yield types.Generation(
-                asked[i].id, np.asarray(ids[i, : length[i]], np.int32), "stop" if stopped[i] else "length"
-            )
-        for i in np.flatnonzero(~finite[: len(asked)]):
-            raise errors.UserError(
-                f"{asked[i].name}: after {length[i]} tokens the model's scores are not finite{self._cause()}"
-            )
+    def submit(self, prompt: types.Prompt, limits: Limits | None = None) -> None:
+        """Add a prompt to those that wait. limits: of its answer, where they are not the engine's.
+
+        Raises:
+          UserError: a prompt with pictures for a model without a tower, more or fewer pictures than the prompt has tags
+            for, an id that is not the model's, or limits beyond the engine's.
+        """
+        limits = limits or self._limits
+        self._check(limits, prompt.name)
+        self._waiting.append(prompts_lib.asked(self._config, prompt, limits))
+
+    def cancel(self, name: str | None = None) -> None:
+        """Forget the prompt of this id, whether it waits or is being answered; None: all of them."""
+        self._waiting = [one for one in self._waiting if name is not None and one.prompt.id != name]
+        if self._lane is None:
+            return
+        gone = [one is not None and (name is None or one.prompt.id == name) for one in self._lane.asked]
+        self._lane.asked = [None if out else one for one, out in zip(self._lane.asked, gone, strict=True)]
+        if name is None:
+            self._lane = None
+        elif any(gone):
+            which = mesh_lib.put(np.asarray(gone), mesh_lib.row_sharding(self._mesh))
+            self._lane.slots = self._program.release(self._lane.slots, which)
+
+    def step(self) -> list[types.Generation | Failed]:
+        """Fill free slots with prompts that wait, take up to STEPS steps, and return the answers that finished."""
+        return self._end(self._begin())
+
+    def _begin(self) -> slots_lib.Status | None:
+        """Send the next prompts and steps to the device, without waiting for it."""
+        lane = self._lane_of_next()
+        if lane is None:
+            return None
+        more = self._goes_on(lane)
+        while more and (free := self._free(lane)):
+            self._admit(lane, self._deal(lane, free))
+            more = self._goes_on(lane)
+        rows = len(lane.asked)
+        wanted = max(1, rows // lengths.REFILLED) if more else rows + 1
+        limits = (np.asarray(number, np.int32) for number in (STEPS, wanted))
+        lane.slots, status = self._program.run(self._params, lane.slots, *limits)
+        return status
+
+    def _end(self, status: slots_lib.Status | None) -> list[types.Generation | Failed]:
+        """Wait for the device, and take the answers that finished."""
+        return [] if status is None or self._lane is None else self._finished(self._lane, jax.device_get(status))
+
+    def _check(self, limits: Limits, what: str) -> None:
+        prompts_lib.check_ids(np.asarray(limits.stop_ids, np.int64), self._config.text.vocab_size, f"{what}: stop ids")
+        if len(limits.stop_ids) > slots_lib.STOPS:
+            raise errors.UserError(f"{what}: {len(limits.stop_ids)} stop ids; at most {slots_lib.STOPS} are possible")
+        if not 1 <= limits.max_new <= self._limits.max_new:
+            raise errors.UserError(f"{what}: {limits.max_new} new tokens; 1 to {self._limits.max_new} are possible")
+
+    def _read(self, remaining: Iterator[types.Prompt]) -> bool:
+        """Fill the window; False at the end of the prompts."""
+        for prompt in itertools.islice(remaining, self._window - len(self._waiting)):
+            self.submit(prompt)
+        self._waiting.sort(key=lambda one: (one.shape, len(one.sample.tokens)))
+        return len(self._waiting) == self._window
+
+    def _lane_of_next(self) -> _Lane | None:
+        """The slots for the next prompts: those of the lengths that most prompts have, once the current ones are
+        free."""
+        lane = self._lane
+        if lane is not None and (lane.live() or self._goes_on(lane)):
+            return lane
+        self._lane = None  # its memory is free before the next one's is taken
+        if not self._waiting:
+            return None
+        found = [one.length for one in self._waiting]
+        length = max(sorted(set(found)), key=found.count)
+        rows = self._shards * lengths.slots(self._each, length)
+        self._lane = _Lane(length, [None] * rows, self._program.empty(rows, length + self._limits.max_new))
+        return self._lane
+
+    def _goes_on(self, lane: _Lane) -> bool:
+        """Whether to give the lane more prompts: not where few are of its length, and half of the window of another."""
+        own = sum(one.length == lane.length for one in self._waiting)
+        return own >= max(1, len(lane.asked) // lengths.REFILLED) or (
+            own > 0 and len(self._waiting) < self._window // 2
+        )
+
+    def _free(self, lane: _Lane) -> list[list[int]]:
+        """The free slots of each row shard; [] if there are none."""
+        each = len(lane.asked) // self._shards
+        free = [[i for i in range(each) if lane.asked[shard * each + i] is None] for shard in range(self._shards)]
+        return free if any(free) else []
+
+    def _deal(self, lane: _Lane, free: list[list[int]]) -> list[list[tuple[int, prompts_lib.Asked]]]:
+        """The next prompts of the lane that have one shape, dealt to free slots."""
+        shape = next(one.shape for one in self._waiting if one.length == lane.length)
+        each = self._group(lane, shape.tokens)
+        places = sorted(
+            (row, shard) for shard, slots in enumerate(free) for row in range(min(each, len(slots)))
+        )  # a row of every shard first
+        dealt: list[list[tuple[int, prompts_lib.Asked]]] = [[] for _ in free]
+        chosen = [one for one in self._waiting if one.shape == shape][: len(places)]
+        for one, (row, shard) in zip(chosen, places, strict=False):
+            dealt[shard].append((free[shard][row], one))
+        taken = set(map(id, chosen))
+        self._waiting = [one for one in self._waiting if id(one) not in taken]
+        return dealt
+
+    def _group(self, lane: _Lane, tokens: int) -> int:
+        return lengths.group(len(lane.asked) // self._shards, tokens)
+
+    def _admit(self, lane: _Lane, dealt: list[list[tuple[int, prompts_lib.Asked]]]) -> None:
+        each = len(lane.asked) // self._shards
+        shape = next(one.shape for shard in dealt for _, one in shard)
+        rows = prompts_lib.rows(self._config, dealt, self._group(lane, shape.tokens), each)
+        place = mesh_lib.row_sharding(self._mesh)
+        lane.slots = self._program.admit(
+            self._params, lane.slots, *jax.tree.map(lambda x: mesh_lib.put(x, place), tuple(rows))
+        )
+        for shard, given in enumerate(dealt):
+            for slot, one in given:
+                lane.asked[shard * each + slot] = one
+        self.counts = dataclasses.replace(self.counts, prefills=self.counts.prefills + 1)
+
+    def _finished(self, lane: _Lane, status: slots_lib.Status) -> list[types.Generation | Failed]:
+        found: list[types.Generation | Failed] = []
+        for i, one in enumerate(lane.asked):
+            if one is None or status.live[i]:
+                continue
+            lane.asked[i] = None
+            ids = np.asarray(status.ids[i, : status.made[i]], np.int32)
+            if status.finite[i]:
+                found.append(types.Generation(one.prompt.id, ids, "stop" if status.stopped[i] else "length"))
+            else:
+                said = f"{one.prompt.name}: after {len(ids)} tokens the model's scores are not finite{self._cause()}"
+                found.append(Failed(one.prompt.id, said))
+        steps, waiting, before = int(status.steps), bool(self._waiting), self.counts
+        self.counts = dataclasses.replace(
+            before,
+            steps=before.steps + steps,
+            slot_steps=before.slot_steps + (steps * len(lane.asked) if waiting else 0),
+            idle=before.idle + (int(status.idle) if waiting else 0),
+            tokens=before.tokens + sum(len(one.ids) for one in found if isinstance(one, types.Generation)),
+        )
+        return found
 
     def _cause(self) -> str:
         """Why logits are not finite, as far as the weights show it, and what to do."""
@@ -128,68 +317,6 @@ class Engine:
         if not bad:
             return f", though all its weights are: what they compute in {self._compute} overflows; {way}"
         return f", nor are the weights {bad} in {self._compute}; {way}"
-
-    def _batches(self, prompts: Iterable[types.Prompt]) -> Iterator[tuple[list[types.Prompt], list[batches.Sample]]]:
-        """(prompts without their pictures, samples) of each batch; within a window, similar lengths are batched
-        together."""
-        remaining = iter(prompts)
-        while window := list(itertools.islice(remaining, WINDOW * self._rows)):
-            samples = [self._expand(p) for p in window]
-            order = sorted(range(len(window)), key=lambda i: (_room(samples[i]).units, len(samples[i].tokens)))
-            while order:
-                longest = itertools.accumulate((len(samples[i].tokens) for i in order[: self._rows]), max)
-                count = sum(taken < self._rows_for(tokens) for taken, tokens in enumerate(longest))
-                chosen, order = order[:count], order[count:]
-                yield [dataclasses.replace(window[i], pictures=()) for i in chosen], [samples[i] for i in chosen]
-
-    def _rows_for(self, tokens: int) -> int:
-        """Rows of a batch whose longest prompt has `tokens` tokens: all, or a half, a quarter, ... of them, so that its
-        attention scores take no more memory than those of a whole batch of FULL_LENGTH; at least one per row shard."""
-        shards = mesh_lib.row_shards(self._mesh)
-        each, padded = self._rows // shards, lengths.padded(tokens)
-        while each > 1 and each * shards * padded**2 > self._rows * FULL_LENGTH**2:
-            each //= 2
-        return each * shards
-
-    def _expand(self, prompt: types.Prompt) -> batches.Sample:
-        if prompt.pictures and self._sees is None:
-            raise errors.UserError(
-                f"{prompt.name} has pictures, but the model has no vision tower; choose a LLaVA checkpoint"
-            )
-        _check_ids(prompt.ids[prompt.ids != types.IMAGE_TOKEN], self._config.text.vocab_size, prompt.name)
-        if (places := int((prompt.ids == types.IMAGE_TOKEN).sum())) != len(prompt.pictures):
-            raise errors.UserError(f"{prompt.name}: {len(prompt.pictures)} pictures for {places} places in the text")
-        tokens = types.Tokens(prompt.ids, np.full(len(prompt.ids), types.IGNORE_LABEL, np.int32))
-        expanded = batches.expand(tokens, [picture.extent.slots for picture in prompt.pictures], None, None)
-        return dataclasses.replace(expanded, pictures=prompt.pictures)
-
-    def _start(self, samples: list[batches.Sample]) -> sampler.Answers:
-        """Send a batch to the device without waiting for the answers."""
-        longest = max(len(s.tokens) for s in samples)
-        count, shards = self._rows_for(longest), mesh_lib.row_shards(self._mesh)
-        each = count // shards
-        slots = max(_room(s).slots for s in samples)
-        # Slots that depend on the picture's size are rounded up, too, so that few programs are compiled.
-        slots = lengths.padded(slots) if self._sees is not None and self._sees.sized else slots
-        room = family.Room(each * max(_room(s).units for s in samples), each * slots)
-        rows = [[s] for s in samples] + [[]] * (count - len(samples))
-        parts = [
-            batches.collate(
-                some, [[0.0] * len(row) for row in some], row_len=lengths.padded(longest), room=room, model=self._config
-            )
-            for some in (rows[first : first + each] for first in range(0, count, each))
-        ]
-        batch = batches.joined(list(enumerate(parts)), room)
-        last = np.asarray([len(s.tokens) - 1 for s in samples] + [-1] * (count - len(samples)), np.int32)
-        follows = [batches.positions(self._config, s)[1] for s in samples] + [0] * (count - len(samples))
-        place = mesh_lib.row_sharding(self._mesh)
-        placed = jax.tree.map(lambda x: mesh_lib.put(x, place), (batch, last, np.asarray(follows, np.int32)))
-        return self._answer(self._params, *placed)
-
-
-def _room(sample: batches.Sample) -> family.Room:
-    extents = [picture.extent for picture in sample.pictures]
-    return family.Room(sum(extent.units for extent in extents), sum(extent.slots for extent in extents))
 
 
 def of_checkpoint(
@@ -209,14 +336,3 @@ def of_checkpoint(
         lora=checkpoint.lora,
         mesh=config.mesh,
     )
-
-
-def _check_ids(ids: np.ndarray, rows: int, what: str) -> None:
-    """Refuse ids out of range: JAX would take the last row for an id beyond it, and count negative ones from the
-    end."""
-    if len(wrong := ids[(ids < 0) | (ids >= rows)]):
-        raise errors.UserError(f"{what}: the token {wrong[0]} is not one of the model's, which has {rows:,} rows")
-
-
-def _mesh(settings: settings_lib.MeshSettings | None) -> jax.sharding.Mesh:
-    return mesh_lib.build(settings or settings_lib.MeshSettings(data=-1, fsdp=1, tensor=1))

@@ -1,11 +1,12 @@
-"""The programs of an evaluation on a mesh, described by shapes only: the engine fills `answer` with arrays; `plan`
-compiles prefill and decode separately, for slices that this machine does not have."""
+"""The programs of an evaluation on a mesh, described by shapes only: the engine fills `admit` and `run` with arrays;
+`plan` compiles `admit` and a step of `run`, for slices that this machine does not have."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 import dataclasses
 import functools
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -13,13 +14,12 @@ from jax.sharding import Mesh
 from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec
 
-from vlguard_jax import types
 from vlguard_jax.families import family
 from vlguard_jax.families import functional
 from vlguard_jax.families.blocks import configs
 from vlguard_jax.families.blocks import decoder
 from vlguard_jax.families.blocks import execution as execution_lib
-from vlguard_jax.generation import sampler
+from vlguard_jax.generation import slots as slots_lib
 from vlguard_jax.generation import weights
 from vlguard_jax.parallel import attention
 from vlguard_jax.parallel import mesh as mesh_lib
@@ -31,33 +31,25 @@ from vlguard_jax.parallel import shapes
 class Program:
     """Jitted functions and their inputs. `params`: split weights (weights.py), ShapeDtypeStructs with shardings.
 
-    answer: (params, batch, last, follows) -> Answers, all that the engine runs (sampler.py). prefill: (params, batch,
-    last) -> logits and a KV cache with room for the answers. decode: (params, token i32[B], position i32[B], slot in
-    the cache i32[B], cache) -> logits and the cache, which is donated.
+    empty: (rows, length of the cache) -> free slots. admit, run, release: as in slots.py, without the model; the slots
+    are donated. decode, a step alone, for `plan`: (params, token i32[B], position i32[B], place in the cache i32[B],
+    cache) -> logits and the cache, which is donated.
     """
 
     mesh: Mesh
     max_new: int
     params: functional.Params
     config: family.Config
-    answer: Callable[[functional.Params, types.Batch, jax.Array, jax.Array], sampler.Answers]
-    prefill: Callable[[functional.Params, types.Batch, jax.Array], tuple[jax.Array, decoder.Cache]]
+    empty: Callable[[int, int], slots_lib.Slots]
+    admit: Callable[..., slots_lib.Slots]
+    run: Callable[..., tuple[slots_lib.Slots, slots_lib.Status]]
+    release: Callable[[slots_lib.Slots, jax.Array], slots_lib.Slots]
     decode: Callable[..., tuple[jax.Array, decoder.Cache]]
 
 
 @functools.lru_cache(maxsize=8)
-def build(
-    config: family.Config,
-    lora: configs.LoraConfig | None,
-    compute: str,
-    mesh: Mesh,
-    *,
-    max_new: int,
-    min_new: int,
-    stop_ids: tuple[int, ...],
-    pad_id: int,
-) -> Program:
-    """The programs of a model in one precision; allocates and compiles nothing.
+def build(config: family.Config, lora: configs.LoraConfig | None, compute: str, mesh: Mesh, *, max_new: int) -> Program:
+    """The programs of a model in one precision, for answers of up to `max_new` tokens; allocates and compiles nothing.
 
     Engines that differ only in their weights share one.
 
@@ -75,24 +67,23 @@ def build(
     )
     model = functional.Model(config, compute, lora, execution)
 
-    def answer(params: functional.Params, batch: types.Batch, last: jax.Array, follows: jax.Array) -> sampler.Answers:
-        stop = jnp.asarray(stop_ids, jnp.int32)
-        return sampler.greedy(
-            model, params, batch, last, follows, stop, max_new=max_new, min_new=min_new, pad_id=pad_id
-        )
+    def empty(rows: int, length: int) -> slots_lib.Slots:
+        one = jnp.zeros((rows, config.text.num_kv_heads, length, config.text.head_width), model.dtype)
+        return slots_lib.empty(rows, max_new, (decoder.LayerCache(one, one),) * config.text.num_layers)
 
-    def prefill(params: functional.Params, batch: types.Batch, last: jax.Array) -> tuple[jax.Array, decoder.Cache]:
-        return model.prefill(params, batch, jnp.maximum(last, 0), batch.tokens.shape[1] + max_new)
-
-    outputs = (mesh_lib.row_sharding(mesh), _cache_sharding(mesh))
+    rows, cache, everywhere = mesh_lib.row_sharding(mesh), _cache_sharding(mesh), mesh_lib.replicated(mesh)
+    limits = slots_lib.Limits(rows, rows, rows)
+    places = slots_lib.Slots(rows, rows, rows, rows, rows, rows, rows, rows, limits, cache)
     return Program(
         mesh=mesh,
         max_new=max_new,
         params=weights.abstract(model, mesh),
         config=config,
-        answer=jax.jit(answer, out_shardings=mesh_lib.replicated(mesh)),
-        prefill=jax.jit(prefill, out_shardings=outputs),
-        decode=jax.jit(model.decode, donate_argnums=4, out_shardings=outputs),
+        empty=jax.jit(empty, static_argnums=(0, 1), out_shardings=places),
+        admit=jax.jit(functools.partial(slots_lib.admit, model), donate_argnums=1, out_shardings=places),
+        run=jax.jit(functools.partial(slots_lib.run, model), donate_argnums=1, out_shardings=(places, everywhere)),
+        release=jax.jit(slots_lib.release, donate_argnums=0, out_shardings=places),
+        decode=jax.jit(model.decode, donate_argnums=4, out_shardings=(rows, cache)),
     )
 
 
@@ -101,21 +92,41 @@ def _cache_sharding(mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, PartitionSpec(mesh_lib.ROW_AXES, "tensor", None, None))
 
 
-def prompt_shapes(
-    program: Program, rows: int, prompt: int, room: family.Room
-) -> tuple[types.Batch, jax.ShapeDtypeStruct]:
-    """Shapes of the inputs of `answer` and `prefill` besides the parameters: `rows` prompts of `prompt` tokens. room:
-    of one row shard."""
-    last = jax.ShapeDtypeStruct((rows,), jnp.int32, sharding=mesh_lib.row_sharding(program.mesh))
-    return shapes.batch(program.config, program.mesh, rows, prompt, room), last
+def admit_shapes(
+    program: Program, rows: int, prompt: int, room: family.Room, slots: int, length: int
+) -> tuple[Any, ...]:
+    """Shapes of the inputs of `admit` besides the parameters: `rows` prompts of `prompt` tokens for some of `slots`
+    slots with a cache of `length`. room: for pictures, in one row shard."""
+    row, many = (_row(program, shape) for shape in ((rows,), (rows, slots_lib.STOPS)))
+    limits = slots_lib.Limits(row, row, many)
+    return (
+        slot_shapes(program, slots, length),
+        shapes.batch(program.config, program.mesh, rows, prompt, room),
+        row,
+        row,
+        limits,
+        row,
+    )
 
 
-def decode_shapes(program: Program, rows: int, prompt: int) -> tuple[jax.ShapeDtypeStruct, decoder.Cache]:
-    """Shapes of the inputs of `decode` besides the parameters: one number per row (token, position, slot), and the
-    cache."""
-    text, place = program.config.text, mesh_lib.row_sharding(program.mesh)
-    row = jax.ShapeDtypeStruct((rows,), jnp.int32, sharding=place)
-    shape = (rows, text.num_kv_heads, prompt + program.max_new, text.head_width)
+def slot_shapes(program: Program, slots: int, length: int) -> slots_lib.Slots:
+    """Shapes of `slots` slots with a cache of `length`."""
+    row, flag = _row(program, (slots,)), _row(program, (slots,), jnp.bool)
+    limits = slots_lib.Limits(row, row, _row(program, (slots, slots_lib.STOPS)))
+    ids = _row(program, (slots, program.max_new))
+    cache = decode_shapes(program, slots, length)[1]
+    return slots_lib.Slots(row, row, row, ids, row, flag, flag, flag, limits, cache)
+
+
+def decode_shapes(program: Program, slots: int, length: int) -> tuple[jax.ShapeDtypeStruct, decoder.Cache]:
+    """Shapes of the inputs of `decode` besides the parameters: one number per slot (token, position, place) and a
+    cache of `length`."""
+    text = program.config.text
+    shape = (slots, text.num_kv_heads, length, text.head_width)
     dtype = jax.tree.leaves(program.params)[0].dtype
     kept = jax.ShapeDtypeStruct(shape, dtype, sharding=_cache_sharding(program.mesh))
-    return row, (decoder.LayerCache(kept, kept),) * text.num_layers
+    return _row(program, (slots,)), (decoder.LayerCache(kept, kept),) * text.num_layers
+
+
+def _row(program: Program, shape: tuple[int, ...], dtype: Any = jnp.int32) -> jax.ShapeDtypeStruct:
+    return jax.ShapeDtypeStruct(shape, dtype, sharding=mesh_lib.row_sharding(program.mesh))

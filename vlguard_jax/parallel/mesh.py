@@ -119,12 +119,12 @@ def constrain_rows(mesh: Mesh) -> Callable[[Array], Array]:
     return functools.partial(jax.lax.with_sharding_constraint, shardings=row_sharding(mesh))
 
 
-def by_rows(mesh: Mesh) -> Callable[..., Array]:
-    """`apply(function, shared, *arrays)`: function(shared, *arrays) on each device's own rows of the arrays [B, ...],
-    with `shared` whole over the data and fsdp axes. The gradient of `shared` is summed over devices once, after all
-    loops of `function`; XLA alone would do so in every iteration. The tensor axis is left to XLA."""
+def by_rows(mesh: Mesh) -> execution_lib.ByRows:
+    """`apply(function, shared, *arrays)`: function(shared, *arrays) on each device's own rows of arrays [B, ...] (or of
+    trees), with `shared` whole over the data and fsdp axes. The gradient of `shared` is summed over devices once, after
+    all loops of `function`; XLA alone would do so in every iteration. The tensor axis is left to XLA."""
 
-    def apply(function: Callable[..., Array], shared: Array, *arrays: Array) -> Array:
+    def apply(function: Callable[..., Any], shared: Any, *arrays: Any) -> Any:
         rows = PartitionSpec(ROW_AXES)
         specs = (PartitionSpec(), *(rows for _ in arrays))
         mapped = jax.shard_map(

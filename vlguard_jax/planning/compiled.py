@@ -62,7 +62,7 @@ def step(settings: config.TrainConfig, model: family.Config, topology: chips.Top
 
 
 def generation(settings: config.EvalConfig, model: family.Config, topology: chips.Topology) -> tuple[Job, Job]:
-    """(prefill of a batch of prompts, decode of one token for each) on the topology's devices.
+    """(prefill of the prompts that are read together, decode of one token in every slot) on the topology's devices.
 
     Raises:
       UserError: see `topologies.devices`, `traffic.mesh` and `generation.program.build`.
@@ -70,19 +70,17 @@ def generation(settings: config.EvalConfig, model: family.Config, topology: chip
     shape, asked = traffic.mesh(settings.mesh, topology), evaluation.asked(settings, model, topology)
     compute = config.on_backend(settings.precision, topology.chip.kind)
     decode, mesh = settings.decode, _mesh(shape, topology)
-    limits = {"max_new": decode.max_new_tokens, "min_new": decode.min_new_tokens}
-    made = generation_program.build(
-        model, None, compute, mesh, **limits, stop_ids=(0,), pad_id=0
-    )  # ids do not change shapes
-    batch, last = generation_program.prompt_shapes(made, asked.rows, asked.prompt, asked.room)
-    row, cache = generation_program.decode_shapes(made, asked.rows, asked.prompt)
+    made = generation_program.build(model, None, compute, mesh, max_new=decode.max_new_tokens)
+    given = generation_program.admit_shapes(made, asked.together, asked.prompt, asked.room, asked.slots, asked.length)
+    row, cache = generation_program.decode_shapes(made, asked.slots, asked.length)
     weights, kept = _bytes(made.params), _bytes(cache)
-    reading = made.prefill.lower(made.params, batch, last)  # type: ignore[attr-defined]
+    reading = made.admit.lower(made.params, *given)  # type: ignore[attr-defined]
     writing = made.decode.lower(made.params, row, row, row, cache)  # type: ignore[attr-defined]
-    prompts = f"{asked.rows} rows of {asked.prompt} tokens"
+    prompts = f"{asked.together} rows of {asked.prompt} tokens, {asked.pictures} pictures"
+    kinds = {"weights": weights, "cache": kept}
     return (
-        Job("prefill", f"{prompts}, {asked.pictures} pictures", {"weights": weights, "batch": _bytes(batch)}, reading),
-        Job("decode", f"{prompts} and {made.max_new} new ones", {"weights": weights, "cache": kept}, writing),
+        Job("prefill", prompts, {**kinds, "batch": _bytes(given[1])}, reading),
+        Job("decode", f"{asked.slots} slots of {asked.length} tokens", kinds, writing),
     )
 
 

@@ -1,4 +1,4 @@
-"""The plan of an evaluation: prefill of prompts in batches, then decode of the answers, token by token."""
+"""The plan of an evaluation: prompts are read a few at a time, and their answers decoded in slots, token by token."""
 
 from __future__ import annotations
 
@@ -21,18 +21,20 @@ from vlguard_jax.planning import work as work_lib
 
 @dataclasses.dataclass(frozen=True)
 class Asked:
-    """prompts: in all. Of a batch: rows of `prompt` tokens as the engine pads them, pictures, and their room in each
-    row shard."""
+    """prompts: in all, of `prompt` tokens as the engine pads them. slots: over all devices, with a cache of `length`
+    tokens each. together: prompts that are read together; pictures: theirs; room: for those, in each row shard."""
 
     prompts: int
     prompt: int
-    rows: int
+    slots: int
+    length: int
+    together: int
     pictures: int
     room: family.Room
 
 
 def asked(settings: config.EvalConfig, model: family.Config, topology: chips.Topology) -> Asked:
-    """The benchmark's prompts, in batches for the topology.
+    """The benchmark's prompts, as the engine reads them on the topology.
 
     Raises:
       UserError: the mesh does not fit the topology.
@@ -48,10 +50,12 @@ def asked(settings: config.EvalConfig, model: family.Config, topology: chips.Top
         # for each of VLGuard's three subsets
         count = min(count, benchmark.limit * (1 if benchmark.name == "prompts" else 3))
     shards = traffic.mesh(settings.mesh, topology).row_shards
-    rows = -(-settings.decode.batch_size // shards) * shards
-    each = rows // shards
-    room = family.Room(each * one.units, each * one.slots)
-    return Asked(count, lengths.padded(tokens), rows, rows if shows else 0, room)
+    each = lengths.slots(-(-settings.decode.batch_size // shards), lengths.padded(tokens))
+    read = lengths.group(each, tokens)
+    room = family.Room(read * one.units, read * one.slots)
+    length = lengths.room(lengths.padded(tokens)) + settings.decode.max_new_tokens
+    together = read * shards
+    return Asked(count, lengths.padded(tokens), each * shards, length, together, together if shows else 0, room)
 
 
 def evaluate(
@@ -63,7 +67,7 @@ def evaluate(
     price: flops.Number | None = None,
     measured: tuple[estimate.Measured, estimate.Measured] | None = None,
 ) -> estimate.Estimate:
-    """Plan an evaluation: batches of one shape, every answer as long as allowed. measured: the compiler's figures for
+    """Plan an evaluation: prompts of one shape, every answer as long as allowed. measured: the compiler's figures for
     (prefill, decode).
 
     Raises:
@@ -71,15 +75,15 @@ def evaluate(
     """
     shape, b = traffic.mesh(settings.mesh, topology), _width(settings, topology)
     of, new = asked(settings, model, topology), settings.decode.max_new_tokens
-    prompts, prompt, rows = of.prompts, of.prompt, of.rows
+    prompts, prompt, slots = of.prompts, of.prompt, of.slots
     units = of.room.units * shape.row_shards
     both = measured or memories(settings, model, topology)
     per_chip = max((one.gib() for one in both), key=lambda kinds: kinds["peak_gib"])
-    read = flops.forward(model, rows * prompt, rows * float(prompt) ** 2, units)
+    read = flops.forward(model, of.together * prompt, of.together * float(prompt) ** 2, units)
     read = dataclasses.replace(read, head=read.head / prompt)  # of the last position only
-    first, each = _generation(model, shape, topology, read, b, rows, prompt, new, measured)
-    batches = -(-prompts // rows)
-    hours = _hours(model, batches * (first.expected + new * each.expected), measured)
+    first, each = _generation(model, shape, topology, read, b, of, measured)
+    rounds, readings = -(-prompts // slots), -(-prompts // of.together)
+    hours = _hours(model, readings * first.expected + rounds * new * each.expected, measured)
     cost = prices.get(topology.chip.name, price)
     return estimate.Estimate(
         kind="evaluate",
@@ -98,12 +102,12 @@ def evaluate(
         },
         bytes_per_step={"decode_hbm": each.hbm * topology.chip.hbm_gbps * 1e9},
         mfu={"prefill": read.total / (topology.chips * topology.chip.flops * first.expected)},
-        steps=batches,
+        steps=rounds * new,
         hours=hours,
         dollars=None if cost is None else cost.dollars * topology.chips * hours["total"],
         price=cost,
-        step={"prompts": prompts, "rows": rows, "prompt": prompt, "new": new},
-        stops="" if prompts >= rows else f"{prompts} prompts are fewer than the {rows} rows of a batch",
+        step={"prompts": prompts, "slots": slots, "together": of.together, "prompt": prompt, "new": new},
+        stops="" if prompts >= slots else f"{prompts} prompts are fewer than the {slots} slots",
         notes=(
             f"{prompts:,} prompts of {prompt} tokens, each answered with {new} tokens, which is the longest allowed",
             *(one.source for one in measured or ()),
@@ -137,8 +141,16 @@ def memories(
       UserError: the mesh does not fit the topology.
     """
     of, shape = asked(settings, model, topology), traffic.mesh(settings.mesh, topology)
-    new, b = settings.decode.max_new_tokens, _width(settings, topology)
-    reading, writing = memory.evaluation(model, shape, b, rows=of.rows, prompt=of.prompt, new=new, units=of.room.units)
+    reading, writing = memory.evaluation(
+        model,
+        shape,
+        _width(settings, topology),
+        slots=of.slots,
+        length=of.length,
+        together=of.together,
+        prompt=of.prompt,
+        units=of.room.units,
+    )
     return reading.times(topology.chip.devices), writing.times(topology.chip.devices)
 
 
@@ -153,34 +165,23 @@ def _generation(
     topology: chips.Topology,
     read: flops.Flops,
     b: int,
-    rows: int,
-    prompt: int,
-    new: int,
+    of: Asked,
     measured: tuple[estimate.Measured, estimate.Measured] | None,
 ) -> tuple[roofline.Seconds, roofline.Seconds]:
-    """Times of the prefill of a batch and of decoding one token for each of its rows, in the middle of the answers."""
+    """Times of a prefill and of decoding one token in every slot, whose cache is read whole."""
     s, text = flops.sizes(model), model.text
-    per_chip, own = topology.chip.devices, rows / shape.row_shards
+    per_chip = topology.chip.devices
+    own, read_own = of.slots / shape.row_shards, of.together / shape.row_shards
     weights = (s.text + s.projector) * b / shape.tensor * per_chip
     gathered = weights * (shape.fsdp - 1) / shape.fsdp
     crosses = topology.domains > 1 and shape.data % topology.domains != 0
     network = gathered / topology.chips * topology.domains if crosses else 0.0
     known = dataclasses.replace(roofline.constants(), hbm=work_lib.assumptions()["evaluation"]["stream"])
-    sums = 2 * text.num_layers * text.width * b * 2 * (shape.tensor - 1) / shape.tensor * own * per_chip
-    cached = (
-        2
-        * text.num_kv_heads
-        * text.head_width
-        * text.num_layers
-        * b
-        / shape.tensor
-        * own
-        * (prompt + new / 2)
-        * per_chip
-    )
-    decoded = flops.forward(model, rows, rows * float(prompt + new / 2), 0)
-    first = traffic.Traffic(gathered + sums * prompt, network, 0.0, weights + cached)
-    each = traffic.Traffic(gathered + sums, network, 0.0, weights + cached)
+    sums = 2 * text.num_layers * text.width * b * 2 * (shape.tensor - 1) / shape.tensor * per_chip
+    cached = 2 * text.num_kv_heads * text.head_width * text.num_layers * b / shape.tensor * of.length * per_chip
+    decoded = flops.forward(model, of.slots, of.slots * float(of.length), 0)
+    first = traffic.Traffic(gathered + sums * read_own * of.prompt, network, 0.0, weights + cached * read_own)
+    each = traffic.Traffic(gathered + sums * own, network, 0.0, weights + cached * own)
     if measured is not None:
         first, each = measured[0].moved(first), measured[1].moved(each)
     return roofline.seconds(read, first, topology, known), roofline.seconds(decoded, each, topology, known)

@@ -16,6 +16,7 @@ from vlguard_jax.planning import traffic
 
 GIB = 2.0**30
 GATHERED = 2  # layers whose matrices are gathered at a time: the current one and the next
+AHEAD = 3  # layers of a prefill, which are not in a loop: XLA for TPUs begins the next ones' gathers
 TURNED = 3  # a block gathered from all devices, and XLA's buffers for putting its parts together
 COPIES = 3  # of a tensor in fp32 on the host that writes it: as gathered, merged or transposed, in the file's format
 SLACK = 0.05  # of what a step needs: fragmentation, and small buffers without a formula
@@ -149,29 +150,31 @@ def evaluation(
     shape: traffic.Mesh,
     compute: int,
     *,
-    rows: int,
+    slots: int,
+    length: int,
+    together: int,
     prompt: int,
-    new: int,
     units: flops.Number,
 ) -> tuple[Memory, Memory]:
-    """(prefill, decode) on one device, for a batch of `rows` over all devices; the KV cache has prompt + new slots.
-    units: of the tower, on one device."""
+    """(prefill, decode) on one device, with `slots` slots over all devices, whose KV cache has `length` places each;
+    `together` prompts of `prompt` tokens are read at a time. units: of the tower, on one device."""
     s, text = flops.sizes(model), model.text
-    shards, own = shape.fsdp * shape.tensor, max(1.0, rows / shape.row_shards)
+    shards, own = shape.fsdp * shape.tensor, max(1.0, slots / shape.row_shards)
+    read = max(1.0, together / shape.row_shards)
     cached = 2 * text.num_kv_heads * text.head_width * text.num_layers * compute / shape.tensor
     whole = compute / shape.tensor if shape.fsdp > 1 else 0.0
     weights = ((s.text + s.projector) / shards + s.tower) * compute
-    both = {"weights": weights, "cache": own * (prompt + new) * cached}
+    both = {"weights": weights, "cache": own * length * cached}
     at_work = flops.per_token(text, flops.POLICIES["none"].kept) * compute / shape.tensor
     reading = Memory(
         **both,
-        gathered=(GATHERED * s.layer + s.head) * whole,
-        activations=own * prompt * at_work,
-        logits=own * text.vocab_size * 4,
+        gathered=(AHEAD * s.layer + s.head) * whole,
+        activations=read * (prompt * at_work + length * cached),
+        logits=read * text.vocab_size * 4,
         pictures=_tower(model, units, compute),
         batch=_pixels(model, units, compute),
     )
-    scores = text.num_heads * (prompt + new) * 6 / shape.tensor
+    scores = text.num_heads * length * 6 / shape.tensor
     edge = max(s.head, *(i * o for i, o in flops.linears(text).values())) * whole  # a matrix at a time
     return reading, Memory(
         **both, gathered=edge, activations=own * (at_work + scores), logits=2 * own * text.vocab_size * 4

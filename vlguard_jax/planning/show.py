@@ -88,12 +88,14 @@ def _evaluation(found: estimate.Estimate) -> list[tuple[str, str]]:
     step, time = found.step, found.step_seconds
     return [
         (
-            "a batch",
-            f"{step['rows']} prompts of {step['prompt']} tokens, {step['new']} new ones each; {found.steps:,} batches",
+            "answers",
+            f"to {step['prompts']:,} prompts of {step['prompt']} tokens, {step['new']} new ones each, in"
+            f" {step['slots']} slots",
         ),
         (
             "seconds",
-            f"{time['prefill']:.2f} to read a batch, {time['decode'] * 1000:.1f} ms for a token of each answer",
+            f"{time['prefill']:.2f} to read {step['together']} of them, {time['decode'] * 1000:.1f} ms for a token in"
+            " every slot",
         ),
     ]
 
@@ -105,8 +107,7 @@ def _bill(found: estimate.Estimate) -> list[tuple[str, str]]:
     return [
         (
             "hours",
-            f"{found.hours['total']:.2f} for {found.steps:,} {'steps' if found.kind == 'train' else 'batches'};"
-            f" minutes: {phases}",
+            f"{found.hours['total']:.2f} for {found.steps:,} steps; minutes: {phases}",
         ),
         ("cost", cost + source),
     ]

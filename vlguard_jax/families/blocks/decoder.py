@@ -144,8 +144,8 @@ class Block(nnx.Module):
         """One layer for one new token per row, which is written to slot `at` of the cache and attends to slots up to
         it."""
         q, k, v = self.attention.project(self.attention_norm(x), position[:, None], None)
-        rows = jnp.arange(x.shape[0])
-        cache = LayerCache(*(c.at[rows, :, at].set(n[:, 0]) for c, n in zip(cache, (k, v), strict=True)))
+        put = jax.vmap(lambda row, new, slot: row.at[:, slot].set(new))
+        cache = LayerCache(*(put(old, new[:, 0], at) for old, new in zip(cache, (k, v), strict=True)))
         valid = jnp.arange(cache.k.shape[2])[None, None] <= at[:, None, None]
         x = x + self.attention.output(attention.cached_xla(q, *cache, valid), None)
         return x + self.mlp(self.mlp_norm(x), None), cache
@@ -223,11 +223,17 @@ class Decoder(nnx.Module):
     ) -> tuple[Float[Array, "B T D"], Cache]:
         """Hidden states after the last norm, and a cache of `cache_len` slots, T of them filled. Of a split decoder.
 
-        Each layer pads its own keys and values, so that memory never holds a second, shorter cache.
+        Each layer pads its own keys and values, so that memory never holds a second, shorter cache. Where weights are
+        sharded, those of a layer are gathered no earlier than the layer before it begins.
         """
         room = ((0, 0), (0, 0), (0, cache_len - x.shape[1]), (0, 0))
-        cache = []
-        for layer in self.layers:
+        cache, parts = [], [nnx.split(layer) for layer in self.layers]
+        for i, (graph, weights) in enumerate(parts):
+            if i + 1 < len(parts):
+                following, ahead = parts[i + 1]
+                x, ahead = jax.lax.optimization_barrier((x, ahead))
+                parts[i + 1] = following, ahead
+            layer = nnx.merge(graph, weights)
             x, kv = layer(execution.constrain_rows(x), positions, segment_ids, execution.self_attention)
             cache.append(LayerCache(*(jnp.pad(one.swapaxes(1, 2), room) for one in kv)))
         return self.norm(x), tuple(cache)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 import dataclasses
+from typing import Any
 
 import jax
 from jax import Array
@@ -13,7 +14,7 @@ from jaxtyping import Float, Int
 from vlguard_jax.families.blocks import attention
 
 Constraint = Callable[[Array], Array]
-ByRows = Callable[..., Array]
+ByRows = Callable[..., Any]
 PutPictures = Callable[[Array, Array, Array], Array]
 LAYER_INPUT = "layer_input"
 
@@ -36,7 +37,7 @@ def _as_is(x: Array) -> Array:
     return x
 
 
-def directly(function: Callable[..., Array], shared: Array, *rows: Array) -> Array:
+def directly(function: Callable[..., Any], shared: Any, *rows: Any) -> Any:
     """`Execution.by_rows` on one device."""
     return function(shared, *rows)
 
@@ -54,8 +55,8 @@ class Execution:
 
     remat: what the backward pass keeps of a layer, a name in REMAT or "none". unroll: layers per iteration of the scan.
     constrain_rows: shards [B, ...] like the rows of a batch. by_rows: (function, shared, *arrays [B, ...]) ->
-    function(shared, *arrays) on each device's rows. put_pictures: as the function of that name, for row shards with
-    their own pictures.
+    function(shared, *arrays) on each device's rows; the arrays may be trees. put_pictures: as the function of that
+    name, for row shards with their own pictures.
     """
 
     self_attention: attention.SelfAttention = attention.causal_xla

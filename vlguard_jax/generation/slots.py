@@ -1,0 +1,150 @@
+"""Decode slots on the device: one answer in each row, which begins and ends on its own.
+
+A slot is filled by a prefill, is given one token a step, and is free again when a stop id, its limit or scores that are
+not finite end its answer. No row reads another's numbers.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import jax
+from jax import Array
+import jax.numpy as jnp
+from jaxtyping import Bool, Float32, Int32
+
+from vlguard_jax import types
+from vlguard_jax.families import functional
+from vlguard_jax.families.blocks import decoder
+
+STOPS = 16  # stop ids of an answer, at most
+
+
+class Limits(NamedTuple):
+    """Of each answer: the most new tokens, how many come before a stop id is allowed, and its stop ids, the rest filled
+    up with ids beyond the vocabulary."""
+
+    most: Int32[Array, " B"]
+    least: Int32[Array, " B"]
+    stops: Int32[Array, "B n"]
+
+
+class Slots(NamedTuple):
+    """B slots.
+
+    token: the last chosen id, whose rotary position is `position` and whose place in the cache is `at`. ids: the
+    answer, `made` of them so far. live: whether it goes on. stopped: a stop id ended it. finite: False where the scores
+    had NaN or an infinity; the ids are those chosen before.
+    """
+
+    token: Int32[Array, " B"]
+    position: Int32[Array, " B"]
+    at: Int32[Array, " B"]
+    ids: Int32[Array, "B C"]
+    made: Int32[Array, " B"]
+    live: Bool[Array, " B"]
+    stopped: Bool[Array, " B"]
+    finite: Bool[Array, " B"]
+    limits: Limits
+    cache: decoder.Cache
+
+
+class Status(NamedTuple):
+    """What the host needs of the slots. steps: taken; idle: slots without an answer, summed over them."""
+
+    ids: Array
+    made: Array
+    live: Array
+    stopped: Array
+    finite: Array
+    steps: Array
+    idle: Array
+
+
+def empty(rows: int, new: int, cache: decoder.Cache) -> Slots:
+    """Free slots. new: tokens of the longest answer."""
+    none, no = jnp.zeros((rows,), jnp.int32), jnp.zeros((rows,), bool)
+    limits = Limits(none, none, jnp.zeros((rows, STOPS), jnp.int32))
+    return Slots(none, none, none, jnp.zeros((rows, new), jnp.int32), none, no, no, ~no, limits, cache)
+
+
+def _choose(logits: Float32[Array, "B V"], made: Int32[Array, " B"], limits: Limits) -> Int32[Array, " B"]:
+    """The greedy choice; stop ids are banned before `least` tokens (reference: transformers
+    MinNewTokensLengthLogitsProcessor)."""
+    banned = jax.vmap(lambda row, stops: row.at[stops].set(-jnp.inf, mode="drop"))(logits, limits.stops)
+    return jnp.argmax(jnp.where((made < limits.least)[:, None], banned, logits), axis=-1).astype(jnp.int32)
+
+
+def _advance(slots: Slots, logits: Float32[Array, "B V"]) -> Slots:
+    """Give every live slot its next token, and free those that it ends."""
+    finite = jnp.isfinite(logits).all(axis=-1) | ~slots.live
+    taken = slots.live & finite
+    token = jnp.where(taken, _choose(logits, slots.made, slots.limits), slots.token)
+    place = jnp.where(taken, slots.made, slots.ids.shape[1])
+    stop = taken & (token[:, None] == slots.limits.stops).any(axis=-1)
+    made = slots.made + taken
+    return slots._replace(
+        token=token,
+        ids=jax.vmap(lambda row, at, one: row.at[at].set(one, mode="drop"))(slots.ids, place, token),
+        made=made,
+        live=taken & ~stop & (made < slots.limits.most),
+        stopped=slots.stopped | stop,
+        finite=slots.finite & finite,
+    )
+
+
+def admit(
+    model: functional.Model,
+    params: functional.Params,
+    slots: Slots,
+    batch: types.Batch,
+    last: Int32[Array, " R"],
+    follows: Int32[Array, " R"],
+    limits: Limits,
+    where: Int32[Array, " R"],
+) -> Slots:
+    """Read R right-padded prompts and put their first tokens into free slots.
+
+    last: the place of each prompt's last token, -1 for a row without one. follows: rotary position of its answer.
+    where: its slot, counted in its row shard; one beyond the last for a row without a prompt.
+    """
+    rows, new = batch.tokens.shape[0], slots.ids.shape[1]
+    logits, cache = model.prefill(params, batch, jnp.maximum(last, 0), slots.cache[0].k.shape[2])
+    begun = empty(rows, new, cache)._replace(position=follows, at=last + 1, live=last >= 0, limits=limits)
+
+    def put(_: Array, old: Slots, given: Slots, where: Array) -> Slots:
+        return jax.tree.map(lambda all_, some: all_.at[where].set(some, mode="drop"), old, given)
+
+    return model.execution.by_rows(put, jnp.zeros(()), slots, _advance(begun, logits), where)
+
+
+def run(
+    model: functional.Model,
+    params: functional.Params,
+    slots: Slots,
+    steps: Int32[Array, ""],
+    wanted: Int32[Array, ""],
+) -> tuple[Slots, Status]:
+    """At most `steps` steps; ends before, when `wanted` slots or all are free."""
+
+    def free(slots: Slots) -> Array:
+        return jnp.sum(~slots.live, dtype=jnp.int32)
+
+    def goes_on(state: tuple[Slots, Array, Array]) -> Array:
+        now, taken, _ = state
+        return now.live.any() & (taken < steps) & (free(now) < wanted)
+
+    def step(state: tuple[Slots, Array, Array]) -> tuple[Slots, Array, Array]:
+        now, taken, idle = state
+        logits, cache = model.decode(params, now.token, now.position, now.at, now.cache)
+        moved = now._replace(position=now.position + now.live, at=now.at + now.live, cache=cache)
+        return _advance(moved, logits), taken + 1, idle + free(now)
+
+    none = jnp.zeros((), jnp.int32)
+    end, taken, idle = jax.lax.while_loop(goes_on, step, (slots, none, none))
+    return end, Status(end.ids, end.made, end.live, end.stopped, end.finite, taken, idle)
+
+
+def release(slots: Slots, which: Bool[Array, " B"]) -> Slots:
+    """End the answers in these slots."""
+    return slots._replace(live=slots.live & ~which)
