@@ -68,7 +68,7 @@ SIZES = (
 def test_numbers_that_no_model_has(key: str, values: tuple[Any, ...]) -> None:
     """Each is refused in a line that names file and key; the same config without it is read."""
     part, _, name = key.rpartition(".")
-    base = {**LLAMA, "rope_parameters": LLAMA3} if part == "rope_parameters" else LLAMA
+    base = {"model_type": "llama", "rope_parameters": LLAMA3} if "rope_parameters" in key else LLAMA
     config_json.text_config(base, "m/config.json")
     for value in values:
         config = {**base, part: {**base[part], name: value}} if part else {**base, name: value}
@@ -127,6 +127,21 @@ def test_rope_of_both_generations() -> None:
         assert (text.rope_theta, text.rope_scaling) == (5e5, expected)
     text = config_json.text_config({"model_type": "llama", "rope_scaling": {"type": "linear", "factor": 2}}, "x")
     assert (text.rope_theta, text.rope_scaling) == (10000.0, configs.RopeScaling("linear", 2.0))
+
+
+def test_rope_scaling_counts_before_rope_parameters() -> None:
+    """Somebody added what transformers 4 documents to what transformers 5 wrote; both read it so."""
+    both = {
+        "model_type": "mistral",
+        "sliding_window": None,
+        "rope_theta": 3e4,
+        "rope_parameters": {"rope_type": "default", "rope_theta": 2e4},
+        "rope_scaling": {"type": "linear", "factor": 2.0},
+    }
+    theirs = transformers.MistralConfig(**both).rope_parameters
+    text = config_json.text_config(both, "x")
+    assert text.rope_scaling == configs.RopeScaling(theirs["rope_type"], theirs["factor"])
+    assert text.rope_theta == theirs["rope_theta"] == 3e4
 
 
 def test_null_is_left_out() -> None:

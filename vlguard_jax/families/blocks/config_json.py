@@ -88,13 +88,15 @@ def _check_window(found: fields.Fields) -> None:
 
 
 def rope(config: Mapping[str, Any], where: str) -> tuple[float, configs.RopeScaling | None]:
-    """Rope base and scaling from `rope_parameters` (5.x) or `rope_theta` and `rope_scaling` (4.x).
+    """Rope base and scaling from `rope_parameters` (5.x) or `rope_theta` and `rope_scaling` (4.x), which counts where
+    both are there, as in transformers.
 
     Raises:
       UserError: another kind of scaling, or a number that is missing, not finite or not positive.
     """
     whole = fields.Fields(config, where)
-    scaling = fields.Fields({**whole.part("rope_scaling").values, **whole.part("rope_parameters").values}, where)
+    new, old = whole.part("rope_parameters"), whole.part("rope_scaling")
+    scaling = old if old.values else new
     if any(key.endswith("_attention") for key in scaling.values):
         raise errors.UserError(f"{where}: rope_parameters for each kind of layer are not supported (only one for all)")
     theta = scaling.number("rope_theta", whole.number("rope_theta", 10000.0, least=1.0), least=1.0)
