@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+import json
 import pathlib
+from typing import Any
 
 import numpy as np
 import pytest
+import safetensors.torch
 import torch
 import transformers
 
@@ -14,6 +18,7 @@ from vlguard_jax import errors
 from vlguard_jax import trees
 from vlguard_jax.checkpoints import load
 from vlguard_jax.checkpoints import save
+from vlguard_jax.families import parameters
 from vlguard_jax.families.blocks import config_json
 from vlguard_jax.families.llama import config as llama_config
 from vlguard_jax.families.llava import config_json as llava_json
@@ -179,3 +184,25 @@ def test_dtypes(tmp_path: pathlib.Path) -> None:
     with pytest.raises(errors.UserError, match=r"norm\.weight: holds values beyond the range of fp16"):
         save.save_hf(wide, tmp_path / "over", np.float16)
     assert {p.name for p in tmp_path.iterdir()} == {"source", "half"}
+
+
+@pytest.mark.parametrize("kind", [tiny.llama, tiny.llava])
+def test_a_head_beside_an_embedding_that_is_said_to_be_it(tmp_path: pathlib.Path, kind: Callable[..., Any]) -> None:
+    """As peft's merge leaves a LLaVA whose head was trained; transformers 5 uses that head."""
+    model = kind(tie_word_embeddings=True)
+    source = tiny.save(model, tmp_path / "source", "pretrained")
+    state = {name: value.clone() for name, value in model.state_dict().items()}
+    safetensors.torch.save_file(state, source / "model.safetensors")
+    expected = trees.flatten(load.load(source).params)[parameters.EMBEDDING]  # a copy of it is no other head
+    state["lm_head.weight"] += 1
+    safetensors.torch.save_file(state, source / "model.safetensors")
+    with pytest.raises(errors.UserError, match=r"lm_head\.weight differs from .*embed_tokens\.weight, and .*to false"):
+        load.load(source)
+    theirs = type(model).from_pretrained(source).lm_head.weight
+    config = json.loads((source / "config.json").read_text())
+    tied = {"tie_word_embeddings": False}
+    text = {"text_config": config["text_config"] | tied} if "text_config" in config else {}
+    (source / "config.json").write_text(json.dumps(config | tied | text))
+    ours = trees.flatten(load.load(source).params)
+    np.testing.assert_array_equal(ours["text.head.kernel"].T, theirs[: tiny.VOCAB].detach())
+    np.testing.assert_array_equal(ours[parameters.EMBEDDING], expected)

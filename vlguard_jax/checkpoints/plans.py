@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 import dataclasses
 import pathlib
 import re
+
+import numpy as np
 
 from vlguard_jax import errors
 from vlguard_jax.checkpoints import edits as edits_lib
@@ -14,8 +16,11 @@ from vlguard_jax.checkpoints import layouts
 from vlguard_jax.checkpoints import tensors
 from vlguard_jax.families import extras as extras_lib
 from vlguard_jax.families import family
+from vlguard_jax.families import parameters
 from vlguard_jax.families import table
 from vlguard_jax.families.blocks import configs
+
+_HEAD = re.compile(r"(^|\.)lm_head\.weight$")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -78,12 +83,25 @@ def match_piece(plan: Plan, piece: Piece) -> tuple[list[layouts.Row], dict[str, 
     if piece.layout == "projector":  # of the pretraining stage, without what a family trains only later
         rows = [row for row in rows if not row.fresh or any(name in found for name in row.names[0])]
     placed, skipped = layouts.match(rows, found, dropped, str(piece.where))
+    if plan.config.text.tie_embeddings and parameters.EMBEDDING in placed:
+        _check_tied(placed[parameters.EMBEDDING][0], [found[name] for name in skipped if _HEAD.search(name)])
     for row in rows:
         column = placed[row.path]
         for i, tensor in enumerate(column):
             if (edit := plan.edits.get((row.path, i))) is not None:
                 column[i] = edits_lib.apply(edit, tensor)
     return rows, placed, skipped
+
+
+def _check_tied(embedding: tensors.Tensor, heads: Iterable[tensors.Tensor]) -> None:
+    """Raise UserError if files of a model whose head is its embedding hold another head: transformers 5 uses it, and
+    merge_and_unload of peft leaves such a one."""
+    for head in heads:
+        if not np.array_equal(head.read(), embedding.read()):
+            raise errors.UserError(
+                f"{head.file}: {head.name} differs from {embedding.name}, and tie_word_embeddings of config.json says"
+                " that they are one: set it to false there and in its text_config, or delete the tensor that is wrong"
+            )
 
 
 def _check_family(plan: Plan, piece: Piece, found: Collection[str], dropped: Collection[str]) -> None:
