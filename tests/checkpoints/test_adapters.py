@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import safetensors.numpy
+import torch
 
 from tests.checkpoints import made
 from tests.checkpoints import tiny
@@ -148,6 +149,7 @@ def test_modules_trained_in_full(tmp_path: pathlib.Path, base: pathlib.Path) -> 
     np.testing.assert_array_equal(found.extras["padding"]["text.head.kernel"], *(w[100:] for w in head.values()))
 
 
+SHARED, HEAD_TOO = {"A": (2, 100), "B": (32, 2)}, {"target_modules": ["q_proj"], "modules_to_save": ["lm_head"]}
 Q, Q_ONLY = decoder("q_proj"), {"target_modules": r".*language_model.*q_proj"}
 FIRST = DECODER.format(0) + "self_attn.q_proj"
 OF_FIRST = {key: value for key, value in Q.items() if "layers.0" in key}
@@ -158,7 +160,7 @@ OF_FIRST = {key: value for key, value in Q.items() if "layers.0" in key}
     [
         (Q | pair("model.language_model.layers.2.self_attn.q_proj", 8, 8), Q_ONLY, "a module that the base does not"),
         (Q | pair("model.language_model.layers.0.self_attn.qkv", 8, 8), Q_ONLY, r"qkv\.lora_A.* base does not have"),
-        (Q, {"target_modules": ["q_proj", "qkv"]}, r"missing tensor .*vision_tower.*target_modules of"),
+        (Q, {"target_modules": ["q_proj"]}, r"missing tensor .*vision_tower.*target_modules of"),
         (Q, {"target_modules": r".*language_model.*[qk]_proj"}, r"missing tensor .*k_proj.*: target_modules of"),
         (
             Q,
@@ -254,3 +256,56 @@ def test_another_base(tmp_path: pathlib.Path, base: pathlib.Path) -> None:
     arrays = pair(FIRST, 16, 8)
     with pytest.raises(errors.UserError, match=r"these adapters are of another base: .*\[2, 16\], and \[2, 8\] fits"):
         load.load(write(tmp_path / "lora", arrays, target_modules=[FIRST]), base=str(base))
+
+
+def test_a_base_whose_head_is_its_embedding(tmp_path: pathlib.Path) -> None:
+    """What changes one of them needs a base that has both; merged by peft, it would change the other."""
+    model = tiny.llama(tie_word_embeddings=True)
+    stem = "base_model.model."
+    targets = {"target_modules": ["q_proj", "lm_head"]}, {"target_modules": ["q_proj", "embed_tokens"]}
+    query = pair("model.layers.0.self_attn.q_proj", 32, 32) | pair("model.layers.1.self_attn.q_proj", 32, 32)
+    embedding = {f"{stem}model.embed_tokens.lora_embedding_{k}": drawn(*s, seed=1) for k, s in SHARED.items()}
+    cases = (
+        (query | pair("lm_head", 32, 100), targets[0], "change the head"),
+        (query | embedding, targets[1], "change the embedding"),
+        (query | {f"{stem}lm_head.weight": drawn(100, 32, seed=3)}, HEAD_TOO, "change the head"),
+    )
+    tied = tiny.save(model, tmp_path / "tied", "pretrained")
+    model.config.tie_word_embeddings = False
+    model.lm_head.weight = torch.nn.Parameter(model.lm_head.weight.detach().clone())
+    apart = tiny.save(model, tmp_path / "apart", "pretrained")
+    for i, (arrays, config, message) in enumerate(cases):
+        adapter = write(tmp_path / str(i), arrays, **config)
+        with pytest.raises(errors.UserError, match=rf"{message}, and .*lm_head\.weight a copy .* name it as base"):
+            load.load(adapter, base=str(tied))
+        assert load.load(adapter, base=str(apart)).lora is not None
+
+
+def test_targets_that_the_base_lacks(tmp_path: pathlib.Path, base: pathlib.Path) -> None:
+    """Also beside others; peft says nothing then, and the adapters may be of another model."""
+    targets = [f"{DECODER.format(i)}self_attn.q_proj" for i in (0, 1)]
+    load.load(write(tmp_path / "lora", Q, target_modules=targets), base=str(base))
+    for name in ("W_pack", "layers.7.self_attn.q_proj"):
+        adapter = write(tmp_path / "lora", Q, target_modules=[*targets, name])
+        with pytest.raises(
+            errors.UserError, match=rf"adapter_config\.json: target_modules names '{name}', which the base"
+        ):
+            load.load(adapter, base=str(base))
+
+
+def test_a_folder_of_several_adapters(tmp_path: pathlib.Path, base: pathlib.Path) -> None:
+    """As peft saves adapters with names, and trainers their checkpoints."""
+    for name in ("safe", "helpful"):
+        (tmp_path / name).mkdir()
+        write(tmp_path / name, Q, **Q_ONLY)
+    with pytest.raises(
+        errors.UserError, match=r"no config\.json or adapter_config\.json; name one of 'helpful, safe' in"
+    ):
+        load.load(tmp_path, base=str(base))
+
+
+def test_a_base_that_is_not_here(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    adapter = write(tmp_path / "lora", Q, **Q_ONLY, base_model_name_or_path="some/model")
+    with pytest.raises(errors.UserError, match=r"some/model: no such folder here .*adapter_config\.json .*as base"):
+        load.load(adapter)

@@ -158,7 +158,10 @@ def _find_base(name: str, folder: pathlib.Path) -> pathlib.Path:
             f"{folder / 'adapter_config.json'}: its base model {errors.short(name)} is not found; name its"
             " folder as base"
         )
-    return hub.resolve(name)
+    try:
+        return hub.resolve(name)
+    except errors.UserError as e:
+        raise errors.UserError(f"{e}; {folder / 'adapter_config.json'} names it, name your copy of it as base") from e
 
 
 def _adapter_file(folder: pathlib.Path) -> pathlib.Path:

@@ -40,6 +40,7 @@ _UNUSED = re.compile(r"\.original_module\.")  # what modules_to_save replaced
 # Beginnings of names in LlavaForConditionalGeneration, by transformers from 4.52 and before.
 _NEW = re.compile(r"model\.(language_model|multi_modal_projector|vision_tower)\.(?!vision_tower\.)")
 _OLD = re.compile(r"(language_model|multi_modal_projector|vision_tower)\.")
+_HEAD = re.compile(re.escape(_PREFIX) + r"(.+\.)?lm_head\.")
 Place = tuple[str, int]  # id of a parameter, layer
 
 
@@ -65,6 +66,8 @@ def read(
     """
     if why := diagnose.weights(found):
         raise errors.UserError(f"{where}: {why}")
+    if model.text.tie_embeddings and any(map(_HEAD.match, found)):
+        raise _untied("the head", where)
     names, selection = _Names(model, found), peft_config.Selection(config)
     grouped, values = _sorted(found)
     low_rank: dict[Place, tuple[str, edits.LowRank]] = {}
@@ -77,11 +80,18 @@ def read(
         low_rank[place] = module, _low_rank(config, selection, module, parts, names.transform(place))
     replaced = _values(config, selection, values, names, {module for module, _ in low_rank.values()})
     if model.text.tie_embeddings and (parameters.EMBEDDING, 0) in {**low_rank, **replaced}:
-        raise errors.UserError(
-            f"{where}: these adapters change the embedding alone, which is the base's head, too; {peft_config.MERGE}"
-        )
+        raise _untied("the embedding", where)
     _check_promised(config, selection, names, low_rank, replaced, where)
     return _divided(config, selection, low_rank, replaced, model)
+
+
+def _untied(what: str, where: str) -> errors.UserError:
+    """merge_and_unload would be no way out: it adds to the tensor that both share."""
+    return errors.UserError(
+        f"{where}: these adapters change {what}, and head and embedding of the base are one (tie_word_embeddings):"
+        " in transformers, make lm_head.weight a copy of the embedding, set tie_word_embeddings to false, save that and"
+        " name it as base"
+    )
 
 
 def _sorted(
@@ -231,13 +241,10 @@ def _check_promised(
     where: str,
 ) -> None:
     """Raise UserError if a module that the config names is not in the file."""
+    _check_named(config, [_module(name) for _, known in names.of(parameters.PARTS) for name in known])
     adapted = {module for module, _ in low_rank.values()}
-    hit = set()
     for place, known in names.of(parameters.PARTS):
         one, modules = names.parameters[place[0]], [_module(name) for name in known]
-        for saved in config.saved:
-            if any(".".join(m.split(".")[:n]).endswith(saved) for m in modules for n in range(1, m.count(".") + 2)):
-                hit.add(saved)
         matrix = known[0].endswith(".weight") and len(one.shape) - one.stacked > 1
         if any(map(selection.saves, modules)):
             missing = "modules_to_save" if place not in replaced else ""
@@ -254,9 +261,21 @@ def _check_promised(
                 f"{where}: missing tensor {_PREFIX}{known[0]}: {missing} of {config.where} names it; take the files"
                 " that belong together, from the same base"
             )
-    for saved in config.saved:
-        if saved not in hit:
-            raise errors.UserError(f"{config.where}: modules_to_save names {errors.short(saved)}, which the base lacks")
+
+
+def _check_named(config: peft_config.PeftConfig, modules: Iterable[str]) -> None:
+    """Raise UserError if the config names a module, by itself and not by a pattern, that is not in the base."""
+    parts = [module.split(".") for module in modules]
+    above = {".".join(one[:n]) for one in parts for n in range(1, len(one) + 1)}
+    ends = {".".join(one[n:]) for one in parts for n in range(len(one))}
+    lacking = [("modules_to_save", saved) for saved in config.saved if not any(m.endswith(saved) for m in above)]
+    if not isinstance(config.targets, str):
+        lacking += [("target_modules", target) for target in config.targets if target not in ends]
+    for key, name in lacking:
+        raise errors.UserError(
+            f"{config.where}: {key} names {errors.short(name)}, which the base lacks: name the base that these adapters"
+            " were made for, or take the name out"
+        )
 
 
 def _divided(

@@ -28,6 +28,7 @@ def make_plan(
         plans.refuse(folder, projector=projector, family=as_family)
         plan = adapted.plan(folder, base, vision_tower)
     else:
+        _check_one(folder)
         plan = whole.plan(folder, base=base, vision_tower=vision_tower, projector=projector, as_family=as_family)
     total = sum(map(math.prod, layouts.tree_shapes(plan.config, plan.lora).values()))
     if total > limits.PARAMETERS:
@@ -37,3 +38,15 @@ def make_plan(
         )
     vocabulary.check(plan.tokenizer_folder, plan.config.text.vocab_size, plan.extras)
     return plan
+
+
+def _check_one(folder: pathlib.Path) -> None:
+    """Raise UserError if the models or adapters are one level below, as peft and trainers leave several."""
+    kinds = ("config.json", "adapter_config.json")
+    if (folder / kinds[0]).is_file():
+        return
+    below = sorted({path.parent.name for kind in kinds for path in folder.glob(f"*/{kind}")})
+    if below:
+        raise errors.UserError(
+            f"{folder}: no config.json or adapter_config.json; name one of {errors.short(', '.join(below))} in it"
+        )
