@@ -28,6 +28,7 @@ from vlguard_jax.families import functional
 from vlguard_jax.families.blocks import configs
 from vlguard_jax.families.chat import tokenizer as tokenizer_lib
 from vlguard_jax.generation import lengths
+from vlguard_jax.generation import memory
 from vlguard_jax.generation import program
 from vlguard_jax.generation import prompts as prompts_lib
 from vlguard_jax.generation import slots as slots_lib
@@ -139,8 +140,8 @@ class Engine:
         """Answer every prompt once, in the engine's order; reads `prompts` one window at a time.
 
         Raises:
-          UserError: as `submit`, or logits that are not finite; the answers to all other prompts that were read by then
-            come first.
+          UserError: as `submit`, slots whose cache does not fit the device, or logits that are not finite; the answers
+            to all other prompts that were read by then come first.
         """
         remaining, failure = iter(prompts), None
         try:
@@ -228,17 +229,23 @@ class Engine:
 
     def _lane_of_next(self) -> _Lane | None:
         """The slots for the next prompts: those of the lengths that most prompts have, once the current ones are
-        free."""
+        free.
+
+        Raises:
+          UserError: the cache for one of the lengths that wait does not fit.
+        """
         lane = self._lane
         if lane is not None and (lane.live() or self._goes_on(lane)):
             return lane
         self._lane = None  # its memory is free before the next one's is taken
         if not self._waiting:
             return None
-        found = [one.length for one in self._waiting]
-        length = max(sorted(set(found)), key=found.count)
-        rows = self._shards * lengths.slots(self._each, length)
-        self._lane = _Lane(length, [None] * rows, self._program.empty(rows, length + self._limits.max_new))
+        found, new = [one.length for one in self._waiting], self._limits.max_new
+        rows = {length: self._shards * lengths.slots(self._each, length) for length in sorted(set(found))}
+        for length, count in rows.items():
+            memory.check(self._model, self._mesh, self._params, count, length + new)
+        length = max(rows, key=found.count)
+        self._lane = _Lane(length, [None] * rows[length], self._program.empty(rows[length], length + new))
         return self._lane
 
     def _goes_on(self, lane: _Lane) -> bool:

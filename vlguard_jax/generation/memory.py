@@ -1,0 +1,49 @@
+"""Whether the slots' cache fits beside the weights, told before it is made."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import jax
+from jax.sharding import Mesh
+
+from vlguard_jax import errors
+from vlguard_jax.families import functional
+from vlguard_jax.parallel import mesh as mesh_lib
+
+KEPT = 0.1  # share of a device's memory for what a program needs besides weights and cache
+GIB = 2.0**30
+
+
+def limit(mesh: Mesh) -> int | None:
+    """Bytes of one device of this process; None where it does not say (CPUs)."""
+    own = next(device for device in mesh.devices.flat if device.process_index == jax.process_index())
+    return (own.memory_stats() or {}).get("bytes_limit")
+
+
+def check(model: functional.Model, mesh: Mesh, params: Any, slots: int, length: int) -> None:
+    """Refuse slots whose cache does not fit. slots: in all; length: of their cache, answers included.
+
+    Raises:
+      UserError: fewer fit; their number is named.
+    """
+    of_device = limit(mesh)
+    if of_device is None:
+        return
+    text, tensor = model.config.text, mesh.shape["tensor"]
+    one = 2 * text.num_layers * text.num_kv_heads // tensor * text.head_width * model.dtype.itemsize * length
+    weights = sum(_own(leaf) for leaf in jax.tree.leaves(params))
+    shards = mesh_lib.row_shards(mesh)
+    fits = max(0, math.floor(((1 - KEPT) * of_device - weights) / one)) * shards
+    if fits < slots:
+        way = f"set it to {fits} or less" if fits else "divide the model with --config.mesh.tensor"
+        raise errors.UserError(
+            f"config.decode.batch_size: {slots} answers at a time take {slots // shards * one / GIB:.1f} GiB of cache"
+            f" on each device beside {weights / GIB:.1f} of weights, and it has {of_device / GIB:.1f}; {way}"
+        )
+
+
+def _own(array: jax.Array) -> int:
+    """Bytes on one device."""
+    return math.prod(array.sharding.shard_shape(array.shape)) * array.dtype.itemsize
