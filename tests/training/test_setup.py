@@ -33,6 +33,9 @@ def test_adapters_go_on_with_their_own_scale(tmp_path: pathlib.Path) -> None:
         named = dataclasses.replace(settings.model, path=str(tmp_path / "lora"))
         return setup.load_model(dataclasses.replace(settings, model=named)).lora
 
-    with pytest.raises(errors.UserError, match=r"has adapters of rank 2, alpha 8\.48528; config\.lora asks for 2, 9$"):
+    with pytest.raises(
+        errors.UserError,
+        match=r"has adapters of rank 2, alpha 8\.48528; config\.lora asks for 2, 9: set .*alpha=8\.48528$",
+    ):
         start(9.0)
     assert start(8.48528) == dataclasses.replace(made, dropout=0.3)

@@ -123,7 +123,8 @@ def check(model: checkpoint.Checkpoint, layout: str) -> None:
         write_config.original_json(model, "float32")
     source = model.extras.get("source", "this model")
     if model.lora is None:
-        raise errors.UserError(f"{source} has no LoRA adapters; save it as llava, hf or orbax")
+        kind = " that stay apart: they are merged into its weights" if model.layout == "peft" else ""
+        raise errors.UserError(f"{source} has no LoRA adapters{kind}; save it as llava, hf or orbax")
     merged = "save as llava or hf (adapters merged)"
     other = "hf" if layout == "peft-hf" else "llava"
     convert = f"write it so first (python -m vlguard_jax.convert --to {other}) and train adapters on that"

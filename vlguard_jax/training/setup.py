@@ -65,7 +65,8 @@ def load_model(settings: config.TrainConfig) -> checkpoint_lib.Checkpoint:
         if loaded.lora.rank != wanted.rank or not same_scale:
             raise errors.UserError(
                 f"{m.path} has adapters of rank {loaded.lora.rank}, alpha {loaded.lora.alpha:g}; config.lora asks for "
-                f"{wanted.rank}, {wanted.alpha:g}"
+                f"{wanted.rank}, {wanted.alpha:g}: set --config.lora.rank={loaded.lora.rank}"
+                f" --config.lora.alpha={loaded.lora.alpha:g}"
             )
         return dataclasses.replace(loaded, lora=dataclasses.replace(loaded.lora, dropout=wanted.dropout))
     return dataclasses.replace(loaded, params=_with_adapters(loaded, wanted, settings.seed), lora=wanted)
