@@ -109,6 +109,10 @@ def test_ranks_scales_and_magnitudes_of_their_own(tmp_path: pathlib.Path, base: 
     dora = pair(module, *SIZES["v_proj"]) | {f"base_model.model.{module}.lora_magnitude_vector": magnitude}
     found = load.load(write(tmp_path / "dora", dora, target_modules=[module], use_dora=True), base=str(base))
     assert "language model (DoRA) are merged" in found.extras["note"]
+    with pytest.raises(
+        errors.UserError, match="has no LoRA adapters that stay apart: they are merged into its weights"
+    ):
+        save.check(found, "peft-hf")
     w = v_before[1].T.astype(np.float64) + 3 * product(dora, module)
     expected = magnitude[:, None] * w / np.sqrt((w**2).sum(1, keepdims=True))
     close(trees.flatten(found.params)["text.layers.attention.v_proj.kernel"][1], expected.T)
@@ -150,6 +154,29 @@ def test_modules_trained_in_full(tmp_path: pathlib.Path, base: pathlib.Path) -> 
 
 
 SHARED, HEAD_TOO = {"A": (2, 100), "B": (32, 2)}, {"target_modules": ["q_proj"], "modules_to_save": ["lm_head"]}
+
+
+@pytest.mark.parametrize("names", ["today", "hub"])
+def test_a_language_model_trained_in_full(tmp_path: pathlib.Path, base: pathlib.Path, names: str) -> None:
+    """Its head was within it in older versions and is not today."""
+    stem, today, older = "base_model.model.", "model.language_model.", "language_model.model."
+    text = {name: value + 1 for name, value in tiny.read_all(base).items() if name.startswith(older)}
+    arrays = {stem + name.replace(older, today): value for name, value in text.items()}
+    tower = TOWER
+    if names == "hub":
+        tower = "vision_tower.vision_model.encoder.layers.{}."
+        arrays = {stem + name: value for name, value in text.items()}
+        arrays[f"{stem}language_model.lm_head.weight"] = drawn(128, 8, seed=6)
+    arrays |= {k: v for i in range(3) for k, v in pair(f"{tower.format(i)}mlp.fc1", 6, 10).items()}
+    config = {"target_modules": ["fc1"], "modules_to_save": ["language_model"]}
+    found = load.load(write(tmp_path / "lora", arrays, **config), base=str(base))
+    flat, before = trees.flatten(found.params), trees.flatten(load.load(base).params)
+    for path, value in before.items():
+        if path.startswith("text.") and path != "text.head.kernel":
+            np.testing.assert_array_equal(flat[path], value + 1, err_msg=path)
+    assert np.array_equal(flat["text.head.kernel"], before["text.head.kernel"]) is (names == "today")
+
+
 Q, Q_ONLY = decoder("q_proj"), {"target_modules": r".*language_model.*q_proj"}
 FIRST = DECODER.format(0) + "self_attn.q_proj"
 OF_FIRST = {key: value for key, value in Q.items() if "layers.0" in key}

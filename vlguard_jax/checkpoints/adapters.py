@@ -138,8 +138,9 @@ class _Names:
                     self._names[place].append(name)
 
     def _used(self, layout: str, name: str, part: str) -> bool:
-        if self._new or self._old:  # "lm_head." is the head's name in the new generation
-            return layout == "llava-hf" and self._new == name.startswith(("model.", "lm_head."))
+        if self._new or self._old:  # "lm_head." is the head's name in the new generation, outside of "model."
+            new, within = name.startswith(("model.", "lm_head.")), part == "head" and name.startswith("model.")
+            return layout == "llava-hf" and self._new == new and not within
         return layout != "llava-hf" and part in ("text", "head", "projector")
 
     def place(self, name: str, tensor: tensors.Tensor) -> Place:
