@@ -48,6 +48,22 @@ def _at(tree: object, path: tuple) -> jax.sharding.Sharding | None:
     return tree
 
 
+def copied(done: jax.stages.Compiled, limit: int = 4 * MIB) -> list[str]:
+    """Copies in a device's large memory of what is as large as one of its arguments of over `limit` bytes: weights or
+    cache that are not read and written where they lie."""
+    large = set()
+    for path, info in jax.tree_util.tree_leaves_with_path(done.args_info):
+        place = _at(done.input_shardings, path)
+        own = math.prod(place.shard_shape(info.shape)) if place is not None else 0
+        large |= {own} if own * info.dtype.itemsize > limit else set()
+    found = []
+    for line in _lines(done.as_text() or ""):
+        near = re.search(r":[^}]*S\(1\)", line.shape)  # a TPU's VMEM, where all goes that is computed with
+        if line.opcode in ("copy", "transpose") and not near:
+            found += [f"%{line.name} copies {list(dims)}" for dims in _dims(line.shape) if math.prod(dims) in large]
+    return found
+
+
 def stacks(text: str, model: configs.TextConfig) -> list[str]:
     """All-gathers of more than the largest matrix there is, of one layer or of the vocabulary: a stack of layers, or
     several at once.

@@ -47,6 +47,20 @@ def test_arguments_that_take_too_much_are_found(mesh):
     assert "arguments take 32 MiB a device; divided by the devices they are 16" in found
 
 
+def test_a_copy_of_an_argument_is_found():
+    """An update in place needs the old array's memory."""
+    cache, new = jnp.zeros((64, 1024, 32)), jnp.ones((1024, 32))
+
+    def update(cache, new, at):
+        return jax.lax.dynamic_update_slice(cache, new[None], (at, 0, 0))
+
+    (found,) = checks.copied(jax.jit(update).lower(cache, new, 3).compile())
+    assert "copies [64, 1024, 32]" in found
+    donated = jax.jit(update, donate_argnums=0).lower(cache, new, 3).compile()
+    assert checks.copied(donated) == []
+    assert checks.copied(jax.jit(update).lower(cache, new, 3).compile(), limit=9 * checks.MIB) == []
+
+
 def scan(one):
     return lambda x, kernels: jax.lax.scan(lambda h, k: (jnp.tanh(h @ one(k)), None), x, kernels)[0]
 

@@ -64,6 +64,7 @@ def build(config: family.Config, lora: configs.LoraConfig | None, compute: str, 
         constrain_rows=mesh_lib.constrain_rows(mesh),
         by_rows=mesh_lib.by_rows(mesh),
         put_pictures=mesh_lib.put_own_pictures(mesh),
+        gathered=mesh.shape["fsdp"] > 1,
     )
     model = functional.Model(config, compute, lora, execution)
 

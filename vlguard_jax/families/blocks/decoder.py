@@ -224,12 +224,12 @@ class Decoder(nnx.Module):
         """Hidden states after the last norm, and a cache of `cache_len` slots, T of them filled. Of a split decoder.
 
         Each layer pads its own keys and values, so that memory never holds a second, shorter cache. Where weights are
-        sharded, those of a layer are gathered no earlier than the layer before it begins.
+        gathered, those of a layer are so no earlier than the layer before it begins.
         """
         room = ((0, 0), (0, 0), (0, cache_len - x.shape[1]), (0, 0))
         cache, parts = [], [nnx.split(layer) for layer in self.layers]
         for i, (graph, weights) in enumerate(parts):
-            if i + 1 < len(parts):
+            if execution.gathered and i + 1 < len(parts):
                 following, ahead = parts[i + 1]
                 x, ahead = jax.lax.optimization_barrier((x, ahead))
                 parts[i + 1] = following, ahead

@@ -56,7 +56,8 @@ class Execution:
     remat: what the backward pass keeps of a layer, a name in REMAT or "none". unroll: layers per iteration of the scan.
     constrain_rows: shards [B, ...] like the rows of a batch. by_rows: (function, shared, *arrays [B, ...]) ->
     function(shared, *arrays) on each device's rows; the arrays may be trees. put_pictures: as the function of that
-    name, for row shards with their own pictures.
+    name, for row shards with their own pictures. gathered: whether weights are divided over devices, so that a prefill
+    gathers those of each layer.
     """
 
     self_attention: attention.SelfAttention = attention.causal_xla
@@ -65,3 +66,4 @@ class Execution:
     constrain_rows: Constraint = _as_is
     by_rows: ByRows = directly
     put_pictures: PutPictures = put_pictures
+    gathered: bool = False
