@@ -7,6 +7,8 @@ import random
 
 import numpy as np
 import pytest
+import tokenizers
+import transformers
 
 from tests.data import stand
 from tests.families.chat import chats
@@ -109,6 +111,26 @@ def test_a_tokenizer_of_the_llama_2_family_learns_the_same_characters(tmp_path, 
         inside = [all(learnt[first:end]) if end > first else learnt[first] for first, end in offsets]
         expected = [id_ if yes else types.IGNORE_LABEL for id_, yes in zip(ids, inside, strict=True)]
         assert found.labels.tolist() == expected
+
+
+def test_an_end_token_that_takes_in_white_space_behind_it_is_learnt(tmp_path):
+    # As Phi-3's, whose template writes a line break there.
+    named, others = {"eos_token": "<|im_end|>"}, ("<|im_start|>",)
+    native = fast.byte_level([*others])
+    native.add_special_tokens([tokenizers.AddedToken("<|im_end|>", rstrip=True, normalized=False, special=True)])
+    theirs = transformers.PreTrainedTokenizerFast(tokenizer_object=native, chat_template=chats.CHATML, **named)
+    theirs.save_pretrained(tmp_path)
+    ours = tokenizer_lib.load_tokenizer(tmp_path)
+    template = jinja_template.JinjaTemplate("folder", chats.CHATML, tuple(named.items()))
+    turns = [
+        types.Turn(role, text) for role, text in zip(("human", "gpt") * 2, ("Hi", "A cat. ", "?", ""), strict=True)
+    ]
+    found = conversations.tokenize(types.Record("a", tuple(turns)), ours, template, 10**6)
+    learnt = [id_ for id_ in found.labels.tolist() if id_ != types.IGNORE_LABEL]
+    text = theirs.apply_chat_template(chats.messages(turns), tokenize=False)
+    assert found.ids.tolist() == theirs(text)["input_ids"]
+    end = theirs.eos_token_id
+    assert learnt == [*theirs("A cat. ")["input_ids"], end, end] and found.noted.crossing == 0
 
 
 def test_a_learnt_answer_reads_as_the_answer(read):

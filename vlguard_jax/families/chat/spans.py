@@ -81,7 +81,7 @@ def written_out(text: str, tokenizer: tokenizer_lib.Tokenizer) -> bool:
 
 
 class _Specials(NamedTuple):
-    """any: a special token's text. end: one, with the white space in front of it."""
+    """any: a special token's text. end: one, with the white space in front of it and what it takes in behind it."""
 
     any: re.Pattern[str]
     end: re.Pattern[str]
@@ -89,9 +89,11 @@ class _Specials(NamedTuple):
 
 @functools.lru_cache(maxsize=8)
 def _specials(tokenizer: tokenizer_lib.Tokenizer) -> _Specials:
-    texts = sorted((text for text, token in tokenizer.added.items() if token.special), key=len, reverse=True)
-    alternatives = "|".join(map(re.escape, texts)) or "(?!)"
-    return _Specials(re.compile(alternatives), re.compile(rf"\s*(?:{alternatives})"))
+    tokens = sorted((token for token in tokenizer.added.values() if token.special), key=lambda token: -len(token.text))
+    alternatives = "|".join(re.escape(token.text) for token in tokens) or "(?!)"
+    # Phi-3's end tokens take in the line break behind them.
+    ends = "|".join(re.escape(token.text) + r"\s*" * token.rstrip for token in tokens) or "(?!)"
+    return _Specials(re.compile(alternatives), re.compile(rf"\s*(?:{ends})"))
 
 
 def _end(text: str, at: int, special: _Specials, template: jinja_template.JinjaTemplate) -> int:
