@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 import dataclasses
+import importlib.machinery
 import pathlib
 import struct
+import sys
 import tracemalloc
+import types
 
 import numpy as np
 import pytest
@@ -179,4 +182,13 @@ def test_without_the_package_the_command_that_installs_it_is_named(
     path.write_bytes(made.whole())
     monkeypatch.setattr(gguf_files.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(errors.UserError, match="python -m pip install --no-deps gguf"):
+        gguf_files.read(path)
+
+
+def test_another_package_of_the_name_is_refused(path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path.write_bytes(made.whole())
+    other = types.ModuleType("gguf")
+    other.__spec__ = importlib.machinery.ModuleSpec("gguf", None)
+    monkeypatch.setitem(sys.modules, "gguf", other)
+    with pytest.raises(errors.UserError, match=r"holds no GGMLQuantizationType.*--upgrade"):
         gguf_files.read(path)

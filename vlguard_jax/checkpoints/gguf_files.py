@@ -196,7 +196,7 @@ class _Cursor:
 
 
 def _library(path: pathlib.Path) -> Any:
-    """The package `gguf`. Raises UserError where it is missing."""
+    """The package `gguf`. Raises UserError where it is missing, or another one."""
     if importlib.util.find_spec("gguf") is None:
         raise errors.UserError(
             f"{path}: the package gguf is needed to read it: python -m pip install --no-deps gguf (the extra `gguf` of"
@@ -204,6 +204,12 @@ def _library(path: pathlib.Path) -> Any:
         )
     import gguf  # late: only needed here, and not a run-time dependency
 
+    for name in ("GGMLQuantizationType", "GGML_QUANT_SIZES", "dequantize"):  # old releases lack the last
+        if not hasattr(gguf, name):
+            raise errors.UserError(
+                f"{path}: the module gguf that is installed holds no {name}, it is old or another package's: python -m"
+                " pip install --no-deps --upgrade gguf"
+            )
     return gguf
 
 
