@@ -73,8 +73,8 @@ def test_the_places_of_answers_are_those_of_generation_blocks():
 
 
 def test_the_date_is_pinned():
-    template = of("{{ strftime_now('%Y-%m-%d %H:%M') }}", date="2031-02-03")
-    assert template.prompt("?", 0) == "2031-02-03 00:00"
+    template = of("{{ strftime_now('%Y-%m-%d %H:%M') }}?", date="2031-02-03")
+    assert template.prompt("?", 0) == "2031-02-03 00:00?"
     theirs = transformers.utils.chat_template_utils.render_jinja_template([[]], chat_template=template.text)
     assert not theirs[0][0].startswith("2031")  # of the same text in the same process
 
@@ -146,6 +146,14 @@ def test_rewritten_answers_are_refused(rewriting):
 LOOP = "{% for i in range(99999) %}{% for j in range(99999) %}{% endfor %}{% endfor %}"
 
 
+@pytest.mark.parametrize("text", ["", "{{ messages[0]['content']|upper }}", "{{ messages[1:] }}"])
+def test_a_prompt_without_its_question_is_refused(text):
+    with pytest.raises(errors.UserError, match="leaves out or rewrites the question 'Why is it so\\?'"):
+        of(text).prompt("Why is it so?", 0)
+    shown = of("{{ messages[0]['content']|trim }}:").prompt("  Why is it so?\n", 0)
+    assert shown == "Why is it so?:"
+
+
 def test_a_loop_is_stopped_in_any_thread(monkeypatch):
     monkeypatch.setattr(limits, "TEMPLATE_SECONDS", 0.5)
     found = []
@@ -173,7 +181,9 @@ def test_a_deadline_passes_results_and_errors_on():
 def test_a_template_is_tried_in_a_process_of_its_own(monkeypatch):
     template_trial.check(made(chats.FORMATS["gemma"]))  # which takes no system turns
     with pytest.raises(errors.UserError, match=r"^t\.jinja takes too much memory"):
-        template_trial.check(of("{% if messages | length > 2 %}{{ 'a' * 10 ** 11 }}{% endif %}"))
+        template_trial.check(
+            of("{{ messages[0].content }}{% if messages | length > 2 %}{{ 'a' * 10 ** 11 }}{% endif %}")
+        )
     monkeypatch.setattr(limits, "TEMPLATE_SECONDS", 1)
     with pytest.raises(errors.UserError, match=r"^t\.jinja takes more than 1 seconds"):
         template_trial.check(of("{% set x = 9 ** (10 ** 8) %}"))

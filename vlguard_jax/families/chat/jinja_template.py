@@ -76,10 +76,15 @@ class JinjaTemplate:
         """Text that asks `question` about `n_images` pictures and ends where the answer starts.
 
         Raises:
-          UserError: the template fails, or does not show each picture once.
+          UserError: the template fails, or does not show the question, or each picture once.
         """
         asked = self._content([{"type": "image"}] * n_images, question)
         text = self._text([{"role": "user", "content": asked}], ask=True)
+        if question.strip() not in text:
+            raise RefusedError(
+                f"{self.where} leaves out or rewrites the question {errors.short(question)}: take another template with"
+                " config.model.template"
+            )
         self._check_pictures(text, n_images)
         return text
 
