@@ -81,7 +81,7 @@ def test_real_data(bare):
         ((POSTHOC, "--estimate"), "--topology is needed"),
         ((POSTHOC, "--topology=a100:8"), "plan compiles for TPUs, h100 and h200; add --estimate"),
         ((POSTHOC, "--topology=v7e:4x4", "--estimate"), "chip 'v7e' is unknown; did you mean"),
-        ((POSTHOC, "--topology=v5e:4x4", "--estimate", "--model=8b"), "--model=8b is unknown"),
+        ((POSTHOC, "--topology=v5e:4x4", "--estimate", "--model=9b"), "--model=9b is unknown"),
         (
             (POSTHOC, "--topology=v5e:4x4", "--estimate", "--price=inf", "--json=x"),
             "--price=inf: must be a number from 0 to 1000000.0",

@@ -117,15 +117,6 @@ def test_chat_models_have_several_ends(tmp_path: pathlib.Path, value: object, en
     assert tokenizer_lib.read(tmp_path / "model").stop_ids == (1,)
 
 
-def test_llama_3_ends_where_a_turn_ends(tmp_path: pathlib.Path) -> None:
-    """Also where tokenizer and files name <|end_of_text|> alone."""
-    turn = tokenizers.AddedToken("<|eot_id|>", special=True)
-    words = json_folders.write(tmp_path / "tokenizer", "llama3", (turn,))
-    found = tokenizer_lib.read(words)
-    save.save_hf(made.model(vocab_size=found.size, tokenizer_folder=words), tmp_path / "model")
-    assert vocabulary.answering(load.load(tmp_path / "model")).stop_ids == (1, found.added["<|eot_id|>"].id)
-
-
 def test_the_picture_token_has_a_place(tmp_path: pathlib.Path) -> None:
     folder, _ = write(tmp_path, save.save_hf)
     for value in (-1, 10**6, "x", True, 1.5):

@@ -14,7 +14,6 @@ from vlguard_jax.checkpoints import checkpoint
 from vlguard_jax.families import extras as extras_lib
 from vlguard_jax.families.blocks import config_json
 from vlguard_jax.families.chat import added_tokens
-from vlguard_jax.families.chat import built_in
 from vlguard_jax.families.chat import json_kind
 from vlguard_jax.families.chat import json_tokenizer
 from vlguard_jax.families.chat import piece_json
@@ -55,8 +54,7 @@ def answering(model: checkpoint.Checkpoint) -> tokenizer_lib.Tokenizer:
     """The tokenizer of a model that is to generate.
 
     In the Llama-2 family its end token must be the one in generation_config.json, or else in config.json, at which
-    other programs stop. Chat models with a tokenizer of another kind have several: these end an answer, too, and so do
-    those that end a turn in a template of the program's own, which the files of some models leave out.
+    other programs stop. Chat models with a tokenizer of another kind have several: these end an answer, too.
 
     Raises:
       UserError: it is another, or the tokenizer cannot be read.
@@ -67,8 +65,7 @@ def answering(model: checkpoint.Checkpoint) -> tokenizer_lib.Tokenizer:
     value = named.get(file, found.eos_id)
     ends = value if isinstance(value, list) else [value]  # of the model's rows (`check`)
     if isinstance(found, json_tokenizer.JsonTokenizer):
-        turns = [found.added[one.end].id for one in built_in.TEMPLATES.values() if one.end in found.added]
-        return found.stopping_at([*ends, *turns])
+        return found.stopping_at(ends)
     if ends != list(found.stop_ids):
         raise errors.UserError(
             f"{found.folder}: answers end with {found.eos_text}, token {found.eos_id}, by the tokenizer, and {file} has"

@@ -329,16 +329,17 @@ class Engine:
 def of_checkpoint(
     checkpoint: checkpoint_lib.Checkpoint,
     tokenizer: tokenizer_lib.Tokenizer,
+    stop_ids: Sequence[int],
     config: settings_lib.EvalConfig,
     compute: str,
 ) -> Engine:
-    """The engine of an evaluation; `compute`: its number format on this machine."""
+    """The engine of an evaluation. stop_ids: end an answer. compute: its number format on this machine."""
     return Engine(
         checkpoint.config,
         checkpoint.params,
         settings=config.decode,
         precision=settings_lib.PrecisionSettings(compute=compute),
-        stop_ids=tokenizer.stop_ids,
+        stop_ids=stop_ids,
         pad_id=tokenizer.pad_id,
         lora=checkpoint.lora,
         mesh=config.mesh,

@@ -26,20 +26,28 @@ from vlguard_jax.safety import run
 from vlguard_jax.safety import summary
 
 
-def as_model(checkpoint: checkpoint_lib.Checkpoint, config: settings_lib.EvalConfig) -> model_lib.Model:
-    """A loaded checkpoint with its engine, which is built when the first answer is needed."""
+def as_model(
+    checkpoint: checkpoint_lib.Checkpoint, config: settings_lib.EvalConfig, *, grid: bool = False
+) -> model_lib.Model:
+    """A loaded checkpoint with its engine, which is built when the first answer is needed.
+
+    An answer ends where the model's files say, and at the token behind an answer in the chat template, or in those of a
+    grid.
+    """
     precision = settings_lib.on_backend(config.precision, jax.default_backend())
     tokenizer = vocabulary.answering(checkpoint)
+    asked = choice.names(checkpoint.config, tokenizer) if grid else (config.model.template,)
+    stop_ids = choice.ends(asked, config.model.template_date, checkpoint.config, tokenizer)
     return model_lib.Model(
         name=config.model_name or Path(config.model.path).name,
         weights_sha256=checkpoint.weights_sha256,
-        fingerprint=model_lib.fingerprint(
-            checkpoint.weights_sha256, checkpoint.config, checkpoint.lora, tokenizer.stop_ids
-        ),
+        fingerprint=model_lib.fingerprint(checkpoint.weights_sha256, checkpoint.config, checkpoint.lora, stop_ids),
         tokenizer=tokenizer,
         sizes=checkpoint.config,
         dtype=precision,
-        engine=functools.cache(functools.partial(engine.of_checkpoint, checkpoint, tokenizer, config, precision)),
+        engine=functools.cache(
+            functools.partial(engine.of_checkpoint, checkpoint, tokenizer, stop_ids, config, precision)
+        ),
         context=vocabulary.context(checkpoint.extras),
     )
 
@@ -76,7 +84,7 @@ def evaluate(
             _check_asking(config, outline.read(hub.resolve(m.path), **parts))  # before the weights
             loaded = load.load(m.path, dtype=None, **parts)
         config = run.told(config, loaded.extras, team.say)
-        model = as_model(loaded, config)
+        model = as_model(loaded, config, grid=grid)
         if grid:  # its parts depend on the model's image modes
             team.from_first(lambda: run.check_baseline(config, folder, model))
         if config.precision.compute != model.dtype:

@@ -158,3 +158,26 @@ def test_what_is_no_template_is_refused(llama2, value, message):
     put(llama2.folder, "tokenizer_config.json", value)
     with pytest.raises(errors.UserError, match=rf"^.*tokenizer_config\.json: .*{message}"):
         chosen("auto", LLAMA, llama2)
+
+
+@pytest.mark.parametrize("name", ["chatml", "llama3", "gemma"])
+def test_an_answer_ends_where_the_template_ends_it(tmp_path, name):
+    """Also where the tokenizer names another end token alone, as Gemma's does."""
+    form = chats.FORMATS[name]
+    fast.save(tmp_path, form, "byte_level")
+    words = tokenizer_lib.load_tokenizer(tmp_path)
+    wanted = [words.eos_id, words.added[form.end].id]
+    assert choice.ends(["folder"], jinja_template.DATE, LLAMA, words) == tuple(dict.fromkeys(wanted))
+    assert (name == "gemma") == (wanted[0] != wanted[1])
+
+
+def test_ends_of_several_templates(llama2, llama3):
+    written = llama3.folder / "chat_template.jinja"
+    written.write_text("{% for m in messages %}{{ m['content'] + '<|end_header_id|>' }}{% endfor %}")
+    words = tokenizer_lib.load_tokenizer(llama3.folder)
+    asked = ["folder", "llava_llama_3"]
+    ids = [words.added[text].id for text in ("<|eot_id|>", "<|end_header_id|>")]
+    assert choice.ends(asked, jinja_template.DATE, LLAMA, words) == tuple(ids)
+    assert choice.ends(["vicuna_v1"], jinja_template.DATE, LLAVA, llama2) == (llama2.eos_id,)
+    written.write_text("{% for m in messages %}{{ m['content'] }}{% endfor %}")  # no end
+    assert choice.ends(["folder"], jinja_template.DATE, LLAMA, words) == (words.eos_id,)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 import pathlib
 from typing import Any
 
@@ -14,6 +15,7 @@ from vlguard_jax.families.chat import built_in
 from vlguard_jax.families.chat import conversations
 from vlguard_jax.families.chat import jinja_template
 from vlguard_jax.families.chat import piece_tokenizer
+from vlguard_jax.families.chat import spans
 from vlguard_jax.families.chat import template_trial
 from vlguard_jax.families.chat import templates
 from vlguard_jax.families.chat import tokenizer as tokenizer_lib
@@ -83,6 +85,20 @@ def _fits(name: str, tokenizer: tokenizer_lib.Tokenizer) -> bool:
     if name in templates.TEMPLATES:
         return isinstance(tokenizer, piece_tokenizer.PieceTokenizer)
     return built_in.TEMPLATES[name].end in tokenizer.added
+
+
+def ends(
+    settings: Sequence[str], date: str, sizes: family_lib.Config, tokenizer: tokenizer_lib.Tokenizer
+) -> tuple[int, ...]:
+    """The ids that end an answer of a model: its tokenizer's, and those behind an answer in the templates of these
+    settings.
+
+    Raises:
+      UserError: as `template`.
+    """
+    chosen = (template(setting, date, sizes, tokenizer) for setting in settings)
+    behind = (spans.end_id(tokenizer, one) for one in chosen if isinstance(one, jinja_template.JinjaTemplate))
+    return tuple(dict.fromkeys([*tokenizer.stop_ids, *(id_ for id_ in behind if id_ is not None)]))
 
 
 def told(chosen: conversations.Template) -> str:

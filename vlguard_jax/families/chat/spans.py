@@ -75,6 +75,19 @@ def check(tokenizer: tokenizer_lib.Tokenizer, template: jinja_template.JinjaTemp
     tokenize(turns, 0, tokenizer, template, 2**20)
 
 
+def end_id(tokenizer: tokenizer_lib.Tokenizer, template: jinja_template.JinjaTemplate) -> int | None:
+    """The token that stands behind an answer, which a model trained with the template ends its own with; None if there
+    is none, or the template takes no answer."""
+    try:
+        rendered = template.render([types.Turn("human", "a"), types.Turn("gpt", "b")], 0)
+    except jinja_template.RefusedError:
+        return None
+    found = _specials(tokenizer).end.match(rendered.text, rendered.answers[0][1])
+    if found is None:
+        return None
+    return next(token.id for text, token in tokenizer.added.items() if text in (found[1], found[1].rstrip()))
+
+
 def written_out(text: str, tokenizer: tokenizer_lib.Tokenizer) -> bool:
     """Whether a text holds that of a special token, which it becomes."""
     return _specials(tokenizer).any.search(text) is not None
@@ -93,7 +106,7 @@ def _specials(tokenizer: tokenizer_lib.Tokenizer) -> _Specials:
     alternatives = "|".join(re.escape(token.text) for token in tokens) or "(?!)"
     # Phi-3's end tokens take in the line break behind them.
     ends = "|".join(re.escape(token.text) + r"\s*" * token.rstrip for token in tokens) or "(?!)"
-    return _Specials(re.compile(alternatives), re.compile(rf"\s*(?:{ends})"))
+    return _Specials(re.compile(alternatives), re.compile(rf"\s*({ends})"))
 
 
 def _end(text: str, at: int, special: _Specials, template: jinja_template.JinjaTemplate) -> int:
