@@ -55,9 +55,6 @@ def plan(folder: pathlib.Path, base: str, vision_tower: str) -> plans.Plan:
     if found.merged:
         rest = "the others stay adapters" if found.lora else "training goes on with new ones, or in full"
         notes.append(f"{folder}: adapters of the {found.merged} are merged into the weights; {rest}")
-    if found.lacking:
-        named = errors.short(", ".join(found.lacking))
-        notes.append(f"{path}: target_modules names {named}, which the base lacks; passed over, as by peft")
     if notes:
         extras |= {"note": "; ".join(notes)}
     if found.lora is not None:

@@ -47,14 +47,12 @@ Place = tuple[str, int]  # id of a parameter, layer
 @dataclasses.dataclass(frozen=True)
 class Adapters:
     """lora: of the adapters that stay apart, None without any. apart: their tensors by their names in layout "peft".
-    edits: of the base's tensors. merged: what these are and why, for people; "" without any low-rank one. lacking:
-    listed targets that the base does not have."""
+    edits: of the base's tensors. merged: what these are and why, for people; "" without any low-rank one."""
 
     lora: configs.LoraConfig | None
     apart: Mapping[str, tensors.Tensor]
     edits: edits.Edits
     merged: str
-    lacking: tuple[str, ...] = ()
 
 
 def read(
@@ -84,8 +82,7 @@ def read(
     if model.text.tie_embeddings and (parameters.EMBEDDING, 0) in {**low_rank, **replaced}:
         raise _untied("the embedding", where)
     _check_promised(config, selection, names, low_rank, replaced, where)
-    divided = _divided(config, selection, low_rank, replaced, model)
-    return dataclasses.replace(divided, lacking=_lacking(config, names.modules()))
+    return _divided(config, selection, low_rank, replaced, model)
 
 
 def _untied(what: str, where: str) -> errors.UserError:
@@ -158,10 +155,6 @@ class _Names:
     def of(self, part: Iterable[str]) -> Iterable[tuple[Place, list[str]]]:
         """Parameters of these parts, each with its names in the generation of the file."""
         return ((place, known) for place, known in self._names.items() if self.parameters[place[0]].part in part)
-
-    def modules(self) -> set[str]:
-        """Names of all modules, in the generation of the file."""
-        return {_module(name) for _, known in self.of(parameters.PARTS) for name in known}
 
     def transform(self, place: Place) -> str:
         """LINEAR, CONV or, if it can be adapted, SAME for an embedding."""
@@ -249,7 +242,7 @@ def _check_promised(
     where: str,
 ) -> None:
     """Raise UserError if a module that the config names is not in the file."""
-    _check_saved(config, names.modules())
+    _check_named(config, [_module(name) for _, known in names.of(parameters.PARTS) for name in known])
     adapted = {module for module, _ in low_rank.values()}
     for place, known in names.of(parameters.PARTS):
         one, modules = names.parameters[place[0]], [_module(name) for name in known]
@@ -271,18 +264,19 @@ def _check_promised(
             )
 
 
-def _check_saved(config: peft_config.PeftConfig, modules: Iterable[str]) -> None:
-    """Raise UserError if modules_to_save names a module that is not in the base."""
-    above = {".".join(m.split(".")[:n]) for m in modules for n in range(1, m.count(".") + 2)}
-    for saved in config.saved:
-        if not any(m.endswith(saved) for m in above):
-            raise errors.UserError(f"{config.where}: modules_to_save names {errors.short(saved)}, which the base lacks")
-
-
-def _lacking(config: peft_config.PeftConfig, modules: Iterable[str]) -> tuple[str, ...]:
-    """Listed targets that are not in the base: peft passes over them beside others."""
-    ends = {".".join(m.split(".")[n:]) for m in modules for n in range(m.count(".") + 1)}
-    return () if isinstance(config.targets, str) else tuple(one for one in config.targets if one not in ends)
+def _check_named(config: peft_config.PeftConfig, modules: Iterable[str]) -> None:
+    """Raise UserError if the config names a module, by itself and not by a pattern, that is not in the base."""
+    parts = [module.split(".") for module in modules]
+    above = {".".join(one[:n]) for one in parts for n in range(1, len(one) + 1)}
+    ends = {".".join(one[n:]) for one in parts for n in range(len(one))}
+    lacking = [("modules_to_save", saved) for saved in config.saved if not any(m.endswith(saved) for m in above)]
+    if not isinstance(config.targets, str):
+        lacking += [("target_modules", target) for target in config.targets if target not in ends]
+    for key, name in lacking:
+        raise errors.UserError(
+            f"{config.where}: {key} names {errors.short(name)}, which the base lacks: name the base that these adapters"
+            " were made for, or take the name out"
+        )
 
 
 def _divided(
