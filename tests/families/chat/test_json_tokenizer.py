@@ -230,3 +230,12 @@ def test_both_files(tmp_path: pathlib.Path) -> None:
     config = {"eos_token": "</s>", "bos_token": "<s>"}
     (folder / "tokenizer_config.json").write_text(json.dumps(config))
     assert not isinstance(tokenizer_lib.read(folder), json_tokenizer.JsonTokenizer)
+
+
+def test_a_padding_token_alone_is_the_models_own(tmp_path: pathlib.Path) -> None:
+    """Only a llava-hf folder adds it together with the token for pictures."""
+    pad = tokenizers.AddedToken("<pad>", special=True)
+    folder = json_folders.write(tmp_path, "qwen2", (*PLAIN, pad), pad_token="<pad>")
+    found, theirs = tokenizer_lib.read(folder), transformers.AutoTokenizer.from_pretrained(folder)
+    assert found.pad_id == theirs.pad_token_id == found.added["<pad>"].id
+    assert found.encode("a<pad> b") == theirs.encode("a<pad> b")

@@ -235,7 +235,10 @@ def _missing(native: tokenizers.Tokenizer, listed: Mapping[int, Mapping[str, Any
 
 
 def _without_hf_only(listed: dict[int, Mapping[str, Any]], vocab_size: int) -> dict[int, Mapping[str, Any]]:
-    """Without the last tokens that only a llava-hf folder has, as in the other layout."""
+    """Without the last tokens that only a llava-hf folder has, as in the other layout; a padding token alone is the
+    model's own."""
+    if added_tokens.HF_ONLY[0] not in {entry["content"] for entry in listed.values()}:
+        return listed
     last = max((i for i, entry in listed.items() if entry["content"] not in added_tokens.HF_ONLY), default=-1)
     return {i: entry for i, entry in listed.items() if i <= last or i < vocab_size}
 
