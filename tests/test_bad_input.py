@@ -82,7 +82,7 @@ def _model(change: Callable[[dict[str, np.ndarray]], object]) -> Callable[[pathl
 def _other_type(folder: pathlib.Path) -> None:
     shutil.copytree(stand.folder() / "init", folder / "model")
     config = json.loads((folder / "model" / "config.json").read_text())
-    (folder / "model" / "config.json").write_text(json.dumps(config | {"model_type": "mistral"}))
+    (folder / "model" / "config.json").write_text(json.dumps(config | {"model_type": "persimmon"}))
 
 
 def _other_run(folder: pathlib.Path) -> None:
@@ -122,7 +122,7 @@ CASES = {
         ("model.extra", "unknown"), _model(lambda a: a.update({"model.extra": np.zeros(3, np.float32)})), TUNED
     ),
     "misshapen tensor": Case((NORM, "shape"), _model(lambda a: a.update({NORM: np.zeros(3, np.float32)})), TUNED),
-    "other model type": Case(("mistral", "config.json"), _other_type, TUNED),
+    "other model type": Case(("persimmon", "config.json"), _other_type, TUNED),
     "odd text": Case(("chat-0", "mismatch", "on_mismatch"), _chats(_silent)),
     "no supervised token": Case(
         ("chat-", "no supervised token", "on_empty_group"), _chats(_silent), ("--config.data.on_mismatch=reference",)
