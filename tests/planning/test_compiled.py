@@ -214,8 +214,10 @@ def test_prefill_and_decode_are_compiled_and_measured():
     assert asked.length == asked.prompt + ANSWERING.decode.max_new_tokens
     kept = 2 * 2 * text.num_layers * asked.slots / 4 * asked.length * text.num_kv_heads * text.head_width
     assert reading.kinds["cache"] == writing.kinds["cache"] == kept
-    # Most of what lies on the others comes over for each token.
-    assert 0.5 < writing.links / (2 * 0.75 * sizes.layer * sizes.layers) < 1.5
+    # What lies on the others comes over for a prefill. For a token of a small model the compiler sends the activations,
+    # which are fewer than the weights.
+    others = 2 * 0.75 * sizes.layer * sizes.layers
+    assert 0.5 < reading.links / others < 1.5 and 0 < writing.links < others
     plan = evaluation.evaluate(ANSWERING, MODEL, V5E, measured=(reading, writing))
     larger = max(reading, writing, key=lambda one: one.kinds["peak"])
     assert plan.fits and plan.per_chip["peak_gib"] == pytest.approx(larger.kinds["peak"] / memory.GIB)
