@@ -146,6 +146,20 @@ def test_rewritten_answers_are_refused(rewriting):
 LOOP = "{% for i in range(99999) %}{% for j in range(99999) %}{% endfor %}{% endfor %}"
 
 
+@pytest.mark.parametrize(
+    ("left_out", "named"),
+    [("loop.index0 == 0", "system text 'Be brief\\.'"), ("loop.index0 == 3", "question 'Why is it so\\?'")],
+)
+def test_a_conversation_without_one_of_its_turns_is_refused(left_out, named):
+    """Its answer would be learnt as one to nothing, or to something else."""
+    turns = [types.Turn("system", "Be brief."), types.Turn("human", "What?"), types.Turn("gpt", "That.")]
+    turns += [types.Turn("human", "Why is it so?"), types.Turn("gpt", "Because.")]
+    shown = "{% for message in messages %}{% if not LEFT %}{{ message['content'] }}</s>{% endif %}{% endfor %}"
+    of(shown.replace("LEFT", "false")).render(turns, 0)
+    with pytest.raises(errors.UserError, match=f"leaves out or rewrites the {named}"):
+        of(shown.replace("LEFT", left_out)).render(turns, 0)
+
+
 @pytest.mark.parametrize("text", ["", "{{ messages[0]['content']|upper }}", "{{ messages[1:] }}"])
 def test_a_prompt_without_its_question_is_refused(text):
     with pytest.raises(errors.UserError, match="leaves out or rewrites the question 'Why is it so\\?'"):

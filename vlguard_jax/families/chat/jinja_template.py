@@ -80,11 +80,7 @@ class JinjaTemplate:
         """
         asked = self._content([{"type": "image"}] * n_images, question)
         text = self._text([{"role": "user", "content": asked}], ask=True)
-        if question.strip() not in text:
-            raise RefusedError(
-                f"{self.where} leaves out or rewrites the question {errors.short(question)}: take another template with"
-                " config.model.template"
-            )
+        self._check_shown(text, "question", question)
         self._check_pictures(text, n_images)
         return text
 
@@ -95,7 +91,7 @@ class JinjaTemplate:
         in the first one too, and the answers, or the answers stripped of white space, between.
 
         Raises:
-          UserError: the template fails, rewrites answers, or does not show each picture once.
+          UserError: the template fails, leaves a turn out, rewrites it, or does not show each picture once.
         """
         messages = self._messages(turns, n_images > 0)
         text = self._text(messages, ask=False)
@@ -113,6 +109,10 @@ class JinjaTemplate:
                 f"{self.where} rewrites answers, more than to strip white space from them, so that what is to be learnt"
                 " cannot be told: take another template with config.model.template"
             )
+        for turn in turns:
+            for part in turn.text.split(templates.IMAGE_TAG) if n_images else [turn.text]:
+                if turn.role != "gpt":
+                    self._check_shown(text, "question" if turn.role == "human" else "system text", part)
         return Rendered(text, found)
 
     def _messages(self, turns: Sequence[types.Turn], shown: bool) -> Messages:
@@ -169,6 +169,14 @@ class JinjaTemplate:
         except Exception as e:  # another's program may raise anything
             kind, why = RefusedError, f"fails: {type(e).__name__}: {e}"
         raise kind(f"{self.where} {why}")
+
+    def _check_shown(self, text: str, what: str, turn: str) -> None:
+        """Raise UserError unless a turn stands in the rendered text."""
+        if turn.strip() not in text:
+            raise RefusedError(
+                f"{self.where} leaves out or rewrites the {what} {errors.short(turn)}: take another template with"
+                " config.model.template"
+            )
 
     def _check_pictures(self, text: str, n_images: int) -> None:
         """Raise UserError unless the rendered text shows each picture once."""
