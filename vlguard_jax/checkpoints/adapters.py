@@ -220,7 +220,7 @@ def _values(
                 and (config.bias == "all" or (config.bias != "none" and _module(name) in adapted))
             )
             or one.id in parameters.VOCABULARY  # peft saves them beside their adapters, or where rows were added
-            or (one.part == "projector" and not name.endswith((".weight", ".bias")))  # no module: see save_peft.py
+            or (one.part == "projector" and not name.endswith((".weight", ".bias")))  # no module: see save_adapters.py
         )
         if not trained:
             raise errors.UserError(

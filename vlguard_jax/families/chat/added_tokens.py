@@ -79,13 +79,14 @@ def read(folder: pathlib.Path, legacy: bool = True, listed: Mapping[str, Mapping
       UserError: a file is not readable, a token has no text, an id is not a number from 0 to `MAX_ID`, a flag is not
         true or false, or two tokens share an id.
     """
-    config = _object(folder / _CONFIG)
-    named = {**config, **_object(folder / _MAP)}
+    config = settings(folder / _CONFIG)
+    named = {**config, **settings(folder / _MAP)}
     special = {
-        name: _text(named.get(f"{name}_token", default), folder, f"{name}_token") for name, default in _DEFAULTS.items()
+        name: text_of(named.get(f"{name}_token", default), folder, f"{name}_token")
+        for name, default in _DEFAULTS.items()
     }
     for name in _DEFAULTS:  # even where the other file wins
-        _text(config.get(f"{name}_token") or special[name], folder, f"{_CONFIG}: {name}_token")
+        text_of(config.get(f"{name}_token") or special[name], folder, f"{_CONFIG}: {name}_token")
     decoder = config.get("added_tokens_decoder", {})
     if not isinstance(decoder, dict) or not all(isinstance(entry, dict) for entry in decoder.values()):
         raise errors.UserError(f"{folder / _CONFIG}: added_tokens_decoder must be an object of id: token")
@@ -95,8 +96,8 @@ def read(folder: pathlib.Path, legacy: bool = True, listed: Mapping[str, Mapping
         raise errors.UserError(
             f"{folder}: additional_special_tokens must be a list of tokens, not {errors.short(more)}"
         )
-    extra = {_text(token, folder, "additional_special_tokens") for token in more}
-    tokens = [_by_text(text, id_, text in extra, folder / _ADDED) for text, id_ in _object(folder / _ADDED).items()]
+    extra = {text_of(token, folder, "additional_special_tokens") for token in more}
+    tokens = [_by_text(text, id_, text in extra, folder / _ADDED) for text, id_ in settings(folder / _ADDED).items()]
     tokens += [_by_id(id_, entry, folder / _CONFIG) for id_, entry in decoder.items()]
     tokens += [_by_id(id_, entry, folder / _FAST) for id_, entry in (listed or {}).items() if id_ not in decoder]
     legacy = fields.Fields(config, str(folder / _CONFIG)).flag("legacy", legacy)
@@ -109,11 +110,11 @@ def _by_text(text: str, id_: Any, special: bool, path: pathlib.Path) -> AddedTok
         raise errors.UserError(
             f"{path}: the id of token {errors.short(text)} must be a number from 0 to {MAX_ID}, not {errors.short(id_)}"
         )
-    return AddedToken(_text(text, path.parent, path.name), id_, special)
+    return AddedToken(text_of(text, path.parent, path.name), id_, special)
 
 
 def _by_id(id_: str, entry: Mapping[str, Any], path: pathlib.Path) -> AddedToken:
-    text = _text(entry, path.parent, f"{path.name}: added_tokens_decoder[{errors.short(id_)}]")
+    text = text_of(entry, path.parent, f"{path.name}: added_tokens_decoder[{errors.short(id_)}]")
     if not re.fullmatch("[0-9]{1,10}", id_) or int(id_) > MAX_ID:
         raise errors.UserError(
             f"{path}: the id of token {errors.short(text)} must be a number from 0 to {MAX_ID}, not {errors.short(id_)}"
@@ -148,11 +149,13 @@ def _unsupported(config: Mapping[str, Any], decoder: Mapping[str, Mapping[str, A
     return f"{path}: added token {errors.short(odd[0])} is single_word, which is not supported" if odd else ""
 
 
-def _object(path: pathlib.Path) -> dict[str, Any]:
+def settings(path: pathlib.Path) -> dict[str, Any]:
+    """The object in a JSON file; {} without the file. Raises UserError where it is broken."""
     return files.read_object(path) if path.is_file() else {}
 
 
-def _text(token: Any, folder: pathlib.Path, what: str) -> str:
+def text_of(token: Any, folder: pathlib.Path, what: str) -> str:
+    """The text of a token as settings give it, by itself or in an object. Raises UserError where it has none."""
     text = token
     if isinstance(token, dict):
         text = token.get("content")

@@ -17,7 +17,6 @@ import tokenizers
 
 from vlguard_jax import errors
 from vlguard_jax import fields
-from vlguard_jax import files
 from vlguard_jax.families.chat import added_tokens
 from vlguard_jax.families.chat import json_kind
 from vlguard_jax.families.chat import json_words
@@ -165,18 +164,18 @@ class Config:
 
     def __init__(self, folder: pathlib.Path):
         """Raises UserError where a file is broken."""
-        config = _object(folder / _CONFIG)
+        config = added_tokens.settings(folder / _CONFIG)
         decoder = config.get("added_tokens_decoder")
         if not isinstance(decoder, dict | None):
             raise errors.UserError(f"{folder / _CONFIG}: added_tokens_decoder must be an object of id: token")
         self.complete = decoder is not None
-        named = config if self.complete else {**config, **_object(folder / _MAP)}
+        named = config if self.complete else {**config, **added_tokens.settings(folder / _MAP)}
         tokens = {
             key: value
             for key, value in named.items()
             if value is not None and (key in _NAMED or (key.endswith("_token") and isinstance(value, str | dict)))
         }
-        self.special = {key: _text(value, folder, key) for key, value in tokens.items()}
+        self.special = {key: added_tokens.text_of(value, folder, key) for key, value in tokens.items()}
         self.flags = {
             self.special[key]: _entry(
                 {**value, "special": True} if isinstance(value, dict) else {"special": True}, self.special[key]
@@ -189,16 +188,16 @@ class Config:
                 f"{folder}: additional_special_tokens must be a list of tokens, not {errors.short(more)}"
             )
         texts = more.values() if isinstance(more, dict) else more
-        self.more = [_text(token, folder, "additional_special_tokens") for token in texts]
+        self.more = [added_tokens.text_of(token, folder, "additional_special_tokens") for token in texts]
         self.tokens: dict[int, Mapping[str, Any]] = {}
         if decoder is not None:
             for key, entry in decoder.items():
-                content = _text(entry, folder, f"added_tokens_decoder[{errors.short(key)}]")
+                content = added_tokens.text_of(entry, folder, f"added_tokens_decoder[{errors.short(key)}]")
                 id_ = int(key) if key.isascii() and key.isdigit() and len(key) < 11 else -1
                 self.tokens[_id(id_, content, folder / _CONFIG)] = _entry(entry, content)
         else:
             special = {*self.special.values(), *self.more}
-            for content, id_ in _object(folder / _ADDED).items():
+            for content, id_ in added_tokens.settings(folder / _ADDED).items():
                 flags = {"special": content in special, "normalized": content not in special}
                 self.tokens[_id(id_, content, folder / _ADDED)] = _entry(flags, content)
         splits = fields.Fields(config, str(folder / _CONFIG)).flag("split_special_tokens")
@@ -299,18 +298,3 @@ def _id(id_: Any, content: str, path: pathlib.Path) -> int:
             f" {errors.short(id_)}"
         )
     return id_
-
-
-def _text(token: Any, folder: pathlib.Path, what: str) -> str:
-    text = token
-    if isinstance(token, dict):
-        text = token.get("content")
-        for key in _FLAGS:
-            fields.Fields(token, f"{folder}: {what}").flag(key)
-    if not isinstance(text, str) or not text:
-        raise errors.UserError(f"{folder}: {what} must be a token's text, not {errors.short(text)}")
-    return text
-
-
-def _object(path: pathlib.Path) -> dict[str, Any]:
-    return files.read_object(path) if path.is_file() else {}
