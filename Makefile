@@ -7,7 +7,7 @@ LOCKED := 3.11 3.12 3.13
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help quickstart test parity faults aot lint format lock clean
+.PHONY: help quickstart test parity faults soak aot lint format lock clean
 
 help:  ## show what can be made
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 20
@@ -25,6 +25,11 @@ parity: $(VENV)/.core $(VENV)/.torch  ## the long tests: other shapes and seeds,
 FAULTS_N ?= 100
 faults: $(VENV)/.core  ## hostile input for every reader, counted by outcome (FAULTS_N=5000 for more)
 	$(RUN) tests.faults --n $(FAULTS_N) $(FAULTS_ARGS)
+
+# Each kill comes at a random moment by the clock; --compute, --limit and --seed in SOAK_ARGS choose the run.
+SOAK_KILLS ?= 20
+soak: $(VENV)/.core  ## kill an evaluation again and again, and compare what its resumed runs leave (BUILD.md)
+	$(RUN) tests.soak --kills $(SOAK_KILLS) $(SOAK_ARGS)
 
 # A description of a slice takes no chip: two processes compile at a time, and other users of libtpu here are not in the way.
 aot: $(VENV)/.core $(VENV)/.libtpu  ## a 7B training and evaluation through the TPU compiler, without a TPU (ALL=1: every 7B and 13B config)
