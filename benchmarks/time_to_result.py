@@ -185,7 +185,7 @@ def stand_in(folder: pathlib.Path, train: tuple[str, ...], evaluate: tuple[str, 
     ]
     folder.mkdir(parents=True)
     sentences = [turn["value"] for talk in talks for turn in talk["conversations"]]
-    train_cases.write_model(train_cases.SIZES["tiny"], folder / "model", sentences)
+    train_cases.write_model(train_cases.SIZES["tiny"].model, folder / "model", sentences)
     prompts = [{"id": str(i), "prompt": f"What is a {word}?", "safe": True} for i, word in enumerate(words)]
     for name, value in (("data", talks), ("prompts", prompts)):
         (folder / f"{name}.json").write_text(json.dumps(value))

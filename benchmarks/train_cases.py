@@ -91,20 +91,20 @@ SIZES = {
 TEXT_ONLY = 0.125  # of the conversations of the packed case
 
 
-def write_model(size: Size, folder: pathlib.Path, sentences: Sequence[str] = ()) -> None:
+def write_model(model: llava_config.LlavaConfig, folder: pathlib.Path, sentences: Sequence[str] = ()) -> None:
     """A random model as a llava-hf folder, which both sides load; its tokenizer knows the words of `sentences`."""
     rng = np.random.default_rng(0)
     sentences = sentences or [" ".join(rng.permutation(list("abcdefghijklmnop"))) for _ in range(200)]
     flat = {}
-    for path, shape in layouts.tree_shapes(size.model).items():
+    for path, shape in layouts.tree_shapes(model).items():
         values = rng.standard_normal(shape, np.float32) * np.float32(0.02)
         flat[path] = values + np.float32(1.0) if path.endswith("scale") else values
     params = trees.unflatten(flat)
     with tempfile.TemporaryDirectory() as tokenizer:
         quickstart_model.train_tokenizer(pathlib.Path(tokenizer), list(sentences))
-        vocabulary.fill(pathlib.Path(tokenizer), size.model.text.vocab_size)
+        vocabulary.fill(pathlib.Path(tokenizer), model.text.vocab_size)
         made = checkpoint_lib.Checkpoint(
-            size.model, params, tokenizer_folder=pathlib.Path(tokenizer), weights_sha256="0" * 64
+            model, params, tokenizer_folder=pathlib.Path(tokenizer), weights_sha256="0" * 64
         )
         save.save_hf(made, folder)
 

@@ -113,7 +113,7 @@ def measure() -> Figures:
     for name in _SIZE.value:
         with tempfile.TemporaryDirectory() as temporary:
             folder = pathlib.Path(temporary) / "model"
-            train_cases.write_model(size_of(name), folder)
+            train_cases.write_model(size_of(name).model, folder)
             lines += [{"size": name, "case": case} | measure_case(name, case, folder, device) for case in _CASES.value]
     for line in lines:
         for side in ("ours", "torch"):
