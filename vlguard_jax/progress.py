@@ -1,38 +1,163 @@
-"""Progress of long commands in the terminal."""
+"""Progress of long commands: a bar in the terminal, a line now and then in a log."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 import contextlib
+import time
 
 from rich import console as rich_console
 from rich import progress as rich_progress
+from rich import table as rich_table
 from rich import text
 
+from vlguard_jax import terminal
+
 Tell = Callable[[int, int], None]
+EVERY = 30.0  # seconds between the lines of a log
+SOON = 1.0  # seconds that a speed is measured over, at least
 
 
-class _Speed(rich_progress.ProgressColumn):
-    """Answers per second, measured over the last half minute."""
+class Pace:
+    """How fast answers come, and how long the rest will take.
+
+    Speeds are those of the later half of the answers: compiling before the first ones does not count for long, nor that
+    of the first ones the short come before the long.
+    """
+
+    def __init__(self, done: int, total: int, slots: int, now: float):
+        """done: answers that exist; total: wanted; slots: made at a time; now: seconds of any clock."""
+        self._before, self._total, self._slots = done, total, slots
+        self._seen = [(now, 0)]  # (seconds, tokens so far) at the start and after each new answer
+        self._longest = 0
+        self._ends: float | None = None  # foreseen when the last prompt that waited got a slot
+
+    @property
+    def done(self) -> int:
+        """Answers that exist."""
+        return self._before + len(self._seen) - 1
+
+    @property
+    def _waiting(self) -> int:
+        """Prompts without a slot; negative where slots are empty."""
+        return self._total - self.done - self._slots
+
+    def add(self, tokens: int, now: float) -> None:
+        """One more answer."""
+        self._seen.append((now, self._seen[-1][1] + tokens))
+        self._longest = max(self._longest, tokens)
+        if self._waiting == 0 and (one := self._one(now)) is not None:
+            self._ends = now + one
+
+    def speeds(self, now: float) -> tuple[float, float]:
+        """(answers, tokens of them) per second; zeros before the first answer."""
+        found, last, since = self._seen, len(self._seen) - 1, self._since(now)
+        seconds = max(now - found[since][0], 1e-3)
+        return (last - since) / seconds, (found[last][1] - found[since][1]) / seconds
+
+    def left(self, now: float) -> float | None:
+        """Seconds until the last answer; None where nothing is known yet.
+
+        The prompts that wait get their slots one after the other; an answer that begins then takes as long as the
+        longest so far. 0 where it takes longer than that.
+        """
+        if self._waiting <= 0:
+            return None if self._ends is None else max(self._ends - now, 0.0)
+        one = self._one(now)
+        return None if one is None else self._waiting / self.speeds(now)[0] + one
+
+    def _one(self, now: float) -> float | None:
+        """Seconds of the longest answer; None where all speeds would have the start in them."""
+        tokens = self.speeds(now)[1]
+        return self._slots * self._longest / tokens if tokens and self._since(now) else None
+
+    def _since(self, now: float) -> int:
+        """Where in `_seen` speeds begin: at half of the answers, unless all of them came just now."""
+        half = len(self._seen) // 2
+        return half if now - self._seen[half][0] >= SOON else 0
+
+    def line(self, now: float) -> str:
+        """All of it, in words."""
+        (answers, tokens), left, took = self.speeds(now), self.left(now), now - self._seen[0][0]
+        parts = [f"answers {self.done:,}/{self._total:,}"]
+        if not answers:
+            parts.append("compiling before the first ones")
+        else:
+            parts += [f"{_few(answers)} answers/s", f"{_few(tokens)} tokens/s"]
+        if self.done == self._total:
+            parts.append(f"took {_duration(took)}")
+        elif left is not None:
+            parts.append(f"about {_duration(left)} left" if left else "the last ones are the longest")
+        return ", ".join(parts)
+
+
+def _few(number: float) -> str:
+    """Three digits."""
+    return f"{number:,.0f}" if number >= 100 else f"{number:.1f}" if number >= 10 else f"{number:.2f}"
+
+
+def _duration(seconds: float) -> str:
+    minutes = round(seconds / 60)
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60} min"
+
+
+class _Line(rich_progress.ProgressColumn):
+    """The line of a `Pace`, as of now."""
+
+    def __init__(self, pace: Pace, clock: Callable[[], float]):
+        super().__init__(table_column=rich_table.Column(no_wrap=True))
+        self._pace, self._clock = pace, clock
 
     def render(self, task: rich_progress.Task) -> text.Text:
-        speed = task.finished_speed or task.speed
-        return text.Text(f"{speed:.2f} answers/s" if speed else "", style="progress.data.speed")
+        return text.Text(self._pace.line(self._clock()))
 
 
 @contextlib.contextmanager
-def answers(done: int, total: int) -> Iterator[Callable[[int], None]]:
-    """A bar from `done` to `total` answers; yields a function to call with the number of new ones."""
-    columns = (
-        rich_progress.TextColumn("answers"),
-        rich_progress.BarColumn(),
-        rich_progress.MofNCompleteColumn(),
-        _Speed(),
-        rich_progress.TimeRemainingColumn(),
-    )
-    with rich_progress.Progress(*columns) as bar:
-        task = bar.add_task("answers", total=total, completed=done)
-        yield lambda count: bar.advance(task, count)
+def answers(
+    done: int,
+    total: int,
+    slots: int,
+    *,
+    console: rich_console.Console | None = None,
+    clock: Callable[[], float] = time.monotonic,
+) -> Iterator[Callable[[int], None]]:
+    """Progress from `done` to `total` answers, of which `slots` are made at a time; yields a function to call with the
+    tokens of each new one.
+
+    A bar in a terminal; elsewhere a line at the start, every half minute in which answers come, and at the end.
+    """
+    console = console or terminal.console()
+    pace = Pace(done, total, slots, clock())
+    if console.is_terminal:
+        columns = (rich_progress.BarColumn(bar_width=12), _Line(pace, clock))
+        with rich_progress.Progress(*columns, console=console, refresh_per_second=2) as bar:
+            task = bar.add_task("answers", total=total, completed=done)
+
+            def advance(tokens: int) -> None:
+                pace.add(tokens, clock())
+                bar.advance(task)
+
+            yield advance
+        return
+    said = [clock(), done]  # when, and how many answers
+
+    def tell() -> None:
+        said[:] = clock(), pace.done
+        console.print(pace.line(clock()))
+
+    def count(tokens: int) -> None:
+        pace.add(tokens, clock())
+        if clock() - said[0] >= EVERY:
+            tell()
+
+    tell()
+    try:
+        yield count
+    finally:
+        if pace.done > said[1]:
+            tell()
 
 
 @contextlib.contextmanager

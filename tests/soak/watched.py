@@ -2,8 +2,9 @@
 
   python -m tests.soak.watched FILE FLAGS...
 
-The first byte of FILE, which is mapped into memory, is always the index in PHASES of what goes on: it outlives the
-process. Each program is waited for here, so that only one thing goes on at a time. Nothing else differs.
+FILE, which is mapped into memory, outlives the process: its first byte is always the index in PHASES of what goes on in
+the main thread, the second that of another one, which appends answers; 0 between them. Each program is waited for here,
+so that only one thing goes on at a time in a thread. Nothing else differs.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import mmap
 import pathlib
 import runpy
 import sys
+import threading
 from typing import Any
 
 # start: imports, weights, questions. between: the host's work around the programs. verdict: judging, summary.json.
@@ -31,18 +33,19 @@ class Phase:
             self._page = mmap.mmap(file.fileno(), 0)
 
     def set(self, name: str) -> None:
-        """From now on."""
-        self._page[0] = PHASES.index(name)
+        """From now on, in this thread."""
+        self._page[_place()] = PHASES.index(name)
 
     @contextlib.contextmanager
     def of(self, name: str) -> Any:
         """While this context is open."""
-        before = self._page[0]
+        place = _place()
+        before = self._page[place]
         self.set(name)
         try:
             yield
         finally:
-            self._page[0] = before
+            self._page[place] = before
 
     def wrapped(self, name: str, function: Callable[..., Any]) -> Callable[..., Any]:
         """The function, in its phase."""
@@ -54,9 +57,14 @@ class Phase:
         return call
 
 
+def _place() -> int:
+    return 0 if threading.current_thread() is threading.main_thread() else 1
+
+
 def read(path: pathlib.Path) -> str:
-    """What went on last."""
-    return PHASES[path.read_bytes()[0]]
+    """What went on last; an append, if there was one beside the rest."""
+    main, beside = path.read_bytes()[:2]
+    return PHASES[beside or main]
 
 
 def _program(phase: Phase, name: str, compiled: Any) -> Callable[..., Any]:

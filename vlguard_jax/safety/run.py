@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 import contextlib
 import dataclasses
 import itertools
@@ -19,6 +19,7 @@ from vlguard_jax.families import table
 from vlguard_jax.families.chat import choice
 from vlguard_jax.families.chat import spans
 from vlguard_jax.families.chat import templates
+from vlguard_jax.safety import appending
 from vlguard_jax.safety import asr
 from vlguard_jax.safety import baseline as baseline_lib
 from vlguard_jax.safety import lengths
@@ -50,9 +51,9 @@ FREE = (
 
 Answered = tuple[questions_lib.Question, types.Generation]
 
-# (answers that exist, answers wanted) -> context around the work; yields a function to call with the number of new
-# answers.
-Progress = Callable[[int, int], contextlib.AbstractContextManager[Callable[[int], None]]]
+# (answers that exist, answers wanted, answers that are made at a time) -> context around the work; yields a function to
+# call with the tokens of each new answer.
+Progress = Callable[[int, int, int], contextlib.AbstractContextManager[Callable[[int], None]]]
 
 
 @runtime_checkable
@@ -90,9 +91,9 @@ class Alone:
 
 
 @contextlib.contextmanager
-def silent(done: int, total: int) -> Iterator[Callable[[int], None]]:
+def silent(done: int, total: int, slots: int) -> Iterator[Callable[[int], None]]:
     """A progress display that shows nothing."""
-    yield lambda count: None
+    yield lambda tokens: None
 
 
 def told(
@@ -217,11 +218,12 @@ def evaluate(
     by_key = {q.key: q for q in questions}
     missing = [by_key[key] for key in team.from_first(open_files)]
     if missing:
-        with (progress if team.first else silent)(len(questions) - len(missing), len(questions)) as advance:
-            for batch in _in_batches(_answers(config, model, missing), config.decode.batch_size):
-                if kept is not None:
-                    kept.add(batch)
-                advance(len(batch))
+        done, wanted, slots = len(questions) - len(missing), len(questions), config.decode.batch_size
+        keep = kept.add if kept is not None else _nowhere
+        with (progress if team.first else silent)(done, wanted, slots) as advance, appending.beside(keep) as append:
+            for answer in _answers(config, model, missing):
+                append(answer)
+                advance(len(answer[1].ids))
     return summary.made(team.from_first(judge), summary.NAME, summary.Row)
 
 
@@ -230,6 +232,10 @@ def _resolved(config: settings_lib.EvalConfig, model: model_lib.Model) -> settin
     mode = cast(settings_lib.ImageMode, table.image_mode(model.sizes, config.model.image_mode))
     asked = dataclasses.replace(config.model, template=model.template(config.model).name, image_mode=mode)
     return dataclasses.replace(config, model=asked)
+
+
+def _nowhere(answers: Sequence[Answered]) -> None:
+    """Another process of the team writes them."""
 
 
 class _Kept:
@@ -322,20 +328,3 @@ def _answers(
         yield by_key.pop(generation.id), generation
     if by_key:
         raise RuntimeError(f"the engine left {len(by_key)} prompts unanswered")
-
-
-def _in_batches(answers: Iterable[Answered], size: int) -> Iterator[list[Answered]]:
-    """Lists of `size`, the last one shorter; answers made before a failure are yielded before it is raised."""
-    batch: list[Answered] = []
-    try:
-        for answer in answers:
-            batch.append(answer)
-            if len(batch) == size:
-                yield batch
-                batch = []
-    except Exception:
-        if batch:
-            yield batch
-        raise
-    if batch:
-        yield batch
