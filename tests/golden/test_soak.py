@@ -14,10 +14,7 @@ SHORT = ["--config.benchmark.limit=24", "--config.decode.max_new_tokens=24"]
 
 
 @pytest.mark.parity
-def test_killed_by_the_clock(
-    golden: pathlib.Path, metadata: pathlib.Path, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")  # the runs share compiled programs
+def test_killed_by_the_clock(golden: pathlib.Path, metadata: pathlib.Path, tmp_path: pathlib.Path) -> None:
     line, good = soak.campaign(tmp_path, [*soak.material(tmp_path, golden, metadata), *SHORT], KILLS, seed=1)
     assert good and f"soak: {KILLS} kills" in line, line
 
