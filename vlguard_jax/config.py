@@ -207,11 +207,17 @@ class BenchmarkSettings:
 
 @dataclasses.dataclass(frozen=True)
 class DecodeSettings:
-    """Greedy decoding."""
+    """How answers are decoded; draws are seeded with `config.seed`, so that a run can be repeated."""
 
     max_new_tokens: Annotated[int, Range(1, 2**16)] = 256
     min_new_tokens: Annotated[int, Range(0, 2**16)] = 1
     batch_size: Annotated[int, Range(1, 2**16)] = 16  # answers that are decoded at a time; fewer for long prompts
+    # 0: greedy, the best token; else tokens are drawn from softmax(scores / temperature)
+    temperature: Annotated[float, Range(0.01, 100, also=(0,))] = 0.0
+    # tokens are drawn from the likeliest ones, which have this probability together; 1: from all
+    top_p: Annotated[float, Range(1e-6, 1)] = 1.0
+    # number format of keys and values: that of computation, or 8 bits with a scale
+    kv_cache: Literal["compute", "int8"] = "compute"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -345,6 +351,11 @@ def _check_evaluation(c: EvalConfig) -> None:
         raise errors.UserError(
             f"config.decode.min_new_tokens={least} is more than config.decode.max_new_tokens={most}: no answer can"
             " be so long"
+        )
+    if c.decode.top_p < 1 and not c.decode.temperature:
+        raise errors.UserError(
+            f"config.decode.top_p={c.decode.top_p} has no effect with config.decode.temperature=0, which takes the best"
+            " token; set a temperature, or leave top_p at 1"
         )
 
 

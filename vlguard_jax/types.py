@@ -137,8 +137,13 @@ class Prompt:
 
 @dataclasses.dataclass(frozen=True)
 class Generation:
-    """The answer to one prompt: new token ids i32[c] (stop id included when met), finish_reason "stop" or "length"."""
+    """The answer to one prompt: new token ids i32[c] (stop id included when met), finish_reason "stop" or "length".
+
+    logprobs: natural logarithm of each id's probability under the model's own distribution, whatever was banned before
+    the choice, and at temperature 1.
+    """
 
     id: str
     ids: Int32[np.ndarray, " c"]
     finish_reason: str
+    logprobs: Float32[np.ndarray, " c"]

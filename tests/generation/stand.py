@@ -34,7 +34,7 @@ def picture(rng: np.random.Generator, side: int) -> types.Picture:
 
 
 def one(**sizes) -> engine.Engine:
-    """An engine on one device; sizes: max_new, min_new, slots."""
+    """An engine on one device; sizes: max_new, min_new, slots, params, draws."""
     return engine.Engine(
         tiny.CONFIG,
         sizes.pop("params", PARAMS),
@@ -42,6 +42,7 @@ def one(**sizes) -> engine.Engine:
         precision=FP32,
         stop_ids=(2,),
         pad_id=0,
+        draws=sizes.get("draws", False),
         mesh=config.MeshSettings(data=1, fsdp=1, tensor=8),
     )
 

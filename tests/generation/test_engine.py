@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from scipy import special
 
 from tests.families import tiny
 from tests.generation import stand
@@ -28,8 +29,9 @@ def _answer(prompts, *, batch: int, stop=(2,), max_new=6, min_new=0, mesh=None) 
     return {g.id: g for g in built.generate(iter(prompts))}
 
 
-def _by_hand(prompt: types.Prompt, max_new: int, stop: int) -> list[int]:
-    """Greedy decoding without cache, padding or batch: the whole row again for every token.
+def _by_hand(prompt: types.Prompt, max_new: int, stop: int) -> tuple[list[int], list[float]]:
+    """Greedy decoding without cache, padding or batch: the whole row again for every token. Also scipy's logarithms of
+    their probabilities.
 
     One program does for all steps: the places that are still to come hold some other id, which causal attention must
     not see.
@@ -46,13 +48,16 @@ def _by_hand(prompt: types.Prompt, max_new: int, stop: int) -> list[int]:
     ones = jnp.ones_like(slot)
     logits = jax.jit(stand.MODEL.logits)
     new: list[int] = []
+    probable: list[float] = []
     while len(new) < max_new and (not new or new[-1] != stop):
         row = jnp.asarray([[*sample.tokens, *new, *[7] * (max_new - len(new))]], jnp.int32)
         batch = types.Batch(
             row, row, ones.astype(jnp.float32), ones, jnp.arange(row.shape[1])[None], pictures, slot, ones - 1
         )
-        new.append(int(np.asarray(logits(stand.PARAMS, batch))[0, len(sample.tokens) + len(new) - 1].argmax()))
-    return new
+        scores = np.asarray(logits(stand.PARAMS, batch), np.float64)[0, len(sample.tokens) + len(new) - 1]
+        new.append(int(scores.argmax()))
+        probable.append(special.log_softmax(scores)[new[-1]])
+    return new, probable
 
 
 @pytest.mark.parity
@@ -60,7 +65,10 @@ def test_equals_decoding_without_cache() -> None:
     prompts = stand.prompts(4)
     answers = _answer(prompts, batch=3)
     for prompt in prompts:
-        assert answers[prompt.id].ids.tolist() == _by_hand(prompt, 6, 2), prompt.id
+        ids, probable = _by_hand(prompt, 6, 2)
+        assert answers[prompt.id].ids.tolist() == ids, prompt.id
+        assert answers[prompt.id].logprobs.dtype == np.float32
+        np.testing.assert_allclose(answers[prompt.id].logprobs, probable, atol=1e-5)
 
 
 @pytest.mark.parity

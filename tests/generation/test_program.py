@@ -44,7 +44,8 @@ def test_admission_and_steps_compile_from_shapes_alone(sizes) -> None:
     params = weights.load(tiny.random_params(MODEL), MODEL, built.mesh)
     batch = tiny.batch(tiny.CONFIG, rows=4)
     last = np.asarray([19, 18, -1, 16], np.int32)  # no prompt in the third row
-    limits = slots.Limits(np.full(4, NEW), np.full(4, NEW), np.full((4, slots.STOPS), 2))
+    greedy = (np.zeros(4, np.float32), np.zeros(4, np.float32), np.zeros((4, 2), np.uint32))
+    limits = slots.Limits(np.full(4, NEW), np.full(4, NEW), np.full((4, slots.STOPS), 2), *greedy)
     each = 8 // shards
     where = np.asarray([1, 0, each, 1] if shards > 1 else [5, 2, each, 6], np.int32)
     used = [1, 2, 7] if shards > 1 else [5, 2, 6]

@@ -37,9 +37,8 @@ class Engine:
     def generate(self, prompts: Iterable[types.Prompt]) -> Iterator[types.Generation]:
         for prompt in prompts:
             text = self.tokenizer.decode([i for i in prompt.ids.tolist() if i >= 0])
-            yield types.Generation(
-                prompt.id, np.asarray(self.tokenizer.encode(self.rule(text), add_bos=False), np.int32), "stop"
-            )
+            ids = np.asarray(self.tokenizer.encode(self.rule(text), add_bos=False), np.int32)
+            yield types.Generation(prompt.id, ids, "stop", np.zeros(len(ids), np.float32))
 
 
 def write_benchmark(folder: pathlib.Path, records: int = 4, side: int = 24) -> pathlib.Path:

@@ -48,7 +48,8 @@ class Engine:
             number = len(self.asked)
             ids = self.tokenizer.encode(self.answer(number), add_bos=False)
             self.asked.append(prompt)
-            yield types.Generation(prompt.id, np.asarray(ids, np.int32), self.ends(number))
+            logprobs = np.zeros(len(ids), np.float32)
+            yield types.Generation(prompt.id, np.asarray(ids, np.int32), self.ends(number), logprobs)
 
 
 def make_model(

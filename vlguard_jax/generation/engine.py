@@ -79,17 +79,19 @@ class _Lane:
 
 
 class Engine:
-    """Greedy generation on a mesh.
+    """Generation on a mesh, greedy or sampled.
 
     Args:
       config: sizes of the model.
       params: nested tree of numpy or jax arrays; cast to `precision.compute`.
-      settings: slots (`batch_size`) and token limits. The slots are rounded up to a multiple of the row shards of the
-        mesh.
+      settings: slots (`batch_size`), token limits and sampling. The slots are rounded up to a multiple of the row
+        shards of the mesh.
       precision: only `compute` is read.
       stop_ids: ids that end an answer.
       pad_id: any valid id.
       lora: adapters in `params`, if they are not merged.
+      seed: of the draws, where tokens are sampled.
+      draws: whether prompts may be sampled by limits of their own where the settings are greedy.
     """
 
     def __init__(
@@ -103,17 +105,30 @@ class Engine:
         pad_id: int,
         lora: configs.LoraConfig | None = None,
         mesh: settings_lib.MeshSettings | None = None,
+        seed: int = 0,
+        draws: bool = False,
     ):
         if settings.max_new_tokens < 1 or settings.batch_size < 1:
             raise errors.UserError("config.decode.max_new_tokens and config.decode.batch_size must be at least 1")
+        if settings.kv_cache != "compute":
+            raise errors.UserError(
+                f"config.decode.kv_cache={settings.kv_cache!r} cannot be computed yet; leave it at 'compute'"
+            )
         prompts_lib.check_ids(np.asarray([*stop_ids, pad_id], np.int64), config.text.vocab_size, "stop_ids and pad_id")
         self._config, self._compute = config, precision.compute
         self._mesh = mesh_lib.build(mesh or settings_lib.MeshSettings(data=-1, fsdp=1, tensor=1))
         self._shards = mesh_lib.row_shards(self._mesh)
         self._each = -(-settings.batch_size // self._shards)
-        self._limits = Limits(settings.max_new_tokens, settings.min_new_tokens, tuple(stop_ids))
+        most, least, temperature, top_p = (
+            settings.max_new_tokens,
+            settings.min_new_tokens,
+            settings.temperature,
+            settings.top_p,
+        )
+        self._limits = Limits(most, least, tuple(stop_ids), temperature, top_p, seed)
+        self._draws = draws or temperature > 0
         self._check(self._limits, "the engine")
-        self._program = program.build(config, lora, precision.compute, self._mesh, max_new=settings.max_new_tokens)
+        self._program = program.build(config, lora, precision.compute, self._mesh, max_new=most, draws=self._draws)
         self._model = functional.Model(config, precision.compute, lora)
         self._window = WINDOW * self._each * self._shards
         self._waiting: list[prompts_lib.Asked] = []
@@ -217,6 +232,10 @@ class Engine:
         prompts_lib.check_ids(np.asarray(limits.stop_ids, np.int64), self._config.text.vocab_size, f"{what}: stop ids")
         if len(limits.stop_ids) > slots_lib.STOPS:
             raise errors.UserError(f"{what}: {len(limits.stop_ids)} stop ids; at most {slots_lib.STOPS} are possible")
+        if limits.temperature > 0 and not self._draws:
+            raise errors.UserError(
+                f"{what}: temperature {limits.temperature}, but this engine takes the best token only"
+            )
         if not 1 <= limits.max_new <= self._limits.max_new:
             raise errors.UserError(f"{what}: {limits.max_new} new tokens; 1 to {self._limits.max_new} are possible")
 
@@ -300,7 +319,8 @@ class Engine:
             lane.asked[i] = None
             ids = np.asarray(status.ids[i, : status.made[i]], np.int32)
             if status.finite[i]:
-                found.append(types.Generation(one.prompt.id, ids, "stop" if status.stopped[i] else "length"))
+                reason = "stop" if status.stopped[i] else "length"
+                found.append(types.Generation(one.prompt.id, ids, reason, status.logprobs[i, : len(ids)].copy()))
             else:
                 said = f"{one.prompt.name}: after {len(ids)} tokens the model's scores are not finite{self._cause()}"
                 found.append(Failed(one.prompt.id, said))
@@ -343,4 +363,5 @@ def of_checkpoint(
         pad_id=tokenizer.pad_id,
         lora=checkpoint.lora,
         mesh=config.mesh,
+        seed=config.seed,
     )

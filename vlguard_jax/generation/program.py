@@ -38,6 +38,7 @@ class Program:
 
     mesh: Mesh
     max_new: int
+    draws: bool
     params: functional.Params
     config: family.Config
     empty: Callable[[int, int], slots_lib.Slots]
@@ -48,8 +49,17 @@ class Program:
 
 
 @functools.lru_cache(maxsize=8)
-def build(config: family.Config, lora: configs.LoraConfig | None, compute: str, mesh: Mesh, *, max_new: int) -> Program:
-    """The programs of a model in one precision, for answers of up to `max_new` tokens; allocates and compiles nothing.
+def build(
+    config: family.Config,
+    lora: configs.LoraConfig | None,
+    compute: str,
+    mesh: Mesh,
+    *,
+    max_new: int,
+    draws: bool = False,
+) -> Program:
+    """The programs of a model in one precision, for answers of up to `max_new` tokens, which are all greedy unless
+    `draws`; allocates and compiles nothing.
 
     Engines that differ only in their weights share one.
 
@@ -70,14 +80,15 @@ def build(config: family.Config, lora: configs.LoraConfig | None, compute: str, 
 
     def empty(rows: int, length: int) -> slots_lib.Slots:
         one = jnp.zeros((rows, config.text.num_kv_heads, length, config.text.head_width), model.dtype)
-        return slots_lib.empty(rows, max_new, (decoder.LayerCache(one, one),) * config.text.num_layers)
+        return slots_lib.empty(rows, max_new, (decoder.LayerCache(one, one),) * config.text.num_layers, draws)
 
     rows, cache, everywhere = mesh_lib.row_sharding(mesh), _cache_sharding(mesh), mesh_lib.replicated(mesh)
-    limits = slots_lib.Limits(rows, rows, rows)
-    places = slots_lib.Slots(rows, rows, rows, rows, rows, rows, rows, rows, limits, cache)
+    free = jax.eval_shape(lambda: slots_lib.empty(1, max_new, (), draws))
+    places = jax.tree.map(lambda _: rows, free)._replace(cache=cache)
     return Program(
         mesh=mesh,
         max_new=max_new,
+        draws=draws,
         params=weights.abstract(model, mesh),
         config=config,
         empty=jax.jit(empty, static_argnums=(0, 1), out_shardings=places),
@@ -98,8 +109,8 @@ def admit_shapes(
 ) -> tuple[Any, ...]:
     """Shapes of the inputs of `admit` besides the parameters: `rows` prompts of `prompt` tokens for some of `slots`
     slots with a cache of `length`. room: for pictures, in one row shard."""
-    row, many = (_row(program, shape) for shape in ((rows,), (rows, slots_lib.STOPS)))
-    limits = slots_lib.Limits(row, row, many)
+    row, seed = _row(program, (rows,)), _row(program, (rows, 2), jnp.uint32)
+    limits = slot_shapes(program, rows, 1).limits._replace(seed=seed)
     return (
         slot_shapes(program, slots, length),
         shapes.batch(program.config, program.mesh, rows, prompt, room),
@@ -112,11 +123,9 @@ def admit_shapes(
 
 def slot_shapes(program: Program, slots: int, length: int) -> slots_lib.Slots:
     """Shapes of `slots` slots with a cache of `length`."""
-    row, flag = _row(program, (slots,)), _row(program, (slots,), jnp.bool)
-    limits = slots_lib.Limits(row, row, _row(program, (slots, slots_lib.STOPS)))
-    ids = _row(program, (slots, program.max_new))
-    cache = decode_shapes(program, slots, length)[1]
-    return slots_lib.Slots(row, row, row, ids, row, flag, flag, flag, limits, cache)
+    free = jax.eval_shape(lambda: slots_lib.empty(slots, program.max_new, (), program.draws))
+    placed = jax.tree.map(lambda x: _row(program, x.shape, x.dtype), free)
+    return placed._replace(cache=decode_shapes(program, slots, length)[1])
 
 
 def decode_shapes(program: Program, slots: int, length: int) -> tuple[jax.ShapeDtypeStruct, decoder.Cache]:

@@ -4,17 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 import dataclasses
+import hashlib
 from typing import NamedTuple
 
 import numpy as np
 
+from vlguard_jax import config as settings_lib
 from vlguard_jax import errors
+from vlguard_jax import ranges
 from vlguard_jax import types
 from vlguard_jax.data import batches
 from vlguard_jax.families import family
 from vlguard_jax.families import table
 from vlguard_jax.generation import lengths
 from vlguard_jax.generation import slots
+
+_RULES = {
+    **{name: ranges.rules(settings_lib.DecodeSettings)[name] for name in ("temperature", "top_p")},
+    "seed": ranges.rules(settings_lib.EvalConfig)["seed"],
+}
 
 
 class Shape(NamedTuple):
@@ -27,11 +35,19 @@ class Shape(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Limits:
-    """max_new: tokens of the answer, at most. min_new: stop ids are banned for so many. stop_ids: end the answer."""
+    """max_new: tokens of the answer, at most. min_new: stop ids are banned for so many. stop_ids: end the answer.
+
+    temperature: 0 for the best token; else tokens are drawn, from those with a probability of `top_p` together. seed:
+    of the draws, below 2**32. content: 32 bits of a hash of the prompt, where tokens are drawn; `asked` fills it in.
+    """
 
     max_new: int
     min_new: int
     stop_ids: tuple[int, ...]
+    temperature: float = 0.0
+    top_p: float = 1.0
+    seed: int = 0
+    content: int = 0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,9 +69,11 @@ def asked(config: family.Config, prompt: types.Prompt, limits: Limits) -> Asked:
     """A prompt, expanded.
 
     Raises:
-      UserError: pictures for a model without a tower, more or fewer pictures than the prompt has tags for, or an id
-        that is not the model's.
+      UserError: pictures for a model without a tower, more or fewer pictures than the prompt has tags for, an id that
+        is not the model's, or a temperature, top_p or seed that no setting may have.
     """
+    for name, rule in _RULES.items():
+        rule.checked(getattr(limits, name), f"{prompt.name}: {name}")
     sees = table.of(config).pictures
     if prompt.pictures and sees is None:
         raise errors.UserError(
@@ -72,7 +90,19 @@ def asked(config: family.Config, prompt: types.Prompt, limits: Limits) -> Asked:
     room = family.Room(sum(extent.units for extent in extents), lengths.padded(taken) if sees and sees.sized else taken)
     shape = Shape(lengths.padded(len(sample.tokens)), room)
     sample = dataclasses.replace(sample, pictures=prompt.pictures)
+    if limits.temperature > 0:
+        limits = dataclasses.replace(limits, content=_content(prompt))
     return Asked(dataclasses.replace(prompt, pictures=()), sample, shape, limits)
+
+
+def _content(prompt: types.Prompt) -> int:
+    """32 bits of a hash of its ids and pictures."""
+    hashed = hashlib.sha256(np.ascontiguousarray(prompt.ids, "<i4").tobytes())
+    for picture in prompt.pictures:
+        for name, array in sorted(picture.arrays.items()):
+            hashed.update(f"{name} {array.dtype.str} {array.shape}".encode())
+            hashed.update(np.ascontiguousarray(array))
+    return int.from_bytes(hashed.digest()[:4], "little")
 
 
 def check_ids(ids: np.ndarray, rows: int, what: str) -> None:
@@ -121,4 +151,7 @@ def _limits(limits: Sequence[Limits], vocab_size: int) -> slots.Limits:
     for row, one in zip(stops, limits, strict=True):
         row[: len(one.stop_ids)] = one.stop_ids
     most, least = np.asarray([(one.max_new, one.min_new) for one in limits], np.int32).T
-    return slots.Limits(np.ascontiguousarray(most), np.ascontiguousarray(least), stops)
+    # 1 - top_p is rounded once, from a double, as in transformers
+    temperature, tail = np.asarray([(one.temperature, 1.0 - one.top_p) for one in limits], np.float32).T
+    seed = np.asarray([(one.seed, one.content) for one in limits], np.uint32)
+    return slots.Limits(*map(np.ascontiguousarray, (most, least, stops, temperature, tail, seed)))

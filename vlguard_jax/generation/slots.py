@@ -11,36 +11,46 @@ from typing import NamedTuple
 import jax
 from jax import Array
 import jax.numpy as jnp
-from jaxtyping import Bool, Float32, Int32
+from jaxtyping import Bool, Float32, Int32, UInt32
 
 from vlguard_jax import types
 from vlguard_jax.families import functional
 from vlguard_jax.families.blocks import decoder
+from vlguard_jax.generation import sampling
 
 STOPS = 16  # stop ids of an answer, at most
 
 
 class Limits(NamedTuple):
     """Of each answer: the most new tokens, how many come before a stop id is allowed, and its stop ids, the rest filled
-    up with ids beyond the vocabulary."""
+    up with ids beyond the vocabulary.
+
+    temperature: of the draw, 0 for the best token. tail, seed: see `sampling.draw`; a seed of no columns means that no
+    row is ever drawn, and the programs hold no code for it.
+    """
 
     most: Int32[Array, " B"]
     least: Int32[Array, " B"]
     stops: Int32[Array, "B n"]
+    temperature: Float32[Array, " B"]
+    tail: Float32[Array, " B"]
+    seed: UInt32[Array, "B r"]
 
 
 class Slots(NamedTuple):
     """B slots.
 
     token: the last chosen id, whose rotary position is `position` and whose place in the cache is `at`. ids: the
-    answer, `made` of them so far. live: whether it goes on. stopped: a stop id ended it. finite: False where the scores
-    had NaN or an infinity; the ids are those chosen before.
+    answer, `made` of them so far. logprobs: of each under the model's own distribution, whatever is banned or drawn.
+    live: whether it goes on. stopped: a stop id ended it. finite: False where the scores had NaN or an infinity; the
+    ids are those chosen before.
     """
 
     token: Int32[Array, " B"]
     position: Int32[Array, " B"]
     at: Int32[Array, " B"]
     ids: Int32[Array, "B C"]
+    logprobs: Float32[Array, "B C"]
     made: Int32[Array, " B"]
     live: Bool[Array, " B"]
     stopped: Bool[Array, " B"]
@@ -53,6 +63,7 @@ class Status(NamedTuple):
     """What the host needs of the slots. steps: taken; idle: slots without an answer, summed over them."""
 
     ids: Array
+    logprobs: Array
     made: Array
     live: Array
     stopped: Array
@@ -61,18 +72,29 @@ class Status(NamedTuple):
     idle: Array
 
 
-def empty(rows: int, new: int, cache: decoder.Cache) -> Slots:
-    """Free slots. new: tokens of the longest answer."""
-    none, no = jnp.zeros((rows,), jnp.int32), jnp.zeros((rows,), bool)
-    limits = Limits(none, none, jnp.zeros((rows, STOPS), jnp.int32))
-    return Slots(none, none, none, jnp.zeros((rows, new), jnp.int32), none, no, no, ~no, limits, cache)
+def empty(rows: int, new: int, cache: decoder.Cache, draws: bool) -> Slots:
+    """Free slots. new: tokens of the longest answer. draws: whether some may be drawn."""
+    none, no, zero = (jnp.zeros((rows,), kind) for kind in (jnp.int32, bool, jnp.float32))
+    seed = jnp.zeros((rows, 2 if draws else 0), jnp.uint32)
+    limits = Limits(none, none, jnp.zeros((rows, STOPS), jnp.int32), zero, zero, seed)
+    ids = jnp.zeros((rows, new), jnp.int32)
+    return Slots(none, none, none, ids, ids.astype(jnp.float32), none, no, no, ~no, limits, cache)
 
 
 def _choose(logits: Float32[Array, "B V"], made: Int32[Array, " B"], limits: Limits) -> Int32[Array, " B"]:
-    """The greedy choice; stop ids are banned before `least` tokens (reference: transformers
+    """The best token, or a drawn one; stop ids are banned before `least` tokens (reference: transformers
     MinNewTokensLengthLogitsProcessor)."""
     banned = jax.vmap(lambda row, stops: row.at[stops].set(-jnp.inf, mode="drop"))(logits, limits.stops)
-    return jnp.argmax(jnp.where((made < limits.least)[:, None], banned, logits), axis=-1).astype(jnp.int32)
+    scores = jnp.where((made < limits.least)[:, None], banned, logits)
+    best = jnp.argmax(scores, axis=-1).astype(jnp.int32)
+    if not limits.seed.shape[1]:
+        return best
+
+    def drawn() -> Array:
+        chosen = sampling.draw(scores, limits.temperature, limits.tail, limits.seed, made)
+        return jnp.where(limits.temperature > 0, chosen, best)
+
+    return jax.lax.cond((limits.temperature > 0).any(), drawn, lambda: best)
 
 
 def _advance(slots: Slots, logits: Float32[Array, "B V"]) -> Slots:
@@ -80,12 +102,15 @@ def _advance(slots: Slots, logits: Float32[Array, "B V"]) -> Slots:
     finite = jnp.isfinite(logits).all(axis=-1) | ~slots.live
     taken = slots.live & finite
     token = jnp.where(taken, _choose(logits, slots.made, slots.limits), slots.token)
+    logprob = jnp.take_along_axis(logits, token[:, None], axis=-1)[:, 0] - jax.nn.logsumexp(logits, axis=-1)
     place = jnp.where(taken, slots.made, slots.ids.shape[1])
     stop = taken & (token[:, None] == slots.limits.stops).any(axis=-1)
     made = slots.made + taken
+    write = jax.vmap(lambda row, at, one: row.at[at].set(one, mode="drop"))
     return slots._replace(
         token=token,
-        ids=jax.vmap(lambda row, at, one: row.at[at].set(one, mode="drop"))(slots.ids, place, token),
+        ids=write(slots.ids, place, token),
+        logprobs=write(slots.logprobs, place, logprob),
         made=made,
         live=taken & ~stop & (made < slots.limits.most),
         stopped=slots.stopped | stop,
@@ -110,7 +135,8 @@ def admit(
     """
     rows, new = batch.tokens.shape[0], slots.ids.shape[1]
     logits, cache = model.prefill(params, batch, jnp.maximum(last, 0), slots.cache[0].k.shape[2])
-    begun = empty(rows, new, cache)._replace(position=follows, at=last + 1, live=last >= 0, limits=limits)
+    limits = limits._replace(seed=limits.seed[:, : slots.limits.seed.shape[1]])
+    begun = empty(rows, new, cache, False)._replace(position=follows, at=last + 1, live=last >= 0, limits=limits)
 
     def put(_: Array, old: Slots, given: Slots, where: Array) -> Slots:
         return jax.tree.map(lambda all_, some: all_.at[where].set(some, mode="drop"), old, given)
@@ -142,7 +168,7 @@ def run(
 
     none = jnp.zeros((), jnp.int32)
     end, taken, idle = jax.lax.while_loop(goes_on, step, (slots, none, none))
-    return end, Status(end.ids, end.made, end.live, end.stopped, end.finite, taken, idle)
+    return end, Status(end.ids, end.logprobs, end.made, end.live, end.stopped, end.finite, taken, idle)
 
 
 def release(slots: Slots, which: Bool[Array, " B"]) -> Slots:

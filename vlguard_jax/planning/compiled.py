@@ -70,7 +70,9 @@ def generation(settings: config.EvalConfig, model: family.Config, topology: chip
     shape, asked = traffic.mesh(settings.mesh, topology), evaluation.asked(settings, model, topology)
     compute = config.on_backend(settings.precision, topology.chip.kind)
     decode, mesh = settings.decode, _mesh(shape, topology)
-    made = generation_program.build(model, None, compute, mesh, max_new=decode.max_new_tokens)
+    made = generation_program.build(
+        model, None, compute, mesh, max_new=decode.max_new_tokens, draws=decode.temperature > 0
+    )
     given = generation_program.admit_shapes(made, asked.together, asked.prompt, asked.room, asked.slots, asked.length)
     row, cache = generation_program.decode_shapes(made, asked.slots, asked.length)
     weights, kept = _bytes(made.params), _bytes(cache)
