@@ -56,8 +56,17 @@ def test_sweep(tmp_path):
 
 
 def test_evaluation():
-    shown = run("--config=configs/released/llava_v15_7b_posthoc.py", "--topology=v6e:1x1", "--estimate")
+    shown = run(RELEASED, "--topology=v6e:1x1", "--estimate")
     assert "evaluate llava-v1.5-7b-Posthoc on v6e:1x1: fits" in shown and "ms for a token" in shown
+    assert "--config.decode.batch_size=34: 8.49 answers/s expected" in shown
+    assert "5.98 answers/s, 766 tokens/s" in shown and "$0.32, at most $0.49, at $2.7 a chip-hour" in shown
+
+
+def test_too_many_answers_at_a_time():
+    """They would be within the chip's memory, but the engine leaves a tenth of it to the programs."""
+    shown = run(RELEASED, "--topology=v6e:1x1", "--estimate", "--config.decode.batch_size=36")
+    assert "v6e:1x1: DOES NOT FIT" in shown and "29.47 of 31.25" in shown and "34, with 10 % of the memory" in shown
+    assert "--config.decode.batch_size=34" in shown.split("What to change")[1]
 
 
 @pytest.fixture

@@ -10,6 +10,7 @@ from jax.sharding import Mesh
 
 from vlguard_jax import errors
 from vlguard_jax.families import functional
+from vlguard_jax.families.blocks import configs
 from vlguard_jax.parallel import mesh as mesh_lib
 
 KEPT = 0.1  # share of a device's memory for what a program needs besides weights and cache
@@ -32,16 +33,28 @@ def check(model: functional.Model, mesh: Mesh, params: Any, slots: int, length: 
     if of_device is None:
         return
     text, tensor = model.config.text, mesh.shape["tensor"]
-    one = 2 * text.num_layers * text.num_kv_heads // tensor * text.head_width * model.dtype.itemsize * length
+    one = of_token(text, model.dtype.itemsize, tensor) * length
     weights = sum(_own(leaf) for leaf in jax.tree.leaves(params))
     shards = mesh_lib.row_shards(mesh)
-    fits = max(0, math.floor(((1 - KEPT) * of_device - weights) / one)) * shards
+    fits = fitting(of_device, weights, one) * shards
     if fits < slots:
         way = f"set it to {fits} or less" if fits else "divide the model with --config.mesh.tensor"
         raise errors.UserError(
             f"config.decode.batch_size: {slots} answers at a time take {slots // shards * one / GIB:.1f} GiB of cache"
             f" on each device beside {weights / GIB:.1f} of weights, and it has {of_device / GIB:.1f}; {way}"
         )
+
+
+def of_token(text: configs.TextConfig, number: int, tensor: int) -> int:
+    """Bytes of the keys and values of a token, all layers, on one of `tensor` devices that divide the heads. number:
+    bytes of one of their numbers."""
+    return 2 * text.num_layers * text.num_kv_heads // tensor * text.head_width * number
+
+
+def fitting(of_device: int | float, beside: int | float, one: int | float, needed: int | float = 0) -> int:
+    """Slots of a row shard for which a device has room, with a cache of `one` bytes each. beside: bytes of what else
+    stays there. needed: what programs need besides, where it is known to be more than the share KEPT."""
+    return max(0, math.floor((min((1 - KEPT) * of_device, of_device - needed) - beside) / one))
 
 
 def _own(array: jax.Array) -> int:

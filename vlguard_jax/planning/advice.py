@@ -47,8 +47,9 @@ def brief(plan: estimate.Estimate) -> dict[str, Any]:
 
 def options(settings: Settings, topology: chips.Topology, planner: Planner) -> list[Option]:
     """Changes that lower the memory of a chip: first those that fit, then those that keep the result, then by cost."""
+    answers = planner(settings, topology).answers if isinstance(settings, config.EvalConfig) else None
     found = []
-    for change, same, changed, place in _changes(settings, topology):
+    for change, same, changed, place in _changes(settings, topology, answers.slots_fit if answers else 0):
         try:
             found.append(Option(change, same, changed, planner(changed, place)))
         except errors.UserError:  # a mesh that does not fit the larger slice, or rows that its shards do not divide
@@ -73,15 +74,17 @@ def _cost(plan: estimate.Estimate) -> float:
     return plan.dollars if plan.dollars is not None else plan.hours["total"] * plan.topology.chips
 
 
-def _changes(settings: Settings, topology: chips.Topology) -> Iterator[tuple[str, bool, Settings, chips.Topology]]:
-    """(flags, whether the result is the same, settings, topology)."""
+def _changes(
+    settings: Settings, topology: chips.Topology, most: int
+) -> Iterator[tuple[str, bool, Settings, chips.Topology]]:
+    """(flags, whether the result is the same, settings, topology). most: slots of an evaluation that fit."""
     here = topology
     if isinstance(settings, config.TrainConfig):
         yield from ((change, same, changed, here) for change, same, changed in _training(settings, topology))
     else:
         decode = settings.decode
-        for size in (decode.batch_size // 2, decode.batch_size // 4):
-            if size:
+        for size in {most, decode.batch_size // 2, decode.batch_size // 4}:
+            if 0 < size < decode.batch_size:
                 changed = dataclasses.replace(settings, decode=dataclasses.replace(decode, batch_size=size))
                 yield f"--config.decode.batch_size={size}", True, changed, here
         if settings.mesh.fsdp == settings.mesh.tensor == 1 and topology.devices > 1:

@@ -13,6 +13,7 @@ from typing import Any
 from vlguard_jax import config
 from vlguard_jax.families import family
 from vlguard_jax.families.blocks import configs
+from vlguard_jax.planning import answering
 from vlguard_jax.planning import backtest
 from vlguard_jax.planning import chips
 from vlguard_jax.planning import flops
@@ -55,7 +56,8 @@ class Estimate:
     """A plan for one config on one topology. per_chip: GiB by kind; "export" is the peak of writing the tuned model
     after the last step, "export_host" the same on the host of process 0, divided by its chips. flops_per_step: model
     FLOPs, all chips. step_seconds: by what bounds them. hours: of the whole run by phase, with "total". dollars: None
-    without a price. stops: why more chips would not help, or ""."""
+    without a price. stops: why more chips would not help, or "". answers: of an evaluation, whose `steps`, `hours` and
+    `dollars` are those of the longest answers."""
 
     kind: str
     model: str
@@ -75,6 +77,7 @@ class Estimate:
     step: Mapping[str, flops.Number]
     stops: str
     notes: tuple[str, ...]
+    answers: answering.Answers | None = None
 
     def as_json(self) -> dict[str, Any]:
         """The JSON values for `--json`."""
@@ -99,6 +102,7 @@ class Estimate:
             "price": dataclasses.asdict(self.price) if self.price else None,
             "stops_scaling": self.stops,
             "notes": list(self.notes),
+            **(self.answers.as_json() if self.answers else {}),
         }
 
 

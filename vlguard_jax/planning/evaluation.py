@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 import dataclasses
+import math
 
 from vlguard_jax import config
 from vlguard_jax import types
 from vlguard_jax.families import family
 from vlguard_jax.families import table
 from vlguard_jax.generation import lengths
+from vlguard_jax.generation import memory as engine_memory
+from vlguard_jax.planning import answering
 from vlguard_jax.planning import chips
 from vlguard_jax.planning import estimate
 from vlguard_jax.planning import flops
@@ -67,8 +71,8 @@ def evaluate(
     price: flops.Number | None = None,
     measured: tuple[estimate.Measured, estimate.Measured] | None = None,
 ) -> estimate.Estimate:
-    """Plan an evaluation: prompts of one shape, every answer as long as allowed. measured: the compiler's figures for
-    (prefill, decode).
+    """Plan an evaluation: prompts of one shape, every answer as long as allowed, and what is expected. measured: the
+    compiler's figures for (prefill, decode).
 
     Raises:
       UserError: the mesh does not fit the topology.
@@ -78,20 +82,22 @@ def evaluate(
     prompts, prompt, slots = of.prompts, of.prompt, of.slots
     units = of.room.units * shape.row_shards
     both = measured or memories(settings, model, topology)
-    per_chip = max((one.gib() for one in both), key=lambda kinds: kinds["peak_gib"])
+    kinds = [one.gib() for one in both]
+    per_chip = max(kinds, key=lambda one: one["peak_gib"])
+    fit = answering.slots_fit(topology, shape, engine_memory.of_token(model.text, b, shape.tensor) * of.length, kinds)
     read = flops.forward(model, of.together * prompt, of.together * float(prompt) ** 2, units)
     read = dataclasses.replace(read, head=read.head / prompt)  # of the last position only
     first, each = _generation(model, shape, topology, read, b, of, measured)
-    rounds, readings = -(-prompts // slots), -(-prompts // of.together)
-    hours = _hours(model, readings * first.expected + rounds * new * each.expected, measured)
+    rounds, reading = -(-prompts // slots), -(-prompts // of.together) * first.expected
+    hours = _hours(model, reading + rounds * new * each.expected, measured)
     cost = prices.get(topology.chip.name, price)
-    return estimate.Estimate(
+    found = estimate.Estimate(
         kind="evaluate",
         model=name,
         topology=topology,
         mesh=shape,
         per_chip=per_chip,
-        fits=per_chip["peak_gib"] <= topology.chip.usable_gib and all(one.fits for one in measured or ()),
+        fits=slots <= fit and all(one.fits for one in measured or ()),
         flops_per_step=read.total,
         flops=dataclasses.asdict(read),
         step_seconds={
@@ -104,15 +110,61 @@ def evaluate(
         mfu={"prefill": read.total / (topology.chips * topology.chip.flops * first.expected)},
         steps=rounds * new,
         hours=hours,
-        dollars=None if cost is None else cost.dollars * topology.chips * hours["total"],
+        dollars=_dollars(cost, topology, hours),
         price=cost,
         step={"prompts": prompts, "slots": slots, "together": of.together, "prompt": prompt, "new": new},
         stops="" if prompts >= slots else f"{prompts} prompts are fewer than the {slots} slots",
         notes=(
-            f"{prompts:,} prompts of {prompt} tokens, each answered with {new} tokens, which is the longest allowed",
+            f"{prompts:,} prompts of {prompt} tokens; a mean answer of {answering.mean(settings.decode)} new ones is"
+            f" {work_lib.assumptions()['evaluation']['new_tokens_source']}",
             *(one.source for one in measured or ()),
         ),
     )
+    return dataclasses.replace(found, answers=_expected(found, settings, model, fit, reading, measured))
+
+
+def _expected(
+    found: estimate.Estimate,
+    settings: config.EvalConfig,
+    model: family.Config,
+    fit: int,
+    reading: flops.Number,
+    measured: tuple[estimate.Measured, estimate.Measured] | None,
+) -> answering.Answers:
+    """Answers of the mean length, where `found` has the longest. reading: seconds of all prompts."""
+    prompts, new = int(found.step["prompts"]), answering.mean(settings.decode)
+    steps = answering.steps(prompts, int(found.step["slots"]), new, settings.decode.max_new_tokens)
+    busy = reading + steps * found.step_seconds["decode"]
+    hours = _hours(model, busy, measured)
+    return answering.Answers(
+        slots_fit=fit,
+        new=new,
+        steps=math.ceil(steps),
+        answers_per_second=prompts / busy,
+        tokens_per_second=prompts * new / busy,
+        hours=hours,
+        dollars=_dollars(found.price, found.topology, hours),
+    )
+
+
+def fuller(settings: config.EvalConfig, model: family.Config, found: estimate.Estimate) -> answering.Answers | None:
+    """The answers of a plan, with their speed in all slots that fit."""
+    answers, shards, step = found.answers, found.mesh.row_shards, found.step
+    if answers is None or not found.fits:
+        return answers
+    slots = min(answers.slots_fit, -(-int(step["prompts"]) // shards) * shards)
+    if slots <= step["slots"]:
+        return answers
+    decode = answering.fuller(settings.decode, slots, int(step["prompt"]), shards)
+    made = evaluate(dataclasses.replace(settings, decode=decode), model, found.topology)
+    assert made.answers is not None
+    return dataclasses.replace(answers, fuller=(decode, made.answers.answers_per_second))
+
+
+def _dollars(
+    cost: prices.Price | None, topology: chips.Topology, hours: Mapping[str, flops.Number]
+) -> flops.Number | None:
+    return None if cost is None else cost.dollars * topology.chips * hours["total"]
 
 
 def _hours(
@@ -178,7 +230,7 @@ def _generation(
     network = gathered / topology.chips * topology.domains if crosses else 0.0
     known = dataclasses.replace(roofline.constants(), hbm=work_lib.assumptions()["evaluation"]["stream"])
     sums = 2 * text.num_layers * text.width * b * 2 * (shape.tensor - 1) / shape.tensor * per_chip
-    cached = 2 * text.num_kv_heads * text.head_width * text.num_layers * b / shape.tensor * of.length * per_chip
+    cached = engine_memory.of_token(text, b, shape.tensor) * of.length * per_chip
     decoded = flops.forward(model, of.slots, of.slots * float(of.length), 0)
     first = traffic.Traffic(gathered + sums * read_own * of.prompt, network, 0.0, weights + cached * read_own)
     each = traffic.Traffic(gathered + sums * own, network, 0.0, weights + cached * own)

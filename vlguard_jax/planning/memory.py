@@ -10,6 +10,7 @@ import dataclasses
 
 from vlguard_jax.families import family
 from vlguard_jax.families.blocks import configs
+from vlguard_jax.generation import memory as engine_memory
 from vlguard_jax.parallel import gather
 from vlguard_jax.planning import flops
 from vlguard_jax.planning import traffic
@@ -161,7 +162,7 @@ def evaluation(
     s, text = flops.sizes(model), model.text
     shards, own = shape.fsdp * shape.tensor, max(1.0, slots / shape.row_shards)
     read = max(1.0, together / shape.row_shards)
-    cached = 2 * text.num_kv_heads * text.head_width * text.num_layers * compute / shape.tensor
+    cached = engine_memory.of_token(text, compute, shape.tensor)
     whole = compute / shape.tensor if shape.fsdp > 1 else 0.0
     weights = ((s.text + s.projector) / shards + s.tower) * compute
     both = {"weights": weights, "cache": own * length * cached}

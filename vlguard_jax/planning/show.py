@@ -7,7 +7,9 @@ from collections.abc import Sequence
 from rich import console as rich_console
 from rich import table as rich_table
 
+from vlguard_jax.generation import memory as engine_memory
 from vlguard_jax.planning import advice
+from vlguard_jax.planning import answering
 from vlguard_jax.planning import backtest
 from vlguard_jax.planning import estimate
 
@@ -23,8 +25,7 @@ def plan(found: estimate.Estimate, console: rich_console.Console) -> None:
     table.add_column(justify="left", overflow="fold")
     for name, text in (
         *_memory(found),
-        *(_training(found) if found.kind == "train" else _evaluation(found)),
-        *_bill(found),
+        *([*_training(found), *_bill(found)] if found.answers is None else _evaluation(found, found.answers)),
     ):
         table.add_row(name, text)
     console.print(table)
@@ -84,32 +85,55 @@ def _training(found: estimate.Estimate) -> list[tuple[str, str]]:
     ]
 
 
-def _evaluation(found: estimate.Estimate) -> list[tuple[str, str]]:
+def _evaluation(found: estimate.Estimate, answers: answering.Answers) -> list[tuple[str, str]]:
     step, time = found.step, found.step_seconds
+    more = ""
+    if answers.fuller:
+        decode, speed = answers.fuller
+        more = f"; --config.decode.batch_size={decode.batch_size}: {_few(speed)} answers/s expected"
+    phases = [(name, 60 * value) for name, value in answers.hours.items() if name != "total"]
+    minutes = ", ".join(f"{name} {value:.1f}" for name, value in phases)
     return [
+        ("answers", f"to {step['prompts']:,} prompts of {step['prompt']} tokens"),
+        ("at a time", f"{step['slots']:,}, in slots that are refilled as answers end"),
         (
-            "answers",
-            f"to {step['prompts']:,} prompts of {step['prompt']} tokens, {step['new']} new ones each, in"
-            f" {step['slots']} slots",
+            "that fit",
+            f"{answers.slots_fit:,}, with {100 * engine_memory.KEPT:.0f} % of the memory or more left to the programs"
+            + more,
         ),
         (
             "seconds",
             f"{time['prefill']:.2f} to read {step['together']} of them, {time['decode'] * 1000:.1f} ms for a token in"
             " every slot",
         ),
+        ("expected", f"{_few(answers.answers_per_second)} answers/s, {_few(answers.tokens_per_second)} tokens/s"),
+        ("hours", f"{answers.hours['total']:.2f} for answers of {answers.new} tokens in the mean; minutes: {minutes}"),
+        ("hours, at most", f"{found.hours['total']:.2f} for answers of {step['new']} tokens, the longest allowed"),
+        ("cost", _cost(found)),
     ]
+
+
+def _cost(found: estimate.Estimate) -> str:
+    if found.price is None or found.dollars is None:
+        return "no price known; --price=DOLLARS_PER_CHIP_HOUR"
+    worst = f"${found.dollars:,.2f}"
+    if found.answers and found.answers.dollars is not None:
+        worst = f"${found.answers.dollars:,.2f}, at most {worst},"
+    return f"{worst} at ${found.price.dollars:g} a chip-hour ({found.price.source})"
+
+
+def _few(number: float) -> str:
+    return f"{number:,.0f}" if number >= 100 else f"{number:.1f}" if number >= 10 else f"{number:.2f}"
 
 
 def _bill(found: estimate.Estimate) -> list[tuple[str, str]]:
     phases = ", ".join(f"{name} {60 * value:.1f}" for name, value in found.hours.items() if name != "total")
-    cost = f"${found.dollars:,.2f}" if found.dollars is not None else "no price known; --price=DOLLARS_PER_CHIP_HOUR"
-    source = f" at ${found.price.dollars:g} a chip-hour ({found.price.source})" if found.price else ""
     return [
         (
             "hours",
             f"{found.hours['total']:.2f} for {found.steps:,} steps; minutes: {phases}",
         ),
-        ("cost", cost + source),
+        ("cost", _cost(found)),
     ]
 
 
