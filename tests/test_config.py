@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+import re
 
 import pytest
 
@@ -96,6 +97,24 @@ def test_an_answer_is_not_longer_than_the_longest() -> None:
     changed = config.base_eval_config().to_dict() | {"decode": {"min_new_tokens": 13, "max_new_tokens": 12}}
     with pytest.raises(errors.UserError, match=r"min_new_tokens=13 is more than config\.decode\.max_new_tokens=12"):
         config.resolve(changed, config.EvalConfig)
+
+
+def test_top_p_needs_a_temperature() -> None:
+    decode = {"top_p": 0.9}
+    with pytest.raises(errors.UserError, match=r"top_p=0\.9 has no effect with config\.decode\.temperature=0"):
+        config.resolve(config.base_eval_config().to_dict() | {"decode": decode}, config.EvalConfig)
+    found = config.resolve(
+        config.base_eval_config().to_dict() | {"decode": decode | {"temperature": 1}}, config.EvalConfig
+    )
+    assert found.decode == config.DecodeSettings(temperature=1.0, top_p=0.9)
+    for wrong, message in (
+        ({"temperature": -0.1}, "temperature=-0.1 must be a number from 0.01 to 100 or 0"),
+        ({"temperature": 1.0, "top_p": 0.0}, "top_p=0.0 must be a number from 1e-06 to 1"),
+        ({"temperature": 1.0, "top_p": 1.1}, "top_p=1.1 must be a number from 1e-06 to 1"),
+        ({"kv_cache": "int4"}, "kv_cache='int4' is unknown; did you mean 'int8'"),
+    ):
+        with pytest.raises(errors.UserError, match=re.escape(message)):
+            config.resolve(config.base_eval_config().to_dict() | {"decode": wrong}, config.EvalConfig)
 
 
 def test_an_unknown_source_setting_is_named_in_the_config_file() -> None:

@@ -120,6 +120,22 @@ def test_dataclasses_and_tuples_are_made_at_every_depth() -> None:
     assert typed.make(Line, {"step": 1, "more": 2}, "file") == {"step": 1, "more": 2}
 
 
+def test_a_later_field_may_be_missing() -> None:
+    """One with a default, too, may not, and a later one has its type."""
+
+    @dataclasses.dataclass(frozen=True)
+    class Grown:
+        x: typed.Count
+        y: typed.Count = 3
+        z: typed.Count = typed.later(4)
+
+    assert typed.make(Grown, {"x": 1, "y": 2}, "file") == Grown(1, 2, 4)
+    assert typed.make(Grown, {"x": 1, "y": 2, "z": 5}, "file") == Grown(1, 2, 5)
+    for values, words in (({"x": 1}, "'y' is missing"), ({"x": 1, "y": 2, "z": "5"}, r"\.z: '5' must be a whole")):
+        with pytest.raises(errors.UserError, match=words):
+            typed.make(Grown, values, "file")
+
+
 def test_what_is_not_of_the_type_is_not_made() -> None:
     with pytest.raises(errors.UserError, match=r"^file: \.x: None must be a number from .*; write it again$"):
         typed.make(Point, {"x": None, "name": None}, "file", "write it again")

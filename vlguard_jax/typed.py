@@ -2,7 +2,7 @@
 
 A type is Any, str, bool, None, `Annotated[int or float, ranges.Range]`, `Annotated[str, A_CHECK]`, a union of these,
 `list[...]`, a tuple (of fixed length, or `tuple[..., ...]`), `Mapping[str, ...]`, a dataclass (its fields and no
-others), or a TypedDict (other fields are ignored).
+others; only a `later` one may be missing), or a TypedDict (other fields are ignored).
 """
 
 from __future__ import annotations
@@ -50,6 +50,12 @@ _WORDS = {str: "a text", bool: "true or false", type(None): "null", float: "a nu
 
 
 T = TypeVar("T")
+_LATER = "later"
+
+
+def later(default: Any) -> Any:
+    """A dataclass field that files written before it was added lack; `default` is how things were then."""
+    return dataclasses.field(default=default, metadata={_LATER: True})
 
 
 def make(kind: type[T], value: Any, where: str, way: str = "") -> T:
@@ -83,7 +89,7 @@ def _made(kind: Any, value: Any) -> Any:
         return origin(_made(part, one) for part, one in zip(_members(kind, value), value, strict=True))
     if dataclasses.is_dataclass(kind):
         hints, _ = _hints(cast(type, kind))
-        return cast(type, kind)(**{name: _made(hint, value[name]) for name, hint in hints.items()})
+        return cast(type, kind)(**{name: _made(hint, value[name]) for name, hint in hints.items() if name in value})
     if isinstance(origin, type) and issubclass(origin, Mapping):
         return {name: _made(parts[1], part) for name, part in value.items()}
     return value
@@ -167,7 +173,10 @@ def _fields(kind: type, value: Mapping[str, Any]) -> tuple[str, str, str] | None
 def _hints(kind: type) -> tuple[dict[str, Any], frozenset[str]]:
     """(the type of every field, names of those that may be missing)."""
     hints = typing.get_type_hints(kind, include_extras=True)
-    return hints, frozenset(name for name, hint in hints.items() if typing.get_origin(hint) is typing.NotRequired)
+    optional = {name for name, hint in hints.items() if typing.get_origin(hint) is typing.NotRequired}
+    if dataclasses.is_dataclass(kind):
+        optional |= {field.name for field in dataclasses.fields(kind) if _LATER in field.metadata}
+    return hints, frozenset(optional)
 
 
 def _below(step: str, wrong: tuple[str, str, str]) -> tuple[str, str, str]:

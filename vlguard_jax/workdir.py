@@ -38,11 +38,11 @@ def config_hash(settings: Any) -> str:
     return fingerprints.of(settings)
 
 
-def check(folder: Path, settings: Any, *, free: tuple[str, ...] = ()) -> None:
+def check(folder: Path, settings: Any, *, free: tuple[str, ...] = (), why: Mapping[str, str] | None = None) -> None:
     """Raise UserError if `folder` is the working directory of another config, or its config.json is damaged. Without
     the file it belongs to nobody, unless its results record settings (`compare`).
 
-    free: see `compare`.
+    free, why: see `compare`.
     """
     path = folder / CONFIG_FILE
     if not path.exists():
@@ -53,15 +53,23 @@ def check(folder: Path, settings: Any, *, free: tuple[str, ...] = ()) -> None:
         damage = str(e).split(";")[0]  # the rest is advice about a file from others
         way = "put it back, or delete it: what the results themselves record is compared then"
         raise errors.UserError(f"--workdir={folder}: {damage}; {way}") from e
-    compare(stored, settings, f"--workdir={folder}", free=free)
+    compare(stored, settings, f"--workdir={folder}", free=free, why=why)
 
 
-def compare(stored: Mapping[str, Any], settings: Any, where: str, *, free: tuple[str, ...] = ()) -> None:
+def compare(
+    stored: Mapping[str, Any],
+    settings: Any,
+    where: str,
+    *,
+    free: tuple[str, ...] = (),
+    why: Mapping[str, str] | None = None,
+) -> None:
     """Check that `stored`, the settings that results were made with, equal `settings`. where: the results, for the
     message.
 
-    `free` names settings (or sections) that may differ when a run is resumed because they change no result. A setting
-    that did not exist when `stored` was written counts as having its default.
+    `free` names settings (or sections) that may differ when a run is resumed because they change no result; `why` tells
+    of others, where it is not plain, what they change. A setting that did not exist when `stored` was written counts as
+    having its default.
 
     Raises:
       UserError: they differ; the first difference is named.
@@ -70,7 +78,7 @@ def compare(stored: Mapping[str, Any], settings: Any, where: str, *, free: tuple
         if not any(key == f or key.startswith(f + ".") for f in free):
             raise errors.UserError(
                 f"{where} belongs to another run: config.{key} is {errors.short(ours)} here and {errors.short(theirs)}"
-                " there; choose another --workdir, or the same config to resume"
+                f" there{(why or {}).get(key, '')}; choose another --workdir, or the same config to resume"
             )
 
 

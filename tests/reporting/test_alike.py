@@ -125,6 +125,16 @@ def test_limits_of_an_answer_are_named_where_they_differ() -> None:
     assert [line.detail for line in found.lines] == ["1 to 256 new tokens", "1 to 8 new tokens"]
 
 
+def test_sampling_is_named_where_it_differs() -> None:
+    """Another seed or number of slots is none."""
+    greedy = test_grid.row().decode
+    others = (greedy, dataclasses.replace(greedy, sampling="drawn", temperature=0.5))
+    for other, details in zip(others, (["", ""], ["greedy", "drawn at temperature 0.5, top_p 1"]), strict=True):
+        rows = [test_grid.row(), test_grid.row(model="hound", decode=dataclasses.replace(other, seed=4, slots=8))]
+        found = grid.arrange([test_grid.evaluation(rows[0]), test_grid.evaluation(rows[1], folder="b")])
+        assert [line.detail for line in found.lines] == details
+
+
 def test_templates_of_one_name_are_told_apart_by_their_hash() -> None:
     rows = [test_grid.row(template_sha256="0" * 64), test_grid.row(model="hound", template_sha256="1" * 64)]
     found = grid.arrange([test_grid.evaluation(rows[0]), test_grid.evaluation(rows[1], folder="b")])

@@ -140,6 +140,10 @@ def test_text_prompts_and_their_suffix(two: Two, subset: str) -> None:
         ({"decode": config.DecodeSettings(max_new_tokens=9)}, "1 to 8 new tokens, not 1 to 9 new tokens"),
         ({"decode": config.DecodeSettings(max_new_tokens=8, min_new_tokens=2)}, "1 to 8 new tokens, not 2 to 8"),
         (
+            {"decode": config.DecodeSettings(max_new_tokens=8, temperature=0.5)},
+            r"decoding greedy, not drawn at temperature 0\.5, top_p 1; evaluate",
+        ),
+        (
             {"model": config.ModelSettings("m", template="llava_v1")},
             "template vicuna_v1, not llava_v1; .*config.baseline_template",
         ),

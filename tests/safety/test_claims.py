@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import pathlib
 from typing import Any
 
@@ -48,6 +49,40 @@ def test_the_first_answers_claim(tmp_path, folder):
     with pytest.raises(KeyboardInterrupt):
         run.evaluate(settings, work, _model(tmp_path, fail_after=2))
     assert (work / workdir.CONFIG_FILE).exists() and (work / results.GENERATIONS).exists()
+
+
+def test_slots_change_answers_in_half_precision_alone(tmp_path, folder):
+    """Only in fp32 a run may go on with another number of them."""
+    settings = stand.settings(folder)
+    other = dataclasses.replace(settings, decode=config.DecodeSettings(max_new_tokens=8, batch_size=3))
+    for dtype in ("fp32", "bf16"):
+        work, model = tmp_path / dtype, dataclasses.replace(_model(tmp_path), dtype=dtype)
+        rows = run.evaluate(settings, work, model)
+        if dtype == "fp32":
+            assert run.evaluate(other, work, model) == rows and rows[0].decode.slots == 0
+        else:
+            assert rows[0].decode.slots == 2
+            with pytest.raises(
+                errors.UserError,
+                match=r"config\.decode\.batch_size is 3 here and 2 there, and in bf16 answers depend on .*same config",
+            ):
+                run.evaluate(other, work, model)
+        sampled = dataclasses.replace(other.decode, batch_size=2, temperature=1.0)
+        with pytest.raises(errors.UserError, match=r"config\.decode\.temperature is 1\.0 here and 0\.0 there"):
+            run.evaluate(dataclasses.replace(settings, decode=sampled), work, model)
+
+
+def test_answers_that_do_not_say_their_slots_are_asked_again(tmp_path, folder):
+    """As bf16 answers were written before slots entered the key."""
+    work, said, model = tmp_path / "work", [], dataclasses.replace(_model(tmp_path), dtype="bf16")
+    rows = run.evaluate(stand.settings(folder), work, model)
+    path = work / results.GENERATIONS
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    old = [line | {"key": f"old {line['key']}", "decode": line["decode"] | {"slots": 0}} for line in lines]
+    path.write_text("".join(json.dumps(line) + "\n" for line in old))
+    assert run.evaluate(stand.settings(folder), work, model, say=said.append) == rows
+    assert any(f"{len(old)} answers in bf16 do not say how many" in one and "asked again" in one for one in said)
+    assert len(path.read_text().splitlines()) == 2 * len(old)
 
 
 OTHERS = {

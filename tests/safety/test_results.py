@@ -6,6 +6,7 @@ import json
 import pytest
 
 from tests import odd_files
+from vlguard_jax import config
 from vlguard_jax import errors
 from vlguard_jax.safety import questions
 from vlguard_jax.safety import results
@@ -104,7 +105,8 @@ def test_the_key_hears_everything_that_can_change_an_answer():
     changes = [{name: "other"} for name in values if isinstance(values[name], str)]
     changes += [{"prompt_ids": (1, -200, 3)}, {"stand_in": True}]
     changes += [{"pictures_sha256": pictures} for pictures in ((), ("g",), ("h", "g"), ("g", "h"))]
-    others = [{f.name: "x" if f.type == "typed.Name" else 7} for f in dataclasses.fields(DECODE)]
+    other = {"typed.Name": "x", "typed.Number": 7.0, "typed.Count": 7, "typed.Seed": 7}
+    others = [{f.name: other[f.type]} for f in dataclasses.fields(DECODE)]
     changes += [{"decode": dataclasses.replace(DECODE, **other)} for other in others]
     assert {name for change in changes for name in change} == values.keys()
     keys = [dataclasses.replace(REQUEST, **change).key for change in changes]
@@ -131,6 +133,33 @@ def test_keys_and_lines_of_schema_3_stay_what_they_are():
         *("key", "judge", "judge_version", "judge_prompt_sha256", "label", "score", "raw", "time")
     ]
     assert len(dataclasses.fields(results.GenerationLine)) == 26 and results.SCHEMA == 3
+
+
+def test_lines_before_sampling_are_read_and_found_again(tmp_path):
+    """Their `decode` has six fields, and greedy fp32 has the same key as then."""
+    path = tmp_path / "g.jsonl"
+    results.Lines(path, results.GenerationLine).append([generation()])
+    values = json.loads(path.read_text())
+    for name in ("slots", "kv_cache", "temperature", "top_p"):
+        del values["decode"][name]
+    assert len(values["decode"]) == 6
+    path.write_text(json.dumps(values) + "\n")
+    assert results.Lines(path, results.GenerationLine).lines == [generation()]
+    settings = config.EvalConfig(decode=config.DecodeSettings(8, 1))
+    assert questions.decode(settings, "fp32") == DECODE
+
+
+def test_what_can_change_an_answer_is_recorded():
+    """The number of slots outside fp32, and sampling; the seed, as ever."""
+    sampled = config.DecodeSettings(8, 1, 4, temperature=0.7, top_p=0.9, kv_cache="int8")
+    found = questions.decode(config.EvalConfig(seed=5, decode=sampled), "bf16")
+    assert dataclasses.asdict(found) == {
+        **{"max_new": 8, "min_new": 1, "dtype": "bf16", "matmul_precision": "default", "sampling": "drawn"},
+        **{"seed": 5, "slots": 4, "kv_cache": "int8", "temperature": 0.7, "top_p": 0.9},
+    }
+    assert found.choice == "drawn at temperature 0.7, top_p 0.9" and found.told == f"{found.choice}, int8 cache"
+    assert DECODE.choice == DECODE.told == "greedy"
+    assert questions.decode(config.EvalConfig(decode=config.DecodeSettings(8, 1, 99)), "fp32") == DECODE
 
 
 def generation(**changes) -> results.GenerationLine:

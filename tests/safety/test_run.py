@@ -89,6 +89,10 @@ def test_files_and_rates(tmp_path, folder):
             "dtype": "fp32",
             "matmul_precision": "highest",
             "seed": 0,
+            "slots": 0,
+            "kv_cache": "compute",
+            "temperature": 0.0,
+            "top_p": 1.0,
         },
     }
     assert first.items() >= expected.items()

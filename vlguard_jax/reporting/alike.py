@@ -48,8 +48,8 @@ class Rated:
         return bool(self.row.first_n and ours) and ours.items() <= theirs.items()
 
     def other_way(self, other: Rated) -> str:
-        """How the asking or the judging differs (judge, template, preprocessing, limits of an answer); "" if it does
-        not."""
+        """How the asking or the judging differs (judge, template, preprocessing, limits of an answer, sampling); "" if
+        it does not."""
         for name in ("judge_version", "judge_prompt_sha256"):
             ours, theirs = getattr(self.row, name), getattr(other.row, name)
             if ours != theirs:
@@ -60,8 +60,8 @@ class Rated:
 def check(evaluations: Iterable[runs.Evaluation]) -> None:
     """Refuse runs that would share a column of a table but answered different questions.
 
-    A limit may have left out questions, and the template, the preprocessing and the limits of an answer may differ:
-    tables say so.
+    A limit may have left out questions, and the template, the preprocessing, the limits of an answer and its sampling
+    may differ: tables say so.
 
     Raises:
       UserError: two runs differ; the first item that does is named.

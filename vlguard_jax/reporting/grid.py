@@ -246,7 +246,7 @@ def _ways(lines: Sequence[Mapping[Column, alike.Rated]]) -> list[list[str]]:
         return f"{how.template} {how.template_sha256[:8]}" if same_name else getattr(how, name)
 
     told: list[list[str]] = [[] for _ in lines]
-    for name in ("template", "preprocessing", "limits"):
+    for name in ("template", "preprocessing", "limits", "decoding"):
         columns: dict[Column, set[str]] = {}
         for line in hows:
             for column, how in line.items():
@@ -254,7 +254,7 @@ def _ways(lines: Sequence[Mapping[Column, alike.Rated]]) -> list[list[str]]:
         if any(len(values) > 1 for values in columns.values()):
             for line, texts in zip(hows, told, strict=True):
                 values = "/".join(sorted({value(how, name) for how in line.values()} - {""}))
-                texts += [values if name == "limits" else f"{name} {values}"] if values else []
+                texts += [values if name in ("limits", "decoding") else f"{name} {values}"] if values else []
     return told
 
 

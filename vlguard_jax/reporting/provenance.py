@@ -117,7 +117,7 @@ def _evaluation(evaluation: runs.Evaluation) -> tuple[str, ...]:
         f"{len(evaluation.answers):,}",
         c.model.template,
         ", ".join([*kinds, c.model.image_mode]) if kinds else "none",
-        f"{row.decode.sampling}, at most {row.decode.max_new} tokens, {row.decode.dtype}",
+        f"{row.decode.told}, at most {row.decode.max_new} tokens, {row.decode.dtype}",
         str(row.seed),
         ", ".join(dict.fromkeys(r.judge for r in evaluation.rows)),
         _span([a.time for a in evaluation.answers]),

@@ -80,7 +80,7 @@ def _reproduced(paper: paper_lib.Comparison | None) -> str:
 def notes(rows: Sequence[summary.Row]) -> list[str]:
     """What a reader must know beside the table: what was run, and on what."""
     runs = {
-        f"{r.preset}: template {r.template}, pictures {r.preprocessing}, {r.decode.sampling}, {r.decode.min_new} to"
+        f"{r.preset}: template {r.template}, pictures {r.preprocessing}, {r.decode.told}, {r.decode.min_new} to"
         f" {r.decode.max_new} new tokens, {r.decode.dtype}; weights {r.weights_sha256[:12]}"
         for r in rows
     }

@@ -39,6 +39,7 @@ class How:
       template, template_sha256: name and hash of the conversation template; "" for a hash that may be any.
       preprocessing: "pad" or "crop"; "" where no picture of the benchmark is shown.
       min_new, max_new: limits of the answer's tokens.
+      decoding: `results.Decode.choice`. Its seed may be any, and so may number formats: what they change is noise.
     """
 
     template: str
@@ -46,6 +47,7 @@ class How:
     preprocessing: str
     min_new: int
     max_new: int
+    decoding: str
 
     def difference(self, other: How) -> str:
         """The first difference as "name ours, not theirs"; "" if there is none."""
@@ -57,6 +59,8 @@ class How:
             return f"image mode {self.preprocessing}, not {other.preprocessing}"
         if (self.min_new, self.max_new) != (other.min_new, other.max_new):
             return f"{self.limits}, not {other.limits}"
+        if self.decoding != other.decoding:
+            return f"decoding {self.decoding}, not {other.decoding}"
         return ""
 
     @property
@@ -78,8 +82,8 @@ def of_line(line: results.GenerationLine) -> Asked:
 def how_of(record: results.GenerationLine | summary.Row) -> How:
     """How the question of a result line, or the questions behind a row of summary.json, were asked."""
     preprocessing = record.preprocessing if record.image_mode == "real" else ""
-    limits = record.decode.min_new, record.decode.max_new
-    return How(record.template, record.template_sha256, preprocessing, *limits)
+    decode = record.decode
+    return How(record.template, record.template_sha256, preprocessing, decode.min_new, decode.max_new, decode.choice)
 
 
 def digests(found: Mapping[str, Asked]) -> dict[str, str]:

@@ -31,9 +31,9 @@ def read(
     named.
 
     Needs no model and no answer of this run, whose working directory is `folder`. These must be equal: question with
-    suffix, picture, `template` (or the one that `config.baseline_template` names), preprocessing of pictures and limits
-    of an answer. A question of a control run (a blank in place of the picture, or none) that the baseline was not asked
-    is paired with the same question about its real picture: the difference is the picture's effect.
+    suffix, picture, `template` (or the one that `config.baseline_template` names), preprocessing of pictures, limits of
+    an answer and its sampling. A question of a control run (a blank in place of the picture, or none) that the baseline
+    was not asked is paired with the same question about its real picture: the difference is the picture's effect.
 
     Raises:
       UserError: there is no finished evaluation, an item was not asked there or was asked differently, or a judge has
@@ -132,8 +132,8 @@ def _how(config: settings_lib.EvalConfig, mode: str, template: conversations.Tem
         name, sha256 = config.baseline_template, known.sha256 if known else ""
     image_mode = config.model.image_mode
     preprocessing = image_mode if mode == "real" and image_mode != "auto" else ""
-    limits = config.decode.min_new_tokens, config.decode.max_new_tokens
-    return asked_lib.How(name, sha256, preprocessing, *limits)
+    decode = questions_lib.decode(config, "fp32")  # any number format
+    return asked_lib.How(name, sha256, preprocessing, decode.min_new, decode.max_new, decode.choice)
 
 
 def _verdict(

@@ -63,7 +63,12 @@ def decode(config: settings_lib.EvalConfig, dtype: str) -> results.Decode:
         min_new=config.decode.min_new_tokens,
         dtype=dtype,
         matmul_precision="highest" if dtype == "fp32" else "default",
+        sampling="drawn" if config.decode.temperature else "greedy",
         seed=config.seed,
+        slots=0 if dtype == "fp32" else config.decode.batch_size,
+        kv_cache=config.decode.kv_cache,
+        temperature=config.decode.temperature,
+        top_p=config.decode.top_p,
     )
 
 

@@ -32,8 +32,12 @@ class Decode:
       max_new, min_new: limits of its tokens.
       dtype: number format of computation, "fp32", "bf16" or "fp16".
       matmul_precision: XLA's precision of matrix products, "highest" or "default".
-      sampling: how a token is chosen, "greedy".
+      sampling: how a token is chosen, "greedy" or "drawn".
       seed: of everything random.
+      slots: answers that were decoded at a time, `config.decode.batch_size`, where it can change them by rounding: in
+        bf16 and fp16; 0 in fp32.
+      kv_cache: number format of keys and values, "compute" (as `dtype`) or "int8".
+      temperature, top_p: of the draws.
     """
 
     max_new: typed.Count
@@ -42,6 +46,22 @@ class Decode:
     matmul_precision: typed.Name
     sampling: typed.Name = "greedy"
     seed: typed.Seed = 0
+    slots: typed.Count = typed.later(0)
+    kv_cache: typed.Name = typed.later("compute")
+    temperature: typed.Number = typed.later(0.0)
+    top_p: typed.Number = typed.later(1.0)
+
+    @property
+    def choice(self) -> str:
+        """How a token is chosen, in words: "greedy", or with temperature and top_p."""
+        if not self.temperature:
+            return self.sampling
+        return f"{self.sampling} at temperature {self.temperature:g}, top_p {self.top_p:g}"
+
+    @property
+    def told(self) -> str:
+        """`choice`, and the cache's number format where it is a format of its own."""
+        return self.choice if self.kv_cache == "compute" else f"{self.choice}, {self.kv_cache} cache"
 
 
 @dataclasses.dataclass(frozen=True)

@@ -35,19 +35,19 @@ from vlguard_jax.safety.benchmarks import registry as benchmarks
 from vlguard_jax.safety.judges import judge as judge_lib
 from vlguard_jax.safety.judges import registry as judges
 
-# Settings that may differ when a run is resumed, because none of them changes an answer.
+# Settings that may differ when a run is resumed, because none of them changes an answer; SLOTS: in fp32.
 FREE = (
     "judges",
     "paper_row",
     "baseline",
     "baseline_template",
     "mesh",
-    "decode.batch_size",
     "benchmark.subsets",
     "benchmark.limit",
     "benchmark.on_long_prompt",
     "model_name",
 )
+SLOTS = "decode.batch_size"
 
 Answered = tuple[questions_lib.Question, types.Generation]
 
@@ -254,9 +254,11 @@ class _Kept:
         self._config, self._folder, self._model = config, folder, model
         self._questions, self._skipped = questions, skipped
         self._claimed = False
+        self._free = (*FREE, SLOTS) if model.dtype == "fp32" else FREE
+        rounding = f", and in {model.dtype} answers depend on how many are decoded at a time (in fp32 they do not)"
         items = [q.item for q in questions]
         self._judging = _judging(config, items)
-        workdir_lib.check(folder, config, free=FREE)
+        workdir_lib.check(folder, config, free=self._free, why={SLOTS: rounding})
         self._baseline = baseline_lib.read(config, folder, items, self._judging, model.template(config.model))
         self._store = store_lib.Store(folder, config, model)
         self.unanswered = self._store.unanswered(questions)
@@ -268,13 +270,13 @@ class _Kept:
     def add(self, batch: Sequence[Answered]) -> None:
         """Write answers; the first ones claim the folder."""
         if not self._claimed:
-            workdir_lib.claim(self._folder, self._config, free=FREE)
+            workdir_lib.claim(self._folder, self._config, free=self._free)
             self._claimed = True
         self._store.add(batch, self._judging)
 
     def judge(self) -> list[summary.Row]:
         """Judge what is not judged yet and write summary.json."""
-        workdir_lib.claim(self._folder, self._config, free=FREE)
+        workdir_lib.claim(self._folder, self._config, free=self._free)
         config, model, judging = self._config, self._model, self._judging
         rows = rows_lib.build(
             config, model, judging, self._questions, self._skipped, store=self._store, baseline=self._baseline

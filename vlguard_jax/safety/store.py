@@ -49,6 +49,11 @@ class Store:
             "weights_sha256": model.weights_sha256,
             "decode": self._decode,
         }
+        if self._decode.slots and (old := sum(not line.decode.slots for line in self._generations.lines)):
+            self.notices.append(
+                f"{self._generations.path}: {old:,} answers in {model.dtype} do not say how many were decoded at a"
+                " time, on which they depend; their questions are asked again"
+            )
         if self._generations.lines and not (folder / workdir.CONFIG_FILE).exists():
             self._check_made_with(folder / workdir.CONFIG_FILE)
 
