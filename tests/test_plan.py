@@ -55,18 +55,27 @@ def test_sweep(tmp_path):
     assert "stops scaling at v6e:" in shown and len(found["plans"]) == 8
 
 
-def test_evaluation():
-    shown = run(RELEASED, "--topology=v6e:1x1", "--estimate")
+def test_evaluation(tmp_path):
+    shown = run(RELEASED, "--topology=v6e:1x1", "--estimate", f"--json={tmp_path / 'plan.json'}")
+    found = json.loads((tmp_path / "plan.json").read_text())
     assert "evaluate llava-v1.5-7b-Posthoc on v6e:1x1: fits" in shown and "ms for a token" in shown
-    assert "--config.decode.batch_size=34: 8.49 answers/s expected" in shown
-    assert "5.98 answers/s, 766 tokens/s" in shown and "$0.32, at most $0.49, at $2.7 a chip-hour" in shown
+    assert f"--config.decode.batch_size={found['slots_fit']}: " in shown and 16 < found["slots_fit"] < 40
+    expected = found["expected"]
+    assert f"{found['answers_per_second']:.2f} answers/s, {found['tokens_per_second']:.0f} tokens/s" in shown
+    assert f"${expected['dollars']:.2f}, at most ${found['dollars']:.2f}, at $2.7 a chip-hour" in shown
+    assert f"{expected['hours']:.2f} for answers of 128 tokens in the mean" in shown
 
 
-def test_too_many_answers_at_a_time():
+def test_too_many_answers_at_a_time(tmp_path):
     """They would be within the chip's memory, but the engine leaves a tenth of it to the programs."""
-    shown = run(RELEASED, "--topology=v6e:1x1", "--estimate", "--config.decode.batch_size=36")
-    assert "v6e:1x1: DOES NOT FIT" in shown and "29.47 of 31.25" in shown and "34, with 10 % of the memory" in shown
-    assert "--config.decode.batch_size=34" in shown.split("What to change")[1]
+    file = tmp_path / "plan.json"
+    run(RELEASED, "--topology=v6e:1x1", "--estimate", f"--json={file}")
+    most = json.loads(file.read_text())["slots_fit"]
+    arguments = ("--topology=v6e:1x1", "--estimate", f"--config.decode.batch_size={most + 2}", f"--json={file}")
+    shown = run(RELEASED, *arguments)
+    assert json.loads(file.read_text())["per_chip"]["peak_gib"] < 31.25
+    assert "v6e:1x1: DOES NOT FIT" in shown and f"{most}, with 10 % of the memory" in shown
+    assert f"--config.decode.batch_size={most}" in shown.split("What to change")[1]
 
 
 @pytest.fixture

@@ -72,12 +72,21 @@ def fuller(settings: config.DecodeSettings, slots: int, prompt: int, shards: int
 
 
 def slots_fit(
-    topology: chips.Topology, shape: traffic.Mesh, one: flops.Number, kinds: Sequence[Mapping[str, flops.Number]]
+    topology: chips.Topology,
+    shape: traffic.Mesh,
+    one: flops.Number,
+    slots: int,
+    kinds: Sequence[Mapping[str, flops.Number]],
 ) -> int:
     """Slots over all devices for which there is memory, as the engine counts before its first prompt, and not more than
-    the programs leave. one: bytes of a slot's cache on a device; kinds: of each program, GiB a chip by kind."""
-    of_device = GIB / topology.chip.devices
-    weights = max(kind.get("weights_gib", 0.0) for kind in kinds)
-    needed = max(kind["peak_gib"] - kind.get("weights_gib", 0.0) - kind.get("cache_gib", 0.0) for kind in kinds)
+    the programs leave. one: bytes of a slot's cache on a device; kinds: GiB a chip by kind of each program with `slots`
+    slots."""
+    of_device, cache = GIB / topology.chip.devices, one * slots / shape.row_shards
+
+    def stays(kind: Mapping[str, flops.Number]) -> flops.Number:
+        """Weights, and what is cached besides the slots."""
+        return kind.get("weights_gib", 0.0) * of_device + max(kind.get("cache_gib", 0.0) * of_device - cache, 0.0)
+
+    needed = max(kind["peak_gib"] * of_device - stays(kind) - cache for kind in kinds)
     usable = topology.chip.usable_gib * of_device
-    return engine_memory.fitting(usable, weights * of_device, one, needed * of_device) * shape.row_shards
+    return engine_memory.fitting(usable, max(map(stays, kinds)), one, needed) * shape.row_shards

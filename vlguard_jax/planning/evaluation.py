@@ -84,7 +84,8 @@ def evaluate(
     both = measured or memories(settings, model, topology)
     kinds = [one.gib() for one in both]
     per_chip = max(kinds, key=lambda one: one["peak_gib"])
-    fit = answering.slots_fit(topology, shape, engine_memory.of_token(model.text, b, shape.tensor) * of.length, kinds)
+    one = engine_memory.of_token(model.text, b, shape.tensor) * of.length
+    fit = answering.slots_fit(topology, shape, one, slots, kinds)
     read = flops.forward(model, of.together * prompt, of.together * float(prompt) ** 2, units)
     read = dataclasses.replace(read, head=read.head / prompt)  # of the last position only
     first, each = _generation(model, shape, topology, read, b, of, measured)
@@ -225,15 +226,23 @@ def _generation(
     per_chip = topology.chip.devices
     own, read_own = of.slots / shape.row_shards, of.together / shape.row_shards
     weights = (s.text + s.projector) * b / shape.tensor * per_chip
-    gathered = weights * (shape.fsdp - 1) / shape.fsdp
+    others = (shape.fsdp - 1) / shape.fsdp
+    gathered = weights * others
+    # For a token XLA leaves the weights where they are, if what all rows' products make of them is smaller: partial
+    # sums, all-reduced. The 7B step for v5e:2x2 was compiled so (0.06 GB over the links in place of 9.9).
+    made = text.num_layers * sum(o for _, o in flops.linears(text).values()) + text.vocab_size
+    summed = 2 * made * b / shape.tensor * of.slots / shape.data * others * per_chip
+    found = measured[1].links if measured else None
+    stay = (summed if found is None else found) < gathered
     crosses = topology.domains > 1 and shape.data % topology.domains != 0
-    network = gathered / topology.chips * topology.domains if crosses else 0.0
+    share = topology.domains / topology.chips if crosses else 0.0
     known = dataclasses.replace(roofline.constants(), hbm=work_lib.assumptions()["evaluation"]["stream"])
     sums = 2 * text.num_layers * text.width * b * 2 * (shape.tensor - 1) / shape.tensor * per_chip
     cached = engine_memory.of_token(text, b, shape.tensor) * of.length * per_chip
     decoded = flops.forward(model, of.slots, of.slots * float(of.length), 0)
-    first = traffic.Traffic(gathered + sums * read_own * of.prompt, network, 0.0, weights + cached * read_own)
-    each = traffic.Traffic(gathered + sums * own, network, 0.0, weights + cached * own)
+    first = traffic.Traffic(gathered + sums * read_own * of.prompt, gathered * share, 0.0, weights + cached * read_own)
+    links, seen = (summed, weights / shape.fsdp) if stay else (gathered, weights)
+    each = traffic.Traffic(links + sums * own, links * share, 0.0, seen + cached * own)
     if measured is not None:
         first, each = measured[0].moved(first), measured[1].moved(each)
     return roofline.seconds(read, first, topology, known), roofline.seconds(decoded, each, topology, known)

@@ -99,7 +99,8 @@ def _evaluation(
     refusals.check(settings, named.config, topology)
     measured = measure.answers(settings, named.config, topology) if measure else None
     found = evaluation.evaluate(settings, named.config, topology, name=named.name, price=price, measured=measured)
-    found = dataclasses.replace(found, answers=evaluation.fuller(settings, named.config, found))
+    if measured is None:  # else a speed by formula would stand beside one with the compiler's figures
+        found = dataclasses.replace(found, answers=evaluation.fuller(settings, named.config, found))
     return dataclasses.replace(found, notes=(named.note, *models.template(named, settings.model), *found.notes))
 
 
