@@ -80,13 +80,14 @@ def evaluate(
     shape, b = traffic.mesh(settings.mesh, topology), _width(settings, topology)
     of, new = asked(settings, model, topology), settings.decode.max_new_tokens
     prompts, prompt, slots = of.prompts, of.prompt, of.slots
-    units = of.room.units * shape.row_shards
     both = measured or memories(settings, model, topology)
     kinds = [one.gib() for one in both]
     per_chip = max(kinds, key=lambda one: one["peak_gib"])
     one = engine_memory.of_token(model.text, b, shape.tensor) * of.length
     fit = answering.slots_fit(topology, shape, one, slots, kinds)
-    read = flops.forward(model, of.together * prompt, of.together * float(prompt) ** 2, units)
+    read = flops.forward(
+        model, of.together * prompt, of.together * float(prompt) ** 2, of.room.units * shape.row_shards
+    )
     read = dataclasses.replace(read, head=read.head / prompt)  # of the last position only
     first, each = _generation(model, shape, topology, read, b, of, measured)
     rounds, reading = -(-prompts // slots), -(-prompts // of.together) * first.expected
