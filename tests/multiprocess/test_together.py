@@ -34,13 +34,15 @@ def _settings(kind: str, updates: int = UPDATES, **changes) -> config.TrainConfi
     return dataclasses.replace(settings, mesh=mesh, **changes)
 
 
-def _evaluation(root: pathlib.Path, limit: int = 0) -> config.EvalConfig:
+def _evaluation(root: pathlib.Path, family: str = "llava", limit: int = 0) -> config.EvalConfig:
+    """Two subsets share their pictures. LLaVA-NeXT is divided over all axes of the mesh, both ways between the
+    processes."""
     return config.EvalConfig(
-        model=config.ModelSettings(str(stand.folder() / "init")),
+        model=config.ModelSettings(str(stand.folder() / stand.MODELS[family])),
         precision=config.EvalPrecisionSettings("fp32"),
         benchmark=config.BenchmarkSettings("vlguard_like", str(root / "benchmark"), limit=limit),
         decode=config.DecodeSettings(max_new_tokens=6, batch_size=8),
-        mesh=config.MeshSettings(data=-1, fsdp=1),
+        mesh=config.MeshSettings(data=-1, fsdp=1) if family == "llava" else config.MeshSettings(2, 2, 2),
     )
 
 
@@ -63,8 +65,9 @@ def ran(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ran]:
         hosts.Job(root / "full", two),
         hosts.Job(root / "lora", _settings("lora", mesh=MESHES["lora"])),
         hosts.Job(root / "two-then-one", _settings("full", STOP, mesh=MESHES["full"])),
-        hosts.Job(root / "answers", _evaluation(root, limit=1)),
-        hosts.Job(root / "answers", _evaluation(root)),
+        hosts.Job(root / "llava", _evaluation(root, limit=1)),
+        hosts.Job(root / "llava", _evaluation(root)),
+        hosts.Job(root / "llava_next", _evaluation(root, "llava_next")),
         hosts.Job(root / "other-settings", two, changes={1: dataclasses.replace(two, seed=7)}),
         hosts.Job(root / "other-versions", two, versions=True),
         hosts.Job(root / "refused", two, refused=1),
@@ -77,10 +80,12 @@ def ran(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ran]:
         stand.use_devices(patch, 8)
         loop.train(_settings("full", STOP), root / "one-then-two")
         (root / "stopped").touch()
-        from_checkpoint.evaluate(_evaluation(root), root / "answers-of-one", quiet=True)
+        from_checkpoint.evaluate(_evaluation(root), root / "llava-of-one", quiet=True)
         assert hosts.finish(running) == [75, 75], hosts.output(root, 0) + hosts.output(root, 1)
         loop.train(_settings("full"), root / "two-then-one")
         stand.use_devices(patch, 1)
+        next_alone = dataclasses.replace(_evaluation(root, "llava_next"), mesh=config.MeshSettings(1, 1, 1))
+        from_checkpoint.evaluate(next_alone, root / "llava_next-of-one", quiet=True)
         for kind in MESHES:
             loop.train(_settings(kind), root / f"{kind}-of-one")
         assert [program.step._cache_size() for program in made.values()] == [1, 1, 1]
@@ -143,8 +148,9 @@ def test_each_process_keeps_a_log_and_the_first_speaks(ran: Ran) -> None:
     assert all(f"resumed after update {STOP}" in log for log in went_on)
 
 
-def test_two_processes_answer_as_one(ran: Ran) -> None:
-    """Stopped behind the first question of each subset and resumed; each question is answered once."""
+@pytest.mark.parametrize("family", stand.MODELS)
+def test_two_processes_answer_as_one(ran: Ran, family: str) -> None:
+    """LLaVA stopped behind the first question of each subset and resumed; each question is answered once."""
 
     def answers(name: str) -> dict[str, str]:
         lines = [json.loads(line) for line in (ran.root / name / "generations.jsonl").read_text().splitlines()]
@@ -152,8 +158,9 @@ def test_two_processes_answer_as_one(ran: Ran) -> None:
         assert len(found) == len(lines) == safety_stand.UNSAFE + 2 * safety_stand.SAFE
         return found
 
-    assert answers("answers") == answers("answers-of-one")
-    summaries = [json.loads((ran.root / name / "summary.json").read_text()) for name in ("answers", "answers-of-one")]
+    names = family, f"{family}-of-one"
+    assert answers(names[0]) == answers(names[1]) and len(set(answers(names[0]).values())) > 1
+    summaries = [json.loads((ran.root / name / "summary.json").read_text()) for name in names]
     assert summaries[0] == summaries[1] and len(summaries[0]) == 3
 
 
