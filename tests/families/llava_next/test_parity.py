@@ -17,6 +17,8 @@ import transformers
 from tests.checkpoints import tiny
 from tests.families.llava_next import oracle
 from tests.families.llava_next import pair as pairs
+from tests.parity import answered
+from tests.training import stand as training
 from vlguard_jax import config
 from vlguard_jax import trees
 from vlguard_jax.checkpoints import layouts
@@ -149,6 +151,16 @@ def test_twenty_updates(tmp_path: pathlib.Path) -> None:
         np.testing.assert_allclose(ours, other, rtol=0, atol=1e-4, err_msg=name)
 
 
+def greedy(pair: pairs.Pair, asked: pairs.Asked) -> list[int]:
+    """transformers' answer, of 1 to 12 tokens."""
+    inputs = pairs.torch_inputs(pair, asked)
+    limits = {"max_new_tokens": 12, "min_new_tokens": 1, "do_sample": False, "eos_token_id": 2, "pad_token_id": 0}
+    suppressed = list(range(tiny.VOCAB, 128))  # rows behind the vocabulary, which our model does not have
+    with answered.one_thread():
+        theirs = pair.theirs.generate(**inputs, **limits, suppress_tokens=suppressed)
+    return theirs[0, inputs["input_ids"].shape[1] :].tolist()
+
+
 @pytest.mark.parametrize("mesh", [(1, 1, 1), pytest.param((2, 4, 1), marks=pytest.mark.parity)], ids=["one", "eight"])
 def test_greedy_answers(pair: pairs.Pair, mesh: tuple[int, int, int], monkeypatch: pytest.MonkeyPatch) -> None:
     from vlguard_jax.parallel import mesh as mesh_lib
@@ -168,13 +180,34 @@ def test_greedy_answers(pair: pairs.Pair, mesh: tuple[int, int, int], monkeypatc
     prompts = [pairs.prompt(pair, one, str(i)) for i, one in enumerate(asked)]
     answers = {answer.id: answer.ids.tolist() for answer in made.generate(iter(prompts))}
     for i, one in enumerate(asked):
-        inputs = pairs.torch_inputs(pair, one)
-        limits = {"max_new_tokens": 12, "min_new_tokens": 1, "do_sample": False, "eos_token_id": 2, "pad_token_id": 0}
-        suppressed = list(range(tiny.VOCAB, 128))  # rows behind the vocabulary, which our model does not have
-        with torch.no_grad():
-            theirs = pair.theirs.generate(**inputs, **limits, suppress_tokens=suppressed)
-        assert answers[str(i)] == theirs[0, inputs["input_ids"].shape[1] :].tolist(), i
+        assert answers[str(i)] == greedy(pair, one), i
     assert len({tuple(ids) for ids in answers.values()}) > 2
+
+
+@pytest.mark.parity
+def test_thirty_answers(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Prompts with up to two pictures of different sizes, some shown by several of them, in any order, in four slots
+    and in one."""
+    training.use_devices(monkeypatch, 1)
+    pair = pairs.make(tmp_path, **tiny.VARIANTS["gqa"])
+    asked = pairs.ask([0, 1, 1, 2, 1] * 6, [*SIZES, (20, 90), (50, 50)], seed=5)
+    asked = [dataclasses.replace(one, ids=one.ids[: 9 + 3 * (i % 8)]) for i, one in enumerate(asked)]  # of few shapes
+    for i in range(6, 30, 6):
+        asked[i] = dataclasses.replace(asked[i], pictures=asked[i - 5].pictures)
+    expected = [greedy(pair, one) for one in asked]
+    assert len({tuple(ids) for ids in expected}) > 12
+    prompts = [pairs.prompt(pair, one, str(i)) for i, one in enumerate(asked)]
+    for slots, count, seed in ((4, 30, 0), (4, 30, 1), (1, 6, 2)):
+        made = engine.Engine(
+            pair.ours.config,
+            pair.ours.params,
+            settings=config.DecodeSettings(12, 1, slots),
+            precision=config.PrecisionSettings(compute="fp32"),
+            stop_ids=(2,),
+            pad_id=0,
+        )
+        found = answered.in_turn(made, prompts[:count], seed)
+        assert [found[str(i)].ids.tolist() for i in range(count)] == expected[:count]
 
 
 def test_packed_equals_unpacked(pair: pairs.Pair) -> None:
