@@ -83,11 +83,10 @@ def evaluate(
     both = measured or memories(settings, model, topology)
     kinds = [one.gib() for one in both]
     per_chip = max(kinds, key=lambda one: one["peak_gib"])
-    one = engine_memory.of_token(model.text, b, shape.tensor) * of.length
-    fit = answering.slots_fit(topology, shape, one, slots, kinds)
-    read = flops.forward(
-        model, of.together * prompt, of.together * float(prompt) ** 2, of.room.units * shape.row_shards
-    )
+    token = engine_memory.of_token(model.text, b, shape.tensor)
+    fit = answering.slots_fit(topology, shape, token * of.length, slots, kinds)
+    units = of.room.units * shape.row_shards
+    read = flops.forward(model, of.together * prompt, of.together * float(prompt) ** 2, units)
     read = dataclasses.replace(read, head=read.head / prompt)  # of the last position only
     first, each = _generation(model, shape, topology, read, b, of, measured)
     rounds, reading = -(-prompts // slots), -(-prompts // of.together) * first.expected
@@ -116,13 +115,15 @@ def evaluate(
         price=cost,
         step={"prompts": prompts, "slots": slots, "together": of.together, "prompt": prompt, "new": new},
         stops="" if prompts >= slots else f"{prompts} prompts are fewer than the {slots} slots",
-        notes=(
-            f"{prompts:,} prompts of {prompt} tokens; a mean answer of {answering.mean(settings.decode)} new ones is"
-            f" {work_lib.assumptions()['evaluation']['new_tokens_source']}",
-            *(one.source for one in measured or ()),
-        ),
+        notes=(_assumed(of, settings), *(one.source for one in measured or ())),
     )
     return dataclasses.replace(found, answers=_expected(found, settings, model, fit, reading, measured))
+
+
+def _assumed(of: Asked, settings: config.EvalConfig) -> str:
+    source = work_lib.assumptions()["evaluation"]["new_tokens_source"]
+    mean = answering.mean(settings.decode)
+    return f"{of.prompts:,} prompts of {of.prompt} tokens; a mean answer of {mean} new ones is {source}"
 
 
 def _expected(
