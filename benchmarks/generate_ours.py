@@ -97,7 +97,6 @@ class Ours:
             settings=config.DecodeSettings(max_new_tokens=self._longest, min_new_tokens=1, batch_size=slots),
             precision=config.PrecisionSettings(compute=self.compute),  # type: ignore[arg-type]
             stop_ids=(),
-            pad_id=0,
         )
 
 

@@ -64,7 +64,7 @@ ALLOWED = {
     "vlguard_jax.safety.from_checkpoint": {"jax"},
     "vlguard_jax.families.functional": {"flax", "jax"},
 }
-BLOCKS = ("attention", "clip", "decoder", "execution", "layers", "lora", "projector")
+BLOCKS = ("attention", "cache", "clip", "decoder", "execution", "layers", "lora", "projector")
 ALLOWED |= {f"vlguard_jax.families.blocks.{name}": {"flax", "jax"} for name in BLOCKS}
 
 

@@ -220,6 +220,7 @@ class DecodeSettings:
     top_p: Annotated[float, Range(1e-6, 1)] = 1.0
     # number format of keys and values: that of computation, or 8 bits with a scale
     kv_cache: Literal["compute", "int8"] = "compute"
+    reuse_gib: Annotated[float, Range(0.0, 2.0**20)] = 1.0  # a device keeps so many GiB of prefixes that prompts share
 
 
 @dataclasses.dataclass(frozen=True)

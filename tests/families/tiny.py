@@ -89,3 +89,11 @@ def batch(
     pooled = batches.pooled(config, shown, room)
     made = types.Batch(tokens, targets, weights, segments, positions, pooled, slot, source)
     return jax.tree.map(jnp.asarray, made)
+
+
+def prefill(model: functional.Model, split: functional.Params, batch: types.Batch, last: jax.Array, room: int):
+    """Logits at each row's place `last`, and a cache of `room` places. split: with the layers split."""
+    features = model.seen(split, batch.pictures)
+    hidden, cache = model.read(split, batch.tokens, batch.positions, batch.segment_ids, features, batch.slot)
+    more = [(0, 0), (0, 0), (0, room - batch.tokens.shape[1]), (0, 0)]
+    return model.scores(split, hidden[jnp.arange(len(last)), last]), jax.tree.map(lambda x: jnp.pad(x, more), cache)

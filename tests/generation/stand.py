@@ -41,7 +41,6 @@ def one(**sizes) -> engine.Engine:
         settings=config.DecodeSettings(sizes.get("max_new", 6), sizes.get("min_new", 0), sizes.get("slots", 4)),
         precision=FP32,
         stop_ids=(2,),
-        pad_id=0,
         draws=sizes.get("draws", False),
         mesh=config.MeshSettings(data=1, fsdp=1, tensor=8),
     )

@@ -23,7 +23,6 @@ def _answer(prompts, *, batch: int, stop=(2,), max_new=6, min_new=0, mesh=None) 
         settings=config.DecodeSettings(max_new, min_new, batch),
         precision=stand.FP32,
         stop_ids=stop,
-        pad_id=0,
         mesh=mesh or config.MeshSettings(data=1, fsdp=1, tensor=8),
     )
     return {g.id: g for g in built.generate(iter(prompts))}
@@ -121,7 +120,7 @@ def test_a_language_model_answers_and_is_shown_no_picture() -> None:
     model = functional.Model(tiny.TEXT_ONLY, "fp32")
     built = engine.Engine(
         tiny.TEXT_ONLY, {"text": stand.PARAMS["text"]}, settings=config.DecodeSettings(4, 0, 2), precision=stand.FP32,
-        stop_ids=(2,), pad_id=0, mesh=config.MeshSettings(data=1, fsdp=1, tensor=8),
+        stop_ids=(2,), mesh=config.MeshSettings(data=1, fsdp=1, tensor=8),
     )  # fmt: skip
     assert jax.tree.map(jnp.shape, model.shapes()) == jax.tree.map(jnp.shape, {"text": stand.PARAMS["text"]})
     asked = [prompt for prompt in stand.prompts() if not prompt.pictures]
@@ -142,7 +141,7 @@ def test_ids_beyond_the_model_are_refused() -> None:
         with pytest.raises(errors.UserError, match=f"prompt x: .*{message}"):
             _answer([types.Prompt("x", np.asarray(ids, np.int32))], batch=1)
     for stop in (rows, -1):
-        with pytest.raises(errors.UserError, match=f"stop_ids and pad_id: the token {stop}"):
+        with pytest.raises(errors.UserError, match=f"the engine: stop ids: the token {stop}"):
             _answer([], batch=1, stop=(stop,))
 
 
@@ -156,13 +155,13 @@ def test_long_prompts_have_fewer_slots(monkeypatch: pytest.MonkeyPatch) -> None:
     shapes = set()
 
     class Watched(engine.Engine):
-        def _admit(self, lane, dealt):
+        def _admit(self, lane):
             shapes.add((len(lane.asked), lane.length))
-            return super()._admit(lane, dealt)
+            return super()._admit(lane)
 
     built = Watched(
         tiny.CONFIG, stand.PARAMS, settings=config.DecodeSettings(3, 0, 8), precision=stand.FP32, stop_ids=(2,),
-        pad_id=0, mesh=config.MeshSettings(data=1, fsdp=1, tensor=8),
+        mesh=config.MeshSettings(data=1, fsdp=1, tensor=8),
     )  # fmt: skip
     answers = stand.ids(built.generate(prompts))
     assert shapes == {(8, 128), (2, 384)}
@@ -171,14 +170,14 @@ def test_long_prompts_have_fewer_slots(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_failure_keeps_the_answers_before_it() -> None:
     class Failing(engine.Engine):
-        def _admit(self, lane, dealt):
-            if any(len(one.sample.tokens) > 64 for shard in dealt for _, one in shard):
+        def _admit(self, lane):
+            if all(len(one.tokens) > 64 for one in self._waiting):
                 raise RuntimeError("RESOURCE_EXHAUSTED: out of memory")
-            return super()._admit(lane, dealt)
+            return super()._admit(lane)
 
     built = Failing(
         tiny.CONFIG, stand.PARAMS, settings=config.DecodeSettings(2, 0, 2), precision=stand.FP32, stop_ids=(2,),
-        pad_id=0, mesh=config.MeshSettings(data=1, fsdp=1, tensor=8),
+        mesh=config.MeshSettings(data=1, fsdp=1, tensor=8),
     )  # fmt: skip
     prompts = [types.Prompt(f"p{n}", np.full(n, 7, np.int32)) for n in (70, 5, 6, 7)]
     seen = []
@@ -199,7 +198,6 @@ def test_half_precision_answers(compute: str) -> None:
         settings=config.DecodeSettings(4, 1, 2),
         precision=config.PrecisionSettings(compute),
         stop_ids=(2,),
-        pad_id=0,
         mesh=config.MeshSettings(data=-1, fsdp=1),
     )
     answers = {g.id: g for g in built.generate(prompts)}
@@ -227,7 +225,6 @@ def test_scores_that_are_not_finite_are_no_answer(compute: str) -> None:
             settings=config.DecodeSettings(4, 4, batch),
             precision=config.PrecisionSettings(compute),
             stop_ids=(2,),
-            pad_id=0,
             mesh=one,
         )
 
@@ -262,7 +259,7 @@ def test_finite_weights_that_overflow_are_said_to() -> None:
     head = {"kernel": jnp.full_like(stand.PARAMS["text"]["head"]["kernel"], 3e38)}
     params = {**stand.PARAMS, "text": {**stand.PARAMS["text"], "head": head}}
     built = engine.Engine(
-        tiny.CONFIG, params, settings=config.DecodeSettings(2, 0, 2), precision=stand.FP32, stop_ids=(2,), pad_id=0,
+        tiny.CONFIG, params, settings=config.DecodeSettings(2, 0, 2), precision=stand.FP32, stop_ids=(2,),
         mesh=config.MeshSettings(data=1, fsdp=1, tensor=8),
     )  # fmt: skip
     with pytest.raises(
@@ -277,7 +274,7 @@ def test_damaged_layers_are_counted() -> None:
     layers = {**stand.PARAMS["text"]["layers"], "mlp_norm": {"scale": jnp.asarray(stacked)}}
     params = {**stand.PARAMS, "text": {**stand.PARAMS["text"], "layers": layers}}
     built = engine.Engine(
-        tiny.CONFIG, params, settings=config.DecodeSettings(2, 0, 2), precision=stand.FP32, stop_ids=(2,), pad_id=0,
+        tiny.CONFIG, params, settings=config.DecodeSettings(2, 0, 2), precision=stand.FP32, stop_ids=(2,),
         mesh=config.MeshSettings(data=1, fsdp=1, tensor=8),
     )  # fmt: skip
     with pytest.raises(errors.UserError, match=r"nor are the weights text\.layers\.mlp_norm\.scale, layer 1 in fp32"):

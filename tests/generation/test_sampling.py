@@ -78,7 +78,7 @@ def test_draws_follow_the_distribution(over: str, temperature: float, top_p: flo
 def _engine(slots: int, *, seed: int = 3, mesh=None, **sampled) -> engine.Engine:
     settings = config.DecodeSettings(8, 2, slots, **{"temperature": 1.5, "top_p": 0.9, **sampled})
     return engine.Engine(
-        tiny.CONFIG, stand.PARAMS, settings=settings, precision=stand.FP32, stop_ids=(2,), pad_id=0, seed=seed,
+        tiny.CONFIG, stand.PARAMS, settings=settings, precision=stand.FP32, stop_ids=(2,), seed=seed,
         mesh=mesh or config.MeshSettings(data=1, fsdp=1, tensor=8),
     )  # fmt: skip
 

@@ -124,9 +124,10 @@ def test_lengths_take_turns(monkeypatch) -> None:
     begun: list[int] = []
 
     class Watched(engine.Engine):
-        def _admit(self, lane, dealt):
-            begun.extend([lane.length] * sum(map(len, dealt)))
-            super()._admit(lane, dealt)
+        def _admit(self, lane):
+            before = len(self._waiting)
+            super()._admit(lane)
+            begun.extend([lane.length] * (before - len(self._waiting)))
 
     built = Watched(
         tiny.CONFIG,
@@ -134,7 +135,6 @@ def test_lengths_take_turns(monkeypatch) -> None:
         settings=config.DecodeSettings(3, 3, 2),
         precision=stand.FP32,
         stop_ids=(2,),
-        pad_id=0,
         mesh=config.MeshSettings(data=1, fsdp=1, tensor=8),
     )
     assert stand.ids(built.generate(iter(prompts))) == stand.ids(

@@ -41,7 +41,6 @@ def test_answers_are_identical(golden: pathlib.Path, batch_size: int) -> None:
                 settings=settings,
                 precision=config.PrecisionSettings(compute="fp32"),
                 stop_ids=words.stop_ids,
-                pad_id=words.pad_id,
             )
             prompts = [_prompt(golden, i, item, checkpoint.config) for i, item in chosen]
             answers = {int(g.id): g for g in generator.generate(prompts)}

@@ -234,7 +234,6 @@ def build(pair: Pair, slots: int, compute: str = "fp32", mesh: config.MeshSettin
         settings=config.DecodeSettings(pair.sizes.new, 1, slots),
         precision=config.PrecisionSettings(compute=compute),
         stop_ids=pair.stops,
-        pad_id=0,
         mesh=mesh,
     )
 

@@ -61,17 +61,6 @@ def test_eight_devices(pair: answered.Pair, given, mesh: str, monkeypatch: pytes
     answered.check(found, given[1][:SOME], pair)
 
 
-def test_log_probabilities(pair: answered.Pair, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of every token of ours, those that PyTorch computes in one pass over prompt, pictures and answer."""
-    stand.use_devices(monkeypatch, 1)
-    asked = answered.ask(pair, 16, pair.sizes.longest, seed=2)
-    assert {len(one.pictures) for one in asked} == {0, 1, 2}
-    for one in answered.build(pair, 4).generate(answered.prompts(pair, asked)):
-        scores = torch.tensor(answered.scores(pair, asked[int(one.id)], one.ids.tolist()))
-        expected = scores.log_softmax(-1).gather(-1, torch.tensor(one.ids[:, None]).long())[:, 0]
-        np.testing.assert_allclose(one.logprobs, expected.numpy(), rtol=0, atol=1e-4)
-
-
 def test_bf16_is_the_same_bit_by_bit(pair: answered.Pair, given, monkeypatch: pytest.MonkeyPatch) -> None:
     """In the engine's own order and in five others, with one array for a picture that several prompts show and with
     many.

@@ -14,10 +14,12 @@ import transformers
 from transformers.models.llama import modeling_llama
 
 from tests.checkpoints import tiny
+from tests.families import tiny as families_tiny
 from vlguard_jax import types
 from vlguard_jax.checkpoints import load
 from vlguard_jax.families import functional
 from vlguard_jax.families.blocks import attention
+from vlguard_jax.families.blocks import cache as cache_lib
 from vlguard_jax.families.blocks import clip
 from vlguard_jax.families.blocks import configs
 from vlguard_jax.families.blocks import decoder
@@ -168,7 +170,9 @@ def test_prefill_and_decode_equal_one_forward(pair: Pair) -> None:
     last = jnp.asarray([total - 4, total - 7])
     kept = jnp.arange(total)[None] <= last[:, None]
     prompt = batch._replace(tokens=jnp.where(kept, batch.tokens, 0), segment_ids=kept.astype(jnp.int32))
-    logits, cache = jax.jit(lambda p, b, at: pair.model.prefill(p, b, at, total + 2))(_split(pair), prompt, last)
+    logits, cache = jax.jit(lambda p, b, at: families_tiny.prefill(pair.model, p, b, at, total + 2))(
+        _split(pair), prompt, last
+    )
     decode = jax.jit(pair.model.decode)
     for step in range(3):
         _close(logits, torch.tensor(whole[np.arange(2), np.asarray(last) + step]), COMPLEX)
@@ -183,12 +187,14 @@ def test_fp32_is_lowered_at_highest_precision(pair: Pair, what: str) -> None:
     batch, _, _ = _whole_inputs(pair)
     rows = batch.tokens.shape[0]
     one = jnp.zeros((rows, pair.text.num_kv_heads, 8, pair.text.head_width))
-    cache = (decoder.LayerCache(one, one),) * pair.text.num_layers
+    cache = (cache_lib.LayerCache(one, one),) * pair.text.num_layers
     at = jnp.zeros((rows,), jnp.int32)
     programs = {
         "logits": lambda: jax.jit(pair.model.logits).lower(pair.params, batch),
         "gradient": lambda: jax.jit(jax.grad(lambda p: _loss(pair.model, p, batch))).lower(pair.params),
-        "prefill": lambda: jax.jit(lambda p, b: pair.model.prefill(p, b, at, 64)).lower(_split(pair), batch),
+        "prefill": lambda: jax.jit(lambda p, b: families_tiny.prefill(pair.model, p, b, at, 64)).lower(
+            _split(pair), batch
+        ),
         "decode": lambda: jax.jit(pair.model.decode).lower(_split(pair), at, at, at, cache),
     }
     products = [line for line in programs[what]().as_text().splitlines() if "stablehlo.dot_general" in line]

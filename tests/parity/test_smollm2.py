@@ -163,7 +163,6 @@ def test_answers_are_pytorchs_greedy_ones(
         settings=config.DecodeSettings(ANSWER, 1, QUESTIONS),
         precision=config.PrecisionSettings(compute="fp32"),
         stop_ids=(theirs.eos_token_id,),
-        pad_id=theirs.pad_token_id,
     )
     named = [types.Prompt(str(i), ids) for i, ids in enumerate(asked)]
     answers = {int(one.id): one for one in answering.generate(named)}

@@ -118,13 +118,14 @@ def test_the_host_that_writes_the_tuned_model():
 
 def test_evaluation():
     """bf16 weights 13.5 GB and 0.5 MiB of keys and values a token (7B)."""
-    sizes = {"slots": 8, "length": 896, "together": 1, "prompt": 640, "units": 1}
+    sizes = {"slots": 8, "length": 896, "together": 1, "prompt": 640, "units": 1, "kept": 640 * 2**19, "place": 2**19}
     reading, writing = memory.evaluation(SMALL, traffic.Mesh(1, 1, 1), 2, **sizes)
     assert (reading.weights - 2 * flops.sizes(SMALL).tower) / 1e9 == pytest.approx(13.5, rel=0.01)
-    assert reading.cache == writing.cache == 8 * 896 * 2**19
+    assert reading.cache == writing.cache == (8 * 896 + 640) * 2**19
     assert reading.peak > writing.peak
+    sizes |= {"place": 2**17, "kept": 640 * 2**17}
     spread = memory.evaluation(SMALL, traffic.Mesh(1, 1, 4), 2, **sizes)[0]
-    assert spread.cache == reading.cache / 4 and spread.peak < reading.peak / 3
+    assert spread.cache == (8 * 896 + 640) * 2**17 and spread.peak < reading.peak / 3
 
 
 def test_names_and_units():

@@ -18,6 +18,7 @@ from jaxtyping import Float, Float32, Int
 from vlguard_jax import types
 from vlguard_jax.families import family
 from vlguard_jax.families import table
+from vlguard_jax.families.blocks import cache as cache_lib
 from vlguard_jax.families.blocks import configs
 from vlguard_jax.families.blocks import decoder
 from vlguard_jax.families.blocks import execution as execution_lib
@@ -29,7 +30,7 @@ Params = dict[str, Any]
 
 def with_layers(params: Params, layers: Params) -> Params:
     """Parameters with the decoder's layers one by one, {0: layer, 1: ...}, in place of its stack: what
-    `Model.prefill` and `Model.decode` take. layers: the tree of a layer, with a list of all layers' arrays at each
+    `Model.read` and `Model.extend` take. layers: the tree of a layer, with a list of all layers' arrays at each
     leaf."""
     lists = jax.tree.leaves(layers, is_leaf=lambda x: isinstance(x, list))
     one_by_one = {
@@ -98,11 +99,14 @@ class Model:
 
     def _embedded(self, network: Any, batch: types.Batch) -> Float[Array, "B T D"]:
         """Token embeddings with the pictures' features where slot >= 0. Without pictures the tower does not run."""
-        x = network.text.embed_tokens(batch.tokens, self.dtype)
         if not any(array.shape[0] for array in batch.pictures.values()):
-            return x
+            return self._texts(network, batch.tokens, None, None)
         features = network.features(batch.pictures, self.dtype, self.execution)
-        return self.execution.put_pictures(features, batch.slot, x)
+        return self._texts(network, batch.tokens, features, batch.slot)
+
+    def _texts(self, network: Any, tokens: Array, features: Array | None, slot: Array | None) -> Float[Array, "B T D"]:
+        x = network.text.embed_tokens(tokens, self.dtype)
+        return x if features is None else self.execution.put_pictures(features, slot, x)
 
     def hidden(
         self, params: Params, batch: types.Batch, dropout_key: decoder.DropoutKey = None
@@ -123,18 +127,50 @@ class Model:
         with self.precision():
             return self._merged(params).text.logits(self.hidden(params, batch))
 
-    def prefill(
-        self, params: Params, batch: types.Batch, last: Int[Array, " B"], cache_len: int
-    ) -> tuple[Float32[Array, "B V"], decoder.Cache]:
-        """Prefill with right-padded prompts: logits at each row's position `last`, and a KV cache of `cache_len` slots.
-        params: with the layers split (`with_layers`), as for `decode`."""
+    def seen(self, params: Params, pictures: types.Pictures) -> Float[Array, "S D"]:
+        """`features`, of parameters with the layers split (`with_layers`), as for all that follows."""
+        with self.precision():
+            return self._split(params).features(pictures, self.dtype, self.execution)
+
+    def read(
+        self,
+        params: Params,
+        tokens: Int[Array, "B T"],
+        positions: Int[Array, "B T"],
+        segment_ids: Int[Array, "B T"],
+        features: Float[Array, "S D"] | None = None,
+        slot: Int[Array, "B T"] | None = None,
+        *,
+        int8: bool = False,
+    ) -> tuple[Float[Array, "B T D"], cache_lib.Cache]:
+        """Hidden states of the beginnings of B right-padded texts, and their cache, T places a row. features: of
+        pictures, put where slot >= 0. int8: the format of the cache."""
         with self.precision():
             network = self._split(params)
-            x = self._embedded(network, batch)
-            positions, segments = batch.positions, batch.segment_ids
-            hidden, cache = network.text.prefill(x, positions, segments, execution=self.execution, cache_len=cache_len)
-            at_last = jnp.take_along_axis(hidden, last[:, None, None], axis=1)[:, 0]
-            return network.text.logits(at_last), cache
+            x = self._texts(network, tokens, features, slot)
+            return network.text.read(x, positions, segment_ids, execution=self.execution, int8=int8)
+
+    def extend(
+        self,
+        params: Params,
+        tokens: Int[Array, "B C"],
+        positions: Int[Array, "B C"],
+        at: Int[Array, " B"],
+        cache: cache_lib.Cache,
+        features: Float[Array, "S D"] | None = None,
+        slot: Int[Array, "B C"] | None = None,
+    ) -> tuple[Float[Array, "B C D"], cache_lib.Cache]:
+        """Hidden states of C more tokens per row, whose rotary positions are `positions` and whose places in the cache
+        are `at` and after; each sees the places up to its own. features: as for `read`."""
+        with self.precision():
+            network = self._split(params)
+            x = self._texts(network, tokens, features, slot)
+            return network.text.extend(x, positions, at, cache, execution=self.execution)
+
+    def scores(self, params: Params, hidden: Float[Array, "*rows D"]) -> Float32[Array, "*rows V"]:
+        """fp32 logits of hidden states."""
+        with self.precision():
+            return self._split(params).text.logits(hidden)
 
     def decode(
         self,
@@ -142,12 +178,9 @@ class Model:
         token: Int[Array, " B"],
         position: Int[Array, " B"],
         at: Int[Array, " B"],
-        cache: decoder.Cache,
-    ) -> tuple[Float32[Array, "B V"], decoder.Cache]:
-        """One decode step: logits after `token`, whose rotary position is `position` and whose slot in the cache is
+        cache: cache_lib.Cache,
+    ) -> tuple[Float32[Array, "B V"], cache_lib.Cache]:
+        """One decode step: logits after `token`, whose rotary position is `position` and whose place in the cache is
         `at`."""
-        with self.precision():
-            network = self._split(params)
-            x = network.text.embed_tokens(token[:, None], self.dtype)
-            hidden, cache = network.text.decode(x, position, at, cache)
-            return network.text.logits(hidden[:, 0]), cache
+        hidden, cache = self.extend(params, token[:, None], position[:, None], at, cache)
+        return self.scores(params, hidden[:, 0]), cache

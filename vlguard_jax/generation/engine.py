@@ -1,8 +1,8 @@
 """Answers many prompts in decode slots that are refilled as they become free, and yields answers as they finish.
 
-An answer does not depend on what stands beside it: its prompt is padded to a length that follows from the prompt alone
-and read with the same number of rows whoever fills them, every row has its own positions, and padding is never attended
-to.
+An answer does not depend on what stands beside it, nor on what was read before: a prompt is padded to lengths that
+follow from the prompt alone, and read as prefix (through its last picture) and rest by the same programs, with the same
+number of rows whoever fills them; every row has its own positions, and padding is never attended to.
 
 With several processes all ask the same prompts in the same order; each sends its devices their rows, and each gets all
 answers.
@@ -27,10 +27,12 @@ from vlguard_jax.families import family
 from vlguard_jax.families import functional
 from vlguard_jax.families.blocks import configs
 from vlguard_jax.families.chat import tokenizer as tokenizer_lib
+from vlguard_jax.generation import lanes
 from vlguard_jax.generation import lengths
 from vlguard_jax.generation import memory
 from vlguard_jax.generation import program
 from vlguard_jax.generation import prompts as prompts_lib
+from vlguard_jax.generation import reuse
 from vlguard_jax.generation import slots as slots_lib
 from vlguard_jax.generation import weights
 from vlguard_jax.parallel import mesh as mesh_lib
@@ -66,18 +68,6 @@ class Counts:
         return self.idle / max(1, self.slot_steps)
 
 
-@dataclasses.dataclass
-class _Lane:
-    """Slots with a cache of one length; `asked[i]`: whose answer slot i makes."""
-
-    length: int
-    asked: list[prompts_lib.Asked | None]
-    slots: slots_lib.Slots
-
-    def live(self) -> bool:
-        return any(self.asked)
-
-
 class Engine:
     """Generation on a mesh, greedy or sampled.
 
@@ -88,7 +78,6 @@ class Engine:
         shards of the mesh.
       precision: only `compute` is read.
       stop_ids: ids that end an answer.
-      pad_id: any valid id.
       lora: adapters in `params`, if they are not merged.
       seed: of the draws, where tokens are sampled.
       draws: whether prompts may be sampled by limits of their own where the settings are greedy.
@@ -102,7 +91,6 @@ class Engine:
         settings: settings_lib.DecodeSettings,
         precision: settings_lib.PrecisionSettings,
         stop_ids: Sequence[int],
-        pad_id: int,
         lora: configs.LoraConfig | None = None,
         mesh: settings_lib.MeshSettings | None = None,
         seed: int = 0,
@@ -110,11 +98,6 @@ class Engine:
     ):
         if settings.max_new_tokens < 1 or settings.batch_size < 1:
             raise errors.UserError("config.decode.max_new_tokens and config.decode.batch_size must be at least 1")
-        if settings.kv_cache != "compute":
-            raise errors.UserError(
-                f"config.decode.kv_cache={settings.kv_cache!r} cannot be computed yet; leave it at 'compute'"
-            )
-        prompts_lib.check_ids(np.asarray([*stop_ids, pad_id], np.int64), config.text.vocab_size, "stop_ids and pad_id")
         self._config, self._compute = config, precision.compute
         self._mesh = mesh_lib.build(mesh or settings_lib.MeshSettings(data=-1, fsdp=1, tensor=1))
         self._shards = mesh_lib.row_shards(self._mesh)
@@ -128,11 +111,21 @@ class Engine:
         self._limits = Limits(most, least, tuple(stop_ids), temperature, top_p, seed)
         self._draws = draws or temperature > 0
         self._check(self._limits, "the engine")
-        self._program = program.build(config, lora, precision.compute, self._mesh, max_new=most, draws=self._draws)
+        self._program = program.build(
+            config,
+            lora,
+            precision.compute,
+            self._mesh,
+            max_new=most,
+            draws=self._draws,
+            int8=settings.kv_cache == "int8",
+        )
         self._model = functional.Model(config, precision.compute, lora)
         self._window = WINDOW * self._each * self._shards
+        self._reuse = reuse.Reuse(self._program, self._each, WINDOW * self._each, settings.reuse_gib * memory.GIB)
         self._waiting: list[prompts_lib.Asked] = []
-        self._lane: _Lane | None = None
+        self._order: dict[bytes, int] = {}  # of prefixes, as they first came
+        self._lane: lanes.Lane | None = None
         self.counts = Counts()
         self.load(params)
 
@@ -145,6 +138,7 @@ class Engine:
         if self.busy:
             raise RuntimeError("the weights of an engine cannot change while it answers")
         self._params = weights.load(params, self._model, self._mesh)
+        self._reuse.clear()
 
     @property
     def busy(self) -> bool:
@@ -190,7 +184,9 @@ class Engine:
         """
         limits = limits or self._limits
         self._check(limits, prompt.name)
-        self._waiting.append(prompts_lib.asked(self._config, prompt, limits))
+        one = prompts_lib.asked(self._config, prompt, limits)
+        self._order.setdefault(one.key, len(self._order))
+        self._waiting.append(one)
 
     def cancel(self, name: str | None = None) -> None:
         """Forget the prompt of this id, whether it waits or is being answered; None: all of them."""
@@ -215,8 +211,8 @@ class Engine:
         if lane is None:
             return None
         more = self._goes_on(lane)
-        while more and (free := self._free(lane)):
-            self._admit(lane, self._deal(lane, free))
+        while more and lane.has_room():
+            self._admit(lane)
             more = self._goes_on(lane)
         rows = len(lane.asked)
         wanted = max(1, rows // lengths.REFILLED) if more else rows + 1
@@ -243,10 +239,10 @@ class Engine:
         """Fill the window; False at the end of the prompts."""
         for prompt in itertools.islice(remaining, self._window - len(self._waiting)):
             self.submit(prompt)
-        self._waiting.sort(key=lambda one: (one.shape, len(one.sample.tokens)))
+        self._waiting.sort(key=lambda one: (one.shape, self._order[one.key], len(one.tokens)))
         return len(self._waiting) == self._window
 
-    def _lane_of_next(self) -> _Lane | None:
+    def _lane_of_next(self) -> lanes.Lane | None:
         """The slots for the next prompts: those of the lengths that most prompts have, once the current ones are
         free.
 
@@ -259,59 +255,40 @@ class Engine:
         self._lane = None  # its memory is free before the next one's is taken
         if not self._waiting:
             return None
-        found, new = [one.length for one in self._waiting], self._limits.max_new
+        found, new = [one.shape.length for one in self._waiting], self._limits.max_new
         rows = {length: self._shards * lengths.slots(self._each, length) for length in sorted(set(found))}
+        beside = self._reuse.most({one.shape for one in self._waiting})
         for length, count in rows.items():
-            memory.check(self._model, self._mesh, self._params, count, length + new)
+            memory.check(self._model, self._mesh, self._params, count, length + new, beside, self._program.kv_bytes)
         length = max(rows, key=found.count)
-        self._lane = _Lane(length, [None] * rows[length], self._program.empty(rows[length], length + new))
+        empty = self._program.empty(rows[length], length + new)
+        self._lane = lanes.Lane(length, self._shards, [None] * rows[length], empty)
         return self._lane
 
-    def _goes_on(self, lane: _Lane) -> bool:
+    def _goes_on(self, lane: lanes.Lane) -> bool:
         """Whether to give the lane more prompts: not where few are of its length, and half of the window of another."""
-        own = sum(one.length == lane.length for one in self._waiting)
+        own = sum(one.shape.length == lane.length for one in self._waiting)
         return own >= max(1, len(lane.asked) // lengths.REFILLED) or (
             own > 0 and len(self._waiting) < self._window // 2
         )
 
-    def _free(self, lane: _Lane) -> list[list[int]]:
-        """The free slots of each row shard; [] if there are none."""
-        each = len(lane.asked) // self._shards
-        free = [[i for i in range(each) if lane.asked[shard * each + i] is None] for shard in range(self._shards)]
-        return free if any(free) else []
-
-    def _deal(self, lane: _Lane, free: list[list[int]]) -> list[list[tuple[int, prompts_lib.Asked]]]:
-        """The next prompts of the lane that have one shape, dealt to free slots."""
-        shape = next(one.shape for one in self._waiting if one.length == lane.length)
-        each = self._group(lane, shape.tokens)
-        places = sorted(
-            (row, shard) for shard, slots in enumerate(free) for row in range(min(each, len(slots)))
-        )  # a row of every shard first
-        dealt: list[list[tuple[int, prompts_lib.Asked]]] = [[] for _ in free]
-        chosen = [one for one in self._waiting if one.shape == shape][: len(places)]
-        for one, (row, shard) in zip(chosen, places, strict=False):
-            dealt[shard].append((free[shard][row], one))
-        taken = set(map(id, chosen))
-        self._waiting = [one for one in self._waiting if id(one) not in taken]
-        return dealt
-
-    def _group(self, lane: _Lane, tokens: int) -> int:
-        return lengths.group(len(lane.asked) // self._shards, tokens)
-
-    def _admit(self, lane: _Lane, dealt: list[list[tuple[int, prompts_lib.Asked]]]) -> None:
-        each = len(lane.asked) // self._shards
-        shape = next(one.shape for shard in dealt for _, one in shard)
-        rows = prompts_lib.rows(self._config, dealt, self._group(lane, shape.tokens), each)
-        place = mesh_lib.row_sharding(self._mesh)
-        lane.slots = self._program.admit(
-            self._params, lane.slots, *jax.tree.map(lambda x: mesh_lib.put(x, place), tuple(rows))
-        )
-        for shard, given in enumerate(dealt):
-            for slot, one in given:
-                lane.asked[shard * each + slot] = one
+    def _admit(self, lane: lanes.Lane) -> None:
+        """Read the next prompts of the lane that have one shape into free slots."""
+        shape = next(one.shape for one in self._waiting if one.shape.length == lane.length)
+        each = lengths.group(lane.each, shape.rest)
+        most = self._reuse.rows(shape) if shape.prefix else each
+        dealt = lane.deal([one for one in self._waiting if one.shape == shape], each, most, self._reuse.holds)
+        given = {id(one) for shard in dealt for _, one in shard}
+        self._waiting = [one for one in self._waiting if id(one) not in given]
+        placed = self._reuse.ready(self._params, dealt)
+        rows = prompts_lib.to_answer(placed, each, lane.each, self._config.text.vocab_size)
+        rows = jax.tree.map(lambda x: mesh_lib.put(x, mesh_lib.row_sharding(self._mesh)), rows)
+        kept = self._reuse.kept if shape.prefix else None
+        lane.slots = self._program.admit(self._params, lane.slots, kept, rows)
+        lane.fill(dealt)
         self.counts = dataclasses.replace(self.counts, prefills=self.counts.prefills + 1)
 
-    def _finished(self, lane: _Lane, status: slots_lib.Status) -> list[types.Generation | Failed]:
+    def _finished(self, lane: lanes.Lane, status: slots_lib.Status) -> list[types.Generation | Failed]:
         found: list[types.Generation | Failed] = []
         for i, one in enumerate(lane.asked):
             if one is None or status.live[i]:
@@ -360,7 +337,6 @@ def of_checkpoint(
         settings=config.decode,
         precision=settings_lib.PrecisionSettings(compute=compute),
         stop_ids=stop_ids,
-        pad_id=tokenizer.pad_id,
         lora=checkpoint.lora,
         mesh=config.mesh,
         seed=config.seed,

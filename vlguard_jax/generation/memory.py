@@ -23,8 +23,9 @@ def limit(mesh: Mesh) -> int | None:
     return (own.memory_stats() or {}).get("bytes_limit")
 
 
-def check(model: functional.Model, mesh: Mesh, params: Any, slots: int, length: int) -> None:
-    """Refuse slots whose cache does not fit. slots: in all; length: of their cache, answers included.
+def check(model: functional.Model, mesh: Mesh, params: Any, slots: int, length: int, beside: int, number: int) -> None:
+    """Refuse slots whose cache does not fit. slots: in all; length: of their cache, answers included. beside: bytes on
+    a device that are kept of prefixes. number: bytes of one of the cache's numbers.
 
     Raises:
       UserError: fewer fit; their number is named.
@@ -33,15 +34,16 @@ def check(model: functional.Model, mesh: Mesh, params: Any, slots: int, length: 
     if of_device is None:
         return
     text, tensor = model.config.text, mesh.shape["tensor"]
-    one = of_token(text, model.dtype.itemsize, tensor) * length
-    weights = sum(_own(leaf) for leaf in jax.tree.leaves(params))
+    one = of_token(text, number, tensor) * length
+    weights = sum(_own(leaf) for leaf in jax.tree.leaves(params)) + beside
     shards = mesh_lib.row_shards(mesh)
     fits = fitting(of_device, weights, one) * shards
     if fits < slots:
         way = f"set it to {fits} or less" if fits else "divide the model with --config.mesh.tensor"
         raise errors.UserError(
             f"config.decode.batch_size: {slots} answers at a time take {slots // shards * one / GIB:.1f} GiB of cache"
-            f" on each device beside {weights / GIB:.1f} of weights, and it has {of_device / GIB:.1f}; {way}"
+            f" on each device beside {weights / GIB:.1f} of weights and kept prefixes, and it has"
+            f" {of_device / GIB:.1f}; {way}"
         )
 
 

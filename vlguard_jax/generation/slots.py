@@ -13,9 +13,9 @@ from jax import Array
 import jax.numpy as jnp
 from jaxtyping import Bool, Float32, Int32, UInt32
 
-from vlguard_jax import types
 from vlguard_jax.families import functional
-from vlguard_jax.families.blocks import decoder
+from vlguard_jax.families.blocks import cache as cache_lib
+from vlguard_jax.generation import prefixes
 from vlguard_jax.generation import sampling
 
 STOPS = 16  # stop ids of an answer, at most
@@ -56,7 +56,7 @@ class Slots(NamedTuple):
     stopped: Bool[Array, " B"]
     finite: Bool[Array, " B"]
     limits: Limits
-    cache: decoder.Cache
+    cache: cache_lib.Cache
 
 
 class Status(NamedTuple):
@@ -72,7 +72,7 @@ class Status(NamedTuple):
     idle: Array
 
 
-def empty(rows: int, new: int, cache: decoder.Cache, draws: bool) -> Slots:
+def empty(rows: int, new: int, cache: cache_lib.Cache, draws: bool) -> Slots:
     """Free slots. new: tokens of the longest answer. draws: whether some may be drawn."""
     none, no, zero = (jnp.zeros((rows,), kind) for kind in (jnp.int32, bool, jnp.float32))
     seed = jnp.zeros((rows, 2 if draws else 0), jnp.uint32)
@@ -118,30 +118,34 @@ def _advance(slots: Slots, logits: Float32[Array, "B V"]) -> Slots:
     )
 
 
+class Prompts(NamedTuple):
+    """R prompts for free slots. follows: rotary position of each one's answer. where: its slot, counted in its row
+    shard; one beyond the last for a row without a prompt."""
+
+    rests: prefixes.Rests
+    follows: Int32[Array, " R"]
+    limits: Limits
+    where: Int32[Array, " R"]
+
+
 def admit(
     model: functional.Model,
     params: functional.Params,
     slots: Slots,
-    batch: types.Batch,
-    last: Int32[Array, " R"],
-    follows: Int32[Array, " R"],
-    limits: Limits,
-    where: Int32[Array, " R"],
+    kept: prefixes.Kept | None,
+    prompts: Prompts,
 ) -> Slots:
-    """Read R right-padded prompts and put their first tokens into free slots.
-
-    last: the place of each prompt's last token, -1 for a row without one. follows: rotary position of its answer.
-    where: its slot, counted in its row shard; one beyond the last for a row without a prompt.
-    """
-    rows, new = batch.tokens.shape[0], slots.ids.shape[1]
-    logits, cache = model.prefill(params, batch, jnp.maximum(last, 0), slots.cache[0].k.shape[2])
-    limits = limits._replace(seed=limits.seed[:, : slots.limits.seed.shape[1]])
-    begun = empty(rows, new, cache, False)._replace(position=follows, at=last + 1, live=last >= 0, limits=limits)
-
-    def put(_: Array, old: Slots, given: Slots, where: Array) -> Slots:
-        return jax.tree.map(lambda all_, some: all_.at[where].set(some, mode="drop"), old, given)
-
-    return model.execution.by_rows(put, jnp.zeros(()), slots, _advance(begun, logits), where)
+    """Read the rest of R prompts and put their first tokens into free slots. kept: their prefixes; None where none has
+    one."""
+    size, int8, read = slots.cache[0].length, slots.cache[0].k_scale is not None, prompts.rests
+    hidden, cache = prefixes.rest(model, params, kept, read, size=size, int8=int8)
+    last = jnp.maximum(read.last, 0)
+    logits = model.scores(params, jnp.take_along_axis(hidden, last[:, None, None], axis=1)[:, 0])
+    limits = prompts.limits._replace(seed=prompts.limits.seed[:, : slots.limits.seed.shape[1]])
+    begun = empty(len(last), slots.ids.shape[1], cache, False)._replace(
+        position=prompts.follows, at=read.start + read.last + 1, live=read.last >= 0, limits=limits
+    )
+    return model.execution.by_rows(prefixes.put, jnp.zeros(()), slots, _advance(begun, logits), prompts.where)
 
 
 def run(

@@ -16,6 +16,7 @@ from vlguard_jax import config
 from vlguard_jax import errors
 from vlguard_jax.families import family
 from vlguard_jax.families import table
+from vlguard_jax.generation import lengths
 from vlguard_jax.generation import program as generation_program
 from vlguard_jax.parallel import mesh as mesh_lib
 from vlguard_jax.parallel import shapes
@@ -62,7 +63,8 @@ def step(settings: config.TrainConfig, model: family.Config, topology: chips.Top
 
 
 def generation(settings: config.EvalConfig, model: family.Config, topology: chips.Topology) -> tuple[Job, Job]:
-    """(prefill of the prompts that are read together, decode of one token in every slot) on the topology's devices.
+    """(prefill of the prefixes, or of prompts without one, that are read together; decode of one token in every slot)
+    on the topology's devices.
 
     Raises:
       UserError: see `topologies.devices`, `traffic.mesh` and `generation.program.build`.
@@ -70,18 +72,24 @@ def generation(settings: config.EvalConfig, model: family.Config, topology: chip
     shape, asked = traffic.mesh(settings.mesh, topology), evaluation.asked(settings, model, topology)
     compute = config.on_backend(settings.precision, topology.chip.kind)
     decode, mesh = settings.decode, _mesh(shape, topology)
-    made = generation_program.build(
-        model, None, compute, mesh, max_new=decode.max_new_tokens, draws=decode.temperature > 0
-    )
-    given = generation_program.admit_shapes(made, asked.together, asked.prompt, asked.room, asked.slots, asked.length)
+    draws, int8 = decode.temperature > 0, decode.kv_cache == "int8"
+    made = generation_program.build(model, None, compute, mesh, max_new=decode.max_new_tokens, draws=draws, int8=int8)
     row, cache = generation_program.decode_shapes(made, asked.slots, asked.length)
-    weights, kept = _bytes(made.params), _bytes(cache)
-    reading = made.admit.lower(made.params, *given)  # type: ignore[attr-defined]
+    kinds = {"weights": _bytes(made.params), "cache": _bytes(cache)}
     writing = made.decode.lower(made.params, row, row, row, cache)  # type: ignore[attr-defined]
-    prompts = f"{asked.together} rows of {asked.prompt} tokens, {asked.pictures} pictures"
-    kinds = {"weights": weights, "cache": kept}
+    if asked.prefix:
+        shards, places = shape.row_shards, lengths.room(asked.prefix)
+        kept = generation_program.kept_shapes(made, shards * asked.features, shards * asked.kept, places)
+        given: Any = generation_program.prefix_shapes(made, asked.together, asked.prefix)
+        kinds["cache"] += _bytes(kept)
+        reading = made.keep.lower(made.params, kept, given)  # type: ignore[attr-defined]
+    else:
+        slots = generation_program.slot_shapes(made, asked.slots, asked.length)
+        given = generation_program.prompt_shapes(made, asked.together, asked.rest)
+        reading = made.admit.lower(made.params, slots, None, given)  # type: ignore[attr-defined]
+    prompts = f"{asked.together} rows of {asked.prefix or asked.rest} tokens, {asked.pictures} pictures"
     return (
-        Job("prefill", prompts, {**kinds, "batch": _bytes(given[1])}, reading),
+        Job("prefill", prompts, {**kinds, "batch": _bytes(given)}, reading),
         Job("decode", f"{asked.slots} slots of {asked.length} tokens", kinds, writing),
     )
 

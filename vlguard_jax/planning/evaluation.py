@@ -10,8 +10,10 @@ from vlguard_jax import config
 from vlguard_jax import types
 from vlguard_jax.families import family
 from vlguard_jax.families import table
+from vlguard_jax.generation import engine
 from vlguard_jax.generation import lengths
 from vlguard_jax.generation import memory as engine_memory
+from vlguard_jax.generation import reuse
 from vlguard_jax.planning import answering
 from vlguard_jax.planning import chips
 from vlguard_jax.planning import estimate
@@ -25,16 +27,26 @@ from vlguard_jax.planning import work as work_lib
 
 @dataclasses.dataclass(frozen=True)
 class Asked:
-    """prompts: in all, of `prompt` tokens as the engine pads them. slots: over all devices, with a cache of `length`
-    tokens each. together: prompts that are read together; pictures: theirs; room: for those, in each row shard."""
+    """prompts: in all, as the engine reads and pads them: `prefix` tokens through the picture (0 without one), and
+    `rest`. slots: over all devices, with a cache of `length` tokens each. together: prefixes, or prompts without one,
+    that are read together; kept: prefixes on a device; features: rows of theirs that are kept, too; pictures: of those
+    read together; room: for them, in each row shard."""
 
     prompts: int
-    prompt: int
+    prefix: int
+    rest: int
     slots: int
     length: int
     together: int
+    kept: int
+    features: int
     pictures: int
     room: family.Room
+
+    @property
+    def prompt(self) -> int:
+        """Tokens of a prompt, padded."""
+        return self.prefix + self.rest
 
 
 def asked(settings: config.EvalConfig, model: family.Config, topology: chips.Topology) -> Asked:
@@ -48,18 +60,36 @@ def asked(settings: config.EvalConfig, model: family.Config, topology: chips.Top
     shows = benchmark.name != "prompts" and sees is not None and benchmark.pictures != "none"
     size = types.Size(*work_lib.assumptions()["lengths"]["picture_pixels"])
     one = sees.extents(model, [size])[0] if sees and shows else types.Extent(0, 0)
-    tokens = known["text_prompt"] + one.slots
     count = known["prompts"]["prompts" if benchmark.name == "prompts" else "vlguard"]
     if benchmark.limit:
         # for each of VLGuard's three subsets
         count = min(count, benchmark.limit * (1 if benchmark.name == "prompts" else 3))
-    shards = traffic.mesh(settings.mesh, topology).row_shards
-    each = lengths.slots(-(-settings.decode.batch_size // shards), lengths.padded(tokens))
-    read = lengths.group(each, tokens)
-    room = family.Room(read * one.units, read * one.slots)
-    length = lengths.room(lengths.padded(tokens)) + settings.decode.max_new_tokens
-    together = read * shards
-    return Asked(count, lengths.padded(tokens), each * shards, length, together, together if shows else 0, room)
+    shape = traffic.mesh(settings.mesh, topology)
+    prefix = lengths.padded(known["before_picture"] + one.slots) if shows else 0
+    rest = lengths.padded(known["text_prompt"] - (known["before_picture"] if shows else 0))
+    width, most = -(-settings.decode.batch_size // shape.row_shards), settings.decode.reuse_gib * memory.GIB
+    each, read = lengths.slots(width, prefix + rest), prefix or rest
+    read = lengths.group(lengths.slots(width, read), read)
+    place, numbers = _place(settings, model, topology), model.text.width * _width(settings, topology)
+    held = engine.WINDOW * width
+    return Asked(
+        prompts=count,
+        prefix=prefix,
+        rest=rest,
+        slots=each * shape.row_shards,
+        length=lengths.room(prefix + rest) + settings.decode.max_new_tokens,
+        together=read * shape.row_shards,
+        kept=reuse.rows(most, place * lengths.room(prefix), held) if shows else 0,
+        features=reuse.features(most, numbers, one.slots * read, held * one.slots * read) if shows else 0,
+        pictures=read * shape.row_shards if shows else 0,
+        room=family.Room(read * one.units, read * one.slots),
+    )
+
+
+def _place(settings: config.EvalConfig, model: family.Config, topology: chips.Topology) -> int:
+    """Bytes of a place of the cache on a device."""
+    number = 1 if settings.decode.kv_cache == "int8" else _width(settings, topology)
+    return engine_memory.of_token(model.text, number, traffic.mesh(settings.mesh, topology).tensor)
 
 
 def evaluate(
@@ -83,12 +113,12 @@ def evaluate(
     both = measured or memories(settings, model, topology)
     kinds = [one.gib() for one in both]
     per_chip = max(kinds, key=lambda one: one["peak_gib"])
-    token = engine_memory.of_token(model.text, b, shape.tensor)
+    token = _place(settings, model, topology)
     fit = answering.slots_fit(topology, shape, token * of.length, slots, kinds)
     units = of.room.units * shape.row_shards
     read = flops.forward(model, of.together * prompt, of.together * float(prompt) ** 2, units)
     read = dataclasses.replace(read, head=read.head / prompt)  # of the last position only
-    first, each = _generation(model, shape, topology, read, b, of, measured)
+    first, each = _generation(model, shape, topology, read, b, of, token, measured)
     rounds, reading = -(-prompts // slots), -(-prompts // of.together) * first.expected
     hours = _hours(model, reading + rounds * new * each.expected, measured)
     cost = prices.get(topology.chip.name, price)
@@ -203,8 +233,11 @@ def memories(
         slots=of.slots,
         length=of.length,
         together=of.together,
-        prompt=of.prompt,
+        prompt=of.prefix or of.rest,
         units=of.room.units,
+        place=_place(settings, model, topology),
+        kept=of.kept * lengths.room(of.prefix) * _place(settings, model, topology)
+        + of.features * model.text.width * _width(settings, topology),
     )
     return reading.times(topology.chip.devices), writing.times(topology.chip.devices)
 
@@ -221,9 +254,11 @@ def _generation(
     read: flops.Flops,
     b: int,
     of: Asked,
+    place: int,
     measured: tuple[estimate.Measured, estimate.Measured] | None,
 ) -> tuple[roofline.Seconds, roofline.Seconds]:
-    """Times of a prefill and of decoding one token in every slot, whose cache is read whole."""
+    """Times of a prefill and of decoding one token in every slot, whose cache is read whole. place: bytes of a token in
+    it, on a device."""
     s, text = flops.sizes(model), model.text
     per_chip = topology.chip.devices
     own, read_own = of.slots / shape.row_shards, of.together / shape.row_shards
@@ -240,7 +275,7 @@ def _generation(
     share = topology.domains / topology.chips if crosses else 0.0
     known = dataclasses.replace(roofline.constants(), hbm=work_lib.assumptions()["evaluation"]["stream"])
     sums = 2 * text.num_layers * text.width * b * 2 * (shape.tensor - 1) / shape.tensor * per_chip
-    cached = engine_memory.of_token(text, b, shape.tensor) * of.length * per_chip
+    cached = place * of.length * per_chip
     decoded = flops.forward(model, of.slots, of.slots * float(of.length), 0)
     first = traffic.Traffic(gathered + sums * read_own * of.prompt, gathered * share, 0.0, weights + cached * read_own)
     links, seen = (summed, weights / shape.fsdp) if stay else (gathered, weights)

@@ -10,7 +10,6 @@ import dataclasses
 
 from vlguard_jax.families import family
 from vlguard_jax.families.blocks import configs
-from vlguard_jax.generation import memory as engine_memory
 from vlguard_jax.parallel import gather
 from vlguard_jax.planning import flops
 from vlguard_jax.planning import traffic
@@ -156,21 +155,24 @@ def evaluation(
     together: int,
     prompt: int,
     units: flops.Number,
+    place: flops.Number,
+    kept: flops.Number,
 ) -> tuple[Memory, Memory]:
     """(prefill, decode) on one device, with `slots` slots over all devices, whose KV cache has `length` places each;
-    `together` prompts of `prompt` tokens are read at a time. units: of the tower, on one device."""
+    `together` prompts of `prompt` tokens, or so much of them as ends with the picture, are read at a time. units: of
+    the tower, on one device; place: bytes of a token in
+    the cache there, kept: of prefixes and features."""
     s, text = flops.sizes(model), model.text
     shards, own = shape.fsdp * shape.tensor, max(1.0, slots / shape.row_shards)
     read = max(1.0, together / shape.row_shards)
-    cached = engine_memory.of_token(text, compute, shape.tensor)
     whole = compute / shape.tensor if shape.fsdp > 1 else 0.0
     weights = ((s.text + s.projector) / shards + s.tower) * compute
-    both = {"weights": weights, "cache": own * length * cached}
+    both = {"weights": weights, "cache": own * length * place + kept}
     at_work = flops.per_token(text, flops.POLICIES["none"].kept) * compute / shape.tensor
     reading = Memory(
         **both,
         gathered=(AHEAD * s.layer + s.head) * whole,
-        activations=read * (prompt * at_work + length * cached),
+        activations=read * prompt * (at_work + place),
         logits=read * text.vocab_size * 4,
         pictures=_tower(model, units, compute),
         batch=_pixels(model, units, compute),

@@ -174,7 +174,6 @@ def test_greedy_answers(pair: pairs.Pair, mesh: tuple[int, int, int], monkeypatc
         settings=config.DecodeSettings(12, 1, 4),
         precision=config.PrecisionSettings(compute="fp32"),
         stop_ids=(2,),
-        pad_id=0,
         mesh=config.MeshSettings(*mesh),
     )
     prompts = [pairs.prompt(pair, one, str(i)) for i, one in enumerate(asked)]
@@ -204,7 +203,6 @@ def test_thirty_answers(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch)
             settings=config.DecodeSettings(12, 1, slots),
             precision=config.PrecisionSettings(compute="fp32"),
             stop_ids=(2,),
-            pad_id=0,
         )
         found = answered.in_turn(made, prompts[:count], seed)
         assert [found[str(i)].ids.tolist() for i in range(count)] == expected[:count]

@@ -1,7 +1,7 @@
 """Attention behind one function signature, so that backends can be exchanged.
 
 Self-attention over packed rows is defined by segment ids: position t attends to s if s <= t and both are in the same
-segment. Attention over a KV cache is defined by a mask of valid slots.
+segment. For attention to tokens that were read before see cache.py.
 """
 
 from __future__ import annotations
@@ -61,16 +61,3 @@ def full_xla(
 ) -> Float[Array, "N P H E"]:
     """Attention of every position to every other (vision tower)."""
     return _attend(q, k, v, jnp.ones((1, 1, k.shape[1]), bool))
-
-
-def cached_xla(
-    q: Float[Array, "B C H E"], k: Float[Array, "B K S E"], v: Float[Array, "B K S E"], valid: Bool[Array, "B C S"]
-) -> Float[Array, "B C H E"]:
-    """Attention of new positions to the `valid` slots of a KV cache of S slots, heads before slots: so every product
-    reads the cache where it lies, without a transposed copy. Scores and softmax in fp32."""
-    rows, new, heads, width = q.shape
-    grouped = q.reshape(rows, new, k.shape[1], heads // k.shape[1], width).transpose(0, 2, 3, 1, 4)
-    scores = jnp.einsum("bkgce,bkse->bkgcs", grouped, k, preferred_element_type=jnp.float32) * width**-0.5
-    scores = jnp.where(valid[:, None, None], scores, jnp.finfo(jnp.float32).min)
-    weights = jax.nn.softmax(scores, axis=-1).astype(v.dtype)
-    return jnp.einsum("bkgcs,bkse->bkgce", weights, v).transpose(0, 3, 1, 2, 4).reshape(q.shape)

@@ -6,8 +6,9 @@ and scanned; for generation they are split, one after another, so that a step re
 
 from __future__ import annotations
 
+from collections.abc import Callable
 import math
-from typing import Any, NamedTuple
+from typing import Any
 
 from flax import nnx
 import jax
@@ -17,21 +18,12 @@ import jax.numpy as jnp
 from jaxtyping import Float, Float32, Int, Key
 
 from vlguard_jax.families.blocks import attention
+from vlguard_jax.families.blocks import cache as cache_lib
 from vlguard_jax.families.blocks import configs
 from vlguard_jax.families.blocks import execution as execution_lib
 from vlguard_jax.families.blocks import layers
 
 DropoutKey = Key[Array, ""] | None
-
-
-class LayerCache(NamedTuple):
-    """Keys and values of one layer, S slots per row, [B, K, S, E] each."""
-
-    k: Array
-    v: Array
-
-
-Cache = tuple[LayerCache, ...]  # of all layers
 
 
 def inverse_frequencies(config: configs.TextConfig) -> Float32[Array, " half"]:
@@ -132,22 +124,26 @@ class Block(nnx.Module):
         self_attention: attention.SelfAttention,
         key: DropoutKey = None,
     ) -> tuple[Float[Array, "B T D"], tuple[Array, Array]]:
-        """One layer over whole rows; also returns its keys and values [B, T, K, E], with which a prefill fills the
-        cache."""
+        """One layer over whole rows; also returns its keys and values [B, T, K, E]."""
         q, k, v = self.attention.project(self.attention_norm(x), positions, key)
         x = x + self.attention.output(self_attention(q, k, v, segment_ids), key)
         return x + self.mlp(self.mlp_norm(x), key), (k, v)
 
-    def decode(
-        self, x: Float[Array, "B 1 D"], position: Int[Array, " B"], at: Int[Array, " B"], cache: LayerCache
-    ) -> tuple[Float[Array, "B 1 D"], LayerCache]:
-        """One layer for one new token per row, which is written to slot `at` of the cache and attends to slots up to
-        it."""
-        q, k, v = self.attention.project(self.attention_norm(x), position[:, None], None)
-        put = jax.vmap(lambda row, new, slot: row.at[:, slot].set(new))
-        cache = LayerCache(*(put(old, new[:, 0], at) for old, new in zip(cache, (k, v), strict=True)))
-        valid = jnp.arange(cache.k.shape[2])[None, None] <= at[:, None, None]
-        x = x + self.attention.output(attention.cached_xla(q, *cache, valid), None)
+    def extend(
+        self,
+        x: Float[Array, "B C D"],
+        positions: Int[Array, "B C"],
+        at: Int[Array, " B"],
+        cache: cache_lib.LayerCache,
+    ) -> tuple[Float[Array, "B C D"], cache_lib.LayerCache]:
+        """One layer for C more tokens per row, which are written to the cache at places `at` and after; each attends to
+        the places up to its own."""
+        q, k, v = self.attention.project(self.attention_norm(x), positions, None)
+        new = cache_lib.of(k, v, int8=cache.k_scale is not None)
+        cache = cache_lib.written(cache, new, at)
+        own = at[:, None] + jnp.arange(x.shape[1])
+        seen = jnp.arange(cache.length) <= own[:, :, None]
+        x = x + self.attention.output(cache_lib.attend(q, cache, seen), None)
         return x + self.mlp(self.mlp_norm(x), None), cache
 
 
@@ -207,44 +203,61 @@ class Decoder(nnx.Module):
         return self.norm(x)
 
     def split(self) -> None:
-        """Replace the stack by a list of its layers, as `prefill` and `decode` take it."""
+        """Replace the stack by a list of its layers, as `read` and `extend` take it: their weights and the cache are
+        read where they lie; an index into a stack would copy them first."""
         graph, stacked = nnx.split(self.layers)
         layers = range(self.config.num_layers)
         self.layers = nnx.List([nnx.merge(graph, jax.tree.map(lambda x, i=i: x[i], stacked)) for i in layers])
 
-    def prefill(
+    def _each(self, x: Array, execution: execution_lib.Execution, step: Callable[[Any, Array, int], Any]) -> Array:
+        """`step(layer, x, index)` -> x for every layer of a split decoder, and the last norm.
+
+        Where several tokens of a row are read and weights are gathered, those of a layer are so no earlier than the
+        layer before it begins; for one token XLA decides whether weights or activations move.
+        """
+        parts, several = [nnx.split(layer) for layer in self.layers], x.shape[1] > 1
+        for i, (graph, weights) in enumerate(parts):
+            if execution.gathered and several and i + 1 < len(parts):
+                following, ahead = parts[i + 1]
+                x, ahead = jax.lax.optimization_barrier((x, ahead))
+                parts[i + 1] = following, ahead
+            x = step(nnx.merge(graph, weights), execution.constrain_rows(x) if several else x, i)
+        return self.norm(x)
+
+    def read(
         self,
         x: Float[Array, "B T D"],
         positions: Int[Array, "B T"],
         segment_ids: Int[Array, "B T"],
         *,
         execution: execution_lib.Execution,
-        cache_len: int,
-    ) -> tuple[Float[Array, "B T D"], Cache]:
-        """Hidden states after the last norm, and a cache of `cache_len` slots, T of them filled. Of a split decoder.
+        int8: bool,
+    ) -> tuple[Float[Array, "B T D"], cache_lib.Cache]:
+        """Hidden states after the last norm, and the cache of these T tokens. Of a split decoder."""
+        cache = []
 
-        Each layer pads its own keys and values, so that memory never holds a second, shorter cache. Where weights are
-        gathered, those of a layer are so no earlier than the layer before it begins.
-        """
-        room = ((0, 0), (0, 0), (0, cache_len - x.shape[1]), (0, 0))
-        cache, parts = [], [nnx.split(layer) for layer in self.layers]
-        for i, (graph, weights) in enumerate(parts):
-            if execution.gathered and i + 1 < len(parts):
-                following, ahead = parts[i + 1]
-                x, ahead = jax.lax.optimization_barrier((x, ahead))
-                parts[i + 1] = following, ahead
-            layer = nnx.merge(graph, weights)
-            x, kv = layer(execution.constrain_rows(x), positions, segment_ids, execution.self_attention)
-            cache.append(LayerCache(*(jnp.pad(one.swapaxes(1, 2), room) for one in kv)))
-        return self.norm(x), tuple(cache)
+        def step(layer: Block, x: Array, _: int) -> Array:
+            x, (k, v) = layer(x, positions, segment_ids, execution.self_attention)
+            cache.append(cache_lib.of(k, v, int8=int8))
+            return x
 
-    def decode(
-        self, x: Float[Array, "B 1 D"], position: Int[Array, " B"], at: Int[Array, " B"], cache: Cache
-    ) -> tuple[Float[Array, "B 1 D"], Cache]:
-        """One new token per row. Of a split decoder: its weights and the cache are read where they lie; an index into a
-        stack would copy them first."""
-        written = []
-        for layer, of_layer in zip(self.layers, cache, strict=True):
-            x, of_layer = layer.decode(x, position, at, of_layer)
-            written.append(of_layer)
-        return self.norm(x), tuple(written)
+        return self._each(x, execution, step), tuple(cache)
+
+    def extend(
+        self,
+        x: Float[Array, "B C D"],
+        positions: Int[Array, "B C"],
+        at: Int[Array, " B"],
+        cache: cache_lib.Cache,
+        *,
+        execution: execution_lib.Execution,
+    ) -> tuple[Float[Array, "B C D"], cache_lib.Cache]:
+        """Hidden states of C more tokens per row, and the cache with them at places `at` and after. Of a split
+        decoder."""
+        written = list(cache)
+
+        def step(layer: Block, x: Array, i: int) -> Array:
+            x, written[i] = layer.extend(x, positions, at, written[i])
+            return x
+
+        return self._each(x, execution, step), tuple(written)
