@@ -75,6 +75,7 @@ def blank(kind: Any, **values: Any) -> Any:
         "typed.Name": "",
         "typed.Count": 0,
         "typed.Seed": 0,
+        "typed.Number": 0.0,
         "bool": False,
         "Mapping[str, typed.Name]": {},
         "tuple[Picture, ...]": (),
