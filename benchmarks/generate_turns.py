@@ -14,16 +14,18 @@ from benchmarks import generate_cases
 from benchmarks import generate_ours
 from benchmarks import generate_run
 from benchmarks import generate_torch
+from benchmarks import generate_vllm_side
 
 REST = 0.5  # seconds between runs: the other side's threads go to sleep
 KINDS = ("ours", "batch1", "static")
 
 
 class Sides(NamedTuple):
-    """Both, with one model."""
+    """All, with one model."""
 
     ours: generate_ours.Ours
     torch: generate_torch.Torch
+    vllm: generate_vllm_side.Vllm
 
 
 class Plan(NamedTuple):
@@ -68,12 +70,22 @@ def measure(
         | {"all_seconds": {of[1]: [run.seconds for run in made] for of, made in runs.items() if of[0] == kind}}
         for kind, way in best.items()
     }
+    rivals = {kind: found[kind] for kind in ("batch1", "static")}
+    speedups = {f"speedup_vs_{kind}": _speedup(runs[best[kind]], runs[best["ours"]]) for kind in rivals}
+    absent, third = "", sides.vllm.run(asked)
+    if isinstance(third, generate_run.Run):
+        rivals["vllm"] = generate_run.figures(third, asked, read, bandwidth, None)
+        rivals["vllm"] |= generate_run.agreement(third, reference, sides.torch.margin)
+        speedups["speedup_vs_vllm"] = third.seconds / _median(runs[best["ours"]])
+    else:
+        absent = third.reason
     return {
-        **{f"speedup_vs_{kind}": _speedup(runs[best[kind]], runs[best["ours"]]) for kind in ("batch1", "static")},
+        **speedups,
         **found["ours"],
         "compile_seconds": compiled,
         "warm_up_seconds": warm_up,
-        "rivals": {kind: found[kind] for kind in ("batch1", "static")},
+        "rivals": rivals,
+        "no_vllm": absent,
     }
 
 

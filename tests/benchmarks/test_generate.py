@@ -40,6 +40,7 @@ def test_one_object() -> None:
         "--loop=6",
         "--length_mix=4:0.75,12:0.25",
         "--cases=text,picture_shared_prefix",
+        f"--vllm={sys.executable}",  # which has none
     )
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
@@ -47,7 +48,7 @@ def test_one_object() -> None:
         case = found[name]
         assert case["identical_answers"] == 1.0 and case["different"] == []
         assert case["setting"] in (2, 4) and case["asked"] == 12 and 0 <= case["wasted_slots"] < 1
-        assert set(case["rivals"]) == {"batch1", "static"}
+        assert set(case["rivals"]) == {"batch1", "static"} and "No module named 'vllm'" in case["no_vllm"]
         assert case["rivals"]["static"]["identical_answers"] == 1.0 and case["rivals"]["batch1"]["asked"] == 6
         for figures in (case, *case["rivals"].values()):
             assert all(figures[key] > 0 for key in ("answers_per_second", "tokens_per_second", "roof_share", "steps"))
