@@ -322,8 +322,15 @@ def test_a_picture_tag_in_a_question_names_its_record(tmp_path, folder):
 
 @pytest.mark.parametrize("cut", [0, 1, stand.SAFE, TOTAL])
 def test_answers_that_were_cut_are_counted(tmp_path, folder, cut):
-    """The engine of these tests takes the questions from the end: the first answers are to safe_safes."""
-    model, _ = stand.make_model(tmp_path, fox, ends=lambda number: "length" if number < cut else "stop")
+    """The first answers to safe_safes, or all."""
+    model, fake = stand.make_model(tmp_path, fox)
+
+    def ends(_: int) -> str:
+        subsets = [prompt.origin.split()[0] for prompt in fake.asked]
+        first = subsets[-1] == "safe_safes" and subsets.count("safe_safes") <= cut
+        return "length" if cut == TOTAL or first else "stop"
+
+    fake.ends = ends
     rows = by_subset(run.evaluate(stand.settings(folder), tmp_path / "work", model))
     assert rows["safe_safes"].n_cut == min(cut, stand.SAFE) and sum(r.n_cut for r in rows.values()) == cut
     text = "\n".join(tables.notes(list(rows.values())))

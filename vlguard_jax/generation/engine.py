@@ -17,6 +17,7 @@ import itertools
 from typing import Any
 
 import jax
+from jaxtyping import Float32, Int32
 import numpy as np
 
 from vlguard_jax import config as settings_lib
@@ -33,6 +34,7 @@ from vlguard_jax.generation import memory
 from vlguard_jax.generation import program
 from vlguard_jax.generation import prompts as prompts_lib
 from vlguard_jax.generation import reuse
+from vlguard_jax.generation import scoring
 from vlguard_jax.generation import slots as slots_lib
 from vlguard_jax.generation import weights
 from vlguard_jax.parallel import mesh as mesh_lib
@@ -141,6 +143,11 @@ class Engine:
         self._reuse.clear()
 
     @property
+    def reused(self) -> reuse.Counts:
+        """What was read of pictures and prefixes, and what was there already."""
+        return self._reuse.counts
+
+    @property
     def busy(self) -> bool:
         """Whether a prompt waits or is being answered."""
         return bool(self._waiting) or (self._lane is not None and self._lane.live())
@@ -187,6 +194,44 @@ class Engine:
         one = prompts_lib.asked(self._config, prompt, limits)
         self._order.setdefault(one.key, len(self._order))
         self._waiting.append(one)
+
+    def score(
+        self, prompt: types.Prompt, continuations: Sequence[Int32[np.ndarray, " _"]]
+    ) -> list[Float32[np.ndarray, " _"]]:
+        """Log-probabilities of each token of each continuation, after the prompt and the tokens before it. They depend
+        on prompt and continuation alone, and prompts that are being answered go on untouched.
+
+        Raises:
+          UserError: as `submit`, a continuation without tokens, or scores that are not finite.
+        """
+        base = prompts_lib.asked(self._config, prompt, self._limits)
+        for i, ids in enumerate(continuations):
+            prompts_lib.check_ids(ids, self._config.text.vocab_size, f"{prompt.name}, continuation {i}")
+            if not len(ids):
+                raise errors.UserError(f"{prompt.name}, continuation {i}: no token, nothing can be scored")
+        texts = [scoring.text(base, i, ids) for i, ids in enumerate(continuations)]
+        found = [np.zeros(0, np.float32)] * len(texts)
+        for shape in sorted({one.asked.shape for one in texts}):
+            each = lengths.group(lengths.slots(self._each, shape.prefix + shape.rest), shape.rest)
+            of_shape = [one for one in texts if one.asked.shape == shape]
+            for first in range(0, len(of_shape), each * self._shards):
+                shards = scoring.dealt(of_shape[first : first + each * self._shards], self._shards)
+                logprobs = self._scored(shards, each)
+                for shard, given in enumerate(shards):
+                    for row, one in enumerate(given):
+                        found[one.number] = logprobs[shard * each + row, one.places]
+        if not all(np.isfinite(logprobs).all() for logprobs in found):
+            raise errors.UserError(f"{prompt.name}: the model's scores are not finite{self._cause()}")
+        return found
+
+    def _scored(self, shards: Sequence[Sequence[scoring.Text]], each: int) -> np.ndarray:
+        """f32[R, C]: log-probabilities of texts of one shape."""
+        placed = self._reuse.ready(self._params, [[(0, one.asked) for one in shard] for shard in shards])
+        given = prompts_lib.to_read(placed, each), scoring.targets(shards, each)
+        kept = self._reuse.kept if next(one for shard in shards for one in shard).asked.prefix else None
+        place = mesh_lib.row_sharding(self._mesh)
+        put = jax.tree.map(lambda x: mesh_lib.put(x, place), given)
+        return np.asarray(jax.device_get(self._program.score(self._params, kept, *put)))
 
     def cancel(self, name: str | None = None) -> None:
         """Forget the prompt of this id, whether it waits or is being answered; None: all of them."""

@@ -177,18 +177,30 @@ def check_pictures(questions: Sequence[Question], model: model_lib.Model, mode: 
         )
 
 
+def neighbours(questions: Iterable[Question]) -> list[Question]:
+    """The questions with those about the same pictures side by side, as the first of them came: so the engine reads
+    what they share while it is there."""
+    groups: dict[tuple[results.Picture, ...] | str, list[Question]] = {}
+    for question in questions:
+        groups.setdefault(question.pictures or question.key, []).append(question)
+    return [question for group in groups.values() for question in group]
+
+
 def prompts(questions: Iterable[Question], model: model_lib.Model, mode: str) -> Iterator[types.Prompt]:
-    """Prompts for the engine, named by key; each picture is read when its turn comes.
+    """Prompts for the engine, named by key; each picture is read when its turn comes, once for neighbours.
 
     Raises:
       UserError: a picture that cannot be read (named with its record).
     """
+    last: tuple[tuple[pathlib.Path, ...], tuple[types.Picture, ...]] = (), ()
     for question in questions:
         origin = f"{question.item.subset} item {question.item.id}"
         pictures: tuple[types.Picture, ...] = ()
         if question.image_mode in COLOURS and model.sees is not None:
             pictures = (_plain_picture(question.image_mode, model.sizes, mode),) * len(question.item.pictures)
         elif question.image_mode == "real" and model.sees is not None:
-            paths = (picture.path for picture in question.item.pictures)
-            pictures = tuple(images.load(path, model.sizes, mode, origin=origin) for path in paths)
+            paths = tuple(picture.path for picture in question.item.pictures)
+            if paths != last[0]:
+                last = paths, tuple(images.load(path, model.sizes, mode, origin=origin) for path in paths)
+            pictures = last[1]
         yield types.Prompt(question.key, question.ids, pictures, origin)

@@ -216,7 +216,7 @@ def evaluate(
         return summary.values(kept.judge())
 
     by_key = {q.key: q for q in questions}
-    missing = [by_key[key] for key in team.from_first(open_files)]
+    missing = questions_lib.neighbours(by_key[key] for key in team.from_first(open_files))
     if missing:
         done, wanted, slots = len(questions) - len(missing), len(questions), config.decode.batch_size
         keep = kept.add if kept is not None else _nowhere
