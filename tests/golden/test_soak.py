@@ -41,6 +41,12 @@ def test_a_phase_outlives_its_process(tmp_path: pathlib.Path) -> None:
     with phase.of("decode"):
         phase.wrapped("append", lambda: None)()
         assert watched.read(tmp_path / "phase") == "decode"
+        asked: list[str] = []
+        seen = phase.wrapped("append", lambda: asked.append(watched.read(tmp_path / "phase")))
+        writer = threading.Thread(target=seen)
+        writer.start()
+        writer.join()
+        assert asked == ["append"] and watched.read(tmp_path / "phase") == "decode"
         seen: list[str] = []
         append = phase.wrapped("append", lambda: seen.append(watched.read(tmp_path / "phase")))
         thread = threading.Thread(target=append)
