@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 import dataclasses
 
+from vlguard_jax.generation import lengths
 from vlguard_jax.generation import prompts as prompts_lib
 from vlguard_jax.generation import slots as slots_lib
 
@@ -64,3 +65,17 @@ class Lane:
         for shard, given in enumerate(dealt):
             for slot, one in given:
                 self.asked[shard * self.each + slot] = one
+
+    def narrowed(self) -> list[list[int]] | None:
+        """The slots of each row shard that go on, filled up with others to `lengths.fewer`; None if that is all."""
+        shards = [range(shard * self.each, (shard + 1) * self.each) for shard in range(self.shards)]
+        live = [[i - own[0] for i in own if self.asked[i]] for own in shards]
+        count = lengths.fewer(self.each, max(map(len, live)))
+        if count == self.each:
+            return None
+        return [[*own, *(i for i in range(self.each) if i not in own)][:count] for own in live]
+
+    def narrow(self, which: Sequence[Sequence[int]], slots: slots_lib.Slots) -> None:
+        """Go on with these slots of each row shard."""
+        self.asked = [self.asked[shard * self.each + i] for shard, own in enumerate(which) for i in own]
+        self.slots = slots

@@ -33,11 +33,11 @@ class Program:
     """Jitted functions and their inputs. `params`: split weights (weights.py), ShapeDtypeStructs with shardings.
     kv_bytes: of a number in the cache.
 
-    empty: (rows, length of the cache) -> free slots. admit, run, release: as in slots.py, without the model; the slots
-    are donated. see, keep, score: as in prefixes.py; what is kept is donated, but for `score`. nothing: (rows of
-    features, prefixes, their length) -> what is kept at first. decode, a step alone, for `plan`: (params, token i32[B],
-    position i32[B], place in the cache i32[B], cache) -> logits and the cache, which is donated. Rows are counted over
-    the whole mesh.
+    empty: (rows, length of the cache) -> free slots. admit, run, release, narrow: as in slots.py, without the model;
+    the slots are donated, but for `narrow`. see, keep, score: as in prefixes.py; what is kept is donated, but for
+    `score`. nothing: (rows of features, prefixes, their length) -> what is kept at first. decode, a step alone, for
+    `plan`: (params, token i32[B], position i32[B], place in the cache i32[B], cache) -> logits and the cache, which is
+    donated. Rows are counted over the whole mesh.
     """
 
     mesh: Mesh
@@ -53,6 +53,7 @@ class Program:
     admit: Callable[..., slots_lib.Slots]
     run: Callable[..., tuple[slots_lib.Slots, slots_lib.Status]]
     release: Callable[[slots_lib.Slots, jax.Array], slots_lib.Slots]
+    narrow: Callable[[slots_lib.Slots, jax.Array], slots_lib.Slots]
     score: Callable[..., jax.Array]
     decode: Callable[..., tuple[jax.Array, cache_lib.Cache]]
 
@@ -110,6 +111,7 @@ def build(
         admit=of_model(slots_lib.admit, 1, places),
         run=of_model(slots_lib.run, 1, (places, everywhere)),
         release=jax.jit(slots_lib.release, donate_argnums=0, out_shardings=places),
+        narrow=jax.jit(functools.partial(slots_lib.narrow, model), out_shardings=places),
         score=of_model(functools.partial(prefixes.score, int8=int8), None, everywhere),
         decode=jax.jit(model.decode, donate_argnums=4, out_shardings=(rows, cached)),
     )

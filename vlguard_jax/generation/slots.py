@@ -178,3 +178,12 @@ def run(
 def release(slots: Slots, which: Bool[Array, " B"]) -> Slots:
     """End the answers in these slots."""
     return slots._replace(live=slots.live & ~which)
+
+
+def narrow(model: functional.Model, slots: Slots, which: Int32[Array, " b"]) -> Slots:
+    """These slots alone, counted in each row shard."""
+
+    def taken(_: Array, old: Slots, which: Array) -> Slots:
+        return jax.tree.map(lambda x: x[which], old)
+
+    return model.execution.by_rows(taken, jnp.zeros(()), slots, which)
