@@ -36,8 +36,8 @@ def test_a_refused_try_does_not_claim(tmp_path, folder):
     with pytest.raises(errors.UserError, match="no such engine"):
         run.evaluate(settings, work, dataclasses.replace(_model(tmp_path), engine=refuse))
     assert list(work.iterdir()) == []
-    with pytest.raises(KeyboardInterrupt):  # before its first batch
-        run.evaluate(settings, work, _model(tmp_path, fail_after=1))
+    with pytest.raises(KeyboardInterrupt):  # before its first answer
+        run.evaluate(settings, work, _model(tmp_path, fail_after=0))
     corrected = dataclasses.replace(settings, decode=config.DecodeSettings(max_new_tokens=9, batch_size=2))
     assert run.evaluate(corrected, work, _model(tmp_path))
     with pytest.raises(errors.UserError, match=r"config\.decode\.max_new_tokens is 8 here and 9 there"):
