@@ -42,6 +42,7 @@ FREE = (
     "baseline",
     "baseline_template",
     "mesh",
+    "decode.reuse_gib",
     "benchmark.subsets",
     "benchmark.limit",
     "benchmark.on_long_prompt",
