@@ -110,6 +110,16 @@ def test_bad_prompts_are_one_clear_line() -> None:
         _answer([], batch=0)
 
 
+def test_prompts_of_nothing_are_refused() -> None:
+    shown = types.Picture({"images": np.zeros((1, 24, 24, 3), np.uint8)}, types.Extent(1, 1))
+    for prompt, message in (
+        (types.Prompt("x", np.zeros(0, np.int32)), "prompt x has no token"),
+        (types.Prompt("x", np.asarray([types.IMAGE_TOKEN], np.int32), (shown,)), "prompt x is one place of a picture"),
+    ):
+        with pytest.raises(errors.UserError, match=message):
+            _answer([prompt], batch=1)
+
+
 def test_pictures_prepared_for_another_model_are_no_pictures() -> None:
     ids = np.asarray([1, types.IMAGE_TOKEN], np.int32)
     with pytest.raises(ValueError, match=r"\(5,5,3\) into shape \(24,24,3\)"):

@@ -124,6 +124,8 @@ def asked(config: family.Config, prompt: types.Prompt, limits: Limits) -> Asked:
     first = np.cumsum([0, *(one.room.slots for one in shown)])
     slot = np.where(sample.picture >= 0, first[sample.picture] + sample.place, -1).astype(np.int32)
     prefix = min(int(np.flatnonzero(slot >= 0).max(initial=-1)) + 1, len(slot) - 1)
+    if shown and not prefix:
+        raise errors.UserError(f"{prompt.name} is one place of a picture and nothing else; add a token before it")
     key = hashlib.sha256(sample.tokens[:prefix].tobytes() + slot[:prefix].tobytes())
     for one in shown:
         key.update(one.key)
