@@ -11,6 +11,7 @@ from tests.generation import stand
 from vlguard_jax import config
 from vlguard_jax import types
 from vlguard_jax.generation import engine
+from vlguard_jax.generation import prompts as prompts_lib
 from vlguard_jax.generation import reuse
 
 GIB = 2.0**-30  # of a byte
@@ -98,6 +99,28 @@ def test_rows_make_way_for_the_least_used() -> None:
     entries.use(b"a")
     assert entries.place(b"c", {b"a", b"c"}) == 1 and b"b" not in entries and b"a" in entries
     assert entries.place(b"d", {b"c", b"d"}) == 0 and b"a" not in entries
+
+
+def test_what_makes_way_follows_from_the_prompts_alone() -> None:
+    """Processes of one mesh decide it each on their own, and order sets of keys differently."""
+    built = _built()
+    prompts = _sharing(8, 1)
+    given = [prompts_lib.asked(tiny.CONFIG, prompts[i], built._limits) for i in np.random.default_rng(0).permutation(8)]
+    list(built.generate(prompts))
+    built._reuse._missing(0, given)
+    assert list(built._reuse._entries[0]._rows)[-8:] == [one.key for one in given]
+
+
+def test_a_prefix_that_could_not_be_read_is_not_there() -> None:
+    """One prompt's picture is broken: neither it nor those beside it are answered from what was never read."""
+    prompts = _sharing(2, 1)
+    expected = _told(_built(batch_size=16).generate(prompts))
+    broken = dataclasses.replace(prompts[1], pictures=(stand.picture(np.random.default_rng(0), 5),))
+    built = _built(batch_size=16)
+    for _ in range(2):
+        with pytest.raises(ValueError, match="shape"):
+            list(built.generate([prompts[0], broken]))
+    assert _told(built.generate(prompts)) == expected
 
 
 def test_stretches_of_a_ring_never_overlap() -> None:

@@ -141,6 +141,13 @@ class Reuse:
     def ready(self, params: Any, dealt: Dealt) -> list[list[prompts_lib.Placed]]:
         """Have the prefixes of prompts of one shape on the device. Of each row shard no more different ones than
         `rows` says."""
+        try:
+            return self._ready(params, dealt)
+        except BaseException:  # rows have been promised that were not read
+            self.clear()
+            raise
+
+    def _ready(self, params: Any, dealt: Dealt) -> list[list[prompts_lib.Placed]]:
         shape = next(one.shape for shard in dealt for _, one in shard)
         if not shape.prefix:
             return [[prompts_lib.Placed(one, 0, slot, None) for slot, one in shard] for shard in dealt]
@@ -174,8 +181,9 @@ class Reuse:
     def _missing(self, shard: int, given: Sequence[prompts_lib.Asked]) -> list[prompts_lib.Placed]:
         """Prompts whose prefixes are to be read, one for each, with the rows for them."""
         entries, needed, found = self._entries[shard], {one.key for one in given}, []
-        for key in needed & {one.key for one in given if one.key in entries}:
-            entries.use(key)
+        for one in given:  # in this order, not a set's: every process of a mesh must make the same row free
+            if one.key in entries:
+                entries.use(one.key)
         for one in given:
             if one.key not in entries:
                 found.append(prompts_lib.Placed(one, entries.place(one.key, needed), 0, None))
