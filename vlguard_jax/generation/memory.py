@@ -49,8 +49,9 @@ def check(model: functional.Model, mesh: Mesh, params: Any, slots: int, length: 
 
 def of_token(text: configs.TextConfig, number: int, tensor: int) -> int:
     """Bytes of the keys and values of a token, all layers, on one of `tensor` devices that divide the heads. number:
-    bytes of one of their numbers."""
-    return 2 * text.num_layers * text.num_kv_heads // tensor * text.head_width * number
+    bytes of one of their numbers; those of one byte have a scale of four for each head."""
+    head = text.head_width * number + (4 if number == 1 else 0)
+    return 2 * text.num_layers * text.num_kv_heads // tensor * head
 
 
 def fitting(of_device: int | float, beside: int | float, one: int | float, needed: int | float = 0) -> int:
