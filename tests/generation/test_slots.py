@@ -170,3 +170,29 @@ def test_few_answers_go_on_in_fewer_slots(monkeypatch, mesh) -> None:
         rows.append(len(built._lane.asked))
     assert found == {name: ids[: 20 if name in long else 4] for name, ids in whole.items()}
     assert rows[0] == 16 * shards and rows[-1] == 4 * shards and rows == sorted(rows, reverse=True)
+
+
+def test_prompts_that_come_later_get_all_slots_again(monkeypatch) -> None:
+    """A long answer that goes on in few slots keeps none of them from ten prompts that come then."""
+    monkeypatch.setattr(engine, "STEPS", 2)
+    rng = np.random.default_rng(8)
+    prompts = [types.Prompt(f"p{i}", rng.integers(3, 50, 5 + i).astype(np.int32)) for i in range(17)]
+    whole = stand.ids(stand.one(max_new=20, min_new=20, slots=1).generate(prompts))
+    built, found, rows = stand.one(max_new=20, min_new=20, slots=16), {}, []
+    for part in (prompts[:1], prompts[1:6], prompts[6:]):
+        for prompt in part:
+            built.submit(prompt)
+        for _ in range(3):
+            found |= stand.ids(built.step())
+            rows.append(len(built._lane.asked))
+    while built.busy:
+        found |= stand.ids(built.step())
+    assert found == whole and rows == [4] * 3 + [16] * 6
+
+
+def test_prompts_that_were_submitted_may_be_more_than_a_window() -> None:
+    prompts = [types.Prompt(f"p{i}", np.asarray([5, 6 + i], np.int32)) for i in range(20)]
+    built = stand.one(max_new=1, slots=1)
+    for prompt in prompts[:18]:
+        built.submit(prompt)
+    assert len(stand.ids(built.generate(prompts[18:]))) == 20

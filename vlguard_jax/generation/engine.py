@@ -256,24 +256,25 @@ class Engine:
         if lane is None:
             return None
         more = self._goes_on(lane)
+        if more and lane.asked.count(None) < len(self._waiting):
+            self._refit(lane, waits=True)
         while more and lane.has_room():
             self._admit(lane)
             more = self._goes_on(lane)
-        if not more and self._compute == "fp32":
-            self._narrow(lane)
+        if not self._waiting and self._compute == "fp32":
+            self._refit(lane, waits=False)
         rows = len(lane.asked)
         wanted = max(1, rows // lengths.REFILLED) if more else rows + 1
         limits = (np.asarray(number, np.int32) for number in (STEPS, wanted))
         lane.slots, status = self._program.run(self._params, lane.slots, *limits)
         return status
 
-    def _narrow(self, lane: lanes.Lane) -> None:
-        """Where few answers go on and nothing waits, take steps with fewer slots. In fp32 alone: elsewhere their number
-        changes how sums are rounded."""
-        if self._waiting or (which := lane.narrowed()) is None:
-            return
-        rows = mesh_lib.put(np.concatenate(which).astype(np.int32), mesh_lib.row_sharding(self._mesh))
-        lane.narrow(which, self._program.narrow(lane.slots, rows))
+    def _refit(self, lane: lanes.Lane, *, waits: bool) -> None:
+        """Where few answers go on and nothing waits, take steps with fewer slots, and with all again once prompts wait.
+        In fp32 alone: elsewhere their number changes how sums are rounded."""
+        if which := lane.refitted(waits):
+            rows = mesh_lib.put(np.concatenate(which).astype(np.int32), mesh_lib.row_sharding(self._mesh))
+            lane.refit(which, self._program.narrow(lane.slots, rows))
 
     def _end(self, status: slots_lib.Status | None) -> list[types.Generation | Failed]:
         """Wait for the device, and take the answers that finished."""
@@ -292,10 +293,10 @@ class Engine:
 
     def _read(self, remaining: Iterator[types.Prompt]) -> bool:
         """Fill the window; False at the end of the prompts."""
-        for prompt in itertools.islice(remaining, self._window - len(self._waiting)):
+        for prompt in itertools.islice(remaining, max(0, self._window - len(self._waiting))):
             self.submit(prompt)
         self._waiting.sort(key=lambda one: (one.shape, self._order[one.key], len(one.tokens)))
-        return len(self._waiting) == self._window
+        return len(self._waiting) >= self._window
 
     def _lane_of_next(self) -> lanes.Lane | None:
         """The slots for the next prompts: those of the lengths that most prompts have, once the current ones are

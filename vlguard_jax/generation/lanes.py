@@ -21,6 +21,9 @@ class Lane:
     asked: list[prompts_lib.Asked | None]
     slots: slots_lib.Slots
 
+    def __post_init__(self) -> None:
+        self.full = self.each  # slots of a row shard at first
+
     @property
     def each(self) -> int:
         """Slots of a row shard."""
@@ -66,16 +69,18 @@ class Lane:
             for slot, one in given:
                 self.asked[shard * self.each + slot] = one
 
-    def narrowed(self) -> list[list[int]] | None:
-        """The slots of each row shard that go on, filled up with others to `lengths.fewer`; None if that is all."""
+    def refitted(self, waits: bool) -> list[list[int]] | None:
+        """The slots of each row shard that go on, filled up with new ones (`each`, beyond the last) to as many as there
+        were at first if prompts wait, else to `lengths.fewer`; None if there are as many."""
         shards = [range(shard * self.each, (shard + 1) * self.each) for shard in range(self.shards)]
         live = [[i - own[0] for i in own if self.asked[i]] for own in shards]
-        count = lengths.fewer(self.each, max(map(len, live)))
+        count = self.full if waits else lengths.fewer(self.each, max(map(len, live)))
         if count == self.each:
             return None
-        return [[*own, *(i for i in range(self.each) if i not in own)][:count] for own in live]
+        return [[*own, *[self.each] * (count - len(own))] for own in live]
 
-    def narrow(self, which: Sequence[Sequence[int]], slots: slots_lib.Slots) -> None:
+    def refit(self, which: Sequence[Sequence[int]], slots: slots_lib.Slots) -> None:
         """Go on with these slots of each row shard."""
-        self.asked = [self.asked[shard * self.each + i] for shard, own in enumerate(which) for i in own]
+        before = [[*self.asked[shard * self.each : (shard + 1) * self.each], None] for shard in range(self.shards)]
+        self.asked = [asked[i] for asked, own in zip(before, which, strict=True) for i in own]
         self.slots = slots

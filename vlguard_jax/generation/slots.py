@@ -181,9 +181,10 @@ def release(slots: Slots, which: Bool[Array, " B"]) -> Slots:
 
 
 def narrow(model: functional.Model, slots: Slots, which: Int32[Array, " b"]) -> Slots:
-    """These slots alone, counted in each row shard."""
+    """These slots alone, counted in each row shard; in place of those beyond the last, free ones."""
 
     def taken(_: Array, old: Slots, which: Array) -> Slots:
-        return jax.tree.map(lambda x: x[which], old)
+        some = jax.tree.map(lambda x: x.at[which].get(mode="clip"), old)
+        return some._replace(live=some.live & (which < len(old.live)))
 
     return model.execution.by_rows(taken, jnp.zeros(()), slots, which)
