@@ -41,7 +41,8 @@ def set_reference(folder, text):
 @pytest.mark.parametrize("withhold", [False, True])
 def test_accuracy_of_harmless_questions_only(tmp_path, folder, withhold):
     set_reference(folder, "The quick fox. ")
-    model, _ = stand.make_model(tmp_path, lambda i: "The quick fox." if i % 2 else "A fox.")
+    # the two questions about a picture are asked one after the other
+    model, _ = stand.make_model(tmp_path, lambda i: "The quick fox." if i // 2 % 2 else "A fox.")
     settings, workdir = stand.settings(folder, judges=BOTH, withhold_text=withhold), tmp_path / "work"
     rows = run.evaluate(settings, workdir, model)
     (row,) = [r for r in rows if r.judge == "exact_match_v1"]
