@@ -96,12 +96,11 @@ def test_draws_depend_on_seed_prompt_and_place_alone() -> None:
     assert stand.ids(built.generate(named)) == {f"other {name}": ids for name, ids in expected.items()}
     assert stand.ids(_engine(4, seed=4).generate(prompts)) != expected
     assert stand.ids(_engine(4, temperature=0.0, top_p=1.0).generate(prompts)) != expected
-    contents = {prompts_lib._content(one) for one in prompts}
     seen = next(one for one in prompts if one.pictures)
     brighter = {"images": seen.pictures[0].arrays["images"] ^ 1}
-    contents.add(
-        prompts_lib._content(dataclasses.replace(seen, pictures=(types.Picture(brighter, types.Extent(1, 1)),)))
-    )
+    other = dataclasses.replace(seen, pictures=(types.Picture(brighter, types.Extent(4, 1)),))
+    drawn = engine.Limits(1, 0, (2,), temperature=1.0)
+    contents = {prompts_lib.asked(tiny.CONFIG, one, drawn).limits.content for one in (*prompts, other)}
     assert len(contents) == len(prompts) + 1
 
 
