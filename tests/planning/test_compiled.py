@@ -211,7 +211,7 @@ def test_prefill_and_decode_are_compiled_and_measured():
     sizes = estimate.flops.sizes(MODEL)
     weights = 2 * ((sizes.text + sizes.projector) / 4 + sizes.tower)
     assert reading.kinds["weights"] == writing.kinds["weights"] == pytest.approx(weights, rel=0.05)
-    assert (asked.prefix, asked.rest, asked.length) == (64, 64, 128 + ANSWERING.decode.max_new_tokens)
+    assert (asked.prefix, asked.rest, asked.length) == (64, 32, 128 + ANSWERING.decode.max_new_tokens)
     place = 2 * 2 * text.num_layers * text.num_kv_heads * text.head_width
     cache = place * asked.slots / 4 * asked.length
     kept = place * asked.kept * 128 + 2 * asked.features * text.width
