@@ -359,7 +359,6 @@ def table(found: Figures) -> str:
 
 
 if __name__ == "__main__":
-    sys.path.insert(
-        0, str(pathlib.Path(__file__).resolve().parents[1])
-    )  # a file that is run does not see its neighbours
+    # a file that is run does not see its neighbours
+    sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
     cli.run(main, doc=__doc__)

@@ -47,10 +47,4 @@ def test_a_phase_outlives_its_process(tmp_path: pathlib.Path) -> None:
         writer.start()
         writer.join()
         assert asked == ["append"] and watched.read(tmp_path / "phase") == "decode"
-        seen: list[str] = []
-        append = phase.wrapped("append", lambda: seen.append(watched.read(tmp_path / "phase")))
-        thread = threading.Thread(target=append)
-        thread.start()
-        thread.join()
-        assert seen == ["append"] and watched.read(tmp_path / "phase") == "decode"
     assert watched.read(tmp_path / "phase") == "start"

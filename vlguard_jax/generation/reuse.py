@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 import dataclasses
-import math
 from typing import Any
 
 import jax
@@ -17,6 +16,7 @@ import numpy as np
 from vlguard_jax.data import batches
 from vlguard_jax.families import family
 from vlguard_jax.generation import lengths
+from vlguard_jax.generation import memory
 from vlguard_jax.generation import prefixes
 from vlguard_jax.generation import program as program_lib
 from vlguard_jax.generation import prompts as prompts_lib
@@ -131,8 +131,8 @@ class Reuse:
 
     def size(self, length: int) -> int:
         """Bytes on a device of one prefix of this many places."""
-        found = program_lib.kept_shapes(self._program, self._shards, self._shards, length).cache
-        return sum(_own(leaf) for leaf in jax.tree.leaves(found))
+        tensor = self._program.mesh.shape["tensor"]
+        return length * memory.of_token(self._program.config.text, self._program.kv_bytes, tensor)
 
     def holds(self, shard: int, one: prompts_lib.Asked) -> bool:
         """Whether the shard has the prompt's prefix."""
@@ -254,9 +254,3 @@ class Reuse:
     def _put(self, tree: Any) -> Any:
         place = mesh_lib.row_sharding(self._program.mesh)
         return jax.tree.map(lambda x: mesh_lib.put(x, place), tree)
-
-
-def _own(leaf: jax.ShapeDtypeStruct) -> int:
-    """Bytes on one device."""
-    assert leaf.sharding is not None
-    return math.prod(leaf.sharding.shard_shape(leaf.shape)) * leaf.dtype.itemsize
