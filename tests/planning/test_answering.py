@@ -43,7 +43,9 @@ def test_bytes_of_the_cache():
     """7B: 32 layers, 32 heads of 128, keys and values, two bytes: half a MiB a token, 388 MB for 740 tokens."""
     assert engine_memory.of_token(SEVEN.text, 2, 1) == 2 * 32 * 32 * 128 * 2 == 2**19
     assert 740 * engine_memory.of_token(SEVEN.text, 2, 1) == pytest.approx(388e6, rel=1e-3)
-    assert engine_memory.of_token(SEVEN.text, 2, 4) == engine_memory.of_token(SEVEN.text, 1, 2) == 2**17
+    assert engine_memory.of_token(SEVEN.text, 2, 4) == 2**17
+    # one byte, and a scale of four for each head
+    assert engine_memory.of_token(SEVEN.text, 1, 2) == 2 * 32 * 32 * (128 + 4) // 2
     assert engine_memory.of_token(THIRTEEN.text, 2, 1) == pytest.approx(0.78 * 2**20, rel=2e-3)  # 40 layers, 40 heads
     grouped = table.PRESETS["llava-v1.6-mistral-7b"].text  # 8 heads of keys and values
     assert engine_memory.of_token(grouped, 2, 1) == 2**17
