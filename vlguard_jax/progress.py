@@ -83,7 +83,7 @@ class Pace:
         if not answers:
             parts.append("compiling before the first ones")
         else:
-            parts += [f"{_few(answers)} answers/s", f"{_few(tokens)} tokens/s"]
+            parts += [f"{few(answers)} answers/s", f"{few(tokens)} tokens/s"]
         if self.done == self._total:
             parts.append(f"took {_duration(took)}")
         elif left is not None:
@@ -91,8 +91,8 @@ class Pace:
         return ", ".join(parts)
 
 
-def _few(number: float) -> str:
-    """Three digits."""
+def few(number: float) -> str:
+    """A number in words, to three digits."""
     return f"{number:,.0f}" if number >= 100 else f"{number:.1f}" if number >= 10 else f"{number:.2f}"
 
 

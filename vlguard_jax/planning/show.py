@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from rich import console as rich_console
 from rich import table as rich_table
 
+from vlguard_jax import progress
 from vlguard_jax.generation import memory as engine_memory
 from vlguard_jax.planning import advice
 from vlguard_jax.planning import answering
@@ -90,7 +91,7 @@ def _evaluation(found: estimate.Estimate, answers: answering.Answers) -> list[tu
     more = ""
     if answers.fuller:
         decode, speed = answers.fuller
-        more = f"; --config.decode.batch_size={decode.batch_size}: {_few(speed)} answers/s expected"
+        more = f"; --config.decode.batch_size={decode.batch_size}: {progress.few(speed)} answers/s expected"
     phases = [(name, 60 * value) for name, value in answers.hours.items() if name != "total"]
     minutes = ", ".join(f"{name} {value:.1f}" for name, value in phases)
     return [
@@ -106,7 +107,10 @@ def _evaluation(found: estimate.Estimate, answers: answering.Answers) -> list[tu
             f"{time['prefill']:.2f} to read {step['together']} of them, {time['decode'] * 1000:.1f} ms for a token in"
             " every slot",
         ),
-        ("expected", f"{_few(answers.answers_per_second)} answers/s, {_few(answers.tokens_per_second)} tokens/s"),
+        (
+            "expected",
+            f"{progress.few(answers.answers_per_second)} answers/s, {progress.few(answers.tokens_per_second)} tokens/s",
+        ),
         ("hours", f"{answers.hours['total']:.2f} for answers of {answers.new} tokens in the mean; minutes: {minutes}"),
         ("hours, at most", f"{found.hours['total']:.2f} for answers of {step['new']} tokens, the longest allowed"),
         ("cost", _cost(found)),
@@ -120,10 +124,6 @@ def _cost(found: estimate.Estimate) -> str:
     if found.answers and found.answers.dollars is not None:
         worst = f"${found.answers.dollars:,.2f}, at most {worst},"
     return f"{worst} at ${found.price.dollars:g} a chip-hour ({found.price.source})"
-
-
-def _few(number: float) -> str:
-    return f"{number:,.0f}" if number >= 100 else f"{number:.1f}" if number >= 10 else f"{number:.2f}"
 
 
 def _bill(found: estimate.Estimate) -> list[tuple[str, str]]:
