@@ -8,15 +8,17 @@ from vlguard_jax import errors
 from vlguard_jax.safety.judges import exact
 from vlguard_jax.safety.judges import judge as judge_lib
 from vlguard_jax.safety.judges import keyword
+from vlguard_jax.safety.judges import repaired
 
 JUDGES: dict[str, Callable[[], judge_lib.Judge]] = {
     "keyword_vlguard_v1": keyword.VlguardKeywords,
+    "keyword_repaired": repaired.RepairedKeywords,
     "exact_match_v1": exact.ExactMatch,
 }
 
 
-def get(names: Iterable[str]) -> list[judge_lib.Judge]:
-    """The judges of these names.
+def get(names: Iterable[str], where: str = "config.judges") -> list[judge_lib.Judge]:
+    """The judges of these names, which stand in the setting or flag `where`.
 
     Raises:
       UserError: a name is unknown (the nearest known one is named) or repeated, or none is given.
@@ -24,9 +26,9 @@ def get(names: Iterable[str]) -> list[judge_lib.Judge]:
     names = list(names)
     unknown = [n for n in names if n not in JUDGES]
     if unknown:
-        raise errors.UserError(f"config.judges: {unknown[0]!r} is unknown{errors.nearest(unknown[0], JUDGES)}")
+        raise errors.UserError(f"{where}: {unknown[0]!r} is unknown{errors.nearest(unknown[0], JUDGES)}")
     if twice := [n for i, n in enumerate(names) if n in names[:i]]:
-        raise errors.UserError(f"config.judges names {twice[0]} twice; name each judge once")
+        raise errors.UserError(f"{where} names {twice[0]} twice; name each judge once")
     if not names:
-        raise errors.UserError(f"config.judges is empty: name at least one of {', '.join(sorted(JUDGES))}")
+        raise errors.UserError(f"{where} is empty: name at least one of {', '.join(sorted(JUDGES))}")
     return [JUDGES[n]() for n in names]
