@@ -16,6 +16,7 @@ import jax
 import pytest
 
 from tests import source
+from tests.aot import accesses
 from tests.aot import checks
 from vlguard_jax import config
 from vlguard_jax.families import family
@@ -24,6 +25,7 @@ from vlguard_jax.planning import chips
 from vlguard_jax.planning import compiled
 from vlguard_jax.planning import estimate
 from vlguard_jax.planning import evaluation
+from vlguard_jax.planning import flops
 from vlguard_jax.planning import memory
 from vlguard_jax.planning import models
 from vlguard_jax.planning import run
@@ -55,6 +57,7 @@ ANSWER = [
     ("released/llava_v16_vicuna_7b", "v5e:2x2"),
 ]
 ROOM = 0.75  # GiB that stay free for what the compiler does not see: 15 of a v5e's 15.75
+READ = 1.15  # times its weights and cache that a decode step may read and write
 CLOSE = 0.15  # share by which --estimate may miss
 
 
@@ -143,8 +146,20 @@ def test_answering(path: str, name: str, record_property) -> None:
     ):
         measured, done = build(case, job, formula.peak / memory.GIB, record_property)
         found += faults(case, measured, done, asked.slots * asked.prompt, formula.peak / memory.GIB)
-        found += checks.copied(done) if job.name == "decode" else []
+        if job.name == "decode":
+            found += [*checks.copied(done), *more_than_once(case, asked, done, record_property)]
     assert found == []
+
+
+def more_than_once(case: Case, asked: evaluation.Asked, done: jax.stages.Compiled, record) -> list[str]:
+    """Whether a step touches more than a device's part of the decoder's matrices and of the slots' cache, once."""
+    llm, mesh = case.model.text, traffic.mesh(case.settings.mesh, case.topology)
+    matrices = llm.num_layers * sum(i * o for i, o in flops.linears(llm).values()) + llm.vocab_size * llm.width
+    cache = 2 * llm.num_layers * asked.slots * asked.length * llm.num_kv_heads * llm.head_width
+    least = 2 * (matrices / (mesh.fsdp * mesh.tensor) + cache / (mesh.row_shards * mesh.tensor))  # both in bf16 or fp16
+    share = accesses.accessed(done.as_text() or "") / least
+    record("aot", f"{'':32} {case.topology.name:10} reads and writes {share:.3f} of its weights and cache a step")
+    return [f"a step touches {share:.2f} of its weights and cache, {READ} at most"] if share > READ else []
 
 
 SMALL = {"width": 256, "num_layers": 2, "num_heads": 2, "num_kv_heads": 2, "mlp_width": 512, "vocab_size": 1024}

@@ -119,7 +119,7 @@ def collectives(text: str, devices: int) -> list[Collective]:
       UnreadableError: a loop's trip count or a group's size cannot be read.
     """
     computations, entry = parse(text)
-    times = _times(computations, entry)
+    times = executions(computations, entry)
     found: dict[str, Collective] = {}
     for name, computation in computations.items():
         for line in computation.values():
@@ -156,7 +156,7 @@ def network(text: str, slices: int) -> float:
       UnreadableError: a transfer is not a sum over the slices, or a loop's trip count cannot be read.
     """
     computations, entry = parse(text)
-    times, total = _times(computations, entry), 0.0
+    times, total = executions(computations, entry), 0.0
     for name, computation in computations.items():
         for line in computation.values():
             if line.opcode == "recv" and "xla_megascale" in line.rest:
@@ -204,7 +204,7 @@ def _group(rest: str, devices: int) -> int:
     raise UnreadableError(f"no size of the group in {said[:60]!r}")
 
 
-def _times(computations: Mapping[str, Computation], entry: str) -> dict[str, int]:
+def executions(computations: Mapping[str, Computation], entry: str) -> dict[str, int]:
     """How often each computation runs. Both branches of a conditional count: an upper bound."""
     callers: dict[str, list[tuple[str, int]]] = {name: [] for name in computations}
     for name, computation in computations.items():
