@@ -22,6 +22,7 @@ PICTURE_SCANNED = 1 << 30  # pixels times scans of a progressive JPEG; encoders 
 PICTURES_DIRECTORY_BYTES = 160 << 20  # of the directory of an archive of pictures: 1.5 million of them
 PICTURES_RATIO = 200  # of unpacked to packed size of a picture in an archive; pictures are compressed already
 PICTURES_RATIO_FROM = 1 << 24  # bytes from which the ratio is checked: a small picture of one colour may have any
+PARQUET_BYTES = 1 << 30  # that a Parquet file of pictures unpacks to: known ones to 30,000,000
 
 CACHE_BYTES = 1 << 33  # of an entry of the cache: an index takes about 100 a record, a plan 12 a sample and epoch
 
