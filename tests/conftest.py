@@ -95,7 +95,10 @@ hypothesis.settings.register_profile(
 )
 hypothesis.settings.load_profile("tests")
 
-STRICT = ("tests/golden/", "tests/parity/", "tests/reporting/test_browser.py", "tests/benchmarks/")
+STRICT = (
+    *("tests/golden/", "tests/parity/", "tests/reporting/test_browser.py", "tests/benchmarks/"),
+    "tests/safety/benchmarks/test_official.py",
+)
 REQUIRE_ALL = os.environ.get("VLGUARD_REQUIRE_ALL", "") not in ("", "0")
 NOT_HAD = "cannot be downloaded here"  # of a package's files that are data for a test (tests/parity/assets.py)
 
@@ -106,8 +109,8 @@ def _must_run(nodeid: str, reason: str) -> bool:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
-    """Turn a skipped golden, parity or browser test into a failure when VLGUARD_REQUIRE_ALL is set, unless data that
-    nobody promised could not be downloaded."""
+    """Turn a skipped golden, parity, benchmark or browser test into a failure when VLGUARD_REQUIRE_ALL is set, unless
+    data that nobody promised could not be downloaded."""
     report = yield
     if report.skipped and _must_run(item.nodeid, str(report.longrepr)):
         report.outcome = "failed"

@@ -192,8 +192,8 @@ class BenchmarkSettings:
     """One benchmark to answer."""
 
     name: str = "vlguard"
-    path: str = ""  # test.json or its folder; for "prompts" a JSON list of prompts, or one per line
-    images: str = ""
+    path: str = ""  # the published files: a file or its folder (configs/eval); for "prompts" a JSON list of prompts
+    images: str = ""  # folder of the pictures; empty: where they lie as published
     subsets: tuple[str, ...] = ()  # empty: all of the benchmark's
     limit: Annotated[int, Range(0, 10**9)] = 0  # number of first items of each subset, noted in the table; 0: all
     stand_in: bool = False

@@ -1,6 +1,7 @@
 """Checks your downloads, lists what is missing, lays them out, and shows what a training run would read.
 
   python -m vlguard_jax.prepare vlguard --metadata DIR --out DIR [--images DIR] [--stand_in_images]
+  python -m vlguard_jax.prepare BENCHMARK --source DIR [--images DIR] [--out DIR] | --stand_in --out DIR
   python -m vlguard_jax.prepare llava_mix --mix FILE --out DIR [--count N] [--seed N] [--images DIR] [--any_size]
   python -m vlguard_jax.prepare clean --mix FILE --cleaned FILE --out IDS [--any_size]
   python -m vlguard_jax.prepare smollm2 --out DIR [--gguf FILE] [--dtype fp32|bf16|fp16]
@@ -12,6 +13,10 @@ vlguard: --metadata holds VLGuard's train.json and test.json, --images its pictu
   unzipped train/ and test/. Writes the files that training and evaluation read and, in OUT/tfds, the same as
   ArrayRecord files for TensorFlow Datasets (TFDS). --stand_in_images draws one picture per record instead, to
   rehearse a run before access to the gated ones is granted.
+BENCHMARK: advbench, xstest, figstep, strongreject, one_word, mossbench, siuo_mcq, mm_safetybench and others (named when
+  there is none of a name). Checks the published files in --source: columns, numbers, pictures; says what is missing,
+  where it is got and under which licence. --out where pictures are unpacked or drawn. --stand_in writes harmless files
+  of the same layout, to rehearse with.
 llava_mix: --mix is llava_v1_5_mix665k.json (665,298 conversations; --any_size allows another number). Draws the
   --count helpful ones of a post-hoc run and writes them, their ids and the exact list of pictures to fetch; with
   --images also which of these are missing.
@@ -44,17 +49,13 @@ cli.define_number("count", int, 5000, Range(1, 10**9), "llava_mix: conversations
 cli.define_number("seed", int, 0, Range(0, 2**32 - 1), "llava_mix: seed of the draw, `sample_seed` of a source")
 flags.DEFINE_boolean("any_size", False, "llava_mix, clean: take files of another size than the published ones, too")
 flags.DEFINE_string("metadata", "", "vlguard: folder that holds VLGuard's train.json and test.json")
+flags.DEFINE_string("source", "", "BENCHMARK: folder that holds the published files, or the file itself")
 flags.DEFINE_string(
-    "out",
-    "",
-    "vlguard, smollm2: folder to write, which appears when everything is there; llava_mix: folder; clean: file of ids;"
-    " inspect: page",
+    "out", "", "folder to write, which appears when everything is there; clean: file of ids; inspect: page"
 )
-flags.DEFINE_string(
-    "images",
-    "",
-    "vlguard: folder that holds the pictures, zipped or not; --metadata if not given; llava_mix: the"
-    " mixture's pictures",
+flags.DEFINE_string("images", "", "folder of the pictures; vlguard: zipped or not, --metadata if not given")
+flags.DEFINE_boolean(
+    "stand_in", False, "BENCHMARK: write harmless files to --out instead of reading the published ones"
 )
 flags.DEFINE_boolean(
     "stand_in_images", False, "vlguard: draw a picture for every record instead of using the real ones"

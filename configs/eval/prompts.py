@@ -13,6 +13,4 @@ from vlguard_jax.safety import presets
 
 
 def get_config(preset="released"):
-    config = presets.vlguard(preset or "released")
-    config.benchmark.name = "prompts"
-    return config
+    return presets.benchmark("prompts", preset or "released")

@@ -16,6 +16,7 @@ from tests.faults import places
 from tests.faults import results
 from tests.faults import sandbox
 from tests.faults import shown
+from tests.faults import tables
 from tests.faults import templates
 from tests.faults import texts
 from tests.faults import tokenizers
@@ -39,6 +40,7 @@ READERS: dict[str, Reader] = {
     "results": results.make,
     "safetensors": weights_safetensors.make,
     "shown": shown.make,
+    "tables": tables.make,
     "templates": templates.make,
     "texts": texts.make,
     "tokenizers": tokenizers.make,

@@ -178,6 +178,25 @@ def test_more_slots_are_offered_where_they_fit():
     full = made("v6e:1x1", batch_size=FIT["v6e:1x1"]).answers
     assert decode.batch_size == FIT["v6e:1x1"] and speed == full.answers_per_second > found.answers_per_second
     assert full.fuller is None
-    few = dataclasses.replace(EVALUATION, benchmark=config.BenchmarkSettings(name="prompts", limit=20))
+    one = config.BenchmarkSettings(name="prompts", subsets=("text_unsafe",), limit=20)
+    few = dataclasses.replace(EVALUATION, benchmark=one)
     assert made("v6e:1x1", few).answers.fuller[0].batch_size == 20
     assert made("v6e:1x1", batch_size=48).answers.fuller is None
+
+
+@pytest.mark.parametrize(
+    ("settings", "prompts", "pictured"),
+    [
+        ({}, 442 + 558 + 558, True),
+        ({"name": "vlguard_leak_free", "limit": 500}, 438 + 500 + 500, True),
+        ({"name": "advbench"}, 3 * 520, False),
+        ({"name": "xstest", "subsets": ("xstest_safe",)}, 250, False),
+        ({"name": "figstep", "limit": 10}, 10, True),
+        ({"name": "figstep", "pictures": "none"}, 500, False),
+        ({"name": "prompts", "limit": 7}, 21, False),
+    ],
+)
+def test_prompts_are_those_of_the_benchmark(settings, prompts, pictured):
+    asking = dataclasses.replace(EVALUATION, benchmark=config.BenchmarkSettings(**settings))
+    found = evaluation.asked(asking, table.PRESETS["llava-v1.5-7b"], chips.parse("v6e:1x1"))
+    assert (found.prompts, found.prefix > 0) == (prompts, pictured)

@@ -158,7 +158,7 @@ def test_stand_ins_and_invalid_answers_are_marked(tmp_path):
     summary.write_text(json.dumps(rows))
     words = read([tmp_path]).words
     assert words.count("STAND-IN") == 5 and words.count("2 invalid") == 4 == words.count("first 4 only")
-    assert "could not label" in words and "drawn by a program" in words
+    assert "could not label" in words and "made by a program" in words
 
 
 def test_training_alone_makes_a_page(tmp_path):

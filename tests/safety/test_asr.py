@@ -39,9 +39,15 @@ def test_accuracy_counts_scores(verdict, right):
 
 def test_what_a_judge_can_measure():
     bench = benchmark.Benchmark(
-        "b", METRICS | {"easy": "refusal_rate"}, {}, lambda settings, subset: [], answerable=("safe_safes", "easy")
+        "b",
+        "B",
+        METRICS | {"easy": "refusal_rate", "choice": "accuracy"},
+        {},
+        lambda settings, subset: [],
+        answerable=("safe_safes", "easy", "choice"),
     )
     items = [
+        benchmark.Item("0", "choice", "q", reference="B"),  # nobody refuses a multiple choice
         benchmark.Item("0", "unsafes", "q", reference="I cannot."),  # a refusal is no right answer
         benchmark.Item("1", "safe_safes", "q", reference="red"),
         benchmark.Item("2", "easy", "q", reference="red"),
@@ -52,7 +58,7 @@ def test_what_a_judge_can_measure():
         "safe_safes": "refusal_rate",
         "easy": "refusal_rate",
     }
-    assert asr.metrics(exact.ExactMatch(), bench, items) == {"safe_safes": "accuracy"}
+    assert asr.metrics(exact.ExactMatch(), bench, items) == {"choice": "accuracy", "safe_safes": "accuracy"}
 
 
 def test_accuracy_against_a_baseline():

@@ -23,6 +23,7 @@ from vlguard_jax.planning import prices
 from vlguard_jax.planning import roofline
 from vlguard_jax.planning import traffic
 from vlguard_jax.planning import work as work_lib
+from vlguard_jax.safety.benchmarks import registry as benchmarks
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,14 +57,12 @@ def asked(settings: config.EvalConfig, model: family.Config, topology: chips.Top
       UserError: the mesh does not fit the topology.
     """
     known, benchmark = work_lib.assumptions()["evaluation"], settings.benchmark
-    sees = table.of(model).pictures
-    shows = benchmark.name != "prompts" and sees is not None and benchmark.pictures != "none"
+    sees, asks = table.of(model).pictures, benchmarks.get(benchmark.name)
+    shows = asks.pictures and sees is not None and benchmark.pictures != "none"
     size = types.Size(*work_lib.assumptions()["lengths"]["picture_pixels"])
     one = sees.extents(model, [size])[0] if sees and shows else types.Extent(0, 0)
-    count = known["prompts"]["prompts" if benchmark.name == "prompts" else "vlguard"]
-    if benchmark.limit:
-        # for each of VLGuard's three subsets
-        count = min(count, benchmark.limit * (1 if benchmark.name == "prompts" else 3))
+    subsets = benchmark.subsets or tuple(asks.metrics)
+    counts = [asks.counts.get(subset, known["questions"]) for subset in subsets]
     shape = traffic.mesh(settings.mesh, topology)
     prefix = lengths.padded(known["before_picture"] + one.slots) if shows else 0
     rest = lengths.padded(known["text_prompt"] - (known["before_picture"] if shows else 0))
@@ -73,7 +72,7 @@ def asked(settings: config.EvalConfig, model: family.Config, topology: chips.Top
     place, numbers = _place(settings, model, topology), model.text.width * _width(settings, topology)
     held = engine.WINDOW * width
     return Asked(
-        prompts=count,
+        prompts=sum(min(count, benchmark.limit or count) for count in counts),
         prefix=prefix,
         rest=rest,
         slots=each * shape.row_shards,

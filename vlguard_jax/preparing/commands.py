@@ -19,6 +19,10 @@ class Command:
 
 
 _PLANNED = ("config", "shards")
+BENCHMARKS = (
+    *("advbench", "xstest", "figstep", "figstep_tiny", "figstep_rendered", "strongreject", "strongreject_small"),
+    *("one_word", "mossbench", "siuo_mcq", "mm_safetybench", "mm_safetybench_vlmevalkit"),
+)
 COMMANDS = {
     "vlguard": Command(("metadata", "out", "images", "stand_in_images"), ("metadata", "out")),
     "llava_mix": Command(("mix", "out", "count", "seed", "images", "any_size"), ("mix", "out")),
@@ -26,6 +30,7 @@ COMMANDS = {
     "smollm2": Command(("out", "gguf", "dtype"), ("out",)),
     "index": Command((*_PLANNED, "json", "list_bad"), ("config",)),
     "inspect": Command((*_PLANNED, "out", "step", "rows", "harmless"), ("config",)),
+    **dict.fromkeys(BENCHMARKS, Command(("source", "images", "out", "stand_in"), ())),
 }
 FLAGS = sorted({flag for command in COMMANDS.values() for flag in command.takes})
 
@@ -57,6 +62,10 @@ def run(name: str, values: Mapping[str, Any]) -> None:
         from vlguard_jax.preparing import vlguard_folder  # late, as below: --help needs none of it
 
         vlguard_folder.run(v["metadata"], v["out"], v["images"], v["stand_in_images"])
+    elif name in BENCHMARKS:
+        from vlguard_jax.preparing import benchmark_files
+
+        benchmark_files.run(name, v["source"], v["images"], v["out"], v["stand_in"])
     elif name in ("llava_mix", "clean"):
         from vlguard_jax.preparing import llava_mix
 

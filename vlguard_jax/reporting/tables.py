@@ -94,7 +94,8 @@ def notes(rows: Sequence[summary.Row]) -> list[str]:
         found.append("pictures none: the questions were asked without a picture.")
     if any(r.stand_in for r in rows):
         found.append(
-            "STAND-IN: pictures, of test or training, were drawn by a program; this is a rehearsal, not a measurement."
+            "STAND-IN: questions or pictures, of test or training, were made by a program; this is a rehearsal, not a"
+            " measurement."
         )
     if any(r.first_n for r in rows):
         found.append("first n: only the first n questions of a subset were asked; not comparable with published rates.")

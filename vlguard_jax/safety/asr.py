@@ -16,12 +16,12 @@ def metrics(
 ) -> dict[str, str]:
     """Subset -> the metric that `judge` can measure on `items`.
 
-    A "refusal" judge: all subsets, each by the benchmark's metric. An "accuracy" judge: those that the benchmark
-    declares answerable and all of whose items carry a reference.
+    A "refusal" judge: all subsets but those of metric "accuracy", each by the benchmark's metric. An "accuracy" judge:
+    those that the benchmark declares answerable and all of whose items carry a reference.
     """
     subsets = dict.fromkeys(item.subset for item in items)
     if judge.measures == "refusal":
-        return {subset: benchmark.metrics[subset] for subset in subsets}
+        return {s: metric for s in subsets if (metric := benchmark.metrics[s]) != "accuracy"}
     unknown = {item.subset for item in items if item.reference is None}
     return {subset: "accuracy" for subset in subsets if subset in benchmark.answerable and subset not in unknown}
 

@@ -26,6 +26,13 @@ def vlguard(preset: str) -> config_dict.ConfigDict:
     return config
 
 
+def benchmark(name: str, preset: str) -> config_dict.ConfigDict:
+    """The benchmark `name`, asked as `preset` says and as VLGuard's test subsets are; raises as `vlguard`."""
+    config = vlguard(preset)
+    config.benchmark.name = name
+    return config
+
+
 def checkpoint(path: str, paper_row: str, preset: str | None, *, default: str = "released") -> config_dict.ConfigDict:
     """A published checkpoint beside its row of the paper's Table 2 ("" where it has none), asked as `preset` says, or
     as `default`."""

@@ -87,7 +87,7 @@ class GenerationLine:
       pictures: the question's, in the order of their tags.
       image_mode: "real", or what was shown in the place of every picture: "white", "black" or "none"; "none" also where
         the question has no picture.
-      stand_in: whether a picture was drawn by `prepare`.
+      stand_in: whether question or picture was made by `prepare`, to rehearse with.
       preprocessing: how pictures were made square, "pad" or "crop".
       template, template_sha256: name and `Template.sha256` of the conversation template.
       preset: name of the settings, for tables.

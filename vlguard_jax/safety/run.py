@@ -140,6 +140,11 @@ def check(config: settings_lib.EvalConfig) -> list[benchmark_lib.Item]:
     chosen, benchmark = check_names(config)
     items = benchmark_lib.select(benchmark, config.benchmark)
     for judge in chosen:
+        if not asr.metrics(judge, benchmark, items) and judge.measures == "refusal":
+            raise errors.UserError(
+                f"config.judges: {judge.name} measures refusal, and {benchmark.name} asks for right answers; name"
+                " choice_v1"
+            )
         if not asr.metrics(judge, benchmark, items):
             able = ", ".join(benchmark.answerable) or "none"
             raise errors.UserError(

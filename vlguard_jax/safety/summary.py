@@ -68,7 +68,7 @@ class Measure(Rate):
       subset: of the benchmark.
       metric: what is counted: "asr" (answers that are not refusals), "refusal_rate" or "accuracy".
       n_invalid: answers that the judge could not label; they do not count as refusals.
-      stand_in: whether a picture of the subset was drawn by `prepare`.
+      stand_in: whether a question or picture of the subset was made by `prepare`, to rehearse with.
       ci_method: how the interval was computed.
       by_category: rates of categories, each before its subcategories.
       vs_baseline: None without a baseline.

@@ -1,4 +1,7 @@
-"""A benchmark: named subsets of questions with pictures, and how each subset is counted."""
+"""A benchmark: named subsets of questions with pictures, where they come from, and how each subset is counted.
+
+How to add one: docs/adding_a_benchmark.md.
+"""
 
 from __future__ import annotations
 
@@ -22,8 +25,8 @@ class Picture(NamedTuple):
 class Item:
     """One question, and its pictures in the order in which it is asked about them.
 
-    `id` is unique within its subset. `stand_in`: the pictures were drawn by `prepare --stand_in_images`. `reference` is
-    the expected answer.
+    `id` is unique within its subset. `stand_in`: question or pictures were made by `prepare`, to rehearse with.
+    `reference` is the expected answer.
     """
 
     id: str
@@ -37,23 +40,77 @@ class Item:
 
 
 @dataclasses.dataclass(frozen=True)
+class Source:
+    """Where the files of a benchmark are published.
+
+    where: address. licence: of the data, as published there. files: of `where`, for people. gated: terms have to be
+    accepted first.
+    """
+
+    where: str
+    licence: str
+    files: str
+    gated: bool = False
+
+    @property
+    def way(self) -> str:
+        """How to get the files, for the end of a message."""
+        terms = f"licence {self.licence}; gated: accept the terms there first" if self.gated else self.licence
+        return f"get {self.files} from {self.where} ({terms})"
+
+    def find(self, settings: settings_lib.BenchmarkSettings, *names: str) -> pathlib.Path:
+        """The benchmark's file: `settings.path` itself, or the first of `names` in the folder that it names.
+
+        Raises:
+          UserError: no path is given, or the folder has none of them.
+        """
+        if not settings.path:
+            raise errors.UserError(f"config.benchmark.path is empty: name the downloaded file or folder; {self.way}")
+        path = pathlib.Path(settings.path)
+        if not path.is_dir():
+            return path
+        found = next((path / name for name in names if (path / name).is_file()), None)
+        if found is None:
+            raise errors.UserError(f"{path}: holds no {' and no '.join(names)}; {self.way}")
+        return found
+
+
+@dataclasses.dataclass(frozen=True)
 class Benchmark:
     """A benchmark.
 
-    metrics: subset -> "asr" (lower is safer) or "refusal_rate" (of harmless questions: lower is more helpful).
-    answerable: subsets whose references are right answers (the reference of an unsafe question is one of many possible
-    refusals).
+    name, title: for configs and for people.
+    metrics: subset -> "asr" (lower is safer), "refusal_rate" (of harmless questions: lower is more helpful) or
+      "accuracy" (of questions with right answers, read by judges of accuracy alone).
     counts: subset -> published number of questions; a subset that is not listed may have any.
     load: (settings, subset) -> its items in their published order.
-    access: where the pictures come from and how to get them, for the message when some are missing.
+    source: where the files are published; None for the user's own.
+    access: how to get missing pictures, for messages; the source's way by default.
+    pictures: whether it asks about pictures.
+    columns: subset -> column of the paper's tables (safety/paper.py).
+    answerable: subsets whose references are right answers (the reference of an unsafe question is one of many possible
+      refusals).
+    stand_in: writes harmless files of the published layout and numbers into a folder, to rehearse with.
+    unpack: (published files, new folder) -> writes there what `load` reads, where that is not the published files.
     """
 
     name: str
+    title: str
     metrics: Mapping[str, str]
     counts: Mapping[str, int]
     load: Callable[[settings_lib.BenchmarkSettings, str], list[Item]]
+    source: Source | None = None
     access: str = ""
+    pictures: bool = True
+    columns: Mapping[str, str] = dataclasses.field(default_factory=dict)
     answerable: tuple[str, ...] = ()
+    stand_in: Callable[[pathlib.Path], None] | None = None
+    unpack: Callable[[pathlib.Path, pathlib.Path], None] | None = None
+
+    @property
+    def way(self) -> str:
+        """How to get what is missing, for the end of a message."""
+        return self.access or (self.source.way if self.source else "")
 
 
 def check_subsets(benchmark: Benchmark, settings: settings_lib.BenchmarkSettings) -> None:
@@ -94,11 +151,13 @@ def first_n(benchmark: Benchmark, settings: settings_lib.BenchmarkSettings) -> d
     return {subset: settings.limit if _load(benchmark, settings, subset)[1] else None for subset in subsets}
 
 
-def check_ids(named: Iterable[tuple[str, str]]) -> None:
+def check_ids(named: Iterable[tuple[str, str]], what: str = "id", way: str = "give each its own") -> None:
     """Refuse duplicate ids: they are the key by which answers are found again and paired with another run's.
 
     Args:
       named: (id, name of the record in messages) of each record.
+      what: is compared; the question, where records have no id.
+      way: out, for the message.
 
     Raises:
       UserError: an id comes twice.
@@ -107,7 +166,7 @@ def check_ids(named: Iterable[tuple[str, str]]) -> None:
     for id_, origin in named:
         if id_ in seen:
             first = seen[id_].rpartition(": ")[2]
-            raise errors.UserError(f"{origin}: the id is that of {first} too; give each its own")
+            raise errors.UserError(f"{origin}: the {what} is that of {first} too; {way}")
         seen[id_] = origin
 
 
@@ -142,5 +201,5 @@ def _check_pictures(benchmark: Benchmark, items: list[Item]) -> None:
     missing = sorted(p for p in paths if not p.is_file())
     if missing:
         raise errors.UserError(
-            f"{len(missing)} of {len(paths)} pictures are missing, first {missing[0]}: {benchmark.access}"
+            f"{len(missing)} of {len(paths)} pictures are missing, first {missing[0]}: {benchmark.way}"
         )

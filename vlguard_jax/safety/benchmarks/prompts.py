@@ -68,7 +68,9 @@ def _item(subset: str, suffix: str, value: Any, position: int, path: str) -> tup
 
 BENCHMARK = benchmark_lib.Benchmark(
     name="prompts",
+    title="your own prompts",
     metrics={"text_safe": "refusal_rate", "text_unsafe": "asr", "text_suffix": "asr"},
     counts={},
     load=load,
+    pictures=False,
 )

@@ -12,6 +12,12 @@ from vlguard_jax import errors
 from vlguard_jax.data import vlguard
 from vlguard_jax.safety.benchmarks import benchmark as benchmark_lib
 
+SOURCE = benchmark_lib.Source(
+    "https://huggingface.co/datasets/ys-zong/VLGuard",
+    "none stated in its repository",
+    "test.json and test.zip",
+    gated=True,
+)
 ACCESS = (
     "the set is gated: accept its terms on https://huggingface.co/datasets/ys-zong/VLGuard, download and unpack"
     " test.zip and name the folder in config.benchmark.images, or rehearse with pictures drawn by `python -m"
@@ -69,16 +75,21 @@ def _read(file: pathlib.Path, changed_ns: int) -> tuple[vlguard.Item, ...]:
 
 BENCHMARK = benchmark_lib.Benchmark(
     name="vlguard",
+    title="VLGuard's test set",
     metrics={"unsafes": "asr", "safe_unsafes": "asr", "safe_safes": "refusal_rate"},
     counts={subset: vlguard.subset_count(subset) for subset in vlguard.SUBSETS},
     load=load,
+    source=SOURCE,
     access=ACCESS,
+    columns={subset: subset for subset in vlguard.SUBSETS},
     answerable=("safe_safes",),
 )
 # Eight test pictures are also in the training set, four of them unsafe.
 LEAK_FREE = dataclasses.replace(
     BENCHMARK,
     name="vlguard_leak_free",
+    title="VLGuard's test set without the pictures of its training set",
+    columns={},
     counts={"unsafes": 438, "safe_unsafes": 554, "safe_safes": 554},
     load=load_leak_free,
 )
@@ -86,6 +97,9 @@ LEAK_FREE = dataclasses.replace(
 LIKE_VLGUARD = dataclasses.replace(
     BENCHMARK,
     name="vlguard_like",
+    title="your own records in VLGuard's format",
+    source=None,
+    columns={},
     counts={},
     access="check config.benchmark.images, the folder that the records' paths start from",
 )

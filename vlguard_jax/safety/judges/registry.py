@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 
 from vlguard_jax import errors
+from vlguard_jax.safety.judges import choice
 from vlguard_jax.safety.judges import exact
 from vlguard_jax.safety.judges import judge as judge_lib
 from vlguard_jax.safety.judges import keyword
@@ -14,6 +15,7 @@ JUDGES: dict[str, Callable[[], judge_lib.Judge]] = {
     "keyword_vlguard_v1": keyword.VlguardKeywords,
     "keyword_repaired": repaired.RepairedKeywords,
     "exact_match_v1": exact.ExactMatch,
+    "choice_v1": choice.Choice,
 }
 
 
