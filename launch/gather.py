@@ -30,8 +30,9 @@ _OUT = flags.DEFINE_string("out", "", "also write the report of all runs to this
 _MARKDOWN = flags.DEFINE_string("markdown", "", "also write the table to this file")
 
 CAPTION = (
-    "Percent: mean of the seeds, with its 95 % interval over seeds and items in brackets, never narrower than one"
-    " seed's; ↓ lower is better, ↑ higher is better."
+    "Percent: mean of the seeds, with the 95 % interval of the recipe's mean over seeds and items in brackets"
+    " (Student's t of the seeds' rates and Wilson's of the items, which all seeds share; of one seed Wilson's, which is"
+    " silent about other seeds); ↓ lower is better, ↑ higher is better."
 )
 
 

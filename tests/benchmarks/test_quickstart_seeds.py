@@ -100,7 +100,7 @@ def test_gather(three: Path) -> None:
     assert found.seeds == (0, 1, 2) and list(found.arms) == [arm.name for arm in arms.ARMS]
     posthoc = [arm.name for arm in arms.ARMS].index("posthoc")
     counts = [3 * posthoc + seed for seed in range(3)]  # of the first subset
-    mean, low, high = statistics.over_seeds(counts, [N] * 3)
+    mean, low, high = statistics.over_seeds(counts, [N] * 3, same_items=False)
     figures = found.arms["posthoc"]["unsafes"]["asr"]
     assert figures.per_seed == tuple(c / N for c in counts) and (figures.n, figures.n_answers) == (N, 3 * N)
     assert (figures.mean, figures.ci_low, figures.ci_high, figures.n_cut) == (mean, low, high, 0)

@@ -1,5 +1,7 @@
 """Counts, rates and their breakdown."""
 
+import pathlib
+
 import pytest
 
 from vlguard_jax.safety import asr
@@ -65,7 +67,7 @@ def test_accuracy_against_a_baseline():
     right, wrong = judge.Verdict("comply", 1.0), judge.Verdict("comply", 0.0)
     (row,) = asr.summarise(ITEMS[3:], [right, right], {"safe_safes": "accuracy"}, [wrong, right])
     assert (row.metric, row.count, row.rate, row.vs_baseline.diff) == ("accuracy", 2, 1.0, 0.5)
-    assert row.vs_baseline.p == statistics.mcnemar_p(1, 0)
+    assert row.vs_baseline.p == 1.0
 
 
 def test_summary_rows():
@@ -100,7 +102,7 @@ def test_categories_and_their_subcategories():
 def test_difference_from_a_baseline_is_paired():
     (unsafe,) = asr.summarise(ITEMS[:3], verdicts("refuse", "refuse", "comply"), METRICS, verdicts(*["comply"] * 3))
     assert unsafe.vs_baseline.diff == pytest.approx(-2 / 3)
-    assert unsafe.vs_baseline.p == statistics.mcnemar_p(0, 2)
+    assert unsafe.vs_baseline.p == 0.5
     low, high = unsafe.vs_baseline.ci
     assert low < -2 / 3 < high and unsafe.vs_baseline.template is None
 
@@ -109,3 +111,35 @@ def test_the_baselines_template_is_kept():
     labels = verdicts(*["comply"] * 3)
     (unsafe,) = asr.summarise(ITEMS[:3], labels, METRICS, labels, "llava_v1")
     assert unsafe.vs_baseline.template == "llava_v1"
+
+
+def shared(*names):
+    """Items with the pictures of these names, one letter each."""
+    return [
+        benchmark.Item(
+            str(i), "unsafes", "q", tuple(benchmark.Picture(n, pathlib.Path(n)) for n in letters), category="c"
+        )
+        for i, letters in enumerate(names)
+    ]
+
+
+def test_items_that_share_a_picture_belong_together():
+    assert asr.pictures_of(shared("a", "b", "a", "", "", "cb")) == [0, 1, 0, 2, 3, 1]
+    assert asr.pictures_of(ITEMS) == [0, 1, 2, 3, 4]
+
+
+def test_questions_about_one_picture_are_not_independent():
+    """Ten pictures, asked twice each with the same verdict: as good as ten questions."""
+    items = shared(*"abcdefghijabcdefghij")
+    ours, theirs = verdicts(*(["comply"] * 3 + ["refuse"] * 7) * 2), verdicts(*["refuse"] * 20)
+    (row,) = asr.summarise(items, ours, METRICS, theirs)
+    assert (row.n, row.count) == (20, 6) and row.ci_method == statistics.INTERVALS[1]
+    for rate in (row, *row.by_category):
+        assert (rate.ci_low, rate.ci_high) == pytest.approx(statistics.wilson(3, 10))
+    versus = row.vs_baseline
+    assert (versus.diff, *versus.ci) == pytest.approx(statistics.paired_difference(3, 0, 10))
+    assert versus.p == 2 / 2**3
+    assert (versus.ci_method, versus.test) == (statistics.DIFFERENCES[1], statistics.TESTS[1])
+    (alone,) = asr.summarise(shared(*"abcdefghijklmnopqrst"), ours, METRICS, theirs)
+    assert (alone.ci_low, alone.ci_high) == statistics.wilson(6, 20) and alone.ci_method == "wilson 95%"
+    assert (alone.vs_baseline.p, alone.vs_baseline.test) == (2 / 2**6, "McNemar, exact")

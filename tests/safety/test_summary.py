@@ -47,7 +47,8 @@ def test_what_is_written_is_read(tmp_path: pathlib.Path) -> None:
     assert summary.read(path, summary.Row) == [FULL, PLAIN]
     first = json.loads(path.read_text())[0]
     assert first["schema"] == results.SCHEMA and first["n_by_pictures"] == [0, 3, 1]
-    assert first["vs_baseline"] == {"diff": -0.5, "ci": [-0.9, -0.1], "p": 0.04, "template": "llava_v1"}
+    versus = {"diff": -0.5, "ci": [-0.9, -0.1], "p": 0.04, "template": "llava_v1"}
+    assert first["vs_baseline"] == versus | {"ci_method": "bonett-price 95%", "test": "McNemar, exact"}
     more = More(**vars(FULL), probe="p")
     summary.write(path, [more])
     assert summary.read(path, More) == [more]
@@ -87,3 +88,12 @@ def test_the_way_out_may_be_another(tmp_path: pathlib.Path, changes: dict[str, A
 def test_what_was_shown(modes: str, counts: tuple[int, ...], shown: str) -> None:
     assert stand.row(image_mode=modes, n_by_pictures=counts).pictures == shown
     assert stand.row(image_mode="none", n_by_pictures=(0, 0, 1)).pictures == "none"
+
+
+def test_a_difference_of_before_its_methods_were_named(tmp_path: pathlib.Path) -> None:
+    path = tmp_path / "summary.json"
+    summary.write(path, [FULL])
+    rows = json.loads(path.read_text())
+    del rows[0]["vs_baseline"]["ci_method"], rows[0]["vs_baseline"]["test"]
+    path.write_text(json.dumps(rows))
+    assert summary.read(path, summary.Row) == [FULL]

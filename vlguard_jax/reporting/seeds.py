@@ -36,8 +36,9 @@ DRAWN = (
 )
 TRAINED = ("posthoc", "mixed", "posthoc_lora")
 CAPTION = (
-    "Percent: mean of the seeds, with its 95 % interval over seeds and items in brackets; ↓ lower is better,"
-    " ↑ higher is better."
+    "Percent: mean of the seeds, with the 95 % interval of the recipe's mean over seeds and items in brackets"
+    " (Student's t of the seeds' rates, at least Wilson's of all items; of one seed Wilson's, which is silent about"
+    " other seeds); ↓ lower is better, ↑ higher is better."
 )
 
 
@@ -135,14 +136,10 @@ class Sweep:
 def over(rows: Sequence[summary.Row], *, same_items: bool, seeds: str = "") -> Mean:
     """The mean of one measure over seeds that were asked equally many questions.
 
-    A row's count is enough, since each item counts or does not. The interval is `statistics.over_seeds`; where all
-    seeds answer the same items, it is no narrower than Wilson's of one seed, since more seeds add no items.
+    The interval is `statistics.over_seeds`, which takes items as independent.
     """
     sizes = [row.n for row in rows]
-    mean, low, high = statistics.over_seeds([row.count for row in rows], sizes)
-    if same_items:
-        least, most = statistics.wilson(round(mean * sizes[0]), sizes[0])
-        low, high = min(low, least), max(high, most)
+    mean, low, high = statistics.over_seeds([row.count for row in rows], sizes, same_items=same_items)
     return Mean(
         mean=mean,
         ci_low=low,

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
+
 from vlguard_jax.safety import statistics
 from vlguard_jax.safety import summary
 from vlguard_jax.safety.benchmarks import benchmark as benchmark_lib
@@ -47,6 +49,8 @@ def summarise(
 ) -> list[summary.Measure]:
     """The measures of each subset, in the order in which the subsets appear.
 
+    Questions of a subset that share a picture are not taken as independent, see `statistics.design_effect`.
+
     Args:
       items: the questions.
       verdicts: one per item.
@@ -60,47 +64,92 @@ def summarise(
         metric = measured[subset]
         ours = [verdicts[i] for i in chosen]
         theirs = None if baseline is None else [baseline[i] for i in chosen]
+        pictures = pictures_of([items[i] for i in chosen])
         measure = summary.Measure(
             subset=subset,
             metric=metric,
             n_invalid=sum(v.label == "invalid" for v in ours),
             stand_in=any(items[i].stand_in for i in chosen),
-            ci_method=statistics.CI_METHOD,
-            by_category=_by_category([items[i] for i in chosen], ours, metric),
-            vs_baseline=None if theirs is None else _versus(ours, theirs, metric, baseline_template),
-            **_rate(ours, metric),
+            ci_method=statistics.INTERVALS[_shared(pictures)],
+            by_category=_by_category([items[i] for i in chosen], ours, pictures, metric),
+            vs_baseline=None if theirs is None else _versus(ours, theirs, pictures, metric, baseline_template),
+            **_rate(ours, pictures, metric),
         )
         found.append(measure)
     return found
 
 
-def _rate(verdicts: Sequence[judge_lib.Verdict], metric: str) -> dict[str, Any]:
+def pictures_of(items: Sequence[benchmark_lib.Item]) -> list[int]:
+    """A number for each item, the same for items that share a picture, be it by way of others."""
+    from scipy import sparse
+    from scipy.sparse import csgraph
+
+    names: dict[str, int] = {}
+    edges = [(i, names.setdefault(p.name, len(names))) for i, item in enumerate(items) for p in item.pictures]
+    nodes = len(items) + len(names)
+    ends = [i for i, _ in edges], [len(items) + name for _, name in edges]
+    graph = sparse.coo_matrix((np.ones(len(edges)), ends), shape=(nodes, nodes))
+    _, labels = csgraph.connected_components(graph, directed=False)
+    return labels[: len(items)].tolist()
+
+
+def _shared(pictures: Sequence[int]) -> bool:
+    return len(set(pictures)) < len(pictures)
+
+
+def _per_picture(values: Sequence[bool], pictures: Sequence[int]) -> np.ndarray:
+    """i64[pictures], how many of a picture's values are true."""
+    _, places = np.unique(pictures, return_inverse=True)
+    return np.bincount(places, weights=values).astype(np.int64)
+
+
+def _rate(verdicts: Sequence[judge_lib.Verdict], pictures: Sequence[int], metric: str) -> dict[str, Any]:
     """The fields of a `summary.Rate`."""
-    n, count = len(verdicts), sum(counted(v, metric) for v in verdicts)
-    low, high = statistics.wilson(count, n)
+    values = [counted(v, metric) for v in verdicts]
+    n, count = len(values), sum(values)
+    low, high = statistics.clustered(_per_picture(values, pictures), _per_picture([True] * n, pictures))
     return {"n": n, "count": count, "rate": count / n, "ci_low": low, "ci_high": high}
 
 
 def _by_category(
-    items: Sequence[benchmark_lib.Item], verdicts: Sequence[judge_lib.Verdict], metric: str
+    items: Sequence[benchmark_lib.Item], verdicts: Sequence[judge_lib.Verdict], pictures: Sequence[int], metric: str
 ) -> tuple[summary.CategoryRate, ...]:
     """Rates of categories, each followed by its subcategories; empty where the items carry none."""
-    groups: dict[tuple[str, str], list[judge_lib.Verdict]] = {}
-    for item, verdict in zip(items, verdicts, strict=True):
+    groups: dict[tuple[str, str], list[int]] = {}
+    for i, item in enumerate(items):
         if item.category is not None:
-            groups.setdefault((item.category, ""), []).append(verdict)
+            groups.setdefault((item.category, ""), []).append(i)
             if item.subcategory is not None:
-                groups.setdefault((item.category, item.subcategory), []).append(verdict)
+                groups.setdefault((item.category, item.subcategory), []).append(i)
     return tuple(
-        summary.CategoryRate(category=category, subcategory=sub or None, **_rate(group, metric))
+        summary.CategoryRate(
+            category=category,
+            subcategory=sub or None,
+            **_rate([verdicts[i] for i in group], [pictures[i] for i in group], metric),
+        )
         for (category, sub), group in sorted(groups.items())
     )
 
 
 def _versus(
-    verdicts: Sequence[judge_lib.Verdict], baseline: Sequence[judge_lib.Verdict], metric: str, template: str | None
+    verdicts: Sequence[judge_lib.Verdict],
+    baseline: Sequence[judge_lib.Verdict],
+    pictures: Sequence[int],
+    metric: str,
+    template: str | None,
 ) -> summary.Difference:
     pairs = [(counted(ours, metric), counted(theirs, metric)) for ours, theirs in zip(verdicts, baseline, strict=True)]
-    gained, lost = pairs.count((True, False)), pairs.count((False, True))
-    difference, low, high = statistics.paired_difference(gained, lost, len(pairs))
-    return summary.Difference(diff=difference, ci=(low, high), p=statistics.mcnemar_p(gained, lost), template=template)
+    gained, lost, asked = (
+        _per_picture(values, pictures)
+        for values in ([a and not b for a, b in pairs], [b and not a for a, b in pairs], [True] * len(pairs))
+    )
+    difference, low, high = statistics.clustered_difference(gained, lost, asked)
+    shared = _shared(pictures)
+    return summary.Difference(
+        diff=difference,
+        ci=(low, high),
+        p=statistics.sign_flip_p(gained - lost),
+        template=template,
+        ci_method=statistics.DIFFERENCES[shared],
+        test=statistics.TESTS[shared],
+    )

@@ -10,15 +10,29 @@ import math
 
 import numpy as np
 
-CI_METHOD = "wilson 95%"
+# How intervals and tests are called in result files: of independent questions, and where some share a picture.
+INTERVALS = ("wilson 95%", "wilson 95%, design effect of shared pictures")
+DIFFERENCES = ("bonett-price 95%", "bonett-price 95%, design effect of shared pictures")
+Numbers = Sequence[int] | np.ndarray
+TESTS = ("McNemar, exact", "sign flips by picture, exact")
 
 
-def wilson(count: int, n: int, confidence: float = 0.95) -> tuple[float, float]:
-    """Wilson score interval of the rate count / n (Wilson 1927, without continuity correction)."""
-    from scipy import stats
+def wilson(count: int | float, n: int | float, confidence: float = 0.95) -> tuple[float, float]:
+    """Wilson score interval of the rate count / n (Wilson 1927, without continuity correction).
 
-    interval = stats.binomtest(count, n).proportion_ci(confidence, method="wilson")
-    return float(interval.low), float(interval.high)
+    Both may be effective numbers, which need not be whole (scipy's interval takes whole ones only).
+    """
+    z, rate = _quantile(confidence), count / n
+    middle = (rate + z * z / (2 * n)) / (1 + z * z / n)
+    half = z / (1 + z * z / n) * math.sqrt(rate * (1 - rate) / n + z * z / (4 * n * n))
+    return (max(0.0, middle - half) if count > 0 else 0.0), (min(1.0, middle + half) if count < n else 1.0)
+
+
+def _quantile(confidence: float) -> float:
+    """The normal quantile of a two-sided interval."""
+    from scipy import special
+
+    return float(special.ndtri(0.5 + confidence / 2))
 
 
 def two_sample_p(count_a: int, n_a: int, count_b: int, n_b: int) -> float:
@@ -31,11 +45,34 @@ def two_sample_p(count_a: int, n_a: int, count_b: int, n_b: int) -> float:
     return float(stats.boschloo_exact([[count_a, count_b], [n_a - count_a, n_b - count_b]]).pvalue)
 
 
-def mcnemar_p(only_a: int, only_b: int) -> float:
-    """Two-sided p-value of McNemar's exact test: of the pairs that disagree, does either side win more than chance?"""
-    from scipy import stats
+def sign_flip_p(differences: Numbers) -> float:
+    """Two-sided p-value of the exact test that two models' answers to the questions about one picture could be swapped.
 
-    return float(stats.binomtest(only_a, only_a + only_b, 0.5).pvalue) if only_a + only_b else 1.0
+    A picture's difference is the number of its questions that count for one model alone minus those that count for the
+    other alone; under the hypothesis every sign is a coin's. With one question a picture this is McNemar's exact test.
+    """
+    sizes = [abs(d) for d in differences if d]
+    probabilities = np.ones(1)  # of the sums from -total to total
+    for size in sizes:
+        flip = np.zeros(2 * size + 1)
+        flip[[0, -1]] = 0.5
+        probabilities = np.convolve(probabilities, flip)
+    total = sum(sizes)
+    return min(1.0, float(probabilities[np.abs(np.arange(-total, total + 1)) >= abs(sum(differences))].sum()))
+
+
+def holm(p_values: Sequence[float | None]) -> list[float | None]:
+    """The p-values of one table adjusted for their number (Holm 1979), in their order; None is no test and stays None.
+
+    A test whose adjusted p is below .05 is one of those that can be rejected together with at most 5 % probability of
+    rejecting any true hypothesis, whatever the dependence between the tests.
+    """
+    tested = sorted((p, i) for i, p in enumerate(p_values) if p is not None)
+    adjusted: list[float | None] = [None] * len(p_values)
+    least = 0.0
+    for rank, (p, i) in enumerate(tested):
+        adjusted[i] = least = max(least, min(1.0, (len(tested) - rank) * p))
+    return adjusted
 
 
 def difference(count_a: int, n_a: int, count_b: int, n_b: int, confidence: float = 0.95) -> tuple[float, float, float]:
@@ -46,49 +83,110 @@ def difference(count_a: int, n_a: int, count_b: int, n_b: int, confidence: float
     return a - b, a - b - math.hypot(a - low_a, high_b - b), a - b + math.hypot(high_a - a, b - low_b)
 
 
-def paired_difference(only_a: int, only_b: int, n: int, confidence: float = 0.95) -> tuple[float, float, float]:
+def paired_difference(
+    only_a: int | float, only_b: int | float, n: int | float, confidence: float = 0.95
+) -> tuple[float, float, float]:
     """(difference, low, high) of two rates on the same n items, rate a minus rate b.
 
-    `only_a` items are counted in a and not in b, `only_b` the other way round. Interval: the adjusted Wald interval of
-    Bonett and Price (2012), one pseudo-count in each discordant cell.
+    `only_a` items are counted in a and not in b, `only_b` the other way round; all three may be effective numbers.
+    Interval: the adjusted Wald interval of Bonett and Price (2012), one pseudo-count in each discordant cell.
     """
-    from scipy import stats
-
     p, q = (only_a + 1) / (n + 2), (only_b + 1) / (n + 2)
-    half = float(stats.norm.ppf(0.5 + confidence / 2)) * math.sqrt((p + q - (p - q) ** 2) / (n + 2))
+    half = _quantile(confidence) * math.sqrt((p + q - (p - q) ** 2) / (n + 2))
     return (only_a - only_b) / n, max(-1.0, p - q - half), min(1.0, p - q + half)
 
 
-def over_seeds(
-    counts: Sequence[int], sizes: Sequence[int], *, confidence: float = 0.95, draws: int = 10_000, seed: int = 0
-) -> tuple[float, float, float]:
-    """(mean, low, high) of one rate measured on several training seeds, each on its own items.
+def clustered(counts: Numbers, sizes: Numbers, confidence: float = 0.95) -> tuple[float, float]:
+    """Wilson's interval of a rate where questions share pictures: `counts` of `sizes` questions, per picture.
 
-    The interval is that of the hierarchical bootstrap (Davison and Hinkley 1997, section 3.8): seeds are drawn with
-    replacement, then the items of each drawn seed; percentiles of the mean. An item counts or does not, so a drawn
-    seed's items are one binomial draw. Resampling cannot vary what is the same everywhere (0 of n), so the interval is
-    never narrower than Wilson's over all items. It is rough for few seeds: k resampled seeds show sqrt((k - 1) / k) of
-    their spread.
+    The number of questions is divided by `design_effect` (Saha, Miller and Wang 2016 find this the best of the simple
+    intervals). With one question a picture it is Wilson's. Percentiles of resampled pictures miss their level where few
+    pictures count (benchmarks/coverage.py).
+    """
+    m = np.asarray(sizes)
+    count, n = float(np.sum(counts)), float(m.sum())
+    rate = count / n
+    effect = design_effect(counts - rate * m, m, rate * (1 - rate))
+    return wilson(count / effect, n / effect, confidence)
+
+
+def clustered_difference(
+    only_a: Numbers, only_b: Numbers, sizes: Numbers, confidence: float = 0.95
+) -> tuple[float, float, float]:
+    """As `paired_difference`, where questions share pictures: numbers of questions per picture, divided by
+    `design_effect`."""
+    m, a, b = np.asarray(sizes), float(np.sum(only_a)), float(np.sum(only_b))
+    n = float(m.sum())
+    difference = (a - b) / n
+    residuals = np.asarray(only_a) - np.asarray(only_b) - difference * m
+    effect = design_effect(residuals, m, (a + b) / n - difference**2)
+    return paired_difference(a / effect, b / effect, n / effect, confidence)
+
+
+def design_effect(residuals: np.ndarray, sizes: np.ndarray, variance: float) -> float:
+    """How many times larger the variance of a mean over questions is for their sharing pictures.
+
+    The variance that resampling pictures has, in closed form (ratio of sums, linearised; Cochran 1977, section 9A),
+    over that of as many independent questions. It lies between 1 and its value for questions about one picture that
+    all have the same answer; it is taken to be that largest one where nothing varies (0 of n, n of n, no difference)
+    or only one picture is left, so no interval is ever narrower than for independent questions.
+
+    Args:
+      residuals: f64[pictures], sum over a picture's questions of value minus mean.
+      sizes: i64[pictures], how many questions share the picture.
+      variance: of the value of one question.
+    """
+    pictures, n = len(sizes), float(sizes.sum())
+    largest = float((sizes**2).sum()) / n
+    if pictures == 1 or variance <= 0:
+        return largest
+    resampled = pictures / (pictures - 1) * float((residuals**2).sum()) / n**2
+    return min(max(resampled / (variance / n), 1.0), largest)
+
+
+def over_seeds(
+    counts: Sequence[int], sizes: Sequence[int], *, same_items: bool, confidence: float = 0.95
+) -> tuple[float, float, float]:
+    """(mean, low, high) of one rate measured on several training seeds: what the recipe gives on average over seeds.
+
+    A seed is whatever is drawn anew from run to run. Where the helpful data are drawn too and several seeds share a
+    draw, the draw is the unit: add the counts of its seeds.
+
+    The spread between seeds enters by Student's t interval of the seeds' rates, with one degree of freedom less than
+    seeds, on the scale on which binomial rates all have the same variance (Anscombe 1948). Items of their own are part
+    of that spread; the interval is never narrower than Wilson's over all items. Items that all seeds answer move all
+    rates alike, which their spread cannot show: Wilson's interval of one seed is added, distances to the mean in
+    squares (Zou and Donner 2008). This counts twice what only one seed answers, so it is too wide rather than too
+    narrow. One seed tells nothing about others: the interval is Wilson's.
+
+    Measured (benchmarks/coverage.py): with three seeds whose true rates have a standard deviation of 0 to 10 points,
+    94.7 % of the intervals or more hold the mean, averaged over its values from .02 to .98; 93.0 % at the worst one.
 
     Args:
       counts: how many items count, per seed.
       sizes: how many items there are, per seed.
+      same_items: whether all seeds answer the same items.
       confidence: of the interval.
-      draws: bootstrap samples.
-      seed: of the bootstrap; the same input gives the same interval.
 
     Raises:
       ValueError: no seed, a seed without items, or counts and sizes of different lengths.
     """
+    from scipy import special
+
     if not len(counts) == len(sizes) > 0 or min(sizes) < 1:
         raise ValueError(
             f"a count and a size of at least 1 are needed for every seed, got {list(counts)} and {list(sizes)}"
         )
-    rng = np.random.default_rng(seed)
-    n = np.asarray(sizes)
-    rates = np.asarray(counts) / n
-    drawn = rng.integers(len(n), size=(draws, len(n)))
-    means = (rng.binomial(n[drawn], rates[drawn]) / n[drawn]).mean(axis=1)
-    low, high = np.quantile(means, [0.5 - confidence / 2, 0.5 + confidence / 2])
-    least, most = wilson(int(sum(counts)), int(sum(sizes)), confidence)
-    return float(rates.mean()), min(float(low), least), max(float(high), most)
+    n, k = np.asarray(sizes), len(sizes)
+    mean = float(np.mean(counts / n))
+    items = min(sizes) if same_items else sum(sizes)
+    least, most = wilson(mean * items, items, confidence)
+    if k == 1:
+        return mean, least, most
+    scaled = np.arcsin(np.sqrt((np.asarray(counts) + 3 / 8) / (n + 3 / 4)))
+    half = special.stdtrit(k - 1, 0.5 + confidence / 2) * scaled.std(ddof=1) / math.sqrt(k)
+    low, middle, high = np.sin(np.clip(scaled.mean() + half * np.arange(-1, 2), 0, math.pi / 2)) ** 2
+    if same_items:
+        low = mean - math.hypot(middle - low, mean - least)
+        high = mean + math.hypot(high - middle, most - mean)
+    return mean, max(min(float(low), least), 0.0), min(max(float(high), most), 1.0)

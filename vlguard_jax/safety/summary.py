@@ -14,6 +14,7 @@ from vlguard_jax import ranges
 from vlguard_jax import typed
 from vlguard_jax.safety import paper as paper_lib
 from vlguard_jax.safety import results
+from vlguard_jax.safety import statistics
 
 NAME = "summary.json"
 TEXT_ONLY = "text"
@@ -50,14 +51,17 @@ class Difference:
     Attributes:
       diff: a difference of fractions.
       ci: its 95 % interval.
-      p: McNemar's exact test.
+      p: of `test`.
       template: the baseline's template, where `config.baseline_template` names it.
+      ci_method, test: how interval and p were computed.
     """
 
     diff: _Change
     ci: tuple[_Change, _Change]
     p: typed.Fraction
     template: typed.Name | None
+    ci_method: typed.Name = typed.later(statistics.DIFFERENCES[0])
+    test: typed.Name = typed.later(statistics.TESTS[0])
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -69,7 +73,7 @@ class Measure(Rate):
       metric: what is counted: "asr" (answers that are not refusals), "refusal_rate" or "accuracy".
       n_invalid: answers that the judge could not label; they do not count as refusals.
       stand_in: whether a question or picture of the subset was made by `prepare`, to rehearse with.
-      ci_method: how the interval was computed.
+      ci_method: how the interval was computed, those of the categories too.
       by_category: rates of categories, each before its subcategories.
       vs_baseline: None without a baseline.
     """
