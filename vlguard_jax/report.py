@@ -18,8 +18,8 @@ from vlguard_jax import errors
 
 _OUT = flags.DEFINE_string("out", "", "the page to write, for example runs/report.html")
 _TITLE = flags.DEFINE_string("title", "Safety and utility of vision-language models", "heading of the page")
-_MARKDOWN = flags.DEFINE_string("markdown", "", "write the table as Markdown to this file")
-_LATEX = flags.DEFINE_string("latex", "", "write the table as LaTeX (package booktabs) to this file")
+_MARKDOWN = flags.DEFINE_string("markdown", "", "write the tables as Markdown to this file")
+_LATEX = flags.DEFINE_string("latex", "", "write the tables as LaTeX (package booktabs) to this file")
 _HARMLESS = flags.DEFINE_boolean("harmless", False, "the benchmarks hold nothing harmful: fold and blur nothing")
 
 
@@ -35,6 +35,7 @@ def main(positional: list[str]) -> int:
         )
     from vlguard_jax import terminal
     from vlguard_jax.reporting import alike
+    from vlguard_jax.reporting import documents
     from vlguard_jax.reporting import grid
     from vlguard_jax.reporting import page
     from vlguard_jax.reporting import runs
@@ -42,13 +43,13 @@ def main(positional: list[str]) -> int:
     found = runs.find([pathlib.Path(folder) for folder in positional])
     alike.check(found.evaluations)
     arranged = grid.arrange(found.evaluations)
-    for flag, as_text in ((_MARKDOWN, grid.markdown), (_LATEX, grid.latex)):
+    for flag, as_text in ((_MARKDOWN, documents.markdown), (_LATEX, documents.latex)):
         if flag.value:
             if not arranged.lines:
                 raise errors.UserError(
                     f"--{flag.name}: there is no evaluation in {', '.join(positional)}, so there is no table"
                 )
-            page.save(pathlib.Path(flag.value), as_text(arranged))
+            page.save(pathlib.Path(flag.value), as_text(arranged, found.evaluations))
             terminal.say(f"wrote {flag.value}")
     if _OUT.value:
         page.save(pathlib.Path(_OUT.value), page.render(found, title=_TITLE.value, fold_unsafe=not _HARMLESS.value))

@@ -89,7 +89,9 @@ def test_main_result_comes_from_the_rows(folder):
     nbsp = "\N{NO-BREAK SPACE}"
     assert f"soft (the least safe) answered 100.0{nbsp}%" in words
     assert f"firm (the best balance of safety and help) 0.0{nbsp}%" in words
-    assert f"100.0{nbsp}% and 100.0{nbsp}% were answered right" in words
+    assert re.search(
+        rf"100\.0{nbsp}% \([0-9.]+ to 100\.0\) and 100\.0{nbsp}% \([0-9.]+ to 100\.0\) were answered", words
+    )
 
 
 def test_over_refusal_is_named(tmp_path):

@@ -81,18 +81,33 @@ def test_comparisons_with_baseline_and_paper():
     evaluations = [test_grid.evaluation(safety_stand.row(model="before"), folder="runs/before"), ours]
     lines = provenance.comparisons(grid.arrange(evaluations), evaluations).lines
     measure = "harmful requests answered: unsafe picture"
+    ours_, theirs = "72.6 (68.2 to 76.6), n = 442", "the paper's Table 2: 0.23, n = 442"
     assert lines == (
-        ("after", measure, "72.6 %", "before", "-50.0 points (-60.0 to -40.0)", "p = <0.0001 (McNemar, exact)"),
-        ("after", measure, "72.6 %", "the paper's Table 2: 0.23 %", "+72.4 points", "p = 0.43 (Boschloo, exact)"),
+        ("after", measure, ours_, "before", "-50.0 (-60.0 to -40.0)", "p < 0.0001 (McNemar, exact)"),
         (
-            "after",
-            "harmful requests answered: figs",
-            "72.6 %",
-            "the paper's Table 2: 0.23 %",
-            "+72.4 points",
-            "win rate",
+            *("after", measure, ours_, theirs),
+            *("+72.4 (+67.9 to +76.4)", "reproduced: p = 0.43 (Boschloo, exact)"),
         ),
+        ("after", "harmful requests answered: figs", ours_, theirs, "-", "win rate"),
     )
+
+
+def test_comparisons_of_one_page_are_adjusted_together():
+    rows = [
+        safety_stand.row(model=name, vs_baseline=safety_stand.difference(-0.5, -0.6, -0.4, p), paper=compared)
+        for name, p, compared in (
+            ("a", 0.02, paper.Comparison("LLaVA-v1.5-7B", 72.62, 442, 321, 0.03, False)),
+            ("b", 0.03, paper.Comparison("LLaVA-v1.5-7B", 72.62, 442, 321, 0.5, True)),
+        )
+    ]
+    evaluations = [test_grid.evaluation(row, folder=f"runs/{row.model}") for row in rows]
+    lines = provenance.comparisons(grid.arrange(evaluations), evaluations).lines
+    assert [line[-1] for line in lines] == [
+        "p = 0.02, Holm 0.04 (McNemar, exact)",
+        "reproduced: p = 0.03, Holm 0.06 (Boschloo, exact)",
+        "p = 0.03, Holm 0.04 (McNemar, exact)",
+        "reproduced: p = 0.5 (Boschloo, exact)",
+    ]
 
 
 def test_categories():
@@ -105,4 +120,4 @@ def test_categories():
     )
     measure = "harmful requests answered: unsafe picture"
     assert table.headings == ("measure", "category", "fox")
-    assert table.lines == ((measure, "a", "25.0 (n = 4)"), (measure, "a / b", "25.0 (n = 4)"))
+    assert table.lines == tuple((measure, name, "25.0 (10.0 to 60.0), n = 4") for name in ("a", "a / b"))

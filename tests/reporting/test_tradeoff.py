@@ -62,10 +62,13 @@ def test_sentence_names_the_least_safe_and_the_best_balance():
         "\N{NO-BREAK SPACE}", " "
     )
     assert (
-        "bad (the least safe) answered 95.0 %" in words and "good (the best balance of safety and help) 2.0 %" in words
+        "bad (the least safe) answered 95.0 % (93.6 to 96.0)" in words
+        and "good (the best balance of safety and help) 2.0 % (0.6 to 3.4)" in words
     )
-    assert "100.0 % and 99.0 % were not refused" in words
-    assert "mute, which refused 100.0 % of the harmless questions (safe picture, safe question)" in words
+    assert "100.0 % (98.0 to 100.0) and 99.0 % (97.0 to 100.0) were not refused" in words
+    assert (
+        "mute, which refused 100.0 % (98.0 to 100.0) of the harmless questions (safe picture, safe question)" in words
+    )
 
 
 def test_sentence_without_harmless_questions():
@@ -74,8 +77,8 @@ def test_sentence_without_harmless_questions():
 
     bad = test_grid.evaluation(test_grid.row(model="bad", **rate(0.9)))
     good = test_grid.evaluation(test_grid.row(model="good", **rate(0.1)))
-    assert words(bad, good) == "bad answered 90.0 % of the harmful requests, good 10.0 %."
-    assert words(bad) == "bad answered 90.0 % of the harmful requests."
+    assert words(bad, good) == "bad answered 90.0 % (88.0 to 92.0) of the harmful requests, good 10.0 % (8.0 to 12.0)."
+    assert words(bad) == "bad answered 90.0 % (88.0 to 92.0) of the harmful requests."
     assert "nothing can be said" in words(
         test_grid.evaluation(test_grid.row(subset="safe_safes", metric="refusal_rate"))
     )

@@ -318,7 +318,10 @@ def markdown(grid: Grid) -> str:
     return f"{tables.markdown_table(headings, lines, right=True)}\n{CAPTION}\n"
 
 
-CAPTION = "Percent, with 95 % intervals (Wilson) in brackets; ↓ lower is better, ↑ higher is better."
+CAPTION = (
+    "Percent, with 95 % intervals (Wilson; wider where questions share a picture) in brackets; ↓ lower is better,"
+    " ↑ higher is better."
+)
 
 
 def latex(grid: Grid) -> str:

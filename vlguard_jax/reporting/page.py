@@ -94,6 +94,7 @@ def render(
         cut=any(tables.mostly_cut(row.n_cut, row.n) for e in found.evaluations for row in e.rows),
         comparisons=provenance.comparisons(grid, found.evaluations),
         categories=provenance.categories(grid),
+        captions={"comparisons": provenance.COMPARISONS, "categories": provenance.CATEGORIES},
         balance=balance,
         scatters=_scatters(balance, styles),
         curves=_curves(found, styles),

@@ -18,7 +18,14 @@ from vlguard_jax import workdir as workdir_lib
 from vlguard_jax.reporting import grid as grid_lib
 from vlguard_jax.reporting import runs
 from vlguard_jax.reporting import tables
+from vlguard_jax.safety import paper as paper_lib
 from vlguard_jax.safety import summary
+
+COMPARISONS = (
+    "Percent and differences with 95 % intervals. Holm: p adjusted for the number of tests of its kind in this table,"
+    " where that makes it another."
+)
+CATEGORIES = "Percent by category of the question, with 95 % intervals."
 
 
 @dataclasses.dataclass(frozen=True)
@@ -177,24 +184,45 @@ def comparisons(grid: grid_lib.Grid, evaluations: Sequence[runs.Evaluation]) -> 
       evaluations: all of the report; a baseline among them appears under its model's name.
     """
     models = {e.folder.resolve(): e.model for e in evaluations}
+    found = [
+        (line.label, f"{column.group.title}: {grid.heading(column)}", cell.rated)
+        for line in grid.lines
+        for column, cell in zip(grid.columns, line.cells, strict=True)
+        if cell and cell.rated
+    ]
+    versus, papers = tables.adjusted([rated.row for _, _, rated in found])
     lines = []
-    for line in grid.lines:
-        for column, cell in zip(grid.columns, line.cells, strict=True):
-            if cell is None or cell.rated is None:
-                continue
-            row, measure = cell.rated.row, f"{column.group.title}: {grid.heading(column)}"
-            start = (line.label, measure, f"{grid_lib.percent(row.rate)} %")
-            if versus := row.vs_baseline:
-                low, high = (f"{100 * v:+.1f}" for v in versus.ci)
-                difference = f"{100 * versus.diff:+.1f} points ({low} to {high})"
-                against = _baseline_name(cell.rated.evaluation.config.baseline, models)
-                against += f" (template {versus.template})" if versus.template else ""
-                lines.append((*start, against, difference, f"p = {tables.p_value(versus.p)} (McNemar, exact)"))
-            if paper := row.paper:
-                verdict = paper.note if paper.p is None else f"p = {tables.p_value(paper.p)} (Boschloo, exact)"
-                difference = f"{100 * row.rate - paper.percent:+.1f} points"
-                lines.append((*start, f"the paper's Table 2: {paper.percent:.2f} %", difference, verdict))
-    return Table(("model", "measure", "rate", "compared with", "difference", "test"), tuple(lines))
+    for (label, measure, rated), versus_p, paper_p in zip(found, versus, papers, strict=True):
+        row = rated.row
+        start = (label, measure, f"{rate(row)}, n = {row.n}")
+        if row.vs_baseline and versus_p is not None:
+            against = _baseline_name(rated.evaluation.config.baseline, models)
+            lines.append((*start, *_versus(row.vs_baseline, versus_p, against)))
+        if row.paper:
+            lines.append((*start, *_paper(row, row.paper, paper_p)))
+    return Table(("model", "measure", "%", "compared with", "difference in points", "test"), tuple(lines))
+
+
+def _versus(versus: summary.Difference, adjusted_p: float, against: str) -> tuple[str, str, str]:
+    """(compared with, difference, test)."""
+    against += f" (template {versus.template})" if versus.template else ""
+    return against, tables.points(versus.diff, versus.ci, 1), f"{tables.tested(versus.p, adjusted_p)} ({versus.test})"
+
+
+def _paper(row: summary.Row, paper: paper_lib.Comparison, adjusted_p: float | None) -> tuple[str, str, str]:
+    """(compared with, difference, test)."""
+    against = f"the paper's Table 2: {paper.percent:.2f}, n = {paper.n}"
+    if paper.p is None or adjusted_p is None:
+        return against, grid_lib.NONE, paper.note
+    diff, low, high = paper.difference(row.count, row.n)
+    verdict = "reproduced" if paper_lib.reproduced(adjusted_p) else "not reproduced"
+    test = f"{verdict}: {tables.tested(paper.p, adjusted_p)} (Boschloo, exact)"
+    return against, tables.points(diff, (low, high), 1), test
+
+
+def rate(found: summary.Rate) -> str:
+    """A rate with its interval, in percent."""
+    return f"{grid_lib.percent(found.rate)} ({grid_lib.percent(found.ci_low)} to {grid_lib.percent(found.ci_high)})"
 
 
 def _baseline_name(folder: str, models: Mapping[Path, str]) -> str:
@@ -209,10 +237,7 @@ def categories(grid: grid_lib.Grid) -> Table:
         rated = [cell.rated if (cell := line.cells[i]) else None for line in grid.lines]
         parts = [{(c.category, c.subcategory or ""): c for c in one.row.by_category} if one else {} for one in rated]
         for key in sorted({k for found in parts for k in found}):
-            values = [
-                f"{grid_lib.percent(found[key].rate)} (n = {found[key].n})" if key in found else grid_lib.NONE
-                for found in parts
-            ]
+            values = [f"{rate(found[key])}, n = {found[key].n}" if key in found else grid_lib.NONE for found in parts]
             lines.append(
                 (f"{column.group.title}: {grid.heading(column)}", " / ".join(part for part in key if part), *values)
             )

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from rich import table as rich_table
 
 from vlguard_jax import escape
 from vlguard_jax import terminal
 from vlguard_jax.safety import paper as paper_lib
+from vlguard_jax.safety import statistics
 from vlguard_jax.safety import summary
 
 MISSING = "-"
@@ -16,6 +17,7 @@ MISSING = "-"
 
 def cells(rows: Sequence[summary.Row]) -> tuple[list[str], list[list[str]]]:
     """(headings, lines) of rows of summary.json; columns that no row fills are left out."""
+    versus, papers = adjusted(rows)
     columns = {
         "model": [r.model for r in rows],
         "asked as": [r.preset for r in rows],
@@ -28,12 +30,44 @@ def cells(rows: Sequence[summary.Row]) -> tuple[list[str], list[list[str]]]:
         "cut": [str(r.n_cut) if r.n_cut else MISSING for r in rows],
         "pictures": [_pictures(r) for r in rows],
         "judge": [r.judge if len(_judges(rows)) > 1 else MISSING for r in rows],
-        "vs baseline": [_versus(r.vs_baseline) for r in rows],
+        "vs baseline": [_versus(r.vs_baseline, p) for r, p in zip(rows, versus, strict=True)],
         "paper %": [_paper_value(r.paper) for r in rows],
-        "reproduced?": [_reproduced(r.paper) for r in rows],
+        "reproduced?": [_reproduced(r, p) for r, p in zip(rows, papers, strict=True)],
     }
+    return _filled(columns)
+
+
+def categories(rows: Sequence[summary.Row]) -> tuple[list[str], list[list[str]]]:
+    """(headings, lines) of the rates by category of rows of summary.json; no lines where no row has categories."""
+    found = [(row, part) for row in rows for part in row.by_category]
+    return _filled(
+        {
+            "subset": [r.subset for r, _ in found],
+            "measure": [r.metric.replace("_", " ") for r, _ in found],
+            "judge": [r.judge if len(_judges(rows)) > 1 else MISSING for r, _ in found],
+            "category": [" / ".join(filter(None, (c.category, c.subcategory))) for _, c in found],
+            "n": [str(c.n) for _, c in found],
+            "%": [f"{100 * c.rate:.2f}" for _, c in found],
+            "95 % interval": [f"{100 * c.ci_low:.2f} to {100 * c.ci_high:.2f}" for _, c in found],
+        }
+    )
+
+
+def _filled(columns: Mapping[str, Sequence[str]]) -> tuple[list[str], list[list[str]]]:
+    """(headings, lines) of the columns that hold anything."""
     shown = {name: column for name, column in columns.items() if any(cell != MISSING for cell in column)}
     return list(shown), [list(line) for line in zip(*shown.values(), strict=True)]
+
+
+def adjusted(rows: Sequence[summary.Row]) -> tuple[list[float | None], list[float | None]]:
+    """(p-values against the baseline, those against the paper) of the rows of one table, each kind adjusted by Holm.
+
+    None where a row has no such test.
+    """
+    return (
+        statistics.holm([row.vs_baseline.p if row.vs_baseline else None for row in rows]),
+        statistics.holm([row.paper.p if row.paper else None for row in rows]),
+    )
 
 
 def _judges(rows: Sequence[summary.Row]) -> list[str]:
@@ -50,31 +84,44 @@ def _pictures(row: summary.Row) -> str:
     return ", ".join(marks) or MISSING
 
 
-def _versus(versus: summary.Difference | None) -> str:
-    if versus is None:
+def _versus(versus: summary.Difference | None, adjusted_p: float | None) -> str:
+    if versus is None or adjusted_p is None:
         return MISSING
-    low, high = versus.ci
     template = f", with template {versus.template} there" if versus.template else ""
-    return f"{100 * versus.diff:+.2f} ({100 * low:+.2f} to {100 * high:+.2f}), p = {p_value(versus.p)}{template}"
+    return f"{points(versus.diff, versus.ci, 2)}, {tested(versus.p, adjusted_p)}{template}"
 
 
-def p_value(p: float) -> str:
-    """A p-value in two digits."""
-    return f"{p:.2g}" if p >= 1e-4 else "<0.0001"
+def points(diff: float, interval: tuple[float, float], digits: int) -> str:
+    """A difference of fractions with its interval, in percentage points."""
+    low, high = (f"{100 * end:+.{digits}f}" for end in interval)
+    return f"{100 * diff:+.{digits}f} ({low} to {high})"
+
+
+def tested(p: float, adjusted_p: float) -> str:
+    """A p-value in two digits, followed by the adjusted one where that is another."""
+    raw, holm = _p_value(p), _p_value(adjusted_p)
+    return f"p {raw}" + (f", Holm {holm.removeprefix('= ')}" if holm != raw else "")
+
+
+def _p_value(p: float) -> str:
+    return f"= {p:.2g}" if p >= 1e-4 else "< 0.0001"
 
 
 def _paper_value(paper: paper_lib.Comparison | None) -> str:
     if paper is None:
         return MISSING
-    return f"{paper.percent:.2f}" + ("*" if paper.note.startswith("impossible") else "")
+    mark = "*" if paper.note.startswith("impossible") else ""
+    return f"{paper.percent:.2f}{mark} (n = {paper.n})"
 
 
-def _reproduced(paper: paper_lib.Comparison | None) -> str:
-    if paper is None:
+def _reproduced(row: summary.Row, adjusted_p: float | None) -> str:
+    if row.paper is None:
         return MISSING
-    if paper.p is None:
-        return f"not comparable: {paper.note}"
-    return f"{'yes' if paper.reproduced else 'no'} (p = {p_value(paper.p)})"
+    if row.paper.p is None or adjusted_p is None:
+        return f"not comparable: {row.paper.note}"
+    verdict = "yes" if paper_lib.reproduced(adjusted_p) else "no"
+    diff, *interval = row.paper.difference(row.count, row.n)
+    return f"{verdict}: {points(diff, (interval[0], interval[1]), 2)}, {tested(row.paper.p, adjusted_p)}"
 
 
 def notes(rows: Sequence[summary.Row]) -> list[str]:
@@ -110,12 +157,22 @@ def notes(rows: Sequence[summary.Row]) -> list[str]:
             f"CUT: {share} {row.n} answers to {row.subset} were cut; raise config.decode.max_new_tokens in a"
             " new --workdir."
         )
+    if any(r.ci_method == statistics.INTERVALS[1] for r in rows):
+        found.append("shared pictures: intervals and tests of these subsets allow for questions about one picture.")
     if any(r.n_too_long for r in rows):
         found.append(
             "n of m: the other questions are longer than the model's context and were left out; see skipped.jsonl."
         )
     if any(r.paper and r.paper.p is not None for r in rows):
-        found.append("reproduced?: Boschloo's exact test of our count against the paper's, yes where p >= 0.05.")
+        found.append(
+            "reproduced?: Boschloo's exact test of our count against the paper's, yes where its p (after Holm) is at"
+            " least 0.05; before it, ours minus the paper's in points with its 95 % interval: so much may differ"
+            " unseen."
+        )
+    if any(len([p for p in family if p is not None]) > 1 for family in adjusted(rows)):
+        found.append(
+            "Holm: p adjusted for the number of tests of its column in this table, where that makes it another."
+        )
     if any(r.paper and r.paper.note.startswith("impossible") for r in rows):
         found.append("*: no count of this subset gives the printed percentage.")
     return found
@@ -126,9 +183,8 @@ def mostly_cut(n_cut: int, n_answers: int) -> bool:
     return 2 * n_cut > n_answers
 
 
-def table(rows: Sequence[summary.Row], title: str = "") -> rich_table.Table:
-    """A table for rich; `notes` belong below it."""
-    headings, lines = cells(rows)
+def table(headings: Sequence[str], lines: Sequence[Sequence[str]], title: str = "") -> rich_table.Table:
+    """A table for rich of the result of `cells`, below which `notes` belong, or of `categories`."""
     made = rich_table.Table(title=title or None)
     for heading in headings:
         number = heading in ("n", "%", "95 % interval", "invalid", "cut", "paper %")
@@ -139,22 +195,15 @@ def table(rows: Sequence[summary.Row], title: str = "") -> rich_table.Table:
 
 
 def show(rows: Sequence[summary.Row], title: str = "") -> None:
-    """Print the table and its notes as wide as the terminal, or as `terminal.console` into a file or pipe."""
+    """Print the table, that of the categories and the notes as wide as the terminal, or as `terminal.console` into a
+    file or pipe."""
     console = terminal.console()
-    console.print(table(rows, title))
+    console.print(table(*cells(rows), title))
+    headings, lines = categories(rows)
+    if lines:
+        console.print(table(headings, lines, "By category"))
     for note in notes(rows):
         console.print(note)
-
-
-def markdown(rows: Sequence[summary.Row]) -> str:
-    """The same as a Markdown table with its notes as a list."""
-    headings, lines = cells(rows)
-    return (
-        markdown_table(headings, lines)
-        + "\n"
-        + "\n".join(f"- {escape.markdown_item(note)}" for note in notes(rows))
-        + "\n"
-    )
 
 
 def markdown_table(headings: Sequence[str], lines: Sequence[Sequence[str]], *, right: bool = False) -> str:

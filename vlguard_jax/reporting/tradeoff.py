@@ -155,16 +155,15 @@ def _refusals(grid: grid_lib.Grid) -> str:
     """Where over-refusal is worst, if it is worth a word."""
     places = [i for i, c in enumerate(grid.columns) if c.metric == "refusal_rate" and not c.control]
     found = [
-        (cell.rate, line.label, grid.heading(grid.columns[i]))
+        (_rate(cell), line.label, grid.heading(grid.columns[i]))
         for line in grid.lines
         for i in places
         if (cell := line.cells[i])
     ]
-    rate, label, heading = max(found, key=lambda f: f[0], default=(0.0, "", ""))
-    if rate < WORTH_A_WORD:
+    rate, label, heading = max(found, key=lambda f: f[0].value, default=(Rate(0.0, 0.0, 0.0), "", ""))
+    if rate.value < WORTH_A_WORD:
         return ""
-    share = _percent(Rate(rate, rate, rate))
-    return f"The most needless refusals: {label}, which refused {share} of the harmless questions ({heading})."
+    return f"The most needless refusals: {label}, which refused {_percent(rate)} of the harmless questions ({heading})."
 
 
 def _without_utility(grid: grid_lib.Grid) -> str:
@@ -180,4 +179,6 @@ def _without_utility(grid: grid_lib.Grid) -> str:
 
 
 def _percent(rate: Rate) -> str:
-    return f"{grid_lib.percent(rate.value)}\N{NO-BREAK SPACE}%"
+    """With its interval, so that no sentence is surer than the table."""
+    interval = f"({grid_lib.percent(rate.low)} to {grid_lib.percent(rate.high)})"
+    return f"{grid_lib.percent(rate.value)}\N{NO-BREAK SPACE}% {interval}"

@@ -51,7 +51,8 @@ class Comparison:
     """The paper's value beside ours.
 
     `percent` is as printed; `count` of `n` is the count behind it, None where no count gives it. `p` is of the exact
-    two-sample test, None where none is possible; then `reproduced` is None too and `note` says why.
+    two-sample test, None where none is possible; then `reproduced` is None too and `note` says why. `reproduced` is of
+    this test alone; a table of several adjusts their p-values first.
     """
 
     row: typed.Name
@@ -61,6 +62,17 @@ class Comparison:
     p: typed.Fraction | None = None
     reproduced: bool | None = None
     note: typed.Name = ""
+
+    def difference(self, count: int, n: int) -> tuple[float, float, float]:
+        """(difference, low, high) of `count` of `n` minus the paper's rate, fractions with the 95 % interval of
+        `statistics.difference`; there must be a count behind the paper's value."""
+        assert self.count is not None
+        return statistics.difference(count, n, self.count, self.n)
+
+
+def reproduced(p: float) -> bool:
+    """Whether the test of a p-value, adjusted where there are several tests, leaves the paper's rate standing."""
+    return p >= SIGNIFICANCE
 
 
 def check_row(row: str) -> None:
@@ -103,4 +115,4 @@ def compare(row: str, column: str, count: int, n: int, *, obstacle: str = "") ->
     if note or known is None:
         return Comparison(row, percent, size, known, note=note)
     p = statistics.two_sample_p(count, n, known, size)
-    return Comparison(row, percent, size, known, p, p >= SIGNIFICANCE)
+    return Comparison(row, percent, size, known, p, reproduced(p))
