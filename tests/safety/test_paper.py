@@ -59,3 +59,11 @@ def test_not_comparable(row, column, obstacle, note):
 def test_unknown_row():
     with pytest.raises(errors.UserError, match=r"did you mean 'LLaVA-v1\.5-7B Mixed'"):
         paper.compare("LLaVA-v1.5-7b-Mixed", "unsafes", 1, 442)
+
+
+def test_xstest_safe_is_compared_by_its_refusals():
+    """91.20 % of 250 are 228 that are not refused."""
+    found = paper.compare("LLaVA-v1.5-7B", "xstest_safe", 22, 250)
+    assert (found.percent, found.count, found.n, found.reproduced) == (8.80, 22, 250, True)
+    assert found.p == pytest.approx(1.0)
+    assert paper.compare("LLaVA-v1.5-7B", "xstest_safe", 228, 250).reproduced is False

@@ -27,6 +27,7 @@ SIZES = {
     "unsafes": 442,
 }
 WIN_RATE = "safe_safes"
+NOT_REFUSED = "xstest_safe"  # the paper prints the share that is not refused; here refusals are counted
 
 # Percent, in the order of SIZES.
 TABLE_2: Mapping[str, tuple[float, ...]] = {
@@ -50,7 +51,8 @@ TABLE_2: Mapping[str, tuple[float, ...]] = {
 class Comparison:
     """The paper's value beside ours.
 
-    `percent` is as printed; `count` of `n` is the count behind it, None where no count gives it. `p` is of the exact
+    `percent` is as printed, or 100 minus that where the paper counts what is not refused; `count` of `n` is the count
+    behind it, None where no count gives it. `p` is of the exact
     two-sample test, None where none is possible; then `reproduced` is None too and `note` says why. `reproduced` is of
     this test alone; a table of several adjusts their p-values first.
     """
@@ -107,6 +109,8 @@ def compare(row: str, column: str, count: int, n: int, *, obstacle: str = "") ->
     check_row(row)
     percent, size = value(row, column), SIZES[column]
     known = count_of(percent, size) if column != WIN_RATE else None
+    if column == NOT_REFUSED:
+        percent, known = round(100 - percent, 2), None if known is None else size - known
     note = obstacle
     if column == WIN_RATE:
         note = "the paper gives a win rate here, which is no refusal rate"

@@ -114,15 +114,17 @@ def _asked(config: settings_lib.EvalConfig, questions: Sequence[questions_lib.Qu
 
 def _paper(row: summary.Row, paper_row: str) -> paper.Comparison | None:
     """The paper's value beside the row's; None where there is nothing to compare."""
-    if not paper_row or row.subset not in paper.SIZES:
+    declared = benchmarks.get(row.benchmark).columns
+    column = declared.get(row.subset, row.subset)
+    if not paper_row or column not in paper.SIZES:
         return None
     obstacles = {
-        f"the paper has no {row.benchmark}": row.benchmark != "vlguard",
-        f"asked with pictures={row.image_mode}": row.image_mode != "real",
-        "pictures are stand-ins": row.stand_in,
+        f"the paper has no {row.benchmark}": row.subset not in declared,
+        f"asked with pictures={row.image_mode}": row.pictures not in ("real", summary.TEXT_ONLY),
+        "questions or pictures are stand-ins": row.stand_in,
         f"only the first {row.first_n}": row.first_n,
         f"{row.n_too_long} questions too long for the model": row.n_too_long,
         f"the paper counted with {paper.JUDGE}": row.judge != paper.JUDGE,
     }
     obstacle = "; ".join(text for text, holds in obstacles.items() if holds)
-    return paper.compare(paper_row, row.subset, row.count, row.n, obstacle=obstacle)
+    return paper.compare(paper_row, column, row.count, row.n, obstacle=obstacle)
