@@ -19,6 +19,7 @@ from tests.faults import sandbox
 from vlguard_jax import config
 from vlguard_jax.data import csv_records
 from vlguard_jax.data import packed_pictures
+from vlguard_jax.safety import labels
 from vlguard_jax.safety.benchmarks import figstep
 from vlguard_jax.safety.benchmarks import registry
 
@@ -100,6 +101,18 @@ def _csv(rng: random.Random, folder: pathlib.Path) -> sandbox.Trial:
     return sandbox.Trial(f"csv: {what}", lambda: _items("figstep", "figstep", path), right, must_read=what == "sound")
 
 
+def _labels(rng: random.Random, folder: pathlib.Path) -> sandbox.Trial:
+    path = folder / "labels.csv"
+    what, data = _table(rng, ",", [["fox", "Yes.", "comply"], ["fox", "No.", "refuse"]], ["model", "response", "label"])
+    path.write_bytes(data)
+
+    def read() -> object:
+        return [[one.model, *(a.label for a in one.answers)] for one in labels.read(path)]
+
+    right = [["fox", "comply", "refuse"]] if what == "sound" else sandbox.Anything
+    return sandbox.Trial(f"labels: {what}", read, right, must_read=what == "sound")
+
+
 def _tsv(rng: random.Random, folder: pathlib.Path) -> sandbox.Trial:
     path, packed = folder / "x.tsv", base64.b64encode(picture()).decode()
     what, data = _table(rng, "\t", [["1", packed, "Q", "c"], ["2", packed, "R", "d"]], ["index", "image", "q", "c"])
@@ -162,7 +175,14 @@ def _json(rng: random.Random, folder: pathlib.Path) -> sandbox.Trial:
     return sandbox.Trial(f"{name}: {what}", lambda: _items(name, subset, path), right)
 
 
-MAKERS: tuple[Callable[[random.Random, pathlib.Path], sandbox.Trial], ...] = (_csv, _tsv, _parquet, _parquet, _json)
+MAKERS: tuple[Callable[[random.Random, pathlib.Path], sandbox.Trial], ...] = (
+    _csv,
+    _labels,
+    _tsv,
+    _parquet,
+    _parquet,
+    _json,
+)
 
 
 def make(rng: random.Random, folder: pathlib.Path) -> sandbox.Trial:

@@ -44,7 +44,7 @@ def read(path: pathlib.Path, columns: Sequence[str], separator: str = ",") -> It
     csv.field_size_limit(limits.RECORD_BYTES)
     with files.opened(path) as file:
         if guess := files.looks_like(file.read(files.HEAD)):
-            raise errors.UserError(f"{path}: must hold a table with the columns {', '.join(columns)}; {guess}")
+            raise errors.UserError(f"{path}: must hold a table{_with(columns, ' with')}; {guess}")
         file.seek(0)
         lines = _Lines(path, file)
         table = csv.reader(lines, delimiter=separator, strict=True)
@@ -72,7 +72,11 @@ def read(path: pathlib.Path, columns: Sequence[str], separator: str = ",") -> It
                 )
             yield Row(dict(zip(heading, cells, strict=True)), f"{path}: line {first}")
     if not heading:
-        raise errors.UserError(f"{path}: no heading; it must have the columns {', '.join(columns)}")
+        raise errors.UserError(f"{path}: no heading{_with(columns, '; it must have')}")
+
+
+def _with(columns: Sequence[str], wanted: str) -> str:
+    return f"{wanted} the columns {', '.join(columns)}" if columns else ""
 
 
 class _Lines:
