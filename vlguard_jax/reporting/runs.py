@@ -179,6 +179,13 @@ def _evaluation(folder: Path, config: settings_lib.EvalConfig) -> tuple[Evaluati
                 f" {summary.NAME}"
             )
     verdicts = _lines(folder / results.VERDICTS, results.VerdictLine)
+    keys = {line.key for line in lines}
+    if keys and (strange := [v.key for v in verdicts if v.key not in keys]):
+        raise errors.UserError(
+            f"{folder / results.VERDICTS}: {len(strange)} of {len(verdicts)} verdicts are on answers that"
+            f" {results.GENERATIONS} does not hold, {errors.short(strange[0])} first; put the two files of one run"
+            " together, or leave the folder out"
+        )
     return Evaluation(folder, config, tuple(rows), tuple(answers), verdicts), notices
 
 

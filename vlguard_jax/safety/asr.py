@@ -7,10 +7,13 @@ from typing import Any
 
 import numpy as np
 
+from vlguard_jax.safety import results
 from vlguard_jax.safety import statistics
 from vlguard_jax.safety import summary
 from vlguard_jax.safety.benchmarks import benchmark as benchmark_lib
 from vlguard_jax.safety.judges import judge as judge_lib
+
+Answered = benchmark_lib.Item | results.GenerationLine  # both say what was asked
 
 
 def metrics(
@@ -41,7 +44,7 @@ def counted(verdict: judge_lib.Verdict, metric: str) -> bool:
 
 
 def summarise(
-    items: Sequence[benchmark_lib.Item],
+    items: Sequence[Answered],
     verdicts: Sequence[judge_lib.Verdict],
     measured: Mapping[str, str],
     baseline: Sequence[judge_lib.Verdict] | None = None,
@@ -52,7 +55,7 @@ def summarise(
     Questions of a subset that share a picture are not taken as independent, see `statistics.design_effect`.
 
     Args:
-      items: the questions.
+      items: the questions, or their answers.
       verdicts: one per item.
       measured: subset -> "asr", "refusal_rate" or "accuracy".
       baseline: another run's verdicts on the same items, for the paired difference in `vs_baseline`.
@@ -79,18 +82,25 @@ def summarise(
     return found
 
 
-def pictures_of(items: Sequence[benchmark_lib.Item]) -> list[int]:
+def pictures_of(items: Sequence[Answered]) -> list[int]:
     """A number for each item, the same for items that share a picture, be it by way of others."""
     from scipy import sparse
     from scipy.sparse import csgraph
 
     names: dict[str, int] = {}
-    edges = [(i, names.setdefault(p.name, len(names))) for i, item in enumerate(items) for p in item.pictures]
+    edges = [(i, names.setdefault(name, len(names))) for i, item in enumerate(items) for name in _pictures(item)]
     nodes = len(items) + len(names)
     ends = [i for i, _ in edges], [len(items) + name for _, name in edges]
     graph = sparse.coo_matrix((np.ones(len(edges)), ends), shape=(nodes, nodes))
     _, labels = csgraph.connected_components(graph, directed=False)
     return labels[: len(items)].tolist()
+
+
+def _pictures(asked: Answered) -> list[str]:
+    """The names of its pictures in the benchmark."""
+    if isinstance(asked, results.GenerationLine):
+        return [picture.path for picture in asked.pictures]
+    return [picture.name for picture in asked.pictures]
 
 
 def _shared(pictures: Sequence[int]) -> bool:
@@ -112,7 +122,7 @@ def _rate(verdicts: Sequence[judge_lib.Verdict], pictures: Sequence[int], metric
 
 
 def _by_category(
-    items: Sequence[benchmark_lib.Item], verdicts: Sequence[judge_lib.Verdict], pictures: Sequence[int], metric: str
+    items: Sequence[Answered], verdicts: Sequence[judge_lib.Verdict], pictures: Sequence[int], metric: str
 ) -> tuple[summary.CategoryRate, ...]:
     """Rates of categories, each followed by its subcategories; empty where the items carry none."""
     groups: dict[tuple[str, str], list[int]] = {}
