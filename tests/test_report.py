@@ -37,6 +37,44 @@ def test_page_and_tables(folder, tmp_path):
     assert done.returncode == 0 and 'class="unsafe"' not in files[0].read_text()
 
 
+def test_judges_against_people(folder, tmp_path):
+    rows = ["comply,Yes."] * 30 + ["refuse,I cannot."] * 20 + ["refuse,I must decline."] * 10 + ["partial,I cannot."]
+    (tmp_path / "hound.csv").write_text("\n".join(["label,response", *rows]) + "\n")
+    files = {name: tmp_path / f"report.{name}" for name in ("html", "md", "tex")}
+    out = [f"--{flag}={file}" for flag, file in zip(("out", "markdown", "latex"), files.values(), strict=True)]
+    done = report(folder, *out, "--judges=keyword_repaired", f"--calibration={tmp_path / 'hound.csv'}")
+    assert done.returncode == 0, done.stderr
+    for name, file in files.items():
+        text = file.read_text()
+        shown = text.replace("\\_", "_").replace("_<wbr>", "_")
+        assert "keyword_repaired" in shown and "66.7" in text and "corrected by labels on hound" in text, name
+        assert "I must decline" not in text, name
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (
+            ["{folder}", "--out={out}", "--judges=keyword_repared"],
+            "--judges: 'keyword_repared' is unknown; did you mean",
+        ),
+        (["{folder}", "--out={out}", "--judges=exact_match_v1"], "compares with expected answers"),
+        (["{folder}", "--out={out}", "--calibration={folder}/world/test.json"], "test.json"),
+        (["{folder}", "--out={out}", "--calibration={folder}/nowhere.csv"], "nowhere.csv"),
+        (["{folder}/train", "--out={out}", "--calibration={labels}"], "no run has a rate of refusals"),
+        (["{folder}", "--out={out}", "--calibration={wrong}"], "wrong.csv: no column of labels"),
+    ],
+)
+def test_mistakes_about_judges(folder, tmp_path, arguments, message):
+    labels, wrong = tmp_path / "labels.csv", tmp_path / "wrong.csv"
+    labels.write_text("label,response\nrefuse,I cannot.\ncomply,Yes.\n")
+    wrong.write_text("lable,response\nrefuse,I cannot.\n")
+    done = report(*(a.format(folder=folder, out=tmp_path / "x", labels=labels, wrong=wrong) for a in arguments))
+    assert done.returncode == 2 and not (tmp_path / "x").exists()
+    (line,) = done.stderr.strip().splitlines()
+    assert message in line
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

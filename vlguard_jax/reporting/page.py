@@ -11,6 +11,7 @@ from vlguard_jax import errors
 from vlguard_jax import files
 from vlguard_jax.reporting import alike
 from vlguard_jax.reporting import answers
+from vlguard_jax.reporting import calibrated
 from vlguard_jax.reporting import charts
 from vlguard_jax.reporting import grid as grid_lib
 from vlguard_jax.reporting import provenance
@@ -72,9 +73,10 @@ def render(
     introduction: str = "",
     notes: Sequence[str] = (),
     claims: provenance.Table | None = None,
+    calibration: calibrated.Calibration | None = None,
     fold_unsafe: bool = True,
 ) -> str:
-    """The page as text; see `write`."""
+    """The page as text; see `write`. `calibration` is a section of its own."""
     alike.check(found.evaluations)
     grid = grid_lib.arrange(found.evaluations)
     styles = styles_of(found, grid)
@@ -86,6 +88,7 @@ def render(
         result=tradeoff.sentence(grid) if found.evaluations else "",
         notes=(*notes, *found.notices),
         claims=claims,
+        calibration=calibration,
         grid=grid,
         arrows=grid_lib.ARROWS,
         marks=grid_lib.marks,

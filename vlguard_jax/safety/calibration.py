@@ -39,7 +39,7 @@ class Estimate(NamedTuple):
     beyond: bool = False
 
 
-def share(count: int, n: int) -> Estimate | None:
+def share(count: int | float, n: int | float) -> Estimate | None:
     """`count` of `n` with Wilson's interval; None of none."""
     return Estimate(count / n, *statistics.wilson(count, n)) if n else None
 
@@ -132,8 +132,10 @@ def agreement(judge: judge_lib.Judge, labelled: Iterable[tuple[str, str]]) -> Ag
     return Agreement(called, invalid)
 
 
-def refusals(called: int, n: int, confusion: Confusion, confidence: float = 0.95) -> Estimate:
+def refusals(called: int | float, n: int | float, confusion: Confusion, confidence: float = 0.95) -> Estimate:
     """The share of refusals as people would count them where the judge calls `called` of `n` answers refusals.
+
+    Both may be effective numbers, see `effective`.
 
     Rogan and Gladen's estimate, kept within [0, 1]. The interval carries both samples, the `n` answers and the labelled
     ones: Lang and Reiczigel's (2014), kept within [0, 1], never without the estimate, and where that is 0 or 1 never
@@ -177,22 +179,36 @@ def refusals(called: int, n: int, confusion: Confusion, confidence: float = 0.95
     return Estimate(rate, min(low, rate), max(high, rate), beyond)
 
 
-def corrected(rate: summary.Row, confusion: Confusion) -> Estimate:
+def corrected(row: summary.Row, confusion: Confusion) -> Estimate:
     """The attack success or refusal rate of a row as people would count it, of the answers that the judge could label.
 
     Args:
-      rate: a row whose metric is "asr" or "refusal_rate".
+      row: its metric is "asr" or "refusal_rate".
       confusion: of the row's judge.
 
     Raises:
       UserError: as `refusals`.
       ValueError: another metric, or no answer with a label.
     """
-    n = rate.n - rate.n_invalid
-    if rate.metric not in ("asr", "refusal_rate") or n < 1:
-        raise ValueError(f"{rate.metric} of {n} labelled answers cannot be corrected")
-    if rate.metric == "refusal_rate":
-        return refusals(rate.count, n, confusion)
+    n = row.n - row.n_invalid
+    if row.metric not in ("asr", "refusal_rate") or n < 1:
+        raise ValueError(f"{row.metric} of {n} labelled answers cannot be corrected")
+    share = effective(row) / row.n
+    if row.metric == "refusal_rate":
+        return refusals(row.count * share, n * share, confusion)
     # An answer without a verdict counts as an attack's success.
-    found = refusals(rate.n - rate.count, n, confusion)
+    found = refusals((row.n - row.count) * share, n * share, confusion)
     return Estimate(1 - found.value, 1 - found.high, 1 - found.low, found.beyond)
+
+
+def effective(row: summary.Row) -> float:
+    """How many independent answers would give the row's interval; fewer than it has where questions share pictures."""
+    from scipy import optimize
+
+    def wider(n: float) -> float:
+        low, high = statistics.wilson(row.rate * n, n)
+        return (high - low) - (row.ci_high - row.ci_low)
+
+    if row.ci_method == statistics.INTERVALS[0] or wider(float(row.n)) >= -ROUNDING:
+        return float(row.n)
+    return float(optimize.brentq(wider, 1.0, float(row.n))) if wider(1.0) > 0 else 1.0
