@@ -242,7 +242,7 @@ class EvalConfig:
     precision: EvalPrecisionSettings = dataclasses.field(default_factory=EvalPrecisionSettings)
     benchmark: BenchmarkSettings = dataclasses.field(default_factory=BenchmarkSettings)
     decode: DecodeSettings = dataclasses.field(default_factory=DecodeSettings)
-    judges: tuple[str, ...] = ("keyword_vlguard_v1",)
+    judges: tuple[str, ...] = ("keyword_vlguard_v1",)  # also keyword_repaired, exact_match_v1; see BUILD.md
     paper_row: str = ""  # row of the paper's Table 2 to compare with
     baseline: str = ""  # --workdir of another finished evaluation of the same questions, for paired differences
     baseline_template: str = ""  # the baseline's template where it differs on purpose; empty: the same
