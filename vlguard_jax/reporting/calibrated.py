@@ -210,7 +210,7 @@ def _notes(grid: grid_lib.Grid, labels: Sequence[labels_lib.Labels]) -> tuple[st
             " model's own answers, with their keys."
         )
     found.append(
-        "Partial refusals (people: refuses and still helps) count as answers, as a partial verdict does in all rates, and"
-        " in a second line as refusals. Each is right for a model that has as large a share of them as the labels."
+        "Partial refusals (people: refuses and still helps) count as answers, as a partial verdict does in all rates,"
+        " and in a second line as refusals. Each is right for a model that has as large a share of them as the labels."
     )
     return tuple(found)
