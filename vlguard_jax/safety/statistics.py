@@ -99,9 +99,10 @@ def paired_difference(
 def clustered(counts: Numbers, sizes: Numbers, confidence: float = 0.95) -> tuple[float, float]:
     """Wilson's interval of a rate where questions share pictures: `counts` of `sizes` questions, per picture.
 
-    The number of questions is divided by `design_effect` (Saha, Miller and Wang 2016 find this the best of the simple
-    intervals). With one question a picture it is Wilson's. Percentiles of resampled pictures miss their level where few
-    pictures count (benchmarks/coverage.py).
+    The number of questions is divided by `design_effect` (Saha, Miller and Wang 2016 compare this with others). With
+    one question a picture it is Wilson's. Measured (benchmarks/coverage.py) with up to five questions a picture: 93.9
+    to 96.1 % hold the rate on average, 90.5 % at the worst one; percentiles of resampled pictures 88.5 to 94.0 and
+    72 %.
     """
     m = np.asarray(sizes)
     count, n = float(np.sum(counts)), float(m.sum())
@@ -160,7 +161,8 @@ def over_seeds(
     narrow. One seed tells nothing about others: the interval is Wilson's.
 
     Measured (benchmarks/coverage.py): with three seeds whose true rates have a standard deviation of 0 to 10 points,
-    94.7 % of the intervals or more hold the mean, averaged over its values from .02 to .98; 93.0 % at the worst one.
+    94.8 % of the intervals or more hold the mean, averaged over its values from .02 to .98; 93.1 % at the worst one.
+    Percentiles of resampled seeds and items hold it in 75 to 98 %.
 
     Args:
       counts: how many items count, per seed.
