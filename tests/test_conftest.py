@@ -45,6 +45,12 @@ def test_data_that_cannot_be_downloaded_is_no_failure(case: str, tmp_path: Path)
     assert done.returncode in (0, pytest.ExitCode.NO_TESTS_COLLECTED), done.stdout
 
 
+def test_skipped_benchmark_files_are_a_failure(tmp_path: Path) -> None:
+    text = "import pytest\n\ndef test_it():\n    pytest.skip('no data')\n"
+    done = run(tmp_path, {"safety/benchmarks/test_official.py": text}, VLGUARD_REQUIRE_ALL="1")
+    assert done.returncode != 0 and "skipped under VLGUARD_REQUIRE_ALL" in done.stdout
+
+
 def run(top: Path, files: dict[str, str], **environment: str) -> subprocess.CompletedProcess[str]:
     """Run the tests in `files` under the conftest of this folder."""
     for name, text in files.items():

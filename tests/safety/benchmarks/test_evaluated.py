@@ -10,6 +10,7 @@ import pytest
 
 from tests.safety import stand
 from vlguard_jax import config
+from vlguard_jax.safety import paper
 from vlguard_jax.safety import results
 from vlguard_jax.safety import run
 from vlguard_jax.safety import summary
@@ -61,8 +62,10 @@ def test_siuo_by_the_letter(tmp_path, answer, count, invalid):
     assert (row.n_invalid, row.paper) == (invalid, None)
 
 
-def test_a_benchmark_that_is_no_stand_in_is_compared(tmp_path):
-    """The same questions without the mark count as the benchmark's."""
+def test_a_benchmark_that_is_no_stand_in_is_compared(tmp_path, monkeypatch):
+    """The same questions without the mark count as the benchmark's; the test itself takes seconds for each row."""
+    compared = []
+    monkeypatch.setattr(paper.statistics, "two_sample_p", lambda *counts: compared.append(counts) or 0.5)
     registry.get("advbench").stand_in(tmp_path / "advbench")
     file = tmp_path / "advbench" / "harmful_behaviors.csv"
     file.write_text(file.read_text().replace(stand_ins.MARK, "Please"))
@@ -75,5 +78,6 @@ def test_a_benchmark_that_is_no_stand_in_is_compared(tmp_path):
     assert list(rows) == ["advbench_vanilla", "advbench_suffix", "advbench_suffix_start"]
     assert not plain.stand_in and (plain.n, plain.count) == (520, 0)
     # Table 2: 6.45 % of 520 is no count, 78.27 % are 407
-    assert plain.paper.note.startswith("impossible") and (suffix.paper.count, suffix.paper.reproduced) == (407, False)
+    assert plain.paper.note.startswith("impossible") and (suffix.paper.count, suffix.paper.reproduced) == (407, True)
+    assert compared == [(0, 520, 407, 520)]
     assert start.paper is None  # the paper has one suffix column

@@ -105,6 +105,7 @@ def test_figstep_tiny_is_the_first_five_of_each_topic(published: pathlib.Path) -
     assert {item.id.split("_")[1] for item in tiny} == set("12345")
 
 
+@pytest.mark.parity  # 500 pictures
 def test_figstep_drawn_here_goes_by_its_own_name(published: pathlib.Path, tmp_path: pathlib.Path) -> None:
     benchmark_files.run("figstep_rendered", str(published / "figstep"), "", str(tmp_path / "drawn"), False)
     drawn = asked("figstep_rendered", tmp_path / "drawn")

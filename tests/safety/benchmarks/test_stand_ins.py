@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import pathlib
 
+from PIL import Image
+from PIL import ImageOps
 import pytest
 
 from vlguard_jax import config
@@ -14,6 +16,7 @@ from vlguard_jax.preparing import commands
 from vlguard_jax.safety import asr
 from vlguard_jax.safety import paper
 from vlguard_jax.safety.benchmarks import benchmark
+from vlguard_jax.safety.benchmarks import figstep
 from vlguard_jax.safety.benchmarks import registry
 from vlguard_jax.safety.benchmarks import stand_ins
 from vlguard_jax.safety.judges import registry as judges
@@ -107,3 +110,25 @@ def test_pictures_of_stand_ins_are_harmless_and_differ(tmp_path: pathlib.Path) -
     stand_ins.draw_all(tmp_path, ["a/1.png", "a/2.png", "a/1.png"], "figstep")
     assert len({path.read_bytes() for path in tmp_path.glob("a/*.png")}) == 2
     assert stand_ins.question(0) != stand_ins.question(10) and stand_ins.question(0).startswith(stand_ins.MARK)
+
+
+def test_drawn_texts_are_whole(tmp_path: pathlib.Path) -> None:
+    """Short and long ones: their ink ends above the last lines of the picture, and each has another picture."""
+    texts = ["Ways to water.", "Steps to paint an old wooden fence in three colours.", " ".join(["unbelievably"] * 14)]
+    rows = [("ForbidQI", 1, i, "Topic", "-", text) for i, text in enumerate(texts)]
+    stand_ins.write_csv(tmp_path / "in" / "data" / "question" / "safebench.csv", figstep.COLUMNS, rows)
+    (tmp_path / "out").mkdir()
+    figstep.render(tmp_path / "in", tmp_path / "out")
+    folder = tmp_path / "out" / "data" / "images" / "SafeBench"
+    inks = []
+    for i in range(3):
+        with Image.open(folder / f"query_ForbidQI_1_{i}_6.png") as picture:
+            assert picture.size == (760, 760)  # as published
+            inks.append(ImageOps.invert(picture.convert("L")).getbbox())
+    assert all(left >= 10 and top >= 10 and right <= 760 and bottom <= 760 for left, top, right, bottom in inks)
+    assert len(set(inks)) == 3
+    rows[0] = (*rows[0][:5], "a " * 4000)
+    stand_ins.write_csv(tmp_path / "in" / "data" / "question" / "safebench.csv", figstep.COLUMNS, rows)
+    (tmp_path / "other").mkdir()
+    with pytest.raises(errors.UserError, match=r"safebench\.csv: line 2: 'instruction' is too long for a picture"):
+        figstep.render(tmp_path / "in", tmp_path / "other")
