@@ -45,7 +45,10 @@ def test_pictures_get_names_of_ours(tmp_path):
         assert (tmp_path / "out" / f"SD/Fraud/{kind}{extension}").read_bytes() == picture(7, kind)
 
 
-@pytest.mark.parametrize(("text", "message"), [("a", "not base64"), ("not base64!", "not base64"), ("aaaa", "unknown")])
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [("a", "not base64"), ("not base64!", "not base64"), ("\u00fc", "not base64"), ("aaaa", "unknown")],
+)
 def test_what_is_no_picture(tmp_path, text, message):
     with pytest.raises(errors.UserError, match=rf"x\.tsv: line 2: its picture .*{message}"):
         packed_pictures.save(packed_pictures.from_base64(text, "x.tsv: line 2"), tmp_path, "a")

@@ -6,7 +6,6 @@ They are unpacked into files under names of our own, never under one that a tabl
 from __future__ import annotations
 
 import base64
-import binascii
 from collections.abc import Iterator, Sequence
 import pathlib
 from typing import Any, NamedTuple
@@ -63,7 +62,7 @@ def from_base64(text: str, origin: str) -> Packed:
     """
     try:
         return Packed({}, base64.b64decode(text, validate=True), origin)
-    except binascii.Error as e:
+    except ValueError as e:  # binascii's own is one
         raise errors.UserError(f"{origin}: its picture is not base64 ({e}); {_AGAIN}") from e
 
 

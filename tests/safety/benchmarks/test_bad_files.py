@@ -152,6 +152,7 @@ def test_duplicates(made, tmp_path, name, message):
         ("siuo_mcq", SIUO, put(2, "image", value="../a.png"), "record 2: image '../a.png' must be a path inside"),
         ("siuo_mcq", SIUO, put(2, value=7), "record 2 must be an object, not a number"),
         ("mossbench", MOSS, put("3", "metadata", "over", value="type 4"), "record '3': its 'over' in 'metadata' must"),
+        ("mossbench", MOSS, put("3", "metadata", "over", value={}), "record '3': its 'over' in 'metadata' must"),
         ("mossbench", MOSS, put("3", "metadata", value=None), "record '3': its 'over' in 'metadata' must"),
         ("mossbench", MOSS, put("3", "question", value=...), "record '3' has no 'question'"),
         ("mossbench", MOSS, put("3", "image", value="/etc/passwd"), "must be a path inside the picture folder"),

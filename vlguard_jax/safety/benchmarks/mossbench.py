@@ -44,7 +44,7 @@ def load(settings: settings_lib.BenchmarkSettings, subset: str) -> list[benchmar
             raise errors.UserError(f"{origin} must be an object, not {files.kind(value)}")
         about = value.get("metadata")
         kind = about.get("over") if isinstance(about, dict) else None
-        if kind not in TYPES:
+        if not isinstance(kind, str) or kind not in TYPES:
             raise errors.UserError(f"{origin}: its 'over' in 'metadata' must be one of {', '.join(TYPES)}")
         question = records.text_field(value, "question", origin)
         picture = records.check_picture_path(records.text_field(value, "image", origin), origin)
