@@ -23,7 +23,7 @@ ORDER = (
     ("workdir",),
     ("config", "cli"),
     ("types", "trees", "typed", "terminal", "progress", "versions"),
-    ("fields", "files", "fingerprints", "folders", "ranges"),
+    ("checks", "fields", "files", "fingerprints", "folders", "ranges"),
     ("machine", "stopping"),
     ("errors",),
     ("escape", "limits"),

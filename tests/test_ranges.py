@@ -21,6 +21,7 @@ def _plain(kind: type) -> dict[str, Any]:
     base = config.base_train_config() if kind is config.TrainConfig else config.base_eval_config()
     if kind is config.TrainConfig:
         base.data.sources = {"chats": config.source(path="chats.json")}
+        base.probe.evaluations = {"chats": config.probed(path="test.json")}
     return base.to_dict()
 
 
@@ -47,9 +48,11 @@ def test_every_setting_has_a_rule() -> None:
             for f in dataclasses.fields(section)
         )
 
-    source = len(dataclasses.fields(config.SourceSettings))
-    # `sources` itself is a group
-    assert leaves(config.TrainConfig()) - 1 + source == len(ranges.rules(config.TrainConfig))
+    groups = (config.SourceSettings(), config.ProbedSettings())
+    # `sources` and `evaluations` themselves are groups
+    assert leaves(config.TrainConfig()) - len(groups) + sum(map(leaves, groups)) == len(
+        ranges.rules(config.TrainConfig)
+    )
     assert leaves(config.EvalConfig()) == len(ranges.rules(config.EvalConfig))
     assert all((rule.range is not None) == (rule.kind in (int, float)) for _, _, rule in LEAVES)
     assert len(NUMBERS) > 40

@@ -16,8 +16,10 @@ from tests import source
 from vlguard_jax import config
 from vlguard_jax import errors
 from vlguard_jax import workdir
+from vlguard_jax.safety import probes
 from vlguard_jax.safety import results
 from vlguard_jax.training import metrics
+from vlguard_jax.training import tracking
 
 
 def _settings(**changes: Any) -> config.TrainConfig:
@@ -190,6 +192,9 @@ def test_what_a_run_goes_on_writing_is_known() -> None:
         metrics.METRICS_FILE,
         "tensorboard",
         "logs",
+        probes.FILE,
+        probes.FOLDER,
+        tracking.WANDB_ID,
         results.GENERATIONS,
         results.VERDICTS,
     }

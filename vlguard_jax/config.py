@@ -10,11 +10,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 import dataclasses
-import datetime
 from typing import Annotated, Any, Literal, TypeVar
 
 from ml_collections import config_dict
 
+from vlguard_jax import checks
 from vlguard_jax import errors
 from vlguard_jax import ranges
 from vlguard_jax.ranges import Range
@@ -151,6 +151,16 @@ class MeshSettings:
 
 
 @dataclasses.dataclass(frozen=True)
+class BestSettings:
+    """Which checkpoint is the best, by a rate of the probes: EVALUATION/SUBSET/METRIC, as in probe.jsonl."""
+
+    rate: str = ""  # vlguard/unsafes/asr; empty: none is kept
+    order: Literal["auto", "min", "max"] = "auto"  # "auto": the least asr or refusal_rate, the most of others
+    guard: str = ""  # only where this rate, vlguard/safe_safes/refusal_rate, is ...
+    at_most: Annotated[float, Range(0, 1)] = 0.1
+
+
+@dataclasses.dataclass(frozen=True)
 class RunSettings:
     """How the program runs; changes no result beyond rounding."""
 
@@ -166,25 +176,12 @@ class RunSettings:
     log_every: Annotated[int, Range(1, 10**9)] = 1
     save_every: Annotated[int, Range(0, 10**9)] = 0  # 0: only at the end
     keep: Annotated[int, Range(1, 10**6)] = 1
+    keep_best: BestSettings = dataclasses.field(default_factory=BestSettings)  # besides these
     tensorboard: bool = True
+    wandb: Literal["off", "offline", "online"] = "off"  # Weights & Biases; "offline": sent later by `wandb sync`
+    wandb_project: str = "vlguard_jax"
     # written to WORKDIR/model at the end; LoRA merged, or as adapters: "peft": LLaVA's, "peft-hf": for the peft library
     export: Literal["llava", "hf", "peft", "peft-hf", "none"] = "llava"
-
-
-@dataclasses.dataclass(frozen=True)
-class TrainConfig:
-    """One training run."""
-
-    seed: Annotated[int, Range(0, 2**32 - 1)] = 42
-    model: ModelSettings = dataclasses.field(default_factory=ModelSettings)
-    precision: PrecisionSettings = dataclasses.field(default_factory=PrecisionSettings)
-    data: DataSettings = dataclasses.field(default_factory=DataSettings)
-    lora: LoraSettings = dataclasses.field(default_factory=LoraSettings)
-    optimizer: OptimizerSettings = dataclasses.field(default_factory=OptimizerSettings)
-    loss: str = "cross_entropy"  # a name in training/losses.py or "package.module:function"
-    loss_args: Mapping[str, Annotated[float, Range(-1e9, 1e9)]] = dataclasses.field(default_factory=dict)
-    mesh: MeshSettings = dataclasses.field(default_factory=MeshSettings)
-    run: RunSettings = dataclasses.field(default_factory=RunSettings)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -221,6 +218,43 @@ class DecodeSettings:
     # number format of keys and values: that of computation, or 8 bits with a scale
     kv_cache: Literal["compute", "int8"] = "compute"
     reuse_gib: Annotated[float, Range(0.0, 2.0**20)] = 1.0  # a device keeps so many GiB of prefixes that prompts share
+
+
+@dataclasses.dataclass(frozen=True)
+class ProbedSettings:
+    """One evaluation of a probe, of the model as it is trained: config.model's template and image_mode."""
+
+    benchmark: BenchmarkSettings = dataclasses.field(default_factory=BenchmarkSettings)
+    judges: tuple[str, ...] = ("keyword_vlguard_v1",)
+
+
+@dataclasses.dataclass(frozen=True)
+class ProbeSettings:
+    """Evaluations on the way: probe.jsonl, probe/UPDATE/NAME and the report. See training/probe.py."""
+
+    every: Annotated[int, Range(0, 10**9)] = 0  # updates from one probe to the next; 0: none
+    at_start: bool = True  # also before the first update
+    at_end: bool = True  # also after the last one
+    evaluations: Mapping[str, ProbedSettings] = dataclasses.field(default_factory=dict)
+    decode: DecodeSettings = dataclasses.field(default_factory=DecodeSettings)  # of all of them
+    withhold_text: bool = False  # store hashes in place of answers
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainConfig:
+    """One training run."""
+
+    seed: Annotated[int, Range(0, 2**32 - 1)] = 42
+    model: ModelSettings = dataclasses.field(default_factory=ModelSettings)
+    precision: PrecisionSettings = dataclasses.field(default_factory=PrecisionSettings)
+    data: DataSettings = dataclasses.field(default_factory=DataSettings)
+    lora: LoraSettings = dataclasses.field(default_factory=LoraSettings)
+    optimizer: OptimizerSettings = dataclasses.field(default_factory=OptimizerSettings)
+    loss: str = "cross_entropy"  # a name in training/losses.py or "package.module:function"
+    loss_args: Mapping[str, Annotated[float, Range(-1e9, 1e9)]] = dataclasses.field(default_factory=dict)
+    mesh: MeshSettings = dataclasses.field(default_factory=MeshSettings)
+    run: RunSettings = dataclasses.field(default_factory=RunSettings)
+    probe: ProbeSettings = dataclasses.field(default_factory=ProbeSettings)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -278,6 +312,12 @@ def source(**settings: Any) -> config_dict.ConfigDict:
     return to_config_dict(ranges.build(SourceSettings, settings, "config.data.sources"))
 
 
+def probed(**benchmark: Any) -> config_dict.ConfigDict:
+    """One entry of `config.probe.evaluations`, by its benchmark's settings; unknown names raise UserError."""
+    settings = ranges.build(BenchmarkSettings, benchmark, "config.probe.evaluations")
+    return to_config_dict(ProbedSettings(benchmark=settings))
+
+
 def resolve(config: config_dict.ConfigDict | Mapping[str, Any], kind: type[T]) -> T:
     """Turn a ConfigDict into `kind` (TrainConfig or EvalConfig) and check it.
 
@@ -294,13 +334,13 @@ def resolve(config: config_dict.ConfigDict | Mapping[str, Any], kind: type[T]) -
         ) from e
     settings = ranges.build(kind, plain, "config")
     if isinstance(settings, TrainConfig | EvalConfig):
-        _check_model(settings.model)
+        checks.date(settings.model.template_date, "config.model.template_date")
+        checks.mesh(**dataclasses.asdict(settings.mesh))
     if isinstance(settings, TrainConfig):
         _check_train(settings)
-        _check_mesh(settings.mesh)
+        _check_decode(settings.probe.decode, "config.probe.decode")
     if isinstance(settings, EvalConfig):
-        _check_evaluation(settings)
-        _check_mesh(settings.mesh)
+        _check_decode(settings.decode, "config.decode")
     return settings
 
 
@@ -312,15 +352,8 @@ def on_backend(precision: EvalPrecisionSettings, backend: str) -> str:
     return compute
 
 
-def _check_model(model: ModelSettings) -> None:
-    try:
-        usual = datetime.date.fromisoformat(model.template_date).isoformat()
-    except ValueError:
-        usual = ""
-    if model.template_date != usual:
-        raise errors.UserError(
-            f"config.model.template_date={model.template_date!r} is not a date; write it as 2024-07-26"
-        )
+def _check_decode(d: DecodeSettings, where: str) -> None:
+    checks.decoding(d.min_new_tokens, d.max_new_tokens, d.temperature, d.top_p, where)
 
 
 def _check_train(c: TrainConfig) -> None:
@@ -346,28 +379,3 @@ def _check_train(c: TrainConfig) -> None:
         raise errors.UserError(f'config.data.replay is followed with config.data.order="replay" only, not {d.order!r}')
     if c.run.export in ("peft", "peft-hf") and not c.lora.rank:
         raise errors.UserError(f'config.run.export="{c.run.export}" needs config.lora.rank > 0')
-
-
-def _check_evaluation(c: EvalConfig) -> None:
-    least, most = c.decode.min_new_tokens, c.decode.max_new_tokens
-    if least > most:
-        raise errors.UserError(
-            f"config.decode.min_new_tokens={least} is more than config.decode.max_new_tokens={most}: no answer can"
-            " be so long"
-        )
-    if c.decode.top_p < 1 and not c.decode.temperature:
-        raise errors.UserError(
-            f"config.decode.top_p={c.decode.top_p} has no effect with config.decode.temperature=0, which takes the best"
-            " token; set a temperature, or leave top_p at 1"
-        )
-
-
-def _check_mesh(mesh: MeshSettings) -> None:
-    sizes = {"data": mesh.data, "fsdp": mesh.fsdp, "tensor": mesh.tensor}
-    if list(sizes.values()).count(-1) > 1:
-        raise errors.UserError(f"config.mesh={sizes}: at most one size is -1 (what is left)")
-    if mesh.slices > 1 and mesh.data > 1 and mesh.data % mesh.slices:
-        raise errors.UserError(
-            f"config.mesh.data={mesh.data} must be a multiple of config.mesh.slices={mesh.slices}, which only the"
-            " data axis may join"
-        )

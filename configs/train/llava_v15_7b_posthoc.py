@@ -11,6 +11,10 @@ The paper's ablations: fewer safety pictures (Fig. 4) --config.data.sources.vlgu
 --config.data.sources.vlguard.leave_out="('privacy',)"; without the pictures that are also in the test set
 --config.data.sources.vlguard.leak_free=True; 10,000 helpful conversations --config.data.sources.llava_mix.count=10000.
 
+On the way, --config.probe.every=25 --config.probe.evaluations.vlguard.benchmark.path=VLGUARD_DIR measures attack success and
+over-refusal on the first 50 test questions of each kind (probe.jsonl, the report), and --config.run.keep_best.rate=vlguard/unsafes/asr
+--config.run.keep_best.guard=vlguard/safe_safes/refusal_rate keeps the best checkpoint, too: see vlguard_jax/training/probe.py.
+
 The paper's hyperparameters: learning rate 1e-5, 3 epochs of 7,000 conversations, batch 128: 165 updates. Fewer conversations at
 a time on each device: --config.run.rows=N (a divisor of 128); the result is the same.
 """

@@ -106,9 +106,8 @@ def programs() -> Any:
     build, made = program.build, {}
 
     def once(settings: config.TrainConfig, model: Any, lora: Any, mesh: Any, total_updates: int) -> program.Program:
-        same = dataclasses.replace(
-            settings, optimizer=dataclasses.replace(settings.optimizer, max_steps=0), run=config.RunSettings()
-        )
+        length = dataclasses.replace(settings.optimizer, max_steps=0)
+        same = dataclasses.replace(settings, optimizer=length, run=config.RunSettings(), probe=config.ProbeSettings())
         key = json.dumps([dataclasses.asdict(same), dict(mesh.shape), total_updates])
         if key not in made:
             made[key] = build(settings, model, lora, mesh, total_updates)

@@ -19,6 +19,7 @@ from vlguard_jax import config
 from vlguard_jax import trees
 from vlguard_jax.checkpoints import load
 from vlguard_jax.safety import from_checkpoint
+from vlguard_jax.safety import probes
 from vlguard_jax.training import loop
 
 pytestmark = pytest.mark.parity  # one pair of processes runs them all, for minutes
@@ -32,6 +33,14 @@ def _settings(kind: str, updates: int = UPDATES, **changes) -> config.TrainConfi
     settings = stand.settings(lora=lora, run={"export": "llava"}, optimizer={"max_steps": updates})
     mesh = config.MeshSettings(**changes.pop("mesh", {}))
     return dataclasses.replace(settings, mesh=mesh, **changes)
+
+
+def _probed(root: pathlib.Path, settings: config.TrainConfig) -> config.TrainConfig:
+    """With a probe of a question of each subset after the last update."""
+    asked = config.BenchmarkSettings("vlguard_like", str(root / "benchmark"), limit=1)
+    decode = config.DecodeSettings(max_new_tokens=6, batch_size=8)
+    tiny = {"tiny": config.ProbedSettings(asked)}
+    return dataclasses.replace(settings, probe=config.ProbeSettings(100, False, True, tiny, decode))
 
 
 def _evaluation(root: pathlib.Path, family: str = "llava", limit: int = 0) -> config.EvalConfig:
@@ -62,8 +71,8 @@ def ran(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ran]:
     safety_stand.write_benchmark(root / "benchmark")
     two = _settings("full", mesh=MESHES["full"])
     jobs = [
-        hosts.Job(root / "full", two),
-        hosts.Job(root / "lora", _settings("lora", mesh=MESHES["lora"])),
+        hosts.Job(root / "full", _probed(root, two)),
+        hosts.Job(root / "lora", _probed(root, _settings("lora", mesh=MESHES["lora"]))),
         hosts.Job(root / "two-then-one", _settings("full", STOP, mesh=MESHES["full"])),
         hosts.Job(root / "llava", _evaluation(root, limit=1)),
         hosts.Job(root / "llava", _evaluation(root)),
@@ -87,7 +96,7 @@ def ran(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ran]:
         next_alone = dataclasses.replace(_evaluation(root, "llava_next"), mesh=config.MeshSettings(1, 1, 1))
         from_checkpoint.evaluate(next_alone, root / "llava_next-of-one", quiet=True)
         for kind in MESHES:
-            loop.train(_settings(kind), root / f"{kind}-of-one")
+            loop.train(_probed(root, _settings(kind)), root / f"{kind}-of-one")
         assert [program.step._cache_size() for program in made.values()] == [1, 1, 1]
     yield Ran(root, (hosts.output(root, 0), hosts.output(root, 1)))
 
@@ -107,6 +116,20 @@ def _equal(ran: Ran, name: str, expected: str) -> None:
 @pytest.mark.parametrize("kind", MESHES)
 def test_two_processes_equal_one_device(ran: Ran, kind: str) -> None:
     _equal(ran, kind, f"{kind}-of-one")
+
+
+@pytest.mark.parametrize("kind", MESHES)
+def test_two_processes_probe_as_one(ran: Ran, kind: str) -> None:
+    """With weights in eight parts, and adapters; the first process writes."""
+
+    def found(name: str) -> tuple:
+        lines = (ran.root / name / f"probe/{UPDATES}/tiny/generations.jsonl").read_text().splitlines()
+        answers = {(line["subset"], line["item_id"]): line["response"] for line in map(json.loads, lines)}
+        assert len(lines) == len(answers) == 3
+        (probe,) = probes.read(ran.root / name)
+        return answers, probe.step, probe.rates
+
+    assert found(kind) == found(f"{kind}-of-one")
 
 
 @pytest.mark.parametrize("kind", MESHES)

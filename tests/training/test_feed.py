@@ -17,6 +17,7 @@ from vlguard_jax import types
 from vlguard_jax.data import loader
 from vlguard_jax.parallel import mesh as mesh_lib
 from vlguard_jax.training import feed
+from vlguard_jax.training import log as log_lib
 from vlguard_jax.training import loop
 
 STEP = jax.tree.map(lambda x: np.asarray(x)[None], tiny.batch(tiny.CONFIG))
@@ -102,17 +103,22 @@ def test_one_batch_ahead_and_none_beyond_the_end(tmp_path: pathlib.Path, monkeyp
     stand.use_devices(monkeypatch, 1)
     events: list[tuple[str, int]] = []
     items: list[int] = []
-    to_device, follow, settle, read = feed.to_device, loop._Log.follow, loop._Log.settle, loader.StepSource.__getitem__
+    to_device, follow, settle, read = (
+        feed.to_device,
+        log_lib.Log.follow,
+        log_lib.Log.settle,
+        loader.StepSource.__getitem__,
+    )
 
     def placed(*args: Any) -> types.Batch:
         events.append(("placed", sum(name == "placed" for name, _ in events) + 1))
         return to_device(*args)
 
-    def started(log: loop._Log, update: int, *args: Any, **named: Any) -> None:
+    def started(log: log_lib.Log, update: int, *args: Any, **named: Any) -> None:
         events.append(("started", update))
         follow(log, update, *args, **named)
 
-    def settled(log: loop._Log) -> None:
+    def settled(log: log_lib.Log) -> None:
         if log._pending is not None:
             events.append(("settled", log._pending[0]))
         settle(log)
@@ -122,8 +128,8 @@ def test_one_batch_ahead_and_none_beyond_the_end(tmp_path: pathlib.Path, monkeyp
         return read(source, position)
 
     monkeypatch.setattr(feed, "to_device", placed)
-    monkeypatch.setattr(loop._Log, "follow", started)
-    monkeypatch.setattr(loop._Log, "settle", settled)
+    monkeypatch.setattr(log_lib.Log, "follow", started)
+    monkeypatch.setattr(log_lib.Log, "settle", settled)
     monkeypatch.setattr(loader.StepSource, "__getitem__", item)
     result = loop.train(stand.settings(optimizer={"max_steps": 3}), tmp_path)
     assert result.step == 3 and sorted(items) == [0, 1, 2], "the run has more steps, but they are not read"
@@ -137,7 +143,7 @@ def test_a_slow_disk_is_named(
 ) -> None:
     """Each update takes the devices one second; then each step takes four to read, which the devices wait for."""
     stand.use_devices(monkeypatch, 1)
-    monkeypatch.setattr(loop, "time", clock)
+    monkeypatch.setattr(log_lib, "time", clock)
     watch, read = feed.Feed.watch, loader.StepSource.__getitem__
 
     def watched(batches: feed.Feed, running: Any) -> feed.Moment:

@@ -6,13 +6,15 @@ import struct
 from tensorboardX.proto import event_pb2
 
 from vlguard_jax.training import metrics
+from vlguard_jax.training import tracking
 
 VALUES = {"loss": 1.0, "learning_rate": 0.1, "step_seconds": 1.0, "tokens_per_second": 1.0, "input_wait": 0.0}
 
 
 def _write(workdir: pathlib.Path, start: int, steps: range) -> None:
     workdir.mkdir()
-    with metrics.Writer(workdir, start_step=start, total_steps=6, tensorboard=True, active=True) as writer:
+    board = tracking.TensorBoard(workdir, start)
+    with metrics.Writer(workdir, start_step=start, total_steps=6, active=True, trackers=[board]) as writer:
         for step in steps:
             writer.write(step, VALUES | {"loss": float(10 * start + step)})
 

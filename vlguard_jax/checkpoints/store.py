@@ -6,8 +6,9 @@ the sharding, and so is checked after a restore onto another mesh, too.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 import contextlib
+import dataclasses
 import functools
 import os
 import pathlib
@@ -19,9 +20,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
+from orbax.checkpoint import checkpoint_managers as managers
 
 from vlguard_jax import errors
 from vlguard_jax import files
+from vlguard_jax import fingerprints
 from vlguard_jax import folders
 from vlguard_jax import machine
 from vlguard_jax import trees
@@ -37,8 +40,9 @@ class Store:
     With several processes, all call every method, and arrays are global (not local to one host).
     """
 
-    def __init__(self, folder: str | os.PathLike[str], keep: int = 1):
-        """Open or create the store; what an interrupted save left behind is deleted.
+    def __init__(self, folder: str | os.PathLike[str], keep: int = 1, also: Callable[[], int | None] = lambda: None):
+        """Open or create the store; what an interrupted save left behind is deleted. also: a step that stays besides
+        the newest ones, asked after each save; the same in all processes.
 
         Raises:
           UserError: the folder, a step or something in a step is a link, a pipe or a device, or a step has an odd
@@ -48,7 +52,8 @@ class Store:
         _check_steps(self._folder)
         if jax.process_index() == 0:
             self._remove_unfinished()
-        options = ocp.CheckpointManagerOptions(max_to_keep=keep, enable_async_checkpointing=True)
+        stays = managers.AnyPreservationPolicy([managers.LatestN(keep), _Also(also)])
+        options = ocp.CheckpointManagerOptions(preservation_policy=stays, enable_async_checkpointing=True)
         with _damaged(f"{self._folder}: a step", "remove it"):
             self._manager = ocp.CheckpointManager(self._folder, options=options)
 
@@ -147,6 +152,17 @@ class Store:
                 shutil.rmtree(leftover, ignore_errors=True)
 
 
+@dataclasses.dataclass(frozen=True)
+class _Also(managers.PreservationPolicy):
+    """Preserves the step that a function names."""
+
+    step: Callable[[], int | None]
+
+    def should_preserve(self, checkpoints: Sequence[Any], *, context: Any) -> list[bool]:
+        named = self.step()
+        return [one.step == named for one in checkpoints]
+
+
 @contextlib.contextmanager
 def _damaged(where: str, way: str) -> Iterator[None]:
     """Turn any exception of Orbax on a damaged folder into a UserError; failures of the machine pass unchanged."""
@@ -218,6 +234,12 @@ def _fill(like: Mapping[str, Any], flat: Mapping[str, Any], prefix: str = "") ->
         key: _fill(value, flat, f"{prefix}{key}.") if isinstance(value, Mapping) else flat.get(f"{prefix}{key}")
         for key, value in like.items()
     }
+
+
+def fingerprint(tree: Mapping[str, Any]) -> str:
+    """A hash of a tree of arrays by their checksums, which are computed on the devices; the same under any
+    sharding."""
+    return fingerprints.of({path: _describe(value) for path, value in _arrays(tree).items()})
 
 
 def _describe(value: Any) -> dict[str, Any]:

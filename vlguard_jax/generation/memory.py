@@ -35,7 +35,7 @@ def check(model: functional.Model, mesh: Mesh, params: Any, slots: int, length: 
         return
     text, tensor = model.config.text, mesh.shape["tensor"]
     one = of_token(text, number, tensor) * length
-    weights = sum(_own(leaf) for leaf in jax.tree.leaves(params)) + beside
+    weights = sum(own(leaf) for leaf in jax.tree.leaves(params)) + beside
     shards = mesh_lib.row_shards(mesh)
     fits = fitting(of_device, weights, one) * shards
     if fits < slots:
@@ -60,6 +60,6 @@ def fitting(of_device: int | float, beside: int | float, one: int | float, neede
     return max(0, math.floor((min((1 - KEPT) * of_device, of_device - needed) - beside) / one))
 
 
-def _own(array: jax.Array) -> int:
-    """Bytes on one device."""
+def own(array: jax.Array) -> int:
+    """Bytes of an array on one device."""
     return math.prod(array.sharding.shard_shape(array.shape)) * array.dtype.itemsize

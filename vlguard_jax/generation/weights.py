@@ -6,6 +6,8 @@ a model, matrix by matrix, so that memory holds the weights once; it is never st
 
 from __future__ import annotations
 
+from collections.abc import Callable
+import functools
 import re
 from typing import Any
 
@@ -54,10 +56,16 @@ def load(params: functional.Params, model: functional.Model, mesh: Mesh) -> func
                 mesh_lib.put(one.astype(model.dtype, copy=False), one_place)
                 for one, one_place in zip(x, each, strict=True)
             ]
-        return jax.jit(lambda stack: [one.astype(model.dtype) for one in stack], out_shardings=each)(jnp.asarray(x))
+        return _splitting(x.shape[0], each[0], model.dtype)(jnp.asarray(x))
 
     layers = jax.tree.map(parts, params["text"]["layers"], places["text"]["layers"])
     return functional.with_layers(rules.place(whole, at, model.dtype), layers)
+
+
+@functools.lru_cache(maxsize=64)
+def _splitting(layers: int, place: NamedSharding, dtype: jnp.dtype) -> Callable[[jax.Array], list[jax.Array]]:
+    """The program that splits a stack; kept, as a model that is trained is loaded again and again."""
+    return jax.jit(lambda stack: [one.astype(dtype) for one in stack], out_shardings=[place] * layers)
 
 
 def _of_one(place: NamedSharding) -> NamedSharding:

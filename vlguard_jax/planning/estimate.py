@@ -52,12 +52,23 @@ class Measured:
 
 
 @dataclasses.dataclass(frozen=True)
+class Probes:
+    """Evaluations on the way of a training. questions: of each; seconds: of each, expected, without compiling; new:
+    tokens of a mean answer."""
+
+    count: int
+    questions: int
+    seconds: flops.Number
+    new: int
+
+
+@dataclasses.dataclass(frozen=True)
 class Estimate:
     """A plan for one config on one topology. per_chip: GiB by kind; "export" is the peak of writing the tuned model
     after the last step, "export_host" the same on the host of process 0, divided by its chips. flops_per_step: model
     FLOPs, all chips. step_seconds: by what bounds them. hours: of the whole run by phase, with "total". dollars: None
     without a price. stops: why more chips would not help, or "". answers: of an evaluation, whose `steps`, `hours` and
-    `dollars` are those of the longest answers."""
+    `dollars` are those of the longest answers. probes: of a training that has them (probing.py)."""
 
     kind: str
     model: str
@@ -78,6 +89,7 @@ class Estimate:
     stops: str
     notes: tuple[str, ...]
     answers: answering.Answers | None = None
+    probes: Probes | None = None
 
     def as_json(self) -> dict[str, Any]:
         """The JSON values for `--json`."""
@@ -103,6 +115,7 @@ class Estimate:
             "stops_scaling": self.stops,
             "notes": list(self.notes),
             **(self.answers.as_json() if self.answers else {}),
+            **({"probes": dataclasses.asdict(self.probes)} if self.probes else {}),
         }
 
 
@@ -156,7 +169,7 @@ def train(
         topology=topology,
         mesh=shape,
         per_chip=per_chip,
-        fits=(measured is None or measured.fits) and _fits(per_chip, topology.chip),
+        fits=(measured is None or measured.fits) and fits(per_chip, topology.chip),
         flops_per_step=needed.total,
         flops={**dataclasses.asdict(needed), "computed": done.total},
         step_seconds={**dataclasses.asdict(time), **_range(time.expected, topology.chip, pictures=work.pictures > 0)},
@@ -172,7 +185,8 @@ def train(
     )
 
 
-def _fits(per_chip: Mapping[str, flops.Number], chip: chips.Chip) -> bool:
+def fits(per_chip: Mapping[str, flops.Number], chip: chips.Chip) -> bool:
+    """Whether a chip, and its share of the host's memory, has room for all that is needed at a time."""
     return (
         per_chip["peak_gib"] <= chip.usable_gib
         and per_chip.get("host_gib", 0.0) <= HOST_SHARE * chip.host_gib

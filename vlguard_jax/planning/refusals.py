@@ -18,6 +18,7 @@ from vlguard_jax.safety import paper
 from vlguard_jax.safety.benchmarks import registry as benchmarks
 from vlguard_jax.safety.judges import registry as judges
 from vlguard_jax.training import losses
+from vlguard_jax.training import probe
 
 
 def check(settings: config.TrainConfig | config.EvalConfig, model: family.Config, topology: chips.Topology) -> None:
@@ -35,6 +36,7 @@ def check(settings: config.TrainConfig | config.EvalConfig, model: family.Config
     if isinstance(settings, config.TrainConfig):
         attention.backend(settings.run.attention, topology.chip.kind, settings.precision.compute)
         losses.get(settings.loss)
+        probe.check_names(settings)
         rules.shardings(model, estimate.lora_of(settings), mesh)
     else:
         judges.get(settings.judges)

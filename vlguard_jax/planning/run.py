@@ -22,6 +22,7 @@ from vlguard_jax.planning import chips
 from vlguard_jax.planning import estimate
 from vlguard_jax.planning import evaluation
 from vlguard_jax.planning import models
+from vlguard_jax.planning import probing
 from vlguard_jax.planning import refusals
 from vlguard_jax.planning import traffic
 from vlguard_jax.planning import work
@@ -83,7 +84,8 @@ def planner(
         found = works(changed, shards)
         found = dataclasses.replace(found, assumed=(named.note, *found.assumed))
         measured = measure.train(changed, named.config, topology, found) if measure else None
-        return estimate.train(changed, named.config, topology, found, name=named.name, price=price, measured=measured)
+        plan = estimate.train(changed, named.config, topology, found, name=named.name, price=price, measured=measured)
+        return probing.added(plan, changed, named.config)
 
     return made
 

@@ -38,7 +38,9 @@ def plan(found: estimate.Estimate, console: rich_console.Console) -> None:
 
 def _memory(found: estimate.Estimate) -> list[tuple[str, str]]:
     sizes = dict(found.per_chip)
-    peak, writing, on_host = (sizes.pop(f"{name}_gib", 0.0) for name in ("peak", "export", "export_host"))
+    peak, writing, on_host, probing = (
+        sizes.pop(f"{name}_gib", 0.0) for name in ("peak", "export", "export_host", "probe")
+    )
     lines = [
         (
             "chips",
@@ -53,6 +55,10 @@ def _memory(found: estimate.Estimate) -> list[tuple[str, str]]:
     if writing:
         host = f"{on_host:.2f} of the {found.topology.chip.host_gib:g} that the first host has for each of its chips"
         lines.append(("GiB to write the model", f"{writing:.2f} a chip; {host}"))
+    if probing:
+        lines.append(
+            ("GiB in a probe", f"{probing:.2f} a chip, with a copy of the decoder and the cache of the answers")
+        )
     return lines
 
 
@@ -128,13 +134,16 @@ def _cost(found: estimate.Estimate) -> str:
 
 def _bill(found: estimate.Estimate) -> list[tuple[str, str]]:
     phases = ", ".join(f"{name} {60 * value:.1f}" for name, value in found.hours.items() if name != "total")
-    return [
-        (
-            "hours",
-            f"{found.hours['total']:.2f} for {found.steps:,} steps; minutes: {phases}",
-        ),
-        ("cost", _cost(found)),
-    ]
+    lines = [("hours", f"{found.hours['total']:.2f} for {found.steps:,} steps; minutes: {phases}")]
+    if probes := found.probes:
+        lines.append(
+            (
+                "probes",
+                f"{probes.count:,}, each {progress.few(probes.seconds)} s for {probes.questions:,} answers of"
+                f" {probes.new} tokens in the mean",
+            )
+        )
+    return [*lines, ("cost", _cost(found))]
 
 
 def _assumed(found: estimate.Estimate) -> list[str]:

@@ -1,4 +1,4 @@
-"""Geometry of the page's two charts; the template draws them, in the colours of the page.
+"""Geometry of the page's charts; the template draws them, in the colours of the page.
 
 Every chart is laid out twice, for a wide and for a narrow screen, so that its text keeps its size.
 """
@@ -87,6 +87,24 @@ class Curves:
     frame: Frame
     curves: tuple[Curve, ...]
     logarithmic: bool
+
+
+@dataclasses.dataclass(frozen=True)
+class Band:
+    """One rate: SVG point lists of its line and of the area of its intervals, and (x, y) of each value."""
+
+    style: int
+    line: str
+    area: str
+    values: tuple[tuple[float, float], ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class Rates:
+    """Rates over updates, with their intervals."""
+
+    frame: Frame
+    bands: tuple[Band, ...]
 
 
 def _frame(width: int, height: int) -> Frame:
@@ -230,3 +248,31 @@ def curves(series: Sequence[Series], styles: Sequence[int], size: tuple[int, int
         smoothed = smooth([v for _, v in one], len(one) // 50)
         lines.append(Curve(style, path(one), path([(u, s) for (u, _), s in zip(one, smoothed, strict=True)])))
     return Curves(frame, tuple(lines), logarithmic)
+
+
+def rates(series: Sequence[Sequence[tuple[int, float, float, float]]], size: tuple[int, int]) -> Rates:
+    """Lay out rates as (update, rate, low, high), fractions, each series from its first update to its last; styles
+    follow their order."""
+    frame, last = _frame(*size), max(1.0, *(float(one[0]) for of_rate in series for one in of_rate))
+
+    def x(update: int | float) -> float:
+        return frame.left + (0.02 + 0.96 * update / last) * (frame.right - frame.left)
+
+    def y(rate: float) -> float:
+        return frame.bottom - (0.02 + 0.96 * rate) * (frame.bottom - frame.top)
+
+    def path(points: Sequence[tuple[int, float]]) -> str:
+        return " ".join(f"{x(u):.1f},{y(v):.1f}" for u, v in points)
+
+    updates = nice_ticks(0.0, last, 7 if size[0] > 500 else 4)
+    frame = dataclasses.replace(
+        frame,
+        x_ticks=tuple(Tick(x(t), f"{t:,.0f}") for t in updates if t == int(t)),
+        y_ticks=tuple(Tick(y(t / 5), f"{20 * t}") for t in range(6)),
+    )
+    bands = []
+    for style, of_rate in enumerate(series):
+        around = [(u, low) for u, _, low, _ in of_rate] + [(u, high) for u, _, _, high in reversed(of_rate)]
+        middle = [(u, rate) for u, rate, _, _ in of_rate]
+        bands.append(Band(style, path(middle), path(around), tuple((x(u), y(v)) for u, v in middle)))
+    return Rates(frame, tuple(bands))

@@ -14,6 +14,7 @@ from vlguard_jax.reporting import answers
 from vlguard_jax.reporting import calibrated
 from vlguard_jax.reporting import charts
 from vlguard_jax.reporting import grid as grid_lib
+from vlguard_jax.reporting import probed
 from vlguard_jax.reporting import provenance
 from vlguard_jax.reporting import runs as runs_lib
 from vlguard_jax.reporting import tables
@@ -101,6 +102,7 @@ def render(
         balance=balance,
         scatters=_scatters(balance, styles),
         curves=_curves(found, styles),
+        probed=probed.show(found.trainings),
         trainings=found.trainings,
         styles=styles,
         subsets=answers.show(found.evaluations, grid),

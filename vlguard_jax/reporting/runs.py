@@ -15,11 +15,19 @@ from vlguard_jax import ranges
 from vlguard_jax import typed
 from vlguard_jax import workdir as workdir_lib
 from vlguard_jax.safety import asked as asked_lib
+from vlguard_jax.safety import probes
 from vlguard_jax.safety import results
 from vlguard_jax.safety import summary
 
 METRICS = "metrics.jsonl"  # as training/metrics.py writes it
-INSIDE = ("checkpoints", "model", "tensorboard")  # folders of a training run without runs, perhaps with many files
+INSIDE = (
+    "checkpoints",
+    "model",
+    "best",
+    "tensorboard",
+    "wandb",
+    probes.FOLDER,
+)  # folders of a training run without runs, perhaps with many files
 
 C = TypeVar("C", settings_lib.TrainConfig, settings_lib.EvalConfig)
 L = TypeVar("L", results.GenerationLine, results.VerdictLine)
@@ -35,12 +43,14 @@ class MetricsLine(TypedDict):
 
 @dataclasses.dataclass(frozen=True)
 class Training:
-    """A training run: its config and the lines of metrics.jsonl in order. `name` is unique in the report."""
+    """A training run: its config, the lines of metrics.jsonl in order, and its probes. `name` is unique in the
+    report."""
 
     name: str
     folder: Path
     config: settings_lib.TrainConfig
     metrics: tuple[dict[str, float], ...]
+    probes: tuple[probes.Probe, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -77,7 +87,7 @@ def find(folders: Sequence[Path]) -> Runs:
     Raises:
       UserError: a folder does not exist, holds no run, or a file of a run cannot be read.
     """
-    trainings: dict[Path, tuple[settings_lib.TrainConfig, tuple[dict[str, float], ...]]] = {}
+    trainings: dict[Path, tuple[settings_lib.TrainConfig, tuple[dict[str, float], ...], tuple[probes.Probe, ...]]] = {}
     evaluations: dict[Path, Evaluation] = {}
     notices: list[str] = []
     for folder in folders:
@@ -88,7 +98,7 @@ def find(folders: Sequence[Path]) -> Runs:
         found: list[Evaluation] = []
         for path, config in _configs(folder):
             if isinstance(config, settings_lib.TrainConfig):
-                trainings.setdefault(path.resolve(), (config, _metrics(path / METRICS)))
+                trainings.setdefault(path.resolve(), (config, _metrics(path / METRICS), probes.read(path)))
             elif not (path / summary.NAME).is_file():
                 notices.append(f"{path.name}: the evaluation is not finished and was left out")
             elif path.resolve() not in evaluations:

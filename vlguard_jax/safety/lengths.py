@@ -43,11 +43,11 @@ def split(
     new = config.decode.max_new_tokens
     fitting, skipped = [], []
     for question in questions:
-        tokens = _tokens(question, model)
-        if tokens + new <= model.context:
+        taken = tokens(question, model)
+        if taken + new <= model.context:
             fitting.append(question)
         else:
-            skipped.append(Skipped(question.item.subset, question.item.id, tokens, new, model.context))
+            skipped.append(Skipped(question.item.subset, question.item.id, taken, new, model.context))
     left = {q.item.subset for q in fitting}
     for one in skipped:
         what = (
@@ -68,7 +68,7 @@ def split(
     return fitting, skipped
 
 
-def _tokens(question: questions_lib.Question, model: model_lib.Model) -> int:
+def tokens(question: questions_lib.Question, model: model_lib.Model) -> int:
     """Tokens of the prompt with its pictures. If one cannot be opened, each counts as one token; `check_pictures`
     reports it."""
     places = int(np.count_nonzero(question.ids == types.IMAGE_TOKEN))

@@ -169,10 +169,11 @@ def check_baseline(
         skipped = lengths.read(pathlib.Path(part.baseline)) if part.benchmark.on_long_prompt == "skip" else set()
         # these are checked once the prompts are known
         asked = [item for item in items if (item.subset, item.id) not in skipped]
-        baseline_lib.read(part, place, asked, _judging(config, items), template)
+        baseline_lib.read(part, place, asked, judging(config, items), template)
 
 
-def _judging(config: settings_lib.EvalConfig, items: Sequence[benchmark_lib.Item]) -> list[baseline_lib.Judging]:
+def judging(config: settings_lib.EvalConfig, items: Sequence[benchmark_lib.Item]) -> list[baseline_lib.Judging]:
+    """The judges of an evaluation, each with the metric that it measures on each subset of the items."""
     benchmark = benchmarks.get(config.benchmark.name)
     return [(judge, asr.metrics(judge, benchmark, items)) for judge in judges.get(config.judges)]
 
@@ -204,7 +205,7 @@ def evaluate(
       UserError: before the first answer; see `check`, `questions`, `lengths`, `baseline`, `store` and `workdir`.
     """
     team = team or Alone()
-    config = _resolved(config, model)
+    config = resolved(config, model)
     questions, skipped = lengths.split(config, model, questions_lib.ask(config, model, check(config)))
     if n := sum(spans.written_out(q.item.question, model.tokenizer) for q in questions):
         say(f"questions with special tokens written out, which become those tokens: {n:,}")
@@ -233,7 +234,7 @@ def evaluate(
     return summary.made(team.from_first(judge), summary.NAME, summary.Row)
 
 
-def _resolved(config: settings_lib.EvalConfig, model: model_lib.Model) -> settings_lib.EvalConfig:
+def resolved(config: settings_lib.EvalConfig, model: model_lib.Model) -> settings_lib.EvalConfig:
     """The config with the template and the image mode that "auto" means for the model; "none" where it sees nothing."""
     mode = cast(settings_lib.ImageMode, table.image_mode(model.sizes, config.model.image_mode))
     asked = dataclasses.replace(config.model, template=model.template(config.model).name, image_mode=mode)
@@ -263,7 +264,7 @@ class _Kept:
         self._free = (*FREE, SLOTS) if model.dtype == "fp32" else FREE
         rounding = f", and in {model.dtype} answers depend on how many are decoded at a time (in fp32 they do not)"
         items = [q.item for q in questions]
-        self._judging = _judging(config, items)
+        self._judging = judging(config, items)
         workdir_lib.check(folder, config, free=self._free, why={SLOTS: rounding})
         self._baseline = baseline_lib.read(config, folder, items, self._judging, model.template(config.model))
         self._store = store_lib.Store(folder, config, model)

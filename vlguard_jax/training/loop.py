@@ -3,18 +3,15 @@ differs."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 import contextlib
 import dataclasses
 import functools
 import logging
 from pathlib import Path
-import time
-from types import TracebackType
 from typing import Any, TypedDict
 
 import jax
-from jax.experimental import multihost_utils
 import numpy as np
 from rich import console as rich_console
 
@@ -22,7 +19,6 @@ from vlguard_jax import config
 from vlguard_jax import errors
 from vlguard_jax import escape
 from vlguard_jax import progress
-from vlguard_jax import stopping
 from vlguard_jax import terminal
 from vlguard_jax import typed
 from vlguard_jax import types
@@ -34,23 +30,29 @@ from vlguard_jax.checkpoints import store as store_lib
 from vlguard_jax.checkpoints import vocabulary
 from vlguard_jax.data import loader
 from vlguard_jax.data import mixtures
+from vlguard_jax.families import functional
 from vlguard_jax.families.chat import choice
-from vlguard_jax.parallel import joining
 from vlguard_jax.parallel import mesh as mesh_lib
 from vlguard_jax.parallel import processes
 from vlguard_jax.training import feed
 from vlguard_jax.training import learned
+from vlguard_jax.training import log as log_lib
 from vlguard_jax.training import metrics
 from vlguard_jax.training import optimizer
+from vlguard_jax.training import probe as probe_lib
+from vlguard_jax.training import probe_memory
 from vlguard_jax.training import program as program_lib
 from vlguard_jax.training import setup
 from vlguard_jax.training import step as step_lib
+from vlguard_jax.training import stop as stop_lib
+from vlguard_jax.training import tracking
 from vlguard_jax.training import tuned
 
 # Settings that may differ when a run is resumed: they change nothing that is computed, beyond rounding.
 FREE_SETTINGS = (
     "mesh",
     "run",
+    "probe",
     "optimizer.max_steps",
     "data.read_threads",
     "data.read_workers",
@@ -60,6 +62,7 @@ FREE_SETTINGS = (
 )
 PROBLEMS_FILE = "bad_pictures.txt"  # written in place of a run
 DROPS_FILE = "skipped.jsonl"
+MODEL, BEST = "model", "best"  # folders of the tuned models
 
 
 class Record(TypedDict):
@@ -85,8 +88,8 @@ class Result:
 def train(settings: config.TrainConfig, workdir: str | Path) -> Result:
     """Train from `settings` in `workdir`; a stopped run with the same config is resumed.
 
-    Writes config.json, metrics.jsonl, tensorboard/, checkpoints/, skipped.jsonl (dropped records, if any) and at the
-    end model/.
+    Writes config.json, metrics.jsonl, tensorboard/, checkpoints/, skipped.jsonl (dropped records, if any), probe.jsonl
+    and probe/ (probe.py), and at the end model/ and, where another update is the best one, best/.
 
     Raises:
       UserError: anything wrong with the config, the files or the directory.
@@ -107,23 +110,22 @@ def _train(settings: config.TrainConfig, workdir: Path) -> Result:
         workdir_lib.check(workdir, settings, free=FREE_SETTINGS)
         start = setup.load_model(settings)
         save.check(start, settings.run.export)
+        tracking.check(settings.run)
         data = setup.load_data(settings, start, progress_of, workdir / PROBLEMS_FILE)
+        probed = probe_lib.prepare(settings, start, stand_in=data.mixture.stand_in)
     processes.agree_on_files({"weights": start.weights_sha256, "conversations": data.mixture.index.digest()})
     program = setup.build_program(settings, start, data.total_updates)
     with processes.together():
+        probe_memory.check(settings, program, probed.longest)
         if main:
-            if settings.run.export != "none":
-                m = settings.model
-                place.check_free(workdir / "model", True, [m.path, m.base, m.vision_tower, m.projector])
-            (workdir / PROBLEMS_FILE).unlink(missing_ok=True)
-            (workdir / DROPS_FILE).unlink(missing_ok=True)
-            if data.mixture.drops:
-                mixtures.write_drops(data.mixture.drops, workdir / DROPS_FILE)
+            _make_room(settings, data, workdir)
     # 3. The state, fresh or restored: of the data, only the step number is stored.
     with processes.log_file(workdir):
         _say(console, *_introduction(settings, start, data))
         start = tuned.without_trained(start)
-        with contextlib.closing(store_lib.Store(workdir / "checkpoints", keep=settings.run.keep)) as store:
+        prober = probe_lib.Prober(settings, probed, start, workdir)
+        steps = store_lib.Store(workdir / "checkpoints", settings.run.keep, also=lambda: prober.best)
+        with contextlib.closing(steps) as store:
             state = _restore(settings, program, store, start, workdir, console)
             # 4. The steps.
             meta: Record = {
@@ -132,7 +134,7 @@ def _train(settings: config.TrainConfig, workdir: Path) -> Result:
                 "base_sha256": start.weights_sha256,
                 "stand_in": data.mixture.stand_in,
             }
-            state, log, told = _run(settings, data, program, state, store, workdir, meta)
+            state, log, told = _run(settings, data, program, state, store, workdir, meta, prober)
         done = int(state.step)
         finished = done >= data.last_update and not told
         if finished:
@@ -142,13 +144,48 @@ def _train(settings: config.TrainConfig, workdir: Path) -> Result:
         del state  # with the moments: the export needs their memory
         if main:  # free space may have changed even where no update was left to make
             workdir_lib.claim(workdir, settings, free=FREE_SETTINGS)
-        # 5. The tuned model in a layout that others read.
-        path = workdir / "model" if finished and settings.run.export != "none" else None
+        # 5. The tuned model in a layout that others read, and the best one beside it.
+        path = workdir / MODEL if finished and settings.run.export != "none" else None
         if path is not None:
-            start = tuned.with_provenance(settings, start, updates=done, stand_in=data.mixture.stand_in)
-            notice = tuned.write(settings, start, trained, path)
-            _say(console, *([notice] if notice else []))
+            stand_in = data.mixture.stand_in
+            whole = tuned.with_provenance(settings, start, updates=done, stand_in=stand_in)
+            _say(console, *filter(None, [tuned.write(settings, whole, trained, path)]))
+            del trained
+            said, best = _best(settings, program, prober, workdir, done)
+            if best is not None:
+                whole = tuned.with_provenance(settings, start, updates=prober.best, stand_in=stand_in)
+                said.append(tuned.write(settings, whole, best, workdir / BEST))
+            _say(console, *filter(None, said))
     return Result(done, finished, log.last, path)
+
+
+def _make_room(settings: config.TrainConfig, data: setup.Data, workdir: Path) -> None:
+    """Check that the tuned models can be written, and renew the lists of what is wrong in the data."""
+    for name in [MODEL, *([BEST] if settings.run.keep_best.rate else [])] if settings.run.export != "none" else []:
+        m = settings.model
+        place.check_free(workdir / name, True, [m.path, m.base, m.vision_tower, m.projector])
+    (workdir / PROBLEMS_FILE).unlink(missing_ok=True)
+    (workdir / DROPS_FILE).unlink(missing_ok=True)
+    if data.mixture.drops:
+        mixtures.write_drops(data.mixture.drops, workdir / DROPS_FILE)
+
+
+def _best(
+    settings: config.TrainConfig,
+    program: program_lib.Program,
+    prober: probe_lib.Prober,
+    workdir: Path,
+    last: int,
+) -> tuple[list[str], functional.Params | None]:
+    """What to say of the best update, and its trained parameters; None where it is the last one, or there is none."""
+    best = prober.best
+    if not settings.run.keep_best.rate:
+        return [], None
+    if best is None or best == last:
+        return [prober.told_best()], None
+    with contextlib.closing(store_lib.Store(workdir / "checkpoints", settings.run.keep, also=lambda: best)) as store:
+        shapes = _shapes(program)
+        return [prober.told_best()], setup.from_tree(shapes, store.restore(best, setup.to_tree(shapes))).params
 
 
 def _say(console: rich_console.Console, *lines: str) -> None:
@@ -202,111 +239,42 @@ def _restore(
         raise errors.UserError(
             f"{source}: its weights are not those this run started from ({saved[:12]}); put the old ones back to resume"
         )
-    shapes = jax.tree.map(
-        lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), program.state, program.state_shardings
-    )
+    shapes = _shapes(program)
     jax.tree.map(lambda x: x.delete(), program.state)  # the devices have room for one state
     restored = setup.from_tree(shapes, store.restore(latest, setup.to_tree(shapes)))
     _say(console, f"resumed after update {latest}")
     return restored
 
 
-class _StopSignal:
-    """Turns SIGTERM (preemption, a scheduler's time limit) into "save and exit" at the next step; with several
-    processes, at the next step that none of them has begun. Before `hold` there is nothing to save, and the signal ends
-    the command at once."""
-
-    def __init__(self) -> None:
-        self._alone = jax.process_count() == 1
-        self._noted = stopping.Noted()
-        self._told = False
-
-    def hold(self) -> None:
-        """Call after an update that would be lost."""
-        if self._alone:
-            self._noted.hold()
-        else:  # JAX's own handler tells the other processes
-            joining.hand_over_sigterm()
-
-    def seen(self, done: int) -> bool:
-        """Whether to stop after update `done`; every process must ask after every update."""
-        if not self._alone:
-            self._told = self._told or multihost_utils.reached_preemption_sync_point(done)
-        return self.told
-
-    @property
-    def told(self) -> bool:
-        """Whether the signal has come; with several processes, whether `seen` said so."""
-        return self._noted.seen or self._told
-
-    def __enter__(self) -> _StopSignal:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._noted.__exit__(kind, value, trace)
-        if not self._alone:
-            joining.take_sigterm()
+def _shapes(program: program_lib.Program) -> step_lib.TrainState:
+    return jax.tree.map(
+        lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), program.state, program.state_shardings
+    )
 
 
-class _Log:
-    """Fetches metrics one update late, so that the devices never wait for the host.
+class _Saves:
+    """Saves each update once. saved: the last one that is in the store."""
 
-    claim: called once the first update is done.
-    """
+    def __init__(self, store: store_lib.Store, meta: Record, saved: int):
+        self._store, self._meta, self._saved = store, meta, saved
 
-    def __init__(
-        self, writer: metrics.Writer, settings: config.TrainConfig, last_update: int, claim: Callable[[], None]
-    ):
-        self._writer, self._settings, self._last_update, self._claim = writer, settings, last_update, claim
-        self._pending: tuple[int, step_lib.Metrics, feed.Moment, dict[str, float], float] | None = None
-        self._before = time.perf_counter()  # when the previous update finished
-        self._seconds = self._waited = 0.0  # over all updates but the first, which compiles
-        self._compiled = False
-        self.last: dict[str, float] = {}
-        self.in_a_row = 0  # updates skipped since the last one that was not
+    def keep(self, step: int, state: step_lib.TrainState) -> None:
+        """Save the state after update `step`."""
+        if step > self._saved:
+            self._store.save(step, setup.to_tree(state), self._meta)
+            self._saved = step
 
-    def settle(self) -> None:
-        """Wait for the update that is under way and write its metrics."""
-        if self._pending is None:
-            return
-        update, on_device, finished, counted, waited = self._pending
-        self._pending = None
-        seconds, self._before = finished.result() - self._before, finished.result()
-        if self._compiled:
-            self._seconds, self._waited = self._seconds + seconds, self._waited + waited
-        else:
-            self._claim()
-        self._compiled = True
-        clock = {
-            "step_seconds": seconds,
-            "tokens_per_second": counted["tokens"] / seconds,
-            "input_wait": waited / seconds,
-        }
-        self.last = metrics.of_step(jax.device_get(on_device), counted | clock, tuple(self._settings.data.sources))
-        self.in_a_row = self.in_a_row + 1 if self.last["skipped"] else 0
-        if self.last["skipped"]:
-            self._writer.say(f"update {update}: loss or gradient is not finite; parameters left as they were")
-        if update % self._settings.run.log_every == 0 or update == self._last_update:
-            self._writer.write(update, self.last)
 
-    def follow(
-        self, update: int, on_device: step_lib.Metrics, finished: feed.Moment, counted: dict[str, float], waited: float
-    ) -> None:
-        """Note an update that was just started, for whose batch the devices `waited` so many seconds."""
-        self._pending = update, on_device, finished, counted, waited
+def _learning_rates(settings: config.TrainConfig, data: setup.Data) -> np.ndarray:
+    factor = optimizer.cosine_factor(data.total_updates, settings.optimizer.warmup_ratio)
+    return settings.optimizer.learning_rate * np.asarray(factor(np.arange(data.last_update)))
 
-    def conclude(self) -> None:
-        """Settle, and warn if reading has kept the devices waiting."""
-        self.settle()
-        if self._waited > metrics.SLOW_INPUT * self._seconds:
-            data = self._settings.data
-            self._writer.say(
-                f"the devices waited for their input {100 * self._waited / self._seconds:.0f} % of the time: raise"
-                f" config.data.read_threads (now {data.read_threads}) or config.data.read_workers (now"
-                f" {data.read_workers})"
-            )
+
+def _writer(settings: config.TrainConfig, workdir: Path, first: int, last: int) -> metrics.Writer:
+    main = jax.process_index() == 0
+    with processes.together():
+        trackers = tracking.opened(settings, workdir, first) if main else []
+        return metrics.Writer(workdir, start_step=first, total_steps=last, active=main, trackers=trackers)
 
 
 def _run(
@@ -317,20 +285,40 @@ def _run(
     store: store_lib.Store,
     workdir: Path,
     meta: Record,
-) -> tuple[step_lib.TrainState, _Log, bool]:
+    prober: probe_lib.Prober,
+) -> tuple[step_lib.TrainState, log_lib.Log, bool]:
     """Run updates until the last one or SIGTERM: (saved state, log, whether the signal came)."""
-    first = done = saved = int(state.step)
-    factor = optimizer.cosine_factor(data.total_updates, settings.optimizer.warmup_ratio)
-    learning_rates = settings.optimizer.learning_rate * np.asarray(factor(np.arange(data.last_update)))
+    first = done = int(state.step)
+    saves, learning_rates = _Saves(store, meta, done), _learning_rates(settings, data)
     main = jax.process_index() == 0
     claim = functools.partial(workdir_lib.claim, workdir, settings, free=FREE_SETTINGS) if main else lambda: None
-    writer = metrics.Writer(
-        workdir, start_step=done, total_steps=data.last_update, tensorboard=settings.run.tensorboard, active=main
-    )
+    prober.go_on(done, data.last_update)
+    writer = _writer(settings, workdir, done, data.last_update)
     batches = feed.Feed(_batches(settings, data, program, done), program.mesh)
-    with writer, _StopSignal() as stop, batches:
-        log = _Log(writer, settings, data.last_update, claim)
-        while (found := batches.take()) is not None:
+    with writer, stop_lib.Signal() as stop, batches:
+        log = log_lib.Log(writer, settings, data.last_update, claim)
+
+        def probe(step: int) -> bool:
+            """Whether to go on."""
+            if not prober.due(step):
+                return True
+            log.settle()
+            claim()
+            if step > first:
+                stop.hold()
+            try:
+                went_on = prober.measure(state, program.frozen, writer, stop.seen)
+            except errors.UserError:
+                saves.keep(step, state)
+                store.wait()
+                raise
+            if prober.best == step:
+                saves.keep(step, state)
+            log.rest()
+            return went_on
+
+        go_on = probe(done)
+        while go_on and (found := batches.take()) is not None:
             index, batch, waited = found
             state, on_device = program.step(state, program.frozen, program.reference, batch)
             finished, done = batches.watch(on_device), index + 1
@@ -339,16 +327,13 @@ def _run(
             if done > first + 1:
                 stop.hold()
             log.follow(done, on_device, finished, counted, waited)
-            if stop.seen(done):
-                break
-            if settings.run.save_every and done % settings.run.save_every == 0:
+            go_on = not stop.seen() and probe(done)
+            if go_on and settings.run.save_every and done % settings.run.save_every == 0:
                 log.settle()
-                store.save(done, setup.to_tree(state), meta)
-                saved = done
+                saves.keep(done, state)
         stop.hold()
         log.conclude()
-        if done > saved:
-            store.save(done, setup.to_tree(state), meta)
+        saves.keep(done, state)
         store.wait()
     return state, log, stop.told
 

@@ -1,8 +1,8 @@
-"""Writes a run's metrics to metrics.jsonl (always), TensorBoard event files and the terminal."""
+"""Writes a run's metrics to metrics.jsonl (always), to what `config.run` names (tracking.py) and to the terminal."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 import contextlib
 import json
 import logging
@@ -16,7 +16,9 @@ from rich import table
 from vlguard_jax import errors
 from vlguard_jax import files
 from vlguard_jax import terminal
+from vlguard_jax.safety import probes
 from vlguard_jax.training import losses
+from vlguard_jax.training import tracking
 
 METRICS_FILE = "metrics.jsonl"
 SCHEMA = 1
@@ -24,8 +26,8 @@ SLOW_INPUT = 0.05  # share of the time from which on the user is told that the d
 
 
 def cut_back(path: Path, step: int) -> int:
-    """Drop lines of metrics.jsonl after `step` (a resumed run writes them again) and a torn last line; returns their
-    number."""
+    """Drop lines of metrics.jsonl or probe.jsonl after `step` (a resumed run writes them again) and a torn last line;
+    returns their number."""
     if not path.exists():
         return 0
     lines = path.read_bytes().splitlines()
@@ -55,22 +57,27 @@ def of_step(fetched: Mapping[str, Any], counted: Mapping[str, float], sources: S
 
 
 class Writer:
-    """Writes one line of metrics per logged step; a context manager. Only the first process writes."""
+    """Writes one line of metrics per logged step; a context manager. Only the first process writes, and has
+    `trackers`, which are closed at the end."""
 
-    def __init__(self, workdir: Path, *, start_step: int, total_steps: int, tensorboard: bool, active: bool):
-        self._active = active
+    def __init__(
+        self,
+        workdir: Path,
+        *,
+        start_step: int,
+        total_steps: int,
+        active: bool,
+        trackers: Sequence[tracking.Tracker] = (),
+    ):
+        self._active, self._workdir, self._trackers = active, workdir, trackers
         self._stack = contextlib.ExitStack()
-        self._file = self._board = None
+        self._file = None
         self._start, self._total = start_step, total_steps
+        for tracker in trackers:
+            self._stack.callback(tracker.close)
         if active:
             cut_back(workdir / METRICS_FILE, start_step)
             self._file = self._stack.enter_context(open(workdir / METRICS_FILE, "ab", buffering=0))  # noqa: SIM115 -- it is one
-            if tensorboard:
-                import tensorboardX  # late: it is slow to import
-
-                # TensorBoard hides events of earlier files from this step on, which a resumed run writes again.
-                self._board = tensorboardX.SummaryWriter(str(workdir / "tensorboard"), purge_step=start_step + 1)
-                self._stack.callback(self._board.close)
 
     def __enter__(self) -> Writer:
         one_line = table.Column(no_wrap=True)
@@ -106,11 +113,40 @@ class Writer:
             return
         assert self._file is not None
         files.append(self._file, json.dumps({"schema": SCHEMA, "step": step, **values}).encode() + b"\n")
-        if self._board is not None:
-            for name, value in values.items():
-                self._board.add_scalar(name, value, step)
+        for tracker in self._trackers:
+            tracker.scalars(step, values)
         note = f"loss {values['loss']:.4f} lr {values['learning_rate']:.1e} {values['step_seconds']:.2f} s/step"
         note += f" {values['tokens_per_second']:,.0f} tok/s"
         if values["input_wait"] >= SLOW_INPUT:
             note += f", {100 * values['input_wait']:.0f} % waiting for input"
         self._bar.update(self._task, completed=step, note=note)
+
+    @contextlib.contextmanager
+    def probing(self, name: str, done: int, total: int) -> Iterator[Callable[[int], None]]:
+        """Show in the progress bar that evaluation `name` is on; yields a function to call with each new answer's
+        tokens."""
+        before, answers = self._bar.tasks[0].fields["note"], done
+
+        def show() -> None:
+            self._bar.update(self._task, note=f"probing {name}, answers {answers:,}/{total:,}")
+
+        def advance(tokens: int) -> None:
+            nonlocal answers
+            answers += 1
+            show()
+
+        show()
+        try:
+            yield advance
+        finally:
+            self._bar.update(self._task, note=before)
+
+    def probed(self, probe: probes.Probe, shown: Sequence[tracking.Answer]) -> None:
+        """Store a probe, and show its rates and these of its answers."""
+        if not self._active:
+            return
+        with open(self._workdir / probes.FILE, "ab", buffering=0) as file:
+            files.append(file, probes.line(probe))
+        for tracker in self._trackers:
+            tracker.scalars(probe.step, {f"probe/{rate.name}": rate.rate for rate in probe.rates})
+            tracker.answers(probe.step, shown)

@@ -27,6 +27,9 @@ def _base(*, lora: bool, learning_rate: float, epochs: float) -> config_dict.Con
         config.lora.rank, config.lora.alpha, config.lora.dropout = 128, 256.0, 0.05
         config.run.rows = 16  # adapters are trained on few chips, which cannot hold a whole step of 128 conversations
         config.optimizer.projector_learning_rate = 2e-5
+    # probes, once `config.probe.every` asks for them: the first test questions of each kind, and the start of an answer
+    config.probe.evaluations = {"vlguard": settings_lib.probed(limit=50)}
+    config.probe.decode.max_new_tokens = 64
     return config
 
 

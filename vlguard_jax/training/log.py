@@ -1,0 +1,76 @@
+"""The metrics of updates on their way from the devices to the files."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+import time
+
+import jax
+
+from vlguard_jax import config
+from vlguard_jax.training import feed
+from vlguard_jax.training import metrics
+from vlguard_jax.training import step as step_lib
+
+
+class Log:
+    """Fetches metrics one update late, so that the devices never wait for the host.
+
+    claim: called once the first update is done.
+    """
+
+    def __init__(
+        self, writer: metrics.Writer, settings: config.TrainConfig, last_update: int, claim: Callable[[], None]
+    ):
+        self._writer, self._settings, self._last_update, self._claim = writer, settings, last_update, claim
+        self._pending: tuple[int, step_lib.Metrics, feed.Moment, dict[str, float], float] | None = None
+        self._before = time.perf_counter()  # when the previous update finished
+        self._seconds = self._waited = 0.0  # over all updates but the first, which compiles
+        self._compiled = False
+        self.last: dict[str, float] = {}
+        self.in_a_row = 0  # updates skipped since the last one that was not
+
+    def settle(self) -> None:
+        """Wait for the update that is under way and write its metrics."""
+        if self._pending is None:
+            return
+        update, on_device, finished, counted, waited = self._pending
+        self._pending = None
+        seconds, self._before = finished.result() - self._before, finished.result()
+        if self._compiled:
+            self._seconds, self._waited = self._seconds + seconds, self._waited + waited
+        else:
+            self._claim()
+        self._compiled = True
+        clock = {
+            "step_seconds": seconds,
+            "tokens_per_second": counted["tokens"] / seconds,
+            "input_wait": waited / seconds,
+        }
+        self.last = metrics.of_step(jax.device_get(on_device), counted | clock, tuple(self._settings.data.sources))
+        self.in_a_row = self.in_a_row + 1 if self.last["skipped"] else 0
+        if self.last["skipped"]:
+            self._writer.say(f"update {update}: loss or gradient is not finite; parameters left as they were")
+        if update % self._settings.run.log_every == 0 or update == self._last_update:
+            self._writer.write(update, self.last)
+
+    def rest(self) -> None:
+        """Begin to count the next update's time now: something else has been done."""
+        self._before = time.perf_counter()
+
+    def follow(
+        self, update: int, on_device: step_lib.Metrics, finished: feed.Moment, counted: dict[str, float], waited: float
+    ) -> None:
+        """Note an update that was just started, for whose batch the devices `waited` so many seconds."""
+        self._pending = update, on_device, finished, counted, waited
+
+    def conclude(self) -> None:
+        """Settle, and warn if reading has kept the devices waiting."""
+        self.settle()
+        if self._waited > metrics.SLOW_INPUT * self._seconds:
+            data = self._settings.data
+            self._writer.say(
+                f"the devices waited for their input {100 * self._waited / self._seconds:.0f} % of the time: raise"
+                f" config.data.read_threads (now {data.read_threads}) or config.data.read_workers (now"
+                f" {data.read_workers})"
+            )
