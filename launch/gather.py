@@ -32,7 +32,8 @@ _MARKDOWN = flags.DEFINE_string("markdown", "", "also write the table to this fi
 CAPTION = (
     "Percent: mean of the seeds, with the 95 % interval of the recipe's mean over seeds and items in brackets"
     " (Student's t of the seeds' rates and Wilson's of the items, which all seeds share; of one seed Wilson's, which is"
-    " silent about other seeds); ↓ lower is better, ↑ higher is better."
+    " silent about other seeds). Where seeds of a line were trained on several draws of their data, it is the mean over"
+    " draws. ↓ lower is better, ↑ higher is better."
 )
 
 
@@ -106,7 +107,7 @@ def table(found: Mapping[str, runs_lib.Runs], jobs: Mapping[str, str]) -> tuple[
         for (benchmark, subset, metric, judge, shown), rated in measures.items():
             alike.check_seeds(label, subset, rated)
             some = f"{len(rated)} of {finished} seeds" if len(rated) < finished else ""
-            mean = _mean(label, subset, [seed.row for _, seed in rated], some)
+            mean = _mean(label, subset, [seed.row for _, seed in rated], [_draw(found[job]) for job, _ in rated], some)
             rates.setdefault(line, {}).setdefault("/".join((benchmark, subset, judge, shown)), {})[metric] = mean
     return grid_lib.texts(seeds_lib.arrange(rates, names, pictures))
 
@@ -128,8 +129,14 @@ def _rows(job: str, runs: runs_lib.Runs) -> dict[tuple[str, ...], alike.Rated]:
     return rows
 
 
-def _mean(label: str, subset: str, rows: Sequence[summary.Row], seeds: str) -> seeds_lib.Mean:
-    """The mean over seeds with its interval; all seeds answer the same items."""
+def _draw(runs: runs_lib.Runs) -> str:
+    """Which part of its sources a job was trained on: the seeds of their samples."""
+    sources = [one.config.data.sources for one in runs.trainings]
+    return str([(name, s.sample_seed) for found in sources for name, s in sorted(found.items())])
+
+
+def _mean(label: str, subset: str, rows: Sequence[summary.Row], draws: Sequence[str], seeds: str) -> seeds_lib.Mean:
+    """The mean over seeds or draws of the training data with its interval; all seeds answer the same items."""
     from vlguard_jax import errors
     from vlguard_jax.reporting import seeds as seeds_lib
 
@@ -138,7 +145,7 @@ def _mean(label: str, subset: str, rows: Sequence[summary.Row], seeds: str) -> s
         raise errors.UserError(
             f"the seeds of {label!r} asked different numbers of {subset} ({sizes}); evaluate them alike"
         )
-    return seeds_lib.over(rows, same_items=True, seeds=seeds)
+    return seeds_lib.over(rows, same_items=True, draws=draws, seeds=seeds)
 
 
 def markdown(headings: Sequence[str], lines: Sequence[Sequence[str]]) -> str:

@@ -103,7 +103,7 @@ def test_gather(three: Path) -> None:
     mean, low, high = statistics.over_seeds(counts, [N] * 3, same_items=False)
     figures = found.arms["posthoc"]["unsafes"]["asr"]
     assert figures.per_seed == tuple(c / N for c in counts) and (figures.n, figures.n_answers) == (N, 3 * N)
-    assert (figures.mean, figures.ci_low, figures.ci_high, figures.n_cut) == (mean, low, high, 0)
+    assert (figures.mean, figures.ci_low, figures.ci_high) == pytest.approx((mean, low, high)) and not figures.n_cut
     assert {probe: values.pictures for probe, values in found.probes.items()} == {
         p.name: p.pictures for p in arms.PROBES
     }
@@ -215,6 +215,7 @@ def test_tables_and_sentences(three: Path, capsys: pytest.CaptureFixture[str]) -
     assert seeds_lib.claims(found).lines == (
         (
             "posthoc, unsafes, attack success",
+            "40",
             "0.0 (0.0 to 20.0)",
             "2.0 (0.0 to 20.0)",
             "4.0 (0.0 to 20.0)",

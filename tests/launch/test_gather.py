@@ -17,7 +17,9 @@ from tests.launch import renderings
 from tests.reporting import stand
 from tests.reporting import test_alike
 from tests.safety import stand as safety_stand
+from vlguard_jax import config
 from vlguard_jax import errors
+from vlguard_jax.reporting import runs
 from vlguard_jax.safety import statistics
 
 JOBS = {"s-a-0": "a", "s-a-1": "a", "s-b-0": "b", "s-b-1": "b"}
@@ -50,12 +52,31 @@ def test_means_over_the_seeds(root):
 
 def test_an_interval_is_never_narrower_than_one_seed_s():
     """All seeds answer the same items: three of them do not make more items."""
-    rows = [safety_stand.row(n=40, count=20)] * 3
-    found = gather._mean("arm", "unsafes", rows, "")
+    rows = [safety_stand.row(n=40, count=20, rate=0.5)] * 3
+    found = gather._mean("arm", "unsafes", rows, [""] * len(rows), "")
     low, high = statistics.wilson(20, 40)
     assert found.mean == 0.5 and found.ci_low <= low and found.ci_high >= high
     pooled = statistics.over_seeds([20] * 3, [40] * 3, same_items=False)
     assert pooled[1] > low  # so the line above does something
+
+
+def test_seeds_of_one_draw_count_as_one_where_draws_differ():
+    """Four runs, two draws: the spread between the draws' means has one degree of freedom, not three."""
+    counts, draws = [10, 12, 20, 22], ["a", "a", "b", "b"]
+    rows = [safety_stand.row(n=40, count=count, rate=count / 40) for count in counts]
+    found = gather._mean("arm", "unsafes", rows, draws, "")
+    by_draw = statistics.over_seeds([11, 21], [40] * 2, same_items=True)
+    assert (found.mean, found.ci_low, found.ci_high) == pytest.approx(by_draw)
+    alone = gather._mean("arm", "unsafes", rows, ["a"] * 4, "")
+    by_seed = statistics.over_seeds(counts, [40] * 4, same_items=True)
+    assert (alone.mean, alone.ci_low, alone.ci_high) == pytest.approx(by_seed)
+    assert found.per_seed == alone.per_seed == tuple(count / 40 for count in counts)
+
+
+def test_a_job_is_asked_for_its_draw(root, tmp_path):
+    drawn = config.DataSettings(sources={"helpful": config.SourceSettings(path="c.json", count=5, sample_seed=7)})
+    stand.train(tmp_path / "train", data=drawn)
+    assert "7" in gather._draw(runs.find([tmp_path])) != gather._draw(runs.find([root / "s-a-0"]))
 
 
 def test_the_program_prints_and_writes(root, tmp_path):
@@ -94,7 +115,7 @@ def test_what_cannot_be_gathered_is_named(root, tmp_path):
             gather.cells(texts)
     rows = [safety_stand.row(n=40, count=20), safety_stand.row(n=41, count=20)]
     with pytest.raises(errors.UserError, match="different numbers of unsafes"):
-        gather._mean("arm", "unsafes", rows, "")
+        gather._mean("arm", "unsafes", rows, [""] * len(rows), "")
 
 
 def test_two_evaluations_of_the_same_questions(root, tmp_path):

@@ -12,6 +12,7 @@ import datetime
 import json
 from typing import Any
 
+import numpy as np
 from rich import table as rich_table
 
 from vlguard_jax import escape
@@ -21,6 +22,7 @@ from vlguard_jax.reporting import grid as grid_lib
 from vlguard_jax.reporting import provenance
 from vlguard_jax.reporting import tables
 from vlguard_jax.reporting import template
+from vlguard_jax.safety import calibration
 from vlguard_jax.safety import statistics
 from vlguard_jax.safety import summary
 
@@ -133,13 +135,27 @@ class Sweep:
     lines: tuple[tuple[str, tuple[tuple[float, float, float, float], ...]], ...]
 
 
-def over(rows: Sequence[summary.Row], *, same_items: bool, seeds: str = "") -> Mean:
+def over(rows: Sequence[summary.Row], *, same_items: bool, draws: Sequence[str] = (), seeds: str = "") -> Mean:
     """The mean of one measure over seeds that were asked equally many questions.
 
-    The interval is `statistics.over_seeds`, which takes items as independent.
+    The interval is `statistics.over_seeds`, of effective numbers where questions share pictures.
+
+    Args:
+      rows: of the seeds.
+      same_items: whether all were asked the same questions.
+      draws: of the training data, in words, one for each row. Where they differ, the mean is over draws: seeds of one
+        draw count as one, whose rate is their mean.
+      seeds: see `Mean`.
     """
-    sizes = [row.n for row in rows]
-    mean, low, high = statistics.over_seeds([row.count for row in rows], sizes, same_items=same_items)
+    sizes, units = [row.n for row in rows], draws if len(set(draws)) > 1 else range(len(rows))
+    numbers = [calibration.effective(row) for row in rows]
+    rates = [
+        float(np.mean([row.rate for row, unit in zip(rows, units, strict=True) if unit == one]))
+        for one in dict.fromkeys(units)
+    ]
+    answers = min(numbers) if same_items else sum(numbers) / len(rates)
+    counts = [rate * answers for rate in rates]
+    mean, low, high = statistics.over_seeds(counts, [answers] * len(rates), same_items=same_items)
     return Mean(
         mean=mean,
         ci_low=low,
@@ -220,9 +236,9 @@ def swept(found: Gathered) -> grid_lib.Grid:
 
 
 def claims(found: Gathered) -> provenance.Table:
-    """The claims that have a bar, as texts: the figure of every seed with its own interval, their mean, how many met
-    the bar."""
-    headings = ("what", *(f"seed {seed}" for seed in found.seeds), "mean", "bar", "met by")
+    """The claims that have a bar, as texts: the number of questions of a seed, the figure of every seed with its own
+    interval, their mean, how many met the bar."""
+    headings = ("what", "n", *(f"seed {seed}" for seed in found.seeds), "mean", "bar", "met by")
     lines = []
     for claim in found.claims:
         if claim.met is None:
@@ -232,7 +248,7 @@ def claims(found: Gathered) -> provenance.Table:
             for v, ci in zip(claim.per_seed, claim.ci_per_seed, strict=True)
         ]
         met = f"{claim.met} of {len(each)}" + ("" if claim.met == len(each) else ", NOT ALL")
-        lines.append((claim.text, *each, _number(claim.mean), claim.bar, met))
+        lines.append((claim.text, str(claim.n), *each, _number(claim.mean), claim.bar, met))
     return provenance.Table(headings, tuple(lines))
 
 

@@ -146,12 +146,11 @@ def design_effect(residuals: np.ndarray, sizes: np.ndarray, variance: float) -> 
 
 
 def over_seeds(
-    counts: Sequence[int], sizes: Sequence[int], *, same_items: bool, confidence: float = 0.95
+    counts: Sequence[int | float], sizes: Sequence[int | float], *, same_items: bool, confidence: float = 0.95
 ) -> tuple[float, float, float]:
     """(mean, low, high) of one rate measured on several training seeds: what the recipe gives on average over seeds.
 
-    A seed is whatever is drawn anew from run to run. Where the helpful data are drawn too and several seeds share a
-    draw, the draw is the unit: add the counts of its seeds.
+    A seed is whatever is drawn anew from run to run; counts and sizes may be effective numbers.
 
     The spread between seeds enters by Student's t interval of the seeds' rates, with one degree of freedom less than
     seeds, on the scale on which binomial rates all have the same variance (Anscombe 1948). Items of their own are part
