@@ -47,6 +47,10 @@ def compared(p: float | None = 0.43, reproduced: bool | None = True, note: str =
         ({"n": 20, "first_n": 20}, "n", "first 20", "only the first n"),
         ({"n_invalid": 3}, "invalid", "3", ""),
         (
+            {"subset": "xstest_safe", "paper": paper.Comparison("LLaVA-v1.5-7B", 8.8, 250, 22, 0.4, True)},
+            *("paper %", "8.80 (n = 250)", "100 minus the printed one"),
+        ),
+        (
             {"vs_baseline": stand.difference(-0.5, -0.6, -0.4, 1e-9)},
             "vs baseline",
             "-50.00 (-60.00 to -40.00), p < 0.0001",

@@ -119,7 +119,9 @@ def _show(benchmark: benchmark_lib.Benchmark, items: Sequence[benchmark_lib.Item
     if benchmark.source is not None:
         terminal.say(f"From {benchmark.source.where}, licence: {benchmark.source.licence}.")
     if any(item.stand_in for item in items):
-        terminal.say("These are harmless stand-ins. Results made with them are marked stand_in and measure nothing.")
+        terminal.say(
+            "Questions or pictures are stand-ins: results made with them are marked stand_in and measure nothing."
+        )
     config = next(known for known in CONFIGS if benchmark.name.startswith(known))
     name = "" if config == benchmark.name else f" --config.benchmark.name={benchmark.name}"
     pictures = f" --config.benchmark.images={shlex.quote(images)}" if images else ""

@@ -175,6 +175,8 @@ def notes(rows: Sequence[summary.Row]) -> list[str]:
         )
     if any(r.paper and r.paper.note.startswith("impossible") for r in rows):
         found.append("*: no count of this subset gives the printed percentage.")
+    if any(r.paper and r.subset == paper_lib.NOT_REFUSED for r in rows):
+        found.append("paper % of xstest_safe: 100 minus the printed one, which is of answers that are not refused.")
     return found
 
 

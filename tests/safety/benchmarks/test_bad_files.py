@@ -90,10 +90,10 @@ CSV = {
     "figstep": "data/question/safebench.csv",
 }
 NOTES = {
-    "figstep": "data/images/SafeBench/pictures.json",
-    "mossbench": "data/pictures.json",
-    "siuo_mcq": "data/images/pictures.json",
-    "one_word": "test/pictures.json",
+    "figstep": "data/images/SafeBench/prepared.json",
+    "mossbench": "data/prepared.json",
+    "siuo_mcq": "data/images/prepared.json",
+    "one_word": "test/prepared.json",
 }
 SIUO, MOSS, WHAT = "data/siuo_mcqa.json", "data/images_information/information.json", "test_what_3shot.json"
 

@@ -63,7 +63,7 @@ def test_stand_ins(name, tmp_path, capsys):
     """Written, counted, decoded and marked; the published benchmark is asked with nothing of them unmarked."""
     benchmark_files.run(name, "", "", str(tmp_path / "made"), True)
     told = capsys.readouterr().out
-    assert "harmless stand-ins" in told and "Results made with them are marked stand_in" in told
+    assert "Questions or pictures are stand-ins: results made with them are marked stand_in" in told
     found = registry.get(name)
     items = benchmark.select(found, config.BenchmarkSettings(name=name, path=str(tmp_path / "made")))
     assert len(items) == sum(PUBLISHED[name].values()) or not PUBLISHED[name]

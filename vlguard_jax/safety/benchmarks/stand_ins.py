@@ -22,7 +22,7 @@ from vlguard_jax import errors
 from vlguard_jax import files
 
 MARK = "[stand-in]"
-NOTE = "pictures.json"
+NOTE = "prepared.json"
 SCHEMA = 1
 _SIDE = 96  # pixels
 _THINGS = ("apple", "boat", "clock", "door", "engine", "fence", "glass", "hat", "island", "jar")
