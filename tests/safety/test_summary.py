@@ -70,6 +70,10 @@ def test_what_is_written_is_read(tmp_path: pathlib.Path) -> None:
         ({"count": 3}, r"row 2: the numbers contradict each other \(rate 0.5 of 3 in 4, interval 0.15 to 0.85\); run"),
         ({"ci_low": 0.6}, "row 2: the numbers contradict each other"),
         ({"by_category": [vars(CATEGORY) | {"rate": 0.6}]}, "row 2: the numbers contradict each other"),
+        *(
+            ({"paper": vars(FULL.paper) | numbers}, r"row 2: the numbers contradict each other \(p 0.2 against")
+            for numbers in ({"count": None}, {"count": 443}, {"count": 0, "n": 0})
+        ),
     ],
 )
 def test_what_is_no_row_is_named(tmp_path: pathlib.Path, changes: dict[str, Any], words: str) -> None:

@@ -188,9 +188,17 @@ def made(found: Any, where: str, kind: type[R], way: str = "") -> list[R]:
         fields = {name: value for name, value in row.items() if name != "schema"}
         rows.append(typed.make(kind, fields, f"{where}: row {i}", again))
         _check_rate(rows[-1], f"{where}: row {i}", again)
+        _check_paper(rows[-1].paper, f"{where}: row {i}", again)
         for rate in rows[-1].by_category:
             _check_rate(rate, f"{where}: row {i}", again)
     return rows
+
+
+def _check_paper(found: paper_lib.Comparison | None, where: str, way: str) -> None:
+    """Raise UserError where there is a test and no count that could have been tested."""
+    if found and found.p is not None and not (found.count is not None and found.count <= found.n > 0):
+        numbers = f"p {found.p:g} against {found.count} of the paper's {found.n}"
+        raise errors.UserError(f"{where}: the numbers contradict each other ({numbers}); {way}")
 
 
 def _check_rate(found: Rate, where: str, way: str) -> None:

@@ -18,6 +18,7 @@ from tests import outside
 from vlguard_jax import config
 from vlguard_jax import errors
 from vlguard_jax.preparing import benchmark_files
+from vlguard_jax.safety import asr
 from vlguard_jax.safety.benchmarks import benchmark
 from vlguard_jax.safety.benchmarks import registry
 
@@ -132,6 +133,8 @@ def test_one_word(published: pathlib.Path) -> None:
         assert all(text.split()[0] == word for text in texts)
     ids = [item.id for item in items if item.subset == "what_3shot"]
     assert Counter(id_.split("/")[1] for id_ in ids) == {"1": 442, "2": 442, "3": 442}
+    pictures = Counter(asr.pictures_of([item for item in items if item.subset == "what_3shot"]))
+    assert len(pictures) == 442 and set(pictures.values()) == {3}  # so that three wordings are not three questions
 
 
 def test_one_word_needs_vlguards_pictures(published: pathlib.Path) -> None:
