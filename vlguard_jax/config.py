@@ -193,6 +193,9 @@ class BenchmarkSettings:
     images: str = ""  # folder of the pictures; empty: where they lie as published
     subsets: tuple[str, ...] = ()  # empty: all of the benchmark's
     limit: Annotated[int, Range(0, 10**9)] = 0  # number of first items of each subset, noted in the table; 0: all
+    # "drawn": in the order of their ids' sha256, for a limit that is a random choice, the same for every model
+    order: Literal["file", "drawn"] = "file"
+    skip: Annotated[int, Range(0, 10**9)] = 0  # items in this order that are left out before the limit counts
     stand_in: bool = False
     # controls that show the pictures' effect; "white", "black": one colour; "none": without pictures
     pictures: Shown = "real"

@@ -1,6 +1,7 @@
 """Benchmarks: what they read, and what they refuse to count."""
 
 import dataclasses
+import hashlib
 import json
 
 import pytest
@@ -174,3 +175,29 @@ def test_a_subset_without_questions(folder):
 def test_unknown_benchmark():
     with pytest.raises(errors.UserError, match="did you mean 'vlguard'"):
         registry.get("vlgard")
+
+
+def test_a_drawn_limit_is_the_same_random_choice_for_every_model(folder):
+    whole = {i.id for i in benchmark.select(vlguard.LIKE_VLGUARD, settings(folder, subsets=("safe_safes",)))}
+    by_hash = sorted(whole, key=lambda id_: hashlib.sha256(id_.encode()).hexdigest())
+    drawn = settings(folder, subsets=("safe_safes",), order="drawn", limit=2)
+    assert [i.id for i in benchmark.select(vlguard.LIKE_VLGUARD, drawn)] == by_hash[:2]
+    rest = dataclasses.replace(drawn, skip=2)
+    assert [i.id for i in benchmark.select(vlguard.LIKE_VLGUARD, rest)] == by_hash[2:4]
+    assert benchmark.first_n(vlguard.LIKE_VLGUARD, rest) == {"safe_safes": 2}
+
+
+def test_skip_in_the_files_order(folder):
+    skipped = settings(folder, subsets=("unsafes",), skip=1)
+    assert [i.id for i in benchmark.select(vlguard.LIKE_VLGUARD, skipped)] == ["v1", "v2"]
+
+
+@pytest.mark.parametrize(("skip", "limit", "left"), [(3, 0, 0), (2, 2, 1), (100, 1, 0)])
+def test_a_part_that_is_not_there(folder, skip, limit, left):
+    with pytest.raises(errors.UserError, match=f"skip={skip} leaves {left} of 3 questions in unsafes"):
+        benchmark.select(vlguard.LIKE_VLGUARD, settings(folder, subsets=("unsafes",), skip=skip, limit=limit))
+
+
+def test_a_part_is_of_the_published_file(folder):
+    with pytest.raises(errors.UserError, match=r"3 questions in unsafes, vlguard has 442"):
+        benchmark.select(vlguard.BENCHMARK, settings(folder, subsets=("unsafes",), order="drawn", limit=2))

@@ -110,6 +110,8 @@ def _item(item_id: str, answered: Answered) -> Item:
     question = source.question if source else "The question is not at hand: the benchmark's file has moved since."
     if source and results.sha256(source.question) != line.question_sha256:
         question = "The benchmark's file has changed since the models were asked, so the question is not shown."
+    if any(answer.withheld for _, answer in answered.values()):
+        question = "Withheld, as answers are."
     return Item(
         id=item_id,
         category=" / ".join(part for part in (line.category, line.subcategory) if part),

@@ -54,6 +54,13 @@ SUBSETS = {
     "text_safe": "safe text",
     "text_unsafe": "unsafe text",
     "text_suffix": "unsafe text with a suffix that asks to comply",
+    "advbench_vanilla": "AdvBench",
+    "advbench_suffix": "AdvBench with a suffix",
+    "advbench_suffix_start": "AdvBench with the other suffix",
+    "xstest_safe": "XSTest, safe",
+    "xstest_unsafe": "XSTest, unsafe",
+    "figstep": "FigStep",
+    "strongreject": "StrongREJECT",
 }
 SHORT = {"asr": "ASR", "refusal_rate": "refusals", "accuracy": "accuracy", "win_rate": "win rate"}
 
@@ -91,7 +98,7 @@ class Cell:
     Attributes:
       n: questions; per seed where the rate is a mean over seeds.
       n_answers: answers behind the rate, of all seeds; `n_cut` and `n_invalid` are counts of them.
-      n_too_long, first_n, stand_in: as in `summary.Row`.
+      n_too_long, first_n, part, stand_in: as in `summary.Row`.
       per_seed: rates of the seeds of a mean.
       seeds: number of seeds in the mean, in words, where some are missing.
       rated: the row that is shown, with its evaluation; None for a mean.
@@ -106,6 +113,7 @@ class Cell:
     n_invalid: int = 0
     n_too_long: int = 0
     first_n: int | None = None
+    part: str = "first"
     stand_in: bool = False
     per_seed: tuple[float, ...] = ()
     seeds: str = ""
@@ -199,6 +207,7 @@ def _cell(rated: alike.Rated) -> Cell:
         n_invalid=row.n_invalid,
         n_too_long=row.n_too_long,
         first_n=row.first_n,
+        part=row.part,
         stand_in=row.stand_in,
         rated=rated,
     )
@@ -276,7 +285,7 @@ def marks(cell: Cell, column: Column) -> list[str]:
     if not column.n:
         found.append(f"n = {cell.n}")
     if cell.first_n:
-        found.append(f"first {cell.first_n} only")
+        found.append(f"{cell.part} {cell.first_n} only")
     if cell.n_too_long:
         found.append(f"{cell.n_too_long} too long, left out")
     if cell.n_invalid:

@@ -36,6 +36,10 @@ DRAWN = (
     ("text_suffix", "asr"),
     ("text_safe", "refusal_rate"),
 )
+BEYOND = (
+    "Signs and words of a category that the safety set leaves out, and pairs of a picture and a question that are"
+    " forbidden only jointly. Nothing was promised about them."
+)
 TRAINED = ("posthoc", "mixed", "posthoc_lora")
 CAPTION = (
     "Percent: mean of the seeds, with the 95 % interval of the recipe's mean over seeds and items in brackets"
@@ -54,6 +58,7 @@ class Mean:
       per_seed: the rate of every seed.
       n: items of every seed.
       n_answers: answers of all seeds; `n_cut` and `n_invalid` are counts of them.
+      part: which questions `first_n` are.
       n_too_long, first_n: the largest of any seed, see `summary.Row`.
       stand_in: whether any seed was asked about pictures that `prepare` drew.
       seeds: number of seeds, in words, where some are missing.
@@ -69,6 +74,7 @@ class Mean:
     n_invalid: int
     n_too_long: int
     first_n: int | None
+    part: str
     stand_in: bool
     seeds: str = ""
 
@@ -113,6 +119,7 @@ class Gathered:
       sweep: percent of the safety set -> rates; empty without a sweep.
       settings: of the runs, as JSON.
       versions: "library version" of everything that produced the answers.
+      drawn: (subset, metric) of the lines over the sweep, where they were measured.
     """
 
     seeds: tuple[int, ...]
@@ -122,6 +129,7 @@ class Gathered:
     sweep: Mapping[str, Metrics]
     settings: Mapping[str, Any]
     versions: tuple[str, ...]
+    drawn: tuple[tuple[str, str], ...] = DRAWN
 
 
 @dataclasses.dataclass(frozen=True)
@@ -167,6 +175,7 @@ def over(rows: Sequence[summary.Row], *, same_items: bool, draws: Sequence[str] 
         n_invalid=sum(row.n_invalid for row in rows),
         n_too_long=max(row.n_too_long for row in rows),
         first_n=max((row.first_n for row in rows if row.first_n), default=None),
+        part=rows[0].part,
         stand_in=any(row.stand_in for row in rows),
         seeds=seeds,
     )
@@ -257,8 +266,10 @@ def _number(fraction: float) -> str:
 
 
 def result(found: Gathered) -> str:
-    """One sentence: were the bars met?"""
+    """One sentence: were the bars met? "" without bars."""
     barred = [c for c in found.claims if c.met is not None]
+    if not barred:
+        return ""
     missed = [f"{c.text} ({c.bar}: {c.met} of {len(found.seeds)})" for c in barred if c.met != len(found.seeds)]
     if not missed:
         return f"Every one of {len(barred)} bars was met by {_seeds(found)}."
@@ -292,7 +303,7 @@ def chart(found: Gathered, size: tuple[int, int]) -> Sweep:
     """Lay out the sweep: amounts side by side, 0 to 100 % upwards."""
     frame = charts.Frame(size[0], size[1], 52.0, 14.0, size[0] - 14.0, size[1] - 46.0, (), ())
     shares = list(found.sweep)
-    drawn = [key for key in DRAWN if all(key[1] in found.sweep[share].get(key[0], {}) for share in shares)]
+    drawn = [key for key in found.drawn if all(key[1] in found.sweep[share].get(key[0], {}) for share in shares)]
 
     def x(i: int) -> float:
         return frame.left + (i + 0.5) / len(shares) * (frame.right - frame.left)
@@ -306,7 +317,7 @@ def chart(found: Gathered, size: tuple[int, int]) -> Sweep:
         figures = [found.sweep[share][subset][metric] for share in shares]
         points = tuple((x(i) + aside, y(f.mean), y(f.ci_high), y(f.ci_low)) for i, f in enumerate(figures))
         what = "needlessly refused" if metric == "refusal_rate" else "answered"
-        lines.append((f"{grid_lib.SUBSETS[subset]}: {what}", points))
+        lines.append((f"{grid_lib.SUBSETS.get(subset, subset)}: {what}", points))
     frame = dataclasses.replace(
         frame,
         x_ticks=tuple(charts.Tick(x(i), f"{share} %") for i, share in enumerate(shares)),
@@ -315,8 +326,8 @@ def chart(found: Gathered, size: tuple[int, int]) -> Sweep:
     return Sweep(frame, tuple(lines))
 
 
-def render(found: Gathered, *, title: str, introduction: str) -> str:
-    """The page as text; it loads no other file and nothing from the network."""
+def render(found: Gathered, *, title: str, introduction: str, beyond: str = BEYOND) -> str:
+    """The page as text; it loads no other file and nothing from the network. beyond: what the probes are."""
     return template.render(
         TEMPLATE,
         title=title,
@@ -325,6 +336,7 @@ def render(found: Gathered, *, title: str, introduction: str) -> str:
         seeds=found.seeds,
         main=arrange(found.arms),
         beside=beside(found),
+        beyond=beyond,
         texts=trained_texts(found),
         sweep=swept(found),
         charts=[chart(found, size) for size in SIZES] if found.sweep else [],
@@ -342,8 +354,8 @@ def sections(found: Gathered) -> list[tuple[str, Sequence[str], Sequence[Sequenc
     barred = claims(found)
     told: list[tuple[str, Sequence[str], Sequence[Sequence[str]]]] = [
         ("Rates", *grid_lib.texts(arrange(found.arms))),
-        ("Claims with bars", barred.headings, barred.lines),
-        ("Measured without a bar", *grid_lib.texts(beside(found))),
+        *([("Claims with bars", barred.headings, barred.lines)] if barred.lines else []),
+        ("Measured without a bar" if barred.lines else "Further figures", *grid_lib.texts(beside(found))),
     ]
     if found.sweep:
         headings, lines = grid_lib.texts(swept(found))
@@ -369,5 +381,5 @@ def show(found: Gathered) -> None:
         for line in lines:
             printed.add_row(*line)
         console.print(printed)
-    for line in (CAPTION, *trained_texts(found), result(found)):
+    for line in filter(None, (CAPTION, *trained_texts(found), result(found))):
         console.print(line)

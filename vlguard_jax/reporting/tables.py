@@ -76,7 +76,7 @@ def _judges(rows: Sequence[summary.Row]) -> list[str]:
 
 def _n(row: summary.Row) -> str:
     left_out = f" of {row.n + row.n_too_long}" if row.n_too_long else ""
-    return f"{'first ' if row.first_n else ''}{row.n}{left_out}"
+    return f"{f'{row.part} ' if row.first_n else ''}{row.n}{left_out}"
 
 
 def _pictures(row: summary.Row) -> str:
@@ -145,7 +145,10 @@ def notes(rows: Sequence[summary.Row]) -> list[str]:
             " measurement."
         )
     if any(r.first_n for r in rows):
-        found.append("first n: only the first n questions of a subset were asked; not comparable with published rates.")
+        which = " or ".join(sorted({r.part for r in rows if r.first_n}))
+        found.append(
+            f"{which} n: only the {which} n questions of a subset were asked; not comparable with published rates."
+        )
     if any(r.n_cut for r in rows):
         found.append(
             "cut: answers that did not end by themselves but at config.decode.max_new_tokens; judges saw only their"

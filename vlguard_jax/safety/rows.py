@@ -60,6 +60,7 @@ def build(
                 **vars(measure),
                 **_asked(config, asked),
                 first_n=firsts[measure.subset],
+                part="drawn" if config.benchmark.order == "drawn" else "first",
                 n_too_long=too_long[measure.subset],
                 n_cut=store.cut(asked),
                 paper=None,
@@ -122,7 +123,7 @@ def _paper(row: summary.Row, paper_row: str) -> paper.Comparison | None:
         f"the paper has no {row.benchmark}": row.subset not in declared,
         f"asked with pictures={row.image_mode}": row.pictures not in ("real", summary.TEXT_ONLY),
         "questions or pictures are stand-ins": row.stand_in,
-        f"only the first {row.first_n}": row.first_n,
+        f"only the first {row.first_n}" if row.part == "first" else f"only {row.first_n} drawn": row.first_n,
         f"{row.n_too_long} questions too long for the model": row.n_too_long,
         f"the paper counted with {paper.JUDGE}": row.judge != paper.JUDGE,
     }

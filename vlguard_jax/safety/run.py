@@ -45,6 +45,8 @@ FREE = (
     "decode.reuse_gib",
     "benchmark.subsets",
     "benchmark.limit",
+    "benchmark.order",
+    "benchmark.skip",
     "benchmark.on_long_prompt",
     "model_name",
 )

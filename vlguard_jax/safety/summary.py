@@ -122,7 +122,8 @@ class Row(Measure, Setting):
         no question has a picture.
       n_by_pictures: how many questions have no picture, one, two, ...
       questions_sha256, pictures_sha256: see `asked.digests`; rows with equal digests were asked the same.
-      first_n: the limit, where only the first questions of the subset were asked.
+      first_n: how many, where only a part of the subset was asked.
+      part: which: "first", or "drawn" by the hash of their ids.
       n_too_long: questions left out because they do not fit the model's context.
       n_cut: answers that were cut at the limit of new tokens.
       paper: the paper's value beside ours; None unless `config.paper_row` names a row and the paper has the subset.
@@ -136,6 +137,7 @@ class Row(Measure, Setting):
     n_too_long: typed.Count
     n_cut: typed.Count
     paper: paper_lib.Comparison | None
+    part: typed.Name = typed.later("first")
 
     @property
     def pictures(self) -> str:

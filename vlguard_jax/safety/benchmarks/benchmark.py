@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 import dataclasses
+import hashlib
 import pathlib
 from typing import NamedTuple
 
@@ -146,9 +147,10 @@ def select(benchmark: Benchmark, settings: settings_lib.BenchmarkSettings) -> li
 
 
 def first_n(benchmark: Benchmark, settings: settings_lib.BenchmarkSettings) -> dict[str, int | None]:
-    """Subset -> the limit, where it leaves questions out; None where the subset is asked whole. Raises as `select`."""
-    subsets = settings.subsets or benchmark.metrics
-    return {subset: settings.limit if _load(benchmark, settings, subset)[1] else None for subset in subsets}
+    """Subset -> how many are asked, where limit, order or skip leave questions out or could; None where the subset is
+    asked whole. Raises as `select`."""
+    loaded = {subset: _load(benchmark, settings, subset) for subset in settings.subsets or benchmark.metrics}
+    return {subset: len(asked) if part else None for subset, (asked, part) in loaded.items()}
 
 
 def check_ids(named: Iterable[tuple[str, str]], what: str = "id", way: str = "give each its own") -> None:
@@ -173,6 +175,8 @@ def check_ids(named: Iterable[tuple[str, str]], what: str = "id", way: str = "gi
 def _load(benchmark: Benchmark, settings: settings_lib.BenchmarkSettings, subset: str) -> tuple[list[Item], bool]:
     """(items of a subset that are asked, whether the limit leaves some out)."""
     found = benchmark.load(settings, subset)
+    if settings.order == "drawn" or settings.skip:
+        return _drawn(benchmark, settings, subset, found), True
     limit, published = settings.limit, benchmark.counts.get(subset)
     if not found:
         raise errors.UserError(
@@ -194,6 +198,27 @@ def _load(benchmark: Benchmark, settings: settings_lib.BenchmarkSettings, subset
             " so many"
         )
     return found, False
+
+
+def _drawn(
+    benchmark: Benchmark, settings: settings_lib.BenchmarkSettings, subset: str, found: list[Item]
+) -> list[Item]:
+    """Part of a whole subset, in another order or without its first items."""
+    published = benchmark.counts.get(subset, len(found))
+    if len(found) != published:
+        raise errors.UserError(
+            f"{settings.path}: {len(found)} questions in {subset}, {benchmark.name} has {published}: get the published"
+            ' file; config.benchmark.order="drawn" and skip take their part of all of it'
+        )
+    if settings.order == "drawn":
+        found = sorted(found, key=lambda item: hashlib.sha256(item.id.encode()).hexdigest())
+    chosen = found[settings.skip :][: settings.limit or None]
+    if len(chosen) < max(1, settings.limit):
+        raise errors.UserError(
+            f"config.benchmark.skip={settings.skip} leaves {len(chosen)} of {len(found)} questions in {subset};"
+            f" config.benchmark.limit={settings.limit} wants {max(1, settings.limit)}: lower one of them"
+        )
+    return chosen
 
 
 def _check_pictures(benchmark: Benchmark, items: list[Item]) -> None:

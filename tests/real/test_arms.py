@@ -1,0 +1,63 @@
+"""The arms of the real-model run: settings that resolve, tuning and test questions apart."""
+
+import pathlib
+
+import pytest
+
+from vlguard_jax.real import arms as arms_lib
+from vlguard_jax.safety.benchmarks import benchmark as benchmark_lib
+from vlguard_jax.safety.benchmarks import registry
+
+SIZES = arms_lib.Sizes()
+
+
+@pytest.fixture
+def benchmarks(tmp_path: pathlib.Path) -> pathlib.Path:
+    """Stand-ins where the official files are expected."""
+    for asked in arms_lib.ASKED:
+        made = registry.get(asked.benchmark).stand_in
+        assert made is not None
+        made((tmp_path / asked.file).parent)
+    return tmp_path
+
+
+def asked_of(items: str, benchmarks: pathlib.Path) -> dict[str, list[str]]:
+    place = arms_lib.Place(pathlib.Path("runs"), items)
+    found: dict[str, list[str]] = {}
+    for name, config in arms_lib.eval_configs("posthoc", place, benchmarks, SIZES).items():
+        for item in benchmark_lib.select(registry.get(name), config.benchmark):
+            found.setdefault(item.subset, []).append(item.id)
+    return found
+
+
+def test_tuning_questions_are_none_of_the_test(benchmarks: pathlib.Path) -> None:
+    test, tuning = asked_of("test", benchmarks), asked_of("tuning", benchmarks)
+    assert list(test) == [subset for asked in arms_lib.ASKED for subset in asked.subsets] == list(tuning)
+    for subset, ids in test.items():
+        assert len(ids) == SIZES.prompts and len(tuning[subset]) == arms_lib.TUNING
+        assert not set(ids) & set(tuning[subset])
+    assert test["advbench_vanilla"] == test["advbench_suffix"]
+
+
+def test_arms_differ_in_their_data_alone() -> None:
+    place = arms_lib.Place(pathlib.Path("runs"), "test", 3)
+    made = {arm.name: arms_lib.train_config(arm, place, SIZES) for arm in (*arms_lib.ARMS, *arms_lib.SWEEP)}
+    counts = {name: {kind: one.count for kind, one in c.data.sources.items()} for name, c in made.items()}
+    assert counts == {
+        "safety_only": {"safety": 300},
+        "posthoc": {"safety": 300, "helpful": 500},
+        "safety_only_lora": {"safety": 300},
+        "posthoc_lora": {"safety": 300, "helpful": 500},
+        "posthoc_0": {"helpful": 500},
+        "posthoc_10": {"safety": 30, "helpful": 500},
+        "posthoc_33": {"safety": 99, "helpful": 500},
+    }
+    assert len({c.optimizer for name, c in made.items() if "lora" not in name}) == 1
+    assert {c.seed for c in made.values()} == {3} and made["posthoc_lora"].lora.rank == 16
+
+
+def test_answers_are_withheld_and_compared_with_the_base() -> None:
+    place = arms_lib.Place(pathlib.Path("runs"), "test", 3)
+    for name, config in arms_lib.eval_configs("posthoc", place, pathlib.Path("files"), SIZES).items():
+        assert config.withhold_text and config.judges == arms_lib.JUDGES
+        assert config.baseline == f"runs/test/base/eval/{name}"
