@@ -133,3 +133,10 @@ def test_a_rate_that_the_labels_cannot_explain_is_marked(tmp_path: pathlib.Path)
     work = stand.evaluate(tmp_path / "eval", world, "fox", stand.answers_all)
     _, (_, rates) = calibrate(work, write(tmp_path)).tables
     assert all(line[-1].endswith(calibrated.EDGE) for line in rates.lines)
+
+
+def test_rates_of_stand_ins_and_of_a_part_say_so(tmp_path: pathlib.Path) -> None:
+    world = stand.write_benchmark(tmp_path / "world", records=4, side=4)
+    work = stand.evaluate(tmp_path / "eval", world, "fox", stand.answers_all, limit=2, stand_in=True)
+    _, (_, rates) = calibrate(work, write(tmp_path)).tables
+    assert rates.lines and all(line[4].endswith("] (first 2 only) (STAND-IN)") for line in rates.lines)

@@ -121,3 +121,16 @@ def test_categories():
     measure = "harmful requests answered: unsafe picture"
     assert table.headings == ("measure", "category", "fox")
     assert table.lines == tuple((measure, name, "25.0 (10.0 to 60.0), n = 4") for name in ("a", "a / b"))
+
+
+def test_rates_of_stand_ins_and_of_a_part_say_so():
+    part = summary.CategoryRate(category="a", subcategory=None, n=4, count=1, rate=0.25, ci_low=0.1, ci_high=0.6)
+    row = safety_stand.row(
+        stand_in=True, first_n=442, by_category=(part,), vs_baseline=safety_stand.difference(-0.5, -0.6, -0.4, 0.5)
+    )
+    evaluations = [test_grid.evaluation(row)]
+    found = grid.arrange(evaluations)
+    (compared,) = provenance.comparisons(found, evaluations).lines
+    (category,) = provenance.categories(found).lines
+    assert compared[2] == "72.6 (68.2 to 76.6), n = 442, first 442 only, STAND-IN"
+    assert category[2] == "25.0 (10.0 to 60.0), n = 4, first 442 only, STAND-IN"

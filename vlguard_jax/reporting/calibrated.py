@@ -27,7 +27,8 @@ JUDGES = (
 RATES = (
     "Percent of the answers that the judge could label, with 95 % intervals: as the judge counts, and as people would"
     " (Rogan and Gladen's correction; Lang and Reiczigel's interval, which carries the evaluated and the labelled"
-    f" answers). {EDGE}: the correction ends outside 0 to 100, so these labels do not fit the model."
+    f" answers). {EDGE}: the correction ends outside 0 to 100, by chance where a rate is close to one of these, or because"
+    " these labels do not fit the model."
 )
 
 
@@ -154,7 +155,8 @@ def _rates(
             cells.append(_percent(estimate) + EDGE * estimate.beyond)
         weight = calibration.effective(row) / row.n
         raw = calibration.share(count * weight, n * weight)
-        lines.append((label, measure, row.judge, WAYS.get(way, grid_lib.NONE), _percent(raw), *cells))
+        judged = " ".join((_percent(raw), *(f"({mark})" for mark in grid_lib.reservations(cell))))
+        lines.append((label, measure, row.judge, WAYS.get(way, grid_lib.NONE), judged, *cells))
     return lines
 
 

@@ -14,6 +14,7 @@ from vlguard_jax.safety import summary
 
 LOWER, HIGHER, NEITHER = "lower is better", "higher is better", ""
 NONE = "-"  # an empty cell
+STAND_IN = "STAND-IN"
 ARROWS = {LOWER: "↓", HIGHER: "↑", NEITHER: ""}
 
 
@@ -284,16 +285,25 @@ def marks(cell: Cell, column: Column) -> list[str]:
         found.append(cell.seeds)
     if not column.n:
         found.append(f"n = {cell.n}")
-    if cell.first_n:
-        found.append(f"{cell.part} {cell.first_n} only")
-    if cell.n_too_long:
-        found.append(f"{cell.n_too_long} too long, left out")
+    found += _left_out(cell)
     if cell.n_invalid:
         found.append(f"{cell.n_invalid} invalid")
     if tables.mostly_cut(cell.n_cut, cell.n_answers):
         found.append(f"{cell.n_cut} of {cell.n_answers} cut")
-    if cell.stand_in:
-        found.append("STAND-IN")
+    return found + [STAND_IN] * cell.stand_in
+
+
+def reservations(cell: Cell) -> list[str]:
+    """Why a rate measures less than its subset: part of the questions was asked, or they are stand-ins."""
+    return _left_out(cell) + [STAND_IN] * cell.stand_in
+
+
+def _left_out(cell: Cell) -> list[str]:
+    found = []
+    if cell.first_n:
+        found.append(f"{cell.part} {cell.first_n} only")
+    if cell.n_too_long:
+        found.append(f"{cell.n_too_long} too long, left out")
     return found
 
 

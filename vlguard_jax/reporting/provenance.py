@@ -185,16 +185,16 @@ def comparisons(grid: grid_lib.Grid, evaluations: Sequence[runs.Evaluation]) -> 
     """
     models = {e.folder.resolve(): e.model for e in evaluations}
     found = [
-        (line.label, f"{column.group.title}: {grid.heading(column)}", cell.rated)
+        (line.label, f"{column.group.title}: {grid.heading(column)}", grid_lib.reservations(cell), cell.rated)
         for line in grid.lines
         for column, cell in zip(grid.columns, line.cells, strict=True)
         if cell and cell.rated
     ]
-    versus, papers = tables.adjusted([rated.row for _, _, rated in found])
+    versus, papers = tables.adjusted([rated.row for *_, rated in found])
     lines = []
-    for (label, measure, rated), versus_p, paper_p in zip(found, versus, papers, strict=True):
+    for (label, measure, reserved, rated), versus_p, paper_p in zip(found, versus, papers, strict=True):
         row = rated.row
-        start = (label, measure, f"{rate(row)}, n = {row.n}")
+        start = (label, measure, ", ".join((rate(row), f"n = {row.n}", *reserved)))
         if row.vs_baseline and versus_p is not None:
             against = _baseline_name(rated.evaluation.config.baseline, models)
             lines.append((*start, *_versus(row.vs_baseline, versus_p, against)))
@@ -234,14 +234,23 @@ def categories(grid: grid_lib.Grid) -> Table:
     """Rates by category: a line per measure and category, a column per model."""
     lines = []
     for i, column in enumerate(grid.columns):
-        rated = [cell.rated if (cell := line.cells[i]) else None for line in grid.lines]
-        parts = [{(c.category, c.subcategory or ""): c for c in one.row.by_category} if one else {} for one in rated]
+        parts = [_parts(line.cells[i]) for line in grid.lines]
         for key in sorted({k for found in parts for k in found}):
-            values = [f"{rate(found[key])}, n = {found[key].n}" if key in found else grid_lib.NONE for found in parts]
+            values = [found.get(key, grid_lib.NONE) for found in parts]
             lines.append(
                 (f"{column.group.title}: {grid.heading(column)}", " / ".join(part for part in key if part), *values)
             )
     return Table(("measure", "category", *(line.label for line in grid.lines)), tuple(lines))
+
+
+def _parts(cell: grid_lib.Cell | None) -> dict[tuple[str, str], str]:
+    """(category, subcategory or "") -> its rate in words, of one row."""
+    if cell is None or cell.rated is None:
+        return {}
+    return {
+        (part.category, part.subcategory or ""): ", ".join((rate(part), f"n = {part.n}", *grid_lib.reservations(cell)))
+        for part in cell.rated.row.by_category
+    }
 
 
 def command() -> str:
