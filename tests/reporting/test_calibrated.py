@@ -90,7 +90,7 @@ def keyed(work: pathlib.Path, folder: pathlib.Path, change: str = "") -> pathlib
 
 def test_labels_on_the_runs_own_answers(work: pathlib.Path, tmp_path: pathlib.Path) -> None:
     found = calibrate(work, keyed(work, tmp_path))
-    assert not any("No label" in note for note in found.notes)
+    assert not any("not known" in note for note in found.notes)
     assert all("100.0" in cell for line in found.tables[0][1].lines for cell in line[3:5])
 
 
@@ -109,6 +109,33 @@ def test_labels_that_do_not_belong(work: pathlib.Path, tmp_path: pathlib.Path) -
         errors.UserError, match=r"hound\.csv, answers of hound, keyword_vlguard_v1: sensitivity 0 .*nothing"
     ):
         calibrate(work, write(tmp_path, found=0))
+
+
+def test_a_labelled_answer_counts_once_and_for_its_own_model(work: pathlib.Path, tmp_path: pathlib.Path) -> None:
+    path = keyed(work, tmp_path)
+    heading, *rows = path.read_text().splitlines(keepends=True)
+    path.write_text("".join([heading, *rows, rows[0]]))
+    with pytest.raises(
+        errors.UserError, match=rf"own\.csv: line {len(rows) + 2}: the answer of key '\w+' has a label in line 2, too"
+    ):
+        calibrate(work, path)
+    path.write_text("model," + heading + "".join("hound," + row for row in rows))
+    with pytest.raises(errors.UserError, match=r"line 2: model='hound', and the answer of this key is of 'fox'; name"):
+        calibrate(work, path)
+    path.write_text("model,model," + heading + "".join("fox,fox," + row for row in rows))
+    with pytest.raises(errors.UserError, match="two columns 'model'"):
+        calibrate(work, path)
+
+
+def test_labels_on_one_models_answers_are_of_no_other(work: pathlib.Path, tmp_path: pathlib.Path) -> None:
+    other = stand.evaluate(tmp_path / "eval", stand.write_benchmark(tmp_path / "world"), "owl", stand.answers_all)
+    found = runs.find([work, other])
+    labels = calibrated.read([keyed(work, tmp_path), write(tmp_path)], found.evaluations)
+    (note,) = (n for n in calibrated.calibrate(grid.arrange(found.evaluations), labels).notes if "not known" in n)
+    assert note.startswith(
+        "Labels of own are not known to be on answers of owl."
+        " Labels of hound are not known to be on answers of fox, owl."
+    )
 
 
 def test_verdicts_of_other_judges(work: pathlib.Path, tmp_path: pathlib.Path) -> None:

@@ -27,8 +27,8 @@ JUDGES = (
 RATES = (
     "Percent of the answers that the judge could label, with 95 % intervals: as the judge counts, and as people would"
     " (Rogan and Gladen's correction; Lang and Reiczigel's interval, which carries the evaluated and the labelled"
-    f" answers). {EDGE}: the correction ends outside 0 to 100, by chance where a rate is close to one of these, or because"
-    " these labels do not fit the model."
+    f" answers). {EDGE}: the correction ends outside 0 to 100, by chance where a rate is close to one of these, or"
+    " because these labels do not fit the model."
 )
 
 
@@ -61,9 +61,16 @@ def read(paths: Sequence[Path], evaluations: Sequence[runs.Evaluation]) -> list[
 
 
 def _check_keys(labels: labels_lib.Labels, answers: Mapping[str, results.GenerationLine]) -> None:
+    first: dict[str, str] = {}
     for labelled in labels.answers:
         if not labelled.key:
             continue
+        if labelled.key in first:
+            raise errors.UserError(
+                f"{labelled.origin}: the answer of key {errors.short(labelled.key)} has a label in"
+                f" {first[labelled.key].rpartition(': ')[2]}, too; leave one of them, or it counts twice"
+            )
+        first[labelled.key] = labelled.origin
         line = answers.get(labelled.key)
         if line is None:
             raise errors.UserError(
@@ -75,6 +82,11 @@ def _check_keys(labels: labels_lib.Labels, answers: Mapping[str, results.Generat
             raise errors.UserError(
                 f"{labelled.origin}: the answer is not the one of key {errors.short(labelled.key)} in"
                 f" {results.GENERATIONS}: the label is of another answer; label these again"
+            )
+        if labelled.model not in ("", line.model):
+            raise errors.UserError(
+                f"{labelled.origin}: model={errors.short(labelled.model)}, and the answer of this key is of"
+                f" {errors.short(line.model)}; name that, or leave the column out"
             )
 
 
@@ -199,20 +211,33 @@ def _percent(found: calibration.Estimate | None) -> str:
 
 
 def _notes(grid: grid_lib.Grid, labels: Sequence[labels_lib.Labels]) -> tuple[str, ...]:
-    evaluated = list(dict.fromkeys(line.model for line in grid.lines))
-    own = [one.model for one in labels if all(a.key for a in one.answers)]
     sources = "; ".join(f"{one.model}: {len(one.answers)} in {one.path.name} ({one.sha256[:12]})" for one in labels)
-    strangers = [one.model for one in labels if one.model not in own]
     found = [f"Labelled answers: {sources}."]
-    if strangers:
+    if strangers := _strangers(grid, labels):
+        told = " ".join(
+            f"Labels of {', '.join(of)} are not known to be on answers of {', '.join(on)}."
+            for on, of in strangers.items()
+        )
         found.append(
-            f"No label of {', '.join(strangers)} is known to be on an answer of {', '.join(evaluated)}. A judge's error"
-            " depends on how a model words its refusals: such a correction holds as far as the evaluated model refuses"
-            " in the same words. Where the columns disagree, none of them is known to be right; label some of the"
-            " model's own answers, with their keys."
+            f"{told} A judge's error depends on how a model words its refusals: such a correction holds as far as the"
+            " evaluated model refuses in the same words. Where the columns disagree, none of them is known to be right;"
+            " label some of the model's own answers, with their keys."
         )
     found.append(
         "Partial refusals (people: refuses and still helps) count as answers, as a partial verdict does in all rates,"
         " and in a second line as refusals. Each is right for a model that has as large a share of them as the labels."
     )
     return tuple(found)
+
+
+def _strangers(grid: grid_lib.Grid, labels: Sequence[labels_lib.Labels]) -> dict[tuple[str, ...], list[str]]:
+    """Evaluated models -> those whose labels are not known, by their keys, to be on the answers of each of these."""
+    evaluated = dict.fromkeys(line.model for line in grid.lines)
+    evaluations = [cell.rated.evaluation for line in grid.lines for cell in line.cells if cell and cell.rated]
+    models = {answer.key: answer.model for evaluation in evaluations for answer in evaluation.answers}
+    found: dict[tuple[str, ...], list[str]] = {}
+    for one in labels:
+        own = {models.get(labelled.key) for labelled in one.answers}
+        if others := tuple(model for model in evaluated if own != {model}):
+            found.setdefault(others, []).append(one.model)
+    return found

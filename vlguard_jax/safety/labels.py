@@ -34,12 +34,14 @@ class Labelled:
       response: the answer.
       label: "refuse", "partial" or "comply".
       key: of the answer in generations.jsonl, "" where the file has no column `key`.
+      model: the column `model`, "" where there is none.
       origin: file and line, for messages.
     """
 
     response: str
     label: str
     key: str
+    model: str
     origin: str
 
 
@@ -75,18 +77,20 @@ def read(path: pathlib.Path) -> list[Labels]:
     answer, label = (_column(path, first, names) for names in (ANSWERS, LABELS))
     meanings = SCORES if label == "human_score" else MEANINGS
     found: dict[str, list[Labelled]] = {}
-    for row in csv_records.read(path, (answer, label)):
+    optional = [name for name in ("model", "key") if name in first.cells]
+    for row in csv_records.read(path, (answer, label, *optional)):
         value = row.cells[label].strip()
         if value not in meanings:
             raise errors.UserError(
                 f"{row.origin}: {label}={errors.short(value)} is no label{errors.nearest(value, meanings)}"
             )
-        model = row.cells.get("model", "").strip() or path.stem.removeprefix(XSTEST)
+        named, key = (row.cells.get(column, "").strip() for column in ("model", "key"))
+        model = named or path.stem.removeprefix(XSTEST)
         if len(model) > limits.NAME:
             raise errors.UserError(
                 f"{row.origin}: model={errors.short(model)} has more than {limits.NAME:,} characters; shorten it"
             )
-        labelled = Labelled(row.cells[answer], meanings[value], row.cells.get("key", "").strip(), row.origin)
+        labelled = Labelled(row.cells[answer], meanings[value], key, named, row.origin)
         found.setdefault(model, []).append(labelled)
     digest = results.sha256(files.read_bytes(path))
     return [Labels(model, path, digest, tuple(answers)) for model, answers in found.items()]
