@@ -36,7 +36,8 @@ _SLOTS = cli.define_number("slots", int, 8, Range(1, 1024), "answers at a time")
 _UPDATES = cli.define_number("updates", int, 3, Range(1, 10**6), "updates, with a probe after each")
 
 BAR = 0.25
-SECONDS = 1.0  # of each measurement of the machine
+SECONDS = 2.0  # of each measurement of the machine
+BATCH = 2  # conversations of an update
 
 Figures = dict[str, Any]
 
@@ -60,7 +61,7 @@ def measure(folder: Path) -> Figures:
     from vlguard_jax.training import loop
 
     parameters = input_wait.write_model(folder / "model")
-    input_wait.write_conversations(folder, 8 * _UPDATES.value)
+    input_wait.write_conversations(folder, BATCH * _UPDATES.value)
     write_questions(folder)
     chosen = settings(folder, input_wait.settings(folder))
     chip, rates = this_machine()
@@ -99,7 +100,8 @@ def settings(folder: Path, training: config.TrainConfig) -> config.TrainConfig:
         evaluations={name: config.ProbedSettings(one) for name, one in asked.items()},
         decode=config.DecodeSettings(max_new_tokens=_NEW.value, min_new_tokens=_NEW.value, batch_size=_SLOTS.value),
     )
-    return dataclasses.replace(training, probe=probe)
+    data = dataclasses.replace(training.data, batch_size=BATCH, group_size=BATCH)
+    return dataclasses.replace(training, data=data, probe=probe)
 
 
 def write_questions(folder: Path) -> None:

@@ -60,6 +60,6 @@ def fitting(of_device: int | float, beside: int | float, one: int | float, neede
     return max(0, math.floor((min((1 - KEPT) * of_device, of_device - needed) - beside) / one))
 
 
-def own(array: jax.Array) -> int:
+def own(array: jax.Array | jax.ShapeDtypeStruct) -> int:
     """Bytes of an array on one device."""
     return math.prod(array.sharding.shard_shape(array.shape)) * array.dtype.itemsize
