@@ -5,8 +5,9 @@
 Fine-tunes a random model of 110M parameters for a few steps with the usual loop, and lets it answer questions about
 pictures and text on the way. `plan` knows no CPU: it is given one whose rates, of products and of reading memory, are
 measured here first, apart from the engine. Answers have the length that the plan takes for a mean one, as a random
-model does not end them by itself. The first probe compiles and does not count. Prints a table, or with --json one JSON
-object.
+model does not end them by itself. The first probe compiles and does not count. Everything is also counted in processor
+seconds, divided by the cores: on a machine that others use, these are what it would take alone. Prints a table, or with
+--json one JSON object.
 """
 
 from __future__ import annotations
@@ -15,11 +16,13 @@ from collections.abc import Callable
 import contextlib
 import dataclasses
 import json
+import os
 from pathlib import Path
 import sys
 import tempfile
 import time
 from typing import Any
+from unittest import mock
 
 from absl import flags
 import numpy as np
@@ -38,6 +41,7 @@ _UPDATES = cli.define_number("updates", int, 3, Range(1, 10**6), "updates, with 
 BAR = 0.25
 SECONDS = 2.0  # of each measurement of the machine
 BATCH = 2  # conversations of an update
+CORES = os.cpu_count() or 1
 
 Figures = dict[str, Any]
 
@@ -54,11 +58,12 @@ def main(positional: list[str]) -> int:
 
 def measure(folder: Path) -> Figures:
     """Plan and train in `folder`; seconds of a probe, planned and taken."""
+    from benchmarks import generate_run
     from benchmarks import input_wait
     from vlguard_jax.planning import chips
     from vlguard_jax.planning import run as planning
-    from vlguard_jax.safety import probes
     from vlguard_jax.training import loop
+    from vlguard_jax.training import probe as probe_lib
 
     parameters = input_wait.write_model(folder / "model")
     input_wait.write_conversations(folder, BATCH * _UPDATES.value)
@@ -67,12 +72,22 @@ def measure(folder: Path) -> Figures:
     chip, rates = this_machine()
     planned = planning.planner(chosen)(chosen, chips.Topology(chip, (1,)))
     assert planned.probes is not None
-    loop.train(chosen, folder / "run")
-    taken = [probe.seconds for probe in probes.read(folder / "run")[1:]]
+    clocks: list[generate_run.Clock] = []
+    measure_one = probe_lib.Prober.measure
+
+    def clocked(*given: Any) -> bool:
+        with generate_run.Clock() as clock:
+            went_on = measure_one(*given)
+        clocks.append(clock)
+        return went_on
+
+    with mock.patch.object(probe_lib.Prober, "measure", clocked):
+        loop.train(chosen, folder / "run")
+    taken, cpu = ([getattr(clock, name) for clock in clocks[1:]] for name in ("seconds", "cpu"))
     answers = [
         json.loads(line) for line in (folder / "run/probe/1/pictures/generations.jsonl").read_text().splitlines()
     ]
-    mean = float(np.mean(taken))
+    alone = [seconds / CORES for seconds in cpu]
     return {
         "parameters": parameters,
         "questions": planned.probes.questions,
@@ -81,7 +96,8 @@ def measure(folder: Path) -> Figures:
         "mean_new": float(np.mean([answer["n_new_tokens"] for answer in answers])),
         "planned_seconds": planned.probes.seconds,
         "seconds": taken,
-        "planned_over_taken": planned.probes.seconds / mean,
+        "seconds_alone": alone,
+        "planned_over_alone": planned.probes.seconds / float(np.mean(alone)),
         "bar": BAR,
         **rates,
     }
@@ -151,7 +167,7 @@ def rate_of_products() -> float:
 
     rows, matrix = jnp.ones((512, 768)), jnp.ones((768, 2048))
     product = jax.jit(lambda x, w: jnp.dot(x, w, precision="highest"))
-    return 2 * 512 * 768 * 2048 / _usual(lambda: product(rows, matrix).block_until_ready())
+    return 2 * 512 * 768 * 2048 / _alone(lambda: product(rows, matrix).block_until_ready())
 
 
 def rate_of_reading() -> float:
@@ -161,28 +177,27 @@ def rate_of_reading() -> float:
 
     row, matrices = jnp.ones((1, 768)), [jnp.ones((768, 2048)) for _ in range(48)]
     product = jax.jit(lambda x, all_: [jnp.dot(x, w, precision="highest") for w in all_])
-    return 48 * 768 * 2048 * 4 / _usual(lambda: jax.block_until_ready(product(row, matrices)))
+    return 48 * 768 * 2048 * 4 / _alone(lambda: jax.block_until_ready(product(row, matrices)))
 
 
-def _usual(work: Callable[[], Any]) -> float:
-    """The usual time of many, after one that does not count: also where others use the machine."""
+def _alone(work: Callable[[], Any]) -> float:
+    """The seconds of some work, by the processor time of many runs after one that does not count."""
     work()
-    times, until = [], time.perf_counter() + SECONDS
-    while not times or time.perf_counter() < until:
-        began = time.perf_counter()
+    count, until, began = 0, time.perf_counter() + SECONDS, time.process_time()
+    while not count or time.perf_counter() < until:
         work()
-        times.append(time.perf_counter() - began)
-    return float(np.median(times))
+        count += 1
+    return (time.process_time() - began) / count / CORES
 
 
 def table(found: Figures) -> str:
     """The figures as text."""
-    taken = ", ".join(f"{seconds:.2f}" for seconds in found["seconds"])
+    taken, alone = (", ".join(f"{one:.1f}" for one in found[name]) for name in ("seconds", "seconds_alone"))
     return (
         f"{found['parameters'] / 1e6:.0f}M parameters, {found['questions']} answers of {found['new']} tokens,"
         f" {found['slots']} at a time; this machine: {found['gflops']:.0f} GFLOP/s, {found['gbps']:.1f} GB/s\n"
-        f"a probe: planned {found['planned_seconds']:.2f} s, took {taken} s; planned / taken"
-        f" {found['planned_over_taken']:.2f} (within {1 - BAR:.2f} to {1 + BAR:.2f})"
+        f"a probe: planned {found['planned_seconds']:.1f} s, took {taken} s, by processor time {alone} s; planned / by"
+        f" processor time {found['planned_over_alone']:.2f} (within {1 - BAR:.2f} to {1 + BAR:.2f})"
     )
 
 
