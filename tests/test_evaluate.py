@@ -33,6 +33,8 @@ def evaluate(*arguments):
         ([*CONFIG, "--config.model.image_mode=square"], "config.model.image_mode='square' is unknown"),
         ([*CONFIG, "--config.precision.compute=fp8"], "config.precision.compute='fp8' is unknown"),
         ([*CONFIG, "--config.benchmark.path=nowhere/test.json"], "nowhere/test.json"),
+        ([*CONFIG, "--config.judges=a,b"], """'a,b' is unknown; a list is given as "('a', 'b')\""""),
+        ([*CONFIG, "--config.benchmark.subsets=unsafes,safes"], """list is given as "('unsafes', 'safes')\""""),
         ([*CONFIG, "--config.benchmark.pictures=grey"], "config.benchmark.pictures='grey' is unknown"),
         (
             [*CONFIG, "--config.benchmark.path={folder}", "--config.benchmark.name=vlguard_like", *ACCURACY_OF_UNSAFES],

@@ -42,6 +42,12 @@ def nearest(name: str, known: object, *, label: str = "known") -> str:
     )
 
 
+def unknown(name: str, known: object) -> str:
+    """As `nearest`, for a name in a list of the config: where it is several names in one, say how a list is given."""
+    parts = [part.strip() for part in name.split(",")]
+    return f'; a list is given as "({", ".join(map(short, parts))})"' if len(parts) > 1 else nearest(name, known)
+
+
 def short(value: object, limit: int = 100) -> str:
     """A foreign value for a message: its Python repr, cut after `limit` characters with a note of its length."""
     if isinstance(value, str | bytes):

@@ -64,7 +64,6 @@ def test_rows_are_named_by_the_line_in_which_they_begin(tmp_path):
         (b"", r"x\.csv: no heading; it must have the columns goal, target$"),
         (b"# only a comment\n", r"x\.csv: no heading"),
         (b"gaol,target\na,b\n", r"x\.csv: no column 'goal'; did you mean 'gaol'\?; get the published file$"),
-        (b"goal;target\na;b\n", r"x\.csv: no column 'goal'; did you mean 'goal;target'\?"),
         (b"goal,target,goal\na,b,c\n", r"x\.csv: two columns 'goal'"),
         (b"goal,target\na\n", r"x\.csv: line 2: 1 cells under 2 columns; is a quote missing\?$"),
         (b"goal,target\na,b\nc,d,e\n", r"x\.csv: line 3: 3 cells under 2 columns"),
@@ -96,3 +95,18 @@ def test_limits(tmp_path, monkeypatch):
         cells(write(tmp_path / "x.csv", b"goal,target\n" + b"a,b\n" * 3), "goal")
     with pytest.raises(errors.UserError, match="no such file"):
         cells(tmp_path / "none.csv", "goal")
+
+
+@pytest.mark.parametrize(
+    ("text", "separator", "message"),
+    [
+        ("goal;target\none;two\n", ",", "its cells are separated by semicolons; save it with commas between them"),
+        ("goal\ttarget\none\ttwo\n", ",", "its cells are separated by tabs; save it with commas between them"),
+        ("goal,target\none,two\n", "\t", "its cells are separated by commas; save it with tabs between them"),
+    ],
+)
+@pytest.mark.parametrize("columns", [(), ("goal",)])
+def test_another_separator_is_named(tmp_path, text, separator, message, columns):
+    path = write(tmp_path / "x.csv", text.encode())
+    with pytest.raises(errors.UserError, match=message):
+        list(csv_records.read(path, columns, separator))

@@ -16,6 +16,8 @@ from vlguard_jax import errors
 from vlguard_jax import files
 from vlguard_jax import limits
 
+SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs"}  # spreadsheets write these, by country
+
 
 class Row(NamedTuple):
     """cells: text by column. origin: names file and line in messages."""
@@ -38,8 +40,8 @@ def read(path: pathlib.Path, columns: Sequence[str], separator: str = ",") -> It
     """The rows of a file whose heading has at least `columns`; empty lines are no rows.
 
     Raises:
-      UserError: missing file, not UTF-8, no heading, a column is missing or comes twice, a row of another number of
-        cells, a quote that is not closed, or a line or row beyond the limits.
+      UserError: missing file, not UTF-8, no heading, another separator, a column is missing or comes twice, a row of
+        another number of cells, a quote that is not closed, or a line or row beyond the limits.
     """
     csv.field_size_limit(limits.RECORD_BYTES)
     with files.opened(path) as file:
@@ -61,7 +63,7 @@ def read(path: pathlib.Path, columns: Sequence[str], separator: str = ",") -> It
             if not cells:
                 continue
             if not heading:
-                heading = _heading(path, cells, columns)
+                heading = _heading(path, cells, columns, separator)
                 continue
             count += 1
             if count > limits.RECORDS:
@@ -109,8 +111,13 @@ class _Lines:
         return text
 
 
-def _heading(path: pathlib.Path, cells: list[str], columns: Sequence[str]) -> list[str]:
+def _heading(path: pathlib.Path, cells: list[str], columns: Sequence[str], separator: str) -> list[str]:
     names = [cell.strip() for cell in cells]
+    if len(names) == 1 and (others := [other for other in SEPARATORS if other in names[0]]):
+        raise errors.UserError(
+            f"{path}: its cells are separated by {SEPARATORS[others[0]]}; save it with {SEPARATORS[separator]} between"
+            " them"
+        )
     for name in columns:
         if name not in names:
             raise errors.UserError(

@@ -118,7 +118,7 @@ def check_subsets(benchmark: Benchmark, settings: settings_lib.BenchmarkSettings
     """Raise UserError where `settings` names a subset twice, or one that the benchmark does not have."""
     for i, subset in enumerate(settings.subsets):
         if subset not in benchmark.metrics:
-            known = errors.nearest(subset, benchmark.metrics)
+            known = errors.unknown(subset, benchmark.metrics)
             raise errors.UserError(f"config.benchmark.subsets: {benchmark.name} has no subset {subset!r}{known}")
         if subset in settings.subsets[:i]:
             raise errors.UserError(f"config.benchmark.subsets names {subset} twice; its questions would count twice")

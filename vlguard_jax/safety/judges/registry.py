@@ -28,7 +28,7 @@ def get(names: Iterable[str], where: str = "config.judges") -> list[judge_lib.Ju
     names = list(names)
     unknown = [n for n in names if n not in JUDGES]
     if unknown:
-        raise errors.UserError(f"{where}: {unknown[0]!r} is unknown{errors.nearest(unknown[0], JUDGES)}")
+        raise errors.UserError(f"{where}: {unknown[0]!r} is unknown{errors.unknown(unknown[0], JUDGES)}")
     if twice := [n for i, n in enumerate(names) if n in names[:i]]:
         raise errors.UserError(f"{where} names {twice[0]} twice; name each judge once")
     if not names:
