@@ -236,3 +236,17 @@ def test_the_best_checkpoint_is_kept_and_written(tmp_path: pathlib.Path, monkeyp
     ours, theirs = (trees.flatten(load.load(tmp_path / name).params) for name in ("run/best", "two/model"))
     for name, value in ours.items():
         np.testing.assert_array_equal(value, theirs[name], err_msg=name)
+
+
+@pytest.mark.parity
+def test_a_best_update_that_was_not_kept_is_said(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It was measured before anybody asked for the best."""
+    asr, rate = iter((9, 3, 6, 8)), probing.RATES[0]
+    monkeypatch.setattr(probe_lib.probes, "rates", lambda rows: (test_probes.rate(rate, next(asr)),))
+    loop.train(stand.settings(probe=probing.probe(), optimizer={"max_steps": 4}), tmp_path)
+    run = {"export": "llava", "keep_best": config.BestSettings(rate)}
+    assert loop.train(stand.settings(probe=probing.probe(), run=run), tmp_path).finished
+    assert f"best by {rate}: update 2 (30.0 %), not kept: config.run.keep_best was set later" in capsys.readouterr().out
+    assert not (tmp_path / "best").exists()

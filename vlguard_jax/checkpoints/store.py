@@ -80,13 +80,17 @@ class Store:
         with _damaged(f"{self._folder}: a step", "remove it"):
             return self._manager.latest_step()
 
+    def __contains__(self, step: int) -> bool:
+        """Whether the step is there, as a whole."""
+        return step in self._manager.all_steps()
+
     def read_meta(self, step: int) -> dict[str, Any]:
         """The record of a step.
 
         Raises:
           UserError: no such step, a damaged one, or one of another format version.
         """
-        if step not in self._manager.all_steps():
+        if step not in self:
             raise errors.UserError(f"{self._folder}: no step {step} here; the newest is {self.latest_step()}")
         where = f"{self._folder}/{step}"
         try:

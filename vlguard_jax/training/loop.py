@@ -181,11 +181,13 @@ def _best(
     best = prober.best
     if not settings.run.keep_best.rate:
         return [], None
-    if best is None or best == last:
-        return [prober.told_best()], None
     with contextlib.closing(store_lib.Store(workdir / "checkpoints", settings.run.keep, also=lambda: best)) as store:
+        there = best is not None and best in store
+        said = [prober.told_best(there)]
+        if best is None or best == last or not there:
+            return said, None
         shapes = _shapes(program)
-        return [prober.told_best()], setup.from_tree(shapes, store.restore(best, setup.to_tree(shapes))).params
+        return said, setup.from_tree(shapes, store.restore(best, setup.to_tree(shapes))).params
 
 
 def _say(console: rich_console.Console, *lines: str) -> None:

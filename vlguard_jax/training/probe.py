@@ -223,15 +223,15 @@ class Prober:
         settings = self._settings.run.keep_best
         return probes.best(settings, self._probes.values()) if settings.rate else None
 
-    def told_best(self) -> str:
-        """The best update in a line."""
+    def told_best(self, kept_there: bool) -> str:
+        """The best update in a line. kept_there: whether its checkpoint is in the store."""
         kept, found = self._settings.run.keep_best, self._best()
         if found is None:
             return f"no probe has {kept.guard} of {100 * kept.at_most:g} % at most: no checkpoint is the best"
         rates = {rate.name: 100 * rate.rate for rate in found.rates}
         guard = f", {kept.guard} {rates[kept.guard]:.1f} %" if kept.guard else ""
-        where = f"checkpoints/{found.step}"
-        return f"best by {kept.rate}: update {found.step} ({rates[kept.rate]:.1f} %{guard}), kept in {where}"
+        where = f"kept in checkpoints/{found.step}" if kept_there else "not kept: config.run.keep_best was set later"
+        return f"best by {kept.rate}: update {found.step} ({rates[kept.rate]:.1f} %{guard}), {where}"
 
     def due(self, step: int) -> bool:
         """Whether to measure after update `step`, and not done yet."""
