@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import pathlib
 
@@ -125,6 +126,19 @@ def test_a_labelled_answer_counts_once_and_for_its_own_model(work: pathlib.Path,
     path.write_text("model,model," + heading + "".join("fox,fox," + row for row in rows))
     with pytest.raises(errors.UserError, match="two columns 'model'"):
         calibrate(work, path)
+
+
+def test_a_model_is_called_as_in_the_tables(work: pathlib.Path, tmp_path: pathlib.Path) -> None:
+    """Its answers keep the name that it had when they were made; config.model_name may change afterwards."""
+    path = keyed(work, tmp_path)
+    heading, *rows = path.read_text().splitlines(keepends=True)
+    path.write_text("model," + heading + "".join("Fox," + row for row in rows))
+    (evaluation,) = runs.find([work]).evaluations
+    renamed = dataclasses.replace(
+        evaluation, rows=tuple(dataclasses.replace(row, model="Fox") for row in evaluation.rows)
+    )
+    found = calibrated.calibrate(grid.arrange([renamed]), calibrated.read([path], [renamed]))
+    assert not any("not known" in note for note in found.notes)
 
 
 def test_labels_on_one_models_answers_are_of_no_other(work: pathlib.Path, tmp_path: pathlib.Path) -> None:

@@ -49,18 +49,30 @@ def read(paths: Sequence[Path], evaluations: Sequence[runs.Evaluation]) -> list[
     """
     found: dict[str, labels_lib.Labels] = {}
     answers = {line.key: line for e in evaluations for line in e.answers}
+    models = _models(evaluations)
     for one in [labels for path in paths for labels in labels_lib.read(path)]:
         if other := found.get(one.model):
             raise errors.UserError(
                 f"--calibration: {other.path} and {one.path} both have answers of {errors.short(one.model)}; name each"
                 " model's answers once"
             )
-        _check_keys(one, answers)
+        _check_keys(one, answers, models)
         found[one.model] = one
     return list(found.values())
 
 
-def _check_keys(labels: labels_lib.Labels, answers: Mapping[str, results.GenerationLine]) -> None:
+def _models(evaluations: Sequence[runs.Evaluation]) -> dict[str, set[str]]:
+    """Key of an answer -> the models that gave it, as tables call them."""
+    found: dict[str, set[str]] = {}
+    for evaluation in evaluations:
+        for line in evaluation.answers:
+            found.setdefault(line.key, set()).add(evaluation.model)
+    return found
+
+
+def _check_keys(
+    labels: labels_lib.Labels, answers: Mapping[str, results.GenerationLine], models: Mapping[str, set[str]]
+) -> None:
     first: dict[str, str] = {}
     for labelled in labels.answers:
         if not labelled.key:
@@ -83,10 +95,10 @@ def _check_keys(labels: labels_lib.Labels, answers: Mapping[str, results.Generat
                 f"{labelled.origin}: the answer is not the one of key {errors.short(labelled.key)} in"
                 f" {results.GENERATIONS}: the label is of another answer; label these again"
             )
-        if labelled.model not in ("", line.model):
+        if labelled.model and labelled.model not in models[labelled.key]:
             raise errors.UserError(
                 f"{labelled.origin}: model={errors.short(labelled.model)}, and the answer of this key is of"
-                f" {errors.short(line.model)}; name that, or leave the column out"
+                f" {' and '.join(map(errors.short, sorted(models[labelled.key])))}; name that, or leave the column out"
             )
 
 
@@ -233,11 +245,11 @@ def _notes(grid: grid_lib.Grid, labels: Sequence[labels_lib.Labels]) -> tuple[st
 def _strangers(grid: grid_lib.Grid, labels: Sequence[labels_lib.Labels]) -> dict[tuple[str, ...], list[str]]:
     """Evaluated models -> those whose labels are not known, by their keys, to be on the answers of each of these."""
     evaluated = dict.fromkeys(line.model for line in grid.lines)
-    evaluations = [cell.rated.evaluation for line in grid.lines for cell in line.cells if cell and cell.rated]
-    models = {answer.key: answer.model for evaluation in evaluations for answer in evaluation.answers}
+    rated = [cell.rated.evaluation for line in grid.lines for cell in line.cells if cell and cell.rated]
+    models = _models(list({evaluation.folder: evaluation for evaluation in rated}.values()))
     found: dict[tuple[str, ...], list[str]] = {}
     for one in labels:
-        own = {models.get(labelled.key) for labelled in one.answers}
-        if others := tuple(model for model in evaluated if own != {model}):
+        own = set(evaluated).intersection(*(models.get(labelled.key, set()) for labelled in one.answers))
+        if others := tuple(model for model in evaluated if model not in own):
             found.setdefault(others, []).append(one.model)
     return found
