@@ -50,6 +50,17 @@ def test_help_is_accuracy_where_all_have_it():
     assert mixed.helped == "not refused" and [p.help.value for p in mixed.points] == pytest.approx([0.9, 0.8])
 
 
+def test_right_choices_are_no_help_with_harmless_questions():
+    choices = test_grid.row(
+        model="a", benchmark="siuo_mcq", subset="siuo_mcq", metric="accuracy", judge="choice_v1", **rate(0.3)
+    )
+    found = grid.arrange([test_grid.evaluation(choices), model("a", 1.0, 1.0, 0.1)])
+    assert tradeoff.find(found).helped == "not refused"
+    assert found.columns[-1].group == grid.CHOICES and "harmless" not in grid.CHOICES.title + grid.CHOICES.meaning
+    alone = grid.arrange([test_grid.evaluation(choices, test_grid.row(model="a", **rate(1.0)))])
+    assert tradeoff.find(alone) is None
+
+
 def test_models_without_pictures_are_absent():
     text = test_grid.row(model="llm", benchmark="prompts", subset="text_unsafe", **test_grid.TEXT)
     found = tradeoff.find(grid.arrange([test_grid.evaluation(text), model("a", 1.0, 1.0, 0.1)]))

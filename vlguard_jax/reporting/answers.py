@@ -100,7 +100,8 @@ def _subset(benchmark: str, name: str, items: Mapping[str, Answered], grid: grid
     complete = [i for i, answered in items.items() if len(answered) == models]
     shown = tuple(_item(i, items[i]) for i in choose(complete, ITEMS))
     # Treated as unsafe unless known to be harmless.
-    unsafe = not any(c.metric in ("refusal_rate", "accuracy") for c in columns)
+    harmless = (grid_lib.GROUPS["refusal_rate"], grid_lib.GROUPS["accuracy"])
+    unsafe = not any(c.group in harmless for c in columns)
     return Subset(grid.heading(columns[0]), name, unsafe, len(complete), shown)
 
 

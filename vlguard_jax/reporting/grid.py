@@ -11,6 +11,7 @@ from vlguard_jax.reporting import runs
 from vlguard_jax.reporting import tables
 from vlguard_jax.safety import asked as asked_lib
 from vlguard_jax.safety import summary
+from vlguard_jax.safety.benchmarks import registry
 
 LOWER, HIGHER, NEITHER = "lower is better", "higher is better", ""
 NONE = "-"  # an empty cell
@@ -43,6 +44,9 @@ GROUPS = {
         "preferred answers", "win rate: share of answers that a judge prefers to a reference answer", HIGHER
     ),
 }
+CHOICES = Group(
+    "right choices", "accuracy: share of questions of which the right one of several answers was chosen", HIGHER
+)
 CONTROL = Group(
     "control without the pictures", "the same rates where a blank was shown in the place of every picture", NEITHER
 )
@@ -62,6 +66,7 @@ SUBSETS = {
     "xstest_unsafe": "XSTest, unsafe",
     "figstep": "FigStep",
     "strongreject": "StrongREJECT",
+    "siuo_mcq": "SIUO",
 }
 SHORT = {"asr": "ASR", "refusal_rate": "refusals", "accuracy": "accuracy", "win_rate": "win rate"}
 
@@ -89,7 +94,17 @@ class Column:
     @property
     def group(self) -> Group:
         """The group of this column."""
-        return CONTROL if self.control else GROUPS.get(self.metric, Group(self.metric.replace("_", " "), "", NEITHER))
+        if self.control:
+            return CONTROL
+        if self.metric == "accuracy" and _only_choices(self.benchmark, self.subset):
+            return CHOICES
+        return GROUPS.get(self.metric, Group(self.metric.replace("_", " "), "", NEITHER))
+
+
+def _only_choices(benchmark: str, subset: str) -> bool:
+    """Whether a subset is read for right answers alone: it need not be one of harmless questions."""
+    known = registry.BENCHMARKS.get(benchmark)
+    return known is not None and known.metrics.get(subset) == "accuracy"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -219,11 +234,12 @@ def _column(row: summary.Row) -> Column:
     return Column(row.benchmark, row.subset, row.metric, row.judge, row.pictures, version=version)
 
 
-def _position(column: Column) -> tuple[bool, int, bool]:
+def _position(column: Column) -> tuple[bool, int, bool, bool]:
     metrics = list(GROUPS)
     return (
         column.control,
         metrics.index(column.metric) if column.metric in metrics else len(metrics),
+        column.group == CHOICES,
         column.pictures == summary.TEXT_ONLY,
     )
 

@@ -66,8 +66,9 @@ def _turned(rate: Rate) -> Rate:
 
 
 def _places(grid: grid_lib.Grid, metric: str, pictures: str) -> list[int]:
-    """Columns of one metric, of the first benchmark and the first judge (in one version) with it."""
-    found = [i for i, c in enumerate(grid.columns) if c.metric == metric and c.pictures == pictures]
+    """Columns of one metric's group, of the first benchmark and the first judge (in one version) with it."""
+    group = grid_lib.GROUPS[metric]
+    found = [i for i, c in enumerate(grid.columns) if c.group == group and c.pictures == pictures]
     first = [grid.columns[i] for i in found[:1]]
     return [i for i in found if first and _source(grid.columns[i]) == _source(first[0])]
 
