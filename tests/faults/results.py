@@ -1,4 +1,4 @@
-"""Hostile working directories: result lines, summaries, metrics and configs that another program could have written."""
+"""Hostile working directories: result lines, summaries, metrics, probes and configs of another program."""
 
 from __future__ import annotations
 
@@ -13,10 +13,12 @@ import tempfile
 from tests.faults import documents
 from tests.faults import sandbox
 from tests.reporting import stand
+from tests.safety import test_probes
 from vlguard_jax.reporting import page
 from vlguard_jax.reporting import runs
+from vlguard_jax.safety import probes
 
-LINES = ("generations.jsonl", "verdicts.jsonl", "metrics.jsonl")
+LINES = ("generations.jsonl", "verdicts.jsonl", "metrics.jsonl", probes.FILE)
 DOCUMENTS = ("summary.json", "config.json")
 
 
@@ -29,6 +31,7 @@ def _sound() -> pathlib.Path:
     benchmark = stand.write_benchmark(top / "benchmark", records=2)
     stand.evaluate(top / "runs" / "eval", benchmark, "model", stand.refuses_harm)
     stand.train(top / "runs" / "train", updates=4)
+    (top / "runs" / "train" / probes.FILE).write_bytes(b"".join(map(probes.line, test_probes.RUN)))
     return top / "runs"
 
 

@@ -88,6 +88,10 @@ def test_lines_are_read_back(tmp_path: pathlib.Path) -> None:
             r"probe\.jsonl:1: not a line about a probe of this program; restore the file or delete this line",
         ),
         ({"seconds": "long"}, r"probe\.jsonl:1: \.seconds: .* must be a number"),
+        (
+            {"rates": [dataclasses.asdict(rate(ASR, 3)) | {"rate": 0.4}]},
+            r"probe\.jsonl:1: the numbers contradict each other \(rate 0\.4 of 3 in 10",
+        ),
     ],
 )
 def test_a_broken_line_is_named(tmp_path: pathlib.Path, change: dict, message: str) -> None:

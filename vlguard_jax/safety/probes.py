@@ -108,7 +108,10 @@ def _parse(data: bytes, where: str) -> Probe:
     values: Any = files.parse_json(data, where)
     if not isinstance(values, dict) or values.pop("schema", None) != SCHEMA:
         raise errors.UserError(f"{where}: not a line about a probe of this program; {way}")
-    return typed.make(Probe, values, where, way)
+    probe = typed.make(Probe, values, where, way)
+    for rate in probe.rates:
+        summary.check_rate(rate, where, way)
+    return probe
 
 
 def lower(settings: settings_lib.BestSettings, metric: str) -> bool:

@@ -189,10 +189,10 @@ def made(found: Any, where: str, kind: type[R], way: str = "") -> list[R]:
             raise errors.UserError(f"{where}: {results.other_schema(schema, way or _ELSEWHERE)}")
         fields = {name: value for name, value in row.items() if name != "schema"}
         rows.append(typed.make(kind, fields, f"{where}: row {i}", again))
-        _check_rate(rows[-1], f"{where}: row {i}", again)
+        check_rate(rows[-1], f"{where}: row {i}", again)
         _check_paper(rows[-1].paper, f"{where}: row {i}", again)
         for rate in rows[-1].by_category:
-            _check_rate(rate, f"{where}: row {i}", again)
+            check_rate(rate, f"{where}: row {i}", again)
     return rows
 
 
@@ -203,7 +203,7 @@ def _check_paper(found: paper_lib.Comparison | None, where: str, way: str) -> No
         raise errors.UserError(f"{where}: the numbers contradict each other ({numbers}); {way}")
 
 
-def _check_rate(found: Rate, where: str, way: str) -> None:
+def check_rate(found: Rate, where: str, way: str) -> None:
     """Raise UserError where a rate does not follow from its counts, or lies outside its interval."""
     fits = abs(found.rate - found.count / found.n) <= ROUNDING
     if not fits or not found.ci_low - ROUNDING <= found.rate <= found.ci_high + ROUNDING:
