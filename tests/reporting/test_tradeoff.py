@@ -93,3 +93,10 @@ def test_sentence_without_harmless_questions():
     assert "nothing can be said" in words(
         test_grid.evaluation(test_grid.row(subset="safe_safes", metric="refusal_rate"))
     )
+
+
+def test_sentence_says_where_rates_are_of_a_part_or_of_stand_ins():
+    part = test_grid.evaluation(test_grid.row(model="bad", first_n=442, stand_in=True, **rate(0.9)))
+    assert tradeoff.sentence(grid.arrange([part])).endswith(
+        " of the harmful requests. Some of the rates below are not of a whole benchmark: first 442 only, STAND-IN."
+    )

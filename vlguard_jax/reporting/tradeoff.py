@@ -130,7 +130,14 @@ def _tradeoff(
 
 
 def sentence(grid: grid_lib.Grid) -> str:
-    """The main result in words, computed from the rows."""
+    """The main result in words, computed from the rows, with what a reader must know about these."""
+    cells = [cell for line in grid.lines for cell in line.cells if cell]
+    marks = dict.fromkeys(mark for cell in cells for mark in grid_lib.reservations(cell))
+    told = f"Some of the rates below are not of a whole benchmark: {', '.join(marks)}." if marks else ""
+    return f"{_result(grid)} {told}".strip()
+
+
+def _result(grid: grid_lib.Grid) -> str:
     found = find(grid)
     if found is None:
         return _without_utility(grid)
