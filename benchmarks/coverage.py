@@ -32,7 +32,7 @@ from vlguard_jax.safety import statistics
 
 _JSON = flags.DEFINE_boolean("json", False, "print one JSON object in place of the table", allow_override=True)
 _DRAWS = cli.define_number("draws", int, 2000, Range(1, 10**7), "simulated studies for each rate of each line")
-_SEED = cli.define_number("seed", int, 0, Range(0, 2**32 - 1), "of the simulation")
+_SEED = cli.define_number("draw_seed", int, 0, Range(0, 2**32 - 1), "of the simulation")
 
 RATES = (0.02, 0.05, 0.1, 0.2, 0.3, 0.5, 0.7, 0.8, 0.9, 0.95, 0.98)
 SIZES = (200, 558)  # questions; 558 as in VLGuard's safe subsets
@@ -275,7 +275,7 @@ def show(found: Sequence[Figures]) -> None:
 def main(positional: list[str]) -> int:
     """Simulate and print."""
     if positional:
-        raise errors.UserError("coverage.py takes --draws, --seed and --json; see --help")
+        raise errors.UserError("coverage.py takes --draws, --draw_seed and --json; see --help")
     draws, seed = _DRAWS.value, _SEED.value
     found = [measure(case, n, draws, seed) for case in cases() for n in SIZES]
     if _JSON.value:
