@@ -71,7 +71,10 @@ def test_what_cannot_be_judged(work: pathlib.Path, tmp_path: pathlib.Path) -> No
     with pytest.raises(errors.UserError, match=r"exact_match_v1 compares with expected answers"):
         rejudged.rejudge(found, [exact.ExactMatch()])
     short = dataclasses.replace(found, answers=found.answers[1:])
-    with pytest.raises(errors.UserError, match=r"5 answers to unsafes, and summary\.json counts 6"):
+    with pytest.raises(
+        errors.UserError,
+        match=r"not the 6 answers to unsafes that summary\.json counts; name keyword_repaired in config\.judges",
+    ):
         rejudged.rejudge(short, [repaired.RepairedKeywords()])
     withheld = tuple(dataclasses.replace(line, withheld=True) for line in found.answers)
     with pytest.raises(errors.UserError, match="the text of 6 answers to unsafes was withheld"):

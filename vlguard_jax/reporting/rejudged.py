@@ -68,7 +68,8 @@ def _check(
     where = evaluation.folder / results.GENERATIONS
     if len(answers) != row.n:
         raise errors.UserError(
-            f"{where}: {len(answers)} answers to {row.subset}, and {summary.NAME} counts {row.n}; --judges needs all"
+            f"{where}: not the {row.n} answers to {row.subset} that {summary.NAME} counts; name {judge.name} in"
+            " config.judges of evaluate, with this --workdir and the same limit, order and skip; or leave it out"
         )
     if withheld := sum(line.withheld for line in answers):
         raise errors.UserError(
