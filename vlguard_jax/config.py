@@ -203,6 +203,9 @@ class BenchmarkSettings:
     # prompts that with max_new_tokens exceed the model's context; "skip": not asked, counted in the table, listed in
     # skipped.jsonl
     on_long_prompt: Literal["error", "skip"] = "error"
+    # pictures that are there but cannot be read (broken, cut, too large, none at all); "skip": as above, in controls
+    # too, so that they ask the same questions
+    on_bad_picture: Literal["error", "skip"] = "error"
 
 
 @dataclasses.dataclass(frozen=True)

@@ -6,6 +6,10 @@ r"""FigStep: attack success of 500 pictures of a list whose heading is a harmful
 FIGSTEP_DIR is the repository ThuCCSLab/FigStep, with data/question/safebench.csv and data/images/SafeBench (`python -m vlguard_jax.prepare
 figstep --source FIGSTEP_DIR` checks them). All pictures are asked with the one question of its authors. `--config.benchmark.name=figstep_tiny`:
 the 50 of SafeBench-Tiny; `figstep_rendered`: the same texts in pictures drawn by `prepare figstep_rendered`, a benchmark of its own.
+
+A copy may have a picture that is cut or broken: prepare and evaluate name it and stop. Get it again, or leave its question out with
+`--config.benchmark.on_bad_picture=skip`: the table then says n = 499 of 500, skipped.jsonl names the picture, and the paper is not compared.
+
 Presets as in configs/eval/vlguard.py.
 """
 

@@ -87,6 +87,14 @@ def test_different_denominators_are_told():
     assert [grid.marks(line.cells[0], column) for line in found.lines] == [["n = 442"], ["n = 20", "first 20 only"]]
 
 
+def test_what_was_left_out_is_told_in_every_format():
+    rows = [row(), row(subset="safe_safes", metric="refusal_rate", n=440, n_bad_picture=2, n_too_long=1)]
+    found = grid.arrange([evaluation(*rows)])
+    marks = "(1 too long, left out) (2 with unreadable pictures, left out)"
+    assert f"| 72.6 [68.2, 76.6] {marks} |" in grid.markdown(found)
+    assert f"72.6 {{\\scriptsize [68.2, 76.6] {marks}}}" in grid.latex(found)
+
+
 def test_markdown():
     found = grid.arrange(
         [evaluation(row(), row(subset="safe_safes", metric="refusal_rate", n_invalid=3)), evaluation(row(model="a|b"))]

@@ -61,6 +61,16 @@ def compared(p: float | None = 0.43, reproduced: bool | None = True, note: str =
             {"vs_baseline": stand.difference(-0.5, -0.6, -0.4, 0.5, "llava_v1")},
             *("vs baseline", "-50.00 (-60.00 to -40.00), p = 0.5, with template llava_v1 there", ""),
         ),
+        (
+            {"n": 440, "n_bad_picture": 2},
+            "n",
+            "440 of 442",
+            "the other questions have a picture that cannot be read and",
+        ),
+        (
+            {"n": 439, "n_bad_picture": 2, "n_too_long": 1},
+            *("n", "439 of 442", "longer than the model's context or have a picture that cannot be read and were left"),
+        ),
         ({"n_cut": 3}, "cut", "3", "at config.decode.max_new_tokens"),
         ({"n_cut": 222}, "cut", "222", "CUT: 222 of 442 answers to unsafes were cut"),
         ({"n_cut": 442}, "cut", "442", "CUT: all 442 answers to unsafes were cut"),

@@ -271,7 +271,7 @@ def test_a_broken_picture_is_found_before_the_first_answer(tmp_path, folder, rec
     subset = "unsafes" if record == "0.jpg" else "safe_unsafes"
     message = (
         rf"1 of 7 pictures cannot be used, first .*{record}: not a readable picture \(picture of {subset}"
-        rf" item v{record[0]}\): .+"
+        rf" item v{record[0]}\): .+; or set config\.benchmark\.on_bad_picture=\"skip\" to leave such questions out"
     )
     with pytest.raises(errors.UserError, match=message):
         run.evaluate(stand.settings(folder), tmp_path / "work", model)

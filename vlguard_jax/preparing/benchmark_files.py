@@ -15,8 +15,7 @@ from vlguard_jax import config as settings_lib
 from vlguard_jax import errors
 from vlguard_jax import folders
 from vlguard_jax import terminal
-from vlguard_jax.data import picture_check
-from vlguard_jax.data import pictures
+from vlguard_jax.safety import questions
 from vlguard_jax.safety.benchmarks import benchmark as benchmark_lib
 from vlguard_jax.safety.benchmarks import registry
 
@@ -56,17 +55,12 @@ def check(benchmark: benchmark_lib.Benchmark, place: pathlib.Path, images: str =
     """
     settings = settings_lib.BenchmarkSettings(name=benchmark.name, path=str(place), images=images)
     items = benchmark_lib.select(benchmark, settings)
-    named: dict[pathlib.Path, list[str]] = {}
-    for name, path in (picture for item in items for picture in item.pictures):
-        named.setdefault(path.parents[len(pathlib.PurePath(name).parts) - 1], []).append(name)
-    for folder, names in named.items():
-        bad = picture_check.check(pictures.open_store(str(folder)), names, "decode").bad
-        if bad:
-            first = min(bad)
-            raise errors.UserError(
-                f"{folder}: {len(bad)} of {len(set(names))} pictures are not readable, first: {first}: {bad[first]};"
-                f" {benchmark.way}"
-            )
+    if bad := benchmark_lib.unreadable(items):
+        total, first = len({picture.path for item in items for picture in item.pictures}), min(bad)
+        way = "" if benchmark.unpack else f"; or set {questions.SKIP_PICTURES}"
+        raise errors.UserError(
+            f"{len(bad)} of {total} pictures are not readable, first {first}: {bad[first]}; {benchmark.way}{way}"
+        )
     return items
 
 

@@ -114,7 +114,7 @@ class Cell:
     Attributes:
       n: questions; per seed where the rate is a mean over seeds.
       n_answers: answers behind the rate, of all seeds; `n_cut` and `n_invalid` are counts of them.
-      n_too_long, first_n, part, stand_in: as in `summary.Row`.
+      n_too_long, n_bad_picture, first_n, part, stand_in: as in `summary.Row`.
       per_seed: rates of the seeds of a mean.
       seeds: number of seeds in the mean, in words, where some are missing.
       rated: the row that is shown, with its evaluation; None for a mean.
@@ -128,6 +128,7 @@ class Cell:
     n_cut: int = 0
     n_invalid: int = 0
     n_too_long: int = 0
+    n_bad_picture: int = 0
     first_n: int | None = None
     part: str = "first"
     stand_in: bool = False
@@ -222,6 +223,7 @@ def _cell(rated: alike.Rated) -> Cell:
         n_cut=row.n_cut,
         n_invalid=row.n_invalid,
         n_too_long=row.n_too_long,
+        n_bad_picture=row.n_bad_picture,
         first_n=row.first_n,
         part=row.part,
         stand_in=row.stand_in,
@@ -320,6 +322,8 @@ def _left_out(cell: Cell) -> list[str]:
         found.append(f"{cell.part} {cell.first_n} only")
     if cell.n_too_long:
         found.append(f"{cell.n_too_long} too long, left out")
+    if cell.n_bad_picture:
+        found.append(f"{cell.n_bad_picture} with unreadable pictures, left out")
     return found
 
 

@@ -59,7 +59,7 @@ class Mean:
       n: items of every seed.
       n_answers: answers of all seeds; `n_cut` and `n_invalid` are counts of them.
       part: which questions `first_n` are.
-      n_too_long, first_n: the largest of any seed, see `summary.Row`.
+      n_too_long, n_bad_picture, first_n: the largest of any seed, see `summary.Row`.
       stand_in: whether any seed was asked about pictures that `prepare` drew.
       seeds: number of seeds, in words, where some are missing.
     """
@@ -73,6 +73,7 @@ class Mean:
     n_cut: int
     n_invalid: int
     n_too_long: int
+    n_bad_picture: int
     first_n: int | None
     part: str
     stand_in: bool
@@ -174,6 +175,7 @@ def over(rows: Sequence[summary.Row], *, same_items: bool, draws: Sequence[str] 
         n_cut=sum(row.n_cut for row in rows),
         n_invalid=sum(row.n_invalid for row in rows),
         n_too_long=max(row.n_too_long for row in rows),
+        n_bad_picture=max(row.n_bad_picture for row in rows),
         first_n=max((row.first_n for row in rows if row.first_n), default=None),
         part=rows[0].part,
         stand_in=any(row.stand_in for row in rows),

@@ -75,7 +75,7 @@ def _judges(rows: Sequence[summary.Row]) -> list[str]:
 
 
 def _n(row: summary.Row) -> str:
-    left_out = f" of {row.n + row.n_too_long}" if row.n_too_long else ""
+    left_out = f" of {row.n + row.n_left_out}" if row.n_left_out else ""
     return f"{f'{row.part} ' if row.first_n else ''}{row.n}{left_out}"
 
 
@@ -162,10 +162,10 @@ def notes(rows: Sequence[summary.Row]) -> list[str]:
         )
     if any(r.ci_method == statistics.INTERVALS[1] for r in rows):
         found.append("shared pictures: intervals and tests of these subsets allow for questions about one picture.")
-    if any(r.n_too_long for r in rows):
-        found.append(
-            "n of m: the other questions are longer than the model's context and were left out; see skipped.jsonl."
-        )
+    why = ["are longer than the model's context"] * any(r.n_too_long for r in rows)
+    why += ["have a picture that cannot be read"] * any(r.n_bad_picture for r in rows)
+    if why:
+        found.append(f"n of m: the other questions {' or '.join(why)} and were left out; see skipped.jsonl.")
     if any(r.paper and r.paper.p is not None for r in rows):
         found.append(
             "reproduced?: Boschloo's exact test of our count against the paper's, yes where its p (after Holm) is at"

@@ -10,6 +10,7 @@ from vlguard_jax import errors
 from vlguard_jax.families.chat import conversations
 from vlguard_jax.families.chat import templates
 from vlguard_jax.safety import asked as asked_lib
+from vlguard_jax.safety import left_out
 from vlguard_jax.safety import questions as questions_lib
 from vlguard_jax.safety import results
 from vlguard_jax.safety import summary
@@ -92,6 +93,11 @@ def _same(
 ) -> results.GenerationLine:
     """The last answer to what `item` asks."""
     where = f"config.baseline={there}: {item.subset} item {item.id}"
+    if not lines and (item.subset, item.id) in left_out.read(there):
+        raise errors.UserError(
+            f"{where} was not asked there but left out ({there / left_out.SKIPPED}); ask it there too, or leave it out"
+            " here (config.benchmark.on_bad_picture, on_long_prompt)"
+        )
     if not lines:
         raise errors.UserError(
             f"{where} was not asked there; evaluate the baseline on the same benchmark and limit first"

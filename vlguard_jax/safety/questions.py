@@ -17,8 +17,6 @@ from vlguard_jax import files
 from vlguard_jax import limits
 from vlguard_jax import types
 from vlguard_jax.data import images
-from vlguard_jax.data import picture_check
-from vlguard_jax.data import pictures as pictures_lib
 from vlguard_jax.families import family
 from vlguard_jax.families import table
 from vlguard_jax.families.chat import conversations
@@ -27,6 +25,7 @@ from vlguard_jax.safety import results
 from vlguard_jax.safety.benchmarks import benchmark as benchmark_lib
 
 COLOURS = {"white": 255, "black": 0}
+SKIP_PICTURES = 'config.benchmark.on_bad_picture="skip" to leave such questions out, counted and listed'
 
 
 @dataclasses.dataclass(frozen=True)
@@ -87,7 +86,7 @@ def ask(config: settings_lib.EvalConfig, model: model_lib.Model, items: Sequence
             f" {config.benchmark.name}; name a LLaVA checkpoint, or give config.model.vision_tower and"
             " config.model.projector too"
         )
-    hash_of, template_sha256 = functools.cache(file_hash), template.sha256
+    hash_of, template_sha256 = functools.cache(_shown_hash), template.sha256
     how, plain = decode(config, model.dtype), model.sees.plain(model.sizes) if model.sees else None
     questions = []
     for item, mode in zip(items, modes, strict=True):
@@ -137,6 +136,13 @@ def file_hash(path: pathlib.Path) -> str:
     return results.sha256(files.read_bytes(path, limits.PICTURE_BYTES))
 
 
+def _shown_hash(path: pathlib.Path) -> str:
+    try:
+        return file_hash(path)
+    except errors.UserError as e:
+        raise errors.UserError(f"{e}; or set {SKIP_PICTURES}") from e
+
+
 def picture_sizes(question: Question, model: model_lib.Model) -> list[types.Size] | None:
     """Sizes of the pictures that the question shows, from their headers; None where one cannot be read."""
     if question.image_mode in COLOURS and model.sees is not None:
@@ -149,32 +155,6 @@ def picture_sizes(question: Question, model: model_lib.Model) -> list[types.Size
         except (OSError, images.Fault):
             return None
     return sizes
-
-
-def check_pictures(questions: Sequence[Question], model: model_lib.Model, mode: str) -> None:
-    """Read every picture that the questions need, as `prompts` will, so that a bad one is found before the first
-    answer.
-
-    Raises:
-      UserError: some cannot be used; their number, and the first with its record.
-    """
-    shown = [q for q in questions if q.image_mode == "real" and model.sees is not None]
-    of: dict[pathlib.Path, dict[str, tuple[Question, pathlib.Path]]] = {}
-    for question in shown:
-        for name, path in question.item.pictures:
-            folder = path.parents[len(pathlib.PurePath(name).parts) - 1]
-            of.setdefault(folder, {}).setdefault(name, (question, path))
-    bad: list[tuple[tuple[Question, pathlib.Path], str]] = []
-    for folder, named in of.items():
-        store = pictures_lib.open_store(str(folder))
-        checked = picture_check.check(store, list(named), "decode", model.sizes, mode)
-        bad += [(named[name], reason) for name, reason in checked.bad.items()]
-    if bad:
-        ((question, path), reason), total = bad[0], sum(len(named) for named in of.values())
-        raise errors.UserError(
-            f"{len(bad)} of {total} pictures cannot be used, first {path}: not a readable picture"
-            f" (picture of {question.item.subset} item {question.item.id}): {reason}"
-        )
 
 
 def neighbours(questions: Iterable[Question]) -> list[Question]:

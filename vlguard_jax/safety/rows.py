@@ -11,7 +11,7 @@ from vlguard_jax import config as settings_lib
 from vlguard_jax.safety import asked as asked_lib
 from vlguard_jax.safety import asr
 from vlguard_jax.safety import baseline as baseline_lib
-from vlguard_jax.safety import lengths
+from vlguard_jax.safety import left_out
 from vlguard_jax.safety import model as model_lib
 from vlguard_jax.safety import paper
 from vlguard_jax.safety import questions as questions_lib
@@ -28,7 +28,7 @@ def build(
     model: model_lib.Model,
     judging: Sequence[baseline_lib.Judging],
     questions: Sequence[questions_lib.Question],
-    skipped: Sequence[lengths.Skipped],
+    skipped: Sequence[left_out.Skipped],
     *,
     store: store_lib.Store,
     baseline: baseline_lib.Verdicts | None,
@@ -48,7 +48,7 @@ def build(
       UserError: see `store.verdicts`.
     """
     firsts = benchmark_lib.first_n(benchmarks.get(config.benchmark.name), config.benchmark)
-    too_long = Counter(one.subset for one in skipped)
+    lacking = Counter((one.subset, type(one)) for one in skipped)
     rows = []
     for judge, measured in judging:
         read = [q for q in questions if q.item.subset in measured]
@@ -61,7 +61,8 @@ def build(
                 **_asked(config, asked),
                 first_n=firsts[measure.subset],
                 part="drawn" if config.benchmark.order == "drawn" else "first",
-                n_too_long=too_long[measure.subset],
+                n_too_long=lacking[measure.subset, left_out.TooLong],
+                n_bad_picture=lacking[measure.subset, left_out.BadPicture],
                 n_cut=store.cut(asked),
                 paper=None,
             )
@@ -125,6 +126,7 @@ def _paper(row: summary.Row, paper_row: str) -> paper.Comparison | None:
         "questions or pictures are stand-ins": row.stand_in,
         f"only the first {row.first_n}" if row.part == "first" else f"only {row.first_n} drawn": row.first_n,
         f"{row.n_too_long} questions too long for the model": row.n_too_long,
+        f"questions left out whose pictures cannot be read: {row.n_bad_picture}": row.n_bad_picture,
         f"the paper counted with {paper.JUDGE}": row.judge != paper.JUDGE,
     }
     obstacle = "; ".join(text for text, holds in obstacles.items() if holds)

@@ -22,7 +22,7 @@ from vlguard_jax.families.chat import templates
 from vlguard_jax.safety import appending
 from vlguard_jax.safety import asr
 from vlguard_jax.safety import baseline as baseline_lib
-from vlguard_jax.safety import lengths
+from vlguard_jax.safety import left_out
 from vlguard_jax.safety import model as model_lib
 from vlguard_jax.safety import paper
 from vlguard_jax.safety import questions as questions_lib
@@ -48,6 +48,7 @@ FREE = (
     "benchmark.order",
     "benchmark.skip",
     "benchmark.on_long_prompt",
+    "benchmark.on_bad_picture",
     "model_name",
 )
 SLOTS = "decode.batch_size"
@@ -168,7 +169,8 @@ def check_baseline(
     items = check(config) if config.baseline else []
     for part, place in _parts(config, folder, grid_of) if grid_of else [(config, folder)]:
         template = grid_of.template(part.model) if grid_of else templates.get_template(part.model.template)
-        skipped = lengths.read(pathlib.Path(part.baseline)) if part.benchmark.on_long_prompt == "skip" else set()
+        may_skip = "skip" in (part.benchmark.on_long_prompt, part.benchmark.on_bad_picture)
+        skipped = left_out.read(pathlib.Path(part.baseline)) if may_skip else set()
         # these are checked once the prompts are known
         asked = [item for item in items if (item.subset, item.id) not in skipped]
         baseline_lib.read(part, place, asked, judging(config, items), template)
@@ -204,11 +206,11 @@ def evaluate(
       the rows of summary.json, one per judge and subset; in every process of a team.
 
     Raises:
-      UserError: before the first answer; see `check`, `questions`, `lengths`, `baseline`, `store` and `workdir`.
+      UserError: before the first answer; see `check`, `questions`, `left_out`, `baseline`, `store` and `workdir`.
     """
     team = team or Alone()
     config = resolved(config, model)
-    questions, skipped = lengths.split(config, model, questions_lib.ask(config, model, check(config)))
+    questions, skipped = left_out.split(config, model, check(config), team.from_first)
     if n := sum(spans.written_out(q.item.question, model.tokenizer) for q in questions):
         say(f"questions with special tokens written out, which become those tokens: {n:,}")
     asked = results.sha256("".join(q.key for q in questions))
@@ -256,7 +258,7 @@ class _Kept:
         folder: pathlib.Path,
         model: model_lib.Model,
         questions: Sequence[questions_lib.Question],
-        skipped: Sequence[lengths.Skipped],
+        skipped: Sequence[left_out.Skipped],
         say: Callable[[str], None],
     ):
         """Read the existing files. Raises UserError, before the first answer: see `evaluate`."""
@@ -271,9 +273,9 @@ class _Kept:
         self._baseline = baseline_lib.read(config, folder, items, self._judging, model.template(config.model))
         self._store = store_lib.Store(folder, config, model)
         self.unanswered = self._store.unanswered(questions)
-        questions_lib.check_pictures(self.unanswered, model, config.model.image_mode)
+        left_out.check_pictures(config, model, self.unanswered)
         workdir_lib.prepare(folder)
-        for notice in (*lengths.write(folder, skipped), *self._store.notices):
+        for notice in (*left_out.write(folder, skipped), *self._store.notices):
             say(notice)
 
     def add(self, batch: Sequence[Answered]) -> None:

@@ -125,6 +125,7 @@ class Row(Measure, Setting):
       first_n: how many, where only a part of the subset was asked.
       part: which: "first", or "drawn" by the hash of their ids.
       n_too_long: questions left out because they do not fit the model's context.
+      n_bad_picture: questions left out because a picture of theirs cannot be read.
       n_cut: answers that were cut at the limit of new tokens.
       paper: the paper's value beside ours; None unless `config.paper_row` names a row and the paper has the subset.
     """
@@ -138,6 +139,12 @@ class Row(Measure, Setting):
     n_cut: typed.Count
     paper: paper_lib.Comparison | None
     part: typed.Name = typed.later("first")
+    n_bad_picture: typed.Count = typed.later(0)
+
+    @property
+    def n_left_out(self) -> int:
+        """Questions that are not asked, since they cannot be."""
+        return self.n_too_long + self.n_bad_picture
 
     @property
     def pictures(self) -> str:

@@ -42,10 +42,9 @@ from vlguard_jax.checkpoints import store as store_lib
 from vlguard_jax.families import functional
 from vlguard_jax.parallel import processes
 from vlguard_jax.safety import from_checkpoint
-from vlguard_jax.safety import lengths
+from vlguard_jax.safety import left_out
 from vlguard_jax.safety import model as model_lib
 from vlguard_jax.safety import probes
-from vlguard_jax.safety import questions as questions_lib
 from vlguard_jax.safety import results
 from vlguard_jax.safety import run
 from vlguard_jax.training import metrics
@@ -136,9 +135,9 @@ def prepare(settings: settings_lib.TrainConfig, start: checkpoint_lib.Checkpoint
             configs[name] = one = dataclasses.replace(one, benchmark=benchmark)
             items, model = run.check(one), from_checkpoint.as_model(start, one)
             config = run.resolved(one, model)
-            asked, _ = lengths.split(config, model, questions_lib.ask(config, model, items))
-            questions_lib.check_pictures(asked, model, config.model.image_mode)
-            longest = max(longest, *(lengths.tokens(question, model) for question in asked))
+            asked, _ = left_out.split(config, model, items)
+            left_out.check_pictures(config, model, asked)
+            longest = max(longest, *(left_out.tokens(question, model) for question in asked))
             judged = run.judging(config, [question.item for question in asked])
         measures += [(name, subset, metric, j.name) for j, of in judged for subset, metric in of.items()]
     _check_best(settings.run.keep_best, probes.names(measures))

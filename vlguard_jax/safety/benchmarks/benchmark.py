@@ -13,6 +13,9 @@ from typing import NamedTuple
 
 from vlguard_jax import config as settings_lib
 from vlguard_jax import errors
+from vlguard_jax.data import picture_check
+from vlguard_jax.data import pictures as pictures_lib
+from vlguard_jax.families import family
 
 
 class Picture(NamedTuple):
@@ -144,6 +147,19 @@ def select(benchmark: Benchmark, settings: settings_lib.BenchmarkSettings) -> li
             f"config.benchmark.pictures={settings.pictures!r}: the questions of {benchmark.name} have no pictures"
         )
     return items
+
+
+def unreadable(items: Iterable[Item], model: family.Config | None = None, mode: str = "") -> dict[pathlib.Path, str]:
+    """The items' pictures that cannot be shown to `model` in image mode `mode`, missing ones among them, and why; all
+    are decoded. Without a model: to any."""
+    folders: dict[pathlib.Path, dict[str, pathlib.Path]] = {}
+    for name, path in (picture for item in items for picture in item.pictures):
+        folders.setdefault(path.parents[len(pathlib.PurePath(name).parts) - 1], {})[name] = path
+    bad: dict[pathlib.Path, str] = {}
+    for folder, named in folders.items():
+        checked = picture_check.check(pictures_lib.open_store(str(folder)), list(named), "decode", model, mode)
+        bad |= {named[name]: reason for name, reason in checked.bad.items()}
+    return bad
 
 
 def first_n(benchmark: Benchmark, settings: settings_lib.BenchmarkSettings) -> dict[str, int | None]:

@@ -1,4 +1,5 @@
-"""Prompts beyond the model's context: an error before the first answer, or left out, counted and listed."""
+"""Prompts beyond the model's context, and pictures that cannot be read: an error before the first answer, or left out,
+counted and listed."""
 
 from __future__ import annotations
 
@@ -12,7 +13,7 @@ from tests.safety import stand
 from vlguard_jax import config
 from vlguard_jax import errors
 from vlguard_jax.reporting import tables
-from vlguard_jax.safety import lengths
+from vlguard_jax.safety import left_out
 from vlguard_jax.safety import run
 
 PROMPTS = [
@@ -105,11 +106,12 @@ def test_a_subset_of_nothing_is_an_error(tmp_path: pathlib.Path) -> None:
 def test_pictures_count_as_their_patches(tmp_path: pathlib.Path) -> None:
     model, _ = stand.make_model(tmp_path, lambda i: "I cannot")
     settings = stand.settings(stand.write_benchmark(tmp_path / "bench"))
-    questions = run.questions_lib.ask(settings, model, run.check(settings))
+    items = run.check(settings)
+    questions = run.questions_lib.ask(settings, model, items)
     longest = max(len(q.ids) for q in questions) - 1 + model.sizes.vision.num_patches + 8
-    lengths.split(settings, dataclasses.replace(model, context=longest), questions)
+    left_out.split(settings, dataclasses.replace(model, context=longest), items)
     with pytest.raises(errors.UserError, match=f"and the model has {longest - 1} positions"):
-        lengths.split(settings, dataclasses.replace(model, context=longest - 1), questions)
+        left_out.split(settings, dataclasses.replace(model, context=longest - 1), items)
 
 
 def test_answers_before_a_failure_are_kept(tmp_path: pathlib.Path) -> None:
