@@ -12,7 +12,7 @@ from vlguard_jax import config
 from vlguard_jax.real import data
 
 BASE = "base"
-BATCH, ROW = 16, 512  # conversations per update; tokens that a packed row has at most
+BATCH, ROW = 8, 512  # conversations per update; tokens that a packed row has at most
 TUNING = 50  # questions of each subset that settings were chosen by; results ask others
 
 
@@ -36,8 +36,8 @@ class Recipe:
     lora_rank: int = 0
 
 
-FULL = Recipe(epochs=1.0, learning_rate=3e-5)
-LORA = Recipe(epochs=1.0, learning_rate=5e-4, lora_rank=16)
+FULL = Recipe(epochs=1.0, learning_rate=1e-4)
+LORA = Recipe(epochs=1.0, learning_rate=1e-3, lora_rank=16)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -126,6 +126,7 @@ def train_config(arm: Arm, place: Place, sizes: Sizes) -> config.TrainConfig:
             max_len=ROW,
             mode="pack",
             max_row_len=ROW,
+            length_multiple=64,
             order="shuffle",
             batch_size=BATCH,
             group_size=BATCH // 2,
