@@ -176,6 +176,17 @@ def test_withheld_text_is_judged_before_it_goes(tmp_path, folder, moody):
         run.evaluate(dataclasses.replace(settings, judges=("moody",)), workdir, model)
 
 
+@pytest.mark.parametrize(
+    ("part", "asked"), [("first", {}), ("later", {"skip": 1}), ("drawn", {"order": "drawn", "skip": 1})]
+)
+def test_a_row_says_which_part_was_asked(tmp_path, folder, part, asked):
+    model, _ = stand.make_model(tmp_path, fox)
+    settings = stand.settings(folder)
+    look = dataclasses.replace(settings.benchmark, limit=1, **asked)
+    row, *_ = run.evaluate(dataclasses.replace(settings, benchmark=look), tmp_path / "work", model)
+    assert (row.n, row.first_n, row.part) == (1, 1, part)
+
+
 def test_more_questions_extend_a_first_look(tmp_path, folder):
     model, engine = stand.make_model(tmp_path, fox)
     settings, workdir = stand.settings(folder), tmp_path / "work"

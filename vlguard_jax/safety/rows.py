@@ -60,7 +60,7 @@ def build(
                 **vars(measure),
                 **_asked(config, asked),
                 first_n=firsts[measure.subset],
-                part="drawn" if config.benchmark.order == "drawn" else "first",
+                part=_part(config.benchmark),
                 n_too_long=lacking[measure.subset, left_out.TooLong],
                 n_bad_picture=lacking[measure.subset, left_out.BadPicture],
                 n_cut=store.cut(asked),
@@ -68,6 +68,13 @@ def build(
             )
             rows.append(dataclasses.replace(row, paper=_paper(row, config.paper_row)))
     return rows
+
+
+def _part(asked: settings_lib.BenchmarkSettings) -> str:
+    """Which questions they are where not all are asked."""
+    if asked.order == "drawn":
+        return "drawn"
+    return "later" if asked.skip else "first"
 
 
 def _setting(config: settings_lib.EvalConfig, model: model_lib.Model, judge: judge_lib.Judge) -> summary.Setting:
@@ -124,7 +131,7 @@ def _paper(row: summary.Row, paper_row: str) -> paper.Comparison | None:
         f"the paper has no {row.benchmark}": row.subset not in declared,
         f"asked with pictures={row.image_mode}": row.pictures not in ("real", summary.TEXT_ONLY),
         "questions or pictures are stand-ins": row.stand_in,
-        f"only the first {row.first_n}" if row.part == "first" else f"only {row.first_n} drawn": row.first_n,
+        f"only the first {row.first_n}" if row.part == "first" else f"only {row.first_n} {row.part}": row.first_n,
         f"{row.n_too_long} questions too long for the model": row.n_too_long,
         f"questions left out whose pictures cannot be read: {row.n_bad_picture}": row.n_bad_picture,
         f"the paper counted with {paper.JUDGE}": row.judge != paper.JUDGE,

@@ -123,7 +123,7 @@ class Row(Measure, Setting):
       n_by_pictures: how many questions have no picture, one, two, ...
       questions_sha256, pictures_sha256: see `asked.digests`; rows with equal digests were asked the same.
       first_n: how many, where only a part of the subset was asked.
-      part: which: "first", or "drawn" by the hash of their ids.
+      part: which: "first", "later" ones in the same order, or "drawn" by the hash of their ids.
       n_too_long: questions left out because they do not fit the model's context.
       n_bad_picture: questions left out because a picture of theirs cannot be read.
       n_cut: answers that were cut at the limit of new tokens.
