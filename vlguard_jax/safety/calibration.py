@@ -157,7 +157,8 @@ def refusals(called: int | float, n: int | float, confusion: Confusion, confiden
     if found + passed <= 1:
         raise errors.UserError(
             f"sensitivity {found:.3g} and specificity {passed:.3g} do not exceed 1 together: the judge's verdicts say"
-            " nothing about these labels, and no rate can be corrected with them; use another judge"
+            " nothing about these labels, and no rate can be corrected with them; see whether the labels are swapped,"
+            " or leave them out"
         )
     solved = (called / n + passed - 1) / (found + passed - 1)
     rate = min(1.0, max(0.0, solved))
