@@ -82,6 +82,7 @@ def table(found: Mapping[str, runs_lib.Runs], jobs: Mapping[str, str]) -> tuple[
     """
     from vlguard_jax.reporting import alike
     from vlguard_jax.reporting import grid as grid_lib
+    from vlguard_jax.reporting import runs as runs_lib
     from vlguard_jax.reporting import seeds as seeds_lib
 
     alike.check(evaluation for runs in found.values() for evaluation in runs.evaluations)
@@ -107,7 +108,8 @@ def table(found: Mapping[str, runs_lib.Runs], jobs: Mapping[str, str]) -> tuple[
         for (benchmark, subset, metric, judge, shown), rated in measures.items():
             alike.check_seeds(label, subset, rated)
             some = f"{len(rated)} of {finished} seeds" if len(rated) < finished else ""
-            mean = _mean(label, subset, [seed.row for _, seed in rated], [_draw(found[job]) for job, _ in rated], some)
+            draws = [runs_lib.draw(found[job].trainings) for job, _ in rated]
+            mean = _mean(label, subset, [seed.row for _, seed in rated], draws, some)
             rates.setdefault(line, {}).setdefault("/".join((benchmark, subset, judge, shown)), {})[metric] = mean
     return grid_lib.texts(seeds_lib.arrange(rates, names, pictures))
 
@@ -127,12 +129,6 @@ def _rows(job: str, runs: runs_lib.Runs) -> dict[tuple[str, ...], alike.Rated]:
                 )
             rows[key] = alike.Rated(evaluation, row)
     return rows
-
-
-def _draw(runs: runs_lib.Runs) -> str:
-    """Which part of its sources a job was trained on: the seeds of their samples."""
-    sources = [one.config.data.sources for one in runs.trainings]
-    return str([(name, s.sample_seed) for found in sources for name, s in sorted(found.items())])
 
 
 def _mean(label: str, subset: str, rows: Sequence[summary.Row], draws: Sequence[str], seeds: str) -> seeds_lib.Mean:

@@ -283,7 +283,7 @@ class EvalConfig:
     benchmark: BenchmarkSettings = dataclasses.field(default_factory=BenchmarkSettings)
     decode: DecodeSettings = dataclasses.field(default_factory=DecodeSettings)
     judges: tuple[str, ...] = ("keyword_vlguard_v1",)  # also keyword_repaired, exact_match_v1; see BUILD.md
-    paper_row: str = ""  # row of the paper's Table 2 to compare with
+    paper_row: str = ""  # row of the paper's tables to compare with (safety/paper_tables.py)
     baseline: str = ""  # --workdir of another finished evaluation of the same questions, for paired differences
     baseline_template: str = ""  # the baseline's template where it differs on purpose; empty: the same
     mesh: MeshSettings = dataclasses.field(default_factory=MeshSettings)

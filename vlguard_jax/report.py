@@ -4,11 +4,15 @@
 
   python -m vlguard_jax.report runs/posthoc --out runs/report.html --calibration xstest/xstest_v2_completions_gpt4.csv
 
+  python -m vlguard_jax.report runs/posthoc --paper table2 --markdown runs/table2.md
+
 FOLDERs are working directories of train and evaluate, or folders above them. The page shows the rates with their
 intervals, safety against utility, loss curves, answers with their pictures, and what was run; it is one file and loads
 nothing from the network. With --calibration (XSTest's annotated completions as published, or a CSV with columns
 "response" and "label": comply, refuse or partial; "model" and "key" may be there, too) it shows every judge against
-people, and each rate as people would count it. Questions, pictures and answers of unsafe subsets are folded and
+people, and each rate as people would count it. --paper prints a table of the VLGuard paper (table1 to table4, figure4,
+figure5) with the rates of evaluations whose config.paper_row names one of its rows below the paper's own; then
+--markdown and --latex write that table. Questions, pictures and answers of unsafe subsets are folded and
 blurred.
 """
 
@@ -30,6 +34,7 @@ _JUDGES = flags.DEFINE_list("judges", [], "judge the answers by these, too, for 
 _CALIBRATION = flags.DEFINE_list(
     "calibration", [], "CSV files of answers with people's labels, by which to show and correct the judges' error"
 )
+_PAPER = flags.DEFINE_string("paper", "", "lay the rates beside a table of the paper: table2")
 _HARMLESS = flags.DEFINE_boolean("harmless", False, "the benchmarks hold nothing harmful: fold and blur nothing")
 
 
@@ -39,12 +44,14 @@ def main(positional: list[str]) -> int:
         raise errors.UserError(
             "name the folders of the runs: python -m vlguard_jax.report FOLDER [FOLDER ...] --out FILE"
         )
-    if not (_OUT.value or _MARKDOWN.value or _LATEX.value):
+    if not (_OUT.value or _MARKDOWN.value or _LATEX.value or _PAPER.value):
         raise errors.UserError(
-            "say what to write: --out FILE for the page, --markdown FILE or --latex FILE for the table"
+            "say what to write: --out FILE for the page, --markdown FILE or --latex FILE for the table, --paper TABLE"
         )
+    from vlguard_jax import escape
     from vlguard_jax import terminal
     from vlguard_jax.reporting import alike
+    from vlguard_jax.reporting import beside_paper
     from vlguard_jax.reporting import calibrated
     from vlguard_jax.reporting import documents
     from vlguard_jax.reporting import grid
@@ -64,8 +71,17 @@ def main(positional: list[str]) -> int:
     if _CALIBRATION.value:
         labels = calibrated.read([pathlib.Path(path) for path in _CALIBRATION.value], found.evaluations)
         calibration = calibrated.calibrate(arranged, labels)
-    for flag, as_text in ((_MARKDOWN, documents.markdown), (_LATEX, documents.latex)):
-        if flag.value:
+    if _PAPER.value:
+        beside = beside_paper.arrange(found, _PAPER.value)
+        print(escape.page(beside_paper.markdown(beside)))
+    for flag, as_text, as_beside in (
+        (_MARKDOWN, documents.markdown, beside_paper.markdown),
+        (_LATEX, documents.latex, beside_paper.latex),
+    ):
+        if flag.value and _PAPER.value:
+            page.save(pathlib.Path(flag.value), as_beside(beside))
+            terminal.say(f"wrote {flag.value}")
+        elif flag.value:
             if not arranged.lines:
                 raise errors.UserError(
                     f"--{flag.name}: there is no evaluation in {', '.join(positional)}, so there is no table"

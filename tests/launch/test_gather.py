@@ -76,7 +76,7 @@ def test_seeds_of_one_draw_count_as_one_where_draws_differ():
 def test_a_job_is_asked_for_its_draw(root, tmp_path):
     drawn = config.DataSettings(sources={"helpful": config.SourceSettings(path="c.json", count=5, sample_seed=7)})
     stand.train(tmp_path / "train", data=drawn)
-    assert "7" in gather._draw(runs.find([tmp_path])) != gather._draw(runs.find([root / "s-a-0"]))
+    assert "7" in runs.draw(runs.find([tmp_path]).trainings) != runs.draw(runs.find([root / "s-a-0"]).trainings)
 
 
 def test_the_program_prints_and_writes(root, tmp_path):

@@ -81,7 +81,7 @@ def test_comparisons_with_baseline_and_paper():
     evaluations = [test_grid.evaluation(safety_stand.row(model="before"), folder="runs/before"), ours]
     lines = provenance.comparisons(grid.arrange(evaluations), evaluations).lines
     measure = "harmful requests answered: unsafe picture"
-    ours_, theirs = "72.6 (68.2 to 76.6), n = 442", "the paper's Table 2: 0.23, n = 442"
+    ours_, theirs = "72.6 (68.2 to 76.6), n = 442", "the paper: 0.23, n = 442"
     assert lines == (
         ("after", measure, ours_, "before", "-50.0 (-60.0 to -40.0)", "p < 0.0001 (McNemar, exact)"),
         (

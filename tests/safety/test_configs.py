@@ -11,6 +11,7 @@ from vlguard_jax import config
 from vlguard_jax import errors
 from vlguard_jax.families import table
 from vlguard_jax.safety import paper
+from vlguard_jax.safety import paper_tables
 
 CONFIGS = source.ROOT / "configs"
 EVALUATIONS = sorted([*CONFIGS.glob("eval/*.py"), *CONFIGS.glob("released/*.py")])
@@ -39,7 +40,7 @@ def test_evaluation_configs_resolve(path):
             chosen.image_mode,
         )
         assert (found.decode.max_new_tokens, found.decode.min_new_tokens) == (256, 1)
-        assert not found.paper_row or paper.TABLE_2[found.paper_row]
+        assert not found.paper_row or found.paper_row in paper_tables.rows()
     with pytest.raises(errors.UserError, match="preset 'lava' is unknown; did you mean 'llava'"):
         get_config(path, "lava")
     assert f"configs/{path.parent.name}/{path.name}" in ast.get_docstring(ast.parse(path.read_text()))
@@ -54,7 +55,7 @@ def test_every_published_checkpoint_has_its_config():
     bases |= {"liuhaotian/llava-v1.6-mistral-7b", "lmms-lab/llama3-llava-next-8b"}
     assert found.keys() == tuned | bases
     with_row = [row for row in found.values() if row]
-    assert sorted(with_row) == sorted(row for row in paper.TABLE_2 if row.startswith("LLaVA"))
+    assert sorted(with_row) == sorted(row for row in paper_tables.TABLES["table2"].rows if row.startswith("LLaVA"))
     for path, row in found.items():
         plain = row.lower().replace("post-hoc", "posthoc").replace(" ", "-")
         without = "Clean" in path or "v1.6" in path or "llama3" in path

@@ -4,6 +4,7 @@ import pytest
 
 from vlguard_jax import errors
 from vlguard_jax.safety import paper
+from vlguard_jax.safety import paper_tables
 
 
 def test_a_value_stands_for_a_count():
@@ -13,15 +14,26 @@ def test_a_value_stands_for_a_count():
     assert paper.count_of(5.19, 558) is None
 
 
+def impossible(name):
+    table = paper_tables.TABLES[name]
+    found = {}
+    for row, values in table.rows.items():
+        for column, percent in zip(table.columns, values, strict=True):
+            n = paper_tables.COLUMNS[column].n
+            if n and paper.count_of(percent, n, table.decimals) is None:  # without n: averages and win rates
+                found[row, column] = percent
+    return found
+
+
 def test_impossible_values_are_found():
     """Percentages that no whole number of cases gives, and no other."""
-    cells = {(row, column): paper.value(row, column) for row in paper.TABLE_2 for column in paper.SIZES}
-    none = {
-        (row, column): percent
-        for (row, column), percent in cells.items()
-        if column != paper.WIN_RATE and paper.count_of(percent, paper.SIZES[column]) is None  # win rates are averages
+    assert impossible("table1") == {
+        ("Vicuna-v1.5-7B", "advbench_vanilla"): 3.28,
+        ("LLaVA-v1.5-7B", "advbench_vanilla"): 6.45,
+        ("LLaVA-v1.5-7B-LoRA", "advbench_vanilla"): 10.62,
+        ("LLaVA-v1.5-7B Clean", "xstest_safe"): 83.06,
     }
-    assert none == {
+    assert impossible("table2") == {
         ("LLaVA-v1.5-7B", "advbench_vanilla"): 6.45,
         ("LLaVA-v1.5-13B", "figstep"): 92.90,
         ("LLaVA-v1.5-13B Mixed-LoRA", "xstest_unsafe"): 0.10,
@@ -30,10 +42,41 @@ def test_impossible_values_are_found():
         ("MiniGPT-v2 Post-hoc", "unsafes"): 12.37,
         ("MiniGPT-v2 Mixed", "advbench_suffix"): 5.10,
     }
+    alpaca, text = "LLaVA-v1.5-7B Post-hoc, Alpaca", "LLaVA-v1.5-7B Post-hoc, text-only safety"
+    assert impossible("table3") == {
+        (alpaca, "xstest_safe"): 81.10,
+        (alpaca, "safe_unsafes"): 1.20,
+        (alpaca, "unsafes"): 0.80,
+    }
+    assert impossible("table4") == {(text, "advbench_suffix"): 8.90, (text, "unsafes"): 56.57}
+    assert impossible("figure5") == {}
 
 
-def test_every_row_is_complete():
-    assert all(len(values) == len(paper.SIZES) for values in paper.TABLE_2.values())
+def test_the_tables_are_whole_and_agree():
+    """Every value is the same wherever a row and a column come twice; figures say which values were read off."""
+    assert list(paper_tables.TABLES) == ["table1", "table2", "table3", "table4", "figure4", "figure5"]
+    seen = {}
+    for name, table in paper_tables.TABLES.items():
+        assert all(len(values) == len(table.columns) for values in table.rows.values()), name
+        for row, values in table.rows.items():
+            for column, percent in zip(table.columns, values, strict=True):
+                assert seen.setdefault((row, column), percent) == percent
+    assert [name for name, table in paper_tables.TABLES.items() if table.read_off] == ["figure4"]
+
+
+def test_categories_of_figure_5_add_up_to_table_2():
+    """Four categories of 442 pictures: 14, 197, 64 and 46 answered are the 321 of Table 2."""
+    columns = [paper_tables.COLUMNS[name] for name in paper_tables.TABLES["figure5"].columns]
+    assert sum(column.n for column in columns) == 442
+    values = paper_tables.TABLES["figure5"].rows["LLaVA-v1.5-7B"]
+    counts = [paper.count_of(value, column.n, 1) for value, column in zip(values, columns, strict=True)]
+    assert counts == [14, 197, 64, 46] and paper.value("LLaVA-v1.5-7B", "unsafes") == round(100 * sum(counts) / 442, 2)
+
+
+def test_every_published_category_has_its_number():
+    """The numbers of VLGuard's test set (paper, Table 9)."""
+    counted = {"deception": 18, "risky behavior": 34 + 57 + 111 + 68, "privacy": 69, "discrimination": 31 + 40 + 14}
+    assert {c.category: c.n for c in paper_tables.COLUMNS.values() if c.category} == counted
 
 
 @pytest.mark.parametrize(("count", "reproduced"), [(310, True), (250, False)])
@@ -49,6 +92,8 @@ def test_reproduced(count, reproduced):
         ("LLaVA-v1.5-7B", "safe_safes", "", "win rate"),
         ("MiniGPT-v2 Post-hoc", "unsafes", "", "impossible: no count of 442 gives 12.37 %"),
         ("LLaVA-v1.5-7B", "unsafes", "pictures are stand-ins", "pictures are stand-ins"),
+        ("LLaVA-v1.5-7B Post-hoc, 500 images", "xstest_unsafe", "", "read off a plot, to about 1 point"),
+        ("LLaVA-v1.5-7B Post-hoc, 500 images", "xstest_unsafe", "only the first 3", "only the first 3"),
     ],
 )
 def test_not_comparable(row, column, obstacle, note):
@@ -67,3 +112,12 @@ def test_xstest_safe_is_compared_by_its_refusals():
     assert (found.percent, found.count, found.n, found.reproduced) == (8.80, 22, 250, True)
     assert found.p == pytest.approx(1.0)
     assert paper.compare("LLaVA-v1.5-7B", "xstest_safe", 228, 250).reproduced is False
+
+
+def test_a_row_is_found_whatever_its_case_and_only_its_own_columns():
+    assert paper.compare("llava-v1.5-7b post-hoc", "unsafes", 1, 442).row == "LLaVA-v1.5-7B Post-hoc"
+    assert paper.value("vicuna-v1.5-13b", "xstest_unsafe") == 5.50 and paper.value("Vicuna-v1.5-13B", "figstep") is None
+    with pytest.raises(ValueError, match=r"the paper has no figstep of Vicuna"):
+        paper.compare("Vicuna-v1.5-7B", "figstep", 1, 500)
+    hidden = paper.compare("LLaVA-v1.5-7B Post-hoc, 500 images", "unsafes/privacy", 0, 69)
+    assert (hidden.count, hidden.n, hidden.reproduced) == (0, 69, True)

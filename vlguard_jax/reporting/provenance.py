@@ -211,7 +211,7 @@ def _versus(versus: summary.Difference, adjusted_p: float, against: str) -> tupl
 
 def _paper(row: summary.Row, paper: paper_lib.Comparison, adjusted_p: float | None) -> tuple[str, str, str]:
     """(compared with, difference, test)."""
-    against = f"the paper's Table 2: {paper.percent:.2f}, n = {paper.n}"
+    against = f"the paper: {paper.percent:.2f}, n = {paper.n}"
     if paper.p is None or adjusted_p is None:
         return against, grid_lib.NONE, paper.note
     diff, low, high = paper.difference(row.count, row.n)

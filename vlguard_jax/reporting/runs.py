@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 import dataclasses
 import os
 from pathlib import Path
@@ -118,6 +118,12 @@ def find(folders: Sequence[Path]) -> Runs:
         tuple(evaluations.values()),
         tuple(notices),
     )
+
+
+def draw(trainings: Iterable[Training]) -> str:
+    """Which part of its sources a model was trained on: the seeds of their samples."""
+    sources = [one.config.data.sources for one in trainings]
+    return str([(name, s.sample_seed) for found in sources for name, s in sorted(found.items())])
 
 
 def unique_names(paths: Sequence[Path]) -> dict[Path, str]:

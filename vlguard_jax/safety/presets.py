@@ -34,7 +34,7 @@ def benchmark(name: str, preset: str) -> config_dict.ConfigDict:
 
 
 def checkpoint(path: str, paper_row: str, preset: str | None, *, default: str = "released") -> config_dict.ConfigDict:
-    """A published checkpoint beside its row of the paper's Table 2 ("" where it has none), asked as `preset` says, or
+    """A published checkpoint beside its row of the paper's tables ("" where it has none), asked as `preset` says, or
     as `default`."""
     config = vlguard(preset or default)
     config.model.path = path

@@ -123,12 +123,16 @@ def _asked(config: settings_lib.EvalConfig, questions: Sequence[questions_lib.Qu
 
 def _paper(row: summary.Row, paper_row: str) -> paper.Comparison | None:
     """The paper's value beside the row's; None where there is nothing to compare."""
-    declared = benchmarks.get(row.benchmark).columns
-    column = declared.get(row.subset, row.subset)
-    if not paper_row or column not in paper.SIZES:
+    column = benchmarks.get(row.benchmark).columns.get(row.subset, row.subset)
+    if not paper_row or column not in paper.SIZES or paper.value(paper_row, column) is None:
         return None
+    return paper.compare(paper_row, column, row.count, row.n, obstacle=obstacle(row))
+
+
+def obstacle(row: summary.Row) -> str:
+    """Why a row cannot be compared with the paper's tables, in words; "" if it can."""
     obstacles = {
-        f"the paper has no {row.benchmark}": row.subset not in declared,
+        f"the paper has no {row.benchmark}": row.subset not in benchmarks.get(row.benchmark).columns,
         f"asked with pictures={row.image_mode}": row.pictures not in ("real", summary.TEXT_ONLY),
         "questions or pictures are stand-ins": row.stand_in,
         f"only the first {row.first_n}" if row.part == "first" else f"only {row.first_n} {row.part}": row.first_n,
@@ -136,5 +140,4 @@ def _paper(row: summary.Row, paper_row: str) -> paper.Comparison | None:
         f"questions left out whose pictures cannot be read: {row.n_bad_picture}": row.n_bad_picture,
         f"the paper counted with {paper.JUDGE}": row.judge != paper.JUDGE,
     }
-    obstacle = "; ".join(text for text, holds in obstacles.items() if holds)
-    return paper.compare(paper_row, column, row.count, row.n, obstacle=obstacle)
+    return "; ".join(text for text, holds in obstacles.items() if holds)

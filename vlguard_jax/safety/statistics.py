@@ -79,8 +79,14 @@ def difference(count_a: int, n_a: int, count_b: int, n_b: int, confidence: float
     """(difference, low, high) of two independent rates, a minus b: Newcombe's interval from Wilson's (1998, method
     10)."""
     a, b = count_a / n_a, count_b / n_b
-    (low_a, high_a), (low_b, high_b) = wilson(count_a, n_a, confidence), wilson(count_b, n_b, confidence)
-    return a - b, a - b - math.hypot(a - low_a, high_b - b), a - b + math.hypot(high_a - a, b - low_b)
+    return difference_of((a, *wilson(count_a, n_a, confidence)), (b, *wilson(count_b, n_b, confidence)))
+
+
+def difference_of(a: tuple[float, float, float], b: tuple[float, float, float]) -> tuple[float, float, float]:
+    """(difference, low, high) of two independent rates with their intervals, (rate, low, high) each, a minus b: the
+    distances to the ends in squares (Zou and Donner 2008), which of Wilson's intervals is Newcombe's."""
+    (x, low_x, high_x), (y, low_y, high_y) = a, b
+    return x - y, x - y - math.hypot(x - low_x, high_y - y), x - y + math.hypot(high_x - x, y - low_y)
 
 
 def paired_difference(
