@@ -62,15 +62,19 @@ def check(job: spec_lib.Job) -> None:
     """
     for step, (name, *arguments) in zip(job.spec.steps, job.commands, strict=True):
         try:
-            settings = _check_command(name, step, arguments)
-            if settings is not None:
-                _check_devices(settings, dataclasses.replace(job.accelerator.slice, slices=job.spec.slices))
+            found = settings(name, step, arguments)
+            if found is not None:
+                _check_devices(found, dataclasses.replace(job.accelerator.slice, slices=job.spec.slices))
         except errors.UserError as e:
             raise errors.UserError(f"job {job.name}, {step.run}: {e}") from e
 
 
-def _check_command(name: str, step: spec_lib.Step, arguments: Sequence[str]) -> Settings | None:
-    """The settings of a command that computes on the accelerator."""
+def settings(name: str, step: spec_lib.Step, arguments: Sequence[str]) -> Settings | None:
+    """The settings of a command that computes on the accelerator, None of others.
+
+    Raises:
+      UserError: as `check`, but for the devices.
+    """
     for argument in step.arguments:
         if _KEYS.match(argument):
             raise errors.UserError(
@@ -99,9 +103,9 @@ def _check_command(name: str, step: spec_lib.Step, arguments: Sequence[str]) -> 
         _check_prepare(positional, known)
     if config is None:
         return None
-    settings: Settings = settings_lib.resolve(config, KINDS[name])
-    _check_names(settings)
-    return None if name == "prepare" else settings
+    found: Settings = settings_lib.resolve(config, KINDS[name])
+    _check_names(found)
+    return None if name == "prepare" else found
 
 
 @functools.cache

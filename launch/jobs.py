@@ -32,7 +32,11 @@ def prepare(path: pathlib.Path, target: str) -> Launch:
       UserError: anything wrong with the file, the configs it names, or the target for it.
     """
     targets.find(target)
-    spec = spec_lib.read(path)
+    return render(spec_lib.read(path), target)
+
+
+def render(spec: spec_lib.Spec, target: str) -> Launch:
+    """As `prepare`, of a launch file that was read."""
     jobs = spec_lib.jobs(spec)
     files: dict[str, str] = {}
     start: list[str] = []
@@ -49,7 +53,7 @@ def prepare(path: pathlib.Path, target: str) -> Launch:
                 " env, overrides"
             )
     files["start.sh"] = _start(target, start)
-    if spec.sweep:
+    if spec.sweep or spec.arms:
         files["gather.sh"] = _gather(spec, jobs)
     return Launch(target, tuple(jobs), files, tuple(start))
 
@@ -66,7 +70,6 @@ def _start(target: str, commands: list[str]) -> str:
 def _gather(spec: spec_lib.Spec, jobs: list[spec_lib.Job]) -> str:
     remote = spec.bucket.startswith("gs://")
     root = "results" if remote else f"{spec_lib.seen(spec)}/runs"
-    axes = [axis for axis in spec.sweep if axis != "seed"]
     lines = [
         "#!/usr/bin/env bash",
         "# The results of all cells in one table; run it in the checkout, as often as you like.",
@@ -79,7 +82,7 @@ def _gather(spec: spec_lib.Spec, jobs: list[spec_lib.Job]) -> str:
             f"mkdir -p {root}",
             f"gcloud storage rsync --recursive --exclude='.*/(checkpoints|model|tensorboard)/.*' {url} {root}",
         ]
-    cells = [f"{job.name}={'/'.join(texts.write(job.cell[axis]) for axis in axes) or spec.name}" for job in jobs]
+    cells = [f"{job.name}={label(job) or spec.name}" for job in jobs]
     command = [
         "python",
         "launch/gather.py",
@@ -88,7 +91,16 @@ def _gather(spec: spec_lib.Spec, jobs: list[spec_lib.Job]) -> str:
         f"--markdown={spec.name}.md",
         *cells,
     ]
-    return "\n".join([*lines, shlex.join(command), ""])
+    lines.append(shlex.join(command))
+    if spec.paper:
+        flags = f"--paper={spec.paper} --markdown={spec.name}-paper.md"
+        lines.append(f"python -m vlguard_jax.report {shlex.quote(f'{root}/{spec.name}')}-* {flags}")
+    return "\n".join([*lines, ""])
+
+
+def label(job: spec_lib.Job) -> str:
+    """What the jobs have in common that are seeds of one arm."""
+    return "/".join(texts.write(value) for axis, value in job.cell.items() if axis != "seed")
 
 
 def write(launch: Launch, folder: pathlib.Path) -> Iterator[pathlib.Path]:

@@ -1,5 +1,5 @@
-"""The launch spec: one TOML file that says what runs, on what, and where its files are; a sweep turns it into many
-jobs.
+"""The launch spec: one TOML file that says what runs, on what, and where its files are; a sweep, perhaps with arms
+that differ in their steps, turns it into many jobs.
 
 README.md documents every key. Texts other than name and bucket may contain {bucket} (the bucket as the program sees
 it), {job} (the job's folder in it), {name} and the names of the sweep's axes; a literal brace is doubled.
@@ -10,14 +10,13 @@ from __future__ import annotations
 import collections
 from collections.abc import Mapping
 import dataclasses
-import itertools
-import math
 import pathlib
 import re
 import tomllib
 import typing
 from typing import Annotated, Any
 
+from launch import cells as cells_lib
 from launch import machines
 from launch import steps as steps_lib
 from launch import texts
@@ -27,12 +26,12 @@ from vlguard_jax import errors
 from vlguard_jax import limits
 from vlguard_jax import ranges
 from vlguard_jax.ranges import Range
+from vlguard_jax.safety import paper_tables
 
 MOUNT = "/bucket"  # where a gs:// bucket appears on every machine
 LONGEST_NAME = 40  # XPK's limit for a workload; names of pods are longer
 COMMANDS = ("train", "evaluate", "convert", "prepare", "report", "quickstart")
 WITH_WORKDIR = ("train", "evaluate", "quickstart")
-MOST_JOBS = 1000  # of one launch file
 EXIT_CODES = "exit_codes"  # folder beside the steps' own where machines leave their exit codes
 
 # Values that are written into scripts and manifests without quotes, or that other tools paste into commands.
@@ -86,6 +85,7 @@ class Step:
     # "model.path" = "..." for --config.model.path=...
     overrides: Mapping[str, Value] = dataclasses.field(default_factory=dict)
     arguments: tuple[Text, ...] = ()  # anything else, unchanged
+    arms: tuple[str, ...] = ()  # of these alone; empty: of all
 
 
 @dataclasses.dataclass(frozen=True)
@@ -113,10 +113,12 @@ class Spec:
     secrets: tuple[str, ...] = ()  # names of variables whose values are in no file
     offload: bool = False  # the configs keep activations in the host's memory: adds the flags for it
     sweep: Mapping[str, tuple[Value, ...]] = dataclasses.field(default_factory=dict)
+    arms: Mapping[str, cells_lib.Arm] = dataclasses.field(default_factory=dict)
     when: tuple[Mapping[str, Value], ...] = ()  # values of axes, and what they change
+    paper: str = ""  # table of the paper beside which gather.sh lays the results
 
 
-FIXED = ("name", "bucket", "secrets", "sweep", "when")  # hold no placeholders
+FIXED = ("name", "bucket", "secrets", "sweep", "arms", "when", "paper")  # hold no placeholders
 CHANGEABLE = ("accelerator", "slices", "spot", "zone", "queue", "hours", "offload")
 
 
@@ -239,29 +241,27 @@ def _check_filled(spec: Spec) -> None:
 
 
 def _check_sweep(spec: Spec, path: pathlib.Path) -> None:
-    for axis, values in spec.sweep.items():
-        if axis in ("bucket", "job", "name") or not axis.isidentifier():
-            raise errors.UserError(f"{path}: sweep: {errors.short(axis)} cannot be the name of an axis")
-        if not values or len(set(map(str, values))) < len(values):
-            raise errors.UserError(
-                f"{path}: sweep.{axis} must be a list of different values, not {errors.short(list(values))}"
-            )
-    count = math.prod(len(values) for values in spec.sweep.values())
-    if count > MOST_JOBS:
-        raise errors.UserError(
-            f"{path}: the sweep has {count:,} cells; at most {MOST_JOBS:,} jobs come of one launch file: split it"
-        )
+    cells_lib.check(spec.sweep, spec.arms, path)
+    axes = cells_lib.axes(spec.sweep, spec.arms)
+    for step in spec.steps:
+        for arm in step.arms:
+            if arm not in spec.arms:
+                near = errors.nearest(arm, spec.arms)
+                raise errors.UserError(f"{path}: steps: {step.run}: arms: {errors.short(arm)} is not an arm{near}")
+    if spec.paper and spec.paper not in paper_tables.TABLES:
+        near = errors.nearest(spec.paper, paper_tables.TABLES)
+        raise errors.UserError(f"{path}: paper = {errors.short(spec.paper)} is no table of the paper{near}")
     for rule in spec.when:
-        conditions = {key: value for key, value in rule.items() if key in spec.sweep}
+        conditions = {key: value for key, value in rule.items() if key in axes}
         for key in rule:
             if key not in conditions and key not in CHANGEABLE:
                 raise errors.UserError(
                     f"{path}: when: {errors.short(key)} is not an axis and cannot be"
-                    f" changed{errors.nearest(key, (*spec.sweep, *CHANGEABLE))}"
+                    f" changed{errors.nearest(key, (*axes, *CHANGEABLE))}"
                 )
         for key, value in conditions.items():
-            if value not in spec.sweep[key]:
-                near = errors.nearest(str(value), spec.sweep[key])
+            if value not in axes[key]:
+                near = errors.nearest(str(value), tuple(map(str, axes[key])))
                 raise errors.UserError(f"{path}: when: {key} = {errors.short(value)} is not in the sweep{near}")
         if not conditions or len(conditions) == len(rule):
             raise errors.UserError(
@@ -276,8 +276,7 @@ def jobs(spec: Spec) -> list[Job]:
       UserError: an unknown placeholder or accelerator, a value of the wrong form or out of bounds, a name that is too
         long, or two cells of the same name.
     """
-    cells = [dict(zip(spec.sweep, values, strict=True)) for values in itertools.product(*spec.sweep.values())]
-    found = [_job(_changed(spec, cell), cell) for cell in cells]
+    found = [_job(_changed(spec, cell), cell, own) for cell, own in cells_lib.of(spec.sweep, spec.arms)]
     names = collections.Counter(job.name for job in found)
     for name, count in names.items():
         if count > 1:
@@ -293,16 +292,17 @@ def seen(spec: Spec) -> str:
 
 
 def _changed(spec: Spec, cell: Mapping[str, Value]) -> Spec:
+    axes = cells_lib.axes(spec.sweep, spec.arms)
     for rule in spec.when:
-        if all(cell[key] == value for key, value in rule.items() if key in cell):
-            changes = {key: value for key, value in rule.items() if key not in cell}
+        changes = {key: value for key, value in rule.items() if key in CHANGEABLE and key not in axes}
+        if all(cell.get(key) == value for key, value in rule.items() if key not in changes):
             hints = typing.get_type_hints(Spec, include_extras=True)
             checked = {key: ranges.convert(hints[key], value, f"when: {key}") for key, value in changes.items()}
             spec = dataclasses.replace(spec, **checked)
     return spec
 
 
-def _job(spec: Spec, cell: Mapping[str, Value]) -> Job:
+def _job(spec: Spec, cell: Mapping[str, Value], own: Mapping[str, str]) -> Job:
     words = [spec.name, *(re.sub(r"[^a-z0-9]+", "-", texts.write(value).lower()).strip("-") for value in cell.values())]
     name = "-".join(word for word in words if word)
     if len(name) > LONGEST_NAME:
@@ -312,8 +312,13 @@ def _job(spec: Spec, cell: Mapping[str, Value]) -> Job:
         )
     folder = f"{seen(spec)}/runs/{name}"
     known: dict[str, Value] = {"bucket": seen(spec), "job": folder, "name": name, **cell}
+    arm = str(cell.get(cells_lib.ARM, ""))
+    steps = tuple(step for step in spec.steps if not step.arms or arm in step.arms)
     try:
-        filled = _filled(spec, known, "")
+        if not steps:
+            raise errors.UserError("none of the steps is of this arm")
+        known |= {key: texts.fill(text, known, f"arms.{arm}.texts.{key}") for key, text in own.items()}
+        filled = _filled(dataclasses.replace(spec, steps=steps), known, "")
         _check_filled(filled)
     except errors.UserError as e:
         raise errors.UserError(f"job {name}: {e}") from e

@@ -3,6 +3,7 @@
   python -m vlguard_jax.plan --config configs/train/llava_v15_7b_posthoc.py --topology v5e:4x4 [--json FILE]
   python -m vlguard_jax.plan --config configs/train/llava_v15_7b_posthoc.py --topology v5e:4x4 --estimate
   python -m vlguard_jax.plan --config configs/train/llava_v15_7b_posthoc.py --sweep --deadline 2
+  python -m vlguard_jax.plan --sweep launch/experiments/table2.toml [--topology h100:8] [--json FILE]
   python -m vlguard_jax.plan --backtest
 
 --topology: v4, v5e, v5p, v6e, tpu7x in the shapes that are offered (v5e:4x4, v5e-16), h100:N, h200:N, a100:N, several
@@ -12,8 +13,9 @@ are compiled for the slice by the TPU compiler, which needs no TPU (pip install 
 for h100 and h200 by the CUDA compiler, which needs no GPU (pip install "vlguard_jax[cuda]", 4 GB; half a minute).
 --estimate computes everything by formula instead, in seconds. Neither reads weights. If the config's model is not on
 this machine its size is taken from its name, or from --model; without its data, lengths are assumed, and the output
-says so. --sweep plans all usual slices and names the cheapest that finishes within --deadline hours. --backtest shows
-how well the same formulas predict published runs.
+says so. --sweep plans all usual slices and names the cheapest that finishes within --deadline hours. With
+a launch file --sweep prices all of its jobs on their own accelerators, or on --topology, and adds them up. --backtest
+shows how well the same formulas predict published runs.
 """
 
 from __future__ import annotations
@@ -31,9 +33,7 @@ from vlguard_jax.ranges import Range
 CONFIG = config_flags.DEFINE_config_file(
     "config", help_string="config file of a training or an evaluation, FILE or FILE:argument"
 )
-TOPOLOGY = flags.DEFINE_string(
-    "topology", "", "the slice to plan for; with --sweep the chips to look at, comma-separated"
-)
+TOPOLOGY = flags.DEFINE_string("topology", "", "the slice; with --sweep the chips to look at, comma-separated")
 ESTIMATE = flags.DEFINE_boolean("estimate", False, "by formula, without the compiler")
 MODEL = flags.DEFINE_string("model", "", "7b or 13b: sizes to take in place of config.model's")
 PRICE = cli.define_number("price", float, None, Range(0, 1e6), "US dollars per chip and hour, in place of the table's")
@@ -48,8 +48,8 @@ MARKDOWN = flags.DEFINE_string("markdown", "", "--backtest: write the table to t
 
 def main(positional: list[str]) -> int:
     """Plan what the flags describe."""
-    if positional:
-        raise errors.UserError(f"unexpected argument {positional[0]!r}; settings are given as --config.name=value")
+    if positional and not (SWEEP.value and CONFIG.value is None and len(positional) == 1):
+        raise errors.UserError(f"unexpected argument {positional[0]!r}; settings: --config.name=value, or --sweep FILE")
     from vlguard_jax import terminal
     from vlguard_jax.planning import advice  # late: --help needs none of it
     from vlguard_jax.planning import backtest
@@ -63,6 +63,10 @@ def main(positional: list[str]) -> int:
         if MARKDOWN.value:
             run.write(MARKDOWN.value, backtest.markdown(found), "--markdown")
         content = backtest.as_json(found)
+    elif positional:
+        from launch import pricing  # of the checkout, not of the package
+
+        content = pricing.run(positional[0], TOPOLOGY.value, PRICE.value, console)
     elif CONFIG.value is None:
         raise errors.UserError("--config FILE is needed, or --backtest; see --help")
     elif SWEEP.value:

@@ -51,7 +51,7 @@ def resolve(model: config.ModelSettings, preset: str = "") -> Named:
     if folder.is_dir():
         outline = _outline(folder, model)
         return Named(outline.config, folder.name, f"sizes of {model.path}", outline)
-    last = re.split(r"[@/]", model.path)[1] if "/" in model.path else model.path
+    last = model.path.split("@")[0].rstrip("/").rsplit("/", 1)[-1]  # of a hub id, or of a path on another machine
     found = _likest(last.lower(), model.family)
     if found is None:
         raise errors.UserError(

@@ -63,7 +63,10 @@ def assumed_index(
     sees, max_len = families.of(model).pictures, settings.max_len or families.of(model).max_len
     size = types.Size(*table["picture_pixels"])
     one = sees.extents(model, [size])[0] if sees else types.Extent(0, 0)
-    named = {name: table[LIKE.get(source.format, source.format)] for name, source in settings.sources.items()}
+    named = {
+        name: table[name if name == "text_safety" else LIKE.get(source.format, source.format)]
+        for name, source in settings.sources.items()
+    }
     wanted = {name: (s.count or s.expect or named[name]["count"]) * s.weight for name, s in settings.sources.items()}
     whole = round(sum(wanted.values()))
     share = min(1.0, SAMPLED / max(1, whole))
