@@ -139,7 +139,7 @@ def test_two_processes_write_the_files_that_one_writes(
     """Of the same state, that of the last update."""
     shutil.copytree(ran.root / kind, tmp_path / kind, ignore=shutil.ignore_patterns("model"))
     stand.use_devices(monkeypatch, 8)
-    loop.train(_settings(kind, mesh=MESHES[kind]), tmp_path / kind)
+    loop.train(_probed(ran.root, _settings(kind, mesh=MESHES[kind])), tmp_path / kind)
     ours, theirs = (
         {path.relative_to(root): path.read_bytes() for path in root.rglob("*") if path.is_file()}
         for root in (ran.root / kind / "model", tmp_path / kind / "model")
