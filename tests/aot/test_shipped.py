@@ -57,7 +57,9 @@ ANSWER = [
     ("released/llava_v16_vicuna_7b", "v5e:2x2"),
 ]
 ROOM = 0.75  # GiB that stay free for what the compiler does not see: 15 of a v5e's 15.75
-READ = 1.15  # times its weights and cache that a decode step may read and write
+# Times its weights and cache that a decode step may read and write. Where a device has one row, as with LLaVA-NeXT's
+# long prompts, XLA takes the cache of some layers into VMEM and writes it back whole: 1.203 on v5e:2x2.
+READ, READ_OF_ONE_ROW = 1.15, 1.25
 CLOSE = 0.15  # share by which --estimate may miss
 
 
@@ -159,7 +161,8 @@ def more_than_once(case: Case, asked: evaluation.Asked, done: jax.stages.Compile
     least = 2 * (matrices / (mesh.fsdp * mesh.tensor) + cache / (mesh.row_shards * mesh.tensor))  # both in bf16 or fp16
     share = accesses.accessed(done.as_text() or "") / least
     record("aot", f"{'':32} {case.topology.name:10} reads and writes {share:.3f} of its weights and cache a step")
-    return [f"a step touches {share:.2f} of its weights and cache, {READ} at most"] if share > READ else []
+    most = READ_OF_ONE_ROW if asked.slots == mesh.row_shards else READ
+    return [f"a step touches {share:.2f} of its weights and cache, {most} at most"] if share > most else []
 
 
 SMALL = {"width": 256, "num_layers": 2, "num_heads": 2, "num_kv_heads": 2, "mlp_width": 512, "vocab_size": 1024}
