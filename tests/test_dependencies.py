@@ -12,7 +12,7 @@ from tests import source
 
 # module -> extra that brings it; imported where a command needs it, with a message of its own
 EXTRAS = {"gguf": "gguf", "wandb": "track", "skimage": "quickstart"}
-OWN = {"vlguard_jax"}
+OWN = {"vlguard_jax", "launch"}  # the second: of the checkout, and plan says so where it is missing
 WITH = {"google": "protobuf"}  # a name that several share
 
 

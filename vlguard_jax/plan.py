@@ -64,9 +64,7 @@ def main(positional: list[str]) -> int:
             run.write(MARKDOWN.value, backtest.markdown(found), "--markdown")
         content = backtest.as_json(found)
     elif positional:
-        from launch import pricing  # of the checkout, not of the package
-
-        content = pricing.run(positional[0], TOPOLOGY.value, PRICE.value, console)
+        content = run.pricing().run(positional[0], TOPOLOGY.value, PRICE.value, console)
     elif CONFIG.value is None:
         raise errors.UserError("--config FILE is needed, or --backtest; see --help")
     elif SWEEP.value:

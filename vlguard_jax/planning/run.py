@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 import dataclasses
 import functools
 import pathlib
+from types import ModuleType
 from typing import Any
 
 from ml_collections import config_dict
@@ -178,3 +179,18 @@ def write(path: str, text: str, flag: str) -> None:
         files.write_text(target, text)
     except OSError as e:
         raise errors.UserError(f"{flag}={path} cannot be written: {e.strerror}; choose another file") from e
+
+
+def pricing() -> ModuleType:
+    """The program that prices launch files, which is of the checkout, not of the package.
+
+    Raises:
+      UserError: it is not there.
+    """
+    try:
+        from launch import pricing as found
+    except ModuleNotFoundError as e:
+        raise errors.UserError(
+            "--sweep FILE needs the folder launch of the checkout: start the command in the checkout"
+        ) from e
+    return found
