@@ -13,7 +13,7 @@ from vlguard_jax.real import data
 
 BASE = "base"
 BATCH, ROW = 8, 512  # conversations per update; tokens that a packed row has at most
-TUNING = 50  # questions of each subset that settings were chosen by; results ask others
+TUNING = 50  # questions of each subset that settings may be chosen by; results ask others
 
 
 @dataclasses.dataclass(frozen=True)

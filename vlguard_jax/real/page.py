@@ -19,9 +19,8 @@ INTRODUCTION = (
     " weights or adapters (lora), and asked {prompts} prompts of each set, {new_tokens} tokens an answer, greedy. It is"
     " a small text model: nothing here is a figure of a vision-language model or of the paper."
 )
-CHOSEN = (
-    " Settings were chosen on other seeds and on {tuning} other prompts of each set, before any of these prompts was"
-    " asked."
+GUESSED = (
+    " Epochs, batch size and learning rates are a first guess: no answer of a tuned model was read to choose them."
 )
 BEYOND = "The same answers, read by a judge whose error on people's labels is smaller (BUILD.md)."
 DRAWN = (
@@ -31,7 +30,7 @@ DRAWN = (
     ("strongreject", "asr"),
     ("xstest_safe", "refusal_rate"),
 )
-NO_RESULT = " TUNING RUN: settings were chosen by looking at such runs; no figure of this page is a result."
+NO_RESULT = " TUNING RUN: settings are chosen by looking at such runs; no figure of this page is a result."
 
 
 def write(root: Path, items: str, seeds: Sequence[int], story: story_lib.Story) -> tuple[Path, Path]:
@@ -42,7 +41,7 @@ def write(root: Path, items: str, seeds: Sequence[int], story: story_lib.Story) 
     """
     found = gather(root, items, seeds, story)
     told = INTRODUCTION.format(**vars(story.sizes))
-    told += NO_RESULT if items == "tuning" else CHOSEN.format(tuning=arms_lib.TUNING)
+    told += NO_RESULT if items == "tuning" else GUESSED
     name = "real" if items == "test" else "tuning"
     html, markdown = root / f"{name}.html", root / f"{name}.md"
     page.save(html, seeds_lib.render(found, title=story_lib.TITLE, introduction=told, beyond=BEYOND))
