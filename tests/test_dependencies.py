@@ -11,7 +11,13 @@ import tomllib
 from tests import source
 
 # module -> extra that brings it; imported where a command needs it, with a message of its own
-EXTRAS = {"gguf": "gguf", "wandb": "track", "skimage": "quickstart"}
+EXTRAS = {
+    "gguf": "gguf",
+    "wandb": "track",
+    "skimage": "quickstart",
+    "openai": "judge",
+    "httpx2": "judge",
+}
 OWN = {"vlguard_jax", "launch"}  # the second: of the checkout, and plan says so where it is missing
 WITH = {"google": "protobuf"}  # a name that several share
 

@@ -22,6 +22,7 @@ ORDER = (
     ("families",),
     ("workdir",),
     ("config", "cli"),
+    ("endpoints",),
     ("types", "trees", "typed", "terminal", "progress", "versions"),
     ("checks", "fields", "files", "fingerprints", "folders", "ranges"),
     ("machine", "stopping"),
@@ -37,6 +38,7 @@ WITHOUT_JAX = (
     "reporting",
     "quickstart",
     "config",
+    "endpoints",
     "ranges",
     "types",
     "trees",
@@ -125,7 +127,7 @@ def test_the_checker_sees_each_kind_of_breach(module: str, imported: str) -> Non
     assert len(violations(module, [(imported, 1)])) == 1
 
 
-@pytest.mark.parametrize("package", ["data", "safety", "reporting"])
+@pytest.mark.parametrize("package", ["data", "safety", "reporting", "endpoints"])
 def test_package_loads_without_jax(package: str) -> None:
     """Also through third parties: what they load at import time counts."""
     names = [n for n in source.modules() if n.startswith(f"vlguard_jax.{package}") and n not in ALLOWED]
