@@ -118,3 +118,16 @@ def test_reading_is_shown_on_a_terminal_alone(terminal: bool) -> None:
         tell(3, 4)
     assert ("reading conversations" in out.getvalue()) is terminal
     assert ("75%" in out.getvalue() or "100%" in out.getvalue()) is terminal
+
+
+def test_a_log_says_how_far_a_judge_is() -> None:
+    out, clock = io.StringIO(), Clock()
+    console = rich_console.Console(file=out, width=120)
+    with progress.verdicts("guard", 100, 1300, console=console, clock=clock) as advance:
+        for _ in range(3):
+            clock.now += 60
+            advance(400)
+    first, *middle, last = out.getvalue().splitlines()
+    assert first == "verdicts of guard 100/1,300"
+    assert middle[0] == "verdicts of guard 500/1,300, 6.67 verdicts/s, about 2 min left"
+    assert last == "verdicts of guard 1,300/1,300, 6.67 verdicts/s, took 3 min"

@@ -103,10 +103,35 @@ def _duration(seconds: float) -> str:
     return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60} min"
 
 
-class _Line(rich_progress.ProgressColumn):
-    """The line of a `Pace`, as of now."""
+class Verdicts:
+    """How far a judge is, which gives its verdicts in chunks."""
 
-    def __init__(self, pace: Pace, clock: Callable[[], float]):
+    def __init__(self, judge: str, done: int, total: int, now: float):
+        """done: verdicts that exist; total: wanted; now: seconds of any clock."""
+        self._judge, self._before, self._total, self._began = judge, done, total, now
+        self.done = done
+
+    def add(self, verdicts: int, now: float) -> None:
+        """So many more."""
+        self.done += verdicts
+
+    def line(self, now: float) -> str:
+        """All of it, in words."""
+        new, took = self.done - self._before, max(now - self._began, 1e-3)
+        parts = [f"verdicts of {self._judge} {self.done:,}/{self._total:,}"]
+        if new:
+            parts.append(f"{few(new / took)} verdicts/s")
+        if self.done == self._total:
+            parts.append(f"took {_duration(took)}")
+        elif new:
+            parts.append(f"about {_duration((self._total - self.done) * took / new)} left")
+        return ", ".join(parts)
+
+
+class _Line(rich_progress.ProgressColumn):
+    """The line of a `Pace` or of `Verdicts`, as of now."""
+
+    def __init__(self, pace: Pace | Verdicts, clock: Callable[[], float]):
         super().__init__(table_column=rich_table.Column(no_wrap=True))
         self._pace, self._clock = pace, clock
 
@@ -128,27 +153,56 @@ def answers(
 
     A bar in a terminal; elsewhere a line at the start, every half minute in which answers come, and at the end.
     """
-    console = console or terminal.console()
     pace = Pace(done, total, slots, clock())
+    with _shown(pace, total, pace.add, lambda tokens: 1, console or terminal.console(), clock) as advance:
+        yield advance
+
+
+@contextlib.contextmanager
+def verdicts(
+    judge: str,
+    done: int,
+    total: int,
+    *,
+    console: rich_console.Console | None = None,
+    clock: Callable[[], float] = time.monotonic,
+) -> Iterator[Callable[[int], None]]:
+    """Progress from `done` to `total` verdicts of a judge; yields a function to call with the number of new ones. Shown
+    as `answers`."""
+    count = Verdicts(judge, done, total, clock())
+    with _shown(count, total, count.add, lambda new: new, console or terminal.console(), clock) as advance:
+        yield advance
+
+
+@contextlib.contextmanager
+def _shown(
+    pace: Pace | Verdicts,
+    total: int,
+    add: Callable[[int, float], None],
+    new: Callable[[int], int],
+    console: rich_console.Console,
+    clock: Callable[[], float],
+) -> Iterator[Callable[[int], None]]:
+    """Yields a function that calls `add` with a number and the time, after which `new` of the number are done."""
     if console.is_terminal:
         columns = (rich_progress.BarColumn(bar_width=12), _Line(pace, clock))
         with rich_progress.Progress(*columns, console=console, refresh_per_second=2) as bar:
-            task = bar.add_task("answers", total=total, completed=done)
+            task = bar.add_task("", total=total, completed=pace.done)
 
-            def advance(tokens: int) -> None:
-                pace.add(tokens, clock())
-                bar.advance(task)
+            def advance(number: int) -> None:
+                add(number, clock())
+                bar.advance(task, new(number))
 
             yield advance
         return
-    said = [clock(), done]  # when, and how many answers
+    said = [clock(), pace.done]  # when, and how many
 
     def tell() -> None:
         said[:] = clock(), pace.done
         console.print(pace.line(clock()))
 
-    def count(tokens: int) -> None:
-        pace.add(tokens, clock())
+    def count(number: int) -> None:
+        add(number, clock())
         if clock() - said[0] >= EVERY:
             tell()
 

@@ -31,5 +31,5 @@ def test_without_a_reference_there_is_no_verdict():
 
 def test_both_judges_say_what_they_measure():
     found = registry.get(["exact_match_v1", "keyword_vlguard_v1"])
-    assert [j.measures for j in found] == ["accuracy", "refusal"] and set(judge.MEASURES) == {"accuracy", "refusal"}
+    assert [j.measures for j in found] == ["accuracy", "refusal"] and {"accuracy", "refusal"} < set(judge.MEASURES)
     assert all(isinstance(j, judge.Judge) for j in found)

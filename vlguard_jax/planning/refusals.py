@@ -39,7 +39,7 @@ def check(settings: config.TrainConfig | config.EvalConfig, model: family.Config
         probe.check_names(settings)
         rules.shardings(model, estimate.lora_of(settings), mesh)
     else:
-        judges.get(settings.judges)
+        judges.of(settings)
         benchmarks.get(settings.benchmark.name)
         if settings.paper_row:
             paper.check_row(settings.paper_row)

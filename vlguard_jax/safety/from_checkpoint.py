@@ -21,6 +21,7 @@ from vlguard_jax.families.chat import templates
 from vlguard_jax.families.chat import tokenizer as tokenizer_lib
 from vlguard_jax.generation import engine
 from vlguard_jax.parallel import processes
+from vlguard_jax.safety import judging
 from vlguard_jax.safety import model as model_lib
 from vlguard_jax.safety import run
 from vlguard_jax.safety import summary
@@ -91,5 +92,6 @@ def evaluate(
             team.say(f"config.precision.compute={config.precision.compute}: computing in {model.dtype} on this machine")
         if not grid:
             team.say(choice.told(model.template(config.model)))
-        how, bar = run.evaluate_grid if grid else run.evaluate, run.silent if quiet else progress.answers
-        return how(config, folder, model, say=team.say, progress=bar, team=team)
+        how = run.evaluate_grid if grid else run.evaluate
+        bar, judged = (run.silent, judging.silent) if quiet else (progress.answers, progress.verdicts)
+        return how(config, folder, model, say=team.say, progress=bar, judged=judged, team=team)

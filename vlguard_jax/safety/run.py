@@ -22,6 +22,7 @@ from vlguard_jax.families.chat import templates
 from vlguard_jax.safety import appending
 from vlguard_jax.safety import asr
 from vlguard_jax.safety import baseline as baseline_lib
+from vlguard_jax.safety import judging as judging_lib
 from vlguard_jax.safety import left_out
 from vlguard_jax.safety import model as model_lib
 from vlguard_jax.safety import paper
@@ -123,7 +124,13 @@ def check_names(config: settings_lib.EvalConfig) -> tuple[list[judge_lib.Judge],
         raise errors.UserError(
             "config.model.path is empty: name the model's folder or hub id with --config.model.path=..."
         )
-    chosen = judges.get(config.judges)
+    chosen = judges.of(config)
+    for judge in chosen:
+        if config.withhold_text and isinstance(judge, judge_lib.SlowJudge) and judge.together:
+            raise errors.UserError(
+                f"config.judges: {judge.name} judges after all answers are there, and config.withhold_text=True keeps"
+                " no text of them; leave one of the two out"
+            )
     for template in {config.model.template, config.baseline_template} - {table.AUTO, ""}:
         choice.check_name(template)
     if config.paper_row:
@@ -138,22 +145,13 @@ def check(config: settings_lib.EvalConfig) -> list[benchmark_lib.Item]:
 
     Raises:
       UserError: see `check_names`; benchmark file or pictures missing or miscounted; an accuracy judge where no right
-        answers are known.
+        answers are known, or a harm judge where nothing unsafe is asked.
     """
     chosen, benchmark = check_names(config)
     items = benchmark_lib.select(benchmark, config.benchmark)
     for judge in chosen:
-        if not asr.metrics(judge, benchmark, items) and judge.measures == "refusal":
-            raise errors.UserError(
-                f"config.judges: {judge.name} measures refusal, and {benchmark.name} asks for right answers; name"
-                " choice_v1"
-            )
         if not asr.metrics(judge, benchmark, items):
-            able = ", ".join(benchmark.answerable) or "none"
-            raise errors.UserError(
-                f"config.judges: {judge.name} measures {judge.measures}, but no subset asked of {benchmark.name} has"
-                f" expected answers (those that can have them: {able}); leave it out here"
-            )
+            raise errors.UserError(f"config.judges: {asr.why_none(judge, benchmark)}")
     return items
 
 
@@ -179,7 +177,7 @@ def check_baseline(
 def judging(config: settings_lib.EvalConfig, items: Sequence[benchmark_lib.Item]) -> list[baseline_lib.Judging]:
     """The judges of an evaluation, each with the metric that it measures on each subset of the items."""
     benchmark = benchmarks.get(config.benchmark.name)
-    return [(judge, asr.metrics(judge, benchmark, items)) for judge in judges.get(config.judges)]
+    return [(judge, asr.metrics(judge, benchmark, items)) for judge in judges.of(config)]
 
 
 def evaluate(
@@ -189,6 +187,7 @@ def evaluate(
     *,
     say: Callable[[str], None] = print,
     progress: Progress = silent,
+    judged: judging_lib.Progress = judging_lib.silent,
     team: Team | None = None,
 ) -> list[summary.Row]:
     """Answer what is not answered yet, judge what is not judged yet, write the result files.
@@ -199,7 +198,7 @@ def evaluate(
         later.
       model: the model to ask.
       say: receives notices for the user.
-      progress: see `Progress`; used in the first process only.
+      progress, judged: of answers, and of slow judges' verdicts; used in the first process only.
       team: the processes that evaluate together; None: this one alone.
 
     Returns:
@@ -215,27 +214,24 @@ def evaluate(
         say(f"questions with special tokens written out, which become those tokens: {n:,}")
     asked = results.sha256("".join(q.key for q in questions))
     team.agree({"weights": model.weights_sha256, "questions and pictures": asked})
-    kept: _Kept | None = None  # in the first process only
+    judges_read = judging(config, [q.item for q in questions])
+    kept: list[_Kept] = []  # one, in the first process only
 
     def open_files() -> list[str]:
-        nonlocal kept
-        kept = _Kept(config, folder, model, questions, skipped, say)
-        return [q.key for q in kept.unanswered]
-
-    def judge() -> list[Any]:
-        assert kept is not None
-        return summary.values(kept.judge())
+        kept.append(_Kept(config, folder, model, questions, skipped, judges_read, say))
+        return [q.key for q in kept[0].unanswered]
 
     by_key = {q.key: q for q in questions}
     missing = questions_lib.neighbours(by_key[key] for key in team.from_first(open_files))
     if missing:
         done, wanted, slots = len(questions) - len(missing), len(questions), config.decode.batch_size
-        keep = kept.add if kept is not None else _nowhere
+        keep = kept[0].add if kept else _nowhere
         with (progress if team.first else silent)(done, wanted, slots) as advance, appending.beside(keep) as append:
             for answer in _answers(config, model, missing):
                 append(answer)
                 advance(len(answer[1].ids))
-    return summary.made(team.from_first(judge), summary.NAME, summary.Row)
+    judging_lib.judge_all(judges_read, questions, lambda: kept[0].claimed(), team, judged)
+    return summary.made(team.from_first(lambda: summary.values(kept[0].rows())), summary.NAME, summary.Row)
 
 
 def resolved(config: settings_lib.EvalConfig, model: model_lib.Model) -> settings_lib.EvalConfig:
@@ -259,6 +255,7 @@ class _Kept:
         model: model_lib.Model,
         questions: Sequence[questions_lib.Question],
         skipped: Sequence[left_out.Skipped],
+        judging: Sequence[baseline_lib.Judging],
         say: Callable[[str], None],
     ):
         """Read the existing files. Raises UserError, before the first answer: see `evaluate`."""
@@ -267,10 +264,10 @@ class _Kept:
         self._claimed = False
         self._free = (*FREE, SLOTS) if model.dtype == "fp32" else FREE
         rounding = f", and in {model.dtype} answers depend on how many are decoded at a time (in fp32 they do not)"
-        items = [q.item for q in questions]
-        self._judging = judging(config, items)
+        self._judging = judging
         workdir_lib.check(folder, config, free=self._free, why={SLOTS: rounding})
-        self._baseline = baseline_lib.read(config, folder, items, self._judging, model.template(config.model))
+        items = [q.item for q in questions]
+        self._baseline = baseline_lib.read(config, folder, items, judging, model.template(config.model))
         self._store = store_lib.Store(folder, config, model)
         self.unanswered = self._store.unanswered(questions)
         left_out.check_pictures(config, model, self.unanswered)
@@ -279,15 +276,19 @@ class _Kept:
             say(notice)
 
     def add(self, batch: Sequence[Answered]) -> None:
-        """Write answers; the first ones claim the folder."""
+        """Write answers."""
+        self.claimed().add(batch, self._judging)
+
+    def claimed(self) -> store_lib.Store:
+        """The result files, in a folder that belongs to this evaluation from the first result on."""
         if not self._claimed:
             workdir_lib.claim(self._folder, self._config, free=self._free)
             self._claimed = True
-        self._store.add(batch, self._judging)
+        return self._store
 
-    def judge(self) -> list[summary.Row]:
-        """Judge what is not judged yet and write summary.json."""
-        workdir_lib.claim(self._folder, self._config, free=self._free)
+    def rows(self) -> list[summary.Row]:
+        """Judge what quick judges have not read yet, and write summary.json."""
+        self.claimed()
         config, model, judging = self._config, self._model, self._judging
         rows = rows_lib.build(
             config, model, judging, self._questions, self._skipped, store=self._store, baseline=self._baseline
@@ -303,6 +304,7 @@ def evaluate_grid(
     *,
     say: Callable[[str], None] = print,
     progress: Progress = silent,
+    judged: judging_lib.Progress = judging_lib.silent,
     team: Team | None = None,
 ) -> list[summary.Row]:
     """`evaluate` for every template with every image mode, each in its own folder below `folder`, which gets all rows.
@@ -312,7 +314,7 @@ def evaluate_grid(
     rows: list[summary.Row] = []
     for part, place in _parts(config, folder, model):
         folders.check_no_link(place)
-        rows += evaluate(part, place, model, say=say, progress=progress, team=team)
+        rows += evaluate(part, place, model, say=say, progress=progress, judged=judged, team=team)
     if team is None or team.first:
         summary.write(folder / summary.NAME, rows)
     return rows

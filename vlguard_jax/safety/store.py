@@ -96,15 +96,31 @@ class Store:
         Raises:
           UserError: an answer's text was withheld, and this judge has not read it.
         """
-        missing = {q.key: q for q in questions if not self._seen(judge, q)}
-        late = [key for key in missing if self._answers[key].withheld]
-        if late:
-            raise errors.UserError(
-                f"{self._generations.path}: the text of {len(late)} answers was withheld, {judge.name} can no longer"
-                " read it; generate again in another --workdir with this judge in config.judges"
-            )
-        self._judge(judge, [(q, self._answers[key].response) for key, q in missing.items()])
+        missing = set(self.unjudged(judge, questions))
+        self.judge(judge, list({q.key: q for q in questions if q.key in missing}.values()))
         return [self._found[q.key, results.rule(judge)] for q in questions]
+
+    def unjudged(self, judge: judge_lib.Judge, questions: Sequence[questions_lib.Question]) -> list[str]:
+        """Keys of the (answered) questions whose answers this judge has not read yet, each once.
+
+        Raises:
+          UserError: the text of one of these was withheld.
+        """
+        missing = list(dict.fromkeys(q.key for q in questions if not self._seen(judge, q)))
+        if late := sum(self._answers[key].withheld for key in missing):
+            raise errors.UserError(
+                f"{self._generations.path}: the text of {late} answers was withheld, {judge.name} can no longer read"
+                " it; generate again in another --workdir with this judge in config.judges"
+            )
+        return missing
+
+    def responses(self, questions: Iterable[questions_lib.Question]) -> list[str]:
+        """The answers' texts."""
+        return [self._answers[q.key].response for q in questions]
+
+    def judge(self, judge: judge_lib.Judge, questions: Sequence[questions_lib.Question]) -> None:
+        """Have the answers judged, and append the verdicts."""
+        self._judge(judge, list(zip(questions, self.responses(questions), strict=True)))
 
     def _seen(self, judge: judge_lib.Judge, question: questions_lib.Question) -> bool:
         verdict = self._found.get((question.key, results.rule(judge)))
@@ -116,11 +132,20 @@ class Store:
     def _judge(self, judge: judge_lib.Judge, pairs: Sequence[tuple[questions_lib.Question, str]]) -> None:
         if not pairs:
             return
-        verdicts = judge.judge([_exchange(q, text) for q, text in pairs])
+        verdicts = judge.judge([exchange(q, text) for q, text in pairs])
+        self.record(judge, [q for q, _ in pairs], verdicts)
+
+    def record(
+        self,
+        judge: judge_lib.Judge,
+        questions: Sequence[questions_lib.Question],
+        verdicts: Sequence[judge_lib.Verdict],
+    ) -> None:
+        """Append verdicts, one per question."""
         now, rule = _now(), results.rule(judge)
         lines = [
             results.VerdictLine(q.key, *rule, verdict.label, verdict.score, verdict.raw, now)
-            for (q, _), verdict in zip(pairs, verdicts, strict=True)
+            for q, verdict in zip(questions, verdicts, strict=True)
         ]
         self._verdicts.append(lines)
         self._found |= {(line.key, line.rule): line.verdict for line in lines}
@@ -155,7 +180,8 @@ def _withheld(line: results.GenerationLine) -> results.GenerationLine:
     return dataclasses.replace(line, response=results.sha256(line.response), withheld=True)
 
 
-def _exchange(question: questions_lib.Question, response: str) -> judge_lib.Exchange:
+def exchange(question: questions_lib.Question, response: str) -> judge_lib.Exchange:
+    """What a judge reads about an answer; pictures only where they were shown."""
     item = question.item
     pictures = tuple(picture.path for picture in item.pictures) if question.image_mode == "real" else ()
     return judge_lib.Exchange(item.question, response, pictures, item.category, item.reference)

@@ -8,7 +8,7 @@ import pathlib
 from typing import Protocol, runtime_checkable
 
 LABELS = ("comply", "refuse", "partial", "invalid")
-MEASURES = ("refusal", "accuracy")
+MEASURES = ("refusal", "accuracy", "harm")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -16,7 +16,7 @@ class Exchange:
     """A question and the answer to be judged. Judges that read only the answer ignore the rest.
 
     `images` are the pictures that were asked about, none where blanks were shown in their place; `reference` is the
-    expected answer.
+    expected answer; `before` are the earlier questions of the conversation with their answers.
     """
 
     question: str
@@ -24,14 +24,16 @@ class Exchange:
     images: tuple[pathlib.Path, ...] = ()
     category: str | None = None
     reference: str | None = None
+    before: tuple[tuple[str, str], ...] = ()
 
 
 @dataclasses.dataclass(frozen=True)
 class Verdict:
     """`label` is one of LABELS; "invalid" means that the judge gave none. `raw` is what the label was read from.
 
-    `score` depends on what the judge measures: for a "refusal" judge 0 is a refusal and 1 full compliance, for an
-    "accuracy" judge 1 is a right answer and 0 a wrong one.
+    What label and `score` mean depends on what the judge measures. "refusal": score 0 is a refusal and 1 full
+    compliance. "accuracy": 1 is a right answer and 0 a wrong one. "harm": "comply" (near 1) is a harmful answer and
+    "refuse" (near 0) one that is not, whether it refuses or not.
     """
 
     label: str
@@ -50,7 +52,8 @@ class Judge(Protocol):
     `name`, `version` and `prompt_sha256` ("" without a prompt) identify the rule in every verdict line.
 
     `measures` is one of MEASURES: a "refusal" judge reads answers of every subset; an "accuracy" judge only those of
-    subsets with right answers, and its `raw` is the sha256 of the reference.
+    subsets with right answers, and its `raw` is the sha256 of the reference; a "harm" judge only those to unsafe
+    requests.
     """
 
     @property
@@ -67,4 +70,25 @@ class Judge(Protocol):
 
     def judge(self, exchanges: Sequence[Exchange]) -> list[Verdict]:
         """One verdict per exchange, in order."""
+        ...
+
+
+@runtime_checkable
+class SlowJudge(Judge, Protocol):
+    """A judge that takes long over an answer (a model, or a service).
+
+    It reads answers after all of them exist, `chunk` at a time, and its verdicts on these are on disk before it reads
+    more: a stopped run loses the verdicts on one chunk at most.
+
+    `together`: all processes judge the same answers at the same time, on the devices of all; else the first one does.
+    """
+
+    @property
+    def chunk(self) -> int: ...
+
+    @property
+    def together(self) -> bool: ...
+
+    def close(self) -> None:
+        """Free what judging took, a model's memory on devices for one. It may judge again later."""
         ...

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 
+from vlguard_jax import config as settings_lib
 from vlguard_jax import errors
 from vlguard_jax.safety.judges import choice
 from vlguard_jax.safety.judges import exact
@@ -17,6 +18,15 @@ JUDGES: dict[str, Callable[[], judge_lib.Judge]] = {
     "exact_match_v1": exact.ExactMatch,
     "choice_v1": choice.Choice,
 }
+
+
+def of(config: settings_lib.EvalConfig) -> list[judge_lib.Judge]:
+    """The judges of an evaluation.
+
+    Raises:
+      UserError: as `get`.
+    """
+    return get(config.judges)
 
 
 def get(names: Iterable[str], where: str = "config.judges") -> list[judge_lib.Judge]:
