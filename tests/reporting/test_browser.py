@@ -108,6 +108,18 @@ def fits(view) -> None:
     assert view.evaluate(LOST) == 0
 
 
+def accessible(view) -> None:
+    """axe-core finds nothing to complain about: names, roles, contrast, order of headings, and about a hundred more."""
+    from axe_playwright_python import sync_playwright
+
+    found = sync_playwright.Axe().run(view)
+    assert not found.violations_count, found.generate_report()
+
+
+def test_axe_finds_nothing(view):
+    accessible(view)
+
+
 def test_nothing_is_cut(view):
     fits(view)
 
