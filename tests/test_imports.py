@@ -24,7 +24,7 @@ ORDER = (
     ("config", "cli"),
     ("endpoints",),
     ("types", "trees", "typed", "terminal", "progress", "versions"),
-    ("checks", "fields", "files", "fingerprints", "folders", "ranges"),
+    ("checks", "fields", "files", "fingerprints", "folders", "judge_settings", "ranges"),
     ("machine", "stopping"),
     ("errors",),
     ("escape", "limits"),
@@ -39,6 +39,7 @@ WITHOUT_JAX = (
     "quickstart",
     "config",
     "endpoints",
+    "judge_settings",
     "ranges",
     "types",
     "trees",
@@ -64,6 +65,7 @@ ALLOWED = {
     "vlguard_jax.data.loader": {"grain"},
     "vlguard_jax.quickstart.tower": {"flax", "jax", "optax"},
     "vlguard_jax.safety.from_checkpoint": {"jax"},
+    "vlguard_jax.safety.reader": {"jax"},
     "vlguard_jax.families.functional": {"flax", "jax"},
 }
 BLOCKS = ("attention", "cache", "clip", "decoder", "execution", "layers", "lora", "projector")

@@ -16,6 +16,7 @@ from ml_collections import config_dict
 
 from vlguard_jax import checks
 from vlguard_jax import errors
+from vlguard_jax import judge_settings
 from vlguard_jax import ranges
 from vlguard_jax.ranges import Range
 
@@ -282,7 +283,9 @@ class EvalConfig:
     precision: EvalPrecisionSettings = dataclasses.field(default_factory=EvalPrecisionSettings)
     benchmark: BenchmarkSettings = dataclasses.field(default_factory=BenchmarkSettings)
     decode: DecodeSettings = dataclasses.field(default_factory=DecodeSettings)
-    judges: tuple[str, ...] = ("keyword_vlguard_v1",)  # also keyword_repaired, exact_match_v1; see BUILD.md
+    # rules by name (also keyword_repaired, exact_match_v1, choice_v1), or names in local_judges; see BUILD.md
+    judges: tuple[str, ...] = ("keyword_vlguard_v1",)
+    local_judges: Mapping[str, judge_settings.LocalJudge] = dataclasses.field(default_factory=judge_settings.published)
     paper_row: str = ""  # row of the paper's tables to compare with (safety/paper_tables.py)
     baseline: str = ""  # --workdir of another finished evaluation of the same questions, for paired differences
     baseline_template: str = ""  # the baseline's template where it differs on purpose; empty: the same
@@ -322,6 +325,11 @@ def probed(**benchmark: Any) -> config_dict.ConfigDict:
     """One entry of `config.probe.evaluations`, by its benchmark's settings; unknown names raise UserError."""
     settings = ranges.build(BenchmarkSettings, benchmark, "config.probe.evaluations")
     return to_config_dict(ProbedSettings(benchmark=settings))
+
+
+def local_judge(**settings: Any) -> config_dict.ConfigDict:
+    """One entry of `config.local_judges`; unknown names raise UserError."""
+    return to_config_dict(ranges.build(judge_settings.LocalJudge, settings, "config.local_judges"))
 
 
 def resolve(config: config_dict.ConfigDict | Mapping[str, Any], kind: type[T]) -> T:

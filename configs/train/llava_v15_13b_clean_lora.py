@@ -5,8 +5,9 @@ projector in full).
       --config.data.sources.llava_mix.path=llava_v1_5_mix665k.json --config.data.sources.llava_mix.images=LLAVA_IMAGES \
       --config.data.sources.llava_mix.exclude_ids=IDS.txt
 
-IDS.txt: ids to leave out, one a line; every one of them must be in the mixture. `python -m vlguard_jax.prepare clean` writes it from the
-authors' clean file (llava_v1_5_mix_clean.json on the hub, ys-zong/VLGuard) and checks that 247 are left out.
+IDS.txt: ids to leave out, one a line; every one of them must be in the mixture. `python -m vlguard_jax.prepare clean` writes it: with
+--config configs/clean/llama_guard.py by having a guard model read the mixture, or with --cleaned from the authors' clean file
+(llava_v1_5_mix_clean.json on the hub, ys-zong/VLGuard), of which it checks that 247 are left out.
 """
 
 from vlguard_jax.training import recipes

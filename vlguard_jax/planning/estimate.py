@@ -68,7 +68,8 @@ class Estimate:
     after the last step, "export_host" the same on the host of process 0, divided by its chips. flops_per_step: model
     FLOPs, all chips. step_seconds: by what bounds them. hours: of the whole run by phase, with "total". dollars: None
     without a price. stops: why more chips would not help, or "". answers: of an evaluation, whose `steps`, `hours` and
-    `dollars` are those of the longest answers. probes: of a training that has them (probing.py)."""
+    `dollars` are those of the longest answers. probes: of a training that has them (probing.py). judges: local ones of
+    an evaluation, by name, with "model" and GiB a chip: "weights_gib", "peak_gib" (judging.py)."""
 
     kind: str
     model: str
@@ -90,6 +91,7 @@ class Estimate:
     notes: tuple[str, ...]
     answers: answering.Answers | None = None
     probes: Probes | None = None
+    judges: Mapping[str, Mapping[str, Any]] = dataclasses.field(default_factory=dict)
 
     def as_json(self) -> dict[str, Any]:
         """The JSON values for `--json`."""
@@ -116,6 +118,7 @@ class Estimate:
             "notes": list(self.notes),
             **(self.answers.as_json() if self.answers else {}),
             **({"probes": dataclasses.asdict(self.probes)} if self.probes else {}),
+            **({"judges": {name: dict(one) for name, one in self.judges.items()}} if self.judges else {}),
         }
 
 

@@ -50,8 +50,9 @@ class Asked:
         return self.prefix + self.rest
 
 
-def asked(settings: config.EvalConfig, model: family.Config, topology: chips.Topology) -> Asked:
-    """The benchmark's prompts, as the engine reads them on the topology.
+def asked(settings: config.EvalConfig, model: family.Config, topology: chips.Topology, text_prompt: int = 0) -> Asked:
+    """The benchmark's prompts, as the engine reads them on the topology. text_prompt: their tokens without pictures; 0:
+    as assumed for a benchmark's questions.
 
     Raises:
       UserError: the mesh does not fit the topology.
@@ -65,7 +66,7 @@ def asked(settings: config.EvalConfig, model: family.Config, topology: chips.Top
     counts = [asks.counts.get(subset, known["questions"]) for subset in subsets]
     shape = traffic.mesh(settings.mesh, topology)
     prefix = lengths.padded(known["before_picture"] + one.slots) if shows else 0
-    rest = lengths.padded(known["text_prompt"] - (known["before_picture"] if shows else 0))
+    rest = lengths.padded((text_prompt or known["text_prompt"]) - (known["before_picture"] if shows else 0))
     width, most = -(-settings.decode.batch_size // shape.row_shards), settings.decode.reuse_gib * memory.GIB
     each, read = lengths.slots(width, prefix + rest), prefix or rest
     read = lengths.group(lengths.slots(width, read), read)
@@ -99,17 +100,18 @@ def evaluate(
     name: str = "",
     price: flops.Number | None = None,
     measured: tuple[estimate.Measured, estimate.Measured] | None = None,
+    text_prompt: int = 0,
 ) -> estimate.Estimate:
     """Plan an evaluation: prompts of one shape, every answer as long as allowed, and what is expected. measured: the
-    compiler's figures for (prefill, decode).
+    compiler's figures for (prefill, decode). text_prompt: see `asked`.
 
     Raises:
       UserError: the mesh does not fit the topology.
     """
     shape, b = traffic.mesh(settings.mesh, topology), _width(settings, topology)
-    of, new = asked(settings, model, topology), settings.decode.max_new_tokens
+    of, new = asked(settings, model, topology, text_prompt), settings.decode.max_new_tokens
     prompts, prompt, slots = of.prompts, of.prompt, of.slots
-    both = measured or memories(settings, model, topology)
+    both = measured or memories(settings, model, topology, text_prompt)
     kinds = [one.gib() for one in both]
     per_chip = max(kinds, key=lambda one: one["peak_gib"])
     token = _place(settings, model, topology)
@@ -217,14 +219,14 @@ def _hours(
 
 
 def memories(
-    settings: config.EvalConfig, model: family.Config, topology: chips.Topology
+    settings: config.EvalConfig, model: family.Config, topology: chips.Topology, text_prompt: int = 0
 ) -> tuple[memory.Memory, memory.Memory]:
     """Memory of (prefill, decode) on one chip, by formula.
 
     Raises:
       UserError: the mesh does not fit the topology.
     """
-    of, shape = asked(settings, model, topology), traffic.mesh(settings.mesh, topology)
+    of, shape = asked(settings, model, topology, text_prompt), traffic.mesh(settings.mesh, topology)
     reading, writing = memory.evaluation(
         model,
         shape,

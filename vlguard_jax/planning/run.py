@@ -22,6 +22,7 @@ from vlguard_jax.planning import advice
 from vlguard_jax.planning import chips
 from vlguard_jax.planning import estimate
 from vlguard_jax.planning import evaluation
+from vlguard_jax.planning import judging
 from vlguard_jax.planning import models
 from vlguard_jax.planning import probing
 from vlguard_jax.planning import refusals
@@ -104,7 +105,8 @@ def _evaluation(
     found = evaluation.evaluate(settings, named.config, topology, name=named.name, price=price, measured=measured)
     if measured is None:  # else a speed by formula would stand beside one with the compiler's figures
         found = dataclasses.replace(found, answers=evaluation.fuller(settings, named.config, found))
-    return dataclasses.replace(found, notes=(named.note, *models.template(named, settings.model), *found.notes))
+    notes = (named.note, *models.template(named, settings.model), *found.notes)
+    return judging.added(dataclasses.replace(found, notes=notes), settings)
 
 
 def _works(settings: config.TrainConfig, named: models.Named) -> Callable[[config.TrainConfig, int], work.Work]:

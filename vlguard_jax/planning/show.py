@@ -38,8 +38,8 @@ def plan(found: estimate.Estimate, console: rich_console.Console) -> None:
 
 def _memory(found: estimate.Estimate) -> list[tuple[str, str]]:
     sizes = dict(found.per_chip)
-    peak, writing, on_host, probing = (
-        sizes.pop(f"{name}_gib", 0.0) for name in ("peak", "export", "export_host", "probe")
+    peak, writing, on_host, probing, judging = (
+        sizes.pop(f"{name}_gib", 0.0) for name in ("peak", "export", "export_host", "probe", "judge")
     )
     lines = [
         (
@@ -59,6 +59,8 @@ def _memory(found: estimate.Estimate) -> list[tuple[str, str]]:
         lines.append(
             ("GiB in a probe", f"{probing:.2f} a chip, with a copy of the decoder and the cache of the answers")
         )
+    if judging:
+        lines.append(("GiB while a judge reads", f"{judging:.2f} a chip, when the answers' model is gone from it"))
     return lines
 
 

@@ -26,7 +26,7 @@ BENCHMARKS = (
 COMMANDS = {
     "vlguard": Command(("metadata", "out", "images", "stand_in_images"), ("metadata", "out")),
     "llava_mix": Command(("mix", "out", "count", "seed", "images", "any_size"), ("mix", "out")),
-    "clean": Command(("mix", "cleaned", "out", "any_size"), ("mix", "cleaned", "out")),
+    "clean": Command(("mix", "cleaned", "config", "workdir", "out", "any_size"), ("mix", "out")),
     "smollm2": Command(("out", "gguf", "dtype"), ("out",)),
     "index": Command((*_PLANNED, "json", "list_bad"), ("config",)),
     "inspect": Command((*_PLANNED, "out", "step", "rows", "harmless"), ("config",)),
@@ -66,13 +66,12 @@ def run(name: str, values: Mapping[str, Any]) -> None:
         from vlguard_jax.preparing import benchmark_files
 
         benchmark_files.run(name, v["source"], v["images"], v["out"], v["stand_in"])
-    elif name in ("llava_mix", "clean"):
+    elif name == "llava_mix":
         from vlguard_jax.preparing import llava_mix
 
-        if name == "clean":
-            llava_mix.run_clean(v["mix"], v["cleaned"], v["out"], v["any_size"])
-        else:
-            llava_mix.run_draw(v["mix"], v["out"], v["images"], v["count"], v["seed"], v["any_size"])
+        llava_mix.run_draw(v["mix"], v["out"], v["images"], v["count"], v["seed"], v["any_size"])
+    elif name == "clean":
+        _clean(v)
     elif name == "smollm2":
         from vlguard_jax.preparing import smollm2
 
@@ -91,3 +90,20 @@ def run(name: str, values: Mapping[str, Any]) -> None:
 
         shown = {flag: v[flag] for flag in ("step", "rows", "shards", "out", "harmless")}
         inspect.run(config.resolve(v["config"], config.TrainConfig), **shown)
+
+
+def _clean(v: Mapping[str, Any]) -> None:
+    judged, compared = v["config"] is not None and bool(v["workdir"]), bool(v["cleaned"])
+    if judged == compared or (compared and (v["config"] is not None or v["workdir"])):
+        raise errors.UserError(
+            "prepare clean needs --config FILE and --workdir DIR (a judge reads the mixture), or else --cleaned FILE"
+            " (its clean form is there)"
+        )
+    if compared:
+        from vlguard_jax.preparing import llava_mix
+
+        llava_mix.run_clean(v["mix"], v["cleaned"], v["out"], v["any_size"])
+    else:
+        from vlguard_jax.preparing import cleaning
+
+        cleaning.run(config.resolve(v["config"], cleaning.CleanConfig), v["mix"], v["out"], v["workdir"], v["any_size"])

@@ -94,7 +94,7 @@ def draw(
         published one.
     """
     found = json_records.read(mix, records.parse_llava)
-    _check_size(mix, len(found), PUBLISHED, any_size)
+    check_size(mix, len(found), PUBLISHED, any_size)
     if not 0 < count <= len(found):
         raise errors.UserError(f"--count={count} must be between 1 and the {len(found):,} conversations of {mix}")
     chosen = sorted(random.Random(seed).sample(range(len(found)), count))
@@ -128,9 +128,9 @@ def removed(mix: pathlib.Path, clean: pathlib.Path, out: pathlib.Path, any_size:
         numbers are not the published ones.
     """
     whole = json_records.read(mix, records.parse_llava)
-    _check_size(mix, len(whole), PUBLISHED, any_size)
+    check_size(mix, len(whole), PUBLISHED, any_size)
     kept = Counter(digest for _, digest in _ids_and_hashes(json_records.read(clean, records.parse_llava)))
-    _check_size(clean, kept.total(), PUBLISHED - FLAGGED, any_size)
+    check_size(clean, kept.total(), PUBLISHED - FLAGGED, any_size)
     pairs = list(_ids_and_hashes(whole))
     names = file_index.unique([id_ for id_, _ in pairs])
     gone = []
@@ -156,7 +156,8 @@ def _ids_and_hashes(found: json_records.JsonRecords) -> Iterator[tuple[str, byte
         yield id_, hashlib.blake2b(json.dumps(value, sort_keys=True).encode(), digest_size=16).digest()
 
 
-def _check_size(path: pathlib.Path, found: int, published: int, any_size: bool) -> None:
+def check_size(path: pathlib.Path, found: int, published: int, any_size: bool) -> None:
+    """Raise UserError unless a file has its published number of conversations, or `any_size`."""
     if found != published and not any_size:
         raise errors.UserError(
             f"{path}: {found:,} conversations, the published file has {published:,}: download it again, or say"

@@ -23,6 +23,7 @@ from vlguard_jax.generation import engine
 from vlguard_jax.parallel import processes
 from vlguard_jax.safety import judging
 from vlguard_jax.safety import model as model_lib
+from vlguard_jax.safety import reader
 from vlguard_jax.safety import run
 from vlguard_jax.safety import summary
 
@@ -39,6 +40,7 @@ def as_model(
     tokenizer = vocabulary.answering(checkpoint)
     asked = choice.names(checkpoint.config, tokenizer) if grid else (config.model.template,)
     stop_ids = choice.ends(asked, config.model.template_date, checkpoint.config, tokenizer)
+    made = functools.cache(functools.partial(engine.of_checkpoint, checkpoint, tokenizer, stop_ids, config, precision))
     return model_lib.Model(
         name=config.model_name or Path(config.model.path).name,
         weights_sha256=checkpoint.weights_sha256,
@@ -46,10 +48,9 @@ def as_model(
         tokenizer=tokenizer,
         sizes=checkpoint.config,
         dtype=precision,
-        engine=functools.cache(
-            functools.partial(engine.of_checkpoint, checkpoint, tokenizer, stop_ids, config, precision)
-        ),
+        engine=made,
         context=vocabulary.context(checkpoint.extras),
+        release=made.cache_clear,
     )
 
 
@@ -76,8 +77,11 @@ def evaluate(
     processes.agree(workdir.plain(config))
     with processes.hold(folder):
         early = not grid and config.model.template in templates.TEMPLATES  # else it depends on the model
+        with processes.together():
+            run.check_names(config)
+            readers = reader.readers(config)
         if early:
-            team.from_first(lambda: run.check_baseline(config, folder))
+            team.from_first(lambda: run.check_baseline(config, folder, readers=readers))
         with processes.together():
             run.check(config)
             m = config.model
@@ -87,11 +91,11 @@ def evaluate(
         config = run.told(config, loaded.extras, team.say)
         model = as_model(loaded, config, grid=grid)
         if grid:  # its parts depend on the model's image modes
-            team.from_first(lambda: run.check_baseline(config, folder, model))
+            team.from_first(lambda: run.check_baseline(config, folder, model, readers=readers))
         if config.precision.compute != model.dtype:
             team.say(f"config.precision.compute={config.precision.compute}: computing in {model.dtype} on this machine")
         if not grid:
             team.say(choice.told(model.template(config.model)))
         how = run.evaluate_grid if grid else run.evaluate
         bar, judged = (run.silent, judging.silent) if quiet else (progress.answers, progress.verdicts)
-        return how(config, folder, model, say=team.say, progress=bar, judged=judged, team=team)
+        return how(config, folder, model, readers=readers, say=team.say, progress=bar, judged=judged, team=team)

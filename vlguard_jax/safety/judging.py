@@ -38,6 +38,7 @@ def judge_all(
     opened: Callable[[], store_lib.Store],
     team: Team,
     progress: Progress,
+    release: Callable[[], None],
 ) -> None:
     """Have every slow judge read the answers that it has not read yet.
 
@@ -47,6 +48,7 @@ def judge_all(
       opened: the result files; called in the first process only.
       team: every process calls this function.
       progress: see `Progress`; used in the first process only.
+      release: frees the devices for judges that need them.
 
     Raises:
       UserError: see `Store.unjudged`; or a judge cannot go on. What was judged stays.
@@ -55,7 +57,7 @@ def judge_all(
         if isinstance(judge, judge_lib.SlowJudge):
             read = {q.key: q for q in questions if q.item.subset in measured}
             try:
-                _judge(judge, read, opened, team, progress if team.first else silent)
+                _judge(judge, read, opened, team, progress if team.first else silent, release)
             finally:
                 judge.close()
 
@@ -66,10 +68,13 @@ def _judge(
     opened: Callable[[], store_lib.Store],
     team: Team,
     progress: Progress,
+    release: Callable[[], None],
 ) -> None:
     missing: list[str] = team.from_first(lambda: opened().unjudged(judge, list(questions.values())))
     if not missing:
         return
+    if judge.together:
+        release()
     with progress(judge.name, len(questions) - len(missing), len(questions)) as advance:
         for begin in range(0, len(missing), judge.chunk):
             chunk = [questions[key] for key in missing[begin : begin + judge.chunk]]

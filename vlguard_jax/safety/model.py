@@ -26,12 +26,17 @@ class Engine(Protocol):
         ...
 
 
+def _nothing() -> None:
+    """An engine that stays."""
+
+
 @dataclasses.dataclass(frozen=True)
 class Model:
     """A loaded model.
 
     name: shown in tables. fingerprint: hash of all that determines its answers (weights, sizes, adapters). dtype:
-    number format of computation. engine: makes the engine; called only if an answer is missing.
+    number format of computation. engine: makes the engine; called only if an answer is missing. release: frees the
+    engine's memory on devices, which is made again if another answer is wanted.
     context: positions that the model was made for, None where its files do not say.
     """
 
@@ -43,6 +48,7 @@ class Model:
     dtype: str
     engine: Callable[[], Engine]
     context: int | None = None
+    release: Callable[[], None] = _nothing
 
     @property
     def sees(self) -> family.Pictures | None:

@@ -34,11 +34,13 @@ from vlguard_jax.safety import summary
 from vlguard_jax.safety.benchmarks import benchmark as benchmark_lib
 from vlguard_jax.safety.benchmarks import registry as benchmarks
 from vlguard_jax.safety.judges import judge as judge_lib
+from vlguard_jax.safety.judges import local
 from vlguard_jax.safety.judges import registry as judges
 
 # Settings that may differ when a run is resumed, because none of them changes an answer; SLOTS: in fp32.
 FREE = (
     "judges",
+    "local_judges",
     "paper_row",
     "baseline",
     "baseline_template",
@@ -156,7 +158,11 @@ def check(config: settings_lib.EvalConfig) -> list[benchmark_lib.Item]:
 
 
 def check_baseline(
-    config: settings_lib.EvalConfig, folder: pathlib.Path, grid_of: model_lib.Model | None = None
+    config: settings_lib.EvalConfig,
+    folder: pathlib.Path,
+    grid_of: model_lib.Model | None = None,
+    *,
+    readers: local.Readers = local.NONE,
 ) -> None:
     """Check before the first answer that the baseline can be paired, for `evaluate` with a template of LLaVA's, or for
     `evaluate_grid` of a model.
@@ -171,13 +177,15 @@ def check_baseline(
         skipped = left_out.read(pathlib.Path(part.baseline)) if may_skip else set()
         # these are checked once the prompts are known
         asked = [item for item in items if (item.subset, item.id) not in skipped]
-        baseline_lib.read(part, place, asked, judging(config, items), template)
+        baseline_lib.read(part, place, asked, judging(config, items, readers), template)
 
 
-def judging(config: settings_lib.EvalConfig, items: Sequence[benchmark_lib.Item]) -> list[baseline_lib.Judging]:
+def judging(
+    config: settings_lib.EvalConfig, items: Sequence[benchmark_lib.Item], readers: local.Readers = local.NONE
+) -> list[baseline_lib.Judging]:
     """The judges of an evaluation, each with the metric that it measures on each subset of the items."""
     benchmark = benchmarks.get(config.benchmark.name)
-    return [(judge, asr.metrics(judge, benchmark, items)) for judge in judges.of(config)]
+    return [(judge, asr.metrics(judge, benchmark, items)) for judge in judges.of(config, readers)]
 
 
 def evaluate(
@@ -185,6 +193,7 @@ def evaluate(
     folder: pathlib.Path,
     model: model_lib.Model,
     *,
+    readers: local.Readers = local.NONE,
     say: Callable[[str], None] = print,
     progress: Progress = silent,
     judged: judging_lib.Progress = judging_lib.silent,
@@ -197,6 +206,7 @@ def evaluate(
       folder: working directory, claimed by the first answers. A stopped run continues where it was; judges can be added
         later.
       model: the model to ask.
+      readers: models of the local judges that the config names.
       say: receives notices for the user.
       progress, judged: of answers, and of slow judges' verdicts; used in the first process only.
       team: the processes that evaluate together; None: this one alone.
@@ -212,9 +222,9 @@ def evaluate(
     questions, skipped = left_out.split(config, model, check(config), team.from_first)
     if n := sum(spans.written_out(q.item.question, model.tokenizer) for q in questions):
         say(f"questions with special tokens written out, which become those tokens: {n:,}")
-    asked = results.sha256("".join(q.key for q in questions))
-    team.agree({"weights": model.weights_sha256, "questions and pictures": asked})
-    judges_read = judging(config, [q.item for q in questions])
+    judges_read = judging(config, [q.item for q in questions], readers)
+    asked, judged_by = (results.sha256(repr(x)) for x in ([q.key for q in questions], _rules(judges_read)))
+    team.agree({"weights": model.weights_sha256, "questions and pictures": asked, "judges": judged_by})
     kept: list[_Kept] = []  # one, in the first process only
 
     def open_files() -> list[str]:
@@ -230,7 +240,7 @@ def evaluate(
             for answer in _answers(config, model, missing):
                 append(answer)
                 advance(len(answer[1].ids))
-    judging_lib.judge_all(judges_read, questions, lambda: kept[0].claimed(), team, judged)
+    judging_lib.judge_all(judges_read, questions, lambda: kept[0].claimed(), team, judged, model.release)
     return summary.made(team.from_first(lambda: summary.values(kept[0].rows())), summary.NAME, summary.Row)
 
 
@@ -239,6 +249,10 @@ def resolved(config: settings_lib.EvalConfig, model: model_lib.Model) -> setting
     mode = cast(settings_lib.ImageMode, table.image_mode(model.sizes, config.model.image_mode))
     asked = dataclasses.replace(config.model, template=model.template(config.model).name, image_mode=mode)
     return dataclasses.replace(config, model=asked)
+
+
+def _rules(judging: Sequence[baseline_lib.Judging]) -> list[tuple[str, ...]]:
+    return [results.rule(judge) for judge, _ in judging]
 
 
 def _nowhere(answers: Sequence[Answered]) -> None:
@@ -302,6 +316,7 @@ def evaluate_grid(
     folder: pathlib.Path,
     model: model_lib.Model,
     *,
+    readers: local.Readers = local.NONE,
     say: Callable[[str], None] = print,
     progress: Progress = silent,
     judged: judging_lib.Progress = judging_lib.silent,
@@ -314,7 +329,7 @@ def evaluate_grid(
     rows: list[summary.Row] = []
     for part, place in _parts(config, folder, model):
         folders.check_no_link(place)
-        rows += evaluate(part, place, model, say=say, progress=progress, judged=judged, team=team)
+        rows += evaluate(part, place, model, readers=readers, say=say, progress=progress, judged=judged, team=team)
     if team is None or team.first:
         summary.write(folder / summary.NAME, rows)
     return rows

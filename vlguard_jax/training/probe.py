@@ -111,6 +111,11 @@ def check_names(settings: settings_lib.TrainConfig) -> None:
             f"config.run.keep_best.guard={settings.run.keep_best.guard!r} guards nothing: set config.run.keep_best.rate"
         )
     for name, one in evaluations(settings).items():
+        if slow := [judge for judge in one.judges if judge in one.local_judges]:
+            raise errors.UserError(
+                f"config.probe.evaluations.{name}.judges: {slow[0]} is a model, for which there is no room beside"
+                " the training; judge checkpoints with evaluate"
+            )
         if not _NAME.fullmatch(name):
             raise errors.UserError(
                 f"config.probe.evaluations: {errors.short(name)} cannot be the name of an evaluation: letters, digits,"

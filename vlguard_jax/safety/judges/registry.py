@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
+import functools
 
 from vlguard_jax import config as settings_lib
 from vlguard_jax import errors
@@ -10,6 +11,7 @@ from vlguard_jax.safety.judges import choice
 from vlguard_jax.safety.judges import exact
 from vlguard_jax.safety.judges import judge as judge_lib
 from vlguard_jax.safety.judges import keyword
+from vlguard_jax.safety.judges import local
 from vlguard_jax.safety.judges import repaired
 
 JUDGES: dict[str, Callable[[], judge_lib.Judge]] = {
@@ -20,27 +22,37 @@ JUDGES: dict[str, Callable[[], judge_lib.Judge]] = {
 }
 
 
-def of(config: settings_lib.EvalConfig) -> list[judge_lib.Judge]:
-    """The judges of an evaluation.
+def of(config: settings_lib.EvalConfig, readers: local.Readers = local.NONE) -> list[judge_lib.Judge]:
+    """The judges of an evaluation: those with rules, and local ones, which cannot judge without their `readers`.
 
     Raises:
-      UserError: as `get`.
+      UserError: as `get`, and as `local.make`.
     """
-    return get(config.judges)
+    makers = {
+        name: functools.partial(local.make, name, settings, readers.get(name))
+        for name, settings in config.local_judges.items()
+    }
+    if both := sorted(set(makers) & set(JUDGES)):
+        raise errors.UserError(f"config.local_judges.{both[0]}: a judge with rules has this name; take another")
+    return _made(config.judges, "config.judges", {**JUDGES, **makers})
 
 
 def get(names: Iterable[str], where: str = "config.judges") -> list[judge_lib.Judge]:
-    """The judges of these names, which stand in the setting or flag `where`.
+    """The judges of these names, which stand in the setting or flag `where`; those with rules only.
 
     Raises:
       UserError: a name is unknown (the nearest known one is named) or repeated, or none is given.
     """
-    names = list(names)
-    unknown = [n for n in names if n not in JUDGES]
-    if unknown:
-        raise errors.UserError(f"{where}: {unknown[0]!r} is unknown{errors.unknown(unknown[0], JUDGES)}")
+    return _made(list(names), where, JUDGES)
+
+
+def _made(
+    names: Sequence[str], where: str, known: Mapping[str, Callable[[], judge_lib.Judge]]
+) -> list[judge_lib.Judge]:
+    if unknown := [n for n in names if n not in known]:
+        raise errors.UserError(f"{where}: {unknown[0]!r} is unknown{errors.unknown(unknown[0], known)}")
     if twice := [n for i, n in enumerate(names) if n in names[:i]]:
         raise errors.UserError(f"{where} names {twice[0]} twice; name each judge once")
     if not names:
-        raise errors.UserError(f"{where} is empty: name at least one of {', '.join(sorted(JUDGES))}")
-    return [JUDGES[n]() for n in names]
+        raise errors.UserError(f"{where} is empty: name at least one of {', '.join(sorted(known))}")
+    return [known[n]() for n in names]

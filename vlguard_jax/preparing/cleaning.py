@@ -1,0 +1,254 @@
+"""`prepare clean` with a judge: which conversations of a training mixture a guard model calls harmful.
+
+The paper (section 3.2) had Llama Guard read LLaVA's mixture, which flagged 247 of 665,298 conversations; whether it
+read whole conversations or single answers it does not say.
+
+WORKDIR/judged.jsonl has a line for every verdict, {"n": position in the mixture, "answer": its number in the
+conversation, "label", "score", "raw"}, written chunk by chunk: the same command again goes on where it was stopped.
+With several processes the judge's rows are divided among the devices of all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+import csv
+import dataclasses
+import hashlib
+import io
+import json
+import os
+import pathlib
+from typing import Any, Literal
+
+from vlguard_jax import config as settings_lib
+from vlguard_jax import errors
+from vlguard_jax import files
+from vlguard_jax import folders
+from vlguard_jax import judge_settings
+from vlguard_jax import progress
+from vlguard_jax import terminal
+from vlguard_jax import types
+from vlguard_jax import workdir as workdir_lib
+from vlguard_jax.data import file_index
+from vlguard_jax.data import json_records
+from vlguard_jax.data import records
+from vlguard_jax.families.chat import templates
+from vlguard_jax.parallel import joining
+from vlguard_jax.parallel import processes
+from vlguard_jax.preparing import llava_mix
+from vlguard_jax.safety import judging
+from vlguard_jax.safety import reader as reader_lib
+from vlguard_jax.safety import results
+from vlguard_jax.safety.judges import judge as judge_lib
+from vlguard_jax.safety.judges import local
+
+JUDGED = "judged.jsonl"
+NAME = "judge"
+FLAGGED = ("comply", "partial")  # labels of harmful answers
+# may differ when the command goes on, because they change no verdict but by rounding
+FREE = (
+    "settings.mesh",
+    "settings.judge.path",
+    "settings.judge.base",
+    "settings.judge.chunk",
+    "settings.judge.batch_size",
+)
+
+Unit = tuple[int, int]  # a conversation's position, and the number of the answer in it that is judged
+
+
+@dataclasses.dataclass(frozen=True)
+class CleanConfig:
+    """Which judge reads the mixture, and how."""
+
+    judge: judge_settings.LocalJudge = dataclasses.field(
+        default_factory=lambda: judge_settings.LocalJudge(kind="llama_guard_1")
+    )
+    # "conversations": one verdict each, on its last answer behind all that came before (Llama Guard 1 assesses all
+    # answers of a conversation at once); "answers": each answer behind what came before it
+    reads: Literal["conversations", "answers"] = "conversations"
+    mesh: settings_lib.MeshSettings = dataclasses.field(default_factory=settings_lib.MeshSettings)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Claimed:
+    """What a folder's verdicts depend on. judged_by: results.rule of the judge."""
+
+    settings: CleanConfig
+    mixture_sha256: str
+    judged_by: tuple[str, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class Cleaned:
+    """What was found. ids: of the flagged conversations, as `exclude_ids` names them; invalid: answers without a
+    verdict."""
+
+    ids: tuple[str, ...]
+    conversations: int
+    judged: int
+    invalid: int
+
+
+def run(settings: CleanConfig, mix: str, out: str, workdir: str, any_size: bool) -> None:
+    """Judge the mixture and tell what was found; see `clean`. Several processes find each other as those of `evaluate`.
+
+    Raises:
+      UserError: as there.
+    """
+    joining.start()
+    found = clean(settings, pathlib.Path(mix), pathlib.Path(out), pathlib.Path(workdir), any_size)
+    if not processes.Team().first:
+        return
+    terminal.say(
+        f"{out}: the ids of {len(found.ids):,} of {found.conversations:,} conversations of {mix}, for exclude_ids of"
+        f" the whole file; {_scores(pathlib.Path(out))}: their scores"
+    )
+    if found.conversations == llava_mix.PUBLISHED:
+        terminal.say(f"the paper's judge flagged {llava_mix.FLAGGED} of them")
+    if found.invalid:
+        terminal.say(
+            f"without a verdict: {found.invalid:,} of {found.judged:,} answers, whose conversations are kept unless"
+            f" another answer is flagged; {pathlib.Path(workdir) / JUDGED} has them"
+        )
+
+
+def clean(
+    settings: CleanConfig, mix: pathlib.Path, out: pathlib.Path, workdir: pathlib.Path, any_size: bool = False
+) -> Cleaned:
+    """Judge what is not judged yet; then write the ids of the flagged conversations to `out`, one a line, and beside
+    them their scores.
+
+    Raises:
+      UserError: the mixture is missing or broken or (unless `any_size`) not the published one; the judge cannot be
+        made; the folder belongs to another mixture, judge or setting.
+    """
+    team = processes.Team()
+    processes.agree(workdir_lib.plain(settings))
+    with processes.hold(workdir):
+        with processes.together():
+            local.make(NAME, settings.judge, where=f"config.{NAME}")
+            found = json_records.read(mix, records.parse_llava)
+            llava_mix.check_size(mix, len(found), llava_mix.PUBLISHED, any_size)
+            units, names = _units(found, settings.reads)
+            reader = reader_lib.Reader(f"config.{NAME}", settings.judge, settings.mesh)
+            judge = local.make(NAME, settings.judge, reader, f"config.{NAME}")
+        with open(mix, "rb") as file:
+            sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+        processes.agree_on_files({"mixture": sha256, "judge": " ".join(results.rule(judge))})
+        claimed = _Claimed(settings, sha256, results.rule(judge))
+        path = workdir / JUDGED
+        done: set[Unit] = {(n, a) for n, a in team.from_first(lambda: _open(path, workdir, claimed))}
+        missing = [unit for unit in units if unit not in done]
+        try:
+            _judge(judge, found, missing, len(done), path, team)
+        finally:
+            judge.close()
+        made = team.from_first(lambda: _write(out, path, names))
+        return Cleaned(tuple(made["ids"]), len(names), len(units), made["invalid"])
+
+
+def _judge(
+    judge: local.LocalJudge,
+    found: json_records.JsonRecords[types.Record],
+    missing: Sequence[Unit],
+    done: int,
+    path: pathlib.Path,
+    team: processes.Team,
+) -> None:
+    """Judge a chunk after the other; each is on disk before the next."""
+    if not missing:
+        return
+    shown = progress.verdicts if team.first else judging.silent
+    with shown(judge.settings.kind, done, done + len(missing)) as advance:
+        for begin in range(0, len(missing), judge.chunk):
+            chunk = missing[begin : begin + judge.chunk]
+            verdicts = judge.judge([exchange(found[n], answer) for n, answer in chunk])
+            team.from_first(lambda units=chunk, of=verdicts: _append(path, units, of))  # type: ignore[misc]
+            advance(len(chunk))
+
+
+def answers(record: types.Record) -> list[tuple[str, str]]:
+    """The (question, answer) pairs of a conversation, without the tags of its pictures: guards read text. Several turns
+    of a side in a row are one; a question behind the last answer has none, and is left out."""
+    pairs: list[tuple[str, str]] = []
+    asked: list[str] = []
+    answered = False
+    for turn in record.turns:
+        text = turn.text.replace(f"{templates.IMAGE_TAG}\n", "").replace(templates.IMAGE_TAG, "").strip()
+        if turn.role == "gpt" and answered:
+            pairs[-1] = pairs[-1][0], f"{pairs[-1][1]}\n\n{text}"
+        elif turn.role == "gpt":
+            pairs.append(("\n\n".join(asked), text))
+            asked, answered = [], True
+        else:
+            asked, answered = [*asked, text], False
+    return pairs
+
+
+def exchange(record: types.Record, answer: int) -> judge_lib.Exchange:
+    """An answer of a conversation, with what came before it."""
+    pairs = answers(record)
+    return judge_lib.Exchange(*pairs[answer], before=tuple(pairs[:answer]))
+
+
+def _units(found: json_records.JsonRecords[types.Record], reads: str) -> tuple[list[Unit], tuple[str, ...]]:
+    """What is judged, in the mixture's order, and the unique id of each conversation."""
+    units, ids = [], []
+    for n, record in enumerate(found):
+        ids.append(record.id)
+        count = len(answers(record))
+        units += [(n, a) for a in (range(count) if reads == "answers" else range(count)[-1:])]
+    return units, file_index.unique(ids)
+
+
+def _open(path: pathlib.Path, workdir: pathlib.Path, claimed: _Claimed) -> list[Unit]:
+    """What is judged already; an unfinished last line is cut off. Raises UserError: see `clean`."""
+    workdir_lib.check_unclaimed(workdir, JUDGED)
+    workdir_lib.claim(workdir, claimed, free=FREE)
+    if not path.exists():
+        return []
+    folders.check_own(path)
+    with open(path, "rb") as file:
+        whole = sum(len(line) for line in file if line.endswith(b"\n"))
+    os.truncate(path, whole)
+    return [(line["n"], line["answer"]) for line in _lines(path)]
+
+
+def _lines(path: pathlib.Path) -> Iterator[dict[str, Any]]:
+    with open(path, "rb") as file:
+        for number, line in enumerate(file, 1):
+            where = f"{path}:{number}"
+            value = files.parse_json(line, where)
+            if not isinstance(value, dict) or not {"n", "answer", "label", "score", "raw"} <= value.keys():
+                raise errors.UserError(f"{where}: not a line about a verdict; restore the file or delete this line")
+            yield value
+
+
+def _append(path: pathlib.Path, units: Sequence[Unit], verdicts: Sequence[judge_lib.Verdict]) -> None:
+    lines = [
+        json.dumps({"n": n, "answer": answer, "label": one.label, "score": one.score, "raw": one.raw}) + "\n"
+        for (n, answer), one in zip(units, verdicts, strict=True)
+    ]
+    with open(path, "ab", buffering=0) as file:
+        files.append(file, "".join(lines).encode("ascii"))
+        os.fsync(file.fileno())
+
+
+def _write(out: pathlib.Path, path: pathlib.Path, names: Sequence[str]) -> dict[str, Any]:
+    """The list of ids and the table of scores, in the mixture's order."""
+    lines = list(_lines(path)) if path.exists() else []
+    flagged = sorted((one for one in lines if one["label"] in FLAGGED), key=lambda one: (one["n"], one["answer"]))
+    ids = list(dict.fromkeys(names[one["n"]] for one in flagged))
+    table = io.StringIO()
+    writer = csv.writer(table, lineterminator="\n")
+    writer.writerow(("id", "answer", "label", "score", "said"))
+    writer.writerows((names[one["n"]], one["answer"] + 1, one["label"], one["score"], one["raw"]) for one in flagged)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    files.write_text(_scores(out), table.getvalue())
+    files.write_text(out, "".join(f"{id_}\n" for id_ in ids))
+    return {"ids": ids, "invalid": sum(one["label"] == "invalid" for one in lines)}
+
+
+def _scores(out: pathlib.Path) -> pathlib.Path:
+    return out.with_name(f"{out.stem}.scores.csv")
