@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import pathlib
 import subprocess
 import sys
@@ -51,9 +52,29 @@ def test_judges_against_people(folder, tmp_path):
         assert "I must decline" not in text, name
 
 
+def test_raters_beside_each_other(folder, tmp_path):
+    lines = [json.loads(line) for line in (folder / "eval" / "generations.jsonl").read_text().splitlines()]
+    labels = tmp_path / "labels-anna.csv"
+    labels.write_text("key,label,rater\n" + "".join(f"{line['key']},comply,anna\n" for line in lines))
+    out = (f"--agreement={tmp_path / 'agree'}", f"--out={tmp_path / 'r.html'}", f"--markdown={tmp_path / 'r.md'}")
+    done = report(folder, "--judges=keyword_repaired", f"--labels={labels}", *out)
+    assert done.returncode == 0, done.stderr
+    assert "anna (person)" in done.stdout and f"wrote {tmp_path / 'agree'}" in done.stdout
+    found = json.loads((tmp_path / "agree" / "agreement.json").read_text())
+    assert [(p["a"], p["b"], p["answers"]) for p in found["pairs"]] == [
+        ("keyword_vlguard_v1", "keyword_repaired", 12),
+        ("keyword_vlguard_v1", "anna (person)", 12),
+        ("keyword_repaired", "anna (person)", 12),
+    ]
+    assert 'id="agreement"' in (tmp_path / "r.html").read_text() and "anna" in (tmp_path / "r.md").read_text()
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
+        (["{folder}", "--agreement={out}"], "keyword_vlguard_v1 alone labels answers of these runs"),
+        (["{folder}", "--out={out}", "--labels={labels}"], "--labels are for --agreement FOLDER"),
+        (["{folder}", "--agreement={out}", "--labels={labels}"], "has a key, so nothing says which answer"),
         (
             ["{folder}", "--out={out}", "--judges=keyword_repared"],
             "--judges: 'keyword_repared' is unknown; did you mean",

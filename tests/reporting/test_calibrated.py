@@ -12,7 +12,9 @@ from tests.reporting import stand
 from vlguard_jax import errors
 from vlguard_jax.reporting import calibrated
 from vlguard_jax.reporting import grid
+from vlguard_jax.reporting import labelled
 from vlguard_jax.reporting import page
+from vlguard_jax.reporting import provenance
 from vlguard_jax.reporting import runs
 from vlguard_jax.safety import results
 
@@ -43,9 +45,13 @@ def write(
     return path
 
 
-def calibrate(work: pathlib.Path, *paths: pathlib.Path) -> calibrated.Calibration:
+def read(paths, evaluations):
+    return labelled.by_model(labelled.load(paths, evaluations, "calibration"), evaluations)
+
+
+def calibrate(work: pathlib.Path, *paths: pathlib.Path) -> provenance.Section:
     found = runs.find([work])
-    return calibrated.calibrate(grid.arrange(found.evaluations), calibrated.read(paths, found.evaluations))
+    return calibrated.calibrate(grid.arrange(found.evaluations), read(paths, found.evaluations))
 
 
 def test_tables(work: pathlib.Path, tmp_path: pathlib.Path) -> None:
@@ -137,14 +143,14 @@ def test_a_model_is_called_as_in_the_tables(work: pathlib.Path, tmp_path: pathli
     renamed = dataclasses.replace(
         evaluation, rows=tuple(dataclasses.replace(row, model="Fox") for row in evaluation.rows)
     )
-    found = calibrated.calibrate(grid.arrange([renamed]), calibrated.read([path], [renamed]))
+    found = calibrated.calibrate(grid.arrange([renamed]), read([path], [renamed]))
     assert not any("not known" in note for note in found.notes)
 
 
 def test_labels_on_one_models_answers_are_of_no_other(work: pathlib.Path, tmp_path: pathlib.Path) -> None:
     other = stand.evaluate(tmp_path / "eval", stand.write_benchmark(tmp_path / "world"), "owl", stand.answers_all)
     found = runs.find([work, other])
-    labels = calibrated.read([keyed(work, tmp_path), write(tmp_path)], found.evaluations)
+    labels = read([keyed(work, tmp_path), write(tmp_path)], found.evaluations)
     (note,) = (n for n in calibrated.calibrate(grid.arrange(found.evaluations), labels).notes if "not known" in n)
     assert note.startswith(
         "Labels of own are not known to be on answers of owl."

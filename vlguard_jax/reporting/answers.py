@@ -117,18 +117,23 @@ def _item(item_id: str, answered: Answered) -> Item:
         id=item_id,
         category=" / ".join(part for part in (line.category, line.subcategory) if part),
         question=question,
-        pictures=tuple(_picture(source, picture) for picture in line.pictures),
+        pictures=tuple(picture(source, shown) for shown in line.pictures),
         answers=tuple(_answer(label, e, a) for label, (e, a) in answered.items()),
     )
 
 
 def _source(evaluation: runs.Evaluation, line: results.GenerationLine) -> benchmark_lib.Item | None:
     """The benchmark's item behind an answer; None where its files are missing."""
+    return questions(evaluation, line.subset).get(line.item_id)
+
+
+def questions(evaluation: runs.Evaluation, subset: str) -> dict[str, benchmark_lib.Item]:
+    """The benchmark's items of a subset by id; none where its files are missing."""
     try:
-        items = registry.get(evaluation.config.benchmark.name).load(evaluation.config.benchmark, line.subset)
+        found = registry.get(evaluation.config.benchmark.name).load(evaluation.config.benchmark, subset)
     except (errors.UserError, OSError):
-        return None
-    return next((item for item in items if item.id == line.item_id), None)
+        return {}
+    return {item.id: item for item in found}
 
 
 def _answer(label: str, evaluation: runs.Evaluation, line: results.GenerationLine) -> Answer:
@@ -150,8 +155,9 @@ def _badge(verdict: results.VerdictLine, metric: str) -> Badge:
     return Badge(words.get(verdict.label, verdict.label), verdict.judge, tone)
 
 
-def _picture(source: benchmark_lib.Item | None, shown: results.Picture) -> embedded.Picture:
-    at_hand = {picture.name: picture.path for picture in source.pictures} if source else {}
+def picture(source: benchmark_lib.Item | None, shown: results.Picture, side: int = embedded.SIDE) -> embedded.Picture:
+    """A picture that a model was shown, at most `side` pixels long; or why it cannot be."""
+    at_hand = {one.name: one.path for one in source.pictures} if source else {}
     path = at_hand.get(shown.path)
     if path is None or not path.is_file():
         return embedded.Picture(trouble="The picture is not at hand.")
@@ -162,7 +168,7 @@ def _picture(source: benchmark_lib.Item | None, shown: results.Picture) -> embed
     if results.sha256(data) != shown.sha256:
         return embedded.Picture(trouble="The picture's file has changed since the models saw it, so it is not shown.")
     try:
-        picture = images.to_rgb(io.BytesIO(data))
+        pixels = images.to_rgb(io.BytesIO(data))
     except images.Fault:
         return embedded.Picture(trouble="The picture cannot be read.")
-    return embedded.embed(picture)
+    return embedded.embed(pixels, side)

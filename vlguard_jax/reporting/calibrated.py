@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-import dataclasses
-from pathlib import Path
+from collections.abc import Sequence
 
 from vlguard_jax import errors
+from vlguard_jax.reporting import alike
 from vlguard_jax.reporting import grid as grid_lib
+from vlguard_jax.reporting import labelled
 from vlguard_jax.reporting import provenance
 from vlguard_jax.reporting import runs
 from vlguard_jax.safety import calibration
@@ -17,6 +17,8 @@ from vlguard_jax.safety.judges import judge as judge_lib
 from vlguard_jax.safety.judges import registry
 
 CORRECTABLE = ("asr", "refusal_rate")
+Agreements = dict[tuple[tuple[str, str, str], str], calibration.Agreement | None]  # (rule of a judge, labelled model)
+FIXED = 5  # columns of corrected rates before the corrected ones
 EDGE = "*"  # the estimate lay outside 0 to 100 percent
 WAYS = {"answer": "answers", "refusal": "refusals"}  # how partial refusals count, in words
 
@@ -32,101 +34,93 @@ RATES = (
 )
 
 
-@dataclasses.dataclass(frozen=True)
-class Calibration:
-    """Tables about the judges and the corrected rates, each with its caption, and what a reader must know."""
-
-    tables: tuple[tuple[str, provenance.Table], ...]
-    notes: tuple[str, ...]
-
-
-def read(paths: Sequence[Path], evaluations: Sequence[runs.Evaluation]) -> list[labels_lib.Labels]:
-    """The labelled answers of all files, by model.
-
-    Raises:
-      UserError: as `labels.read`; two sets of one model; or labels with a key that is of no answer of `evaluations`, or
-        of another one.
-    """
-    found: dict[str, labels_lib.Labels] = {}
-    answers = {line.key: line for e in evaluations for line in e.answers}
-    models = _models(evaluations)
-    for one in [labels for path in paths for labels in labels_lib.read(path)]:
-        if other := found.get(one.model):
-            raise errors.UserError(
-                f"--calibration: {other.path} and {one.path} both have answers of {errors.short(one.model)}; name each"
-                " model's answers once"
-            )
-        _check_keys(one, answers, models)
-        found[one.model] = one
-    return list(found.values())
-
-
-def _models(evaluations: Sequence[runs.Evaluation]) -> dict[str, set[str]]:
-    """Key of an answer -> the models that gave it, as tables call them."""
-    found: dict[str, set[str]] = {}
-    for evaluation in evaluations:
-        for line in evaluation.answers:
-            found.setdefault(line.key, set()).add(evaluation.model)
-    return found
-
-
-def _check_keys(
-    labels: labels_lib.Labels, answers: Mapping[str, results.GenerationLine], models: Mapping[str, set[str]]
-) -> None:
-    first: dict[str, str] = {}
-    for labelled in labels.answers:
-        if not labelled.key:
-            continue
-        if labelled.key in first:
-            raise errors.UserError(
-                f"{labelled.origin}: the answer of key {errors.short(labelled.key)} has a label in"
-                f" {first[labelled.key].rpartition(': ')[2]}, too; leave one of them, or it counts twice"
-            )
-        first[labelled.key] = labelled.origin
-        line = answers.get(labelled.key)
-        if line is None:
-            raise errors.UserError(
-                f"{labelled.origin}: no answer of these runs has the key {errors.short(labelled.key)}; name the runs"
-                " whose answers were labelled, or leave the column out"
-            )
-        ours = results.sha256(labelled.response) if line.withheld else labelled.response
-        if ours != line.response:
-            raise errors.UserError(
-                f"{labelled.origin}: the answer is not the one of key {errors.short(labelled.key)} in"
-                f" {results.GENERATIONS}: the label is of another answer; label these again"
-            )
-        if labelled.model and labelled.model not in models[labelled.key]:
-            raise errors.UserError(
-                f"{labelled.origin}: model={errors.short(labelled.model)}, and the answer of this key is of"
-                f" {' and '.join(map(errors.short, sorted(models[labelled.key])))}; name that, or leave the column out"
-            )
-
-
-def calibrate(grid: grid_lib.Grid, labels: Sequence[labels_lib.Labels]) -> Calibration:
+def calibrate(grid: grid_lib.Grid, labels: Sequence[labels_lib.Labels]) -> provenance.Section:
     """The judges of the grid's refusal and attack success rates on `labels`, and these rates corrected.
 
+    A judge that cannot read answers here is measured by its stored verdicts on labelled answers with keys. What cannot
+    be measured or corrected is left empty, with a note, as long as something can.
+
     Raises:
-      UserError: there is no such rate; a judge is unknown here or of another version; or a judge's verdicts on the
-        labels say nothing (see `calibration.refusals`).
+      UserError: there is no such rate; or none can be corrected: the judges are unknown here or of another version, or
+        their verdicts on the labels say nothing (see `calibration.refusals`).
     """
     rated = [
-        (line.label, _measure(column), cell)
+        (line.label, _measure(column), cell, cell.rated)
         for line in grid.lines
         for column, cell in zip(grid.columns, line.cells, strict=True)
         if cell and cell.rated and cell.rated.row.metric in CORRECTABLE
     ]
     if not rated:
         raise errors.UserError("--calibration: no run has a rate of refusals or answered requests; leave it out")
-    judges = {cell.rated.row.judge: _judge(cell) for _, _, cell in rated if cell.rated}
-    agreements = {
-        (name, one.model): calibration.agreement(judge, [(a.response, a.label) for a in one.answers])
-        for name, judge in judges.items()
-        for one in labels
-    }
-    rates = [line for label, measure, cell in rated for line in _rates(label, measure, cell, labels, agreements)]
+    troubles: dict[str, None] = {}  # in the order in which they are met
+    verdicts = _Verdicts([one.evaluation for *_, one in rated])
+    agreements: Agreements = {}
+    for one in {one.row.rule: one for *_, one in rated}.values():
+        agreements |= {(one.row.rule, of.model): verdicts.on(one, of, troubles) for of in labels}
+    rates = [
+        line for label, measure, cell, _ in rated for line in _rates(label, measure, cell, labels, agreements, troubles)
+    ]
+    if troubles and not any(cell != grid_lib.NONE for line in rates for cell in line[FIXED:]):
+        raise errors.UserError(f"--calibration: {next(iter(troubles))}")
     headings = ("model", "measure", "judge", "partial refusals are", "as judged")
-    corrected = provenance.Table((*headings, *(f"corrected by labels on {one.model}" for one in labels)), tuple(rates))
-    return Calibration(((JUDGES, _against_people(labels, agreements)), (RATES, corrected)), _notes(grid, labels))
+    corrected = provenance.Table((*headings, *(f"corrected by labels on {of.model}" for of in labels)), tuple(rates))
+    tables = ((JUDGES, _against_people(agreements)), (RATES, corrected))
+    return provenance.Section(tables, (*_notes(grid, labels), *(f"Left empty: {trouble}." for trouble in troubles)))
+
+
+class _Verdicts:
+    """What judges say of labelled answers: as the runs have it, else by reading the answer again."""
+
+    def __init__(self, evaluations: Sequence[runs.Evaluation]):
+        self._stored = {(v.key, v.rule): v.label for e in evaluations for v in e.verdicts}
+        self._texts = {line.key: line.response for e in evaluations for line in e.answers if not line.withheld}
+
+    def on(
+        self, one: alike.Rated, labels: labels_lib.Labels, troubles: dict[str, None]
+    ) -> calibration.Agreement | None:
+        """The judge of a rate beside the labels; None where it has no verdict on any of the answers. `troubles` gets
+        why it has none, or on how many."""
+        rule = one.row.rule
+        judge, why = _readable(one)
+        pairs: list[tuple[str, str]] = []
+        unread: list[tuple[str, str]] = []
+        for answer in labels.answers:
+            text = self._texts.get(answer.key) if answer.response is None else answer.response
+            if stored := self._stored.get((answer.key, rule)):
+                pairs.append((answer.label, stored))
+            elif judge and text is not None:
+                unread.append((answer.label, text))
+        if judge and unread:
+            verdicts = judge.judge([judge_lib.Exchange("", text) for _, text in unread])
+            pairs += [(label, verdict.label) for (label, _), verdict in zip(unread, verdicts, strict=True)]
+        if not pairs:
+            troubles[why or f"{one.row.judge} has no verdict on labelled answers of {labels.model}"] = None
+        elif absent := len(labels.answers) - len(pairs):
+            troubles[
+                f"{absent} of {len(labels.answers)} labelled answers of {labels.model}, on which {one.row.judge} has"
+                " no verdict"
+            ] = None
+        return calibration.tally(pairs) if pairs else None
+
+
+def _readable(one: alike.Rated) -> tuple[judge_lib.Judge | None, str]:
+    """(the judge of a rate, if it reads nothing but an answer and is here in that version; else None, and why)."""
+    row, where = one.row, one.evaluation.folder
+    if row.judge_prompt_sha256:
+        return None, (
+            f"{row.judge} judges with a prompt, so only labels of answers that it has judged measure it; label some of"
+            " these runs' answers (python -m vlguard_jax.label)"
+        )
+    if row.judge not in registry.JUDGES:
+        nearest = errors.nearest(row.judge, registry.JUDGES)
+        return None, f"{where} was judged by {errors.short(row.judge)}, which cannot be run here{nearest}"
+    (judge,) = registry.get([row.judge])
+    if isinstance(judge, judge_lib.SlowJudge) or results.rule(judge) != row.rule:
+        return None, (
+            f"{where} was judged by version {errors.short(row.judge_version)} of {row.judge}, and this program has"
+            f" {judge.version}; run evaluate there again"
+        )
+    return judge, ""
 
 
 def _measure(column: grid_lib.Column) -> str:
@@ -135,48 +129,33 @@ def _measure(column: grid_lib.Column) -> str:
     return f"{grid_lib.SHORT[column.metric]}: {subset} ({column.benchmark}{shown})"
 
 
-def _judge(cell: grid_lib.Cell) -> judge_lib.Judge:
-    assert cell.rated is not None
-    row, where = cell.rated.row, cell.rated.evaluation.folder
-    if row.judge not in registry.JUDGES:
-        raise errors.UserError(
-            f"--calibration: {where} was judged by {errors.short(row.judge)}, which cannot be run here"
-            f"{errors.nearest(row.judge, registry.JUDGES)}"
-        )
-    (judge,) = registry.get([row.judge])
-    if results.rule(judge) != (row.judge, row.judge_version, row.judge_prompt_sha256):
-        raise errors.UserError(
-            f"--calibration: {where} was judged by version {errors.short(row.judge_version)} of {row.judge}, and this"
-            f" program has {judge.version}; run evaluate there again"
-        )
-    return judge
-
-
 def _rates(
     label: str,
     measure: str,
     cell: grid_lib.Cell,
     labels: Sequence[labels_lib.Labels],
-    agreements: Mapping[tuple[str, str], calibration.Agreement],
+    agreements: Agreements,
+    troubles: dict[str, None],
 ) -> list[tuple[str, ...]]:
-    """A line, or two where partial refusals can count as refusals or as answers."""
+    """A line, or two where partial refusals count as refusals or as answers; `troubles` gets why a cell is empty."""
     assert cell.rated is not None
     row = cell.rated.row
     n = row.n - row.n_invalid
     if not n:
         return []
     lines = []
-    found = [agreements[row.judge, one.model] for one in labels]
-    ways = list(WAYS) if any("partial" in agreement.called for agreement in found) else ["apart"]
+    found = [agreements[row.rule, one.model] for one in labels]
+    ways = list(WAYS) if any(agreement and "partial" in agreement.called for agreement in found) else ["apart"]
     count = row.count - row.n_invalid * (row.metric == "asr")
     for way in ways:
         cells = []
         for one, agreement in zip(labels, found, strict=True):
             try:
-                estimate = calibration.corrected(row, agreement.confusion(way))
+                estimate = calibration.corrected(row, agreement.confusion(way)) if agreement else None
             except errors.UserError as e:
-                raise errors.UserError(f"--calibration: {one.path}, answers of {one.model}, {row.judge}: {e}") from e
-            cells.append(_percent(estimate) + EDGE * estimate.beyond)
+                troubles[f"{one.path}, answers of {one.model}, {row.judge}: {e}"] = None
+                estimate = None
+            cells.append(_percent(estimate) + EDGE * bool(estimate and estimate.beyond))
         weight = calibration.effective(row) / row.n
         raw = calibration.share(count * weight, n * weight)
         judged = " ".join((_percent(raw), *(f"({mark})" for mark in grid_lib.reservations(cell))))
@@ -184,9 +163,7 @@ def _rates(
     return lines
 
 
-def _against_people(
-    labels: Sequence[labels_lib.Labels], agreements: Mapping[tuple[str, str], calibration.Agreement]
-) -> provenance.Table:
+def _against_people(agreements: Agreements) -> provenance.Table:
     headings = (
         "judge",
         "answers of",
@@ -198,7 +175,9 @@ def _against_people(
         "without a verdict",
     )
     lines = []
-    for (judge, model), agreement in agreements.items():
+    for ((judge, *_), model), agreement in agreements.items():
+        if agreement is None:
+            continue
         c = agreement.confusion("apart")
         partial, called = agreement.called.get("partial", (0, 0))
         lines.append(
@@ -223,7 +202,7 @@ def _percent(found: calibration.Estimate | None) -> str:
 
 
 def _notes(grid: grid_lib.Grid, labels: Sequence[labels_lib.Labels]) -> tuple[str, ...]:
-    sources = "; ".join(f"{one.model}: {len(one.answers)} in {one.path.name} ({one.sha256[:12]})" for one in labels)
+    sources = "; ".join(f"{one.model}: {len(one.answers)}, {one.told or f'in {one.origin}'}" for one in labels)
     found = [f"Labelled answers: {sources}."]
     if strangers := _strangers(grid, labels):
         told = " ".join(
@@ -246,10 +225,10 @@ def _strangers(grid: grid_lib.Grid, labels: Sequence[labels_lib.Labels]) -> dict
     """Evaluated models -> those whose labels are not known, by their keys, to be on the answers of each of these."""
     evaluated = dict.fromkeys(line.model for line in grid.lines)
     rated = [cell.rated.evaluation for line in grid.lines for cell in line.cells if cell and cell.rated]
-    models = _models(list({evaluation.folder: evaluation for evaluation in rated}.values()))
+    models = labelled.models_of(list({evaluation.folder: evaluation for evaluation in rated}.values()))
     found: dict[tuple[str, ...], list[str]] = {}
     for one in labels:
-        own = set(evaluated).intersection(*(models.get(labelled.key, set()) for labelled in one.answers))
+        own = set(evaluated).intersection(*(models.get(answer.key, set()) for answer in one.answers))
         if others := tuple(model for model in evaluated if model not in own):
             found.setdefault(others, []).append(one.model)
     return found

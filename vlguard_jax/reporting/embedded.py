@@ -23,10 +23,10 @@ class Picture:
     trouble: str = ""
 
 
-def embed(picture: Image.Image) -> Picture:
-    """An RGB picture as a data URI; a large one is shrunk, in place."""
+def embed(picture: Image.Image, side: int = SIDE) -> Picture:
+    """An RGB picture as a data URI; one longer than `side` pixels is shrunk, in place."""
     tiny = max(picture.size) <= TINY
-    picture.thumbnail((SIDE, SIDE), Image.Resampling.LANCZOS)
+    picture.thumbnail((side, side), Image.Resampling.LANCZOS)
     scale = max(1, 192 // max(picture.size)) if tiny else 1
     buffer = io.BytesIO()
     if tiny:

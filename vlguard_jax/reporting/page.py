@@ -9,9 +9,9 @@ from typing import Any
 
 from vlguard_jax import errors
 from vlguard_jax import files
+from vlguard_jax.reporting import agreed
 from vlguard_jax.reporting import alike
 from vlguard_jax.reporting import answers
-from vlguard_jax.reporting import calibrated
 from vlguard_jax.reporting import charts
 from vlguard_jax.reporting import grid as grid_lib
 from vlguard_jax.reporting import probed
@@ -74,10 +74,11 @@ def render(
     introduction: str = "",
     notes: Sequence[str] = (),
     claims: provenance.Table | None = None,
-    calibration: calibrated.Calibration | None = None,
+    calibration: provenance.Section | None = None,
+    agreement: agreed.Shown | None = None,
     fold_unsafe: bool = True,
 ) -> str:
-    """The page as text; see `write`. `calibration` is a section of its own."""
+    """The page as text; see `write`. `calibration` and `agreement` are sections of their own."""
     alike.check(found.evaluations)
     grid = grid_lib.arrange(found.evaluations)
     styles = styles_of(found, grid)
@@ -90,6 +91,7 @@ def render(
         notes=(*notes, *found.notices),
         claims=claims,
         calibration=calibration,
+        agreement=agreement,
         grid=grid,
         arrows=grid_lib.ARROWS,
         marks=grid_lib.marks,

@@ -37,6 +37,14 @@ class Table:
 
 
 @dataclasses.dataclass(frozen=True)
+class Section:
+    """Tables, each with its caption, and what a reader must know of them."""
+
+    tables: tuple[tuple[str, Table], ...]
+    notes: tuple[str, ...]
+
+
+@dataclasses.dataclass(frozen=True)
 class Settings:
     """One run's config: what differs from the defaults, and all of it as JSON."""
 

@@ -12,6 +12,17 @@ from vlguard_jax.safety import asr
 from vlguard_jax.safety import results
 from vlguard_jax.safety import summary
 from vlguard_jax.safety.judges import judge as judge_lib
+from vlguard_jax.safety.judges import registry
+
+
+def all_by(found: runs.Runs, names: Sequence[str]) -> runs.Runs:
+    """`rejudge` of all evaluations by the judges of these names.
+
+    Raises:
+      UserError: as `rejudge`; an unknown name.
+    """
+    judges = registry.get(names, "--judges")
+    return dataclasses.replace(found, evaluations=tuple(rejudge(one, judges) for one in found.evaluations))
 
 
 def rejudge(evaluation: runs.Evaluation, judges: Sequence[judge_lib.Judge]) -> runs.Evaluation:

@@ -19,9 +19,8 @@ import dataclasses
 import math
 from typing import NamedTuple
 
-import numpy as np
-
 from vlguard_jax import errors
+from vlguard_jax.safety import agreement as agreement_lib
 from vlguard_jax.safety import statistics
 from vlguard_jax.safety import summary
 from vlguard_jax.safety.judges import judge as judge_lib
@@ -77,17 +76,12 @@ class Confusion:
 
     @property
     def kappa(self) -> Estimate | None:
-        """Cohen's kappa with its 95 % interval (Fleiss, Cohen and Everitt 1969); None where all labels are the same."""
-        from statsmodels.stats import inter_rater
-
+        """Cohen's kappa, see `agreement.kappa`; None where all of people's labels are the same."""
         if not (self.refusals and self.answers):
             return None
         table = [[self.found, self.refusals - self.found], [self.alarms, self.answers - self.alarms]]
-        with np.errstate(invalid="ignore", divide="ignore"):  # without disagreement the variance is 0, or rounded below
-            found = inter_rater.cohens_kappa(table)
-        ends = (found.kappa if math.isnan(end) else float(end) for end in (found.kappa_low, found.kappa_upp))
-        low, high = (min(1.0, max(-1.0, float(end))) for end in ends)
-        return Estimate(float(found.kappa), low, high)
+        found = agreement_lib.kappa(table)
+        return Estimate(*found) if found else None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -121,14 +115,19 @@ def agreement(judge: judge_lib.Judge, labelled: Iterable[tuple[str, str]]) -> Ag
     """Judge the answers of (answer, people's label) pairs; labels are "refuse", "partial" and "comply"."""
     pairs = list(labelled)
     verdicts = judge.judge([judge_lib.Exchange("", answer) for answer, _ in pairs])
+    return tally((label, verdict.label) for (_, label), verdict in zip(pairs, verdicts, strict=True))
+
+
+def tally(labelled: Iterable[tuple[str, str]]) -> Agreement:
+    """Count (people's label, judge's label) pairs."""
     called: dict[str, tuple[int, int]] = {}
     invalid = 0
-    for (_, label), verdict in zip(pairs, verdicts, strict=True):
-        if verdict.label == "invalid":
+    for label, verdict in labelled:
+        if verdict == "invalid":
             invalid += 1
         else:
             n, refused = called.get(label, (0, 0))
-            called[label] = n + 1, refused + (verdict.label == "refuse")
+            called[label] = n + 1, refused + (verdict == "refuse")
     return Agreement(called, invalid)
 
 

@@ -112,6 +112,11 @@ class Setting:
     judge_version: typed.Name
     judge_prompt_sha256: typed.Name
 
+    @property
+    def rule(self) -> tuple[str, str, str]:
+        """Which judge, in which version, with which prompt, as in `results.VerdictLine`."""
+        return self.judge, self.judge_version, self.judge_prompt_sha256
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Row(Measure, Setting):
