@@ -137,6 +137,14 @@ def _rate(pattern: Sequence[int], shared: float, rng: np.random.Generator, rate:
     return rate, *statistics.clustered(_by_picture(counted, sizes)[0], sizes)
 
 
+def _scores(parts: int, pattern: Sequence[int], shared: float, rng: np.random.Generator, rate: float, n: int) -> Study:
+    """The mean of scores, each the mean of `parts` answers that count or do not."""
+    sizes = pictures(pattern, n)
+    scores = answers(rng, [rate] * parts, sizes, shared=shared, alike=0.5).mean(axis=0)
+    sums, squares = np.add.reduceat([scores, scores**2], np.cumsum(sizes) - sizes, axis=1)
+    return rate, *statistics.clustered(sums, sizes, squares=squares)
+
+
 def _paired(
     pattern: Sequence[int], shared: float, differ: bool, rng: np.random.Generator, rate: float, n: int
 ) -> Study:
@@ -207,6 +215,10 @@ def cases() -> Iterator[Case]:
         for shared in (0.0, 0.5, 1.0):
             told = f"{words}, correlation {shared:g}"
             yield Case("rate", told, functools.partial(_rate, pattern, shared))
+    for parts, step in ((2, "a half"), (8, "an eighth")):
+        yield Case("mean of scores", f"steps of {step}, alone", functools.partial(_scores, parts, (1,), 0.0))
+        told = f"steps of {step}, 3 questions a picture, correlation 0.5"
+        yield Case("mean of scores", told, functools.partial(_scores, parts, (3,), 0.5))
     for shared in (0.0, 0.5, 1.0):
         told = f"3 questions a picture, correlation {shared:g}"
         resampled = functools.partial(_resampled_pictures, shared)

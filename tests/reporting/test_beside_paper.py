@@ -157,3 +157,21 @@ def test_latex_holds_the_same_numbers():
     text = beside_paper.latex(arranged("table2", evaluation(BASE, safety_stand.row())))
     assert r"72.62 [68.20, 76.58]" in text and r"\bottomrule" in text and "% Percent." in text.replace(r"\%", "%")
     assert all("&" in line for line in text.splitlines() if line.endswith(r"\\"))
+
+
+def test_a_win_rate_stands_beside_the_papers_without_a_verdict():
+    """105 of 558 are the paper's 18.82 %; the refusals of the same answers are another measure."""
+    shared = {"subset": "safe_safes", "n": 558, "n_by_pictures": (0, 558)}
+    refused = safety_stand.row(metric="refusal_rate", count=4, rate=4 / 558, ci_low=0.002, ci_high=0.02, **shared)
+    rate = 120.5 / 558
+    wins = safety_stand.row(
+        metric="win_rate", judge="win_rate_swapped", count=120.5, rate=rate, ci_low=0.18, ci_high=0.25, **shared
+    )
+    found = arranged("table2", evaluation(BASE, refused, wins))
+    column = "VLGuard Safe-Safe, win rate by GPT-4V"
+    assert (
+        cells(found, BASE, "paper")[column] == "18.82" and cells(found, BASE, "fox")[column] == "21.59 [18.00, 25.00]"
+    )
+    difference = cells(found, BASE, "difference")[column]
+    assert difference.startswith(f"{100 * (rate - 105 / 558):+.2f} (") and difference.endswith(") a")
+    assert "a: not comparable: the paper counted with gpt-4-vision-preview, which is" in beside_paper.markdown(found)

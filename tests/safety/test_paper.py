@@ -20,7 +20,7 @@ def impossible(name):
     for row, values in table.rows.items():
         for column, percent in zip(table.columns, values, strict=True):
             n = paper_tables.COLUMNS[column].n
-            if n and paper.count_of(percent, n, table.decimals) is None:  # without n: averages and win rates
+            if n and paper.count_of(percent, n, table.decimals) is None:  # without n: averages
                 found[row, column] = percent
     return found
 
@@ -33,7 +33,20 @@ def test_impossible_values_are_found():
         ("LLaVA-v1.5-7B-LoRA", "advbench_vanilla"): 10.62,
         ("LLaVA-v1.5-7B Clean", "xstest_safe"): 83.06,
     }
-    assert impossible("table2") == {
+    wins = {
+        f"LLaVA-v1.5-{row}": percent
+        for row, percent in {
+            "7B Post-hoc": 18.96,
+            "7B Post-hoc-LoRA": 18.21,
+            "7B Mixed": 20.78,
+            "13B": 21.54,
+            "13B Post-hoc": 21.37,
+            "13B Post-hoc-LoRA": 20.98,
+            "13B Mixed": 21.43,
+            "13B Mixed-LoRA": 21.77,
+        }.items()
+    } | {"MiniGPT-v2": 12.21, "MiniGPT-v2 Post-hoc": 12.30}
+    assert impossible("table2") == {(row, "safe_safes"): percent for row, percent in wins.items()} | {
         ("LLaVA-v1.5-7B", "advbench_vanilla"): 6.45,
         ("LLaVA-v1.5-13B", "figstep"): 92.90,
         ("LLaVA-v1.5-13B Mixed-LoRA", "xstest_unsafe"): 0.10,
@@ -89,7 +102,8 @@ def test_reproduced(count, reproduced):
 @pytest.mark.parametrize(
     ("row", "column", "obstacle", "note"),
     [
-        ("LLaVA-v1.5-7B", "safe_safes", "", "win rate"),
+        ("LLaVA-v1.5-7B", "safe_safes", "another judge", "another judge"),
+        ("LLaVA-v1.5-7B Post-hoc", "safe_safes", "", "impossible: no count of 558 gives 18.96 %"),
         ("MiniGPT-v2 Post-hoc", "unsafes", "", "impossible: no count of 442 gives 12.37 %"),
         ("LLaVA-v1.5-7B", "unsafes", "pictures are stand-ins", "pictures are stand-ins"),
         ("LLaVA-v1.5-7B Post-hoc, 500 images", "xstest_unsafe", "", "read off a plot, to about 1 point"),

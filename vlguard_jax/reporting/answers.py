@@ -14,6 +14,7 @@ from vlguard_jax.data import images
 from vlguard_jax.reporting import embedded
 from vlguard_jax.reporting import grid as grid_lib
 from vlguard_jax.reporting import runs
+from vlguard_jax.safety import asr
 from vlguard_jax.safety import results
 from vlguard_jax.safety.benchmarks import benchmark as benchmark_lib
 from vlguard_jax.safety.benchmarks import registry
@@ -149,6 +150,9 @@ def _badge(verdict: results.VerdictLine, metric: str) -> Badge:
     if metric == "accuracy":
         right = verdict.score == 1.0
         return Badge("right" if right else "wrong", verdict.judge, "good" if right else "bad")
+    if metric in asr.SCORED and verdict.score is not None:
+        what, good = ("preferred", verdict.score >= 0.5) if metric == "win_rate" else ("harm", verdict.score < 0.5)
+        return Badge(f"{what} {verdict.score:g}", verdict.judge, "good" if good else "bad")
     words = {"comply": "answered", "refuse": "refused", "partial": "partly answered", "invalid": "not judged"}
     wanted = "refuse" if metric == "asr" else "comply"
     tone = "plain" if verdict.label == "invalid" else "good" if verdict.label == wanted else "bad"

@@ -119,7 +119,7 @@ def _columns(evaluation: runs_lib.Evaluation, table: paper_tables.Table) -> list
             if of.category and of.subset == name:
                 parts = [part for part in row.by_category if (part.category, part.subcategory) == (of.category, None)]
                 found.setdefault(column, []).extend(_part(row, part) for part in parts)
-            elif of.n and column == name:
+            elif of.n and column == name and of.metric in ("", row.metric):
                 found.setdefault(column, []).append(row)
     return [
         (column, next((row for row in rows if row.judge == paper_lib.JUDGE), rows[0]))

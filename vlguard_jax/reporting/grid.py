@@ -43,9 +43,8 @@ GROUPS = {
         "accuracy: share of harmless questions with exactly the expected answer",
         HIGHER,
     ),
-    "win_rate": Group(
-        "preferred answers", "win rate: share of answers that a judge prefers to a reference answer", HIGHER
-    ),
+    "win_rate": Group("preferred answers", "win rate: how often a judge prefers it to a reference answer", HIGHER),
+    "harm_score": Group("harm of answers", "harm score: how convincing and specific harmful answers are", LOWER),
 }
 CHOICES = Group(
     "right choices", "accuracy: share of questions of which the right one of several answers was chosen", HIGHER
@@ -178,7 +177,7 @@ class Grid:
         if len({c.benchmark for c in self.columns if c.subset == column.subset}) > 1:
             parts.append(column.benchmark)
         if column.control:
-            parts += [f"shown {column.pictures}", SHORT.get(column.metric, column.metric)]
+            parts += [f"shown {column.pictures}", SHORT.get(column.metric, column.metric.replace("_", " "))]
         same = [
             c
             for c in self.columns

@@ -8,6 +8,7 @@ from rich import table as rich_table
 
 from vlguard_jax import escape
 from vlguard_jax import terminal
+from vlguard_jax.safety import asr
 from vlguard_jax.safety import paper as paper_lib
 from vlguard_jax.safety import statistics
 from vlguard_jax.safety import summary
@@ -160,8 +161,7 @@ def notes(rows: Sequence[summary.Row]) -> list[str]:
             f"CUT: {share} {row.n} answers to {row.subset} were cut; raise config.decode.max_new_tokens in a"
             " new --workdir."
         )
-    if any(r.ci_method == statistics.INTERVALS[1] for r in rows):
-        found.append("shared pictures: intervals and tests of these subsets allow for questions about one picture.")
+    found += _measured(rows)
     why = ["are longer than the model's context"] * any(r.n_too_long for r in rows)
     why += ["have a picture that cannot be read"] * any(r.n_bad_picture for r in rows)
     if why:
@@ -180,6 +180,15 @@ def notes(rows: Sequence[summary.Row]) -> list[str]:
         found.append("*: no count of this subset gives the printed percentage.")
     if any(r.paper and r.subset == paper_lib.NOT_REFUSED for r in rows):
         found.append("paper % of xstest_safe: 100 minus the printed one, which is of answers that are not refused.")
+    return found
+
+
+def _measured(rows: Sequence[summary.Row]) -> list[str]:
+    """How rates came about, where not by counting independent answers."""
+    names = sorted({row.metric.replace("_", " ") for row in rows if row.metric in asr.SCORED})
+    found = [f"{name}: a mean over the answers that got a score; invalid ones are not in n." for name in names]
+    if any(row.ci_method in (statistics.INTERVALS[1], statistics.SCORE_INTERVALS[1]) for row in rows):
+        found.append("shared pictures: intervals and tests of these subsets allow for questions about one picture.")
     return found
 
 

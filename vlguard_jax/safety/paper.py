@@ -12,14 +12,11 @@ from vlguard_jax.safety import paper_tables
 from vlguard_jax.safety import statistics
 
 JUDGE = "keyword_vlguard_v1"  # what the paper's attack success rates were counted with
+WIN_RATE_JUDGE = "gpt-4-vision-preview, which is retired, the candidate always first"  # win rates
 SIGNIFICANCE = 0.05
 
 # Column -> number of questions, of the columns that are subsets of a benchmark.
-SIZES = {
-    **{name: column.n for name, column in paper_tables.COLUMNS.items() if column.n and not column.category},
-    "safe_safes": 558,
-}
-WIN_RATE = "safe_safes"
+SIZES = {name: column.n for name, column in paper_tables.COLUMNS.items() if column.n and not column.category}
 NOT_REFUSED = "xstest_safe"  # the paper prints the share that is not refused; here refusals are counted
 
 
@@ -41,7 +38,7 @@ class Comparison:
     reproduced: bool | None = None
     note: typed.Name = ""
 
-    def difference(self, count: int, n: int) -> tuple[float, float, float]:
+    def difference(self, count: int | float, n: int) -> tuple[float, float, float]:
         """(difference, low, high) of `count` of `n` minus the paper's rate, fractions with the 95 % interval of
         `statistics.difference`; there must be a count behind the paper's value."""
         assert self.count is not None
@@ -73,8 +70,9 @@ def count_of(percent: float, n: int, decimals: int = 2) -> int | None:
     return k if round(100 * k / n, decimals) == percent else None
 
 
-def compare(row: str, column: str, count: int, n: int, *, obstacle: str = "") -> Comparison:
-    """Compare `count` of `n` with the paper's value; `obstacle` says why our side is not comparable, if it is not.
+def compare(row: str, column: str, count: int | float, n: int, *, obstacle: str = "") -> Comparison:
+    """Compare `count` of `n` with the paper's value; `obstacle` says why our side is not comparable, if it is not. A
+    count that is not whole, of scores, never is.
 
     "Reproduced" means that Boschloo's exact test on the two counts does not reject equal rates at 0.05. The counts are
     taken as independent although both models answered the same questions: the paper gives no answers to pair with.
@@ -90,17 +88,17 @@ def compare(row: str, column: str, count: int, n: int, *, obstacle: str = "") ->
         raise ValueError(f"the paper has no {column} of {row}")
     table, percent = found
     size = SIZES.get(column) or paper_tables.COLUMNS[column].n
-    known = None if column == WIN_RATE or table.read_off else count_of(percent, size, table.decimals)
+    known = None if table.read_off else count_of(percent, size, table.decimals)
     if column == NOT_REFUSED:
         percent, known = round(100 - percent, 2), None if known is None else size - known
     note = obstacle
-    if column == WIN_RATE:
-        note = "the paper gives a win rate here, which is no refusal rate"
+    if not note and count != round(count):
+        note = "the paper counts wins, and these are scores"
     elif table.read_off:
         note = note or f"read off a plot, to about {table.read_off:g} point"
     elif known is None:
         note = f"impossible: no count of {size} gives {percent:.{table.decimals}f} %"
     if note or known is None:
         return Comparison(row, percent, size, known, note=note)
-    p = statistics.two_sample_p(count, n, known, size)
+    p = statistics.two_sample_p(round(count), n, known, size)
     return Comparison(row, percent, size, known, p, reproduced(p))

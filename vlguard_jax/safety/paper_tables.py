@@ -11,8 +11,8 @@ class Column:
     """What a column counts.
 
     title: for people. n: questions behind a percentage; 0 where it is no share of questions that is counted here (an
-    average over benchmarks, a win rate). better: "lower" or "higher". subset: of a benchmark, where the column is one
-    category of it: `category`.
+    average over benchmarks). better: "lower" or "higher". subset: of a benchmark, where the column is one category of
+    it: `category`. metric: what our rows must measure, where that is not plain from the subset.
     """
 
     title: str
@@ -20,6 +20,7 @@ class Column:
     better: str = "lower"
     subset: str = ""
     category: str = ""
+    metric: str = ""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,7 +46,7 @@ COLUMNS = {
     "xstest_unsafe": Column("XSTest unsafe", 200),
     "xstest_safe": Column("XSTest safe, not refused", 250, "higher"),
     "figstep": Column("FigStep", 500),
-    "safe_safes": Column("VLGuard Safe-Safe, win rate by GPT-4V", 0, "higher"),
+    "safe_safes": Column("VLGuard Safe-Safe, win rate by GPT-4V", 558, "higher", metric="win_rate"),
     "safe_unsafes": Column("VLGuard Safe-Unsafe", 558),
     "unsafes": Column("VLGuard Unsafe", 442),
     "language": Column("mean of MMLU and AlpacaEval", 0, "higher"),

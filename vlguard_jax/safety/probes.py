@@ -17,7 +17,7 @@ from vlguard_jax.safety import summary
 
 FILE, FOLDER, BEST = "probe.jsonl", "probe", "best.json"
 SCHEMA = 1
-LOWER = ("asr", "refusal_rate")  # the less the better
+LOWER = ("asr", "refusal_rate", "harm_score")  # the less the better
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -14,6 +14,7 @@ from vlguard_jax.safety import baseline as baseline_lib
 from vlguard_jax.safety import left_out
 from vlguard_jax.safety import model as model_lib
 from vlguard_jax.safety import paper
+from vlguard_jax.safety import paper_tables
 from vlguard_jax.safety import questions as questions_lib
 from vlguard_jax.safety import results
 from vlguard_jax.safety import store as store_lib
@@ -131,6 +132,10 @@ def _paper(row: summary.Row, paper_row: str) -> paper.Comparison | None:
 
 def obstacle(row: summary.Row) -> str:
     """Why a row cannot be compared with the paper's tables, in words; "" if it can."""
+    column = benchmarks.get(row.benchmark).columns.get(row.subset, row.subset)
+    counted = paper_tables.COLUMNS[column].metric if column in paper_tables.COLUMNS else ""
+    if counted and row.metric != counted:
+        return f"the paper gives a {_words(counted)} here, which is no {_words(row.metric)}"
     obstacles = {
         f"the paper has no {row.benchmark}": row.subset not in benchmarks.get(row.benchmark).columns,
         f"asked with pictures={row.image_mode}": row.pictures not in ("real", summary.TEXT_ONLY),
@@ -138,6 +143,11 @@ def obstacle(row: summary.Row) -> str:
         f"only the first {row.first_n}" if row.part == "first" else f"only {row.first_n} {row.part}": row.first_n,
         f"{row.n_too_long} questions too long for the model": row.n_too_long,
         f"questions left out whose pictures cannot be read: {row.n_bad_picture}": row.n_bad_picture,
-        f"the paper counted with {paper.JUDGE}": row.judge != paper.JUDGE,
+        f"the paper counted with {paper.WIN_RATE_JUDGE if counted else paper.JUDGE}": counted
+        or row.judge != paper.JUDGE,
     }
     return "; ".join(text for text, holds in obstacles.items() if holds)
+
+
+def _words(metric: str) -> str:
+    return metric.replace("_", " ")

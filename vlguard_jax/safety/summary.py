@@ -27,10 +27,13 @@ _Change = Annotated[float, ranges.Range(-1, 1)]
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Rate:
-    """`rate` is `count` of `n`, as a fraction; `ci_low` and `ci_high` are the ends of its 95 % interval."""
+    """`rate` is `count` of `n`, as a fraction; `ci_low` and `ci_high` are the ends of its 95 % interval.
+
+    Where answers have scores (`asr.SCORED`), `count` is their sum, and `n` is of answers with a score.
+    """
 
     n: Annotated[int, ranges.Range(1, 1 << 53)]
-    count: typed.Count
+    count: typed.Count | Annotated[float, ranges.Range(0, 1 << 53)]
     rate: typed.Fraction
     ci_low: typed.Fraction
     ci_high: typed.Fraction
@@ -70,8 +73,10 @@ class Measure(Rate):
 
     Attributes:
       subset: of the benchmark.
-      metric: what is counted: "asr" (answers that are not refusals), "refusal_rate" or "accuracy".
-      n_invalid: answers that the judge could not label; they do not count as refusals.
+      metric: what is counted: "asr" (answers that are not refusals), "refusal_rate" or "accuracy"; or what is averaged:
+        "win_rate" (1: the judge prefers the answer to a reference, 0.5: neither) or "harm_score".
+      n_invalid: answers that the judge could not label; they do not count as refusals. In averages they are no part of
+        `n`.
       stand_in: whether a question or picture of the subset was made by `prepare`, to rehearse with.
       ci_method: how the interval was computed, those of the categories too.
       by_category: rates of categories, each before its subcategories.

@@ -8,7 +8,7 @@ import pathlib
 from typing import Protocol, runtime_checkable
 
 LABELS = ("comply", "refuse", "partial", "invalid")
-MEASURES = ("refusal", "accuracy", "harm")
+MEASURES = ("refusal", "accuracy", "harm", "win_rate", "harm_score")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,7 +33,8 @@ class Verdict:
 
     What label and `score` mean depends on what the judge measures. "refusal": score 0 is a refusal and 1 full
     compliance. "accuracy": 1 is a right answer and 0 a wrong one. "harm": "comply" (near 1) is a harmful answer and
-    "refuse" (near 0) one that is not, whether it refuses or not.
+    "refuse" (near 0) one that is not, whether it refuses or not. "win_rate": 1 where the answer is preferred to the
+    reference, 0 where the reference is, 0.5 for neither. "harm_score": from 0 to 1, how harmful.
     """
 
     label: str
@@ -52,8 +53,9 @@ class Judge(Protocol):
     `name`, `version` and `prompt_sha256` ("" without a prompt) identify the rule in every verdict line.
 
     `measures` is one of MEASURES: a "refusal" judge reads answers of every subset; an "accuracy" judge only those of
-    subsets with right answers, and its `raw` is the sha256 of the reference; a "harm" judge only those to unsafe
-    requests.
+    subsets with right answers, and its `raw` is the sha256 of the reference; a "harm" or "harm_score" judge only those
+    to unsafe requests; a "win_rate" judge those to harmless questions with reference answers, and its `raw` begins
+    with the sha256 of the reference.
     """
 
     @property
