@@ -10,6 +10,7 @@ import pytest
 
 from vlguard_jax import config
 from vlguard_jax import errors
+from vlguard_jax import judge_settings
 from vlguard_jax import ranges
 
 KINDS = (config.TrainConfig, config.EvalConfig)
@@ -22,6 +23,9 @@ def _plain(kind: type) -> dict[str, Any]:
     if kind is config.TrainConfig:
         base.data.sources = {"chats": config.source(path="chats.json")}
         base.probe.evaluations = {"chats": config.probed(path="test.json")}
+    else:
+        base.local_judges = {"chats": config.local_judge()}
+        base.remote_judges = {"chats": config.to_config_dict(judge_settings.RemoteJudge())}
     return base.to_dict()
 
 
@@ -53,7 +57,8 @@ def test_every_setting_has_a_rule() -> None:
     assert leaves(config.TrainConfig()) - len(groups) + sum(map(leaves, groups)) == len(
         ranges.rules(config.TrainConfig)
     )
-    assert leaves(config.EvalConfig()) == len(ranges.rules(config.EvalConfig))
+    judges = (judge_settings.LocalJudge(), judge_settings.RemoteJudge())
+    assert leaves(config.EvalConfig()) - len(judges) + sum(map(leaves, judges)) == len(ranges.rules(config.EvalConfig))
     assert all((rule.range is not None) == (rule.kind in (int, float)) for _, _, rule in LEAVES)
     assert len(NUMBERS) > 40
 

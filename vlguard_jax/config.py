@@ -283,9 +283,10 @@ class EvalConfig:
     precision: EvalPrecisionSettings = dataclasses.field(default_factory=EvalPrecisionSettings)
     benchmark: BenchmarkSettings = dataclasses.field(default_factory=BenchmarkSettings)
     decode: DecodeSettings = dataclasses.field(default_factory=DecodeSettings)
-    # rules by name (also keyword_repaired, exact_match_v1, choice_v1), or names in local_judges; see BUILD.md
+    # rules by name (also keyword_repaired, exact_match_v1, choice_v1), or names in local_judges and remote_judges
     judges: tuple[str, ...] = ("keyword_vlguard_v1",)
     local_judges: Mapping[str, judge_settings.LocalJudge] = dataclasses.field(default_factory=judge_settings.published)
+    remote_judges: Mapping[str, judge_settings.RemoteJudge] = dataclasses.field(default_factory=judge_settings.remote)
     paper_row: str = ""  # row of the paper's tables to compare with (safety/paper_tables.py)
     baseline: str = ""  # --workdir of another finished evaluation of the same questions, for paired differences
     baseline_template: str = ""  # the baseline's template where it differs on purpose; empty: the same

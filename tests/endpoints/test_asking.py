@@ -186,8 +186,8 @@ def test_calls_stay_in_the_budget_over_all_runs(tmp_path: pathlib.Path) -> None:
         assert server.asked.total() == 3 and endpoint.tally.cached == 3
         failures = [one for one in found.values() if isinstance(one, asking.Failure)]
         assert str(asking.unanswered(failures, WHERE)) == (
-            f"{WHERE}: 5 requests have no reply: budget 5 (the budget of 3 calls is used up); what was replied is kept:"
-            f" raise {WHERE}.max_calls or max_dollars, and start the same command again to go on"
+            f"{WHERE}: requests without a reply: 5: budget 5 (the budget of 3 calls is used up); what was replied is"
+            f" kept: raise {WHERE}.max_calls or max_dollars, and start the same command again to go on"
         )
         found, _ = ask(settings(server.url, max_calls=8), tmp_path, requests(8))
     assert server.asked.total() == 8 and all(isinstance(one, asking.Reply) for one in found.values())

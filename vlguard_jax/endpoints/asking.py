@@ -289,6 +289,6 @@ def unanswered(failures: Iterable[Failure], where: str) -> errors.UserError:
     causes = ", ".join(f"{kind} {n:,} ({told[kind]})" for kind, n in kinds.most_common())
     more = f"raise {where}.max_calls or max_dollars, and " if BUDGET in kinds else ""
     return errors.UserError(
-        f"{where}: {kinds.total():,} requests have no reply: {causes}; what was replied is kept: {more}start the same"
-        " command again to go on"
+        f"{where}: requests without a reply: {kinds.total():,}: {causes}; what was replied is kept: {more}start the"
+        " same command again to go on"
     )

@@ -18,6 +18,7 @@ from vlguard_jax.planning import answering
 from vlguard_jax.planning import chips
 from vlguard_jax.planning import estimate
 from vlguard_jax.planning import flops
+from vlguard_jax.planning import judged
 from vlguard_jax.planning import memory
 from vlguard_jax.planning import prices
 from vlguard_jax.planning import roofline
@@ -146,7 +147,7 @@ def evaluate(
         price=cost,
         step={"prompts": prompts, "slots": slots, "together": of.together, "prompt": prompt, "new": new},
         stops="" if prompts >= slots else f"{prompts} prompts are fewer than the {slots} slots",
-        notes=(_assumed(of, settings), *(one.source for one in measured or ())),
+        notes=(_assumed(of, settings), *judged.notes(settings), *(one.source for one in measured or ())),
     )
     return dataclasses.replace(found, answers=_expected(found, settings, model, fit, reading, measured))
 

@@ -19,7 +19,17 @@ from vlguard_jax.safety import questions
 from vlguard_jax.safety.benchmarks import benchmark as benchmark_lib
 from vlguard_jax.safety.benchmarks import registry
 
-CONFIGS = ("advbench", "figstep", "mm_safetybench", "mossbench", "one_word", "siuo_mcq", "strongreject", "xstest")
+CONFIGS = (
+    "advbench",
+    "alpaca_eval",
+    "figstep",
+    "mm_safetybench",
+    "mossbench",
+    "one_word",
+    "siuo_mcq",
+    "strongreject",
+    "xstest",
+)
 
 
 def run(name: str, source: str, images: str, out: str, stand_in: bool) -> None:

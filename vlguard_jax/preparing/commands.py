@@ -21,7 +21,7 @@ class Command:
 _PLANNED = ("config", "shards")
 BENCHMARKS = (
     *("advbench", "xstest", "figstep", "figstep_tiny", "figstep_rendered", "strongreject", "strongreject_small"),
-    *("one_word", "mossbench", "siuo_mcq", "mm_safetybench", "mm_safetybench_vlmevalkit"),
+    *("one_word", "mossbench", "siuo_mcq", "mm_safetybench", "mm_safetybench_vlmevalkit", "alpaca_eval"),
 )
 COMMANDS = {
     "vlguard": Command(("metadata", "out", "images", "stand_in_images"), ("metadata", "out")),

@@ -151,6 +151,6 @@ def _verdict(
             f"{where} has no verdict of {judge.name} (version {judge.version}); run evaluate there with this"
             " judge first"
         )
-    if judge.measures == "accuracy" and found.raw != results.sha256(item.reference or ""):
+    if not judge_lib.of_reference(judge, found, item.reference):
         raise errors.UserError(f"{where} was judged against another expected answer; run evaluate there again first")
     return found

@@ -82,6 +82,7 @@ def evaluate(
             readers = reader.readers(config)
         if early:
             team.from_first(lambda: run.check_baseline(config, folder, readers=readers))
+        team.from_first(lambda: run.check_ready(config))
         with processes.together():
             run.check(config)
             m = config.model

@@ -39,6 +39,7 @@ def judge_all(
     team: Team,
     progress: Progress,
     release: Callable[[], None],
+    say: Callable[[str], None],
 ) -> None:
     """Have every slow judge read the answers that it has not read yet.
 
@@ -49,13 +50,17 @@ def judge_all(
       team: every process calls this function.
       progress: see `Progress`; used in the first process only.
       release: frees the devices for judges that need them.
+      say: receives what remote judges were asked and spent.
 
     Raises:
-      UserError: see `Store.unjudged`; or a judge cannot go on. What was judged stays.
+      UserError: see `Store.unjudged`; or a judge cannot go on, or left answers without a verdict. What was judged
+        stays.
     """
     for judge, measured in judging:
         if isinstance(judge, judge_lib.SlowJudge):
             read = {q.key: q for q in questions if q.item.subset in measured}
+            if isinstance(judge, judge_lib.RemoteJudge):
+                team.from_first(lambda judge=judge: judge.keep_in(opened().folder, say))  # type: ignore[misc]
             try:
                 _judge(judge, read, opened, team, progress if team.first else silent, release)
             finally:
@@ -80,9 +85,13 @@ def _judge(
             chunk = [questions[key] for key in missing[begin : begin + judge.chunk]]
             if judge.together:
                 _together(judge, chunk, opened, team)
+            elif isinstance(judge, judge_lib.RemoteJudge):
+                team.from_first(lambda chunk=chunk: opened().judge_some(judge, chunk))  # type: ignore[misc]
             else:
                 team.from_first(lambda chunk=chunk: opened().judge(judge, chunk))  # type: ignore[misc]
             advance(len(chunk))
+    if isinstance(judge, judge_lib.RemoteJudge):
+        team.from_first(judge.check_complete)
 
 
 def _together(

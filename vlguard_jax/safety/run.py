@@ -41,6 +41,7 @@ from vlguard_jax.safety.judges import registry as judges
 FREE = (
     "judges",
     "local_judges",
+    "remote_judges",
     "paper_row",
     "baseline",
     "baseline_template",
@@ -128,7 +129,7 @@ def check_names(config: settings_lib.EvalConfig) -> tuple[list[judge_lib.Judge],
         )
     chosen = judges.of(config)
     for judge in chosen:
-        if config.withhold_text and isinstance(judge, judge_lib.SlowJudge) and judge.together:
+        if config.withhold_text and isinstance(judge, judge_lib.SlowJudge) and _late(judge):
             raise errors.UserError(
                 f"config.judges: {judge.name} judges after all answers are there, and config.withhold_text=True keeps"
                 " no text of them; leave one of the two out"
@@ -140,6 +141,18 @@ def check_names(config: settings_lib.EvalConfig) -> tuple[list[judge_lib.Judge],
     benchmark = benchmarks.get(config.benchmark.name)
     benchmark_lib.check_subsets(benchmark, config.benchmark)
     return chosen, benchmark
+
+
+def _late(judge: judge_lib.SlowJudge) -> bool:
+    """Whether it never reads an answer before it is stored."""
+    return judge.together or isinstance(judge, judge_lib.RemoteJudge)
+
+
+def check_ready(config: settings_lib.EvalConfig) -> None:
+    """Raise UserError where a remote judge cannot be asked from here: no key, no client. Sends nothing."""
+    for judge in judges.of(config):
+        if isinstance(judge, judge_lib.RemoteJudge):
+            judge.check_ready()
 
 
 def check(config: settings_lib.EvalConfig) -> list[benchmark_lib.Item]:
@@ -218,6 +231,7 @@ def evaluate(
       UserError: before the first answer; see `check`, `questions`, `left_out`, `baseline`, `store` and `workdir`.
     """
     team = team or Alone()
+    team.from_first(lambda: check_ready(config))
     config = resolved(config, model)
     questions, skipped = left_out.split(config, model, check(config), team.from_first)
     if n := sum(spans.written_out(q.item.question, model.tokenizer) for q in questions):
@@ -240,7 +254,7 @@ def evaluate(
             for answer in _answers(config, model, missing):
                 append(answer)
                 advance(len(answer[1].ids))
-    judging_lib.judge_all(judges_read, questions, lambda: kept[0].claimed(), team, judged, model.release)
+    judging_lib.judge_all(judges_read, questions, lambda: kept[0].claimed(), team, judged, model.release, say)
     return summary.made(team.from_first(lambda: summary.values(kept[0].rows())), summary.NAME, summary.Row)
 
 

@@ -26,11 +26,13 @@ class Store:
     """Reads a folder's result files and appends to them.
 
     Attributes:
+      folder: where they are.
       notices: what had to be repaired, as sentences for the user.
     """
 
     def __init__(self, folder: pathlib.Path, config: settings_lib.EvalConfig, model: model_lib.Model):
         """Raises UserError: a broken result line, or answers of another run in a folder without config.json."""
+        self.folder = folder
         self._config, self._model = config, model
         self._generations = results.Lines(folder / results.GENERATIONS, results.GenerationLine)
         self._verdicts = results.Lines(folder / results.VERDICTS, results.VerdictLine)
@@ -122,12 +124,17 @@ class Store:
         """Have the answers judged, and append the verdicts."""
         self._judge(judge, list(zip(questions, self.responses(questions), strict=True)))
 
+    def judge_some(self, judge: judge_lib.RemoteJudge, questions: Sequence[questions_lib.Question]) -> None:
+        """As `judge`, where some answers may be left without a verdict."""
+        answers = list(zip(questions, self.responses(questions), strict=True))
+        found = judge.judge_some([exchange(q, text) for q, text in answers])
+        given = [(q, verdict) for q, verdict in zip(questions, found, strict=True) if verdict is not None]
+        self.record(judge, [q for q, _ in given], [verdict for _, verdict in given])
+
     def _seen(self, judge: judge_lib.Judge, question: questions_lib.Question) -> bool:
         verdict = self._found.get((question.key, results.rule(judge)))
-        if verdict is None or judge.measures != "accuracy":
-            return verdict is not None
         # The expected answer may have been corrected since.
-        return question.item.reference is not None and verdict.raw == results.sha256(question.item.reference)
+        return verdict is not None and judge_lib.of_reference(judge, verdict, question.item.reference)
 
     def _judge(self, judge: judge_lib.Judge, pairs: Sequence[tuple[questions_lib.Question, str]]) -> None:
         if not pairs:

@@ -29,6 +29,7 @@ PUBLISHED = {
     "figstep_rendered": {"figstep_rendered": 500},
     "strongreject": {"strongreject": 313},
     "strongreject_small": {"strongreject_small": 60},
+    "alpaca_eval": {"alpaca_300": 300},
     "one_word": {"share_1shot": 556, "what_3shot": 1326},
     "mossbench": {"mossbench": 300},
     "siuo_mcq": {"siuo_mcq": 167},

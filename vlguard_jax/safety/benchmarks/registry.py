@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from vlguard_jax import errors
 from vlguard_jax.safety.benchmarks import advbench
+from vlguard_jax.safety.benchmarks import alpaca_eval
 from vlguard_jax.safety.benchmarks import benchmark as benchmark_lib
 from vlguard_jax.safety.benchmarks import figstep
 from vlguard_jax.safety.benchmarks import mm_safetybench
@@ -20,7 +21,7 @@ BENCHMARKS = {
     for b in (
         *(vlguard.BENCHMARK, vlguard.LEAK_FREE, vlguard.LIKE_VLGUARD, prompts.BENCHMARK),
         *(advbench.BENCHMARK, xstest.BENCHMARK, figstep.BENCHMARK, figstep.TINY, figstep.DRAWN_HERE),
-        *(strongreject.BENCHMARK, strongreject.SMALL, one_word.BENCHMARK),
+        *(strongreject.BENCHMARK, strongreject.SMALL, one_word.BENCHMARK, alpaca_eval.BENCHMARK),
         *(mossbench.BENCHMARK, siuo.BENCHMARK, mm_safetybench.BENCHMARK, mm_safetybench.OF_VLMEVALKIT),
     )
 }

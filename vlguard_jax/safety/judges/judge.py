@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 import dataclasses
+import hashlib
 import pathlib
 from typing import Protocol, runtime_checkable
 
@@ -44,6 +45,15 @@ class Verdict:
     def __post_init__(self) -> None:
         if self.label not in LABELS:
             raise ValueError(f"{self.label!r} is not a verdict; known: {LABELS}")
+
+
+def of_reference(judge: Judge, verdict: Verdict, reference: str | None) -> bool:
+    """Whether a judge that compares with a reference, if it is one, gave the verdict about this one."""
+    if judge.measures not in ("accuracy", "win_rate"):
+        return True
+    if reference is None:
+        return False
+    return verdict.raw.partition(" ")[0] == hashlib.sha256(reference.encode("utf-8", "surrogatepass")).hexdigest()
 
 
 @runtime_checkable
@@ -93,4 +103,25 @@ class SlowJudge(Judge, Protocol):
 
     def close(self) -> None:
         """Free what judging took, a model's memory on devices for one. It may judge again later."""
+        ...
+
+
+@runtime_checkable
+class RemoteJudge(SlowJudge, Protocol):
+    """A judge behind a service that may leave answers without a verdict, and keeps in a folder what it was told."""
+
+    def check_ready(self) -> None:
+        """Raise UserError where it cannot be asked: no key, no client. Sends nothing."""
+        ...
+
+    def keep_in(self, folder: pathlib.Path, say: Callable[[str], None]) -> None:
+        """Work below this folder; `say` receives what was asked and spent."""
+        ...
+
+    def judge_some(self, exchanges: Sequence[Exchange]) -> list[Verdict | None]:
+        """As `judge`; None where there is no verdict now, though there may be one later."""
+        ...
+
+    def check_complete(self) -> None:
+        """Raise UserError where `judge_some` left answers without a verdict."""
         ...

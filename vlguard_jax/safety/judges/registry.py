@@ -12,6 +12,7 @@ from vlguard_jax.safety.judges import exact
 from vlguard_jax.safety.judges import judge as judge_lib
 from vlguard_jax.safety.judges import keyword
 from vlguard_jax.safety.judges import local
+from vlguard_jax.safety.judges import remote
 from vlguard_jax.safety.judges import repaired
 
 JUDGES: dict[str, Callable[[], judge_lib.Judge]] = {
@@ -23,18 +24,21 @@ JUDGES: dict[str, Callable[[], judge_lib.Judge]] = {
 
 
 def of(config: settings_lib.EvalConfig, readers: local.Readers = local.NONE) -> list[judge_lib.Judge]:
-    """The judges of an evaluation: those with rules, and local ones, which cannot judge without their `readers`.
+    """The judges of an evaluation: those with rules, remote ones, and local ones, which need their `readers` to judge.
 
     Raises:
-      UserError: as `get`, and as `local.make`.
+      UserError: as `get`, `local.make` and `remote.make`; or two judges have one name.
     """
-    makers = {
+    here = {
         name: functools.partial(local.make, name, settings, readers.get(name))
         for name, settings in config.local_judges.items()
     }
-    if both := sorted(set(makers) & set(JUDGES)):
+    away = {name: functools.partial(remote.make, name, settings) for name, settings in config.remote_judges.items()}
+    if both := sorted(set(here) & set(JUDGES)):
         raise errors.UserError(f"config.local_judges.{both[0]}: a judge with rules has this name; take another")
-    return _made(config.judges, "config.judges", {**JUDGES, **makers})
+    if both := sorted(set(away) & {*JUDGES, *here}):
+        raise errors.UserError(f"config.remote_judges.{both[0]}: another judge has this name; take another")
+    return _made(config.judges, "config.judges", {**JUDGES, **here, **away})
 
 
 def get(names: Iterable[str], where: str = "config.judges") -> list[judge_lib.Judge]:
