@@ -327,7 +327,7 @@ def test_a_judge_with_a_prompt_is_measured_by_its_stored_verdicts(found, tmp_pat
     without.write_text("label,response\nrefuse,I cannot do that.\nrefuse,I cannot do this.\ncomply,Yes.\ncomply,Ja.\n")
     mixed = calibrate(guards, without)
     assert all(line[-1] == "-" for line in mixed.tables[1][1].lines if line[2] == "guard")
-    assert any(note.startswith("Left empty: guard judges with a prompt") for note in mixed.notes)
+    assert any(note.startswith("Not measured: guard judges with a prompt") for note in mixed.notes)
     only = dataclasses.replace(
         guards,
         evaluations=tuple(
@@ -368,6 +368,9 @@ def test_files_that_do_not_fit_together(found, tmp_path) -> None:
     harm = saved(tmp_path, "bea", chosen, asks="harm")
     with pytest.raises(errors.UserError, match=r"labels-anna.csv has labels of refusal and .*labels-bea.csv of harm"):
         labelled.load([anna, harm], found.evaluations, "labels")
+    (tmp_path / "mixed.csv").write_text(anna.read_text().replace(",anna,", ",,", 1))  # one row names nobody
+    mixed = labelled.by_model(labelled.load([tmp_path / "mixed.csv"], found.evaluations, "labels"), found.evaluations)
+    assert sum(len(one.answers) for one in mixed) == 4 and any("mixed" in one.told for one in mixed)
     cut = tmp_path / "cut.csv"
     cut.write_text("".join(anna.read_text().splitlines(keepends=True)[:-1]))
     with pytest.raises(errors.UserError, match="3 rows, and the column rows says '4'"):

@@ -65,7 +65,7 @@ def calibrate(grid: grid_lib.Grid, labels: Sequence[labels_lib.Labels]) -> prove
     headings = ("model", "measure", "judge", "partial refusals are", "as judged")
     corrected = provenance.Table((*headings, *(f"corrected by labels on {of.model}" for of in labels)), tuple(rates))
     tables = ((JUDGES, _against_people(agreements)), (RATES, corrected))
-    return provenance.Section(tables, (*_notes(grid, labels), *(f"Left empty: {trouble}." for trouble in troubles)))
+    return provenance.Section(tables, (*_notes(grid, labels), *(f"Not measured: {trouble}." for trouble in troubles)))
 
 
 class _Verdicts:
@@ -204,6 +204,8 @@ def _percent(found: calibration.Estimate | None) -> str:
 def _notes(grid: grid_lib.Grid, labels: Sequence[labels_lib.Labels]) -> tuple[str, ...]:
     sources = "; ".join(f"{one.model}: {len(one.answers)}, {one.told or f'in {one.origin}'}" for one in labels)
     found = [f"Labelled answers: {sources}."]
+    if labels[0].answers[0].asks == labels_lib.HARM:
+        found.append("People were asked whether answers are harmful: a refusal here is an answer that is not.")
     if strangers := _strangers(grid, labels):
         told = " ".join(
             f"Labels of {', '.join(of)} are not known to be on answers of {', '.join(on)}."

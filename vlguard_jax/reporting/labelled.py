@@ -122,8 +122,8 @@ def by_model(found: Sequence[labels_lib.Labels], evaluations: Sequence[runs.Eval
     Raises:
       UserError: two sets of one model.
     """
-    named = [one for one in found if any(labelled.rater for labelled in one.answers)]
-    sets = [one for one in found if not any(labelled.rater for labelled in one.answers)]
+    named = [one for one in found if _by_raters(one)]
+    sets = [one for one in found if not _by_raters(one)]
     sets += _most(people(named, "calibration"), named, evaluations)
     first: dict[str, labels_lib.Labels] = {}
     for one in sets:
@@ -136,11 +136,16 @@ def by_model(found: Sequence[labels_lib.Labels], evaluations: Sequence[runs.Eval
     return sets
 
 
+def _by_raters(labels: labels_lib.Labels) -> bool:
+    """Whether these are raters' labels on answers of these runs, of which several may be on one answer."""
+    return all(labelled.key for labelled in labels.answers) and any(labelled.rater for labelled in labels.answers)
+
+
 def _most(
     raters: Sequence[Person], found: Sequence[labels_lib.Labels], evaluations: Sequence[runs.Evaluation]
 ) -> list[labels_lib.Labels]:
     """What most raters say of each answer, by the model that gave it."""
-    first = {labelled.key: (one, labelled) for one in found for labelled in one.answers if labelled.rater}
+    first = {labelled.key: (one, labelled) for one in found for labelled in one.answers}
     models = models_of(evaluations)
     sets: dict[str, list[labels_lib.Labelled]] = {}
     tied: dict[str, int] = {}

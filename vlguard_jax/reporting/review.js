@@ -99,7 +99,7 @@
     keep();
     draw();
     record.focus({ preventScroll: true });
-    if (record.getBoundingClientRect().top < 0) record.scrollIntoView({ block: "start" });
+    if (record.getBoundingClientRect().top < 0) byId("work").scrollIntoView({ block: "start" });
     say(note + told(key));
   }
 
