@@ -8,6 +8,7 @@ import random
 
 from tests.faults import archives
 from tests.faults import caches
+from tests.faults import endpoints
 from tests.faults import exports
 from tests.faults import launches
 from tests.faults import models
@@ -31,6 +32,7 @@ Reader = Callable[[random.Random, pathlib.Path], sandbox.Trial]
 READERS: dict[str, Reader] = {
     "archives": archives.make,
     "caches": caches.make,
+    "endpoints": endpoints.make,
     "exports": exports.make,
     "gguf": weights_gguf.make,
     "launches": launches.make,

@@ -63,7 +63,7 @@ class Client:
         except ValueError as e:
             raise Fault(REJECTED, str(e), again=False) from e
         try:
-            return self._said(self._read(body, key))
+            return self.said(self._read(body, key))
         except (openai.APITimeoutError, httpx2.TimeoutException) as e:
             raise Fault(TIME_OUT, f"no reply within {self.settings.timeout:g} s", paid=True) from e
         except openai.APIStatusError as e:
@@ -91,7 +91,12 @@ class Client:
                     raise Fault(TIME_OUT, f"no whole reply within {self.settings.timeout:g} s", paid=True)
         return bytes(found)
 
-    def _said(self, body: bytes) -> journal.Said:
+    def said(self, body: bytes) -> journal.Said:
+        """What a reply's JSON says.
+
+        Raises:
+          Fault: it is broken, or has another form.
+        """
         try:
             found = files.parse_json(body, "reply")
         except errors.UserError as e:
