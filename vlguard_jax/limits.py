@@ -12,6 +12,8 @@ JSON_DEPTH = 100  # lists and objects within each other; records have up to 5
 RECORD_BYTES = 1 << 24  # of one record, or of a line; the longest conversations have 1 MB
 RECORDS = 1 << 21  # in one file, which is split beyond; LLaVA's mixture has 665,000
 LAUNCH_BYTES = 1 << 20  # of a launch file
+CURATE_BYTES = 1 << 20  # of a prompt or a taxonomy for `curate`: the shipped ones take 3,000
+REPLY_TEXT = 10_000  # characters of a question or an answer in a reply: 200 words have 1,300
 RESULT_BYTES = 1 << 28  # of a file of result lines: an answer takes 2,000
 
 PICTURE_BYTES = 1 << 28  # of a picture's file: the largest picture, uncompressed

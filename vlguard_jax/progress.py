@@ -15,6 +15,7 @@ from vlguard_jax import terminal
 
 Tell = Callable[[int, int], None]
 EVERY = 30.0  # seconds between the lines of a log
+COMPILING = "compiling before the first ones"
 SOON = 1.0  # seconds that a speed is measured over, at least
 
 
@@ -25,9 +26,10 @@ class Pace:
     of the first ones the short come before the long.
     """
 
-    def __init__(self, done: int, total: int, slots: int, now: float):
-        """done: answers that exist; total: wanted; slots: made at a time; now: seconds of any clock."""
-        self._before, self._total, self._slots = done, total, slots
+    def __init__(self, done: int, total: int, slots: int, now: float, first: str = COMPILING):
+        """done: answers that exist; total: wanted; slots: made at a time; now: seconds of any clock; first: what
+        goes on before the first answer."""
+        self._before, self._total, self._slots, self._first = done, total, slots, first
         self._seen = [(now, 0)]  # (seconds, tokens so far) at the start and after each new answer
         self._longest = 0
         self._ends: float | None = None  # foreseen when the last prompt that waited got a slot
@@ -81,7 +83,7 @@ class Pace:
         (answers, tokens), left, took = self.speeds(now), self.left(now), now - self._seen[0][0]
         parts = [f"answers {self.done:,}/{self._total:,}"]
         if not answers:
-            parts.append("compiling before the first ones")
+            parts.append(self._first)
         else:
             parts += [f"{few(answers)} answers/s", f"{few(tokens)} tokens/s"]
         if self.done == self._total:
@@ -147,13 +149,14 @@ def answers(
     *,
     console: rich_console.Console | None = None,
     clock: Callable[[], float] = time.monotonic,
+    first: str = COMPILING,
 ) -> Iterator[Callable[[int], None]]:
     """Progress from `done` to `total` answers, of which `slots` are made at a time; yields a function to call with the
-    tokens of each new one.
+    tokens of each new one. first: what goes on before there is one.
 
     A bar in a terminal; elsewhere a line at the start, every half minute in which answers come, and at the end.
     """
-    pace = Pace(done, total, slots, clock())
+    pace = Pace(done, total, slots, clock(), first)
     with _shown(pace, total, pace.add, lambda tokens: 1, console or terminal.console(), clock) as advance:
         yield advance
 
@@ -215,8 +218,8 @@ def _shown(
 
 
 @contextlib.contextmanager
-def reading(console: rich_console.Console) -> Iterator[Tell]:
-    """A transient bar; yields a function to call with (conversations read, total)."""
+def reading(console: rich_console.Console, what: str = "conversations") -> Iterator[Tell]:
+    """A transient bar; yields a function to call with (read, total)."""
     with rich_progress.Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
-        task = bar.add_task("reading conversations", total=None)
+        task = bar.add_task(f"reading {what}", total=None)
         yield lambda done, total: bar.update(task, completed=done, total=total)

@@ -9,6 +9,7 @@ import dataclasses
 import http.server
 import json
 import socket
+import sys
 import threading
 import time
 from typing import Any
@@ -71,7 +72,7 @@ class Server:
         self.times: list[float] = []
         self.most = self._now = 0
         self._judge, self._key, self._lock = judge, key, threading.Lock()
-        self._http = http.server.ThreadingHTTPServer(("127.0.0.1", 0), _handler(self))
+        self._http = _Http(("127.0.0.1", 0), _handler(self))
         self._http.daemon_threads = True
         self.url = f"http://127.0.0.1:{self._http.server_address[1]}/v1"
 
@@ -83,7 +84,10 @@ class Server:
         self._http.server_close()
 
     def answer(self, request: http.server.BaseHTTPRequestHandler) -> None:
-        body = request.rfile.read(int(request.headers["Content-Length"]))
+        length = int(request.headers["Content-Length"])
+        if len(body := request.rfile.read(length)) < length:  # the client was killed
+            request.close_connection = True
+            return
         name = json.dumps(json.loads(body), sort_keys=True)
         with self._lock:
             before, self.asked[name] = self.asked[name], self.asked[name] + 1
@@ -127,6 +131,13 @@ class Server:
                 time.sleep(answer.trickle)
         else:
             request.wfile.write(content)
+
+
+class _Http(http.server.ThreadingHTTPServer):
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """A client that has gone is no error: some are killed."""
+        if not isinstance(sys.exception(), ConnectionError):
+            super().handle_error(request, client_address)
 
 
 def _handler(server: Server) -> type[http.server.BaseHTTPRequestHandler]:

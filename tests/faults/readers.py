@@ -8,6 +8,7 @@ import random
 
 from tests.faults import archives
 from tests.faults import caches
+from tests.faults import curated
 from tests.faults import endpoints
 from tests.faults import exports
 from tests.faults import launches
@@ -32,6 +33,7 @@ Reader = Callable[[random.Random, pathlib.Path], sandbox.Trial]
 READERS: dict[str, Reader] = {
     "archives": archives.make,
     "caches": caches.make,
+    "curated": curated.make,
     "endpoints": endpoints.make,
     "exports": exports.make,
     "gguf": weights_gguf.make,

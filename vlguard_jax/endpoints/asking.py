@@ -39,6 +39,7 @@ class Reply:
       finish_reason: "stop", "length", ...
       cached: whether it was there before.
       model: who replied, by the server's word.
+      prompt_tokens, reply_tokens: as the server counted them; None where it did not.
     """
 
     id: str
@@ -47,6 +48,8 @@ class Reply:
     finish_reason: str
     cached: bool
     model: str
+    prompt_tokens: int | None
+    reply_tokens: int | None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -186,7 +189,8 @@ class Endpoint:
     def _reply(self, id_: str, said: journal_lib.Said, *, cached: bool) -> Reply:
         self.tally.replied += 1
         self.tally.cached += cached
-        return Reply(id_, said.text, said.refused, said.finish_reason, cached, said.model)
+        tokens = said.prompt_tokens, said.reply_tokens
+        return Reply(id_, said.text, said.refused, said.finish_reason, cached, said.model, *tokens)
 
     def _work(self, jobs: queue.Queue[_Job | None], done: queue.Queue[tuple[_Job, _Outcome]]) -> None:
         while (job := jobs.get()) is not None and not self._stop.is_set():

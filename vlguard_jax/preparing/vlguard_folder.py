@@ -169,8 +169,11 @@ def _has_records(out: pathlib.Path, note: dict) -> bool:
     return True
 
 
-def write_records(folder: pathlib.Path) -> None:
-    """Write the ArrayRecord form of `folder` into it; it appears whole or not at all."""
+def write_records(folder: pathlib.Path, description: str = "") -> None:
+    """Write the ArrayRecord form of `folder` into it; it appears whole or not at all.
+
+    description: of a set of the same form that is not VLGuard.
+    """
     import tensorflow_datasets as tfds  # late: slow to import
 
     from vlguard_jax.preparing.tfds.vlguard import vlguard_dataset_builder
@@ -180,7 +183,7 @@ def write_records(folder: pathlib.Path) -> None:
         manual_dir=folder, compute_stats=tfds.download.ComputeStatsMode.SKIP, try_download_gcs=False
     )
     with folders.scratch(folder, "tfds") as beside:
-        builder = vlguard_dataset_builder.Builder(data_dir=beside, file_format="array_record")
+        builder = vlguard_dataset_builder.Builder(data_dir=beside, file_format="array_record", description=description)
         with contextlib.redirect_stdout(io.StringIO()):  # it announces downloads of unknown size, but downloads nothing
             builder.download_and_prepare(download_dir=beside / "downloads", download_config=how)
         (folder / RECORDS).parent.mkdir(parents=True, exist_ok=True)

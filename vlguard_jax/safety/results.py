@@ -78,7 +78,14 @@ class Picture:
 
 
 @dataclasses.dataclass(frozen=True)
-class GenerationLine:
+class Keyed:
+    """What a line of a file is found by."""
+
+    key: typed.Name
+
+
+@dataclasses.dataclass(frozen=True)
+class GenerationLine(Keyed):
     """One answer.
 
     Attributes:
@@ -105,7 +112,6 @@ class GenerationLine:
       time: when.
     """
 
-    key: typed.Name
     benchmark: typed.Name
     subset: typed.Name
     item_id: typed.Name
@@ -134,10 +140,9 @@ class GenerationLine:
 
 
 @dataclasses.dataclass(frozen=True)
-class VerdictLine:
+class VerdictLine(Keyed):
     """What one judge says about one answer. `label`, `score` and `raw`: see judges/judge.py."""
 
-    key: typed.Name
     judge: typed.Name
     judge_version: typed.Name
     judge_prompt_sha256: typed.Name
@@ -206,7 +211,7 @@ def sha256(data: bytes | str) -> str:
     return hashlib.sha256(data.encode("utf-8", "surrogatepass") if isinstance(data, str) else data).hexdigest()
 
 
-L = TypeVar("L", GenerationLine, VerdictLine)
+L = TypeVar("L", bound=Keyed)
 
 
 class Lines(Generic[L]):

@@ -36,14 +36,23 @@ zipped or unpacked, into `manual_dir`: train.json, test.json, train.zip (or its 
 --stand_in_images it draws pictures to rehearse with.
 """
 
+    def __init__(self, *, description: str = "", **options: Any):
+        """description: of a set of the same form that is not VLGuard."""
+        self._described = description
+        if description:
+            self.RELEASE_NOTES = {}  # type: ignore[misc] # those of the class are VLGuard's
+        super().__init__(**options)
+
     def _info(self) -> tfds.core.DatasetInfo:
-        return self.dataset_info_from_configs(
-            features=features.features(),
-            homepage="https://ys-zong.github.io/VLGuard/",
+        common: dict[str, Any] = {
+            "features": features.features(),
             # The seeded conversion to conversations draws per record in order, so the order is part of the data.
-            disable_shuffling=True,
-            metadata=tfds.core.MetadataDict(),
-        )
+            "disable_shuffling": True,
+            "metadata": tfds.core.MetadataDict(),
+        }
+        if self._described:
+            return tfds.core.DatasetInfo(builder=self, description=self._described, **common)
+        return self.dataset_info_from_configs(homepage="https://ys-zong.github.io/VLGuard/", **common)
 
     def _split_generators(
         self, dl_manager: tfds.download.DownloadManager
