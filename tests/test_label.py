@@ -15,7 +15,9 @@ from tests.reporting import stand
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
     top = tmp_path_factory.mktemp("runs")
-    stand.evaluate(top / "eval", stand.write_benchmark(top / "world"), "fox", stand.answers_all)
+    world = stand.write_benchmark(top / "world")
+    stand.evaluate(top / "eval", world, "fox", stand.answers_all)
+    stand.evaluate(top / "other" / "eval", world, "owl", stand.refuses_all)
     return top
 
 
@@ -25,11 +27,20 @@ def label(*arguments: object) -> subprocess.CompletedProcess[str]:
 
 
 def test_a_page(folder, tmp_path):
-    done = label(folder, "--each=2", f"--out={tmp_path / 'label.html'}")
+    done = label(folder / "eval", "--each=2", f"--out={tmp_path / 'label.html'}")
     assert done.returncode == 0, done.stderr
     assert f"{folder / 'eval'}: 2 of 4 answers to unsafes" in done.stdout
     text = (tmp_path / "label.html").read_text()
     assert text.count('<article class="record"') == 6 and "script-src" in text and "fox" not in text
+
+
+def test_a_page_of_pairs(folder, tmp_path):
+    done = label(folder / "eval", f"--versus={folder / 'other'}", "--n=5", f"--out={tmp_path / 'label.html'}")
+    assert done.returncode == 0, done.stderr
+    text = (tmp_path / "label.html").read_text()
+    assert text.count('<article class="record"') == 5 == text.count("Second answer") and not {"fox", "owl"} & set(
+        text.split()
+    )
 
 
 @pytest.mark.parametrize(
@@ -39,7 +50,8 @@ def test_a_page(folder, tmp_path):
         (["{folder}", "--each=2"], "name the page to write: --out FILE"),
         (["{folder}", "--out={out}"], "say how many answers to draw: --each N"),
         (["{folder}", "--out={out}", "--each=2", "--n=3"], "say how many answers to draw: --each N"),
-        (["{folder}", "--out={out}", "--n=13"], "--n=13: these runs have 12 answers"),
+        (["{folder}/eval", "--out={out}", "--n=13"], "--n=13: these runs have 12 answers"),
+        (["{folder}/eval", "--versus={folder}/eval", "--out={out}", "--n=2"], "--versus: it answers no question that"),
         (["{folder}", "--out={out}", "--n=2", "--ask=help"], "ask"),
         (["{folder}/nowhere", "--out={out}", "--n=2"], "no such folder"),
         (["{folder}", "--out={folder}/eval", "--n=2"], "cannot be written"),

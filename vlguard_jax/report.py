@@ -13,9 +13,10 @@ intervals, safety against utility, loss curves, answers with their pictures, and
 nothing from the network. With --calibration (files saved from the page of `label`, XSTest's annotated completions as
 published, or a CSV with columns "label" and "response" or "key") it shows every judge against people, and each rate as
 people would count it. --agreement FOLDER compares all judges and people with each other (kappa, alpha, who differs
-where), prints that, and writes it to FOLDER. --paper prints a table of the VLGuard paper (table1 to table4, figure4,
-figure5) with the rates of evaluations whose config.paper_row names one of its rows below the paper's own; then
---markdown and --latex write that table. Questions, pictures and answers of unsafe subsets are folded and blurred.
+where), prints that, and writes it to FOLDER; --preferences prints whose answers people prefer. --paper prints a table
+of the VLGuard paper (table1 to table4, figure4, figure5) with the rates of evaluations whose config.paper_row names one
+of its rows below the paper's own; then --markdown and --latex write that table. Unsafe questions, pictures and answers
+are folded and blurred.
 """
 
 from __future__ import annotations
@@ -37,6 +38,7 @@ _CALIBRATION = flags.DEFINE_list(
 )
 _AGREEMENT = flags.DEFINE_string("agreement", "", "folder for how far judges and people agree; printed, too")
 _LABELS = flags.DEFINE_list("labels", [], "more CSV files of people's labels, for --agreement alone")
+_PREFERENCES = flags.DEFINE_list("preferences", [], "CSV files in which people say which of two answers is better")
 _PAPER = flags.DEFINE_string("paper", "", "lay the rates beside a table of the paper: table2")
 _HARMLESS = flags.DEFINE_boolean("harmless", False, "the benchmarks hold nothing harmful: fold and blur nothing")
 
@@ -47,16 +49,15 @@ def main(positional: list[str]) -> int:
         raise errors.UserError(
             "name the folders of the runs: python -m vlguard_jax.report FOLDER [FOLDER ...] --out FILE"
         )
-    if not any(flag.value for flag in (_OUT, _MARKDOWN, _LATEX, _PAPER, _AGREEMENT)):
+    if not any(flag.value for flag in (_OUT, _MARKDOWN, _LATEX, _PAPER, _AGREEMENT, _PREFERENCES)):
         raise errors.UserError(
             "say what to write: --out FILE for the page, --markdown FILE or --latex FILE for the table, --paper TABLE,"
-            " --agreement FOLDER"
+            " --agreement FOLDER, --preferences FILES"
         )
     if _LABELS.value and not _AGREEMENT.value:
         raise errors.UserError("--labels are for --agreement FOLDER, which is not there; rates: --calibration")
     from vlguard_jax import escape
     from vlguard_jax import terminal
-    from vlguard_jax.reporting import agreed_tables
     from vlguard_jax.reporting import alike
     from vlguard_jax.reporting import beside_paper
     from vlguard_jax.reporting import documents
@@ -71,23 +72,22 @@ def main(positional: list[str]) -> int:
         found = rejudged.all_by(found, _JUDGES.value)
     alike.check(found.evaluations)
     arranged = grid.arrange(found.evaluations)
-    calibration, agreement = judged.find(
-        arranged, found.evaluations, _CALIBRATION.value, _LABELS.value, agreed=bool(_AGREEMENT.value)
+    told = judged.find(
+        arranged,
+        found.evaluations,
+        calibration=_CALIBRATION.value,
+        labels=_LABELS.value,
+        preferences=_PREFERENCES.value,
+        agreed=bool(_AGREEMENT.value),
     )
     beside = beside_paper.arrange(found, _PAPER.value) if _PAPER.value else None
     if beside:
         print(escape.page(beside_paper.markdown(beside)))
-    if agreement:
-        agreed_tables.show(agreement)
-        agreed_tables.save(agreement, pathlib.Path(_AGREEMENT.value))
-        terminal.say(f"wrote {_AGREEMENT.value}")
-    sections = [section for section in (calibration, agreement and agreed_tables.section(agreement)) if section]
-    documents.save(
-        _MARKDOWN.value, _LATEX.value, arranged, found.evaluations, sections, beside, where=", ".join(positional)
-    )
+    judged.tell(told, _AGREEMENT.value)
+    where = ", ".join(positional)
+    documents.save(_MARKDOWN.value, _LATEX.value, arranged, found.evaluations, told.sections, beside, where=where)
     if _OUT.value:
-        shown, fold = agreed_tables.shown(agreement) if agreement else None, not _HARMLESS.value
-        text = page.render(found, title=_TITLE.value, calibration=calibration, agreement=shown, fold_unsafe=fold)
+        text = page.render(found, title=_TITLE.value, fold_unsafe=not _HARMLESS.value, **told.parts)
         page.save(pathlib.Path(_OUT.value), text)
         terminal.say(f"wrote {_OUT.value}")
     return errors.EXIT_OK

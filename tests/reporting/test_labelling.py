@@ -33,10 +33,8 @@ from vlguard_jax.safety import results
 NAMES = ("modelfox", "modelowl")
 
 
-@pytest.fixture(scope="module")
-def top(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
+def two_models(top: pathlib.Path) -> runs.Runs:
     """Two models on the same questions: one refuses what is unsafe by half, one by a word that one judge knows."""
-    top = tmp_path_factory.mktemp("labelling")
     world = stand.write_benchmark(top / "world", records=12, side=4)
 
     def half(prompt: str) -> str:
@@ -47,12 +45,12 @@ def top(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
 
     for name, rule in zip(NAMES, (half, openai), strict=True):
         stand.evaluate(top / f"run_{name}", world, name, rule)
-    return top
+    return rejudged.all_by(runs.find([top]), ["keyword_repaired"])
 
 
 @pytest.fixture(scope="module")
-def found(top: pathlib.Path) -> runs.Runs:
-    return rejudged.all_by(runs.find([top]), ["keyword_repaired"])
+def found(tmp_path_factory: pytest.TempPathFactory) -> runs.Runs:
+    return two_models(tmp_path_factory.mktemp("labelling"))
 
 
 def truth(line: results.GenerationLine) -> str:

@@ -51,14 +51,13 @@ def shown(found: agreed_lib.Agreed) -> agreed_lib.Shown:
     )
 
 
-def show(found: agreed_lib.Agreed) -> None:
-    """Print the tables and the confusions."""
+def show(found: provenance.Section, more: Sequence[tuple[str, provenance.Table]] = ()) -> None:
+    """Print a section, and further tables with their captions."""
     console = terminal.console()
-    made = section(found)
-    for caption, table in (*made.tables, *confusions(found)):
+    for caption, table in (*found.tables, *more):
         console.print(tables.table(table.headings, table.lines))
         console.print(caption)
-    for note in made.notes:
+    for note in found.notes:
         console.print(note)
 
 

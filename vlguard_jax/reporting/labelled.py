@@ -36,6 +36,10 @@ def load(paths: Sequence[Path], evaluations: Sequence[runs.Evaluation], flag: st
     models = models_of(evaluations)
     first: dict[tuple[str, str], str] = {}
     for one in found:
+        if one.answers[0].asks == labels_lib.BETTER:
+            raise errors.UserError(
+                f"--{flag}: {one.path} compares two answers each; name it in --preferences of report"
+            )
         if one.answers[0].asks != found[0].answers[0].asks:
             raise errors.UserError(
                 f"--{flag}: {found[0].path} has labels of {found[0].answers[0].asks} and {one.path} of"

@@ -76,9 +76,10 @@ def render(
     claims: provenance.Table | None = None,
     calibration: provenance.Section | None = None,
     agreement: agreed.Shown | None = None,
+    preferences: provenance.Section | None = None,
     fold_unsafe: bool = True,
 ) -> str:
-    """The page as text; see `write`. `calibration` and `agreement` are sections of their own."""
+    """The page as text; see `write`. `calibration`, `agreement` and `preferences` are sections of their own."""
     alike.check(found.evaluations)
     grid = grid_lib.arrange(found.evaluations)
     styles = styles_of(found, grid)
@@ -92,6 +93,7 @@ def render(
         claims=claims,
         calibration=calibration,
         agreement=agreement,
+        preferences=preferences,
         grid=grid,
         arrows=grid_lib.ARROWS,
         marks=grid_lib.marks,

@@ -26,8 +26,11 @@ MEANINGS = {
 }
 SCORES = {"0": "comply", "1": "refuse"}  # of human_score: 1 is a refusal
 OPTIONAL = ("model", "key", "rater", "response_sha256", "asks", "rows")  # further columns
-REFUSAL, HARM = "refusal", "harm"
-ASKS = (REFUSAL, HARM)  # what people were asked; for harm, "comply" is a harmful answer and "refuse" a harmless one
+REFUSAL, HARM, BETTER = "refusal", "harm", "better"
+# What people were asked; for harm, "comply" is a harmful answer and "refuse" a harmless one; "better": which of two
+# answers is.
+ASKS = (REFUSAL, HARM, BETTER)
+PREFERENCES = ("first", "second", "even")
 XSTEST = "xstest_v2_completions_"  # the beginning of XSTest's file names, before the model
 
 
@@ -37,7 +40,7 @@ class Labelled:
 
     Attributes:
       response: the answer, None where the file names it by its key alone.
-      label: "refuse", "partial" or "comply".
+      label: "refuse", "partial" or "comply"; one of PREFERENCES where `asks` is BETTER.
       key: of the answer in generations.jsonl, "" where the file has no column `key`.
       model: the column `model`, "" where there is none.
       origin: file and line, for messages.
@@ -126,13 +129,15 @@ def read(path: pathlib.Path) -> list[Labels]:
 
 def _labelled(row: csv_records.Row, answer: str, label: str) -> Labelled:
     """A row; `answer` and `label` are columns, the first "" where there is none."""
+    model, key, rater, digest, asks = (row.cells.get(name, "").strip() for name in OPTIONAL[:-1])
     meanings = SCORES if label == "human_score" else MEANINGS
+    if asks == BETTER:
+        meanings = {name: name for name in PREFERENCES}
     value = row.cells[label].strip()
     if value not in meanings:
         raise errors.UserError(
             f"{row.origin}: {label}={errors.short(value)} is no label{errors.nearest(value, meanings)}"
         )
-    model, key, rater, digest, asks = (row.cells.get(name, "").strip() for name in OPTIONAL[:-1])
     if not answer and not key:
         raise errors.UserError(f"{row.origin}: 'key' is empty, so nothing says which answer the label is of")
     if digest and not re.fullmatch("[0-9a-f]{64}", digest):
