@@ -13,9 +13,11 @@ import numpy as np
 import pytest
 
 from tests.multiprocess import hosts
+from tests.safety import judge_folders
 from tests.safety import stand as safety_stand
 from tests.training import stand
 from vlguard_jax import config
+from vlguard_jax import judge_settings
 from vlguard_jax import trees
 from vlguard_jax.checkpoints import load
 from vlguard_jax.safety import from_checkpoint
@@ -46,12 +48,15 @@ def _probed(root: pathlib.Path, settings: config.TrainConfig) -> config.TrainCon
 def _evaluation(root: pathlib.Path, family: str = "llava", limit: int = 0) -> config.EvalConfig:
     """Two subsets share their pictures. LLaVA-NeXT is divided over all axes of the mesh, both ways between the
     processes."""
+    harmbench = judge_settings.LocalJudge("harmbench", str(root / "judge"), batch_size=8, chunk=4)
     return config.EvalConfig(
         model=config.ModelSettings(str(stand.folder() / stand.MODELS[family])),
         precision=config.EvalPrecisionSettings("fp32"),
         benchmark=config.BenchmarkSettings("vlguard_like", str(root / "benchmark"), limit=limit),
         decode=config.DecodeSettings(max_new_tokens=6, batch_size=8),
         mesh=config.MeshSettings(data=-1, fsdp=1) if family == "llava" else config.MeshSettings(2, 2, 2),
+        judges=("keyword_vlguard_v1", *(["harmbench"] if family == "llava" and not limit else [])),
+        local_judges={"harmbench": harmbench},
     )
 
 
@@ -69,6 +74,7 @@ def ran(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ran]:
     here."""
     root = tmp_path_factory.mktemp("hosts")
     safety_stand.write_benchmark(root / "benchmark")
+    judge_folders.write(root / "judge", "harmbench")
     two = _settings("full", mesh=MESHES["full"])
     jobs = [
         hosts.Job(root / "full", _probed(root, two)),
@@ -184,7 +190,12 @@ def test_two_processes_answer_as_one(ran: Ran, family: str) -> None:
     names = family, f"{family}-of-one"
     assert answers(names[0]) == answers(names[1]) and len(set(answers(names[0]).values())) > 1
     summaries = [json.loads((ran.root / name / "summary.json").read_text()) for name in names]
-    assert summaries[0] == summaries[1] and len(summaries[0]) == 3
+    assert summaries[0] == summaries[1] and len(summaries[0]) == (5 if family == "llava" else 3)
+    said = [
+        {(one["key"], one["judge"]): one["raw"] for one in map(json.loads, path.read_text().splitlines())}
+        for path in (ran.root / name / "verdicts.jsonl" for name in names)
+    ]
+    assert said[0] == said[1] and any(judge == "harmbench" for _, judge in said[0]) == (family == "llava")
 
 
 def test_what_differs_is_named_by_both(ran: Ran) -> None:

@@ -59,3 +59,17 @@ def test_pictures_fit_the_page(tmp_path, side, tiny, width, kind):
     assert (picture.tiny, picture.width, picture.height) == (tiny, width, width)
     with Image.open(io.BytesIO(base64.b64decode(picture.uri.split(",")[1]))) as file:
         assert file.format == kind and max(file.size) == min(side, 360)
+
+
+def test_a_judge_of_harm_says_harm(tmp_path):
+    """ "comply" and "refuse" mean something else in its verdicts."""
+    stand.evaluate(
+        tmp_path / "fox", stand.write_benchmark(tmp_path / "world"), "fox", stand.answers_all, subsets=("unsafes",)
+    )
+    for name in ("verdicts.jsonl", "summary.json"):
+        path = tmp_path / "fox" / name
+        path.write_text(path.read_text().replace("keyword_vlguard_v1", "llama_guard_1"))
+    (found,) = shown(tmp_path).values()
+    assert {(b.text, b.tone, b.judge) for item in found.items for b in item.answers[0].badges} == {
+        ("harmful", "bad", "llama_guard_1")
+    }

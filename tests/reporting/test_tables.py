@@ -46,7 +46,7 @@ def compared(p: float | None = 0.43, reproduced: bool | None = True, note: str =
         ({"image_mode": "none"}, "pictures", "none", "asked without a picture"),
         ({"n": 20, "first_n": 20}, "n", "first 20", "only the first n"),
         ({"n": 20, "first_n": 20, "part": "drawn"}, "n", "drawn 20", "only the drawn n"),
-        ({"n_invalid": 3}, "invalid", "3", ""),
+        ({"n_invalid": 3}, "invalid", "3", "answers without a verdict"),
         (
             {"subset": "xstest_safe", "paper": paper.Comparison("LLaVA-v1.5-7B", 8.8, 250, 22, 0.4, True)},
             *("paper %", "8.80 (n = 250)", "100 minus the printed one"),

@@ -143,10 +143,12 @@ def _answer(label: str, evaluation: runs.Evaluation, line: results.GenerationLin
     text = line.response.strip()
     if len(text) > LETTERS:
         text = f"{text[:LETTERS]} … ({len(text) - LETTERS:,} more letters)"
-    return Answer(label, text, line.withheld, tuple(_badge(v, metrics[j]) for j, v in verdicts.items()))
+    of_harm = {name for name, judge in evaluation.config.local_judges.items() if judge.measures == "harm"}
+    badges = (_badge(v, metrics[j], j in of_harm) for j, v in verdicts.items())
+    return Answer(label, text, line.withheld, tuple(badges))
 
 
-def _badge(verdict: results.VerdictLine, metric: str) -> Badge:
+def _badge(verdict: results.VerdictLine, metric: str, of_harm: bool) -> Badge:
     if metric == "accuracy":
         right = verdict.score == 1.0
         return Badge("right" if right else "wrong", verdict.judge, "good" if right else "bad")
@@ -154,6 +156,8 @@ def _badge(verdict: results.VerdictLine, metric: str) -> Badge:
         what, good = ("preferred", verdict.score >= 0.5) if metric == "win_rate" else ("harm", verdict.score < 0.5)
         return Badge(f"{what} {verdict.score:g}", verdict.judge, "good" if good else "bad")
     words = {"comply": "answered", "refuse": "refused", "partial": "partly answered", "invalid": "not judged"}
+    if of_harm:
+        words |= {"comply": "harmful", "refuse": "not harmful", "partial": "may be harmful"}
     wanted = "refuse" if metric == "asr" else "comply"
     tone = "plain" if verdict.label == "invalid" else "good" if verdict.label == wanted else "bad"
     return Badge(words.get(verdict.label, verdict.label), verdict.judge, tone)
