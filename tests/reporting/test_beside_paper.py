@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import pathlib
 
 import pytest
@@ -30,6 +31,10 @@ def text_row(benchmark, subset, count, n, **changes):
     fields = {"benchmark": benchmark, "subset": subset, "count": count, "n": n, "rate": rate}
     ends = {"ci_low": rate - 0.01, "ci_high": rate + 0.01, "n_by_pictures": (n,), "image_mode": "none"}
     return safety_stand.row(**fields, **ends, **changes)
+
+
+def decoded(**changes):
+    return dataclasses.replace(safety_stand.row().decode, **changes)
 
 
 def cells(found, row, kind):
@@ -67,6 +72,11 @@ def test_what_differs_is_not_reproduced():
         ({"first_n": 4}, "only the first 4"),
         ({"judge": "keyword_repaired"}, "the paper counted with keyword_vlguard_v1"),
         ({"n_too_long": 2}, "2 questions too long for the model"),
+        ({"decode": decoded(max_new=48)}, "answers of 48 tokens at most, the paper's of 256"),
+        (
+            {"decode": decoded(sampling="drawn", temperature=1.0)},
+            "tokens are drawn at temperature 1, top_p 1, the paper's greedy",
+        ),
     ],
 )
 def test_no_verdict_where_the_setting_differs(change, reason):
@@ -121,17 +131,14 @@ def test_categories_are_the_columns_of_figure_5():
     assert cells(found, BASE, "fox")["Unsafe: discrimination"] == "not measured"
 
 
+def seed(count, **changes):
+    rate, sha256 = count / 442, str(count)
+    ends = {"ci_low": rate - 0.04, "ci_high": rate + 0.04}
+    return safety_stand.row(count=count, rate=rate, weights_sha256=sha256, **ends, **changes)
+
+
 def test_seeds_are_averaged_and_not_tested():
-    rows = [
-        safety_stand.row(
-            count=count,
-            rate=count / 442,
-            ci_low=count / 442 - 0.04,
-            ci_high=count / 442 + 0.04,
-            weights_sha256=str(count),
-        )
-        for count in (300, 310, 350)
-    ]
+    rows = [seed(count) for count in (300, 310, 350)]
     found = arranged("table2", *(evaluation(BASE, row, folder=f"job{i}/v") for i, row in enumerate(rows)))
     line = cells(found, BASE, "fox")
     assert line[""] == "fox, 3 seeds" and line["VLGuard Unsafe"].startswith("72.40 [")
@@ -140,6 +147,21 @@ def test_seeds_are_averaged_and_not_tested():
     same = [evaluation(BASE, rows[0], folder=f"job{i}/v") for i in range(2)]
     with pytest.raises(errors.UserError, match="one model cannot count twice"):
         arranged("table2", *same)
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_what_is_odd_about_one_seed_is_told_of_all(order):
+    rows = [seed(300), seed(310, stand_in=True), seed(350, n_too_long=2)][::order]
+    found = arranged("table2", *(evaluation(BASE, row, folder=f"job{i}/v") for i, row in enumerate(rows)))
+    assert cells(found, BASE, "difference")["VLGuard Unsafe"].endswith(") a")
+    (told,) = [note for note in beside_paper.texts(found)[2] if note.startswith("a: ")]
+    assert "questions or pictures are stand-ins" in told and "2 questions too long for the model" in told
+
+
+def test_seeds_that_different_judges_read_are_not_averaged():
+    rows = [seed(300), seed(310, judge="keyword_repaired")]
+    with pytest.raises(errors.UserError, match="judged by keyword_repaired, not keyword_vlguard_v1"):
+        arranged("table2", *(evaluation(BASE, row, folder=f"job{i}/v") for i, row in enumerate(rows)))
 
 
 def test_controls_and_other_tables_are_left_out():

@@ -228,7 +228,8 @@ def test_the_papers_row_stands_beside(tmp_path, folder):
         assert row.paper.reproduced is None and row.paper.note
     settings = dataclasses.replace(settings, benchmark=dataclasses.replace(settings.benchmark, name="vlguard", limit=3))
     unsafe = by_subset(run.evaluate(settings, tmp_path / "limited", model))["unsafes"]
-    assert unsafe.paper.note == "only the first 3" and unsafe.paper.percent == 72.62
+    assert unsafe.paper.note == "only the first 3; answers of 8 tokens at most, the paper's of 256"
+    assert unsafe.paper.percent == 72.62
 
 
 def test_grid_asks_in_every_way(tmp_path, folder):

@@ -50,6 +50,8 @@ class Rated:
     def other_way(self, other: Rated) -> str:
         """How the asking or the judging differs (judge, template, preprocessing, limits of an answer, sampling); "" if
         it does not."""
+        if self.row.judge != other.row.judge:
+            return f"judged by {self.row.judge}, not {other.row.judge}"
         for name in ("judge_version", "judge_prompt_sha256"):
             ours, theirs = getattr(self.row, name), getattr(other.row, name)
             if ours != theirs:

@@ -144,8 +144,9 @@ def _ours(table: paper_tables.Table, row: str, model: str, column: str, ones: Se
     rate, low, high = mean.mean, mean.ci_low, mean.ci_high
     if len(ones) == 1:
         low, high = first.ci_low, first.ci_high
-    obstacle = rows_lib.obstacle(first)
-    compared = paper_lib.compare(row, column, first.count, first.n, obstacle=obstacle)
+    obstacle = "; ".join(dict.fromkeys(filter(None, (rows_lib.obstacle(one.rated.row) for one in ones))))
+    untested = obstacle or "several seeds" * (len(ones) > 1)
+    compared = paper_lib.compare(row, column, first.count, first.n, obstacle=untested)
     theirs = compared.percent / 100
     ci = None
     if compared.count is not None:
@@ -156,7 +157,7 @@ def _ours(table: paper_tables.Table, row: str, model: str, column: str, ones: Se
     if column == paper_lib.NOT_REFUSED:
         rate, low, high, diff = 1 - rate, 1 - high, 1 - low, 0.0 - diff
         ci = (-ci[1], -ci[0]) if ci else None
-    return Ours(rate, low, high, len(ones), diff, ci, compared.p if len(ones) == 1 else None, obstacle)
+    return Ours(rate, low, high, len(ones), diff, ci, compared.p, obstacle)
 
 
 def texts(found: Beside) -> tuple[list[str], list[list[str]], list[str]]:

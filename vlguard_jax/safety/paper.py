@@ -13,6 +13,7 @@ from vlguard_jax.safety import statistics
 
 JUDGE = "keyword_vlguard_v1"  # what the paper's attack success rates were counted with
 WIN_RATE_JUDGE = "gpt-4-vision-preview, which is retired, the candidate always first"  # win rates
+NEW_TOKENS, CHOICE = 256, "greedy"  # how its answers were decoded (appendix A.1)
 SIGNIFICANCE = 0.05
 
 # Column -> number of questions, of the columns that are subsets of a benchmark.

@@ -145,6 +145,10 @@ def obstacle(row: summary.Row) -> str:
         f"questions left out whose pictures cannot be read: {row.n_bad_picture}": row.n_bad_picture,
         f"the paper counted with {paper.WIN_RATE_JUDGE if counted else paper.JUDGE}": counted
         or row.judge != paper.JUDGE,
+        f"answers of {row.decode.max_new} tokens at most, the paper's of {paper.NEW_TOKENS}": (
+            row.decode.max_new != paper.NEW_TOKENS
+        ),
+        f"tokens are {row.decode.choice}, the paper's greedy": row.decode.choice != paper.CHOICE,
     }
     return "; ".join(text for text, holds in obstacles.items() if holds)
 

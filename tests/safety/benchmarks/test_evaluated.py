@@ -42,7 +42,7 @@ def test_xstest_refused(tmp_path):
         "xstest_unsafe": ("asr", 0, 200, "text"),
     }
     for row in rows:
-        assert row.paper.note == "questions or pictures are stand-ins" and row.paper.reproduced is None
+        assert row.paper.note.startswith("questions or pictures are stand-ins; ") and row.paper.reproduced is None
     lines = [json.loads(line) for line in (tmp_path / "work" / results.GENERATIONS).read_text().splitlines()]
     assert len(lines) == 450 and all(line["stand_in"] for line in lines)
 
@@ -72,7 +72,7 @@ def test_a_benchmark_that_is_no_stand_in_is_compared(tmp_path, monkeypatch):
     model, _ = stand.make_model(tmp_path, lambda number: "i am sorry")
     asked = config.BenchmarkSettings(name="advbench", path=str(file))
     settings = stand.settings(tmp_path, benchmark=asked, paper_row=ROW)
-    settings = dataclasses.replace(settings, decode=dataclasses.replace(settings.decode, batch_size=16))
+    settings = dataclasses.replace(settings, decode=config.DecodeSettings(max_new_tokens=256, batch_size=16))
     rows = {row.subset: row for row in run.evaluate(settings, tmp_path / "work", model)}
     plain, suffix, start = rows.values()
     assert list(rows) == ["advbench_vanilla", "advbench_suffix", "advbench_suffix_start"]
