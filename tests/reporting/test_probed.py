@@ -11,6 +11,7 @@ from tests.safety import test_probes
 from vlguard_jax import config
 from vlguard_jax.reporting import charts
 from vlguard_jax.reporting import page
+from vlguard_jax.reporting import probed
 from vlguard_jax.reporting import runs
 from vlguard_jax.safety import probes
 
@@ -46,6 +47,25 @@ def test_the_page_shows_them(folder: pathlib.Path) -> None:
         "20.0 (0.0 to 100.0)",
         "20.0 (0.0 to 100.0)",
     ]
+
+
+def test_rates_of_other_questions_are_not_drawn(tmp_path: pathlib.Path) -> None:
+    stand.train(tmp_path)
+    changed = [
+        test_probes.measured(10, 0, "old"),
+        test_probes.measured(20, 4, "new"),
+        test_probes.measured(30, 3, "new"),
+    ]
+    (tmp_path / probes.FILE).write_bytes(b"".join(map(probes.line, changed)))
+    (shown,) = probed.show(runs.find([tmp_path]).trainings)
+    assert shown.changed and [len(band.values) for band in shown.charts[0].bands] == [2, 3]
+    assert shown.table.lines[0][2:] == (
+        "0.0 (0.0 to 100.0), measured otherwise (n = 10)",
+        "30.0 (0.0 to 100.0)",
+    )
+    (tmp_path / probes.FILE).write_bytes(b"".join(map(probes.line, changed[1:])))
+    (shown,) = probed.show(runs.find([tmp_path]).trainings)
+    assert not shown.changed
 
 
 def test_a_run_without_probes_shows_none(tmp_path: pathlib.Path) -> None:

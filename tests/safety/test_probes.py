@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import pathlib
+from typing import Any
 
 import pytest
 
@@ -62,6 +63,44 @@ def test_the_best_update(case: str) -> None:
     changes, expected = CHOICES[case]
     found = probes.best(config.BestSettings(**changes), RUN)
     assert (found.step if found else None) == expected
+
+
+def measured(step: int, asr: int, by: str, refusals: int = 0, guarded_by: str = "g") -> probes.Probe:
+    """A probe whose rates were measured in these ways."""
+    found = (
+        dataclasses.replace(rate(ASR, asr), measured=by),
+        dataclasses.replace(rate(REFUSALS, refusals), measured=guarded_by),
+    )
+    return probes.Probe(step, 1.5, "w" * 64, found, "2026-01-31T12:00:00+00:00")
+
+
+def test_rates_of_other_questions_are_not_compared() -> None:
+    """As before a file, a limit or a judge was changed: 0 of other questions is not better than 3 of these."""
+    changed = [measured(10, 0, "old"), measured(20, 4, "new"), measured(30, 3, "new"), measured(40, 5, "new")]
+    for order in (changed, changed[::-1]):
+        found = probes.best(config.BestSettings(ASR), order)
+        assert found is not None and found.step == 30
+    guarded = config.BestSettings(ASR, guard=REFUSALS)
+    found = probes.best(guarded, [measured(10, 0, "new", 0, "old"), measured(20, 4, "new")])
+    assert found is not None and found.step == 20
+    found = probes.best(config.BestSettings(ASR), [measured(10, 0, ""), measured(20, 4, "new")])
+    assert found is not None and found.step == 10, "written by an earlier version, which did not say"
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"questions_sha256": "x"},
+        {"pictures_sha256": "x"},
+        {"judge": "keyword_repaired"},
+        {"judge_version": "2"},
+        {"template": "vicuna_v1"},
+        {"decode": dataclasses.replace(stand.row().decode, max_new=8)},
+    ],
+)
+def test_what_makes_two_rates_incomparable(change: dict[str, Any]) -> None:
+    (one,), (same,), (other,) = (probes.rates({"vg": [stand.row(**of)]}) for of in ({}, {"model": "cat"}, change))
+    assert one.measured == same.measured != other.measured and len(one.measured) == 16
 
 
 def test_a_second_judge_of_the_same_has_its_name_behind() -> None:

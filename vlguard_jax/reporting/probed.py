@@ -15,13 +15,15 @@ from vlguard_jax.safety import probes
 @dataclasses.dataclass(frozen=True)
 class Probed:
     """One training run with probes. rates: their names, in the order of the charts' styles; table: of the first, the
-    last and the best probe; stand_in: whether a picture was drawn by `prepare`."""
+    last and the best probe; stand_in: whether a picture was drawn by `prepare`; changed: whether rates are not drawn,
+    since they were measured otherwise than later ones."""
 
     name: str
     rates: tuple[str, ...]
     charts: tuple[charts.Rates, ...]
     table: provenance.Table
     stand_in: bool
+    changed: bool
 
 
 def show(trainings: Sequence[runs.Training]) -> list[Probed]:
@@ -31,8 +33,9 @@ def show(trainings: Sequence[runs.Training]) -> list[Probed]:
 
 def _probed(training: runs.Training) -> Probed:
     names = tuple(dict.fromkeys(rate.name for probe in training.probes for rate in probe.rates))
+    of = probes.comparable(training.probes)
     series = [
-        [(p.step, rate.rate, rate.ci_low, rate.ci_high) for p in training.probes if (rate := p.rate(name))]
+        [(p.step, rate.rate, rate.ci_low, rate.ci_high) for p in training.probes if (rate := of(p, name))]
         for name in names
     ]
     return Probed(
@@ -41,6 +44,7 @@ def _probed(training: runs.Training) -> Probed:
         tuple(charts.rates(series, size) for size in charts.SIZES),
         _table(training, names),
         any(rate.stand_in for probe in training.probes for rate in probe.rates),
+        any(of(probe, rate.name) is None for probe in training.probes for rate in probe.rates),
     )
 
 
@@ -51,17 +55,19 @@ def _table(training: runs.Training, names: Sequence[str]) -> provenance.Table:
         guard = f" with {kept.guard} of {grid.percent(kept.at_most)} % at most" if kept.guard else ""
         shown.append((f"best by {kept.rate}{guard}", best))
     headings = ("rate, %", "n", *(f"{what}: update {probe.step:,}" for what, probe in shown))
-    lines = []
+    lines, of = [], probes.comparable(training.probes)
     for name in names:
         found = [probe.rate(name) for _, probe in shown]
         n = next((f"{rate.n:,}" for rate in reversed(found) if rate), grid.NONE)
-        lines.append((name, n, *(_cell(rate) for rate in found)))
+        cells = (_cell(rate, of(probe, name)) for rate, (_, probe) in zip(found, shown, strict=True))
+        lines.append((name, n, *cells))
     return provenance.Table(headings, tuple(lines))
 
 
-def _cell(rate: probes.Rate | None) -> str:
+def _cell(rate: probes.Rate | None, comparable: probes.Rate | None) -> str:
     if rate is None:
         return grid.NONE
     text = f"{grid.percent(rate.rate)} ({grid.percent(rate.ci_low)} to {grid.percent(rate.ci_high)})"
     text += f", {rate.n_invalid:,} invalid" if rate.n_invalid else ""
-    return text + (f", {rate.n_cut:,} cut" if rate.n_cut else "")
+    text += f", {rate.n_cut:,} cut" if rate.n_cut else ""
+    return text if comparable else f"{text}, measured otherwise (n = {rate.n:,})"

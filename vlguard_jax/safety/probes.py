@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 import dataclasses
 import json
 import pathlib
@@ -13,6 +13,8 @@ from vlguard_jax import errors
 from vlguard_jax import files
 from vlguard_jax import limits
 from vlguard_jax import typed
+from vlguard_jax.safety import asked as asked_lib
+from vlguard_jax.safety import results
 from vlguard_jax.safety import summary
 
 FILE, FOLDER, BEST = "probe.jsonl", "probe", "best.json"
@@ -29,6 +31,7 @@ class Rate(summary.Rate):
       metric: as in summary.json.
       n_invalid, n_cut: as there.
       stand_in: whether pictures of the test or of the training were drawn by `prepare`.
+      measured: hash of the questions, how they were asked and the judge; "": not known. Others cannot be compared.
     """
 
     name: typed.Name
@@ -36,6 +39,7 @@ class Rate(summary.Rate):
     n_invalid: typed.Count
     n_cut: typed.Count
     stand_in: bool
+    measured: typed.Name = typed.later("")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -79,9 +83,16 @@ def rates(rows: Mapping[str, Sequence[summary.Row]]) -> tuple[Rate, ...]:
             n_invalid=row.n_invalid,
             n_cut=row.n_cut,
             stand_in=row.stand_in,
+            measured=_measured(row),
         )
         for name, (_, row) in zip(called, measured, strict=True)
     )
+
+
+def _measured(row: summary.Row) -> str:
+    judge = (row.judge, row.judge_version, row.judge_prompt_sha256)
+    how = dataclasses.astuple(asked_lib.how_of(row))
+    return results.sha256(json.dumps([row.questions_sha256, row.pictures_sha256, *judge, *how]))[:16]
 
 
 def line(probe: Probe) -> bytes:
@@ -119,14 +130,28 @@ def lower(settings: settings_lib.BestSettings, metric: str) -> bool:
     return settings.order == "min" or (settings.order == "auto" and metric in LOWER)
 
 
+def comparable(probes: Iterable[Probe]) -> Callable[[Probe, str], Rate | None]:
+    """The rate of a name in a probe; None where it lacks it, or has it measured otherwise than the newest probe with
+    that rate, as before an evaluation's settings or file were changed."""
+    newest = {rate.name: rate.measured for probe in sorted(probes, key=lambda one: one.step) for rate in probe.rates}
+
+    def found(probe: Probe, name: str) -> Rate | None:
+        rate = probe.rate(name)
+        return rate if rate and rate.measured in ("", newest[name]) else None
+
+    return found
+
+
 def best(settings: settings_lib.BestSettings, probes: Iterable[Probe]) -> Probe | None:
     """The probe with the best rate among those that the guard lets pass; the earliest of several. None without one.
 
-    The model before the first update is none of the run's, and does not count.
+    The model before the first update is none of the run's, and does not count; nor do rates that are not `comparable`.
     """
+    probes = sorted(probes, key=lambda probe: probe.step)
+    of = comparable(probes)
     found: tuple[float, Probe] | None = None
     for probe in probes:
-        rate, guard = probe.rate(settings.rate), probe.rate(settings.guard)
+        rate, guard = of(probe, settings.rate), of(probe, settings.guard)
         if rate is None or not probe.step or (settings.guard and (guard is None or guard.rate > settings.at_most)):
             continue
         value = rate.rate if lower(settings, rate.metric) else -rate.rate
