@@ -57,6 +57,17 @@ def _made(folder: pathlib.Path, name: str) -> tuple[pathlib.Path, int]:
             os.close(descriptor)
 
 
+def remove(path: pathlib.Path) -> None:
+    """Delete a folder. However it ends, no part of the folder stays under its name.
+
+    Raises:
+      UserError: it is a link.
+    """
+    check_no_link(path)
+    with scratch(path.parent, path.name) as away:
+        path.rename(away / path.name)
+
+
 def sweep(folder: pathlib.Path) -> None:
     """Delete the folders of killed processes that `scratch` made in `folder`; those of running processes are locked."""
     for entry in sorted(folder.iterdir()):

@@ -7,6 +7,7 @@ import json
 import os
 import pathlib
 import signal
+from typing import Any
 
 import jax
 import numpy as np
@@ -236,6 +237,64 @@ def test_the_best_checkpoint_is_kept_and_written(tmp_path: pathlib.Path, monkeyp
     ours, theirs = (trees.flatten(load.load(tmp_path / name).params) for name in ("run/best", "two/model"))
     for name, value in ours.items():
         np.testing.assert_array_equal(value, theirs[name], err_msg=name)
+
+
+def test_a_run_that_goes_on_past_its_best_leaves_no_stale_one(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Update 2 is the best of four, then update 6 is, which is the last: model/ is the best, and best/ was another."""
+    asr, rate = iter((9, 3, 6, 1)), probing.RATES[0]
+    monkeypatch.setattr(probe_lib.probes, "rates", lambda rows: (test_probes.rate(rate, next(asr)),))
+    run = {"export": "llava", "keep_best": config.BestSettings(rate)}
+    loop.train(stand.settings(probe=probing.probe(), run=run, optimizer={"max_steps": 4}), tmp_path)
+    assert (tmp_path / "best/config.json").exists()
+    loop.train(stand.settings(probe=probing.probe(), run=run), tmp_path)
+    assert not (tmp_path / "best").exists() and (tmp_path / "model").is_dir()
+    assert f"removed {tmp_path / 'best'}: an earlier end of this run" in capsys.readouterr().out.replace("\n", " ")
+    asked = {"tiny": config.ProbedSettings(config.BenchmarkSettings("vlguard_like", str(probing.benchmark())))}
+    run["keep_best"] = config.BestSettings("later/unsafes/asr")
+    later = probing.probe(evaluations={"later": asked["tiny"]})
+    loop.train(stand.settings(probe=later, run=run), tmp_path)
+    said = capsys.readouterr().out.replace("\n", " ")
+    assert "no probe after an update has later/unsafes/asr: no checkpoint is the best" in said
+
+
+def test_answers_that_no_judge_reads(tmp_path: pathlib.Path) -> None:
+    """A judge of right answers reads those to harmless questions alone."""
+    asked = config.BenchmarkSettings("vlguard_like", str(probing.benchmark()))
+    only = {"tiny": config.ProbedSettings(asked, ("exact_match_v1",))}
+    changes = {"at_start": False, "evaluations": only}
+    loop.train(stand.settings(probe=probing.probe(**changes), optimizer={"max_steps": 1}), tmp_path)
+    (found,) = probes.read(tmp_path)
+    assert [rate.name for rate in found.rates] == ["tiny/safe_safes/accuracy"]
+    assert len(probing.answers(tmp_path / "probe/1/tiny")) == probing.TOTAL
+
+
+@pytest.mark.parity
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"decode": config.DecodeSettings(max_new_tokens=5, batch_size=8)},
+        {"judges": ("keyword_vlguard_v1", "keyword_repaired")},
+        {"withhold_text": False},
+    ],
+)
+def test_a_stopped_probe_with_changed_settings_is_made_anew(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch, changes: dict[str, Any]
+) -> None:
+    """What was withheld cannot be judged again, and answers of other lengths do not belong together."""
+    first = probing.probe(withhold_text=True, at_start=False)
+    with monkeypatch.context() as patch:
+        _after(patch, 3, lambda: os.kill(os.getpid(), signal.SIGTERM))
+        stopped = loop.train(stand.settings(probe=first, optimizer={"max_steps": 2}), tmp_path)
+    assert not stopped.finished and stopped.step == 2
+    asked = config.BenchmarkSettings("vlguard_like", str(probing.benchmark()))
+    if judges := changes.pop("judges", None):
+        changes = {"evaluations": {"tiny": config.ProbedSettings(asked, judges)}}
+    second = probing.probe(**{"withhold_text": True, "at_start": False, **changes})
+    seen = _after(monkeypatch, 0, _kill)
+    assert loop.train(stand.settings(probe=second, optimizer={"max_steps": 2}), tmp_path).finished
+    assert len(seen) == probing.TOTAL == len(probing.answers(tmp_path / "probe/2/tiny"))
 
 
 @pytest.mark.parity

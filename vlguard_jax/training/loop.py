@@ -185,7 +185,7 @@ def _best(
         there = best is not None and best in store
         said = [prober.told_best(there)]
         if best is None or best == last or not there:
-            return said, None
+            return [*said, tuned.forget(workdir / BEST)], None
         shapes = _shapes(program)
         return said, setup.from_tree(shapes, store.restore(best, setup.to_tree(shapes))).params
 

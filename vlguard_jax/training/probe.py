@@ -9,8 +9,8 @@ are then, in the number format of computation: it takes its own copy of the deco
 goes on. The training reads nothing of it; its losses are the same to the bit. LoRA's adapters are applied unmerged.
 
 Each probe is one line of probe.jsonl, and WORKDIR/probe/UPDATE/NAME has the result files of each evaluation, as
-`evaluate` writes them. A probe that was cut short is finished when the run is resumed; those of updates that are made
-again are made again, too.
+`evaluate` writes them. A probe that was cut short is finished when the run is resumed, or made anew with settings that
+were changed since; those of updates that are made again are made again, too.
 """
 
 from __future__ import annotations
@@ -35,8 +35,10 @@ from vlguard_jax import config as settings_lib
 from vlguard_jax import errors
 from vlguard_jax import files
 from vlguard_jax import fingerprints
+from vlguard_jax import folders
 from vlguard_jax import typed
 from vlguard_jax import types
+from vlguard_jax import workdir as workdir_lib
 from vlguard_jax.checkpoints import checkpoint as checkpoint_lib
 from vlguard_jax.checkpoints import store as store_lib
 from vlguard_jax.families import functional
@@ -231,7 +233,8 @@ class Prober:
         """The best update in a line. kept_there: whether its checkpoint is in the store."""
         kept, found = self._settings.run.keep_best, self._best()
         if found is None:
-            return f"no probe has {kept.guard} of {100 * kept.at_most:g} % at most: no checkpoint is the best"
+            ruled = f" with {kept.guard} of {100 * kept.at_most:g} % at most" if kept.guard else ""
+            return f"no probe after an update has {kept.rate}{ruled}: no checkpoint is the best"
         rates = {rate.name: 100 * rate.rate for rate in found.rates}
         guard = f", {kept.guard} {rates[kept.guard]:.1f} %" if kept.guard else ""
         where = f"kept in checkpoints/{found.step}" if kept_there else "not kept: config.run.keep_best was set later"
@@ -264,6 +267,8 @@ class Prober:
             bar = functools.partial(_bar, writer, name)
             try:
                 with _named(name):
+                    if first:
+                        _forget_another(self._folder(step, name), run.resolved(config, model))
                     rows[name] = run.evaluate(
                         config, self._folder(step, name), model, say=_say, progress=bar, team=processes.Team()
                     )
@@ -311,7 +316,7 @@ class Prober:
                 of_subset = {line.item_id: line for line in lines if line.subset == subset}
                 chosen = sorted(of_subset, key=lambda id_: hashlib.sha256(id_.encode()).hexdigest())[:SHOWN]
                 found += [
-                    tracking.Answer(name, subset, id_, of_subset[id_].response, ", ".join(verdicts[of_subset[id_].key]))
+                    tracking.Answer(name, subset, id_, of_subset[id_].response, _told(verdicts, of_subset[id_]))
                     for id_ in chosen
                 ]
         return found
@@ -328,6 +333,11 @@ class Prober:
         files.write_text(self._workdir / probes.BEST, json.dumps(values, indent=1) + "\n")
 
 
+def _told(verdicts: Mapping[str, Sequence[str]], answer: results.GenerationLine) -> str:
+    """The verdicts on an answer; "" of a subset that no judge reads."""
+    return ", ".join(verdicts.get(answer.key, ()))
+
+
 def told(probe: probes.Probe) -> str:
     """A probe in a line."""
     rates = ", ".join(
@@ -335,6 +345,19 @@ def told(probe: probes.Probe) -> str:
         for rate in probe.rates
     )
     return f"probe after update {probe.step}: {rates}; took {probe.seconds:.1f} s"
+
+
+def _forget_another(folder: pathlib.Path, config: settings_lib.EvalConfig) -> None:
+    """Remove what a stopped probe with other settings has left."""
+    path = folder / workdir_lib.CONFIG_FILE
+    if path.exists() and _fixed(files.read_object(path, finite=False)) != _fixed(workdir_lib.plain(config)):
+        _say(f"{folder} was begun with other settings; it is made anew")
+        folders.remove(folder)
+
+
+def _fixed(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings without those that a resumed run may change, as its devices and its folder's name."""
+    return {name: value for name, value in config.items() if name not in ("mesh", "model_name")}
 
 
 def _bar(writer: metrics.Writer, name: str, done: int, total: int, slots: int) -> Any:

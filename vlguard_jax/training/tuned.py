@@ -10,6 +10,7 @@ import shlex
 import jax
 
 from vlguard_jax import config
+from vlguard_jax import folders
 from vlguard_jax import workdir as workdir_lib
 from vlguard_jax.checkpoints import checkpoint as checkpoint_lib
 from vlguard_jax.checkpoints import lora
@@ -43,6 +44,14 @@ def with_provenance(
         "stand_in": stand_in or bool(start.extras.get("provenance", {}).get("stand_in", False)),
     }
     return dataclasses.replace(start, extras={**start.extras, "provenance": own})
+
+
+def forget(path: Path) -> str:
+    """Remove a model that an earlier end of the run wrote to `path`, by process 0; returns a message, or ""."""
+    if jax.process_index() != 0 or not path.is_dir():
+        return ""
+    folders.remove(path)
+    return f"removed {path}: an earlier end of this run wrote it, and its update is no longer the one to keep there"
 
 
 def write(
