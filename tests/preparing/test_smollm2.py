@@ -188,6 +188,16 @@ def test_bad_files_are_refused_and_leave_nothing(case: str, file: pathlib.Path, 
     assert sorted(path.name for path in tmp_path.iterdir()) == ["tiny.gguf"]
 
 
+def test_the_file_that_a_folder_was_made_of(file: pathlib.Path, tmp_path: pathlib.Path) -> None:
+    smollm2.run(str(tmp_path / "model"), str(file), "fp32")
+    smollm2.check_source(tmp_path / "model", str(file))
+    (tmp_path / "other.gguf").write_bytes(file.read_bytes() + b" ")
+    with pytest.raises(errors.UserError, match=r"--gguf=.*other\.gguf: .*model was made of another file"):
+        smollm2.check_source(tmp_path / "model", str(tmp_path / "other.gguf"))
+    with pytest.raises(errors.UserError, match=r"gone\.gguf: no such file"):
+        smollm2.check_source(tmp_path / "model", str(tmp_path / "gone.gguf"))
+
+
 def test_several_tokens_may_end_an_answer(file: pathlib.Path, tmp_path: pathlib.Path) -> None:
     file.write_bytes(_setting("tokenizer.ggml.eot_token_id", made.Value(made.U32, 0)))
     smollm2.run(str(tmp_path / "model"), str(file), "fp32")

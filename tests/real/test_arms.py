@@ -1,10 +1,14 @@
 """The arms of the real-model run: settings that resolve, tuning and test questions apart."""
 
 import pathlib
+import subprocess
+import sys
 
 import pytest
 
+from vlguard_jax import errors
 from vlguard_jax.real import arms as arms_lib
+from vlguard_jax.real import story as story_lib
 from vlguard_jax.safety.benchmarks import benchmark as benchmark_lib
 from vlguard_jax.safety.benchmarks import registry
 
@@ -28,6 +32,16 @@ def asked_of(items: str, benchmarks: pathlib.Path) -> dict[str, list[str]]:
         for item in benchmark_lib.select(registry.get(name), config.benchmark):
             found.setdefault(item.subset, []).append(item.id)
     return found
+
+
+def test_as_many_prompts_as_the_smallest_set_has_can_be_asked(benchmarks: pathlib.Path) -> None:
+    """XSTest has 200 unsafe questions, 50 of which are the tuning ones: 150 as the flag's range says."""
+    place = arms_lib.Place(pathlib.Path("runs"), "test")
+    sizes = arms_lib.Sizes(prompts=150)
+    for name, config in arms_lib.eval_configs("posthoc", place, benchmarks, sizes).items():
+        assert len(benchmark_lib.select(registry.get(name), config.benchmark)) % 150 == 0
+    told = subprocess.run([sys.executable, "-m", "vlguard_jax.real", "--prompts=151"], capture_output=True, text=True)
+    assert told.returncode == 2 and "--prompts=151: must be a whole number from 1 to 150" in told.stderr
 
 
 def test_tuning_questions_are_none_of_the_test(benchmarks: pathlib.Path) -> None:
@@ -61,3 +75,11 @@ def test_answers_are_withheld_and_compared_with_the_base() -> None:
     for name, config in arms_lib.eval_configs("posthoc", place, pathlib.Path("files"), SIZES).items():
         assert config.withhold_text and config.judges == arms_lib.JUDGES
         assert config.baseline == f"runs/test/base/eval/{name}"
+
+
+def test_a_share_that_is_nothing_is_refused(tmp_path: pathlib.Path) -> None:
+    """10 % of 4 conversations would be the arm without any, under another name."""
+    story = story_lib.Story(arms_lib.Sizes(safety=4), (*arms_lib.ARMS, *arms_lib.SWEEP))
+    with pytest.raises(errors.UserError, match="--safety=4: 10 % of it, as in posthoc_10, is none"):
+        story_lib.check(tmp_path / "run", story, story_lib.Files(tmp_path, tmp_path))
+    assert not (tmp_path / "run").exists()

@@ -76,6 +76,25 @@ def test_safety_data_are_vlguards_unsafe_instructions(tmp_path: pathlib.Path) ->
     assert len({one["id"] for one in written}) == len(written) == 2000
 
 
+@pytest.mark.skipif("VLGUARD_METADATA" not in os.environ, reason="VLGUARD_METADATA is not set")
+def test_the_metadata_stay_those_that_a_run_began_with(tmp_path: pathlib.Path) -> None:
+    """Another answer in train.json would be learned by the arms that are still to come, and by them alone."""
+    metadata = tmp_path / "metadata"
+    metadata.mkdir()
+    records = json.loads((pathlib.Path(os.environ["VLGUARD_METADATA"]) / "train.json").read_text(encoding="utf-8"))
+    (metadata / "train.json").write_text(json.dumps(records), encoding="utf-8")
+    data.folder(tmp_path).mkdir()
+    for _ in range(2):
+        data.write_safety(metadata, tmp_path)
+    written = (data.folder(tmp_path) / "safety.json").read_bytes()
+    unsafe = next(record for record in records if not record["safe"])
+    unsafe["instr-resp"][0]["response"] = "No."
+    (metadata / "train.json").write_text(json.dumps(records), encoding="utf-8")
+    with pytest.raises(errors.UserError, match=r"its train\.json is not the one that .*safety\.json was made of"):
+        data.write_safety(metadata, tmp_path)
+    assert (data.folder(tmp_path) / "safety.json").read_bytes() == written
+
+
 def test_other_metadata_are_refused(tmp_path: pathlib.Path) -> None:
     (tmp_path / "train.json").write_text("[]", encoding="utf-8")
     with pytest.raises(errors.UserError, match="holds none"):
@@ -84,6 +103,7 @@ def test_other_metadata_are_refused(tmp_path: pathlib.Path) -> None:
 
 def test_what_is_written_can_be_trained_on(tmp_path: pathlib.Path) -> None:
     data.folder(tmp_path).mkdir()
-    data._write(tmp_path / "helpful.json", [("7", "What is a kettle?", "It boils water."), ("7", "And a pot?", "Too.")])
+    pairs = [("7", "What is a kettle?", "It boils water."), ("7", "And a pot?", "Too.")]
+    (tmp_path / "helpful.json").write_text(data._text(pairs), encoding="utf-8")
     ids = [value["id"] for value in json_records.read(tmp_path / "helpful.json", lambda value, position, path: value)]
     assert ids == ["0_7", "1_7"]

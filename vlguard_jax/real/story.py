@@ -45,8 +45,16 @@ def check(root: Path, story: Story, have: Files) -> None:
     `root` belongs to another story."""
     workdir_lib.check(root, story)
     workdir_lib.check_unclaimed(root, "data")
-    data.read_safety(have.metadata)
+    for arm in story.arms:
+        if arm.safety and not round(arm.safety * story.sizes.safety):
+            raise errors.UserError(
+                f"--safety={story.sizes.safety}: {100 * arm.safety:g} % of it, as in {arm.name}, is none; raise it, or"
+                " set --nosweep"
+            )
+    data.safety(have.metadata, root)
     place = arms_lib.Place(root, "test")
+    if have.gguf and place.model(arms_lib.BASE).is_dir():
+        smollm2.check_source(place.model(arms_lib.BASE), have.gguf)
     for config in arms_lib.eval_configs(arms_lib.BASE, place, have.benchmarks, story.sizes).values():
         run_lib.check(config)
 
@@ -69,9 +77,10 @@ def prepare(root: Path, story: Story, have: Files) -> None:
         wanted = story.sizes.helpful
         asked = round(POOL * wanted)
         terminal.say(f"asking the model {asked:,} harmless questions; its own answers are the helpful data")
-        if (usable := data.write_helpful(base, root, asked)) < wanted:
+        if (usable := data.write_helpful(base, root, asked, wanted)) < wanted:
             raise errors.UserError(
-                f"{root}: {usable} of {asked} answers are usable, {wanted} are needed; lower --helpful"
+                f"{root}: {usable} of {asked} answers are usable, {wanted} are needed; choose another --workdir and a"
+                " lower --helpful"
             )
 
 
