@@ -14,6 +14,8 @@ from launch import texts
 from vlguard_jax import errors
 from vlguard_jax import files as files_lib
 
+_LEFT = "checkpoints|model|best|tensorboard|wandb"  # of a job's folders, in the bucket
+
 
 @dataclasses.dataclass(frozen=True)
 class Launch:
@@ -80,7 +82,7 @@ def _gather(spec: spec_lib.Spec, jobs: list[spec_lib.Job]) -> str:
         url = shlex.quote(f"{spec.bucket.rstrip('/')}/runs")
         lines += [
             f"mkdir -p {root}",
-            f"gcloud storage rsync --recursive --exclude='.*/(checkpoints|model|tensorboard)/.*' {url} {root}",
+            f"gcloud storage rsync --recursive --exclude='.*/({_LEFT})/.*' {url} {root}",
         ]
     cells = [f"{job.name}={label(job) or spec.name}" for job in jobs]
     command = [

@@ -18,6 +18,7 @@ from vlguard_jax import config as settings_lib
 from vlguard_jax import errors
 from vlguard_jax.planning import chips
 from vlguard_jax.planning import estimate
+from vlguard_jax.planning import prices
 from vlguard_jax.planning import run as run_lib
 
 
@@ -125,7 +126,17 @@ def _priced(job: spec_lib.Job, place: chips.Topology, planned: Any) -> Priced:
             )
         )
         notes |= dict.fromkeys(made.notes)
+        if made.price:
+            notes[_charged(made.price, job.spec.spot)] = None
     return Priced(job.name, jobs_lib.label(job) or job.name, place, tuple(parts), tuple(notes))
+
+
+def _charged(price: prices.Price, spot: bool) -> str:
+    """What the dollars are."""
+    if price.source == prices.OVERRIDE:
+        return f"dollars: ${price.dollars:g} a chip and hour, as --price says"
+    beside = "; the jobs are of spot machines, whose price --price takes" if spot else ""
+    return f"dollars: on demand ({price.source}){beside}"
 
 
 class _Same:

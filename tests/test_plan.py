@@ -123,6 +123,11 @@ def test_real_data(bare):
         ((POSTHOC, "--sweep", "--topology=v5e,h300"), "with --sweep, names of chips; did you mean"),
         ((POSTHOC, "--topology=v5e:4x4", "--estimate", "--json=/dev/null/x"), "--json=/dev/null/x cannot be written"),
         (("--config=nowhere.py", "--topology=v5e:4x4", "--estimate"), "--config:"),
+        (
+            ("--sweep", "launch/experiments/figure5.toml", "--deadline=2"),
+            "--deadline is not for --sweep launch/experiments/figure5.toml, which takes --topology",
+        ),
+        (("--sweep", "launch/experiments/figure5.toml", "--model=7b"), "--model is not for --sweep"),
         (("v5e:4x4",), "unexpected argument 'v5e:4x4'"),
     ],
 )

@@ -64,6 +64,7 @@ def main(positional: list[str]) -> int:
             run.write(MARKDOWN.value, backtest.markdown(found), "--markdown")
         content = backtest.as_json(found)
     elif positional:
+        run.check_not_given((DEADLINE, MODEL, MARKDOWN), positional[0])
         content = run.pricing().run(positional[0], TOPOLOGY.value, PRICE.value, console)
     elif CONFIG.value is None:
         raise errors.UserError("--config FILE is needed, or --backtest; see --help")

@@ -82,6 +82,10 @@ def test_the_command_prints_and_writes(tmp_path):
     done = subprocess.run([*command, f"--json={tmp_path / 'p.json'}"], cwd=source.ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert "7 jobs, by formula" in done.stdout and "no_privacy/7b" in done.stdout
+    (charged,) = [note for note in json.loads((tmp_path / "p.json").read_text())["notes"] if "dollars" in note]
+    assert charged.startswith("dollars: on demand (") and charged.endswith(
+        "of spot machines, whose price --price takes"
+    )
     assert json.loads((tmp_path / "p.json").read_text())["fits"] is True
     mistaken = subprocess.run([*command, "more"], cwd=source.ROOT, capture_output=True, text=True)
     assert mistaken.returncode == 2 and "--sweep FILE" in mistaken.stderr

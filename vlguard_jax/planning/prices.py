@@ -10,6 +10,7 @@ import tomllib
 from typing import Any
 
 TABLE = pathlib.Path(__file__).with_name("prices.toml")
+OVERRIDE = "--price"  # the source of a price that the user gives
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,7 +30,7 @@ def _table() -> dict[str, Any]:
 def get(chip: str, override: float | None = None) -> Price | None:
     """The on-demand price of a chip; None if neither the table nor the user gives one."""
     if override is not None:
-        return Price(override, "--price")
+        return Price(override, OVERRIDE)
     entry = _table().get(chip)
     if entry is None:
         return None

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 import dataclasses
 import functools
 import pathlib
 from types import ModuleType
 from typing import Any
 
+from absl import flags
 from ml_collections import config_dict
 
 from vlguard_jax import config
@@ -181,6 +182,14 @@ def write(path: str, text: str, flag: str) -> None:
         files.write_text(target, text)
     except OSError as e:
         raise errors.UserError(f"{flag}={path} cannot be written: {e.strerror}; choose another file") from e
+
+
+def check_not_given(known: Iterable[flags.FlagHolder[Any]], launch: str) -> None:
+    """Raise UserError where one of these flags, which the pricing of a launch file does not read, is given."""
+    if given := [flag.name for flag in known if flag.present]:
+        raise errors.UserError(
+            f"--{given[0]} is not for --sweep {launch}, which takes --topology, --price and --json; leave it out"
+        )
 
 
 def pricing() -> ModuleType:
