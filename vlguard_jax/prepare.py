@@ -1,6 +1,6 @@
 """Checks your downloads, lists what is missing, lays them out, and shows what a training run would read.
 
-  python -m vlguard_jax.prepare vlguard --metadata DIR --out DIR [--images DIR] [--stand_in_images]
+  python -m vlguard_jax.prepare vlguard --metadata DIR --out DIR [--images DIR] [--stand_in_images] [--any_size]
   python -m vlguard_jax.prepare BENCHMARK --source DIR [--images DIR] [--out DIR] | --stand_in --out DIR
   python -m vlguard_jax.prepare llava_mix --mix FILE --out DIR [--count N] [--seed N] [--images DIR] [--any_size]
   python -m vlguard_jax.prepare clean --mix FILE --out IDS --config FILE --workdir DIR | --cleaned FILE [--any_size]
@@ -12,7 +12,8 @@
 vlguard: --metadata holds VLGuard's train.json and test.json, --images its pictures: train.zip and test.zip, or
   unzipped train/ and test/. Writes the files that training and evaluation read and, in OUT/tfds, the same as
   ArrayRecord files for TensorFlow Datasets (TFDS). --stand_in_images draws one picture per record instead, to
-  rehearse a run before access to the gated ones is granted.
+  rehearse a run before access to the gated ones is granted. --any_size takes your own records in the same form
+  (`curate` writes such).
 BENCHMARK: advbench, xstest, figstep, strongreject, one_word, mossbench, siuo_mcq, mm_safetybench and others (named when
   there is none of a name). Checks the published files in --source: columns, numbers, pictures; says what is missing,
   where it is got and under which licence. --out where pictures are unpacked or drawn. --stand_in writes harmless files
@@ -49,7 +50,9 @@ flags.DEFINE_string("cleaned", "", "clean: the JSON file of its clean form")
 flags.DEFINE_string("workdir", "", "clean: folder of the judge's verdicts")
 cli.define_number("count", int, 5000, Range(1, 10**9), "llava_mix: conversations to draw")
 cli.define_number("seed", int, 0, Range(0, 2**32 - 1), "llava_mix: seed of the draw, `sample_seed` of a source")
-flags.DEFINE_boolean("any_size", False, "llava_mix, clean: take files of another size than the published ones, too")
+flags.DEFINE_boolean(
+    "any_size", False, "vlguard, llava_mix, clean: take files of another size than the published ones, too"
+)
 flags.DEFINE_string("metadata", "", "vlguard: folder that holds VLGuard's train.json and test.json")
 flags.DEFINE_string("source", "", "BENCHMARK: folder that holds the published files, or the file itself")
 flags.DEFINE_string(

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import pathlib
 
 import pytest
 
+from tests import outside
 from vlguard_jax import errors
 from vlguard_jax.curating import prompt
 from vlguard_jax.curating import settings
@@ -28,6 +30,13 @@ def test_the_shipped_one_has_the_papers_nine_subcategories() -> None:
     assert {c: found.below(c) for c in found.categories} == NINE
     assert found.places["legal advice"] == ("risky behavior", "professional advice")
     assert found.places["race"] == ("discrimination", "race") and "privacy" not in found.places
+
+
+def test_its_names_are_those_of_vlguards_files() -> None:
+    folder = outside.folder("VLGUARD_METADATA", "VLGuard's train.json and test.json")
+    records = [r for split in ("train", "test") for r in json.loads((folder / f"{split}.json").read_text())]
+    found = {(r["harmful_category"], r["harmful_subcategory"]) for r in records if not r["safe"]}
+    assert found == {(category, name) for category, names in NINE.items() for name in names}
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,7 @@ from tests.curating import made
 from tests.curating import model as model_lib
 from tests.curating import world as world_lib
 from tests.training import stand
+from vlguard_jax import errors
 
 pytestmark = pytest.mark.parity
 
@@ -66,3 +67,26 @@ def test_it_trains_and_evaluates(tmp_path: pathlib.Path) -> None:
         "safe_safes": safe,
     }
     assert all(row["stand_in"] for row in rows)
+
+
+def test_a_checkpoint_is_asked_on_the_engine(tmp_path: pathlib.Path) -> None:
+    """A model that has learnt nothing replies nothing of use: every picture is left out with the reason, after all
+    tries, and the same command again asks it nothing."""
+    world = world_lib.build(tmp_path, 3, 1, 1)
+    (tmp_path / "prompt.txt").write_text("what is it ? $taxonomy $refusals $language")
+    (tmp_path / "small.toml").write_text('[[node]]\nname = "a"\n[[node]]\nname = "b"\nparent = "a"\n')
+    ask = {"prompt": str(tmp_path / "prompt.txt"), "taxonomy": str(tmp_path / "small.toml"), "tries": 2}
+    ask |= {"refusals": "short"}
+    decode = {"max_new_tokens": 4, "batch_size": 4}
+    model = {"path": str(stand.folder() / "init")}
+    config = made.config(world, "", top={"answerer": "checkpoint"}, ask=ask, model=model, decode=decode)
+    left = []
+    for _ in range(2):
+        with pytest.raises(errors.UserError, match="of 0 records in 0 groups of like pictures none is left for train"):
+            made.curate(config, tmp_path / "run")
+        left.append((tmp_path / "run" / "replies.jsonl").read_bytes())
+    lines = [json.loads(line) for line in left[0].splitlines()]
+    assert left[0] == left[1] and len(lines) == 2 * (3 + 1 + 2 * len(world_lib.FAULTS))
+    assert {line["model"] for line in lines} == {"init"} and all(line["reply_tokens"] <= 4 for line in lines)
+    dropped = [json.loads(line) for line in (tmp_path / "run" / "dropped.jsonl").read_text().splitlines()]
+    assert {one["reason"] for one in dropped if one["name"].startswith("a/")} <= {"not JSON", "cut", "empty"}

@@ -103,7 +103,7 @@ def test_records_that_are_missing_are_added_and_others_are_not_taken_for_these(m
 
 
 def test_a_stopped_run_leaves_nothing_half_written(metadata, tmp_path, monkeypatch):
-    def stopped(folder: pathlib.Path) -> None:
+    def stopped(folder: pathlib.Path, description: str) -> None:
         assert folder.name.startswith(".out.") and folder.name.endswith(".partial")
         raise KeyboardInterrupt
 
@@ -216,6 +216,28 @@ def test_wrong_counts(metadata, tmp_path):
         errors.UserError, match=r"test\.json: names 3 pictures, VLGuard's test split has 4: download the file again"
     ):
         vlguard_folder.prepare(metadata, tmp_path / "out", None, stand_in=True)
+
+
+@pytest.mark.parametrize("drawn", [False, True])
+def test_records_of_ones_own_of_any_size(metadata, tmp_path, drawn):
+    values = json.loads((metadata / "train.json").read_text())[:3]
+    (metadata / "train.json").write_text(json.dumps(values))
+    for name in vlguard.SPLITS:
+        stand_in_pictures.write_all(vlguard.read_items(metadata, name), metadata / name)
+    (metadata / "vlguard.json").write_text(json.dumps({"stand_in": drawn}))
+    prepared = vlguard_folder.prepare(metadata, tmp_path / "out", None, stand_in=False, any_size=True)
+    assert [(s.unsafe, s.safe) for s in prepared.splits] == [(3, 0), (2, 2)]
+    assert vlguard.is_stand_in(tmp_path / "out" / "train") == drawn
+    assert reader.open_prepared(prepared.records, "test").stand_in == drawn
+    info = json.loads((prepared.records / "dataset_info.json").read_text())
+    assert "not VLGuard" in info["description"]
+    again = vlguard_folder.prepare(metadata, tmp_path / "out", None, stand_in=False, any_size=True)
+    assert again.was_ready
+    with pytest.raises(errors.UserError, match="3 unsafe and 0 safe records"):
+        vlguard_folder.prepare(metadata, tmp_path / "other", None, stand_in=False)
+    (metadata / "test" / values[0]["image"]).unlink()
+    with pytest.raises(errors.UserError, match="1 of 7 pictures are missing"):
+        vlguard_folder.prepare(metadata, tmp_path / "other", None, stand_in=False, any_size=True)
 
 
 def test_drawing_depends_on_the_record_only():

@@ -24,7 +24,7 @@ BENCHMARKS = (
     *("one_word", "mossbench", "siuo_mcq", "mm_safetybench", "mm_safetybench_vlmevalkit", "alpaca_eval"),
 )
 COMMANDS = {
-    "vlguard": Command(("metadata", "out", "images", "stand_in_images"), ("metadata", "out")),
+    "vlguard": Command(("metadata", "out", "images", "stand_in_images", "any_size"), ("metadata", "out")),
     "llava_mix": Command(("mix", "out", "count", "seed", "images", "any_size"), ("mix", "out")),
     "clean": Command(("mix", "cleaned", "config", "workdir", "out", "any_size"), ("mix", "out")),
     "smollm2": Command(("out", "gguf", "dtype"), ("out",)),
@@ -61,7 +61,7 @@ def run(name: str, values: Mapping[str, Any]) -> None:
     if name == "vlguard":
         from vlguard_jax.preparing import vlguard_folder  # late, as below: --help needs none of it
 
-        vlguard_folder.run(v["metadata"], v["out"], v["images"], v["stand_in_images"])
+        vlguard_folder.run(v["metadata"], v["out"], v["images"], v["stand_in_images"], v["any_size"])
     elif name in BENCHMARKS:
         from vlguard_jax.preparing import benchmark_files
 

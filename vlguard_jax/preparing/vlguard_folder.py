@@ -30,6 +30,7 @@ from vlguard_jax.preparing import stand_in_pictures
 SCHEMA = 1
 PICTURES = {"train": 1999, "test": 1000}  # distinct ones: two train records share theirs
 RECORDS = pathlib.Path("tfds", reader.NAME, reader.VERSION)
+OWN = "Records of one's own in the form of VLGuard, prepared with vlguard_jax; they are not VLGuard."
 ACCESS = (
     "the pictures are gated: accept the terms at huggingface.co/datasets/ys-zong/VLGuard, set HF_TOKEN, download"
     " train.zip and test.zip and name their folder with --images; they may stay zipped"
@@ -59,16 +60,23 @@ class Prepared:
     was_ready: bool
 
 
-def run(metadata: str, out: str, images: str, stand_in: bool) -> None:
+def run(metadata: str, out: str, images: str, stand_in: bool, any_size: bool) -> None:
     """Prepare the folder `out` and say what is in it; see `prepare`.
 
     Raises:
       UserError: as there.
     """
-    prepared = prepare(pathlib.Path(metadata), pathlib.Path(out), pathlib.Path(images) if images else None, stand_in)
+    folder = pathlib.Path(images) if images else None
+    prepared = prepare(pathlib.Path(metadata), pathlib.Path(out), folder, stand_in, any_size=any_size)
     kind = "stand-in pictures" if stand_in else "pictures"
     shown = table.Table(
-        "split", "unsafe", "safe", "records", "question-answer pairs", f"distinct {kind}", title=f"VLGuard in {out}"
+        "split",
+        "unsafe",
+        "safe",
+        "records",
+        "question-answer pairs",
+        f"distinct {kind}",
+        title=f"{'Records in the form of VLGuard' if any_size else 'VLGuard'} in {out}",
     )
     for split in prepared.splits:
         numbers = (split.unsafe, split.safe, split.unsafe + split.safe, split.pairs, split.pictures)
@@ -82,32 +90,39 @@ def run(metadata: str, out: str, images: str, stand_in: bool) -> None:
         terminal.say(f"For those: {ACCESS}.")
 
 
-def prepare(metadata: pathlib.Path, out: pathlib.Path, images: pathlib.Path | None, stand_in: bool) -> Prepared:
+def prepare(
+    metadata: pathlib.Path, out: pathlib.Path, images: pathlib.Path | None, stand_in: bool, *, any_size: bool = False
+) -> Prepared:
     """Check VLGuard's files and lay them out in `out`. The folder appears whole or not at all.
 
     With `stand_in` the pictures are drawn; else they come from `images` (default: `metadata`): the folders train and
-    test are linked, train.zip and test.zip unpacked.
+    test are linked, train.zip and test.zip unpacked. any_size: records of one's own in the same form, as `curate`
+    writes them.
 
     Raises:
-      UserError: records or pictures are missing or not readable, their number is not the published one, or `out` holds
-        something else.
+      UserError: records or pictures are missing or not readable, their number (unless `any_size`) is not the published
+        one, or `out` holds something else.
     """
     if stand_in and images is not None:
         raise errors.UserError("--images and --stand_in_images exclude each other: give one of them")
     if not metadata.is_dir():
         raise errors.UserError(f"{metadata}: no such folder (--metadata)")
     items = {name: vlguard.read_items(metadata, name) for name in vlguard.SPLITS}
-    splits = tuple(_count(name, items[name], metadata / f"{name}.json") for name in vlguard.SPLITS)
-    note = _note(metadata, splits, stand_in)
+    splits = tuple(_count(name, items[name]) for name in vlguard.SPLITS)
+    if not any_size:
+        for split in splits:
+            _check_size(items[split.name], split, metadata / f"{split.name}.json")
+    source = None if stand_in else (images or metadata).resolve()
+    note = _note(metadata, splits, stand_in or (any_size and source is not None and vlguard.is_stand_in(source)))
+    description = OWN if any_size else ""
     laid_out = _is_ready(out, note)
     if laid_out and _has_records(out, note):
         return Prepared(splits, out / RECORDS, True)
     if laid_out:  # by an earlier version, which wrote no records
-        write_records(out)
+        write_records(out, description)
         return Prepared(splits, out / RECORDS, False)
-    source = None if stand_in else (images or metadata).resolve()
     if source is not None:
-        _check_pictures(items, source)
+        _check_pictures(items, source, drawn=any_size)
     with folders.new_folder(out) as beside:
         for name in vlguard.SPLITS:
             shutil.copyfile(metadata / f"{name}.json", beside / f"{name}.json")
@@ -116,22 +131,25 @@ def prepare(metadata: pathlib.Path, out: pathlib.Path, images: pathlib.Path | No
             else:
                 _lay_out(items[name], source, beside / name)
         (beside / vlguard.NOTE_FILE).write_text(json.dumps(note, indent=1) + "\n")
-        write_records(beside)
+        write_records(beside, description)
     return Prepared(splits, out / RECORDS, False)
 
 
-def _count(name: str, items: list[vlguard.Item], path: pathlib.Path) -> Split:
-    vlguard.check_counts(items, name, path)
+def _count(name: str, items: list[vlguard.Item]) -> Split:
     safe = sum(item.safe for item in items)
-    found = Split(
+    return Split(
         name, len(items) - safe, safe, sum(len(item.pairs) for item in items), len({item.image for item in items})
     )
-    if found.pictures != PICTURES[name]:
+
+
+def _check_size(items: list[vlguard.Item], found: Split, path: pathlib.Path) -> None:
+    """Raise UserError if this is not a whole split of VLGuard."""
+    vlguard.check_counts(items, found.name, path)
+    if found.pictures != PICTURES[found.name]:
         raise errors.UserError(
-            f"{path}: names {found.pictures} pictures, VLGuard's {name} split has {PICTURES[name]}: download the"
-            " file again"
+            f"{path}: names {found.pictures} pictures, VLGuard's {found.name} split has {PICTURES[found.name]}:"
+            " download the file again"
         )
-    return found
 
 
 def _note(metadata: pathlib.Path, splits: tuple[Split, ...], stand_in: bool) -> dict:
@@ -190,8 +208,9 @@ def write_records(folder: pathlib.Path, description: str = "") -> None:
         folders.take(beside / reader.NAME / reader.VERSION, folder / RECORDS)
 
 
-def _check_pictures(items: dict[str, list[vlguard.Item]], source: pathlib.Path) -> None:
-    if vlguard.is_stand_in(source):
+def _check_pictures(items: dict[str, list[vlguard.Item]], source: pathlib.Path, *, drawn: bool) -> None:
+    """drawn: whether pictures that a program drew are taken."""
+    if not drawn and vlguard.is_stand_in(source):
         raise errors.UserError(
             f"{source}: its pictures are drawn stand-ins, not VLGuard's; {ACCESS}, or rehearse with --stand_in_images"
         )
