@@ -3,8 +3,10 @@
 import pathlib
 import struct
 
+import pytest
 from tensorboardX.proto import event_pb2
 
+from vlguard_jax import errors
 from vlguard_jax.training import metrics
 from vlguard_jax.training import tracking
 
@@ -43,3 +45,9 @@ def test_a_resumed_run_hides_no_update(tmp_path: pathlib.Path) -> None:
         (written,) = (tmp_path / str(start) / "tensorboard").iterdir()
         shown = _shown(written, shown)
     assert shown == {1: 1.0, 2: 2.0, 3: 3.0, 4: 34.0, 5: 35.0, 6: 56.0}
+
+
+def test_a_folder_in_the_place_of_a_log_is_named(tmp_path: pathlib.Path) -> None:
+    (tmp_path / "probe.jsonl").mkdir()
+    with pytest.raises(errors.UserError, match=r"probe\.jsonl: a folder, not a file"):
+        metrics.cut_back(tmp_path / "probe.jsonl", 3)

@@ -15,6 +15,7 @@ from rich import table
 
 from vlguard_jax import errors
 from vlguard_jax import files
+from vlguard_jax import limits
 from vlguard_jax import terminal
 from vlguard_jax.safety import probes
 from vlguard_jax.training import losses
@@ -27,10 +28,10 @@ SLOW_INPUT = 0.05  # share of the time from which on the user is told that the d
 
 def cut_back(path: Path, step: int) -> int:
     """Drop lines of metrics.jsonl or probe.jsonl after `step` (a resumed run writes them again) and a torn last line;
-    returns their number."""
+    returns their number. Raises UserError where it cannot be read, as a folder of the name."""
     if not path.exists():
         return 0
-    lines = path.read_bytes().splitlines()
+    lines = files.read_bytes(path, limits.RESULT_BYTES).splitlines()
     kept: list[bytes] = []
     for line in lines:
         try:
