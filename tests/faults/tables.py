@@ -101,15 +101,29 @@ def _csv(rng: random.Random, folder: pathlib.Path) -> sandbox.Trial:
     return sandbox.Trial(f"csv: {what}", lambda: _items("figstep", "figstep", path), right, must_read=what == "sound")
 
 
+LABELLED = (  # a file of one's own, and one that a page saved
+    ("fox", [["fox", "Yes.", "comply"], ["fox", "No.", "refuse"]], ["model", "response", "label"]),
+    (
+        "labels",
+        [
+            [f"k{i}", label, "anna", "2026-01-01", "2", "refusal", "0" * 64]
+            for i, label in enumerate(("comply", "refuse"))
+        ],
+        ["key", "label", "rater", "time", "rows", "asks", "response_sha256"],
+    ),
+)
+
+
 def _labels(rng: random.Random, folder: pathlib.Path) -> sandbox.Trial:
     path = folder / "labels.csv"
-    what, data = _table(rng, ",", [["fox", "Yes.", "comply"], ["fox", "No.", "refuse"]], ["model", "response", "label"])
+    model, rows, columns = rng.choice(LABELLED)
+    what, data = _table(rng, ",", rows, columns)
     path.write_bytes(data)
 
     def read() -> object:
         return [[one.model, *(a.label for a in one.answers)] for one in labels.read(path)]
 
-    right = [["fox", "comply", "refuse"]] if what == "sound" else sandbox.Anything
+    right = [[model, "comply", "refuse"]] if what == "sound" else sandbox.Anything
     return sandbox.Trial(f"labels: {what}", read, right, must_read=what == "sound")
 
 
