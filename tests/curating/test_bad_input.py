@@ -83,7 +83,7 @@ def test_a_budget_that_ends_keeps_what_was_replied_and_a_higher_one_goes_on(
     world: world_lib.World, tmp_path: pathlib.Path
 ) -> None:
     with model_lib.serving(model_lib.Model(world)) as model:
-        with pytest.raises(errors.UserError, match=r"config\.endpoint: .* requests have no reply: budget") as caught:
+        with pytest.raises(errors.UserError, match=r"config\.endpoint: .*budget \d+ \(") as caught:
             made.curate(made.config(world, model.url, endpoint={"max_calls": 7}), tmp_path / "run")
         assert "max_calls" in str(caught.value) and len(model.asked) == 7
         assert len((tmp_path / "run" / "replies.jsonl").read_text().splitlines()) == 7
