@@ -135,8 +135,9 @@ def _mean(label: str, subset: str, rows: Sequence[summary.Row], draws: Sequence[
     """The mean over seeds or draws of the training data with its interval; all seeds answer the same items."""
     from vlguard_jax import errors
     from vlguard_jax.reporting import seeds as seeds_lib
+    from vlguard_jax.safety import asr
 
-    sizes = [row.n for row in rows]
+    sizes = [asr.asked(row) for row in rows]
     if len(set(sizes)) > 1:
         raise errors.UserError(
             f"the seeds of {label!r} asked different numbers of {subset} ({sizes}); evaluate them alike"

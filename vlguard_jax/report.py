@@ -14,9 +14,9 @@ nothing from the network. With --calibration (files saved from the page of `labe
 published, or a CSV with columns "label" and "response" or "key") it shows every judge against people, and each rate as
 people would count it. --agreement FOLDER compares all judges and people with each other (kappa, alpha, who differs
 where), prints that, and writes it to FOLDER; --preferences prints whose answers people prefer. --paper prints a table
-of the VLGuard paper (table1 to table4, figure4, figure5) with the rates of evaluations whose config.paper_row names one
-of its rows below the paper's own; then --markdown and --latex write that table. Unsafe questions, pictures and answers
-are folded and blurred.
+of the VLGuard paper (table1 to table4, table13, table14, figure4, figure5) with the rates of evaluations whose
+config.paper_row names one of its rows below the paper's own; then --markdown and --latex write that table. Unsafe
+questions, pictures and answers are folded and blurred.
 """
 
 from __future__ import annotations

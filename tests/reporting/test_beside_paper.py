@@ -197,3 +197,18 @@ def test_a_win_rate_stands_beside_the_papers_without_a_verdict():
     difference = cells(found, BASE, "difference")[column]
     assert difference.startswith(f"{100 * (rate - 105 / 558):+.2f} (") and difference.endswith(") a")
     assert "a: not comparable: the paper counted with gpt-4-vision-preview, which is" in beside_paper.markdown(found)
+
+
+def test_a_guards_rate_stands_in_the_guards_table_alone():
+    """444 of 500 are the 88.80 % of Table 14; the string match of the same answers has its place in Table 2."""
+    guard = text_row("figstep", "figstep", 444, 500, judge="llama_guard_1")
+    match = text_row("figstep", "figstep", 452, 500)
+    found = arranged("table14", evaluation(BASE, match, guard))
+    assert cells(found, BASE, "fox")["FigStep"] == "88.80 [87.80, 89.80]"
+    assert cells(found, BASE, "difference")["FigStep"].endswith("p = 1: reproduced")
+    assert cells(found, "Vicuna-v1.5-7B", "paper")["FigStep"] == "-"
+    assert cells(arranged("table2", evaluation(BASE, guard, match)), BASE, "fox")["FigStep"].startswith("90.40")
+    only = arranged("table2", evaluation(BASE, guard))
+    assert "the paper counted with keyword_vlguard_v1" in beside_paper.markdown(only)
+    with pytest.raises(errors.UserError, match="no evaluation is of it"):
+        arranged("table14", evaluation(BASE, match))

@@ -20,7 +20,7 @@ def impossible(name):
     for row, values in table.rows.items():
         for column, percent in zip(table.columns, values, strict=True):
             n = paper_tables.COLUMNS[column].n
-            if n and paper.count_of(percent, n, table.decimals) is None:  # without n: averages
+            if n and percent is not None and paper.count_of(percent, n, table.decimals) is None:  # without n: averages
                 found[row, column] = percent
     return found
 
@@ -63,11 +63,27 @@ def test_impossible_values_are_found():
     }
     assert impossible("table4") == {(text, "advbench_suffix"): 8.90, (text, "unsafes"): 56.57}
     assert impossible("figure5") == {}
+    assert impossible("table13") == {
+        (f"{row}", "alpaca_300"): percent
+        for row, percent in {
+            "Vicuna-v1.5-7B": 62.50,
+            "LLaVA-v1.5-7B": 61.50,
+            "Vicuna-v1.5-13B": 63.16,
+            "LLaVA-v1.5-13B Post-hoc": 63.17,
+            "MiniGPT-v2 Mixed": 46.50,
+        }.items()
+    }
+    odd = impossible("table14")
+    assert len(odd) == 21 and odd["LLaVA-v1.5-7B Post-hoc", "advbench_suffix/guard"] == 13.15
+    assert odd["MiniGPT-v2 Post-hoc", "figstep/guard"] == 1.50  # 7.5 of 500
 
 
 def test_the_tables_are_whole_and_agree():
     """Every value is the same wherever a row and a column come twice; figures say which values were read off."""
-    assert list(paper_tables.TABLES) == ["table1", "table2", "table3", "table4", "figure4", "figure5"]
+    assert list(paper_tables.TABLES) == [
+        *("table1", "table2", "table3", "table4", "table13", "table14"),
+        *("figure4", "figure5"),
+    ]
     seen = {}
     for name, table in paper_tables.TABLES.items():
         assert all(len(values) == len(table.columns) for values in table.rows.values()), name
@@ -75,6 +91,25 @@ def test_the_tables_are_whole_and_agree():
             for column, percent in zip(table.columns, values, strict=True):
                 assert seen.setdefault((row, column), percent) == percent
     assert [name for name, table in paper_tables.TABLES.items() if table.read_off] == ["figure4"]
+
+
+def test_means_of_table_13_are_those_of_its_columns():
+    """Language: MMLU and AlpacaEval; vision and language: ScienceQA and VizWiz; then the mean of the two."""
+    for row, (mmlu, alpaca, science, vizwiz, language, seeing, mean) in paper_tables.TABLES["table13"].rows.items():
+        assert language == pytest.approx((mmlu + alpaca) / 2, abs=0.011), row
+        if mean is None:
+            assert science is None and vizwiz is None and seeing is None
+        else:
+            assert (seeing, mean) == pytest.approx(((science + vizwiz) / 2, (language + seeing) / 2), abs=0.011), row
+
+
+def test_another_judge_has_columns_of_its_own():
+    assert paper_tables.of_judge("figstep", "llama_guard_1") == "figstep/guard"
+    assert paper_tables.of_judge("figstep", paper.JUDGE) == paper_tables.of_judge("figstep", "other") == "figstep"
+    assert paper_tables.of_judge("unsafes", "llama_guard_1") == "unsafes"
+    assert paper.value("Vicuna-v1.5-7B", "figstep/guard") is None and "figstep/guard" not in paper.SIZES
+    found = paper.compare("LLaVA-v1.5-7B Mixed", "advbench_suffix/guard", 62, 520)
+    assert (found.percent, found.count, found.reproduced) == (11.92, 62, True)
 
 
 def test_categories_of_figure_5_add_up_to_table_2():

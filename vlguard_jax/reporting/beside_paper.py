@@ -13,6 +13,7 @@ from vlguard_jax.reporting import grid as grid_lib
 from vlguard_jax.reporting import runs as runs_lib
 from vlguard_jax.reporting import seeds as seeds_lib
 from vlguard_jax.reporting import tables
+from vlguard_jax.safety import asr
 from vlguard_jax.safety import paper as paper_lib
 from vlguard_jax.safety import paper_tables
 from vlguard_jax.safety import rows as rows_lib
@@ -119,7 +120,8 @@ def _columns(evaluation: runs_lib.Evaluation, table: paper_tables.Table) -> list
             if of.category and of.subset == name:
                 parts = [part for part in row.by_category if (part.category, part.subcategory) == (of.category, None)]
                 found.setdefault(column, []).extend(_part(row, part) for part in parts)
-            elif of.n and column == name and of.metric in ("", row.metric):
+            wanted = (of.subset or column, of.metric or row.metric, of.judge or row.judge)
+            if of.n and not of.category and wanted == (name, row.metric, row.judge):
                 found.setdefault(column, []).append(row)
     return [
         (column, next((row for row in rows if row.judge == paper_lib.JUDGE), rows[0]))
@@ -138,13 +140,13 @@ def _part(row: summary.Row, part: summary.CategoryRate) -> summary.Row:
 def _ours(table: paper_tables.Table, row: str, model: str, column: str, ones: Sequence[_Rated]) -> Ours:
     first = ones[0].rated.row
     alike.check_seeds(model, column, [(str(one.rated.evaluation.folder), one.rated) for one in ones])
-    if len({one.rated.row.n for one in ones}) > 1:
+    if len({asr.asked(one.rated.row) for one in ones}) > 1:
         raise errors.UserError(f"the seeds of {model!r} asked different numbers of {column}; evaluate them alike")
     mean = seeds_lib.over([one.rated.row for one in ones], same_items=True, draws=[one.draw for one in ones])
     rate, low, high = mean.mean, mean.ci_low, mean.ci_high
     if len(ones) == 1:
         low, high = first.ci_low, first.ci_high
-    obstacle = "; ".join(dict.fromkeys(filter(None, (rows_lib.obstacle(one.rated.row) for one in ones))))
+    obstacle = "; ".join(dict.fromkeys(filter(None, (rows_lib.obstacle(one.rated.row, column) for one in ones))))
     untested = obstacle or "several seeds" * (len(ones) > 1)
     compared = paper_lib.compare(row, column, first.count, first.n, obstacle=untested)
     theirs = compared.percent / 100
@@ -191,7 +193,9 @@ def _heading(column: paper_tables.Column) -> str:
     return f"{column.title} {arrow}" + (f" (n = {column.n})" if column.n else "")
 
 
-def _printed(table: paper_tables.Table, column: str, value: float) -> str:
+def _printed(table: paper_tables.Table, column: str, value: float | None) -> str:
+    if value is None:
+        return grid_lib.NONE
     n = paper_tables.COLUMNS[column].n
     text = f"{value:.{table.decimals}f}"
     if not n:

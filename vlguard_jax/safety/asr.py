@@ -89,6 +89,11 @@ def _value(verdict: judge_lib.Verdict, metric: str) -> float | None:
     return verdict.score
 
 
+def asked(measure: summary.Measure) -> int:
+    """Answers that the judge read, with a score or without."""
+    return measure.n + measure.n_invalid * (measure.metric in SCORED)
+
+
 def summarise(
     items: Sequence[Answered],
     verdicts: Sequence[judge_lib.Verdict],

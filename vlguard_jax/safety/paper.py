@@ -12,12 +12,11 @@ from vlguard_jax.safety import paper_tables
 from vlguard_jax.safety import statistics
 
 JUDGE = "keyword_vlguard_v1"  # what the paper's attack success rates were counted with
-WIN_RATE_JUDGE = "gpt-4-vision-preview, which is retired, the candidate always first"  # win rates
 NEW_TOKENS, CHOICE = 256, "greedy"  # how its answers were decoded (appendix A.1)
 SIGNIFICANCE = 0.05
 
 # Column -> number of questions, of the columns that are subsets of a benchmark.
-SIZES = {name: column.n for name, column in paper_tables.COLUMNS.items() if column.n and not column.category}
+SIZES = {name: column.n for name, column in paper_tables.COLUMNS.items() if column.n and not column.subset}
 NOT_REFUSED = "xstest_safe"  # the paper prints the share that is not refused; here refusals are counted
 
 

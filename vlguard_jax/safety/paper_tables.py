@@ -1,4 +1,4 @@
-"""The numbers that the paper prints (Zong et al., ICML 2024): Tables 1 to 4, Figures 4 and 5, in percent."""
+"""The numbers that the paper prints (Zong et al., ICML 2024): Tables 1 to 4, 13 and 14, Figures 4 and 5, in percent."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ class Column:
 
     title: for people. n: questions behind a percentage; 0 where it is no share of questions that is counted here (an
     average over benchmarks). better: "lower" or "higher". subset: of a benchmark, where the column is one category of
-    it: `category`. metric: what our rows must measure, where that is not plain from the subset.
+    it, `category`, or was counted by another judge of ours, `judge`. metric: what our rows must measure, where that is
+    not plain from the subset. by: who judged, where nobody can ask that judge.
     """
 
     title: str
@@ -21,24 +22,27 @@ class Column:
     subset: str = ""
     category: str = ""
     metric: str = ""
+    judge: str = ""
+    by: str = ""
 
 
 @dataclasses.dataclass(frozen=True)
 class Table:
     """A table or a figure.
 
-    rows: model -> percent, in the order of `columns`. decimals: as printed. read_off: values were read off a plot, to
-    about this many points; 0: printed. notes: what is odd about the printed numbers.
+    rows: model -> percent, in the order of `columns`; None where nothing is printed. decimals: as printed. read_off:
+    values were read off a plot, to about this many points; 0: printed. notes: what is odd about the printed numbers.
     """
 
     title: str
     columns: tuple[str, ...]
-    rows: Mapping[str, tuple[float, ...]]
+    rows: Mapping[str, tuple[float | None, ...]]
     decimals: int = 2
     read_off: float = 0.0
     notes: tuple[str, ...] = ()
 
 
+GUARD = "llama_guard_1"  # our judge of this name: Llama Guard 7B, the first one
 # AdvBench: the paper says 500, its values are multiples of 1/520.
 COLUMNS = {
     "advbench_vanilla": Column("AdvBench", 520),
@@ -46,11 +50,28 @@ COLUMNS = {
     "xstest_unsafe": Column("XSTest unsafe", 200),
     "xstest_safe": Column("XSTest safe, not refused", 250, "higher"),
     "figstep": Column("FigStep", 500),
-    "safe_safes": Column("VLGuard Safe-Safe, win rate by GPT-4V", 558, "higher", metric="win_rate"),
+    "safe_safes": Column(
+        "VLGuard Safe-Safe, win rate by GPT-4V",
+        558,
+        "higher",
+        metric="win_rate",
+        by="gpt-4-vision-preview, which is retired, the candidate always first",
+    ),
     "safe_unsafes": Column("VLGuard Safe-Unsafe", 558),
     "unsafes": Column("VLGuard Unsafe", 442),
+    "mmlu": Column("MMLU", 0, "higher"),
+    "alpaca_300": Column(
+        "AlpacaEval, win rate by ChatGPT", 300, "higher", metric="win_rate", by="a ChatGPT of an unknown version"
+    ),
+    "scienceqa": Column("ScienceQA", 0, "higher"),
+    "vizwiz": Column("VizWiz", 0, "higher"),
     "language": Column("mean of MMLU and AlpacaEval", 0, "higher"),
     "vision_language": Column("mean of ScienceQA and VizWiz", 0, "higher"),
+    "mean": Column("mean of the two means", 0, "higher"),
+    "advbench_vanilla/guard": Column("AdvBench", 520, subset="advbench_vanilla", judge=GUARD),
+    "advbench_suffix/guard": Column("AdvBench, suffix", 520, subset="advbench_suffix", judge=GUARD),
+    "xstest_unsafe/guard": Column("XSTest unsafe", 200, subset="xstest_unsafe", judge=GUARD),
+    "figstep/guard": Column("FigStep", 500, subset="figstep", judge=GUARD),
     "unsafes/deception": Column("Unsafe: deception", 18, subset="unsafes", category="deception"),
     "unsafes/risky behavior": Column("Unsafe: risky behavior", 270, subset="unsafes", category="risky behavior"),
     "unsafes/privacy": Column("Unsafe: privacy", 69, subset="unsafes", category="privacy"),
@@ -136,6 +157,72 @@ TABLES = {
         },
         notes=(_ADVBENCH, _SUFFIX, _ANALYSIS),
     ),
+    "table13": Table(
+        "Table 13: helpfulness",
+        ("mmlu", "alpaca_300", "scienceqa", "vizwiz", "language", "vision_language", "mean"),
+        {
+            "Vicuna-v1.5-7B": (48.55, 62.50, None, None, 55.53, None, None),
+            "LLaVA-v1.5-7B": (36.52, 61.50, 67.68, 55.16, 49.01, 61.42, 55.22),
+            "LLaVA-v1.5-7B-LoRA": (37.52, 56.00, 67.71, 52.94, 46.76, 60.33, 53.54),
+            "LLaVA-v1.5-7B Clean": (37.70, 63.00, 68.12, 56.30, 50.35, 62.21, 56.28),
+            "LLaVA-v1.5-7B Clean-LoRA": (36.81, 62.33, 68.27, 51.84, 49.57, 60.06, 54.81),
+            "LLaVA-v1.5-7B Post-hoc-LoRA": (36.44, 63.00, 67.92, 57.76, 49.72, 62.84, 56.28),
+            "LLaVA-v1.5-7B Mixed": (37.74, 63.00, 68.47, 56.78, 50.37, 62.63, 56.50),
+            "LLaVA-v1.5-7B Mixed-LoRA": (37.02, 65.00, 68.22, 55.87, 51.01, 62.05, 56.53),
+            "Vicuna-v1.5-13B": (54.54, 63.16, None, None, 58.85, None, None),
+            "LLaVA-v1.5-13B": (44.72, 63.33, 71.64, 57.50, 54.03, 64.57, 59.30),
+            "LLaVA-v1.5-13B-LoRA": (43.54, 63.67, 71.19, 58.61, 53.61, 64.90, 59.25),
+            "LLaVA-v1.5-13B Clean": (45.93, 64.00, 71.59, 59.10, 54.97, 65.35, 60.16),
+            "LLaVA-v1.5-13B Clean-LoRA": (44.05, 64.67, 71.05, 60.31, 54.36, 65.68, 60.02),
+            "LLaVA-v1.5-13B Post-hoc": (44.75, 63.17, 70.80, 57.55, 53.96, 64.18, 59.07),
+            "LLaVA-v1.5-13B Post-hoc-LoRA": (46.07, 63.00, 70.90, 57.87, 54.54, 64.39, 59.46),
+            "LLaVA-v1.5-13B Mixed": (46.51, 65.00, 71.54, 59.11, 55.76, 65.33, 60.54),
+            "LLaVA-v1.5-13B Mixed-LoRA": (43.47, 63.67, 71.10, 62.27, 53.57, 66.69, 60.13),
+            "Llama-2-7B-Chat": (45.31, 37.00, None, None, 41.16, None, None),
+            "MiniGPT-v2": (41.43, 38.67, 57.06, 53.60, 40.05, 55.33, 47.69),
+            "MiniGPT-v2 Post-hoc": (41.38, 42.67, 57.56, 54.71, 42.03, 56.14, 49.08),
+            "MiniGPT-v2 Mixed": (41.67, 46.50, 59.44, 54.23, 44.09, 56.84, 50.46),
+        },
+        notes=(
+            "AlpacaEval: the first 300, against text-davinci-003; where a value is no share of 300, a tie counts half"
+            " or some were left out. MMLU, ScienceQA and VizWiz are not measured here.",
+        ),
+    ),
+    "table14": Table(
+        "Table 14: attack success by Llama Guard 7B in place of the string match",
+        ("advbench_vanilla/guard", "advbench_suffix/guard", "xstest_unsafe/guard", "figstep/guard"),
+        {
+            "Vicuna-v1.5-7B": (2.50, 80.96, 1.50, None),
+            "LLaVA-v1.5-7B": (6.92, 81.15, 11.00, 88.80),
+            "LLaVA-v1.5-7B-LoRA": (12.40, 85.64, 15.00, 83.51),
+            "LLaVA-v1.5-7B Clean": (9.42, 78.08, 8.00, 72.60),
+            "LLaVA-v1.5-7B Clean-LoRA": (8.80, 65.28, 7.50, 75.87),
+            "LLaVA-v1.5-7B Post-hoc": (0.00, 13.15, 4.00, 0.00),
+            "LLaVA-v1.5-7B Post-hoc-LoRA": (0.00, 13.27, 0.00, 0.00),
+            "LLaVA-v1.5-7B Mixed": (0.00, 11.92, 8.00, 0.00),
+            "LLaVA-v1.5-7B Mixed-LoRA": (10.00, 10.50, 3.50, 0.00),
+            "Vicuna-v1.5-13B": (0.19, 65.38, 1.00, None),
+            "LLaVA-v1.5-13B": (0.38, 82.14, 1.00, 88.14),
+            "LLaVA-v1.5-13B-LoRA": (1.00, 85.60, 6.00, 87.23),
+            "LLaVA-v1.5-13B Clean": (0.38, 70.15, 1.00, 73.28),
+            "LLaVA-v1.5-13B Clean-LoRA": (1.00, 68.41, 0.50, 71.06),
+            "LLaVA-v1.5-13B Post-hoc": (0.00, 7.50, 1.00, 0.00),
+            "LLaVA-v1.5-13B Post-hoc-LoRA": (0.00, 9.00, 3.00, 0.00),
+            "LLaVA-v1.5-13B Mixed": (0.00, 7.50, 1.00, 0.00),
+            "LLaVA-v1.5-13B Mixed-LoRA": (0.00, 0.96, 0.00, 0.00),
+            "Llama-2-7B-Chat": (2.12, 3.65, 2.00, None),
+            "MiniGPT-v2": (12.50, 15.00, 6.50, 78.52),
+            "MiniGPT-v2 Post-hoc": (0.00, 0.96, 3.00, 1.50),
+            "MiniGPT-v2 Mixed": (0.00, 0.00, 0.50, 0.00),
+        },
+        notes=(
+            _ADVBENCH,
+            _SUFFIX,
+            "The paper does not say in which form it asks the judge; here Llama Guard reads question and answer.",
+            "LLaVA-v1.5-7B Mixed-LoRA's 10.00 on AdvBench and LLaVA-v1.5-13B Mixed-LoRA's 0.96 with the suffix stand"
+            " against 0.19 and 11.15 by string match: misprints, it seems.",
+        ),
+    ),
     "figure4": Table(
         "Figure 4: how much safety data",
         ("xstest_unsafe", "xstest_safe", "advbench_vanilla", "advbench_suffix"),
@@ -173,8 +260,15 @@ def find(row: str, column: str) -> tuple[Table, float] | None:
     """(the first table with this cell, its percentage); None where none has it."""
     for table in TABLES.values():
         if row in table.rows and column in table.columns:
-            return table, table.rows[row][table.columns.index(column)]
+            printed = table.rows[row][table.columns.index(column)]
+            if printed is not None:
+                return table, printed
     return None
+
+
+def of_judge(column: str, judge: str) -> str:
+    """The column of what this judge of ours says, where it has one of its own beside `column`."""
+    return next((name for name, of in COLUMNS.items() if (of.subset, of.judge) == (column, judge)), column)
 
 
 def rows() -> tuple[str, ...]:

@@ -124,18 +124,25 @@ def _asked(config: settings_lib.EvalConfig, questions: Sequence[questions_lib.Qu
 
 def _paper(row: summary.Row, paper_row: str) -> paper.Comparison | None:
     """The paper's value beside the row's; None where there is nothing to compare."""
-    column = benchmarks.get(row.benchmark).columns.get(row.subset, row.subset)
-    if not paper_row or column not in paper.SIZES or paper.value(paper_row, column) is None:
+    column = _column(row)
+    of = paper_tables.COLUMNS.get(column)
+    if not paper_row or of is None or not of.n or paper.value(paper_row, column) is None:
         return None
-    return paper.compare(paper_row, column, row.count, row.n, obstacle=obstacle(row))
+    return paper.compare(paper_row, column, row.count, row.n, obstacle=obstacle(row, column))
 
 
-def obstacle(row: summary.Row) -> str:
-    """Why a row cannot be compared with the paper's tables, in words; "" if it can."""
+def _column(row: summary.Row) -> str:
+    """The column of the paper's tables with what this row counts."""
     column = benchmarks.get(row.benchmark).columns.get(row.subset, row.subset)
-    counted = paper_tables.COLUMNS[column].metric if column in paper_tables.COLUMNS else ""
-    if counted and row.metric != counted:
-        return f"the paper gives a {_words(counted)} here, which is no {_words(row.metric)}"
+    return paper_tables.of_judge(column, row.judge)
+
+
+def obstacle(row: summary.Row, column: str) -> str:
+    """Why a row cannot be compared with a column of the paper's tables, in words; "" if it can."""
+    of = paper_tables.COLUMNS.get(column, paper_tables.Column("", 0))
+    if of.metric and row.metric != of.metric:
+        return f"the paper gives a {_words(of.metric)} here, which is no {_words(row.metric)}"
+    judge = of.judge or paper.JUDGE
     obstacles = {
         f"the paper has no {row.benchmark}": row.subset not in benchmarks.get(row.benchmark).columns,
         f"asked with pictures={row.image_mode}": row.pictures not in ("real", summary.TEXT_ONLY),
@@ -143,8 +150,7 @@ def obstacle(row: summary.Row) -> str:
         f"only the first {row.first_n}" if row.part == "first" else f"only {row.first_n} {row.part}": row.first_n,
         f"{row.n_too_long} questions too long for the model": row.n_too_long,
         f"questions left out whose pictures cannot be read: {row.n_bad_picture}": row.n_bad_picture,
-        f"the paper counted with {paper.WIN_RATE_JUDGE if counted else paper.JUDGE}": counted
-        or row.judge != paper.JUDGE,
+        f"the paper counted with {of.by or judge}": of.by or row.judge != judge,
         f"answers of {row.decode.max_new} tokens at most, the paper's of {paper.NEW_TOKENS}": (
             row.decode.max_new != paper.NEW_TOKENS
         ),

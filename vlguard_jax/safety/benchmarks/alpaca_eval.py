@@ -62,5 +62,6 @@ BENCHMARK = benchmark_lib.Benchmark(
     load=load,
     source=SOURCE,
     pictures=False,
+    columns={SUBSET: SUBSET},
     stand_in=stand_in,
 )
