@@ -172,6 +172,32 @@ def test_another_judge_or_mixture_takes_another_folder(mix, tmp_path, made, monk
     assert not (tmp_path / "new").exists()
 
 
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("[]", r"judged\.jsonl:7: not a line about a verdict; restore the file or delete this line"),
+        ("{", r"judged\.jsonl:7: broken JSON"),
+        (
+            '{"n": 0, "answer": 0, "label": "safe", "score": 0.0, "raw": ""}',
+            r"judged\.jsonl:7: label 'safe' is no verdict",
+        ),
+        ('{"n": "0", "answer": 0, "label": "refuse", "score": 0.0, "raw": ""}', r"judged\.jsonl:7: .*restore the file"),
+        (
+            '{"n": 9, "answer": 0, "label": "refuse", "score": 0.0, "raw": ""}',
+            r"answer 0 of conversation 9, which is not",
+        ),
+    ],
+)
+def test_a_damaged_file_of_verdicts(mix, tmp_path, made, line, message) -> None:
+    cleaning.clean(SETTINGS, mix, tmp_path / "ids.txt", tmp_path / "work", any_size=True)
+    with (tmp_path / "work" / cleaning.JUDGED).open("a") as file:
+        file.write(f"{line}\n")
+    before = (tmp_path / "ids.txt").read_bytes()
+    with pytest.raises(errors.UserError, match=message):
+        cleaning.clean(SETTINGS, mix, tmp_path / "ids.txt", tmp_path / "work", any_size=True)
+    assert (tmp_path / "ids.txt").read_bytes() == before
+
+
 def test_turns_in_a_row_are_one(tmp_path) -> None:
     value = {
         "id": "a",

@@ -27,6 +27,7 @@ from vlguard_jax import folders
 from vlguard_jax import judge_settings
 from vlguard_jax import progress
 from vlguard_jax import terminal
+from vlguard_jax import typed
 from vlguard_jax import types
 from vlguard_jax import workdir as workdir_lib
 from vlguard_jax.data import file_index
@@ -77,6 +78,18 @@ class _Claimed:
     settings: CleanConfig
     mixture_sha256: str
     judged_by: tuple[str, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class Judged:
+    """A line of judged.jsonl: a verdict (judges/judge.py) on answer `answer` of the mixture's conversation `n`, both
+    from 0."""
+
+    n: typed.Count
+    answer: typed.Count
+    label: typed.Name
+    score: typed.Number | None
+    raw: str
 
 
 @dataclasses.dataclass(frozen=True)
@@ -138,7 +151,7 @@ def clean(
         processes.agree_on_files({"mixture": sha256, "judge": " ".join(results.rule(judge))})
         claimed = _Claimed(settings, sha256, results.rule(judge))
         path = workdir / JUDGED
-        done: set[Unit] = {(n, a) for n, a in team.from_first(lambda: _open(path, workdir, claimed))}
+        done: set[Unit] = {(n, a) for n, a in team.from_first(lambda: _open(path, workdir, claimed, units))}
         missing = [unit for unit in units if unit not in done]
         try:
             _judge(judge, found, missing, len(done), path, team)
@@ -202,7 +215,7 @@ def _units(found: json_records.JsonRecords[types.Record], reads: str) -> tuple[l
     return units, file_index.unique(ids)
 
 
-def _open(path: pathlib.Path, workdir: pathlib.Path, claimed: _Claimed) -> list[Unit]:
+def _open(path: pathlib.Path, workdir: pathlib.Path, claimed: _Claimed, units: Sequence[Unit]) -> list[Unit]:
     """What is judged already; an unfinished last line is cut off. Raises UserError: see `clean`."""
     workdir_lib.check_unclaimed(workdir, JUDGED)
     workdir_lib.claim(workdir, claimed, free=FREE)
@@ -212,24 +225,32 @@ def _open(path: pathlib.Path, workdir: pathlib.Path, claimed: _Claimed) -> list[
     with open(path, "rb") as file:
         whole = sum(len(line) for line in file if line.endswith(b"\n"))
     os.truncate(path, whole)
-    return [(line["n"], line["answer"]) for line in _lines(path)]
+    found = [(line.n, line.answer) for line in _lines(path)]
+    if strange := sorted(set(found).difference(units)):
+        n, answer = strange[0]
+        raise errors.UserError(
+            f"{path}: a verdict on answer {answer} of conversation {n}, which is not judged here; restore the file or"
+            " delete this line"
+        )
+    return found
 
 
-def _lines(path: pathlib.Path) -> Iterator[dict[str, Any]]:
+def _lines(path: pathlib.Path) -> Iterator[Judged]:
     with open(path, "rb") as file:
         for number, line in enumerate(file, 1):
-            where = f"{path}:{number}"
+            where, way = f"{path}:{number}", "restore the file or delete this line"
             value = files.parse_json(line, where)
-            if not isinstance(value, dict) or not {"n", "answer", "label", "score", "raw"} <= value.keys():
-                raise errors.UserError(f"{where}: not a line about a verdict; restore the file or delete this line")
-            yield value
+            if not isinstance(value, dict):
+                raise errors.UserError(f"{where}: not a line about a verdict; {way}")
+            found = typed.make(Judged, value, where, way)
+            if found.label not in judge_lib.LABELS:
+                raise errors.UserError(f"{where}: label {errors.short(found.label)} is no verdict; {way}")
+            yield found
 
 
 def _append(path: pathlib.Path, units: Sequence[Unit], verdicts: Sequence[judge_lib.Verdict]) -> None:
-    lines = [
-        json.dumps({"n": n, "answer": answer, "label": one.label, "score": one.score, "raw": one.raw}) + "\n"
-        for (n, answer), one in zip(units, verdicts, strict=True)
-    ]
+    made = (Judged(*unit, one.label, one.score, one.raw) for unit, one in zip(units, verdicts, strict=True))
+    lines = [json.dumps(dataclasses.asdict(one)) + "\n" for one in made]
     with open(path, "ab", buffering=0) as file:
         files.append(file, "".join(lines).encode("ascii"))
         os.fsync(file.fileno())
@@ -238,16 +259,16 @@ def _append(path: pathlib.Path, units: Sequence[Unit], verdicts: Sequence[judge_
 def _write(out: pathlib.Path, path: pathlib.Path, names: Sequence[str]) -> dict[str, Any]:
     """The list of ids and the table of scores, in the mixture's order."""
     lines = list(_lines(path)) if path.exists() else []
-    flagged = sorted((one for one in lines if one["label"] in FLAGGED), key=lambda one: (one["n"], one["answer"]))
-    ids = list(dict.fromkeys(names[one["n"]] for one in flagged))
+    flagged = sorted((one for one in lines if one.label in FLAGGED), key=lambda one: (one.n, one.answer))
+    ids = list(dict.fromkeys(names[one.n] for one in flagged))
     table = io.StringIO()
     writer = csv.writer(table, lineterminator="\n")
     writer.writerow(("id", "answer", "label", "score", "said"))
-    writer.writerows((names[one["n"]], one["answer"] + 1, one["label"], one["score"], one["raw"]) for one in flagged)
+    writer.writerows((names[one.n], one.answer + 1, one.label, one.score, one.raw) for one in flagged)
     out.parent.mkdir(parents=True, exist_ok=True)
     files.write_text(_scores(out), table.getvalue())
     files.write_text(out, "".join(f"{id_}\n" for id_ in ids))
-    return {"ids": ids, "invalid": sum(one["label"] == "invalid" for one in lines)}
+    return {"ids": ids, "invalid": sum(one.label == "invalid" for one in lines)}
 
 
 def _scores(out: pathlib.Path) -> pathlib.Path:
