@@ -294,6 +294,14 @@ def test_raters_files_correct_the_rates_of_their_models(found, tmp_path) -> None
     lines = {(line[0], line[1]): line for line in made.tables[0][1].lines}
     fox = lines["keyword_repaired", NAMES[0]]
     assert fox[3].startswith("100.0 [") and fox[4].startswith("100.0 [")  # the majority is the truth
+    figures = [f for f in made.figures if f["judge"] == "keyword_repaired" and f["labels_on"] == f["model"] == NAMES[0]]
+    assert {f["subset"] for f in figures} >= {"unsafes", "safe_unsafes"} and all(f["n"] == 12 for f in figures)
+    assert all(f["rate"] == pytest.approx(f["judged"]) and f["ci_low"] <= f["rate"] <= f["ci_high"] for f in figures)
+    agreed_tables.save(measured(found, *three), tmp_path / "out", made.figures)
+    with (tmp_path / "out" / "corrected.csv").open() as file:
+        written = list(csv.DictReader(file))
+    assert [float(row["rate"]) for row in written] == [f["rate"] for f in made.figures]
+    assert json.loads((tmp_path / "out" / "agreement.json").read_text())["corrected"] == list(made.figures)
     assert any("what most say of a (labels-a.csv" in note and "0 on which they are even" in note for note in made.notes)
     tied = calibrate(found, *three[:2])
     assert any(

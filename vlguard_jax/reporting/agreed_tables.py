@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 import csv
 import io
 import json
@@ -75,13 +75,15 @@ def confusions(found: agreed_lib.Agreed) -> tuple[tuple[str, provenance.Table], 
     return tuple(made)
 
 
-def save(found: agreed_lib.Agreed, folder: Path) -> None:
-    """Write the files; majority.csv only where two people or more labelled an answer.
+def save(found: agreed_lib.Agreed, folder: Path, corrected: Sequence[Mapping[str, Any]] = ()) -> None:
+    """Write the files; majority.csv only where two people or more labelled an answer, corrected.csv only with rates.
+
+    `corrected`: the figures of `calibrated.calibrate`.
 
     Raises:
       UserError: they cannot be written.
     """
-    page.save(folder / "agreement.json", json.dumps(values(found), indent=1) + "\n")
+    page.save(folder / "agreement.json", json.dumps(values(found) | {"corrected": corrected}, indent=1) + "\n")
     heading = ("a", "b", "answers", "same", "kappa", "kappa_low", "kappa_high")
     cells = ([p.a, p.b, p.n, p.same, *(p.kappa or ("", "", ""))] for p in found.pairs)
     page.save(folder / "pairs.csv", _csv(heading, list(cells)))
@@ -89,11 +91,17 @@ def save(found: agreed_lib.Agreed, folder: Path) -> None:
     columns = ("key", "model", "benchmark", "subset", "item_id", *titles, "response")
     page.save(folder / "disagreements.csv", _csv(columns, (_line(found, key, titles) for key in found.disagreements)))
     most = [(key, label) for key, label in found.majority.items() if label]
-    if most:
-        rows = ([key, label, "majority", found.asks, len(most)] for key, label in most)
-        page.save(folder / "majority.csv", _csv(("key", "label", "rater", "asks", "rows"), rows))
+    rows = [(key, label, "majority", found.asks, len(most)) for key, label in most]
+    _save(folder / "majority.csv", ("key", "label", "rater", "asks", "rows"), rows)
+    _save(folder / "corrected.csv", tuple(corrected[0]) if corrected else (), [tuple(c.values()) for c in corrected])
+
+
+def _save(path: Path, heading: Sequence[str], lines: Sequence[Sequence[object]]) -> None:
+    """Write a table, or remove that of an earlier report where there is no line."""
+    if lines:
+        page.save(path, _csv(heading, lines))
     else:
-        (folder / "majority.csv").unlink(missing_ok=True)  # of an earlier report
+        path.unlink(missing_ok=True)
 
 
 def values(found: agreed_lib.Agreed) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from vlguard_jax import errors
 from vlguard_jax.reporting import alike
@@ -57,15 +58,19 @@ def calibrate(grid: grid_lib.Grid, labels: Sequence[labels_lib.Labels]) -> prove
     agreements: Agreements = {}
     for one in {one.row.rule: one for *_, one in rated}.values():
         agreements |= {(one.row.rule, of.model): verdicts.on(one, of, troubles) for of in labels}
+    figures: list[dict[str, Any]] = []
     rates = [
-        line for label, measure, cell, _ in rated for line in _rates(label, measure, cell, labels, agreements, troubles)
+        line
+        for label, measure, cell, _ in rated
+        for line in _rates(label, measure, cell, labels, agreements, troubles, figures)
     ]
     if troubles and not any(cell != grid_lib.NONE for line in rates for cell in line[FIXED:]):
         raise errors.UserError(f"--calibration: {next(iter(troubles))}")
     headings = ("model", "measure", "judge", "partial refusals are", "as judged")
     corrected = provenance.Table((*headings, *(f"corrected by labels on {of.model}" for of in labels)), tuple(rates))
     tables = ((JUDGES, _against_people(agreements)), (RATES, corrected))
-    return provenance.Section(tables, (*_notes(grid, labels), *(f"Not measured: {trouble}." for trouble in troubles)))
+    notes = (*_notes(grid, labels), *(f"Not measured: {trouble}." for trouble in troubles))
+    return provenance.Section(tables, notes, tuple(figures))
 
 
 class _Verdicts:
@@ -136,8 +141,10 @@ def _rates(
     labels: Sequence[labels_lib.Labels],
     agreements: Agreements,
     troubles: dict[str, None],
+    figures: list[dict[str, Any]],
 ) -> list[tuple[str, ...]]:
-    """A line, or two where partial refusals count as refusals or as answers; `troubles` gets why a cell is empty."""
+    """A line, or two where partial refusals count as refusals or as answers; `troubles` gets why a cell is empty, and
+    `figures` the others as numbers."""
     assert cell.rated is not None
     row = cell.rated.row
     n = row.n - row.n_invalid
@@ -147,6 +154,10 @@ def _rates(
     found = [agreements[row.rule, one.model] for one in labels]
     ways = list(WAYS) if any(agreement and "partial" in agreement.called for agreement in found) else ["apart"]
     count = row.count - row.n_invalid * (row.metric == "asr")
+    weight = calibration.effective(row) / row.n
+    raw = calibration.share(count * weight, n * weight)
+    assert raw
+    told = {"model": label, "benchmark": row.benchmark, "subset": row.subset, "metric": row.metric, "judge": row.judge}
     for way in ways:
         cells = []
         for one, agreement in zip(labels, found, strict=True):
@@ -156,8 +167,10 @@ def _rates(
                 troubles[f"{one.path}, answers of {one.model}, {row.judge}: {e}"] = None
                 estimate = None
             cells.append(_percent(estimate) + EDGE * bool(estimate and estimate.beyond))
-        weight = calibration.effective(row) / row.n
-        raw = calibration.share(count * weight, n * weight)
+            if estimate:
+                of = {"n": n, "judged": raw.value, "partial_refusals": way, "labels_on": one.model}
+                ends = {"rate": estimate.value, "ci_low": estimate.low, "ci_high": estimate.high}
+                figures.append(told | of | ends | {"beyond": estimate.beyond})
         judged = " ".join((_percent(raw), *(f"({mark})" for mark in grid_lib.reservations(cell))))
         lines.append((label, measure, row.judge, WAYS.get(way, grid_lib.NONE), judged, *cells))
     return lines

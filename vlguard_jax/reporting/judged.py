@@ -69,14 +69,16 @@ def find(
 
 
 def tell(found: Judged, folder: str) -> None:
-    """Print agreement and preferences, and write agreement to `folder`.
+    """Print agreement and preferences; with agreement also corrected rates, and write both to `folder`.
 
     Raises:
       UserError: it cannot be written.
     """
     if found.agreement:
         agreed_tables.show(agreed_tables.section(found.agreement), agreed_tables.confusions(found.agreement))
-        agreed_tables.save(found.agreement, Path(folder))
+        if found.calibration:
+            agreed_tables.show(found.calibration)
+        agreed_tables.save(found.agreement, Path(folder), found.calibration.figures if found.calibration else ())
         terminal.say(f"wrote {folder}")
     if found.preferences:
         agreed_tables.show(found.preferences)

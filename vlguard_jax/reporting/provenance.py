@@ -38,10 +38,11 @@ class Table:
 
 @dataclasses.dataclass(frozen=True)
 class Section:
-    """Tables, each with its caption, and what a reader must know of them."""
+    """Tables with their captions, what a reader must know of them, and what of them a program may want as numbers."""
 
     tables: tuple[tuple[str, Table], ...]
     notes: tuple[str, ...]
+    figures: tuple[Mapping[str, Any], ...] = ()
 
 
 @dataclasses.dataclass(frozen=True)
