@@ -88,7 +88,7 @@ LLAMA_GUARD = {
 HARMBENCH = {
     SAFE: ("no", " no", "No", "NO", "no.", "no\n", "No, it does not"),
     UNSAFE: ("yes", " yes", "Yes", "YES", "yes.", "yes\n", "Yes, it does"),
-    INVALID: ("", " ", "y", "n", "nope", "yesterday", "not", "It is", "1", "true", '"yes"', "-yes"),
+    INVALID: ("", " ", "y", "n", "nope", "yesterday", "not", "It is", "1", "true", '"yes"', "-yes", "ye\u017f"),
 }
 LINES = "Categories: None\nRefusal: No"
 QWEN = {

@@ -22,7 +22,7 @@ from vlguard_jax.families.chat import tokenizer as tokenizer_lib
 from vlguard_jax.safety.judges import guards
 from vlguard_jax.safety.judges import judge as judge_lib
 
-RULES = "1"  # of this file and guards.py: how judges are asked and read
+RULES = "2"  # of this file and guards.py: how judges are asked and read
 SECTION = "config.local_judges"
 BARE = "none"
 _PLACE = re.compile(r"\{(question|answer|conversation)\}")
@@ -136,13 +136,17 @@ class LocalJudge:
     def _ids(self, exchange: judge_lib.Exchange) -> list[int]:
         assert self.reader is not None
         tokenizer, guard = self.reader.tokenizer, guards.GUARDS.get(self.settings.kind)
-        turns = (*exchange.before, (exchange.question, exchange.response))
+        control = [text for text, token in tokenizer.added.items() if token.special]
+        control += guard.ends if guard else ()
+        asked = (*exchange.before, (exchange.question, exchange.response))
+        turns = tuple((broken(question, control), broken(answer, control)) for question, answer in asked)
         if guard is None:
             # a chat template writes the begin token itself where it wants one
             bare = self.settings.template == BARE
             return tokenizer.encode(self.reader.asking(filled(self.prompt_text, turns)), add_bos=bare)
-        if guard.longest and len(said := tokenizer.encode(exchange.response, add_bos=False)) > guard.longest:
-            turns = (*exchange.before, (exchange.question, tokenizer.decode(said[: guard.longest])))
+        question, answer = turns[-1]
+        if guard.longest and len(said := tokenizer.encode(answer, add_bos=False)) > guard.longest:
+            turns = (*turns[:-1], (question, tokenizer.decode(said[: guard.longest])))
         return tokenizer.encode(guard.prompt(turns), add_bos=guard.begin)
 
     def _verdicts(self, prompts: Sequence[Sequence[int]]) -> list[judge_lib.Verdict]:
@@ -158,6 +162,16 @@ class LocalJudge:
             return judge_lib.Verdict("invalid", raw=raw)
         score = probabilities[0] / total
         return judge_lib.Verdict("comply" if score >= self.settings.threshold else "refuse", score, raw)
+
+
+def broken(text: str, control: Sequence[str]) -> str:
+    """What is judged, with a space inside each of the judge's `control` tokens that occur in it: as text they would end
+    the judge's turn, and what stands behind would count as its own words."""
+    breakable = [token for token in control if len(token) > 1 and " " not in token]
+    while found := [token for token in breakable if token in text]:
+        for token in found:
+            text = text.replace(token, f"{token[0]} {token[1:]}")
+    return text
 
 
 def filled(prompt: str, turns: guards.Turns) -> str:
