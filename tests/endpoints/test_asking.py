@@ -280,6 +280,8 @@ BAD = {
     "no scheme": ({"base_url": "localhost:8000/v1"}, ".base_url='localhost:8000/v1': name the server"),
     "no port": ({"base_url": "http://a:b/v1"}, ".base_url='http://a:b/v1': name the server"),
     "password": ({"base_url": "http://a:b@c/v1"}, ".base_url holds a password"),
+    "key in the address": ({"base_url": "http://c/v1?key=sk-of-mine"}, ".base_url has a ? or #"),
+    "key for its name": ({"key_env": "sk-of-mine"}, ".key_env is no name of an environment variable"),
     "no model": ({"model": ""}, ".model is empty"),
     "no price": ({"input_price": -1.0}, "what 'judge' costs is not known"),
     "no calls": ({"max_calls": 0}, ".max_calls=0: nothing may be asked"),
@@ -296,7 +298,7 @@ def test_bad_settings_end_before_anything_is_written(
     changes, words = BAD[name]
     with pytest.raises(errors.UserError) as error:
         ask(settings("http://127.0.0.1:9/v1", **changes), tmp_path / "new", requests(1))
-    assert str(error.value).startswith(WHERE) and words in str(error.value)
+    assert str(error.value).startswith(WHERE) and words in str(error.value) and "sk-of-mine" not in str(error.value)
     assert not (tmp_path / "new").exists()
 
 

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 import dataclasses
+import re
 from typing import Annotated, Literal
 import urllib.parse
 
 from vlguard_jax import errors
 from vlguard_jax.ranges import Range
+
+_VARIABLE = re.compile("[A-Za-z_][A-Za-z0-9_]*")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,6 +53,16 @@ def check(settings: EndpointSettings, where: str) -> None:
         )
     if parts.username or parts.password:
         raise errors.UserError(f"{where}.base_url holds a password; name the key's environment variable in key_env")
+    if parts.query or parts.fragment:  # not shown: it may be a key
+        raise errors.UserError(
+            f"{where}.base_url has a ? or #, behind which nothing can be called; end it before that, and name a key's"
+            " environment variable in key_env"
+        )
+    if settings.key_env and not _VARIABLE.fullmatch(settings.key_env):
+        raise errors.UserError(
+            f"{where}.key_env is no name of an environment variable; put the key in one, as OPENAI_API_KEY, and give"
+            " its name"
+        )
     if not settings.model:
         raise errors.UserError(f"{where}.model is empty: name the model as the server calls it")
     if min(settings.input_price, settings.output_price) < 0:
