@@ -339,6 +339,28 @@ t.ask(t.settings(sys.argv[1], concurrency=3), pathlib.Path(sys.argv[2]), t.reque
 """
 
 
+def test_a_file_of_any_length_is_read_again(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(journal.limits, "RESULT_BYTES", 2000)
+    said = journal.Said("yes", "stop", False, 3, 1, "judge")
+    with journal.opened(tmp_path) as kept:
+        for n in range(20):
+            assert not kept.send(f"k{n}", 0.5, 100, 100)
+            kept.reply(f"k{n}", said, 0.25)
+    path = tmp_path / journal.NAME
+    assert path.stat().st_size > 2000
+    with journal.opened(tmp_path) as kept:
+        assert [kept.said(f"k{n}") for n in range(20)] == [said] * 20
+        assert (kept.calls, kept.dollars, kept.lost, kept.notice) == (20, 5.0, 0, "")
+    whole = path.read_bytes()
+    path.write_bytes(whole + b'{"schema"')
+    with journal.opened(tmp_path) as kept:
+        assert "cut short" in kept.notice and path.read_bytes() == whole
+    path.write_bytes(whole + b"x" * 3000)
+    too_long = pytest.raises(errors.UserError, match=r"calls\.jsonl:41: a line of 2,000 bytes or more; delete")
+    with too_long, journal.opened(tmp_path):
+        pass
+
+
 @pytest.mark.parametrize("after", [0, 1, 7, 20])
 def test_killed_and_resumed_without_a_second_paid_call(after: int, tmp_path: pathlib.Path) -> None:
     """The server answers so many and holds the rest; when all replies are read, the process is killed from outside."""

@@ -96,17 +96,22 @@ class Journal:
         self._on_way.clear()
 
     def _read(self) -> None:
-        data = files.read_bytes(self.path, limits.RESULT_BYTES)
-        whole = data.rfind(b"\n") + 1
-        if whole < len(data):
-            os.ftruncate(self._file.fileno(), whole)
-            self.notice = f"{self.path}: the last line was cut short when its writer stopped; removed it"
-        for number, text in enumerate(data[:whole].split(b"\n")[:-1], 1):
-            where, way = f"{self.path}:{number}", "delete this line, and it is asked again"
-            values = files.parse_json(text, where)
-            if not isinstance(values, dict) or values.pop("schema", None) != SCHEMA:
-                raise errors.UserError(f"{where}: not a line of this program's schema {SCHEMA}; {way}")
-            self._count(typed.make(Line, values, where, way))
+        # A line at a time, and of any length in all: what was paid for stays readable.
+        with files.opened(self.path) as file:
+            whole = number = 0
+            while text := file.readline(limits.RESULT_BYTES):
+                where, way = f"{self.path}:{number + 1}", "delete this line, and it is asked again"
+                if len(text) == limits.RESULT_BYTES:
+                    raise errors.UserError(f"{where}: a line of {limits.RESULT_BYTES:,} bytes or more; {way}")
+                if not text.endswith(b"\n"):
+                    os.ftruncate(self._file.fileno(), whole)
+                    self.notice = f"{self.path}: the last line was cut short when its writer stopped; removed it"
+                    break
+                values = files.parse_json(text, where)
+                if not isinstance(values, dict) or values.pop("schema", None) != SCHEMA:
+                    raise errors.UserError(f"{where}: not a line of this program's schema {SCHEMA}; {way}")
+                self._count(typed.make(Line, values, where, way))
+                whole, number = whole + len(text), number + 1
 
     def _count(self, line: Line) -> None:
         if line.event == SENT:
