@@ -75,6 +75,17 @@ def test_the_latest_of_one_person_counts_and_two_must_agree(tmp_path: pathlib.Pa
         decisions.read(tmp_path)
 
 
+@pytest.mark.parametrize("names", [("a", "b", "c"), ("a", "c", "b"), ("c", "a", "b"), ("b", "c", "a")])
+def test_who_changed_their_mind_is_compared_by_the_last_word(tmp_path: pathlib.Path, names: tuple[str, ...]) -> None:
+    rows = [row(1, "accept", hour=1), row(1, "reject", hour=2), row(1, "reject", hour=3, rater="bob")]
+    for name, one in zip(names, rows, strict=True):
+        save(tmp_path, one, name=name)
+    assert decisions.read(tmp_path)["p1"].rejected
+    save(tmp_path, row(1, "accept", hour=1, rater="bob"), name=names[2])
+    with pytest.raises(errors.UserError, match="decides otherwise"):
+        decisions.read(tmp_path)
+
+
 def test_other_pictures_and_other_versions_are_told(tmp_path: pathlib.Path) -> None:
     save(tmp_path, row(1, "accept"), row(2, "reject") | {"shown": "before"}, row(3, "reject") | {"key": "gone"})
     found = decisions.apply(decisions.read(tmp_path), outcomes(), RULES)
@@ -111,6 +122,7 @@ def test_an_edit_that_breaks_the_schema_is_an_error(tmp_path: pathlib.Path) -> N
         (lambda v: v | {"rows": [{k: t for k, t in r.items() if k != "shown"} for r in v["rows"]]}, "row 1: no shown"),
         (lambda v: v | {"rows": [{**r, "mood": "good"} for r in v["rows"]]}, "'mood' is none of a record's keys"),
         (lambda v: v | {"rows": [{**r, "time": "noon"} for r in v["rows"]]}, "time 'noon' is none"),
+        (lambda v: v | {"rows": [{**r, "time": "2026-11-30T01:00:00"} for r in v["rows"]]}, "is none with its zone"),
         (lambda v: v | {"rows": 3}, "must be a list"),
         (lambda v: [v], "must hold a JSON object"),
     ],

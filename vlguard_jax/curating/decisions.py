@@ -70,19 +70,21 @@ def read(folder: pathlib.Path) -> dict[str, Decision]:
     Raises:
       UserError: a broken file, or two people who decide otherwise about one picture.
     """
-    found: dict[str, Decision] = {}
+    latest: dict[tuple[str, str], Decision] = {}
     for path in sorted(folder.glob("*.json")) if folder.is_dir() else []:
         for one in _of_file(path):
-            before = found.setdefault(one.picture, one)
-            if before.rater == one.rater:
-                found[one.picture] = max(before, one, key=lambda decision: decision.time)
-            elif (before.rejected, before.shown) != (one.rejected, one.shown) or (
-                not one.rejected and before.texts != one.texts
-            ):
-                raise errors.UserError(
-                    f"{path}: {errors.short(one.rater)} decides otherwise about picture {one.picture[:12]} than"
-                    f" {errors.short(before.rater)} in {before.file}; agree, and take one of the rows out"
-                )
+            before = latest.setdefault((one.picture, one.rater), one)
+            latest[one.picture, one.rater] = max(before, one, key=lambda decision: decision.time)
+    found: dict[str, Decision] = {}
+    for one in latest.values():
+        before = found.setdefault(one.picture, one)
+        if (before.rejected, before.shown) != (one.rejected, one.shown) or (
+            not one.rejected and before.texts != one.texts
+        ):
+            raise errors.UserError(
+                f"{one.file}: {errors.short(one.rater)} decides otherwise about picture {one.picture[:12]} than"
+                f" {errors.short(before.rater)} in {before.file}; agree, and take one of the rows out"
+            )
     return found
 
 
@@ -104,9 +106,11 @@ def _of_file(path: pathlib.Path) -> list[Decision]:
             raise errors.UserError(f"{where}: {len(value.rows)} rows, and {row['rows']} were saved: it was cut; {WAY}")
         try:
             time = datetime.datetime.fromisoformat(row["time"])
+            if time.tzinfo is None:
+                raise ValueError("no zone")
             time.astimezone(datetime.UTC)
         except (ValueError, OverflowError) as e:
-            raise errors.UserError(f"{where}: time {errors.short(row['time'])} is none; {WAY}") from e
+            raise errors.UserError(f"{where}: time {errors.short(row['time'])} is none with its zone; {WAY}") from e
         rejected = row["label"] == REJECT
         found.append(Decision(row["key"], row[SHOWN], rejected, texts, row["rater"], time, path))
     return found
