@@ -33,6 +33,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> world_lib.World:
         ({"ask": {"prompt": "no.txt"}}, "no.txt: no such file"),
         ({"ask": {"taxonomy": "no.toml"}}, "no.toml: no such file"),
         ({"ask": {"most_alike": 0.0}}, "config.ask.most_alike=0.0 must be a number from 0.01 to 1"),
+        ({"review": {"decisions": "no/where"}}, "no/where: no such folder (config.review.decisions)"),
         ({"endpoint": {"max_calls": 0}}, "config.endpoint.max_calls=0: nothing may be asked"),
         ({"endpoint": {"max_dollars": 0.0}}, "config.endpoint.max_dollars=0: nothing may be asked"),
         ({"endpoint": {"input_price": -1.0}}, "config.endpoint: what 'seer' costs is not known"),
@@ -68,6 +69,16 @@ def test_a_folder_without_pictures(world: world_lib.World, tmp_path: pathlib.Pat
     with pytest.raises(errors.UserError) as caught:
         made.curate(made.config(world, URL, pictures={"path": str(tmp_path / "p")}), tmp_path / "run")
     assert told in str(caught.value) and str(caught.value).startswith(str(tmp_path / "p"))
+
+
+@pytest.mark.parametrize("below", ["", "out"])
+@pytest.mark.parametrize("setting", ["path", "against"])
+def test_a_workdir_among_the_pictures(world: world_lib.World, tmp_path: pathlib.Path, below: str, setting: str) -> None:
+    (tmp_path / "p").mkdir()
+    pictures = {"path": str(tmp_path / "p")} if setting == "path" else {"against": (str(tmp_path / "p"),)}
+    with pytest.raises(errors.UserError, match=rf"lies in .*/p \(config\.pictures\.{setting}\)"):
+        made.curate(made.config(world, URL, pictures=pictures), tmp_path / "p" / below)
+    assert not list((tmp_path / "p").iterdir())
 
 
 def test_only_bad_pictures(world: world_lib.World, tmp_path: pathlib.Path) -> None:

@@ -7,6 +7,7 @@ from collections import Counter
 import dataclasses
 import hashlib
 import json
+import os
 import pathlib
 import shutil
 
@@ -16,6 +17,7 @@ from tests.curating import made
 from tests.curating import model as model_lib
 from tests.curating import world as world_lib
 from vlguard_jax import errors
+from vlguard_jax.curating import scan
 from vlguard_jax.data import vlguard
 from vlguard_jax.data.tfds import reader
 
@@ -224,6 +226,25 @@ def test_another_folder_of_pictures_needs_another_workdir(later: Story) -> None:
     config = made.config(later.world, later.model.url, pictures={"path": str(later.world.against)})
     with pytest.raises(errors.UserError, match=r"config\.pictures\.path"):
         made.curate(config, later.folder)
+
+
+def test_pictures_that_change_places_are_read_again(tmp_path: pathlib.Path) -> None:
+    (tmp_path / "p").mkdir()
+    for i in range(2):
+        world_lib.draw(i).save(tmp_path / "p" / f"{i}.bmp")
+        os.utime(tmp_path / "p" / f"{i}.bmp", ns=(0, 0))
+    first, second = scan.scan(tmp_path / "p", tmp_path / "notes", "folder").pictures
+    for old, new in (("0", "t"), ("1", "0"), ("t", "1")):
+        (tmp_path / "p" / f"{old}.bmp").rename(tmp_path / "p" / f"{new}.bmp")
+    found = scan.scan(tmp_path / "p", tmp_path / "notes", "folder").pictures
+    assert [one.sha256 for one in found] == [second.sha256, first.sha256] and first.sha256 != second.sha256
+
+
+def test_a_damaged_picture_of_the_set_is_written_again(later: Story) -> None:
+    picture = later.dataset / "train" / later.records("train")[0]["image"]
+    whole = picture.read_bytes()
+    picture.write_bytes(whole[:-1])
+    assert again(later).done.written and picture.read_bytes() == whole
 
 
 def test_kept_near_duplicates_are_on_one_side_of_the_split(later: Story) -> None:

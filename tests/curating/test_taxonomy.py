@@ -57,6 +57,7 @@ def test_its_names_are_those_of_vlguards_files() -> None:
         (node("a") + "weight = 2\n", "node 1: weight is not a setting"),
         ('[[node]]\nparent = "a"\n', "node 1: name is missing"),
         ("\x00", "not a TOML file: "),
+        ("".join(node(str(i)) for i in range(1001)), "1,001 names, at most 1,000 are read"),
     ],
 )
 def test_a_broken_one_is_refused(tmp_path: pathlib.Path, text: str, told: str) -> None:

@@ -11,6 +11,7 @@ import pathlib
 
 from rich import table
 
+from vlguard_jax import errors
 from vlguard_jax import files
 from vlguard_jax import folders
 from vlguard_jax import progress as progress_lib
@@ -61,12 +62,13 @@ def curate(
       progress: as `progress.answers`, for replies.
 
     Raises:
-      UserError: settings, files or pictures are wrong; replies are missing, and those that came are kept.
+      UserError: settings, folders, files or pictures are wrong; replies are missing, and those that came are kept.
     """
     taxonomy = taxonomy_lib.read(config.ask.taxonomy)
     prompt, rules = prompt_lib.make(config.ask, taxonomy), replies.Rules(taxonomy, config.ask)
     if config.answerer == "endpoint":
         endpoint_settings.check(config.endpoint, answering.WHERE)
+    _check_folders(config, folder)
     given = decisions.read(_decisions(config, folder))
     with workdir.hold(folder):
         folders.check_own(folder / SCANNED, folder / asking.NAME)
@@ -98,6 +100,21 @@ def curate(
         content = writing.content(splits, taxonomy.places, card.write(made), stand_in=config.pictures.stand_in)
         out = folder / writing.FOLDER
         return Done(made, out, writing.write(out, content, seen.path, config.title, tfds=config.tfds), pages)
+
+
+def _check_folders(config: settings_lib.CurateConfig, folder: pathlib.Path) -> None:
+    s = config.pictures
+    named = [("config.pictures.path", s.path), *(("config.pictures.against", path) for path in s.against)]
+    for setting, path in named:
+        if folder.resolve().is_relative_to(pathlib.Path(path).resolve()):
+            raise errors.UserError(
+                f"--workdir={folder} lies in {path} ({setting}), and what is written would be read as pictures; choose"
+                " a --workdir outside"
+            )
+    if config.review.decisions and not pathlib.Path(config.review.decisions).is_dir():
+        raise errors.UserError(
+            f"{config.review.decisions}: no such folder (config.review.decisions); make it, or correct its name"
+        )
 
 
 def _scan(config: settings_lib.CurateConfig, folder: pathlib.Path, say: Say) -> tuple[scan.Folder, list[scan.Folder]]:

@@ -42,7 +42,7 @@ class Seen(results.Keyed):
     """One picture.
 
     Attributes:
-      key: of what was read: name, size and time.
+      key: of what was read: name, size, when it was written and when anything about the file changed.
       name: its path below the folder, with "/".
       sha256: of its file.
       pixels: sha256 of its size and RGB pixels, so that the same picture in another file is known; empty if `fault`.
@@ -135,7 +135,8 @@ def _what(others: list[str]) -> str:
 def _key(folder: pathlib.Path, name: str) -> str:
     try:
         found = os.stat(folder / name)
-        stamp = f"{found.st_size} {found.st_mtime_ns}"
+        # the last one for pictures that change places: they keep their sizes and dates
+        stamp = f"{found.st_size} {found.st_mtime_ns} {found.st_ctime_ns}"
     except OSError:  # a link to nowhere: told when it is read
         stamp = ""
     text = f"{FORMAT}\n{os.path.abspath(folder)}\n{name}\n{stamp}"

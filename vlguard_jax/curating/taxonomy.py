@@ -85,8 +85,8 @@ def read(path: str = "") -> Taxonomy:
     """The taxonomy in a file; VLGuard's where `path` is empty.
 
     Raises:
-      UserError: no such file, broken TOML, a wrong or missing field, two nodes of one name, an unknown parent, nodes in
-        a circle, more than three levels, or a category without subcategories.
+      UserError: no such file, broken TOML, too many nodes, a wrong or missing field, two nodes of one name, an unknown
+        parent, nodes in a circle, more than three levels, or a category without subcategories.
     """
     file = pathlib.Path(path) if path else SHIPPED
     data = files.read_bytes(file, limits.CURATE_BYTES)
@@ -104,6 +104,10 @@ def _nodes(value: Mapping[str, Any], file: str) -> tuple[Node, ...]:
     found = value.get("node")
     if set(value) != {"node"} or not isinstance(found, list) or not found:
         raise errors.UserError(f"{file}: must hold tables [[node]] with name, parent and text, and nothing else")
+    if len(found) > limits.TAXONOMY:
+        raise errors.UserError(
+            f"{file}: {len(found):,} names, at most {limits.TAXONOMY:,} are read: the prompt shows every one of them"
+        )
     nodes = []
     for number, one in enumerate(found, 1):
         where = f"{file}: node {number}:"

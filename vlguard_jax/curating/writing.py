@@ -104,8 +104,12 @@ def _holds(out: pathlib.Path, made: Content, tfds: bool) -> bool:
     texts = all(
         (out / name).is_file() and (out / name).read_bytes() == text.encode() for name, text in made.texts.items()
     )
-    there = all((out / split / one.picture.name).is_file() for split, chosen in made.splits.items() for one in chosen)
-    return texts and there and (out / "tfds").exists() == tfds
+    if not texts or (out / "tfds").exists() != tfds:
+        return False
+    pictures = [
+        (out / split / one.picture.name, one.picture) for split, chosen in made.splits.items() for one in chosen
+    ]
+    return all(path.is_file() and hashlib.sha256(path.read_bytes()).hexdigest() == of.sha256 for path, of in pictures)
 
 
 def _bytes(path: pathlib.Path, sha256: str) -> bytes:
