@@ -7,8 +7,10 @@ import pathlib
 import random
 
 import numpy as np
+from PIL import ExifTags
 from PIL import Image
 from PIL import ImageDraw
+from PIL import ImageOps
 import pytest
 from scipy.sparse import csgraph
 
@@ -119,3 +121,40 @@ def test_a_scan_goes_on_and_reads_what_has_changed(tmp_path: pathlib.Path, monke
     (folder / "notes.txt").write_bytes(b"")
     later = scan.scan(folder, notes, "config.pictures.path")
     assert read == ["b.png", "a.png"] and later.pictures[0].pixels != first.pictures[0].pixels and later.others == 2
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_a_copy_whose_turn_stands_in_exif_is_a_copy(tmp_path: pathlib.Path, orientation: int) -> None:
+    """Stored so that it is the same picture once EXIF is followed, as Pillow's own exif_transpose confirms."""
+    picture = world.draw(1)
+    stored = next(
+        turned
+        for turned in (picture, *(picture.transpose(method) for method in Image.Transpose))
+        if shown(turned, orientation).tobytes() == picture.tobytes()
+    )
+    folder = tmp_path / "a"
+    folder.mkdir()
+    picture.save(folder / "a.png")
+    stored.save(folder / "b.png", exif=exif(orientation))
+    stored.save(folder / "c.jpg", quality=95, exif=exif(orientation))
+    found = near.sort_out(folder_of(folder), [], S)
+    assert names(found.dropped) == {"b.png": "duplicate", "c.jpg": "near-duplicate"}
+
+
+def exif(orientation: int) -> Image.Exif:
+    made = Image.Exif()
+    made[ExifTags.Base.Orientation] = orientation
+    return made
+
+
+def shown(picture: Image.Image, orientation: int) -> Image.Image:
+    copy = picture.copy()
+    copy.info["exif"] = exif(orientation).tobytes()
+    return ImageOps.exif_transpose(copy)
+
+
+def test_a_broken_exif_turns_nothing(tmp_path: pathlib.Path) -> None:
+    folder = tmp_path / "a"
+    folder.mkdir()
+    world.draw(1).save(folder / "a.png", exif=b"Exif\0\0XX*\0broken")
+    assert [one.name for one in near.sort_out(folder_of(folder), [], S).kept] == ["a.png"]

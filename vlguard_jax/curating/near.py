@@ -159,7 +159,7 @@ def _alike(
 @functools.lru_cache(maxsize=4096)
 def _shrunk(path: pathlib.Path) -> Int16[np.ndarray, "16 16 3"]:
     try:
-        picture = images.to_rgb(io.BytesIO(files.read_bytes(path, limits.PICTURE_BYTES)))
+        picture = scan_lib.upright(images.to_rgb(io.BytesIO(files.read_bytes(path, limits.PICTURE_BYTES))))
     except images.Fault as e:
         raise errors.UserError(f"{path}: was changed while it was read: {images.reason(e)}; run this again") from e
     return np.asarray(picture.resize((CELLS, CELLS), Image.Resampling.BOX), np.int16)

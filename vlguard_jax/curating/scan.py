@@ -13,9 +13,11 @@ import hashlib
 import io
 import os
 import pathlib
+import struct
 
 from jaxtyping import UInt8
 import numpy as np
+from PIL import ExifTags
 from PIL import Image
 
 from vlguard_jax import errors
@@ -32,7 +34,16 @@ SUFFIXES = (
     *(".tif", ".tiff", ".avif", ".jp2", ".ppm", ".pgm"),
 )
 BITS = 128  # of a hash
-FORMAT = "1"  # of the hashes
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+FORMAT = "2"  # of the hashes
 _MARGIN = 2  # levels of grey by which neighbours must differ, so that a plain surface has no bits of noise
 _BLOCK = 64  # pictures that are noted together
 
@@ -159,7 +170,7 @@ def look(folder: pathlib.Path, name: str, key: str) -> Seen:
         records.check_picture_path(name, "its name")
         content = files.read_bytes(folder / name, limits.PICTURE_BYTES)
         digest = results.sha256(content)
-        picture = images.to_rgb(io.BytesIO(content))
+        picture = upright(images.to_rgb(io.BytesIO(content)))
     except images.Fault as e:
         return Seen(key, shown, digest, "", 0, 0, "", images.reason(e))
     except errors.UserError as e:
@@ -169,6 +180,16 @@ def look(folder: pathlib.Path, name: str, key: str) -> Seen:
     width, height = picture.size
     pixels = results.sha256(f"{width}x{height}\n".encode() + picture.tobytes())
     return Seen(key, name, digest, pixels, width, height, perceptual(picture).tobytes().hex(), "")
+
+
+def upright(picture: Image.Image) -> Image.Image:
+    """The picture as EXIF says that it is to be shown. Models see it as it is stored; copies are found either way. A
+    broken EXIF turns nothing."""
+    try:
+        turn = _TURNS.get(picture.getexif().get(ExifTags.Base.Orientation))
+    except (SyntaxError, ValueError, struct.error):
+        turn = None
+    return picture if turn is None else picture.transpose(turn)
 
 
 def perceptual(picture: Image.Image) -> UInt8[np.ndarray, "16"]:
