@@ -344,7 +344,7 @@ def test_a_file_of_any_length_is_read_again(tmp_path: pathlib.Path, monkeypatch:
     said = journal.Said("yes", "stop", False, 3, 1, "judge")
     with journal.opened(tmp_path) as kept:
         for n in range(20):
-            assert not kept.send(f"k{n}", 0.5, 100, 100)
+            assert not kept.send(f"k{n}", 0.5, 100, 100.0)
             kept.reply(f"k{n}", said, 0.25)
     path = tmp_path / journal.NAME
     assert path.stat().st_size > 2000
