@@ -108,7 +108,7 @@ def watch(phase: Phase) -> None:
     engine.of_checkpoint = answering
     images.load = phase.wrapped("picture", images.load)
     results.Lines.append = phase.wrapped("append", results.Lines.append)  # type: ignore[method-assign]
-    run._Kept.judge = phase.wrapped("verdict", run._Kept.judge)  # type: ignore[method-assign]
+    run._Kept.rows = phase.wrapped("verdict", run._Kept.rows)  # type: ignore[method-assign]
 
 
 if __name__ == "__main__":
