@@ -18,6 +18,7 @@ from vlguard_jax import errors
 from vlguard_jax import workdir
 from vlguard_jax.safety import probes
 from vlguard_jax.safety import results
+from vlguard_jax.safety.judges import remote
 from vlguard_jax.training import metrics
 from vlguard_jax.training import tracking
 
@@ -197,6 +198,7 @@ def test_what_a_run_goes_on_writing_is_known() -> None:
         tracking.WANDB_ID,
         results.GENERATIONS,
         results.VERDICTS,
+        remote.FOLDER,
     }
 
 

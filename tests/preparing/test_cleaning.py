@@ -48,6 +48,7 @@ class Reader:
     def __post_init__(self) -> None:
         self.tokenizer = self
         self.asking = str
+        self.added: dict[str, Any] = {}
 
     def encode(self, text: str, add_bos: bool = True) -> list[int]:
         return list(text.encode())

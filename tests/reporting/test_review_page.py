@@ -98,7 +98,11 @@ class Person:
         return download.value.suggested_filename, pathlib.Path(download.value.path()).read_text(encoding="utf-8")
 
     def load(self, path: pathlib.Path) -> None:
+        """Load a file, and wait until the page has read it and said so."""
+        said = "document.getElementById('said').textContent + document.getElementById('trouble').textContent"
+        before = self.page.evaluate(said)
         self.page.locator("#load").set_input_files(path)
+        self.page.wait_for_function(f"before => {said} !== before", arg=before)
 
     def close(self) -> None:
         self.page.close()

@@ -19,7 +19,6 @@ from vlguard_jax import files
 from vlguard_jax import fingerprints
 from vlguard_jax import judge_settings
 from vlguard_jax import limits
-from vlguard_jax.data import images
 from vlguard_jax.endpoints import asking
 from vlguard_jax.endpoints import client
 from vlguard_jax.endpoints import request as request_lib
@@ -206,6 +205,8 @@ def _picture(path: pathlib.Path) -> request_lib.Picture:
     found = request_lib.Picture(files.read_bytes(path, limits.PICTURE_BYTES))
     if found.kind:
         return found
+    from vlguard_jax.data import images  # late: keyword judges need no numpy
+
     try:
         pixels = images.to_rgb(io.BytesIO(found.content))
     except (OSError, ValueError) as e:
