@@ -186,7 +186,7 @@ def upright(picture: Image.Image) -> Image.Image:
     """The picture as EXIF says that it is to be shown. Models see it as it is stored; copies are found either way. A
     broken EXIF turns nothing."""
     try:
-        turn = _TURNS.get(picture.getexif().get(ExifTags.Base.Orientation))
+        turn = _TURNS.get(picture.getexif().get(ExifTags.Base.Orientation, 1))
     except (SyntaxError, ValueError, struct.error):
         turn = None
     return picture if turn is None else picture.transpose(turn)
