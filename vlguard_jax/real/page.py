@@ -20,8 +20,8 @@ INTRODUCTION = (
     " a small text model: nothing here is a figure of a vision-language model or of the paper."
 )
 CHOSEN = (
-    " Epochs, batch size and learning rates were chosen with another seed and 50 other questions of each set, and"
-    " fixed before any of these answers was made."
+    f" Epochs, batch size and learning rates were chosen with another seed and {arms_lib.TUNING} other questions of"
+    " each set, and fixed before any of these answers was made."
 )
 BEYOND = "The same answers, read by a judge whose error on people's labels is smaller (BUILD.md)."
 DRAWN = (
