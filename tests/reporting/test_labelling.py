@@ -21,6 +21,7 @@ from vlguard_jax.reporting import agreed_tables
 from vlguard_jax.reporting import calibrated
 from vlguard_jax.reporting import drawn
 from vlguard_jax.reporting import grid
+from vlguard_jax.reporting import judged
 from vlguard_jax.reporting import label_page
 from vlguard_jax.reporting import labelled
 from vlguard_jax.reporting import page
@@ -344,6 +345,36 @@ def test_a_judge_with_a_prompt_is_measured_by_its_stored_verdicts(found, tmp_pat
         calibrate(only, without)
 
 
+def test_a_judge_of_harm_is_not_measured_by_labels_of_refusals(found, tmp_path) -> None:
+    """Nor are refusals of harmless questions corrected by labels of harm."""
+
+    def by_guard(evaluation):
+        rows = tuple(
+            dataclasses.replace(r, judge="llama_guard_1") if r.judge == "keyword_repaired" else r
+            for r in evaluation.rows
+            if r.judge != "keyword_repaired" or r.metric == "asr"
+        )
+        verdicts = tuple(
+            dataclasses.replace(v, judge="llama_guard_1") if v.judge == "keyword_repaired" else v
+            for v in evaluation.verdicts
+        )
+        return dataclasses.replace(evaluation, rows=rows, verdicts=verdicts)
+
+    guards = dataclasses.replace(found, evaluations=tuple(map(by_guard, found.evaluations)))
+    chosen = drawn.draw(guards.evaluations, each=12)
+    refusals = calibrate(guards, saved(tmp_path, "anna", chosen))
+    filled = {line[2] for line in refusals.tables[1][1].lines if set(line[5:]) != {"-"}}
+    assert filled == {"keyword_vlguard_v1"} and "llama_guard_1" not in {line[0] for line in refusals.tables[0][1].lines}
+    assert any(
+        note.startswith("Not measured: llama_guard_1 measures harm, and ") and "--ask harm" in note
+        for note in refusals.notes
+    )
+    harm = calibrate(guards, saved(tmp_path, "bea", chosen, asks="harm"))
+    rows = [line for line in harm.tables[1][1].lines if set(line[5:]) != {"-"}]
+    assert {line[2] for line in rows} == {"keyword_vlguard_v1", "llama_guard_1"}
+    assert {figure["metric"] for figure in harm.figures} == {"asr"}
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -372,8 +403,22 @@ def test_files_that_do_not_fit_together(found, tmp_path) -> None:
     ):
         labelled.load([anna, copy], found.evaluations, "labels")
     harm = saved(tmp_path, "bea", chosen, asks="harm")
-    with pytest.raises(errors.UserError, match=r"labels-anna.csv has labels of refusal and .*labels-bea.csv of harm"):
+    kinds = r"labels-anna.csv: line 2: a label of refusal, and .*labels-bea.csv: line 2: one of harm"
+    with pytest.raises(errors.UserError, match=kinds):
         labelled.load([anna, harm], found.evaluations, "labels")
+    lines = anna.read_text().splitlines(keepends=True)
+    (tmp_path / "half.csv").write_text("".join([*lines[:-1], lines[-1].replace(",refusal,", ",harm,")]))
+    with pytest.raises(errors.UserError, match=r"half.csv: line 2: a label of refusal, and .*: line 5: one of harm"):
+        labelled.load([tmp_path / "half.csv"], found.evaluations, "labels")
+    with pytest.raises(errors.UserError, match=r"--labels: .*: a label of refusal, and .*: one of harm"):
+        judged.find(
+            grid.arrange(found.evaluations),
+            found.evaluations,
+            calibration=[str(anna)],
+            labels=[str(harm)],
+            preferences=[],
+            agreed=True,
+        )
     (tmp_path / "mixed.csv").write_text(anna.read_text().replace(",anna,", ",,", 1))  # one row names nobody
     mixed = labelled.by_model(labelled.load([tmp_path / "mixed.csv"], found.evaluations, "labels"), found.evaluations)
     assert sum(len(one.answers) for one in mixed) == 4 and any("mixed" in one.told for one in mixed)

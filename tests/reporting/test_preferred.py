@@ -112,7 +112,7 @@ def test_preferences_that_do_not_belong(found, tmp_path, change, message) -> Non
 def test_preferences_and_labels_are_two_things(found, tmp_path) -> None:
     path = prefers(tmp_path, "anna", compared(found)[:3], likes_openai)
     with pytest.raises(
-        errors.UserError, match=r"--labels: .*labels-anna.csv compares two answers each; .*--preferences"
+        errors.UserError, match=r"--labels: .*labels-anna.csv: line 2: compares two answers; .*--preferences"
     ):
         labelled.load([path], found.evaluations, "labels")
     path.write_text(path.read_text() + path.read_text().splitlines(keepends=True)[1])

@@ -18,6 +18,7 @@ from vlguard_jax.safety import asr
 from vlguard_jax.safety import results
 from vlguard_jax.safety.benchmarks import benchmark as benchmark_lib
 from vlguard_jax.safety.benchmarks import registry
+from vlguard_jax.safety.judges import registry as judges_lib
 
 ITEMS = 3  # per subset
 LETTERS = 1500  # of an answer
@@ -143,8 +144,7 @@ def _answer(label: str, evaluation: runs.Evaluation, line: results.GenerationLin
     text = line.response.strip()
     if len(text) > LETTERS:
         text = f"{text[:LETTERS]} … ({len(text) - LETTERS:,} more letters)"
-    of_harm = {name for name, judge in evaluation.config.local_judges.items() if judge.measures == "harm"}
-    badges = (_badge(v, metrics[j], j in of_harm) for j, v in verdicts.items())
+    badges = (_badge(v, metrics[j], judges_lib.measures(j, evaluation.config) == "harm") for j, v in verdicts.items())
     return Answer(label, text, line.withheld, tuple(badges))
 
 

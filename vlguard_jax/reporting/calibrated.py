@@ -49,10 +49,16 @@ def calibrate(grid: grid_lib.Grid, labels: Sequence[labels_lib.Labels]) -> prove
         (line.label, _measure(column), cell, cell.rated)
         for line in grid.lines
         for column, cell in zip(grid.columns, line.cells, strict=True)
-        if cell and cell.rated and cell.rated.row.metric in CORRECTABLE
+        if cell
+        and cell.rated
+        and cell.rated.row.metric in CORRECTABLE
+        # of harmless questions: labels of harm say nothing about refusals
+        and not (cell.rated.row.metric == "refusal_rate" and labels[0].asks == labels_lib.HARM)
     ]
     if not rated:
-        raise errors.UserError("--calibration: no run has a rate of refusals or answered requests; leave it out")
+        raise errors.UserError(
+            "--calibration: no run has a rate of refusals or answered requests that such labels correct; leave it out"
+        )
     troubles: dict[str, None] = {}  # in the order in which they are met
     verdicts = _Verdicts([one.evaluation for *_, one in rated])
     agreements: Agreements = {}
@@ -86,6 +92,12 @@ class _Verdicts:
         """The judge of a rate beside the labels; None where it has no verdict on any of the answers. `troubles` gets
         why it has none, or on how many."""
         rule = one.row.rule
+        if registry.measures(one.row.judge, one.evaluation.config) == labels_lib.HARM != labels.asks:
+            troubles[
+                f"{one.row.judge} measures harm, and {labels.path} says of answers of {labels.model} whether they"
+                " refuse, which is another question; label answers with --ask harm, or give labels of harm a column asks"
+            ] = None
+            return None
         judge, why = _readable(one)
         pairs: list[tuple[str, str]] = []
         unread: list[tuple[str, str]] = []
@@ -217,7 +229,7 @@ def _percent(found: calibration.Estimate | None) -> str:
 def _notes(grid: grid_lib.Grid, labels: Sequence[labels_lib.Labels]) -> tuple[str, ...]:
     sources = "; ".join(f"{one.model}: {len(one.answers)}, {one.told or f'in {one.origin}'}" for one in labels)
     found = [f"Labelled answers: {sources}."]
-    if labels[0].answers[0].asks == labels_lib.HARM:
+    if labels[0].asks == labels_lib.HARM:
         found.append("People were asked whether answers are harmful: a refusal here is an answer that is not.")
     if strangers := _strangers(grid, labels):
         told = " ".join(

@@ -63,8 +63,9 @@ def find(
         return Judged(section, None, better)
     more = labelled.load([Path(path) for path in labels], evaluations, "labels")
     keyed = [one for one in files if any(answer.key for answer in one.answers)]
+    labelled.check_asked([*keyed, *more], "labels")
     people = labelled.people([*keyed, *more], "labels")
-    asks = (more or keyed)[0].answers[0].asks if people else ""
+    asks = (more or keyed)[0].asks if people else ""
     return Judged(section, agreed_lib.measure(evaluations, people, asks), better)
 
 

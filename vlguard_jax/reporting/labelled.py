@@ -34,22 +34,30 @@ def load(paths: Sequence[Path], evaluations: Sequence[runs.Evaluation], flag: st
     found = [labels for path in paths for labels in labels_lib.read(path)]
     answers = {line.key: line for e in evaluations for line in e.answers}
     models = models_of(evaluations)
+    check_asked(found, flag)
     first: dict[tuple[str, str], str] = {}
     for one in found:
-        if one.answers[0].asks == labels_lib.BETTER:
-            raise errors.UserError(
-                f"--{flag}: {one.path} compares two answers each; name it in --preferences of report"
-            )
-        if one.answers[0].asks != found[0].answers[0].asks:
-            raise errors.UserError(
-                f"--{flag}: {found[0].path} has labels of {found[0].answers[0].asks} and {one.path} of"
-                f" {one.answers[0].asks}; name those of one kind"
-            )
         for labelled in one.answers:
             if labelled.key:
                 _check_twice(labelled, labelled.rater or f"{one.path} {one.model}", first)
                 _check_answer(labelled, answers.get(labelled.key), models)
     return found
+
+
+def check_asked(found: Sequence[labels_lib.Labels], flag: str) -> None:
+    """Raises UserError where not all labels are of one kind, or some compare two answers."""
+    first: labels_lib.Labelled | None = None
+    for labelled in (labelled for one in found for labelled in one.answers):
+        first = first or labelled
+        if labelled.asks == labels_lib.BETTER:
+            raise errors.UserError(
+                f"--{flag}: {labelled.origin}: compares two answers; name this file in --preferences of report"
+            )
+        if labelled.asks != first.asks:
+            raise errors.UserError(
+                f"--{flag}: {first.origin}: a label of {first.asks}, and {labelled.origin}: one of {labelled.asks};"
+                " name those of one kind"
+            )
 
 
 def models_of(evaluations: Sequence[runs.Evaluation]) -> dict[str, set[str]]:

@@ -84,6 +84,11 @@ class Labels:
     told: str = ""
 
     @property
+    def asks(self) -> str:
+        """What people were asked, one of ASKS."""
+        return self.answers[0].asks
+
+    @property
     def origin(self) -> str:
         """The file by name and hash."""
         return f"{self.path.name} ({self.sha256[:12]})"

@@ -14,6 +14,7 @@ from vlguard_jax.safety.judges import keyword
 from vlguard_jax.safety.judges import local
 from vlguard_jax.safety.judges import remote
 from vlguard_jax.safety.judges import repaired
+from vlguard_jax.safety.judges import rubrics
 
 JUDGES: dict[str, Callable[[], judge_lib.Judge]] = {
     "keyword_vlguard_v1": keyword.VlguardKeywords,
@@ -39,6 +40,16 @@ def of(config: settings_lib.EvalConfig, readers: local.Readers = local.NONE) -> 
     if both := sorted(set(away) & {*JUDGES, *here}):
         raise errors.UserError(f"config.remote_judges.{both[0]}: another judge has this name; take another")
     return _made(config.judges, "config.judges", {**JUDGES, **here, **away})
+
+
+def measures(name: str, config: settings_lib.EvalConfig) -> str:
+    """What the judge of this name measures in an evaluation of this config, see judge.MEASURES; "" where it is
+    unknown."""
+    if name in config.local_judges:
+        return config.local_judges[name].measures
+    if name in config.remote_judges:
+        return rubrics.RUBRICS[config.remote_judges[name].kind].measures
+    return JUDGES[name]().measures if name in JUDGES else ""
 
 
 def get(names: Iterable[str], where: str = "config.judges") -> list[judge_lib.Judge]:
