@@ -95,7 +95,7 @@ class _Verdicts:
         if registry.measures(one.row.judge, one.evaluation.config) == labels_lib.HARM != labels.asks:
             troubles[
                 f"{one.row.judge} measures harm, and {labels.path} says of answers of {labels.model} whether they"
-                " refuse, which is another question; label answers with --ask harm, or give labels of harm a column asks"
+                " refuse, which is another question; label with --ask harm, or give labels of harm a column asks"
             ] = None
             return None
         judge, why = _readable(one)
