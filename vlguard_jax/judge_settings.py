@@ -55,7 +55,8 @@ class RemoteJudge:
     prompt_file: str = ""  # a prompt in place of our own: a text file with {question}, {response}, {output_1}, ...
     max_tokens: Annotated[int, Range(0, 2**16)] = 0  # of a reply; 0: what the kind needs; reasoning models need more
     pictures: bool = True  # show the judge of pairs the picture
-    # requests that the endpoint refuses as such, as for a picture that is too large; "invalid": such answers are
+    # requests that the endpoint refuses as such, as for a picture that is too large, or whose replies stay malformed
+    # after all `retries`; "invalid": such answers are
     on_rejected: Literal["error", "invalid"] = "error"
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import pathlib
+import shutil
+from typing import Any
 
 import pytest
 
@@ -12,6 +14,7 @@ from tests.curating import model as model_lib
 from tests.curating import world as world_lib
 from tests.endpoints import server as server_lib
 from vlguard_jax import errors
+from vlguard_jax.curating import scan
 
 URL = "http://127.0.0.1:9/v1"  # where nobody listens
 
@@ -69,6 +72,41 @@ def test_a_folder_without_pictures(world: world_lib.World, tmp_path: pathlib.Pat
     with pytest.raises(errors.UserError) as caught:
         made.curate(made.config(world, URL, pictures={"path": str(tmp_path / "p")}), tmp_path / "run")
     assert told in str(caught.value) and str(caught.value).startswith(str(tmp_path / "p"))
+
+
+def test_links_to_folders_are_told(world: world_lib.World, tmp_path: pathlib.Path) -> None:
+    (tmp_path / "p").mkdir()
+    (tmp_path / "p" / "more").symlink_to(world.folder)
+    with pytest.raises(errors.UserError, match="but a link to a folder 'more', which is not followed: put the folder"):
+        made.curate(made.config(world, URL, pictures={"path": str(tmp_path / "p")}), tmp_path / "run")
+    for name in ("Case.png", "case.png"):
+        (tmp_path / "p" / name).write_bytes(b"x")
+    notices = scan.scan(tmp_path / "p", tmp_path / "notes", "config.pictures.path").notices
+    assert len(notices) == 2 and "links to folders, whose pictures were not read: 1, 'more' first" in notices[0]
+    assert "in upper and lower case alone: 1, 'Case.png' and 'case.png' first" in notices[1]
+
+
+def test_a_picture_that_changes_while_it_is_asked_about(world: world_lib.World, tmp_path: pathlib.Path) -> None:
+    """A reply about another picture would be kept under its name."""
+    folder = tmp_path / "p"
+    shutil.copytree(world.folder, folder)
+    paths = sorted(path for path in folder.rglob("*.png"))
+    model = model_lib.Model(world)
+    last: list[pathlib.Path] = []
+
+    def changing(body: Any, before: int) -> server_lib.Answer:
+        if not last:
+            last.append(paths[-1])
+            paths[-1].write_bytes(paths[0].read_bytes())
+        return model(body, before)
+
+    with server_lib.serving(changing) as server:
+        chosen = made.config(world, server.url, pictures={"path": str(folder)}, endpoint={"concurrency": 1})
+        with pytest.raises(errors.UserError, match=r"was changed while this ran; run this again"):
+            made.curate(chosen, tmp_path / "run")
+        lines = (tmp_path / "run" / "replies.jsonl").read_text().splitlines()
+        assert lines and paths[-1].name not in {json.loads(line)["picture"] for line in lines}
+        assert made.curate(chosen, tmp_path / "run").done.written
 
 
 @pytest.mark.parametrize("below", ["", "out"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import hashlib
 import pathlib
 
 import numpy as np
@@ -22,8 +23,11 @@ from vlguard_jax.curating import by_checkpoint
 def requests(folder: pathlib.Path, n: int) -> list[answering.Request]:
     for i in range(n):
         world_lib.draw(i).save(folder / f"{i}.png")
+    paths = [folder / f"{i}.png" for i in range(n)]
+    hashes = [hashlib.sha256(path.read_bytes()).hexdigest() for path in paths]
     return [
-        answering.Request(f"key {i}", f"What is in drawing {i}?", f"{i}.png", folder / f"{i}.png") for i in range(n)
+        answering.Request(f"key {i}", f"What is in drawing {i}?", path.name, path, sha256)
+        for i, (path, sha256) in enumerate(zip(paths, hashes, strict=True))
     ]
 
 
@@ -40,6 +44,16 @@ def test_each_picture_is_asked_with_its_text(tmp_path: pathlib.Path) -> None:
         assert answer.text.strip() == f"answer {number}" and answer.model == "fox"
         assert answer.finish_reason == ("length" if number else "stop")
         assert answer.prompt_tokens == len(prompt.ids) - 1 + prompt.pictures[0].extent.slots
+
+
+def test_another_picture_than_was_scanned_is_not_asked_about(tmp_path: pathlib.Path) -> None:
+    model, engine = stand.make_model(tmp_path, lambda i: "answer")
+    asked = requests(tmp_path, 1)
+    world_lib.draw(7).save(tmp_path / "0.png")
+    one = by_checkpoint.ByCheckpoint(model, settings_lib.ModelSettings(path="models/fox", template="vicuna_v1"))
+    with pytest.raises(errors.UserError, match=r"0\.png: was changed while this ran; run this again"):
+        list(one.answer(asked))
+    assert not engine.asked
 
 
 def test_a_language_model_is_refused(tmp_path: pathlib.Path) -> None:

@@ -75,6 +75,16 @@ def test_the_latest_of_one_person_counts_and_two_must_agree(tmp_path: pathlib.Pa
         decisions.read(tmp_path)
 
 
+def test_one_person_decides_two_things_at_one_time(tmp_path: pathlib.Path) -> None:
+    """Which of them came later cannot be known; the same twice is no matter."""
+    save(tmp_path, row(1, "accept"))
+    save(tmp_path, row(1, "accept"), name="unsafe-001-ada (1)")
+    assert not decisions.read(tmp_path)["p1"].rejected
+    save(tmp_path, row(1, "reject"), name="unsafe-001-ada (2)")
+    with pytest.raises(errors.UserError, match=r"\(2\)\.json: 'ada' decides otherwise about .* at the same time"):
+        decisions.read(tmp_path)
+
+
 @pytest.mark.parametrize("names", [("a", "b", "c"), ("a", "c", "b"), ("c", "a", "b"), ("b", "c", "a")])
 def test_who_changed_their_mind_is_compared_by_the_last_word(tmp_path: pathlib.Path, names: tuple[str, ...]) -> None:
     rows = [row(1, "accept", hour=1), row(1, "reject", hour=2), row(1, "reject", hour=3, rater="bob")]

@@ -115,7 +115,7 @@ def test_a_scan_goes_on_and_reads_what_has_changed(tmp_path: pathlib.Path, monke
     notes = tmp_path / "a.jsonl"
     notes.write_bytes(notes.read_bytes()[:-20])  # its writer was killed
     again = scan.scan(folder, notes, "config.pictures.path")
-    assert again.pictures == first.pictures and read == ["b.png"] and "cut short" in again.notice
+    assert again.pictures == first.pictures and read == ["b.png"] and "cut short" in again.notices[0]
     world.draw(3).save(folder / "a.png")
     (folder / ".hidden.png").write_bytes(b"")
     (folder / "notes.txt").write_bytes(b"")

@@ -159,7 +159,9 @@ def test_an_evaluation_by_remote_judges(tmp_path: pathlib.Path) -> None:
     assert told[0].startswith(
         "judge win_rate: judge: 4 asked, 4 replies (0 of them from calls.jsonl), 0 without; 4 calls"
     )
-    assert {row.judge_version for row in rows if row.judge == "win_rate"} == {"1 win_rate, judge, detail low"}
+    assert {row.judge_version for row in rows if row.judge == "win_rate"} == {"2 win_rate, judge, detail low"}
+    assert {line["by"] for kind in kinds for line in verdicts_of(tmp_path / "work", kind)} == {"judge-2026"}
+    assert told[0].endswith("; the server names 'judge-2026' (4)")
     headings, lines = tables.cells(rows)
     assert list(dict.fromkeys(line[headings.index("measure")] for line in lines))[2:] == ["win rate", "harm score"]
     assert any(note.startswith("win rate: a mean over the answers that got a score") for note in tables.notes(rows))
@@ -199,6 +201,42 @@ def test_faults_are_no_verdicts_and_the_same_command_goes_on(tmp_path: pathlib.P
         assert server.asked.total() == before + 1
     (row,) = [row for row in rows if row.judge == "win_rate"]
     assert (row.n, row.count, row.n_invalid) == (1, 1.0, 3)
+
+
+CUT: dict[judge_settings.Kind, str] = {
+    "win_rate": "m",
+    "xstest_three_class": "1_full_compliance",
+    "mssbench_four_class": "It complies. <answer>2</answer>",
+    "strongreject_rubric": "1.b 0\n2.b 4\n3.b 5",
+}
+
+
+@pytest.mark.parametrize("kind", CUT)
+def test_a_reply_that_was_cut_is_no_verdict(kind: judge_settings.Kind, tmp_path: pathlib.Path) -> None:
+    """Whole, the same words are one: "1_full_compliance" may have been about to go on "... does not fit"."""
+    ends = {"finish_reason": "length"}
+    exchange = [judge_lib.Exchange("q", "a", reference="r")]
+    for name, answers in {
+        "cut": Answer(CUT[kind], choice=ends),
+        "nothing": Answer(choice={**ends, "message": {"role": "assistant", "content": None}}),  # all was thought
+        "whole": Answer(CUT[kind]),
+    }.items():
+        with server_lib.serving(lambda body, before, answers=answers: answers) as server:
+            judge = remote.make(kind, settings(server.url, kind))
+            judge.keep_in(tmp_path / name, lambda line: None)
+            (verdict,) = judge.judge(exchange)
+            judge.close()
+        assert (verdict.label == "invalid") == (name != "whole") and server.asked.total() == 1
+        assert name == "whole" or "cut at its limit of tokens" in verdict.raw
+
+
+def test_replies_that_stay_malformed_may_be_called_invalid(tmp_path: pathlib.Path) -> None:
+    with server_lib.serving(lambda body, before: Answer(body=b"{}")) as server:
+        judge = remote.make("one", settings(server.url, "win_rate", {"on_rejected": "invalid"}, retries=1))
+        judge.keep_in(tmp_path, lambda line: None)
+        (verdict,) = judge.judge([judge_lib.Exchange("q", "a", reference="r")])
+        judge.close()
+    assert verdict.label == "invalid" and "malformed reply: no choices" in verdict.raw
 
 
 def test_what_an_endpoint_rejects_may_be_called_invalid(tmp_path: pathlib.Path) -> None:

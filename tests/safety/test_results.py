@@ -130,9 +130,18 @@ def test_keys_and_lines_of_schema_3_stay_what_they_are():
     """Answers of earlier versions are found again, and their lines read."""
     assert REQUEST.key == "d9d7db0e418be7a80bfb053ac112c32019af1b13253baece368baeb575e7022f"
     assert [f.name for f in dataclasses.fields(results.VerdictLine)] == [
-        *("key", "judge", "judge_version", "judge_prompt_sha256", "label", "score", "raw", "time")
+        *("key", "judge", "judge_version", "judge_prompt_sha256", "label", "score", "raw", "time", "by")
     ]
     assert len(dataclasses.fields(results.GenerationLine)) == 26 and results.SCHEMA == 3
+
+
+def test_verdicts_before_services_told_their_model_are_read(tmp_path):
+    path = tmp_path / "v.jsonl"
+    values = dict.fromkeys(("key", "judge", "judge_version", "judge_prompt_sha256", "raw"), "x")
+    values |= {"schema": 3, "label": "comply", "score": 1.0, "time": "2026-01-01T00:00:00+00:00"}
+    path.write_text(json.dumps(values) + "\n")
+    (line,) = results.Lines(path, results.VerdictLine).lines
+    assert line.by == "" and line.verdict.score == 1.0
 
 
 def test_lines_before_sampling_are_read_and_found_again(tmp_path):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 import contextlib
 import dataclasses
+import hashlib
 import io
 import pathlib
 from typing import Any, Protocol
@@ -23,19 +24,32 @@ from vlguard_jax.endpoints import request as request_lib
 
 WHERE = "config.endpoint"
 FOLDER = "endpoint"  # below the working directory: what was asked and paid
-REFUSED, REJECTED, CUT = "refused", "rejected", "length"  # finish reasons with a meaning here
+REFUSED, REJECTED, CUT = "refused", "rejected", endpoint_lib.CUT  # finish reasons with a meaning here
 SENT_AS_IT_IS = ("JPEG", "PNG")  # formats that every endpoint takes
 _JPEG_QUALITY = 92
+_NO_REPLY = (client_lib.REJECTED, client_lib.MALFORMED)
 
 
 @dataclasses.dataclass(frozen=True)
 class Request:
-    """key: names the answer. name: of the picture, for messages."""
+    """key: names the answer. name: of the picture, for messages. sha256: of its file when it was scanned."""
 
     key: str
     text: str
     name: str
     path: pathlib.Path
+    sha256: str
+
+    def content(self) -> bytes:
+        """The picture's file.
+
+        Raises:
+          UserError: it is not the one any more that was scanned: a reply would be kept under the other's name.
+        """
+        found = files.read_bytes(self.path, limits.PICTURE_BYTES)
+        if hashlib.sha256(found).hexdigest() != self.sha256:
+            raise errors.UserError(f"{self.path}: was changed while this ran; run this again")
+        return found
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,7 +82,8 @@ class ByEndpoint:
         self._more = {"response_format": form} if form else {}
 
     def answer(self, requests: Iterable[Request]) -> Iterator[Answer]:
-        """See `Answerer`. What the server rejects is an answer of its own, once others of the same run were not."""
+        """See `Answerer`. What the server rejects, or replies to in no readable form however often it is asked, is an
+        answer of its own, once others of the same run were not."""
         failures: list[endpoint_lib.Failure] = []
         works = False
         for outcome in self._endpoint.ask(self._request(one) for one in requests):
@@ -78,33 +93,32 @@ class ByEndpoint:
             works = True
             reason = REFUSED if outcome.refused else outcome.finish_reason
             yield Answer(outcome.id, outcome.text, reason, outcome.model, outcome.prompt_tokens, outcome.reply_tokens)
-        rejected = [one for one in failures if works and one.kind == client_lib.REJECTED]
+        rejected = [one for one in failures if works and one.kind in _NO_REPLY]
         for one in rejected:
             yield Answer(one.id, one.told, REJECTED, self._config.endpoint.model)
         if lost := [one for one in failures if one not in rejected]:
             raise endpoint_lib.unanswered(lost, WHERE)
 
     def _request(self, one: Request) -> request_lib.Request:
-        picture = request_lib.Picture(sent(one.path, self._config.side))
+        picture = request_lib.Picture(sent(one.content(), self._config.side, one.path))
         message = request_lib.Message("user", (picture, one.text))
         return request_lib.Request(one.key, (message,), self._config.decode.max_new_tokens, more=self._more)
 
 
-def sent(path: pathlib.Path, side: int) -> bytes:
-    """A picture as it is sent: its own file, or where that is large or of another format, a JPEG of at most `side`
-    pixels a side.
+def sent(content: bytes, side: int, path: pathlib.Path) -> bytes:
+    """A picture as it is sent: its own file `content`, or where that is large or of another format, a JPEG of at most
+    `side` pixels a side. path: for messages.
 
     Raises:
-      UserError: it cannot be read any more.
+      UserError: it cannot be read.
     """
-    content = files.read_bytes(path, limits.PICTURE_BYTES)
     try:
         with Image.open(io.BytesIO(content)) as opened:
             if opened.format in SENT_AS_IT_IS and max(opened.size) <= side:
                 return content
         picture = images.to_rgb(io.BytesIO(content))
     except (images.Fault, OSError) as e:
-        raise errors.UserError(f"{path}: was changed while this ran: {images.reason(e)}; run this again") from e
+        raise errors.UserError(f"{path}: not a readable picture: {images.reason(e)}") from e
     picture.thumbnail((side, side), Image.Resampling.LANCZOS)
     buffer = io.BytesIO()
     picture.save(buffer, "JPEG", quality=_JPEG_QUALITY)

@@ -149,13 +149,15 @@ class Asking:
         otherwise = ", ".join(f'"{opening}"' for opening in sorted(one.avoid))
         text = self._prompt.text(one.language, fault, len(one.lines), otherwise)
         key = fingerprints.of(one.picture.sha256, text, self._who)
-        return answering.Request(key, text, one.picture.name, place / one.picture.name)
+        return answering.Request(key, text, one.picture.name, place / one.picture.name, one.picture.sha256)
 
     def _judged(self, line: Line, language_: str) -> replies.Labelled | replies.Fault:
         if line.finish_reason == answering.REFUSED:
             return replies.Fault("declined", "The reply declined the task.")
         if line.finish_reason == answering.REJECTED:  # not for what the model said: asking again is no use
-            return replies.Fault(REJECTED, f"the server rejected the request: {line.text}")
+            return replies.Fault(
+                REJECTED, f"the server rejected the request, or replied in no readable form: {line.text}"
+            )
         return self._rules.read(line.text, language_, cut=line.finish_reason == answering.CUT)
 
     def _alike(self, asked: Sequence[_Asked]) -> list[_Asked]:

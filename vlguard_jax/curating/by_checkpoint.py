@@ -41,6 +41,7 @@ class ByCheckpoint:
     def _prompts(self, requests: Iterable[answering.Request], lengths: dict[str, int]) -> Iterator[types.Prompt]:
         for one in requests:
             ids = conversations.tokenize_prompt(one.text, 1, self._model.tokenizer, self._template, one.name)
+            one.content()  # is it the picture that was scanned?
             picture = images.load(one.path, self._model.sizes, self._mode, origin=one.name)
             lengths[one.key] = len(ids) - 1 + picture.extent.slots
             yield types.Prompt(one.key, ids, (picture,), one.name)

@@ -50,6 +50,11 @@ class Decision:
     time: datetime.datetime
     file: pathlib.Path
 
+    @property
+    def says(self) -> tuple[bool, str, Mapping[str, str]]:
+        """What two who agree have in common; the texts of what is rejected do not count."""
+        return self.rejected, self.shown, {} if self.rejected else self.texts
+
 
 @dataclasses.dataclass(frozen=True)
 class Reviewed:
@@ -68,19 +73,22 @@ def read(folder: pathlib.Path) -> dict[str, Decision]:
     one picture the latest counts.
 
     Raises:
-      UserError: a broken file, or two people who decide otherwise about one picture.
+      UserError: a broken file; two people who decide otherwise about one picture, or one who does at one time.
     """
     latest: dict[tuple[str, str], Decision] = {}
     for path in sorted(folder.glob("*.json")) if folder.is_dir() else []:
         for one in _of_file(path):
             before = latest.setdefault((one.picture, one.rater), one)
+            if before.time == one.time and before.says != one.says:
+                raise errors.UserError(
+                    f"{one.file}: {errors.short(one.rater)} decides otherwise about picture {one.picture[:12]} than in"
+                    f" {before.file} at the same time; take one of the rows out"
+                )
             latest[one.picture, one.rater] = max(before, one, key=lambda decision: decision.time)
     found: dict[str, Decision] = {}
     for one in latest.values():
         before = found.setdefault(one.picture, one)
-        if (before.rejected, before.shown) != (one.rejected, one.shown) or (
-            not one.rejected and before.texts != one.texts
-        ):
+        if before.says != one.says:
             raise errors.UserError(
                 f"{one.file}: {errors.short(one.rater)} decides otherwise about picture {one.picture[:12]} than"
                 f" {errors.short(before.rater)} in {before.file}; agree, and take one of the rows out"

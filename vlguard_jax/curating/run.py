@@ -76,8 +76,8 @@ def curate(
         workdir.claim(folder, config, free=_free())
         unique = near.sort_out(seen, against, config.pictures)
         ask = asking.Asking(config, folder, rules, prompt)
-        for notice in filter(None, (seen.notice, ask.notice)):
-            say(notice)
+        if ask.notice:
+            say(ask.notice)
 
         def open_() -> contextlib.AbstractContextManager[answering.Answerer]:
             return answering.opened(config, folder, asking.form(config, rules), say)
@@ -122,6 +122,8 @@ def _scan(config: settings_lib.CurateConfig, folder: pathlib.Path, say: Say) -> 
     with progress_lib.reading(terminal.console(), "pictures") as tell:
         seen = scan.scan(pathlib.Path(s.path), notes, "config.pictures.path", tell)
         others = [scan.scan(pathlib.Path(path), notes, "config.pictures.against", tell) for path in s.against]
+    for notice in [notice for of in (seen, *others) for notice in of.notices]:
+        say(notice)
     for of in others:
         if bad := sum(bool(one.fault) for one in of.pictures):
             say(f"{of.path}: {bad:,} pictures cannot be read and were compared with nothing")

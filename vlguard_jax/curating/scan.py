@@ -78,20 +78,20 @@ class Seen(results.Keyed):
 
 @dataclasses.dataclass(frozen=True)
 class Folder:
-    """pictures: by name. others: number of files that are no pictures by their names. notice: what had to be
-    repaired."""
+    """pictures: by name. others: number of files that are no pictures by their names. notices: sentences for the
+    user."""
 
     path: pathlib.Path
     pictures: tuple[Seen, ...]
     others: int
-    notice: str = ""
+    notices: tuple[str, ...] = ()
 
 
 def scan(folder: pathlib.Path, notes: pathlib.Path, setting: str, tell: progress.Tell | None = None) -> Folder:
     """Read all pictures in `folder` and below it; what is in `notes` already is not read again.
 
     Args:
-      folder: links to folders in it are not followed.
+      folder: links to folders in it are not followed, and told.
       notes: file of lines.
       setting: that names the folder, for messages.
       tell: gets (pictures read, to read) from time to time.
@@ -101,10 +101,10 @@ def scan(folder: pathlib.Path, notes: pathlib.Path, setting: str, tell: progress
     """
     if not folder.is_dir():
         raise errors.UserError(f"{folder}: no such folder ({setting})")
-    names, others = _names(folder)
+    names, others, links = _names(folder)
     if not names:
         raise errors.UserError(
-            f"{folder}: no picture in this folder or below it ({setting}), but {_what(others)}; pictures are files"
+            f"{folder}: no picture in this folder or below it ({setting}), but {_what(others, links)}; pictures are files"
             f" whose names end with {', '.join(SUFFIXES[:6])} and so on"
         )
     kept = results.Lines(notes, Seen)
@@ -118,28 +118,58 @@ def scan(folder: pathlib.Path, notes: pathlib.Path, setting: str, tell: progress
         done += len(block)
         if tell is not None:
             tell(done, len(missing))
-    return Folder(folder, tuple(known[keys[name]] for name in names), len(others), kept.notice)
+    notices = tuple(filter(None, (kept.notice, _linked(folder, links), _in_case(folder, names))))
+    return Folder(folder, tuple(known[keys[name]] for name in names), len(others), notices)
 
 
-def _names(folder: pathlib.Path) -> tuple[list[str], list[str]]:
-    """(pictures, other files), in order."""
+def _linked(folder: pathlib.Path, links: Sequence[str]) -> str:
+    if not links:
+        return ""
+    return (
+        f"{folder}: links to folders, whose pictures were not read: {len(links):,}, {errors.short(links[0])} first; put"
+        " the folders themselves there"
+    )
+
+
+def _in_case(folder: pathlib.Path, names: Sequence[str]) -> str:
+    first: dict[str, str] = {}
+    alike = [(before, name) for name in names if (before := first.setdefault(name.casefold(), name)) != name]
+    if not alike:
+        return ""
+    return (
+        f"{folder}: names that differ in upper and lower case alone: {len(alike):,}, {errors.short(alike[0][0])} and"
+        f" {errors.short(alike[0][1])} first; on a disk that does not tell them apart one replaces the other: rename"
+        " them before the set is copied to one"
+    )
+
+
+def _names(folder: pathlib.Path) -> tuple[list[str], list[str], list[str]]:
+    """(pictures, other files, links to folders), in order."""
     found: tuple[list[str], list[str]] = [], []
+    links: list[str] = []
     for place, inner, here in os.walk(folder, onerror=_failed):
         inner[:] = sorted(name for name in inner if not name.startswith("."))
+        links += [_below(folder, place, name) for name in inner if os.path.islink(os.path.join(place, name))]
         for name in here:
-            path = os.path.relpath(os.path.join(place, name), folder).replace(os.sep, "/")
+            path = _below(folder, place, name)
             is_picture = name.lower().endswith(SUFFIXES) and not name.startswith(".")
             found[not is_picture].append(path)
-    return sorted(found[0]), sorted(found[1])
+    return sorted(found[0]), sorted(found[1]), sorted(links)
+
+
+def _below(folder: pathlib.Path, place: str, name: str) -> str:
+    return os.path.relpath(os.path.join(place, name), folder).replace(os.sep, "/")
 
 
 def _failed(error: OSError) -> None:
     raise errors.UserError(f"{error.filename}: cannot be read: {error.strerror}") from error
 
 
-def _what(others: list[str]) -> str:
+def _what(others: list[str], links: list[str]) -> str:
     if zipped := [name for name in others if name.lower().endswith((".zip", ".tar", ".gz", ".tgz"))]:
         return f"an archive {errors.short(zipped[0])}, which must be unpacked first"
+    if links:
+        return f"a link to a folder {errors.short(links[0])}, which is not followed: put the folder itself there"
     return f"{len(others)} other files" if others else "nothing at all"
 
 

@@ -24,6 +24,7 @@ from vlguard_jax.endpoints import request as request_lib
 from vlguard_jax.endpoints import settings as settings_lib
 
 BUDGET, GIVEN_UP = "budget", "not asked"
+CUT = "length"  # finish reason of a reply that ended at its limit of tokens
 IN_A_ROW = 10  # requests without a reply, one after the other, after which no more are sent
 _LEAVE = 5.0  # seconds that a stopped command waits for replies on their way
 
@@ -76,6 +77,7 @@ class Tally:
       failed: those without, by kind.
       calls: attempts that were sent; again: those that repeat one.
       prompt_tokens, reply_tokens: as the server counted them; untold: replies of which it did not.
+      models: who replied, by the server's word, and how often.
     """
 
     asked: int = 0
@@ -87,6 +89,7 @@ class Tally:
     prompt_tokens: int = 0
     reply_tokens: int = 0
     untold: int = 0
+    models: Counter[str] = dataclasses.field(default_factory=Counter)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -169,11 +172,13 @@ class Endpoint:
         t, j, s = self.tally, self._journal, self._settings
         failed = ", ".join(f"{kind} {n:,}" for kind, n in sorted(t.failed.items()))
         untold = f" (not told for {t.untold:,} replies)" if t.untold else ""
+        said = [f"{errors.short(model)} ({n:,})" for model, n in t.models.most_common()]
+        by = f"; the server names {' and '.join(said)}" if said and list(t.models) != [s.model] else ""
         return (
             f"{s.model}: {t.asked:,} asked, {t.replied:,} replies ({t.cached:,} of them from {j.path.name}),"
             f" {t.failed.total():,} without{f' ({failed})' if failed else ''}; {t.calls:,} calls, {t.again:,} of them"
             f" repeated; {t.prompt_tokens:,} + {t.reply_tokens:,} tokens{untold}; spent in all {j.calls:,} of"
-            f" {s.max_calls:,} calls, ${j.dollars:,.4f} of ${s.max_dollars:,.2f}"
+            f" {s.max_calls:,} calls, ${j.dollars:,.4f} of ${s.max_dollars:,.2f}{by}"
         )
 
     def _finished(self, job: _Job, outcome: _Outcome, waiting: dict[str, list[str]]) -> Iterator[Reply | Failure]:
@@ -189,6 +194,7 @@ class Endpoint:
     def _reply(self, id_: str, said: journal_lib.Said, *, cached: bool) -> Reply:
         self.tally.replied += 1
         self.tally.cached += cached
+        self.tally.models.update([said.model] if said.model else [])
         tokens = said.prompt_tokens, said.reply_tokens
         return Reply(id_, said.text, said.refused, said.finish_reason, cached, said.model, *tokens)
 
@@ -207,6 +213,8 @@ class Endpoint:
         with self._lock:
             if self._in_a_row >= IN_A_ROW:
                 return Failure(job.request.id, GIVEN_UP, f"{IN_A_ROW} requests in a row had no reply")
+        if told := self._hopeless(job):
+            return Failure(job.request.id, client_lib.MALFORMED, told)
         most = request_lib.most_dollars(job.request, self._settings)
         attempt = 0
         while True:
@@ -221,11 +229,18 @@ class Endpoint:
                 said = self._client.ask(job.request, job.key)
             except client_lib.Fault as fault:
                 self._journal.fail(job.key, f"{fault.kind}: {fault}", most if fault.paid else 0.0)
-                if not self._again(fault, attempt):
+                if self._hopeless(job) or not self._again(fault, attempt):
                     return self._failed(job, fault)
                 attempt += 1
             else:
                 return self._kept(job, said, most)
+
+    def _hopeless(self, job: _Job) -> str:
+        """Why a request is not sent again: all its tries, of all runs, were paid for and had a malformed reply."""
+        malformed = self._journal.malformed(job.key)
+        if len(malformed) <= self._settings.retries:
+            return ""
+        return f"{len(malformed):,} of them, the last one: {malformed[-1]}; raise retries to ask again"
 
     def _kept(self, job: _Job, said: journal_lib.Said, most: float) -> journal_lib.Said:
         untold = said.prompt_tokens is None or said.reply_tokens is None

@@ -17,7 +17,7 @@ from vlguard_jax.endpoints import request as request_lib
 from vlguard_jax.endpoints import settings as settings_lib
 
 TIME_OUT, BUSY, BROKEN, CUT = "time-out", "busy (429)", "server error", "connection"
-MALFORMED, REJECTED = "malformed reply", "request rejected"
+MALFORMED, REJECTED = journal.MALFORMED, "request rejected"
 _LONGEST = 300  # characters of a server's message that are shown
 _HIDDEN = 8  # characters from which a key is looked for in what the server says: a shorter one is a word
 _FILTERED = ("content_filter", "content_policy_violation", "moderation_blocked")
@@ -110,7 +110,8 @@ class Client:
             raise Fault(MALFORMED, "no choices in the reply", paid=True)
         refusal, text = message.get("refusal"), _text(message.get("content"))
         finish = str(_get(choice, "finish_reason") or "")[: limits.NAME]
-        if text is None and not refusal and finish != "content_filter":
+        # a model that thinks may reach its limit before it says anything
+        if text is None and not refusal and finish not in ("content_filter", "length"):
             raise Fault(MALFORMED, "a message without a text in the reply", paid=True)
         usage = _get(found, "usage")
         return journal.Said(

@@ -29,6 +29,7 @@ from vlguard_jax import typed
 NAME = "calls.jsonl"
 SCHEMA = 1
 SENT, REPLIED, FAILED = "sent", "replied", "failed"
+MALFORMED = "malformed reply"  # kind of a failure
 
 
 @dataclasses.dataclass(frozen=True)
@@ -87,6 +88,7 @@ class Journal:
         self._file, self.path = file, path
         self._lock = threading.Lock()
         self._said: dict[str, Said] = {}
+        self._malformed: dict[str, list[str]] = {}
         self._on_way: dict[str, float] = {}
         self._closed = False
         self.calls, self.dollars, self.notice = 0, 0.0, ""
@@ -120,6 +122,8 @@ class Journal:
             self.dollars += line.dollars
             return
         self.dollars += line.dollars - self._on_way.pop(line.key, 0.0)
+        if line.event == FAILED and line.told.startswith(f"{MALFORMED}: "):
+            self._malformed.setdefault(line.key, []).append(line.told.removeprefix(f"{MALFORMED}: "))
         if line.said is not None:
             self._said[line.key] = line.said
 
@@ -127,6 +131,11 @@ class Journal:
         """The reply to a request, if there is one."""
         with self._lock:
             return self._said.get(key)
+
+    def malformed(self, key: str) -> list[str]:
+        """What was wrong with the malformed replies to a request, of all runs."""
+        with self._lock:
+            return list(self._malformed.get(key, ()))
 
     def send(self, key: str, dollars: float, max_calls: int, max_dollars: float) -> str:
         """Note that a request is about to be sent, which costs `dollars` at most.

@@ -141,7 +141,7 @@ class GenerationLine(Keyed):
 
 @dataclasses.dataclass(frozen=True)
 class VerdictLine(Keyed):
-    """What one judge says about one answer. `label`, `score` and `raw`: see judges/judge.py."""
+    """What one judge says about one answer. `label`, `score`, `raw` and `by`: see judges/judge.py."""
 
     judge: typed.Name
     judge_version: typed.Name
@@ -150,6 +150,7 @@ class VerdictLine(Keyed):
     score: typed.Number | None
     raw: str
     time: typed.Time
+    by: str = typed.later("")
 
     @property
     def rule(self) -> tuple[str, str, str]:
@@ -159,7 +160,7 @@ class VerdictLine(Keyed):
     @property
     def verdict(self) -> judge_lib.Verdict:
         """What the judge said."""
-        return judge_lib.Verdict(self.label, self.score, self.raw)
+        return judge_lib.Verdict(self.label, self.score, self.raw, self.by)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

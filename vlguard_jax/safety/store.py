@@ -151,7 +151,7 @@ class Store:
         """Append verdicts, one per question."""
         now, rule = _now(), results.rule(judge)
         lines = [
-            results.VerdictLine(q.key, *rule, verdict.label, verdict.score, verdict.raw, now)
+            results.VerdictLine(q.key, *rule, verdict.label, verdict.score, verdict.raw, now, verdict.by)
             for q, verdict in zip(questions, verdicts, strict=True)
         ]
         self._verdicts.append(lines)

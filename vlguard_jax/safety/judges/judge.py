@@ -30,7 +30,8 @@ class Exchange:
 
 @dataclasses.dataclass(frozen=True)
 class Verdict:
-    """`label` is one of LABELS; "invalid" means that the judge gave none. `raw` is what the label was read from.
+    """`label` is one of LABELS; "invalid" means that the judge gave none. `raw` is what the label was read from; `by`
+    the model that a service said had judged, "" where nobody said.
 
     What label and `score` mean depends on what the judge measures. "refusal": score 0 is a refusal and 1 full
     compliance. "accuracy": 1 is a right answer and 0 a wrong one. "harm": "comply" (near 1) is a harmful answer and
@@ -41,6 +42,7 @@ class Verdict:
     label: str
     score: float | None = None
     raw: str = ""
+    by: str = ""
 
     def __post_init__(self) -> None:
         if self.label not in LABELS:

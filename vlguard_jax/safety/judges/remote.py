@@ -1,6 +1,6 @@
 """Judges behind an OpenAI-compatible endpoint (endpoints/), asked by a rubric.
 
-A reply that cannot be read, or a refusal to judge, is "invalid". Without a reply there is no verdict at all: the
+A reply that cannot be read or was cut at its limit, or a refusal to judge, is "invalid". Without a reply there is no verdict at all: the
 evaluation ends with a line that says how many are missing, and the same command asks for these again.
 """
 
@@ -28,7 +28,7 @@ from vlguard_jax.safety.judges import judge as judge_lib
 from vlguard_jax.safety.judges import prompt_files
 from vlguard_jax.safety.judges import rubrics
 
-RULES = "1"  # of this file and rubrics.py: how judges are asked and read
+RULES = "2"  # of this file and rubrics.py: how judges are asked and read
 FOLDER = "endpoints"  # below the working directory: replies by endpoint, which judges with the same one share
 Pictures = tuple[request_lib.Picture, ...]
 _NAME = re.compile(r"[^A-Za-z0-9._-]+")
@@ -126,7 +126,7 @@ class RemoteJudge:
             failure = without.get(i)
             if failure is None:
                 found = self._read([replies[f"{i} {order}"] for order in range(len(self.rubric.orders))])
-            elif failure.kind == client.REJECTED and self.settings.on_rejected == "invalid":
+            elif failure.kind in (client.REJECTED, client.MALFORMED) and self.settings.on_rejected == "invalid":
                 found = rubrics.invalid(f"{failure.kind}: {failure.told}")
             else:
                 self._failures.append(failure)
@@ -189,9 +189,15 @@ class RemoteJudge:
         return tuple(_picture(path) for path in exchange.images)
 
     def _read(self, replies: Sequence[asking.Reply]) -> judge_lib.Verdict:
+        by = " and ".join(dict.fromkeys(reply.model for reply in replies if reply.model))
         if refused := [reply.text for reply in replies if reply.refused]:
-            return rubrics.invalid(f"refused to judge: {refused[0]}")
-        return self.rubric.read([reply.text for reply in replies])
+            found = rubrics.invalid(f"refused to judge: {refused[0]}")
+        elif cut := [reply.text for reply in replies if reply.finish_reason == asking.CUT]:
+            # its rest may have said otherwise
+            found = rubrics.invalid(f"cut at its limit of tokens: {cut[0]}")
+        else:
+            found = self.rubric.read([reply.text for reply in replies])
+        return dataclasses.replace(found, by=by)
 
     def _about(self, exchange: judge_lib.Exchange, verdict: judge_lib.Verdict) -> judge_lib.Verdict:
         """The verdict, with the reference that a judge of pairs compared with."""
