@@ -104,8 +104,8 @@ def scan(folder: pathlib.Path, notes: pathlib.Path, setting: str, tell: progress
     names, others, links = _names(folder)
     if not names:
         raise errors.UserError(
-            f"{folder}: no picture in this folder or below it ({setting}), but {_what(others, links)}; pictures are files"
-            f" whose names end with {', '.join(SUFFIXES[:6])} and so on"
+            f"{folder}: no picture in this folder or below it ({setting}), but {_what(others, links)}; pictures are"
+            f" files whose names end with {', '.join(SUFFIXES[:6])} and so on"
         )
     kept = results.Lines(notes, Seen)
     known = {one.key: one for one in kept.lines}

@@ -1,7 +1,8 @@
 """Judges behind an OpenAI-compatible endpoint (endpoints/), asked by a rubric.
 
-A reply that cannot be read or was cut at its limit, or a refusal to judge, is "invalid". Without a reply there is no verdict at all: the
-evaluation ends with a line that says how many are missing, and the same command asks for these again.
+A reply that cannot be read or was cut at its limit, or a refusal to judge, is "invalid". Without a reply there is no
+verdict at all: the evaluation ends with a line that says how many are missing, and the same command asks for these
+again.
 """
 
 from __future__ import annotations
