@@ -6,7 +6,6 @@ import pathlib
 import shutil
 import subprocess
 import sys
-import types
 from typing import Any
 
 import numpy as np
@@ -15,9 +14,9 @@ import pytest
 from tests import source
 from tests.checkpoints import made
 from tests.checkpoints import tiny
-from vlguard_jax import convert
 from vlguard_jax import errors
 from vlguard_jax import trees
+from vlguard_jax.checkpoints import conversion
 from vlguard_jax.checkpoints import load
 from vlguard_jax.checkpoints import lora
 from vlguard_jax.checkpoints import save
@@ -119,19 +118,24 @@ def test_what_another_process_wrote_meanwhile_is_not_overwritten(
         save.save_hf(made.model(), tmp_path / "dst", overwrite=True)
         return read(*args, **given)
 
-    for name, value in (
-        ("_OVERWRITE", True),
-        ("_BASE", ""),
-        ("_TOWER", ""),
-        ("_PROJECTOR", ""),
-        ("_FAMILY", ""),
-        ("_DTYPE", "keep"),
-    ):
-        monkeypatch.setattr(convert, name, types.SimpleNamespace(value=value))
+    given = {"parts": dict.fromkeys(("base", "vision_tower", "projector", "as_family"), ""), "overwrite": True}
     monkeypatch.setattr(load, "load", slow)
     for _ in range(2):  # nothing was there; something was
         with pytest.raises(
             errors.UserError, match="dst: another process has written it meanwhile; what it wrote stays"
         ):
-            convert._convert(str(tmp_path / "src"), str(tmp_path / "dst"), "llava")
+            src, dst = str(tmp_path / "src"), str(tmp_path / "dst")
+            conversion.convert(src, dst, "llava", None, further=lambda *_: {}, **given)
         assert read(tmp_path / "dst").layout == "llava-hf"
+
+
+def test_each_folder_gets_its_card(adapter: pathlib.Path, tmp_path: pathlib.Path) -> None:
+    done = run("--src", adapter / "runs/lora", "--dst", tmp_path / "hf", "--to", "hf", "--license", "llama2")
+    assert done.returncode == 0, done.stderr
+    text = (tmp_path / "hf/README.md").read_text()
+    assert text.startswith("---\n") and "license: llama2\n" in text and "# hf\n" in text
+    assert load.load(adapter / "runs/lora").weights_sha256 in text
+    given = ("--src", adapter / "base", "--dst", tmp_path / "other", "--to", "hf")
+    refused = run(*given, "--card_from", adapter)
+    assert refused.returncode == 2 and "no finished run below" in refused.stderr and refused.stderr.count("\n") == 1
+    assert not (tmp_path / "other").exists()

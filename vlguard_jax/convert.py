@@ -6,17 +6,28 @@
 LoRA adapters are merged into the model unless they are written as such: `--to peft` as LLaVA does, on a base in LLaVA's
 or Llama's layout, `--to peft-hf` for the `peft` library, on a llava-hf folder or a language model in Llama's layout.
 Of adapters that are read, those that cannot be written so are merged, and a line says which.
+
+Each folder gets a model card, README.md. With the working directories of the training and of evaluations (or a folder
+above them) it says how the model was trained and what was measured of it:
+
+  python -m vlguard_jax.convert --src runs/posthoc/model --dst llava-posthoc --to hf --card_from runs --license llama2
+
+--push_to_hub=owner/name uploads the folder then; nothing is uploaded without it.
 """
 
 from __future__ import annotations
 
-import os
+from collections.abc import Mapping
+from pathlib import PurePath
+from typing import TYPE_CHECKING
 
 from absl import flags
 
 from vlguard_jax import cli
 from vlguard_jax import errors
-from vlguard_jax import folders
+
+if TYPE_CHECKING:
+    from vlguard_jax.checkpoints import checkpoint
 
 LAYOUTS = ("orbax", "llava", "hf", "peft", "peft-hf")
 DTYPES = ("keep", "fp32", "fp16", "bf16")
@@ -37,56 +48,47 @@ _OVERWRITE = flags.DEFINE_bool(
 )
 
 
+_CARD_FROM = flags.DEFINE_list("card_from", [], "Working directories whose training and results the model card tells.")
+_LICENSE = flags.DEFINE_string("license", "", "Licence for the model card, an identifier of the hub: llama2.")
+_PUSH = flags.DEFINE_string("push_to_hub", "", "Upload what was written as this model repository, owner/name.")
+_PRIVATE = flags.DEFINE_bool("private", False, "A repository that --push_to_hub makes is private.")
+
+
 def main(argv: list[str]) -> int | None:
     """Convert or inspect one checkpoint."""
     if argv:
         raise errors.UserError(f"unexpected argument {argv[0]!r}: name checkpoints with --src, --dst or --inspect")
+    parts = {"base": _BASE.value, "vision_tower": _TOWER.value, "projector": _PROJECTOR.value}
+    parts |= {"as_family": _FAMILY.value}
     if _INSPECT.value:
         from vlguard_jax.checkpoints import describe
 
-        lines = describe.describe(
-            _INSPECT.value,
-            base=_BASE.value,
-            vision_tower=_TOWER.value,
-            projector=_PROJECTOR.value,
-            as_family=_FAMILY.value,
-        )
-        describe.show(lines)
+        describe.show(describe.describe(_INSPECT.value, **parts))
         return None
     if not (_SRC.value and _DST.value and _TO.value):
         raise errors.UserError("give --src, --dst and --to, or --inspect")
-    _convert(_SRC.value, _DST.value, _TO.value)
+    from vlguard_jax import terminal
+    from vlguard_jax.checkpoints import conversion
+    from vlguard_jax.checkpoints import hub
+    from vlguard_jax.checkpoints import tensors
+
+    if _PUSH.value:
+        hub.check_push(_PUSH.value)
+    dtype = tensors.FLOATS.get(_DTYPE.value)
+    done = conversion.convert(
+        _SRC.value, _DST.value, _TO.value, dtype, parts=parts, overwrite=_OVERWRITE.value, further=_card
+    )
+    if _PUSH.value:
+        terminal.say(f"uploaded to {hub.push(done, _PUSH.value, private=_PRIVATE.value)}")
     return None
 
 
-def _convert(src: str, dst: str, to: str) -> None:
-    from vlguard_jax import terminal
-    from vlguard_jax.checkpoints import load
-    from vlguard_jax.checkpoints import lora
-    from vlguard_jax.checkpoints import place
-    from vlguard_jax.checkpoints import save
-    from vlguard_jax.checkpoints import save_adapters
-    from vlguard_jax.checkpoints import tensors
+def _card(model: checkpoint.Checkpoint, dtype: str) -> Mapping[str, str]:
+    from vlguard_jax.reporting import model_card
 
-    dst = os.path.expanduser(dst)  # as --src; the shell does not expand --dst=~/folder
-    if dst.startswith("~"):
-        raise errors.UserError(f"--dst={dst}: there is no such user; for a folder of that name give ./{dst}")
-    place.check_free(dst, _OVERWRITE.value, [src, _BASE.value, _TOWER.value, _PROJECTOR.value])  # before the long part
-    before = folders.identity(dst)
-    model = load.load(
-        src, base=_BASE.value, vision_tower=_TOWER.value, projector=_PROJECTOR.value, as_family=_FAMILY.value
-    )
-    save.check(model, to)
-    if "note" in model.extras:
-        terminal.say(model.extras["note"])
-    if to not in save_adapters.LAYOUTS:
-        model = lora.merge(model)
-    if folders.identity(dst) != before:
-        raise errors.UserError(f"{dst}: another process has written it meanwhile; what it wrote stays")
-    writers = {"orbax": save.save_orbax, "llava": save.save_llava, "hf": save.save_hf}
-    writers |= {"peft": save_adapters.save_peft, "peft-hf": save_adapters.save_peft_hf}
-    writers[to](model, dst, tensors.FLOATS.get(_DTYPE.value), overwrite=_OVERWRITE.value)
-    terminal.say(f"{dst}: written as {to}")
+    name, to = _PUSH.value or PurePath(_DST.value).name, str(_TO.value)
+    made = model_card.gather(name, model, to, dtype, _CARD_FROM.value, _LICENSE.value)
+    return {model_card.NAME: model_card.write(made)}
 
 
 if __name__ == "__main__":

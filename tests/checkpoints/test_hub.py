@@ -76,3 +76,45 @@ def test_failures_say_what_to_do(monkeypatch: pytest.MonkeyPatch, error: Excepti
     with pytest.raises(errors.UserError, match=f"owner/name@rev: .*{message}") as caught:
         hub.resolve("owner/name@rev")
     assert "\n" not in str(caught.value)
+
+
+class Hub:
+    """Notes what is asked of the hub's library; a repository of a name in `closed` is refused."""
+
+    def __init__(self, calls: list[Any], closed: str = ""):
+        self._calls, self._closed = calls, closed
+
+    def __getattr__(self, name: str) -> Any:
+        def answer(*args: Any, **given: Any) -> None:
+            self._calls.append((name, *args, given))
+            if self._closed == name:
+                raise hub_errors.HfHubHTTPError("403 Forbidden:\nno right to write", response=response(403))
+
+        return answer
+
+
+def test_a_folder_is_pushed(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[Any] = []
+    monkeypatch.setattr(huggingface_hub, "HfApi", lambda: Hub(calls))
+    hub.check_push("owner/name")
+    assert hub.push(tmp_path, "owner/name", private=True) == "https://huggingface.co/owner/name"
+    assert [call[0] for call in calls] == ["whoami", "create_repo", "upload_folder"]
+    assert calls[1][-1]["private"] is True and calls[2][-1]["folder_path"] == tmp_path
+
+
+@pytest.mark.parametrize(
+    ("closed", "state"), [("whoami", "nothing was converted"), ("upload_folder", "is complete; push it")]
+)
+def test_a_push_that_is_refused(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch, closed: str, state: str
+) -> None:
+    monkeypatch.setattr(huggingface_hub, "HfApi", lambda: Hub([], closed))
+    with pytest.raises(errors.UserError, match=f"--push_to_hub=owner/name: .*no right to write.*{state}.*{LOGIN}"):
+        hub.check_push("owner/name")
+        hub.push(tmp_path, "owner/name", private=False)
+
+
+@pytest.mark.parametrize("name", ["name", "a/b/c", "owner/name@main", "https://huggingface.co/owner/name"])
+def test_a_push_to_no_repository(name: str) -> None:
+    with pytest.raises(errors.UserError, match="name the repository as owner/name"):
+        hub.check_push(name)

@@ -54,6 +54,9 @@ def test_there_and_back(folder: pathlib.Path) -> None:
     assert sorted(path.name for path in (folder / "lora").iterdir()) == [
         "adapter_config.json",
         "adapter_model.safetensors",
+        "generation_config.json",
+        "preprocessor_config.json",
+        "processor_config.json",
         "vlguard_jax.json",
     ]
     found = config_of(folder / "lora")

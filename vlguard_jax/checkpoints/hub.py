@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+import contextlib
 import os
 import pathlib
 import re
@@ -36,6 +38,52 @@ def resolve(name: str | os.PathLike[str]) -> pathlib.Path:
 def is_hub_id(name: str) -> bool:
     """True if `name` has the form owner/name[@revision]."""
     return _HUB_ID.fullmatch(name) is not None
+
+
+def id_of(name: str) -> str:
+    """`name` if it is a hub id and no folder here, else ""."""
+    return name if is_hub_id(name) and not os.path.exists(os.path.expanduser(name)) else ""
+
+
+def check_push(repo: str) -> None:
+    """Check before a long conversion that the hub can be reached and knows who asks.
+
+    Raises:
+      UserError: not a hub id, nobody is logged in, or the hub cannot be reached.
+    """
+    import huggingface_hub
+
+    match = _HUB_ID.fullmatch(repo)
+    if match is None or match["revision"]:
+        raise errors.UserError(f"--push_to_hub={errors.short(repo)}: name the repository as owner/name")
+    with _answering(f"--push_to_hub={repo}", "nothing was converted"):
+        huggingface_hub.HfApi().whoami()
+
+
+def push(folder: pathlib.Path, repo: str, *, private: bool) -> str:
+    """Upload a checkpoint folder as a model repository, which is made if it is not there; returns its address.
+
+    Raises:
+      UserError: the hub refuses, or cannot be reached; the folder stays as it is.
+    """
+    import huggingface_hub
+
+    with _answering(f"--push_to_hub={repo}", f"{folder} is complete; push it with `hf upload {repo} {folder}`"):
+        api = huggingface_hub.HfApi()
+        api.create_repo(repo, private=private, exist_ok=True)
+        api.upload_folder(repo_id=repo, folder_path=folder, commit_message="Add the checkpoint and its card")
+    return f"https://huggingface.co/{repo}"
+
+
+@contextlib.contextmanager
+def _answering(what: str, state: str) -> Iterator[None]:
+    """Turn whatever the hub's library raises into one line."""
+    try:
+        yield
+    except Exception as e:
+        reason = " ".join(str(e).split()) or type(e).__name__
+        login = "log in with `hf auth login` or set HF_TOKEN (with the right to write)"
+        raise errors.UserError(f"{what}: {errors.short(reason)}; {state}; {login}") from e
 
 
 def _download(repo: str, revision: str | None) -> pathlib.Path:

@@ -40,10 +40,11 @@ def save_llava(
     *,
     overwrite: bool = False,
     shard_bytes: int = SHARD_BYTES,
+    further: Mapping[str, str] | None = None,
 ) -> None:
     """Write LLaVA's own layout (safetensors), with the tower in `dst/vision_tower/` as a CLIPVisionModel folder.
 
-    Adapters must have been merged. `dtype` None keeps the type of every array.
+    Adapters must have been merged. `dtype` None keeps the type of every array. further: see `writing.new_folder`.
 
     Raises:
       UserError: see `place.check_free`; the model has no tower, its tokenizer is of another kind, or a value does not
@@ -55,7 +56,7 @@ def save_llava(
     parts = ["text", "head", "projector", *(["vision"] if tower_too else [])]
     entries = writing.entries(model, "llava", parts, dtype)
     tower_entries = writing.entries(model, "clip", ["vision"], dtype)
-    with writing.new_folder(model, dst, overwrite, writing.size([*entries, *tower_entries])) as folder:
+    with writing.new_folder(model, dst, overwrite, writing.size([*entries, *tower_entries]), further) as folder:
         _write_weights(folder, entries, shard_bytes)
         tokenizer_files.write_json(folder / "config.json", config)
         tokenizer_files.write_json(folder / "generation_config.json", write_config.generation_json(model, None))
@@ -81,7 +82,7 @@ def save_hf(
 ) -> None:
     """Write the llava-hf layout as on the hub (a model without vision tower: a plain Llama folder).
 
-    further: {name: text} of files that are written, too.
+    further: see `writing.new_folder`.
 
     The vocabulary gets `<image>` and `<pad>` (`tokenizer_files.hf_tokens`) and is padded to a multiple of 64 with the
     model's own padding rows, or else the mean of its rows, whose logit is never the largest. Adapters must have been
@@ -100,7 +101,7 @@ def save_hf(
         model, layout, ("text", "head", "vision", "projector"), dtype, stored_vocab=max(stored, vocab)
     )
     processors = table.of(model.config).processors(model.config, model.extras)
-    with writing.new_folder(model, dst, overwrite, writing.size(entries)) as folder:
+    with writing.new_folder(model, dst, overwrite, writing.size(entries), further) as folder:
         _write_weights(folder, entries, shard_bytes)
         tokenizer_files.write_json(folder / "config.json", config)
         pad = config.get("pad_token_id") if whole else None
@@ -112,8 +113,6 @@ def save_hf(
             tokenizer_files.copy(model.tokenizer_folder, folder)
         for name, content in processors.items():
             tokenizer_files.write_json(folder / name, content)
-        for name, text in (further or {}).items():
-            (folder / name).write_text(text, encoding="utf-8")
         if tokens and tokens.records:
             _check_hf(folder, str(dst), vocab, table.of(model.config))
 
@@ -137,9 +136,16 @@ def _check_hf(folder: pathlib.Path, where: str, vocab: int, family_of: family.Fa
 
 
 def save_orbax(
-    model: checkpoint.Checkpoint, dst: str | os.PathLike[str], dtype: writing.Dtype = None, *, overwrite: bool = False
+    model: checkpoint.Checkpoint,
+    dst: str | os.PathLike[str],
+    dtype: writing.Dtype = None,
+    *,
+    overwrite: bool = False,
+    further: Mapping[str, str] | None = None,
 ) -> None:
     """Write the whole model, with its adapters unmerged, as an Orbax folder that `load` reads.
+
+    further: see `writing.new_folder`.
 
     Raises:
       UserError: `dst` is there already, or a value does not fit `dtype`.
@@ -150,7 +156,7 @@ def save_orbax(
         )
         model = dataclasses.replace(model, params=params, weights_sha256="")
     n_bytes = sum(np.asarray(value).nbytes for value in trees.flatten(model.params).values())
-    with writing.new_folder(model, dst, overwrite, n_bytes) as folder:
+    with writing.new_folder(model, dst, overwrite, n_bytes, further) as folder:
         export.save_export(model, folder)
 
 

@@ -45,23 +45,30 @@ _TODAY = (
 
 
 def save_peft(
-    model: checkpoint.Checkpoint, dst: str | os.PathLike[str], dtype: writing.Dtype = None, *, overwrite: bool = False
+    model: checkpoint.Checkpoint,
+    dst: str | os.PathLike[str],
+    dtype: writing.Dtype = None,
+    *,
+    overwrite: bool = False,
+    further: Mapping[str, str] | None = None,
 ) -> None:
     """Write adapters and projector as LLaVA's LoRA training does: adapter_model.safetensors, non_lora_trainables.bin
-    and configs.
+    and configs; and the tokenizer.
 
-    `config.json` keeps the fingerprint of the base, which `load` compares.
+    `config.json` keeps the fingerprint of the base, which `load` compares. further: see `writing.new_folder`.
 
     Raises:
       UserError: see `check`; `dst` is there already, or a value does not fit `dtype`.
     """
     check(model, "peft")
     assert model.base is not None
-    with writing.new_folder(model, dst, overwrite) as folder:
+    with writing.new_folder(model, dst, overwrite, further=further) as folder:
         safetensors_files.save(folder / _FILE, writing.entries(model, "peft", ("adapter",), dtype))
         trained = {entry.name: entry.read() for entry in writing.entries(model, "non_lora", ("projector",), dtype)}
         torch_files.save_torch(folder / "non_lora_trainables.bin", trained)
         tokenizer_files.write_json(folder / "adapter_config.json", write_config.adapter_json(model, model.base.name))
+        tokenizer_files.copy(model.tokenizer_folder, folder)
+        tokenizer_files.write_json(folder / "generation_config.json", write_config.generation_json(model, None))
         stored = writing.dtype_name(model, None)  # the type of the base, which is not saved
         config = write_config.original_json(model, stored)
         config["model_type"] = f"llava_{model.config.text.architecture}"  # not the older "llava"
@@ -69,13 +76,20 @@ def save_peft(
 
 
 def save_peft_hf(
-    model: checkpoint.Checkpoint, dst: str | os.PathLike[str], dtype: writing.Dtype = None, *, overwrite: bool = False
+    model: checkpoint.Checkpoint,
+    dst: str | os.PathLike[str],
+    dtype: writing.Dtype = None,
+    *,
+    overwrite: bool = False,
+    further: Mapping[str, str] | None = None,
 ) -> None:
     """Write adapters that `peft.PeftModel.from_pretrained` puts onto the base in transformers: adapter_config.json and
-    adapter_model.safetensors, with the projector in modules_to_save if it is not the base's.
+    adapter_model.safetensors, with the projector in modules_to_save if it is not the base's; and the base's tokenizer
+    and processor.
 
     A newline of LLaVA-NeXT that is not the base's is a tensor of its own in the file: peft has no key for it, but loads
-    it. checkpoint.ADAPTER_RECORD keeps the fingerprint of the base, which `load` compares.
+    it. checkpoint.ADAPTER_RECORD keeps the fingerprint of the base, which `load` compares. further: see
+    `writing.new_folder`.
 
     Raises:
       UserError: see `check`; `dst` is there already, a value does not fit `dtype`, or the written adapters change
@@ -90,12 +104,13 @@ def save_peft_hf(
     for entry in writing.entries(model, "peft-hf", ("projector",), dtype):
         if saved if entry.name.startswith(_SAVED) else newline:
             entries.append(entry)
-    with writing.new_folder(model, dst, overwrite) as folder:
+    with writing.new_folder(model, dst, overwrite, further=further) as folder:
         safetensors_files.save(folder / _FILE, entries)
         config = write_config.adapter_json(model, model.base.name)
         config |= {"target_modules": _targets(model), "modules_to_save": [_PROJECTOR] if saved else None}
         tokenizer_files.write_json(folder / "adapter_config.json", config)
         tokenizer_files.write_json(folder / checkpoint.ADAPTER_RECORD, _record(model))
+        tokenizer_files.copy_beside_adapters(hub.resolve(model.base.name), folder)
         _check_written(folder, str(dst), {entry.name for entry in entries})
 
 

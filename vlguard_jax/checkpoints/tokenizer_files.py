@@ -27,6 +27,7 @@ _SETTINGS = (
 # in the order of transformers
 _NAMED = tuple(f"{name}_token" for name in ("bos", "eos", "unk", "sep", "pad", "cls", "mask"))
 _LISTS = ("additional_special_tokens", "extra_special_tokens")
+_PROCESSING = ("processor_config.json", "preprocessor_config.json", "generation_config.json")
 IMAGE, PAD = added_tokens.HF_ONLY
 _FAST_CLASS = "PreTrainedTokenizerFast"  # of every transformers; 5 saves names that those of LLaVA's time do not know
 
@@ -41,6 +42,14 @@ def copy(source: pathlib.Path, folder: pathlib.Path) -> None:
     for name in (*_VOCABULARY, *_SETTINGS):
         if (source / name).is_file():
             shutil.copyfile(source / name, folder / name)
+
+
+def copy_beside_adapters(base: pathlib.Path, folder: pathlib.Path) -> None:
+    """Copy from the base's folder what a processor and generation need, so that adapters can be used without it."""
+    copy(base, folder)
+    for name in _PROCESSING:
+        if (base / name).is_file():
+            shutil.copyfile(base / name, folder / name)
 
 
 def write_json(path: pathlib.Path, value: Mapping[str, Any]) -> None:

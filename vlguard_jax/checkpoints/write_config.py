@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import pathlib
 from typing import Any
 
 from vlguard_jax import errors
@@ -34,8 +33,7 @@ def generation_json(model: checkpoint.Checkpoint, pad_token_id: int | None) -> d
 def adapter_json(model: checkpoint.Checkpoint, base: str) -> dict[str, Any]:
     """`adapter_config.json` with the keys of peft 0.10 (src/peft/tuners/lora/config.py)."""
     assert model.lora is not None
-    on_the_hub = hub.is_hub_id(base) and not pathlib.Path(base).exists()
-    repo, _, revision = base.partition("@") if on_the_hub else (base, "", "")
+    repo, _, revision = base.partition("@") if hub.id_of(base) else (base, "", "")
     ours = {
         "base_model_name_or_path": repo,
         "revision": revision or None,

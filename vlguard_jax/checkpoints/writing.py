@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 import contextlib
 import functools
 import math
@@ -90,9 +90,15 @@ def size(entries: list[safetensors_files.Entry]) -> int:
 
 @contextlib.contextmanager
 def new_folder(
-    model: checkpoint.Checkpoint, dst: str | os.PathLike[str], overwrite: bool, n_bytes: int = 0
+    model: checkpoint.Checkpoint,
+    dst: str | os.PathLike[str],
+    overwrite: bool,
+    n_bytes: int = 0,
+    further: Mapping[str, str] | None = None,
 ) -> Iterator[pathlib.Path]:
     """A new folder beside `dst` that is renamed to `dst` when the block succeeds, and deleted when it fails.
+
+    further: {name: text} of files that are written, too.
 
     Raises:
       UserError: see `place.check_free`; another process has written `dst` meanwhile; or `n_bytes` are not free.
@@ -105,3 +111,5 @@ def new_folder(
             sizes = f"{n_bytes:,} bytes are to be written, {disk.free:,} are free"
             raise errors.UserError(f"{dst}: {sizes}; make room or choose another folder")
         yield folder
+        for name, text in (further or {}).items():
+            (folder / name).write_text(text, encoding="utf-8")

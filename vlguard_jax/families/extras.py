@@ -11,13 +11,20 @@ Json = dict[str, Any]  # an object from another program's file, whose keys the f
 
 
 class Provenance(TypedDict):
-    """How a model trained here was made. stand_in: on drawn pictures."""
+    """How a model trained here was made.
+
+    stand_in: on drawn pictures. base_model: the hub's model at the beginning of its line, with revision, if it has one.
+    hardware, versions: of the machine on which the training ended.
+    """
 
     schema: NotRequired[int]
     source: NotRequired[str]
     source_sha256: NotRequired[str]
     config_hash: NotRequired[str]
     updates: NotRequired[int]
+    base_model: NotRequired[str]
+    hardware: NotRequired[str]
+    versions: NotRequired[Mapping[str, str]]
     stand_in: NotRequired[bool]
 
 

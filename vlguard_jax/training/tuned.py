@@ -3,6 +3,7 @@ that other programs read."""
 
 from __future__ import annotations
 
+import collections
 import dataclasses
 from pathlib import Path
 import shlex
@@ -11,8 +12,10 @@ import jax
 
 from vlguard_jax import config
 from vlguard_jax import folders
+from vlguard_jax import versions
 from vlguard_jax import workdir as workdir_lib
 from vlguard_jax.checkpoints import checkpoint as checkpoint_lib
+from vlguard_jax.checkpoints import hub
 from vlguard_jax.checkpoints import lora
 from vlguard_jax.checkpoints import save
 from vlguard_jax.checkpoints import save_adapters
@@ -35,15 +38,26 @@ def with_provenance(
     settings: config.TrainConfig, start: checkpoint_lib.Checkpoint, *, updates: int, stand_in: bool
 ) -> checkpoint_lib.Checkpoint:
     """`start` with the record of how it was tuned. stand_in: whether pictures were stand-ins."""
+    before = start.extras.get("provenance", {})
     own: extras_lib.Provenance = {
         "schema": 1,
         "source": settings.model.path,
         "source_sha256": start.weights_sha256,
         "config_hash": workdir_lib.config_hash(settings),
         "updates": updates,
-        "stand_in": stand_in or bool(start.extras.get("provenance", {}).get("stand_in", False)),
+        "base_model": hub.id_of(settings.model.path) or before.get("base_model", ""),
+        "hardware": _hardware(),
+        "versions": versions.installed(),
+        "stand_in": stand_in or bool(before.get("stand_in", False)),
     }
     return dataclasses.replace(start, extras={**start.extras, "provenance": own})
+
+
+def _hardware() -> str:
+    """The devices of this run in words."""
+    found = collections.Counter(device.device_kind for device in jax.devices())
+    hosts = f", {jax.process_count()} processes" if jax.process_count() > 1 else ""
+    return ", ".join(f"{n} x {kind}" for kind, n in found.items()) + hosts
 
 
 def forget(path: Path) -> str:
