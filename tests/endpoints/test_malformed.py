@@ -1,4 +1,5 @@
-"""Malformed replies are paid for: they are remembered, and no request has more of them than its tries."""
+"""What is paid for without a reply, and what is not: malformed replies are remembered, and no request has more of them
+than its tries; refused keys cost nothing."""
 
 from __future__ import annotations
 
@@ -12,6 +13,7 @@ from tests.endpoints.server import Answer
 from tests.endpoints.test_asking import ask
 from tests.endpoints.test_asking import requests
 from tests.endpoints.test_asking import settings
+from vlguard_jax import errors
 from vlguard_jax.endpoints import asking
 from vlguard_jax.endpoints import client
 
@@ -43,3 +45,17 @@ def test_those_of_several_starts_are_counted_together(tmp_path: pathlib.Path) ->
         assert server.asked.total() == 1
         found, _ = ask(settings(server.url, retries=2), tmp_path, requests(1))
         assert isinstance(found["r0"], asking.Reply) and server.asked.total() == 3
+
+
+@pytest.mark.parametrize("status", [401, 403, 404, 402])
+def test_a_wrong_key_or_model_costs_no_money(status: int, tmp_path: pathlib.Path) -> None:
+    """Nor is it told as the calls of a killed process."""
+    with server_lib.serving(
+        lambda body, before: Answer("yes" if before else "no", status=200 if before else status)
+    ) as server:
+        chosen = settings(server.url, concurrency=1, max_dollars=0.0002)
+        with pytest.raises(errors.UserError, match=str(status)):
+            ask(chosen, tmp_path, requests(1))
+        found, endpoint = ask(chosen, tmp_path, requests(1))
+    assert isinstance(found["r0"], asking.Reply) and not endpoint.notices
+    assert "spent in all 2 of" in endpoint.told()

@@ -232,6 +232,9 @@ class Endpoint:
                 if self._hopeless(job) or not self._again(fault, attempt):
                     return self._failed(job, fault)
                 attempt += 1
+            except errors.UserError as e:  # nobody is billed for a wrong key or model
+                self._journal.fail(job.key, str(e), 0.0)
+                raise
             else:
                 return self._kept(job, said, most)
 
