@@ -32,9 +32,11 @@ faults: $(VENV)/.core  ## hostile input for every reader, counted by outcome (FA
 	$(RUN) tests.curating.killed
 
 # Each kill comes at a random moment by the clock; --compute, --limit and --seed in SOAK_ARGS choose the run.
+# SOAK=tests.soak.training does so to a training.
 SOAK_KILLS ?= 20
-soak: $(VENV)/.core  ## kill an evaluation again and again, and compare what its resumed runs leave (BUILD.md)
-	$(RUN) tests.soak --kills $(SOAK_KILLS) $(SOAK_ARGS)
+SOAK ?= tests.soak
+soak: $(VENV)/.core  ## kill an evaluation or a training again and again, and compare what its resumed runs leave (BUILD.md)
+	$(RUN) $(SOAK) --kills $(SOAK_KILLS) $(SOAK_ARGS)
 
 # A description of a slice takes no chip: two processes compile at a time, and other users of libtpu here are not in the way.
 aot: $(VENV)/.core $(VENV)/.libtpu  ## a 7B training and evaluation through the TPU compiler, without a TPU (ALL=1: every 7B and 13B config)

@@ -25,7 +25,7 @@ ORDER = (
     ("endpoints", "judge_settings"),
     ("types", "trees", "typed", "terminal", "progress", "versions"),
     ("checks", "fields", "files", "fingerprints", "folders", "ranges"),
-    ("machine", "stopping"),
+    ("machine", "preemption", "stopping"),
     ("errors",),
     ("escape", "limits"),
 )
@@ -54,6 +54,7 @@ WITHOUT_JAX += (
     "folders",
     "limits",
     "machine",
+    "preemption",
     "progress",
     "stopping",
     "terminal",

@@ -19,6 +19,7 @@ from vlguard_jax import errors
 from vlguard_jax import escape
 from vlguard_jax import folders
 from vlguard_jax import machine
+from vlguard_jax import preemption
 from vlguard_jax import ranges
 from vlguard_jax import stopping
 
@@ -96,6 +97,7 @@ def run(main: Callable[[list[str]], int | None], *, doc: str | None = None) -> N
     VLGUARD_DEBUG=1 shows every stack trace.
     """
     stopping.install()
+    preemption.watch()
     atexit.register(stopping.end)
     if isinstance(sys.stdout, io.TextIOWrapper):
         # a name or text that the terminal cannot show must not end a command

@@ -93,6 +93,13 @@ def failure(error: BaseException, *, places: bool = True) -> Failure | None:
     return None
 
 
+def full(error: BaseException) -> str | None:
+    """What is full, if `error` or a cause of it says that nothing more can be written here; else None."""
+    found = failure(error)
+    kinds = (_USERS[number][0] for number in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG))
+    return next((kind for kind in kinds if found and kind in found.line), None)
+
+
 @contextlib.contextmanager
 def naming(path: str | os.PathLike[str], beside: str | os.PathLike[str] | None = None) -> Iterator[None]:
     """Make failures of the body name `path` if they name no file, as from `write`, or a temporary file `beside`."""

@@ -100,7 +100,8 @@ class Batch(NamedTuple):
 
     tokens: ids, any valid id at image slots and padding.  targets: the label of the *next* position (already shifted).
     loss_weight: weight of the cross-entropy at that position, 0 where not supervised; the loss is sum(weight * ce).
-    segment_ids: 0 padding, 1.. conversations in the row.  positions: rotary position, from 0 in each segment.
+    segment_ids: 0 padding; in training 1 + the conversation's place in its step, whatever row it lies in (dropout is
+    drawn by it), elsewhere 1.. in each row.  positions: rotary position, from 0 in each segment.
     pictures: the tower's input, the family's arrays; empty without pictures. slot: row of the pictures' features at
     this position, -1 for text. source: index of the conversation's source in config.data.sources, -1 at padding; for
     the log.

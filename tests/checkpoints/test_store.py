@@ -178,7 +178,7 @@ def test_damaged_array_files_are_noticed(tmp_path: pathlib.Path) -> None:
     for path in files:
         path.write_bytes(b"\0" * len(path.read_bytes()))
     steps = store.Store(tmp_path / "s")
-    with pytest.raises(errors.UserError, match="5: damaged, remove this step"):
+    with pytest.raises(errors.UserError, match="5: damaged: "):
         steps.restore(5, abstract(state, jax.NamedSharding(mesh(1, 1), jax.P())))
     steps.close()
 
@@ -238,7 +238,7 @@ def test_a_folder_in_place_of_a_file(tmp_path: pathlib.Path, name: str) -> None:
     expected = saved(tmp_path / "s")
     (tmp_path / "s/5" / name).unlink()
     (tmp_path / "s/5" / name).mkdir()
-    with pytest.raises(errors.UserError, match=r"^[^\n]*s(/5)?: [^\n]*remove (it|this step)"):
+    with pytest.raises(errors.UserError, match=r"^[^\n]*s/5[^\n]*: [^\n]*$"):
         store.Store(tmp_path / "s").restore(5, abstract(expected, jax.NamedSharding(mesh(4, 2), jax.P("x", "y"))))
 
 
@@ -291,8 +291,6 @@ def test_parameters_that_are_not_finite_are_refused(tmp_path: pathlib.Path, bad:
     steps = store.Store(tmp_path / "s")
     steps.save(5, state, META)
     steps.wait()
-    with pytest.raises(
-        errors.UserError, match=r"5: params\.half holds NaN or an infinity; remove this step to go on from an older one"
-    ):
+    with pytest.raises(errors.UserError, match=r"5: params\.half holds NaN or an infinity$"):
         steps.restore(5, abstract(state, sharding))
     steps.close()

@@ -27,13 +27,13 @@ from tests import source
 from tests.faults import documents
 from tests.faults import sandbox
 from vlguard_jax import config
-from vlguard_jax import terminal
+from vlguard_jax import errors
 from vlguard_jax import trees
 from vlguard_jax import workdir
 from vlguard_jax.checkpoints import checkpoint
 from vlguard_jax.checkpoints import store as store_lib
-from vlguard_jax.training import loop
 from vlguard_jax.training import program as program_lib
+from vlguard_jax.training import resume
 from vlguard_jax.training import setup
 from vlguard_jax.training import step as step_lib
 
@@ -106,15 +106,27 @@ def _partly(kind: type, **values: Any) -> Any:
     return object.__new__(type(kind.__name__, (kind,), values))
 
 
+def _went_on(run: pathlib.Path) -> dict[str, Any]:
+    """`_resumed`; that the newest step was set aside, whole, for the older one is as good as a refusal."""
+    found = _resumed(run)
+    if found == OLDER and list((run / "checkpoints").glob("5.broken-*")):
+        raise errors.UserError("set aside")
+    return found
+
+
+def _said(_: str) -> None:
+    """Which steps were set aside: the values tell."""
+
+
 def _resumed(run: pathlib.Path) -> dict[str, Any]:
-    """The values that a training goes on from, read as vlguard_jax/training/loop.py does."""
-    workdir.check(run, SETTINGS, free=loop.FREE_SETTINGS)
+    """The values that a training goes on from, read as vlguard_jax/training/resume.py does."""
+    workdir.check(run, SETTINGS, free=resume.FREE_SETTINGS)
     fresh = step_lib.TrainState(**jax.tree.map(jax.numpy.asarray, state(0)))
     place = jax.sharding.SingleDeviceSharding(jax.devices()[0])
     program = _partly(program_lib.Program, state=fresh, state_shardings=jax.tree.map(lambda _: place, fresh))
     start = _partly(checkpoint.Checkpoint, weights_sha256=BASE, extras={})
-    with contextlib.closing(store_lib.Store(run / "checkpoints", keep=2)) as store:
-        found = loop._restore(SETTINGS, program, store, start, run, terminal.console(quiet=True))
+    with contextlib.closing(resume.open_store(SETTINGS, run, lambda: None)) as store:
+        found = resume.restore(SETTINGS, program, store, start, run, _said)
     return _plain(setup.to_tree(found))
 
 
@@ -262,9 +274,9 @@ def make(rng: random.Random, folder: pathlib.Path) -> sandbox.Trial:
     run = folder / "run"
     shutil.copytree(_written() / "run", run)
     if rng.random() < 0.05:
-        return sandbox.Trial("sound", lambda: _resumed(run), NEWEST, must_read=True)
+        return sandbox.Trial("sound", lambda: _went_on(run), NEWEST, must_read=True)
     what, right = rng.choice(CHANGES)(rng, run)
-    return sandbox.Trial(what, lambda: _resumed(run), right)
+    return sandbox.Trial(what, lambda: _went_on(run), right)
 
 
 if __name__ == "__main__":

@@ -27,11 +27,12 @@ from vlguard_jax.training import loop
 pytestmark = pytest.mark.parity  # one pair of processes runs them all, for minutes
 
 UPDATES, STOP = 5, 3
+CHAIN = ("eight-then-four", "eight-then-one")
 MESHES = {"full": {"data": 2, "fsdp": 4}, "lora": {"fsdp": 4, "tensor": 2}}
 
 
 def _settings(kind: str, updates: int = UPDATES, **changes) -> config.TrainConfig:
-    lora = {"rank": 4} if kind == "lora" else {}
+    lora = {"rank": 4, "dropout": 0.3} if kind == "lora" else {}
     settings = stand.settings(lora=lora, run={"export": "llava"}, optimizer={"max_steps": updates})
     mesh = config.MeshSettings(**changes.pop("mesh", {}))
     return dataclasses.replace(settings, mesh=mesh, **changes)
@@ -88,22 +89,29 @@ def ran(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ran]:
         hosts.Job(root / "refused", two, refused=1),
         hosts.Job(root / "full-disk", _settings("full", 1, mesh=MESHES["full"]), full=True),
         hosts.Job(root / "one-then-two", two, after=root / "stopped"),
+        hosts.Job(root / "eight-then-two", _settings("lora", mesh=MESHES["lora"]), after=root / "stopped"),
         hosts.Job(root / "signal", _settings("full", 0, mesh=MESHES["full"]), signal=True),
     ]
     running = hosts.start(root, jobs, devices=(4, 4))
     with pytest.MonkeyPatch.context() as patch, hosts.programs() as made:
         stand.use_devices(patch, 8)
         loop.train(_settings("full", STOP), root / "one-then-two")
+        loop.train(_settings("lora", STOP, mesh=MESHES["lora"]), root / "eight-then-two")
+        for name in CHAIN:
+            shutil.copytree(root / "eight-then-two", root / name)
         (root / "stopped").touch()
         from_checkpoint.evaluate(_evaluation(root), root / "llava-of-one", quiet=True)
         assert hosts.finish(running) == [75, 75], hosts.output(root, 0) + hosts.output(root, 1)
         loop.train(_settings("full"), root / "two-then-one")
+        stand.use_devices(patch, 4)
+        loop.train(_settings("lora", mesh={"data": 2, "fsdp": 2}), root / "eight-then-four")
         stand.use_devices(patch, 1)
         next_alone = dataclasses.replace(_evaluation(root, "llava_next"), mesh=config.MeshSettings(1, 1, 1))
         from_checkpoint.evaluate(next_alone, root / "llava_next-of-one", quiet=True)
         for kind in MESHES:
             loop.train(_probed(root, _settings(kind)), root / f"{kind}-of-one")
-        assert [program.step._cache_size() for program in made.values()] == [1, 1, 1]
+        loop.train(_settings("lora"), root / "eight-then-one")
+        assert [program.step._cache_size() for program in made.values()] == [1] * 5
     yield Ran(root, (hosts.output(root, 0), hosts.output(root, 1)))
 
 
@@ -164,8 +172,14 @@ def test_a_run_goes_on_with_another_number_of_processes(ran: Ran, name: str) -> 
     _equal(ran, name, "full-of-one")
 
 
+@pytest.mark.parametrize("name", ["eight-then-two", *CHAIN])
+def test_a_run_with_dropout_goes_on_elsewhere(ran: Ran, name: str) -> None:
+    """Saved on eight devices, continued by two processes, on four devices and on one."""
+    _equal(ran, name, "lora-of-one")
+
+
 def test_each_step_is_compiled_once(ran: Ran) -> None:
-    """Full and LoRA, in four runs."""
+    """Full and LoRA, in five runs."""
     assert all("compilations: [1, 1]" in output for output in ran.outputs)
 
 

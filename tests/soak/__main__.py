@@ -64,7 +64,7 @@ def evaluate(flags: list[str], workdir: pathlib.Path, seconds: float | None = No
         except subprocess.TimeoutExpired:
             running.kill()
             running.wait()
-            return watched.read(phase) if phase.exists() else watched.PHASES[0]
+            return watched.read(phase)
         if code:
             said.seek(0)
             raise RuntimeError(f"exit code {code}: {said.read().decode(errors='replace')[-4000:]}")

@@ -27,14 +27,15 @@ DECODING = ("run", "decode")  # programs; what else the engine runs belongs to a
 class Phase:
     """What goes on, kept in a file."""
 
-    def __init__(self, path: pathlib.Path):
+    def __init__(self, path: pathlib.Path, phases: tuple[str, ...] = PHASES):
+        self._phases = phases
         path.write_bytes(bytes(mmap.PAGESIZE))
         with path.open("r+b") as file:
             self._page = mmap.mmap(file.fileno(), 0)
 
     def set(self, name: str) -> None:
         """From now on, in this thread."""
-        self._page[_place()] = PHASES.index(name)
+        self._page[_place()] = self._phases.index(name)
 
     @contextlib.contextmanager
     def of(self, name: str) -> Any:
@@ -61,10 +62,10 @@ def _place() -> int:
     return 0 if threading.current_thread() is threading.main_thread() else 1
 
 
-def read(path: pathlib.Path) -> str:
-    """What went on last; an append, if there was one beside the rest."""
-    main, beside = path.read_bytes()[:2]
-    return PHASES[beside or main]
+def read(path: pathlib.Path, phases: tuple[str, ...] = PHASES) -> str:
+    """What went on last; an append, if there was one beside the rest. The first phase where nothing was told yet."""
+    main, beside = (path.read_bytes() if path.exists() else b"")[:2] or b"\0\0"
+    return phases[beside or main]
 
 
 def _program(phase: Phase, name: str, compiled: Any) -> Callable[..., Any]:

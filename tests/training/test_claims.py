@@ -68,7 +68,9 @@ def test_a_checkpoint_that_does_not_say_whose_it_is(tmp_path: pathlib.Path) -> N
         without = {name: value for name, value in record.items() if name != key}
         for changed in (without, {**record, key: odd}):
             path.write_text(json.dumps(changed))
-            with pytest.raises(errors.UserError, match=rf"checkpoints/2: (.*{key}|damaged record).*; remove this step"):
+            with pytest.raises(
+                errors.UserError, match=rf"checkpoints/2: (.*{key}|damaged record).*; no other step here is whole"
+            ):
                 loop.train(settings, tmp_path)
     path.write_text(json.dumps(record))
     assert loop.train(settings, tmp_path).step == 2

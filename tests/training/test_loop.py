@@ -34,9 +34,9 @@ def one_device(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parity
 @pytest.mark.parametrize("lora", [{}, {"rank": 4, "dropout": 0.3}], ids=["full", "lora-dropout"])
 def test_stopped_and_resumed_equals_uninterrupted(
-    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch, lora: dict
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], lora: dict
 ) -> None:
-    run = {"export": "llava", "save_every": 2}
+    run = {"export": "llava", "save_every": 2, "keep": 2}
     whole = loop.train(stand.settings(lora=lora, run=run), tmp_path / "whole")
     assert whole.finished and whole.step == 6
     to_device, steps = feed.to_device, []
@@ -53,8 +53,18 @@ def test_stopped_and_resumed_equals_uninterrupted(
     # A run that died later than its last save has written lines that the resumed run writes again.
     with open(tmp_path / "cut" / "metrics.jsonl", "a") as f:
         f.write('{"schema": 1, "step": 4, "loss": 99.0}\n{"torn')
+    broken = not lora  # then the run goes on from the update before, and says why
+    if broken:
+        path = max((tmp_path / "cut/checkpoints/3/state").rglob("d/*"), key=lambda file: file.stat().st_size)
+        data = bytearray(path.read_bytes())
+        data[len(data) // 2] ^= 1
+        path.write_bytes(data)
+    capsys.readouterr()
     resumed = loop.train(stand.settings(lora=lora, run=run), tmp_path / "cut")
-    assert resumed.finished and len(steps) == 6
+    assert resumed.finished and len(steps) == (7 if broken else 6)
+    said = " ".join(capsys.readouterr().out.split())
+    assert f"resumed after update {2 if broken else 3}" in said
+    assert (tmp_path / "cut/checkpoints/3.broken-1").exists() == broken == ("set aside as checkpoints/3.bro" in said)
     assert stand.metrics(tmp_path / "cut") == stand.metrics(tmp_path / "whole")
     ours, theirs = _final(tmp_path / "cut"), _final(tmp_path / "whole")
     assert ours.keys() == theirs.keys()

@@ -1,5 +1,7 @@
 """The training store: steps of (arrays, record) in Orbax. A step is there as a whole or not at all.
 
+One that was damaged since is set aside under another name, never deleted. A full disk costs no step that is there.
+
 The record holds, for every array, shape, dtype and a checksum that is computed on the devices. It does not depend on
 the sharding, and so is checked after a restore onto another mesh, too.
 """
@@ -16,6 +18,7 @@ import re
 import shutil
 from typing import Any
 
+from etils import epath
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -25,10 +28,10 @@ from orbax.checkpoint import checkpoint_managers as managers
 from vlguard_jax import errors
 from vlguard_jax import files
 from vlguard_jax import fingerprints
-from vlguard_jax import folders
 from vlguard_jax import machine
 from vlguard_jax import trees
 from vlguard_jax.checkpoints import header
+from vlguard_jax.checkpoints import steps as steps_lib
 from vlguard_jax.checkpoints import stored
 
 _UNFINISHED = re.compile(r"[0-9]+\.orbax-checkpoint-tmp(-[0-9]+)?")
@@ -40,45 +43,126 @@ class Store:
     With several processes, all call every method, and arrays are global (not local to one host).
     """
 
-    def __init__(self, folder: str | os.PathLike[str], keep: int = 1, also: Callable[[], int | None] = lambda: None):
+    def __init__(
+        self,
+        folder: str | os.PathLike[str],
+        keep: int = 1,
+        also: Callable[[], int | None] = lambda: None,
+        agree: Callable[[str], str] = lambda problem: problem,
+    ):
         """Open or create the store; what an interrupted save left behind is deleted. also: a step that stays besides
-        the newest ones, asked after each save; the same in all processes.
+        the newest ones, asked after each save; the same in all processes. agree: given a process's problem, "" for
+        none, returns the first problem of all processes; every process calls it.
+
+        `notices` tells which steps were set aside, since they are visibly no whole ones beside others that are.
 
         Raises:
-          UserError: the folder, a step or something in a step is a link, a pipe or a device, or a step has an odd
-            number.
+          UserError: the folder, a step or something in a step is a link, a pipe or a device, a step has an odd number,
+            or no step is a whole one.
         """
-        self._folder = pathlib.Path(folder).absolute()
-        _check_steps(self._folder)
+        self._folder, self._agree = pathlib.Path(folder).absolute(), agree
+        self.notices: list[str] = []
+        self._saving: int | None = None  # the step whose save may be under way
+        self._failed: Exception | None = None  # why the last save came to nothing
+        steps_lib.check(self._folder)
+        problem = ""
         if jax.process_index() == 0:
             self._remove_unfinished()
+            problem = self._set_aside_visibly_broken()
+        if problem := agree(problem):
+            raise steps_lib.Damaged(problem)
         stays = managers.AnyPreservationPolicy([managers.LatestN(keep), _Also(also)])
-        options = ocp.CheckpointManagerOptions(preservation_policy=stays, enable_async_checkpointing=True)
-        with _damaged(f"{self._folder}: a step", "remove it"):
-            self._manager = ocp.CheckpointManager(self._folder, options=options)
+        self._options = ocp.CheckpointManagerOptions(preservation_policy=stays, enable_async_checkpointing=True)
+        self._open()
 
-    def save(self, step: int, tree: Mapping[str, Any], meta: Mapping[str, Any]) -> None:
+    def _open(self) -> None:
+        with _damaged(f"{self._folder}: a step"):
+            self._manager = ocp.CheckpointManager(self._folder, options=self._options)
+
+    def save(self, step: int, tree: Mapping[str, Any], meta: Mapping[str, Any]) -> list[str]:
         """Save a step.
 
         `tree`: nested dict of arrays (None leaves are left out); `meta`: JSON values, merged into the record.
 
-        Returns when the arrays may be donated or changed; writing continues in the background.
+        Returns, when the arrays may be donated or changed, what came to nothing because the disk is full: the save
+        before, of which that shows only now, or this one. Writing continues in the background. With several processes
+        a full disk is raised: the others wait for the one that met it.
         """
+        told = self._finished()
         arrays = _arrays(tree)
         manifest = {path: _describe(value) for path, value in arrays.items()}
         record = {**meta, **header.current(), "kind": "training", "step": step, "arrays": manifest}
         args = ocp.args.Composite(state=ocp.args.StandardSave(trees.unflatten(arrays)), meta=ocp.args.JsonSave(record))
-        self._manager.save(step, args=args, force=True)
+        self._saving, self._failed = step, None
+        try:
+            self._manager.save(step, args=args, force=True)
+        except Exception as e:
+            told += self._lost(e)
+        return told
+
+    def _finished(self) -> list[str]:
+        """Wait for the save under way; what to say if it came to nothing."""
+        try:
+            self._manager.wait_until_finished()
+        except Exception as e:
+            return self._lost(e)
+        return []
+
+    def _lost(self, error: Exception) -> list[str]:
+        full = machine.full(error)
+        if full is None or jax.process_count() > 1:
+            raise error
+        step, self._saving, self._failed = self._saving, None, error
+        with contextlib.suppress(Exception):  # it says the same again
+            self._manager.close()
+        self._remove_unfinished()
+        self._open()
+        newest = self._manager.latest_step()
+        kept = "no update is saved yet" if newest is None else f"update {newest} is the newest that is saved"
+        return [f"update {step} is not saved, {full}: {self._folder}; {kept}, and the next save tries again"]
 
     def wait(self) -> None:
-        """Wait until all saves are on disk."""
+        """Wait until all saves are on disk. Raises what the last one failed with."""
+        self._finished()
+        if self._failed is not None:
+            raise self._failed
+
+    def steps(self) -> list[int]:
+        """The complete steps, from the newest."""
         self._manager.wait_until_finished()
+        return sorted(self._manager.all_steps(), reverse=True)
 
     def latest_step(self) -> int | None:
-        """The newest complete step, None without one. Raises UserError if Orbax's metadata of a step is damaged."""
-        self._manager.wait_until_finished()
-        with _damaged(f"{self._folder}: a step", "remove it"):
-            return self._manager.latest_step()
+        """The newest complete step, None without one."""
+        return next(iter(self.steps()), None)
+
+    def aside(self) -> list[str]:
+        """The names of steps that were set aside."""
+        return steps_lib.aside(self._folder)
+
+    def set_aside(self, step: int) -> str:
+        """Rename a step, so that it is one no longer; its new name. Every process calls this."""
+        name = steps_lib.free_name(self._folder, step)
+        self._agree("")  # all have found the same name
+        if jax.process_index() == 0:
+            os.rename(self._folder / str(step), self._folder / name)
+        self._agree("")
+        self._manager.reload()
+        return name
+
+    def _set_aside_visibly_broken(self) -> str:
+        """Set aside steps whose notes cannot be read: Orbax reads those of all steps when it opens a folder. What is
+        wrong if no other step is there, else ""."""
+        steps = [entry for entry in (self._folder.iterdir() if self._folder.is_dir() else ()) if entry.name.isdecimal()]
+        steps.sort(key=lambda step: int(step.name), reverse=True)
+        broken = {step: why for step in steps if (why := steps_lib.visibly_broken(step))}
+        if broken and len(broken) == len(steps):
+            return steps_lib.none_whole(broken[steps[0]], self._folder)
+        for step, why in broken.items():
+            name = steps_lib.free_name(self._folder, int(step.name))
+            os.rename(step, step.with_name(name))
+            self.notices.append(steps_lib.told_aside(why, self._folder, name))
+        return ""
 
     def __contains__(self, step: int) -> bool:
         """Whether the step is there, as a whole."""
@@ -88,7 +172,8 @@ class Store:
         """The record of a step.
 
         Raises:
-          UserError: no such step, a damaged one, or one of another format version.
+          Damaged: it is no record of a training.
+          UserError: no such step, or one of another format version.
         """
         if step not in self:
             raise errors.UserError(f"{self._folder}: no step {step} here; the newest is {self.latest_step()}")
@@ -96,20 +181,20 @@ class Store:
         try:
             record = files.read_object(self._folder / str(step) / "meta" / "metadata", finite=False)
         except errors.UserError as e:
-            raise errors.UserError(f"{where}: damaged record: {e}; or remove this step") from e
+            raise steps_lib.Damaged(f"{where}: damaged record: {e}") from e
         header.check(record, where)
-        _check_record(record, step, where)
+        steps_lib.check_record(record, step, where)
         return record
 
     def restore(self, step: int, abstract_tree: Mapping[str, Any]) -> dict[str, Any]:
         """Read a step into the shardings of `abstract_tree`, a nested dict of jax.ShapeDtypeStruct with sharding (or
         None).
 
-        The arrays' checksums are checked.
+        The arrays' checksums are checked. Raises the same in every process, whichever has read something wrong.
 
         Raises:
-          UserError: the saved arrays are not those asked for, the step is damaged, a parameter is not finite, or see
-            `read_meta`.
+          Damaged: the step is, the saved arrays are not those asked for, or a parameter is not finite.
+          UserError: see `read_meta`.
         """
         where = f"{self._folder}/{step}"
         manifest = self.read_meta(step)["arrays"]
@@ -122,23 +207,25 @@ class Store:
                 else None
             )
             if asked is None or any(saved[key] != asked[key] for key in asked):
-                raise errors.UserError(
+                raise steps_lib.Damaged(
                     f"{where}: {path}: saved is {saved['dtype']}{saved['shape']}, this run needs {asked or 'nothing'}"
                 )
-        state = self._folder / str(step) / "state"
-        with _damaged(where, "remove this step to go on from an older one"):
-            stored.check_sizes(state, stored.read(state))
-            target = ocp.args.Composite(state=ocp.args.StandardRestore(trees.unflatten(wanted)))
-            restored = trees.flatten(self._manager.restore(step, args=target)["state"])
+        state, problem = self._folder / str(step) / "state", ""
+        try:
+            with _damaged(where):
+                stored.check_sizes(state, stored.read(state))
+                # not by the manager, in which processes wait for each other, whatever one of them has met
+                target = ocp.args.StandardRestore(trees.unflatten(wanted))
+                restored = trees.flatten(ocp.StandardCheckpointHandler().restore(epath.Path(state), args=target))
+        except errors.UserError as e:
+            problem = str(e)
+        if problem := self._agree(problem):
+            raise steps_lib.Damaged(problem)
         for path, value in restored.items():
             if _describe(value) != manifest[path]:
-                raise errors.UserError(
-                    f"{where}: {path} is not what was saved (checksum); remove this step to go on from an older one"
-                )
+                raise steps_lib.Damaged(f"{where}: {path} is not what was saved (checksum)")
             if path.startswith("params.") and not _finite(value):
-                raise errors.UserError(
-                    f"{where}: {path} holds NaN or an infinity; remove this step to go on from an older one"
-                )
+                raise steps_lib.Damaged(f"{where}: {path} holds NaN or an infinity")
         return _fill(abstract_tree, restored)
 
     def close(self) -> None:
@@ -168,8 +255,8 @@ class _Also(managers.PreservationPolicy):
 
 
 @contextlib.contextmanager
-def _damaged(where: str, way: str) -> Iterator[None]:
-    """Turn any exception of Orbax on a damaged folder into a UserError; failures of the machine pass unchanged."""
+def _damaged(where: str) -> Iterator[None]:
+    """Turn any exception of Orbax on a damaged folder into Damaged; failures of the machine pass unchanged."""
     try:
         yield
     except errors.UserError:
@@ -177,55 +264,7 @@ def _damaged(where: str, way: str) -> Iterator[None]:
     except Exception as e:
         if machine.failure(e, places=False):
             raise
-        raise errors.UserError(f"{where}: damaged, {way}: {e or type(e).__name__}") from e
-
-
-def _check_steps(folder: pathlib.Path) -> None:
-    """Raise UserError unless every entry that looks like a step is one: Orbax follows links, deletes old steps and
-    blocks on pipes."""
-    if not os.path.lexists(folder):
-        return
-    if folder.is_symlink() or not folder.is_dir():
-        raise errors.UserError(
-            f"{folder} must be a folder, not a {'link' if folder.is_symlink() else 'file'}; choose another --workdir"
-        )
-    for step in folder.iterdir():
-        try:
-            number = int(step.name)  # as Orbax does
-        except ValueError:
-            continue
-        name = errors.short(step.name)
-        if str(number) != step.name or not 0 <= number < 2**31:
-            raise errors.UserError(
-                f"{folder}: {name} is not the number of a step; remove it, or choose another --workdir"
-            )
-        if step.is_symlink() or not step.is_dir():
-            raise errors.UserError(f"{folder}: step {name} is not a folder; remove it, or choose another --workdir")
-        if odd := next(filter(folders.odd, step.rglob("*")), None):
-            what = "a link" if odd.is_symlink() else "a pipe or a device"
-            raise errors.UserError(
-                f"{folder}: step {name} holds {what}, {errors.short(odd.name)}; remove it, or choose another --workdir"
-            )
-
-
-def _check_record(record: Mapping[str, Any], step: int, where: str) -> None:
-    """Raise UserError unless a record has the form that `Store.save` writes."""
-    arrays = record.get("arrays")
-    whole = isinstance(arrays, dict) and all(
-        isinstance(each, dict)
-        and set(each) == {"shape", "dtype", "checksum"}
-        and isinstance(each["shape"], list)
-        and all(type(size) is int and size >= 0 for size in each["shape"])
-        and isinstance(each["dtype"], str)
-        and isinstance(each["checksum"], str)
-        for each in arrays.values()
-    )
-    own = (record.get("kind"), record.get("step")) == ("training", step) and type(record.get("step")) is int
-    texts = all(isinstance(record[name], str) for name in ("config_hash", "base_sha256") if name in record)
-    if not (whole and own and texts and isinstance(record.get("config"), dict)):
-        raise errors.UserError(
-            f"{where}: damaged record: it is not what a training of this program writes; remove this step"
-        )
+        raise steps_lib.Damaged(f"{where}: damaged: {e or type(e).__name__}") from e
 
 
 def _arrays(tree: Mapping[str, Any]) -> dict[str, Any]:

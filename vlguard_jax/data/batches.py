@@ -88,6 +88,7 @@ def collate(
     rows: Sequence[Sequence[Sample]],
     weights: Sequence[Sequence[float]],
     sources: Sequence[Sequence[int]] | None = None,
+    places: Sequence[Sequence[int]] | None = None,
     *,
     row_len: int,
     room: family.Room,
@@ -97,7 +98,8 @@ def collate(
     all padding.
 
     `weights[r][i]` is the loss weight of each supervised token of sample `rows[r][i]`, `sources[r][i]` the number of
-    its source (None: all are of source 0). Pictures are pooled in reading order, and slots count from 0 in the shard;
+    its source (None: all are of source 0), `places[r][i]` its place in its step, which its segment id tells (None:
+    counted in each row). Pictures are pooled in reading order, and slots count from 0 in the shard;
     `joined` joins shards. Positions are the family's and restart in each sample; targets are the labels of the next
     position, so the last one of each sample is ignored.
 
@@ -106,6 +108,7 @@ def collate(
     """
     shape = (len(rows), row_len)
     sources = [[0] * len(row) for row in rows] if sources is None else sources
+    places = [range(len(row)) for row in rows] if places is None else places
     pictures = [picture for row in rows for sample in row for picture in sample.pictures]
     needed = family.Room(sum(p.extent.units for p in pictures), sum(p.extent.slots for p in pictures))
     if needed.units > room.units or needed.slots > room.slots:
@@ -121,15 +124,15 @@ def collate(
         source=np.full(shape, -1, np.int32),
     )
     first_slot = 0
-    for r, of_row in enumerate(zip(rows, weights, sources, strict=True)):
+    for r, of_row in enumerate(zip(rows, weights, sources, places, strict=True)):
         start = 0
-        for segment, (sample, weight, source) in enumerate(zip(*of_row, strict=True), start=1):
+        for sample, weight, source, place in zip(*of_row, strict=True):
             if start + len(sample.tokens) > row_len:
                 raise ValueError(f"row {r} holds more than {row_len} tokens")
             if sample.num_pictures != len(sample.pictures):
                 raise ValueError(f"row {r}: {len(sample.pictures)} pictures loaded, {sample.num_pictures} are used")
             at = (r, slice(start, start + len(sample.tokens)))
-            _write(batch, at, sample, weight, segment, first_slot)
+            _write(batch, at, sample, weight, place + 1, first_slot)
             batch.positions[at] = positions(model, sample)[0]
             batch.source[at] = source
             start += len(sample.tokens)

@@ -79,6 +79,7 @@ class StepSource:
             [[next(read) for _ in row] for row in rows],
             [[float(step_plan.token_weight[place]) for place in row] for row in rows],
             [[int(self.mixture.index.source[step_plan.samples[place]]) for place in row] for row in rows],
+            rows,
             row_len=step_plan.shape.row_len,
             room=step_plan.shape.room,
             model=self.mixture.tokenization.model,

@@ -13,15 +13,15 @@ from flax import nnx
 import jax
 from jax import Array
 import jax.numpy as jnp
-from jaxtyping import Float, Float32, Int
+from jaxtyping import Float, Float32, Int, Key
 
 from vlguard_jax import types
 from vlguard_jax.families import family
 from vlguard_jax.families import table
 from vlguard_jax.families.blocks import cache as cache_lib
 from vlguard_jax.families.blocks import configs
-from vlguard_jax.families.blocks import decoder
 from vlguard_jax.families.blocks import execution as execution_lib
+from vlguard_jax.families.blocks import lora
 
 DTYPES = {"fp32": jnp.dtype("float32"), "bf16": jnp.dtype("bfloat16"), "fp16": jnp.dtype("float16")}
 
@@ -109,14 +109,15 @@ class Model:
         return x if features is None else self.execution.put_pictures(features, slot, x)
 
     def hidden(
-        self, params: Params, batch: types.Batch, dropout_key: decoder.DropoutKey = None
+        self, params: Params, batch: types.Batch, dropout_key: Key[Array, ""] | None = None
     ) -> Float[Array, "B T D"]:
-        """Hidden states after the last norm, for a loss that applies the head in chunks."""
+        """Hidden states after the last norm, for a loss that applies the head in chunks. dropout_key: of the step."""
         with self.precision():
             network = self._merged(params)
             x = self._embedded(network, batch)
             positions, segments = batch.positions, batch.segment_ids
-            return network.text(x, positions, segments, execution=self.execution, dropout_key=dropout_key)
+            drawn = None if dropout_key is None else lora.dropout(dropout_key, segments)
+            return network.text(x, positions, segments, execution=self.execution, drawn=drawn)
 
     def head_kernel(self, params: Params) -> Float[Array, "D V"]:
         """The output matrix in the compute dtype."""

@@ -179,13 +179,21 @@ def _from_first(data: bytes) -> bytes:
     return np.asarray(multihost_utils.broadcast_one_to_all(room), np.uint8).tobytes()
 
 
-def _tell_problem(problem: str) -> None:
-    """Raises UserError in all processes if one has a problem: that of the first with one."""
+def first_problem(problem: str) -> str:
+    """The problem of the first process that has one, "" where none has; every process must call it, with its own."""
+    if jax.process_count() == 1:
+        return problem
     data = problem.encode()[:PROBLEM]
     own = np.frombuffer(data.ljust(PROBLEM, b"\0"), np.uint8)
-    for row in np.asarray(multihost_utils.process_allgather(own), np.uint8):
-        if told := row.tobytes().rstrip(b"\0").decode(errors="ignore"):
-            raise errors.UserError(told)
+    rows = np.asarray(multihost_utils.process_allgather(own), np.uint8)
+    told = (row.tobytes().rstrip(b"\0").decode(errors="ignore") for row in rows)
+    return next(filter(None, told), "")
+
+
+def _tell_problem(problem: str) -> None:
+    """Raises UserError in all processes if one has a problem: that of the first with one."""
+    if told := first_problem(problem):
+        raise errors.UserError(told)
 
 
 def _compare(facts: Mapping[str, Any]) -> None:

@@ -146,14 +146,13 @@ def read(batch: types.Batch, number: int, steps: int, plan: plan_lib.BatchPlan, 
                 unit = b // per_shard * step_plan.shape.units
             number_of_row = a * per_micro_batch + b
             places = held[number_of_row]
-            if int(batch.segment_ids[a, b].max()) != len(places):
-                raise ValueError(
-                    f"row {number_of_row} holds {int(batch.segment_ids[a, b].max())} conversations, not {len(places)}"
-                )
+            in_row = [int(id_) - 1 for id_ in np.unique(batch.segment_ids[a, b]) if id_]
+            if in_row != sorted(places):
+                raise ValueError(f"row {number_of_row} holds the step's conversations {in_row}, not {places}")
             found = []
             for segment, place in enumerate(places, start=1):
                 sample, group = int(step_plan.samples[place]), int(step_plan.groups[place])
-                found.append(_conversation(batch, (a, b), segment, sample, group, mixture, unit))
+                found.append(_conversation(batch, (a, b), (segment, place), sample, group, mixture, unit))
                 unit += int(mixture.index.units[sample])
             rows.append(Row(number_of_row, tuple(found)))
     return Step(
@@ -204,14 +203,15 @@ def _text(tokenizer: tokenizer_lib.Tokenizer, ids: Sequence[int]) -> str:
 def _conversation(
     batch: types.Batch,
     row: tuple[int, int],
-    segment: int,
+    where: tuple[int, int],
     sample: int,
     group: int,
     mixture: mixtures.Mixture,
     unit: int,
 ) -> Conversation:
-    """unit: the first unit of its pictures."""
-    columns = np.flatnonzero(batch.segment_ids[row] == segment)
+    """where: its number in the row, from 1, and its place in the step. unit: the first unit of its pictures."""
+    segment, place = where
+    columns = np.flatnonzero(batch.segment_ids[row] == place + 1)
     slots, weights = batch.slot[row][columns], batch.loss_weight[row][columns]
     # A token is learned where it is the target of the position before it.
     learned = np.append(False, batch.targets[row][columns][:-1] != types.IGNORE_LABEL)

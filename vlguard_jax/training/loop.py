@@ -3,13 +3,12 @@ differs."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 import contextlib
 import dataclasses
 import functools
 import logging
 from pathlib import Path
-from typing import Any, TypedDict
 
 import jax
 import numpy as np
@@ -20,7 +19,6 @@ from vlguard_jax import errors
 from vlguard_jax import escape
 from vlguard_jax import progress
 from vlguard_jax import terminal
-from vlguard_jax import typed
 from vlguard_jax import types
 from vlguard_jax import workdir as workdir_lib
 from vlguard_jax.checkpoints import checkpoint as checkpoint_lib
@@ -42,36 +40,16 @@ from vlguard_jax.training import optimizer
 from vlguard_jax.training import probe as probe_lib
 from vlguard_jax.training import probe_memory
 from vlguard_jax.training import program as program_lib
+from vlguard_jax.training import resume
 from vlguard_jax.training import setup
 from vlguard_jax.training import step as step_lib
 from vlguard_jax.training import stop as stop_lib
 from vlguard_jax.training import tracking
 from vlguard_jax.training import tuned
 
-# Settings that may differ when a run is resumed: they change nothing that is computed, beyond rounding.
-FREE_SETTINGS = (
-    "mesh",
-    "run",
-    "probe",
-    "optimizer.max_steps",
-    "data.read_threads",
-    "data.read_workers",
-    "data.prefetch_mib",
-    "data.cache",
-    "data.check_pictures",
-)
 PROBLEMS_FILE = "bad_pictures.txt"  # written in place of a run
 DROPS_FILE = "skipped.jsonl"
 MODEL, BEST = "model", "best"  # folders of the tuned models
-
-
-class Record(TypedDict):
-    """What a checkpoint records about its run. base_sha256: hash of the weights that the run started from."""
-
-    config: Mapping[str, Any]
-    config_hash: typed.Name
-    base_sha256: typed.Name
-    stand_in: bool
 
 
 @dataclasses.dataclass(frozen=True)
@@ -107,7 +85,7 @@ def _train(settings: config.TrainConfig, workdir: Path) -> Result:
     console = terminal.console(quiet=not main, soft_wrap=True)
     # 2. Model and data; every step of the run is checked before anything is computed.
     with processes.together(), progress.reading(console) as progress_of:
-        workdir_lib.check(workdir, settings, free=FREE_SETTINGS)
+        workdir_lib.check(workdir, settings, free=resume.FREE_SETTINGS)
         start = setup.load_model(settings)
         save.check(start, settings.run.export)
         tracking.check(settings.run)
@@ -124,11 +102,10 @@ def _train(settings: config.TrainConfig, workdir: Path) -> Result:
         _say(console, *_introduction(settings, start, data))
         start = tuned.without_trained(start)
         prober = probe_lib.Prober(settings, probed, start, workdir)
-        steps = store_lib.Store(workdir / "checkpoints", settings.run.keep, also=lambda: prober.best)
-        with contextlib.closing(steps) as store:
-            state = _restore(settings, program, store, start, workdir, console)
+        with contextlib.closing(resume.open_store(settings, workdir, lambda: prober.best)) as store:
+            state = resume.restore(settings, program, store, start, workdir, lambda line: _say(console, line))
             # 4. The steps.
-            meta: Record = {
+            meta: resume.Record = {
                 "config": workdir_lib.plain(settings),
                 "config_hash": workdir_lib.config_hash(settings),
                 "base_sha256": start.weights_sha256,
@@ -143,7 +120,7 @@ def _train(settings: config.TrainConfig, workdir: Path) -> Result:
         trained = state.params
         del state  # with the moments: the export needs their memory
         if main:  # free space may have changed even where no update was left to make
-            workdir_lib.claim(workdir, settings, free=FREE_SETTINGS)
+            workdir_lib.claim(workdir, settings, free=resume.FREE_SETTINGS)
         # 5. The tuned model in a layout that others read, and the best one beside it.
         path = workdir / MODEL if finished and settings.run.export != "none" else None
         if path is not None:
@@ -181,12 +158,12 @@ def _best(
     best = prober.best
     if not settings.run.keep_best.rate:
         return [], None
-    with contextlib.closing(store_lib.Store(workdir / "checkpoints", settings.run.keep, also=lambda: best)) as store:
+    with contextlib.closing(resume.open_store(settings, workdir, lambda: best)) as store:
         there = best is not None and best in store
         said = [prober.told_best(there)]
         if best is None or best == last or not there:
             return [*said, tuned.forget(workdir / BEST)], None
-        shapes = _shapes(program)
+        shapes = resume.shapes(program)
         return said, setup.from_tree(shapes, store.restore(best, setup.to_tree(shapes))).params
 
 
@@ -220,53 +197,6 @@ def _introduction(settings: config.TrainConfig, start: checkpoint_lib.Checkpoint
     return lines
 
 
-def _restore(
-    settings: config.TrainConfig,
-    program: program_lib.Program,
-    store: store_lib.Store,
-    start: checkpoint_lib.Checkpoint,
-    workdir: Path,
-    console: rich_console.Console,
-) -> step_lib.TrainState:
-    latest = store.latest_step()
-    if latest is None:
-        return program.state
-    meta, where = store.read_meta(latest), f"{workdir}/checkpoints/{latest}"
-    typed.check(Record, meta, where, "remove this step to go on from an older one")
-    workdir_lib.compare(meta["config"], settings, where, free=FREE_SETTINGS)
-    if not (workdir / workdir_lib.CONFIG_FILE).exists():
-        _say(console, f"{workdir}/{workdir_lib.CONFIG_FILE} was missing; the checkpoint records the same settings")
-    if (saved := meta["base_sha256"]) != start.weights_sha256:
-        source = start.extras.get("source", "config.model.path")
-        raise errors.UserError(
-            f"{source}: its weights are not those this run started from ({saved[:12]}); put the old ones back to resume"
-        )
-    shapes = _shapes(program)
-    jax.tree.map(lambda x: x.delete(), program.state)  # the devices have room for one state
-    restored = setup.from_tree(shapes, store.restore(latest, setup.to_tree(shapes)))
-    _say(console, f"resumed after update {latest}")
-    return restored
-
-
-def _shapes(program: program_lib.Program) -> step_lib.TrainState:
-    return jax.tree.map(
-        lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), program.state, program.state_shardings
-    )
-
-
-class _Saves:
-    """Saves each update once. saved: the last one that is in the store."""
-
-    def __init__(self, store: store_lib.Store, meta: Record, saved: int):
-        self._store, self._meta, self._saved = store, meta, saved
-
-    def keep(self, step: int, state: step_lib.TrainState) -> None:
-        """Save the state after update `step`."""
-        if step > self._saved:
-            self._store.save(step, setup.to_tree(state), self._meta)
-            self._saved = step
-
-
 def _learning_rates(settings: config.TrainConfig, data: setup.Data) -> np.ndarray:
     factor = optimizer.cosine_factor(data.total_updates, settings.optimizer.warmup_ratio)
     return settings.optimizer.learning_rate * np.asarray(factor(np.arange(data.last_update)))
@@ -286,17 +216,17 @@ def _run(
     state: step_lib.TrainState,
     store: store_lib.Store,
     workdir: Path,
-    meta: Record,
+    meta: resume.Record,
     prober: probe_lib.Prober,
 ) -> tuple[step_lib.TrainState, log_lib.Log, bool]:
     """Run updates until the last one or SIGTERM: (saved state, log, whether the signal came)."""
-    first = done = int(state.step)
-    saves, learning_rates = _Saves(store, meta, done), _learning_rates(settings, data)
-    main = jax.process_index() == 0
-    claim = functools.partial(workdir_lib.claim, workdir, settings, free=FREE_SETTINGS) if main else lambda: None
-    prober.go_on(done, data.last_update)
-    writer = _writer(settings, workdir, done, data.last_update)
-    batches = feed.Feed(_batches(settings, data, program, done), program.mesh)
+    first, learning_rates = int(state.step), _learning_rates(settings, data)
+    renew = functools.partial(workdir_lib.claim, workdir, settings, free=resume.FREE_SETTINGS)
+    claim = renew if jax.process_index() == 0 else lambda: None
+    prober.go_on(first, data.last_update)
+    writer = _writer(settings, workdir, first, data.last_update)
+    saves = resume.Saves(store, meta, first, writer.say)
+    batches, done = feed.Feed(_batches(settings, data, program, first), program.mesh), first
     with writer, stop_lib.Signal() as stop, batches:
         log = log_lib.Log(writer, settings, data.last_update, claim)
 
@@ -312,7 +242,7 @@ def _run(
                 went_on = prober.measure(state, program.frozen, writer, stop.seen)
             except errors.UserError:
                 saves.keep(step, state)
-                store.wait()
+                saves.wait()
                 raise
             if prober.best == step:
                 saves.keep(step, state)
@@ -336,7 +266,7 @@ def _run(
         stop.hold()
         log.conclude()
         saves.keep(done, state)
-        store.wait()
+        saves.wait()
     return state, log, stop.told
 
 

@@ -14,12 +14,11 @@ import importlib
 import jax
 from jax import Array
 import jax.numpy as jnp
-from jaxtyping import Float, Float32, Int
+from jaxtyping import Float, Float32, Int, Key
 
 from vlguard_jax import errors
 from vlguard_jax import types
 from vlguard_jax.families import functional
-from vlguard_jax.families.blocks import decoder
 from vlguard_jax.families.blocks import execution as execution_lib
 
 Metrics = dict[str, Array]
@@ -36,7 +35,7 @@ class Extras:
 
     args: Mapping[str, float]
     reference: functional.Params | None = None
-    dropout_key: decoder.DropoutKey = None
+    dropout_key: Key[Array, ""] | None = None
     chunk: int = 2**25
     sources: int = 1
 
@@ -120,7 +119,7 @@ def cross_entropy_with_kl(
     """
     kl_weight = extras.args["kl_weight"]
 
-    def log_probabilities(weights: functional.Params, key: decoder.DropoutKey) -> Array:
+    def log_probabilities(weights: functional.Params, key: Key[Array, ""] | None) -> Array:
         logits = jnp.matmul(
             model.hidden(weights, batch, key), model.head_kernel(weights), preferred_element_type=jnp.float32
         )

@@ -74,7 +74,8 @@ def build(
     """The step function (state, frozen, reference, batch) -> (state, metrics), to be jitted with `donate_argnums=0`.
 
     `batch` arrays have a leading axis A of micro-batches, whose losses and gradients are summed: loss_weight already
-    holds the normalisation over the whole step. Dropout keys are fold_in(seed, step, micro-batch, layer). A loss or
+    holds the normalisation over the whole step. Dropout is drawn by
+    seed, step, conversation, position, layer and projection, and so not by where a row lies. A loss or
     gradient that is not finite leaves parameters and moments unchanged and is counted in metrics["skipped"]. places:
     shardings of the gradients.
     """
@@ -85,22 +86,21 @@ def build(
         return loss(model, join(trained, frozen), micro, extras)
 
     def train_step(state: TrainState, frozen: Any, reference: Any, batch: types.Batch) -> tuple[TrainState, Metrics]:
-        step_key = jax.random.fold_in(jax.random.key(seed), state.step)
+        key = jax.random.fold_in(jax.random.key(seed, impl="threefry2x32"), state.step)
 
-        def gradient(index: Array, micro: types.Batch) -> Any:
-            key = jax.random.fold_in(step_key, index)
+        def gradient(micro: types.Batch) -> Any:
             result, grads = jax.value_and_grad(micro_loss, has_aux=True)(state.params, frozen, reference, micro, key)
             return result, grads if places is None else jax.lax.with_sharding_constraint(grads, places)
 
-        def micro_step(total: Any, scanned: tuple[Array, types.Batch]) -> tuple[Any, None]:
-            return jax.tree.map(jnp.add, total, gradient(*scanned)), None
+        def micro_step(total: Any, micro: types.Batch) -> tuple[Any, None]:
+            return jax.tree.map(jnp.add, total, gradient(micro)), None
 
-        indices, first = jnp.arange(batch.tokens.shape[0]), jax.tree.map(lambda x: x[0], batch)
-        if len(indices) == 1:
-            total = gradient(indices[0], first)
+        first = jax.tree.map(lambda x: x[0], batch)
+        if batch.tokens.shape[0] == 1:
+            total = gradient(first)
         else:  # the model is in the program once
-            zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(gradient, indices[0], first))
-            total, _ = jax.lax.scan(micro_step, zeros, (indices, batch))
+            zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(gradient, first))
+            total, _ = jax.lax.scan(micro_step, zeros, batch)
         (value, aux), grads = total
         return _apply(state, optimizer, value, aux, grads)
 

@@ -15,15 +15,14 @@ import jax
 from jax import Array
 from jax import ad_checkpoint
 import jax.numpy as jnp
-from jaxtyping import Float, Float32, Int, Key
+from jaxtyping import Float, Float32, Int
 
 from vlguard_jax.families.blocks import attention
 from vlguard_jax.families.blocks import cache as cache_lib
 from vlguard_jax.families.blocks import configs
 from vlguard_jax.families.blocks import execution as execution_lib
 from vlguard_jax.families.blocks import layers
-
-DropoutKey = Key[Array, ""] | None
+from vlguard_jax.families.blocks import lora as lora_lib
 
 
 def inverse_frequencies(config: configs.TextConfig) -> Float32[Array, " half"]:
@@ -64,8 +63,8 @@ def _linear(in_width: int, out_width: int, name: str, lora: configs.LoraConfig |
     return layers.Linear(in_width, out_width, use_bias=False, adapter=adapter, rngs=rngs)
 
 
-def _layer_key(key: DropoutKey, index: int | Int[Array, ""]) -> DropoutKey:
-    return None if key is None else jax.random.fold_in(key, index)
+def _folded(drawn: lora_lib.Dropout | None, index: int | Int[Array, ""]) -> lora_lib.Dropout | None:
+    return None if drawn is None else drawn.folded(index)
 
 
 class Attention(nnx.Module):
@@ -80,18 +79,18 @@ class Attention(nnx.Module):
         self.o_proj = _linear(inner, config.width, "o_proj", lora, rngs)
 
     def project(
-        self, x: Float[Array, "B T D"], positions: Int[Array, "B T"], key: DropoutKey
+        self, x: Float[Array, "B T D"], positions: Int[Array, "B T"], drawn: lora_lib.Dropout | None
     ) -> tuple[Float[Array, "B T H E"], Float[Array, "B T K E"], Float[Array, "B T K E"]]:
         """Rotated queries and keys, and values."""
         inverse = inverse_frequencies(self.config)
-        flat = [proj(x, _layer_key(key, i)) for i, proj in enumerate((self.q_proj, self.k_proj, self.v_proj))]
+        flat = [proj(x, _folded(drawn, i)) for i, proj in enumerate((self.q_proj, self.k_proj, self.v_proj))]
         if x.shape[1] == 1:  # or XLA for TPUs moves the split into heads to the weight of v, and copies it every step
             flat = jax.lax.optimization_barrier(flat)
         q, k, v = (one.reshape(*x.shape[:2], -1, self.config.head_width) for one in flat)
         return rotate(q, positions, inverse), rotate(k, positions, inverse), v
 
-    def output(self, heads: Float[Array, "B T H E"], key: DropoutKey) -> Float[Array, "B T D"]:
-        return self.o_proj(heads.reshape(*heads.shape[:2], -1), _layer_key(key, 3))
+    def output(self, heads: Float[Array, "B T H E"], drawn: lora_lib.Dropout | None) -> Float[Array, "B T D"]:
+        return self.o_proj(heads.reshape(*heads.shape[:2], -1), _folded(drawn, 3))
 
 
 class Mlp(nnx.Module):
@@ -102,9 +101,9 @@ class Mlp(nnx.Module):
         self.up_proj = _linear(config.width, config.mlp_width, "up_proj", lora, rngs)
         self.down_proj = _linear(config.mlp_width, config.width, "down_proj", lora, rngs)
 
-    def __call__(self, x: Float[Array, "B T D"], key: DropoutKey) -> Float[Array, "B T D"]:
-        hidden = jax.nn.silu(self.gate_proj(x, _layer_key(key, 4))) * self.up_proj(x, _layer_key(key, 5))
-        return self.down_proj(hidden, _layer_key(key, 6))
+    def __call__(self, x: Float[Array, "B T D"], drawn: lora_lib.Dropout | None) -> Float[Array, "B T D"]:
+        hidden = jax.nn.silu(self.gate_proj(x, _folded(drawn, 4))) * self.up_proj(x, _folded(drawn, 5))
+        return self.down_proj(hidden, _folded(drawn, 6))
 
 
 class Block(nnx.Module):
@@ -122,12 +121,12 @@ class Block(nnx.Module):
         positions: Int[Array, "B T"],
         segment_ids: Int[Array, "B T"],
         self_attention: attention.SelfAttention,
-        key: DropoutKey = None,
+        drawn: lora_lib.Dropout | None = None,
     ) -> tuple[Float[Array, "B T D"], tuple[Array, Array]]:
         """One layer over whole rows; also returns its keys and values [B, T, K, E]."""
-        q, k, v = self.attention.project(self.attention_norm(x), positions, key)
-        x = x + self.attention.output(self_attention(q, k, v, segment_ids), key)
-        return x + self.mlp(self.mlp_norm(x), key), (k, v)
+        q, k, v = self.attention.project(self.attention_norm(x), positions, drawn)
+        x = x + self.attention.output(self_attention(q, k, v, segment_ids), drawn)
+        return x + self.mlp(self.mlp_norm(x), drawn), (k, v)
 
     def extend(
         self,
@@ -186,16 +185,16 @@ class Decoder(nnx.Module):
         segment_ids: Int[Array, "B T"],
         *,
         execution: execution_lib.Execution,
-        dropout_key: DropoutKey = None,
+        drawn: lora_lib.Dropout | None = None,
     ) -> Float[Array, "B T D"]:
         """Hidden states after the last norm."""
         graph, stacked = nnx.split(self.layers)
 
         def body(h, scanned):
             index, weights = scanned
-            key = _layer_key(dropout_key, index)
+            own = _folded(drawn, index)
             h = ad_checkpoint.checkpoint_name(execution.constrain_rows(h), execution_lib.LAYER_INPUT)
-            return nnx.merge(graph, weights)(h, positions, segment_ids, execution.self_attention, key)[0], None
+            return nnx.merge(graph, weights)(h, positions, segment_ids, execution.self_attention, own)[0], None
 
         if execution.remat != "none":
             body = jax.checkpoint(body, prevent_cse=False, policy=execution_lib.REMAT[execution.remat])

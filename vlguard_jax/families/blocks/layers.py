@@ -6,7 +6,7 @@ from flax import nnx
 import jax
 from jax import Array
 import jax.numpy as jnp
-from jaxtyping import Float, Key
+from jaxtyping import Float
 
 from vlguard_jax.families.blocks import configs
 from vlguard_jax.families.blocks import lora
@@ -37,15 +37,13 @@ class Linear(nnx.Module):
             self.lora_a = nnx.Param(lora.init_a(rngs.params(), (in_width, adapter.rank)))
             self.lora_b = nnx.Param(jnp.zeros((adapter.rank, out_width), jnp.float32))
 
-    def __call__(
-        self, x: Float[Array, "*rows i"], dropout_key: Key[Array, ""] | None = None
-    ) -> Float[Array, "*rows o"]:
-        """[..., in] -> [..., out]. `dropout_key` enables the adapter's dropout."""
+    def __call__(self, x: Float[Array, "*rows i"], drawn: lora.Dropout | None = None) -> Float[Array, "*rows o"]:
+        """[..., in] -> [..., out]. `drawn` enables the adapter's dropout."""
         # with rows in one dimension, XLA's CPU compiler makes no transposed copies for W's gradient
         flat = x.reshape(-1, x.shape[-1])
         y = flat @ self.kernel.astype(x.dtype)
         if self.adapter is not None:
-            y = y + lora.delta(flat, self.lora_a[...], self.lora_b[...], self.adapter, dropout_key)
+            y = y + lora.delta(flat, self.lora_a[...], self.lora_b[...], self.adapter, drawn)
         if self.bias is not None:
             y = y + self.bias.astype(x.dtype)
         return y.reshape(*x.shape[:-1], y.shape[-1])
