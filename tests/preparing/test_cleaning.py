@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 import csv
 import dataclasses
+import hashlib
 import json
 import pathlib
 from typing import Any
@@ -29,6 +31,9 @@ CONVERSATIONS = [
     ("Mumble.", "Hm."),  # the judge does not say
     ("Only a question?",),
 ]
+
+
+MUTE = [("Mumble.", "Hm."), ("Mumble more.", "Hm."), ("Only a question?",)]  # nothing that the judge says of is read
 
 
 @dataclasses.dataclass
@@ -111,7 +116,81 @@ def test_whole_conversations_are_judged(mix, tmp_path, made, capsys) -> None:
     )
     assert len(reader.asked) == 6 and reader.asked[4].count("Agent:") == 2 and "<image>" not in "".join(reader.asked)
     said = " ".join(capsys.readouterr().out.split())
-    assert "the ids of 3 of 7 conversations" in said and "without a verdict: 1 of 6 answers" in said
+    assert "the ids of 3 of 7 conversations" in said and "without a verdict: 1 of 6 answers (16.7 %)" in said
+
+
+def _write(mix: pathlib.Path, conversations: Sequence[tuple[str, ...]]) -> None:
+    stand.write_records(mix, [stand.record(*texts, id=f"c{i}") for i, texts in enumerate(conversations)])
+
+
+def _record(out: pathlib.Path) -> dict[str, Any]:
+    value = json.loads(out.with_name(f"{out.stem}.record.json").read_text())
+    assert isinstance(value, dict)
+    return value
+
+
+@pytest.mark.parametrize("conversations", [MUTE, [("Only a question?",)]])
+def test_no_list_without_a_verdict(mix, tmp_path, made, conversations) -> None:
+    """An empty list would make the "clean" mixture the whole one."""
+    _write(mix, conversations)
+    out, work = tmp_path / "out" / "ids.txt", tmp_path / "work"
+    message = (
+        r"judged\.jsonl: none of the 2 answers has a verdict \(the judge said 'hm' of the first\), .*no list is"
+        r" written.*config\.judge\.path.*config\.judge\.kind='llama_guard_1'.*another --workdir"
+        if len(conversations) > 1
+        else r"mix\.json: no conversation has an answer"
+    )
+    for _ in range(2):  # and not on the second try either, which asks nothing
+        with pytest.raises(errors.UserError, match=message):
+            cleaning.run(SETTINGS, str(mix), str(out), str(work), True)
+    assert not out.parent.exists()
+    assert sum(len(reader.asked) for reader in made) == len(conversations) - 1
+    out.parent.mkdir()
+    out.write_text("c7\n")
+    with pytest.raises(errors.UserError, match=message):
+        cleaning.run(SETTINGS, str(mix), str(out), str(work), True)
+    assert out.read_text() == "c7\n" and len(list(out.parent.iterdir())) == 1
+
+
+@pytest.mark.parametrize(
+    ("invalid", "judged", "warned"), [(0, 5, False), (1, 100, False), (2, 100, True), (4, 5, True)]
+)
+def test_many_answers_without_a_verdict(mix, tmp_path, made, capsys, invalid, judged, warned) -> None:
+    """A list is written, whose record and last line say how much of the mixture nobody judged."""
+    flagged = [("Name a colour.", "A red flag.")]
+    _write(mix, MUTE[:1] * invalid + flagged + [("Name a colour.", "Blue.")] * (judged - invalid - 1))
+    out = tmp_path / "ids.txt"
+    cleaning.run(SETTINGS, str(mix), str(out), str(tmp_path / "work"), True)
+    assert out.read_text() == f"c{invalid}\n"
+    said = [" ".join(line.split()) for line in capsys.readouterr().out.splitlines()]
+    assert [line for line in said if "without a verdict" in line] == (
+        [
+            f"WARNING: without a verdict: {invalid} of {judged} answers ({100 * invalid / judged:.1f} %), more than"
+            " 1 %: what is harmful among them stays in the mixture, which is clean only as far as the judge could"
+            " read; judged.jsonl has what it said"
+        ]
+        if warned
+        else [
+            f"without a verdict: {invalid} of {judged} answers ({100 * invalid / judged:.1f} %), whose conversations"
+            f" are kept unless another answer is flagged; {tmp_path / 'work' / 'judged.jsonl'} has them"
+        ]
+        if invalid
+        else []
+    )
+    told = _record(out)
+    assert told.pop("mixture_sha256") == hashlib.sha256(mix.read_bytes()).hexdigest()
+    assert "w fp32" in told.pop("judged_by")[1] and told.pop("warning", "") == (said[-1] if warned else "")
+    assert told == {
+        "schema": 1,
+        "mixture": "mix.json",
+        "judge": "llama_guard_1",
+        "reads": "conversations",
+        "conversations": judged,
+        "flagged": 1,
+        "judged": judged,
+        "invalid": invalid,
+        "invalid_share": invalid / judged,
+    }
 
 
 def test_the_ids_are_those_of_a_source(mix, tmp_path, made) -> None:

@@ -3,6 +3,9 @@
 The paper (section 3.2) had Llama Guard read LLaVA's mixture, which flagged 247 of 665,298 conversations; whether it
 read whole conversations or single answers it does not say.
 
+Answers without a verdict keep their conversations in the mixture: above a share (INVALID) the list warns, and where all
+are so there is no list.
+
 WORKDIR/judged.jsonl has a line for every verdict, {"n": position in the mixture, "answer": its number in the
 conversation, "label", "score", "raw"}, written chunk by chunk: the same command again goes on where it was stopped.
 With several processes the judge's rows are divided among the devices of all.
@@ -44,7 +47,10 @@ from vlguard_jax.safety.judges import judge as judge_lib
 from vlguard_jax.safety.judges import local
 
 JUDGED = "judged.jsonl"
+SCORES, RECORD = ".scores.csv", ".record.json"  # end the names of the files beside the list
+SCHEMA = 1  # of the list's record
 NAME = "judge"
+INVALID = 0.01  # share of answers without a verdict above which a list warns; the paper's judge flagged 0.04 %
 FLAGGED = ("comply", "partial")  # labels of harmful answers
 # may differ when the command goes on, because they change no verdict but by rounding
 FREE = (
@@ -95,12 +101,13 @@ class Judged:
 @dataclasses.dataclass(frozen=True)
 class Cleaned:
     """What was found. ids: of the flagged conversations, as `exclude_ids` names them; invalid: answers without a
-    verdict."""
+    verdict; warning: how many these are, where they are too many to call the mixture clean."""
 
     ids: tuple[str, ...]
     conversations: int
     judged: int
     invalid: int
+    warning: str
 
 
 def run(settings: CleanConfig, mix: str, out: str, workdir: str, any_size: bool) -> None:
@@ -115,14 +122,17 @@ def run(settings: CleanConfig, mix: str, out: str, workdir: str, any_size: bool)
         return
     terminal.say(
         f"{out}: the ids of {len(found.ids):,} of {found.conversations:,} conversations of {mix}, for exclude_ids of"
-        f" the whole file; {_scores(pathlib.Path(out))}: their scores"
+        f" the whole file; {_beside(pathlib.Path(out), SCORES)}: their scores;"
+        f" {_beside(pathlib.Path(out), RECORD)}: who judged what"
     )
     if found.conversations == llava_mix.PUBLISHED:
         terminal.say(f"the paper's judge flagged {llava_mix.FLAGGED} of them")
-    if found.invalid:
+    if found.warning:
+        terminal.say(found.warning)
+    elif found.invalid:
         terminal.say(
-            f"without a verdict: {found.invalid:,} of {found.judged:,} answers, whose conversations are kept unless"
-            f" another answer is flagged; {pathlib.Path(workdir) / JUDGED} has them"
+            f"{_without(found.invalid, found.judged)}, whose conversations are kept unless another answer is flagged;"
+            f" {pathlib.Path(workdir) / JUDGED} has them"
         )
 
 
@@ -130,11 +140,11 @@ def clean(
     settings: CleanConfig, mix: pathlib.Path, out: pathlib.Path, workdir: pathlib.Path, any_size: bool = False
 ) -> Cleaned:
     """Judge what is not judged yet; then write the ids of the flagged conversations to `out`, one a line, and beside
-    them their scores.
+    them their scores and a record: the mixture, the judge, and on how many answers it has no verdict.
 
     Raises:
-      UserError: the mixture is missing or broken or (unless `any_size`) not the published one; the judge cannot be
-        made; the folder belongs to another mixture, judge or setting.
+      UserError: the mixture is missing or broken, has no answer or (unless `any_size`) is not the published one; the
+        judge cannot be made, or has a verdict on no answer; the folder belongs to another mixture, judge or setting.
     """
     team = processes.Team()
     processes.agree(workdir_lib.plain(settings))
@@ -144,6 +154,8 @@ def clean(
             found = json_records.read(mix, records.parse_llava)
             llava_mix.check_size(mix, len(found), llava_mix.PUBLISHED, any_size)
             units, names = _units(found, settings.reads)
+            if not units:
+                raise errors.UserError(f"{mix}: no conversation has an answer that could be judged; name another file")
             reader = reader_lib.Reader(f"config.{NAME}", settings.judge, settings.mesh)
             judge = local.make(NAME, settings.judge, reader, f"config.{NAME}")
         with open(mix, "rb") as file:
@@ -157,8 +169,8 @@ def clean(
             _judge(judge, found, missing, len(done), path, team)
         finally:
             judge.close()
-        made = team.from_first(lambda: _write(out, path, names))
-        return Cleaned(tuple(made["ids"]), len(names), len(units), made["invalid"])
+        made = team.from_first(lambda: _write(out, path, names, claimed, mix))
+        return Cleaned(tuple(made["ids"]), len(names), len(units), made["invalid"], made["warning"])
 
 
 def _judge(
@@ -256,20 +268,55 @@ def _append(path: pathlib.Path, units: Sequence[Unit], verdicts: Sequence[judge_
         os.fsync(file.fileno())
 
 
-def _write(out: pathlib.Path, path: pathlib.Path, names: Sequence[str]) -> dict[str, Any]:
-    """The list of ids and the table of scores, in the mixture's order."""
-    lines = list(_lines(path)) if path.exists() else []
-    flagged = sorted((one for one in lines if one.label in FLAGGED), key=lambda one: (one.n, one.answer))
+def _write(
+    out: pathlib.Path, path: pathlib.Path, names: Sequence[str], claimed: _Claimed, mix: pathlib.Path
+) -> dict[str, Any]:
+    """The list of ids, the table of scores, both in the mixture's order, and the record; the list last, so that it is
+    never without the others. Raises UserError: no answer has a verdict."""
+    lines = sorted(_lines(path), key=lambda one: (one.n, one.answer))
+    invalid = [one for one in lines if one.label == "invalid"]
+    judge = claimed.settings.judge
+    if len(invalid) == len(lines):
+        raise errors.UserError(
+            f"{path}: none of the {len(lines):,} answers has a verdict (the judge said {errors.short(lines[0].raw)} of"
+            " the first), so nothing is known to be clean and no list is written; see that config.judge.path is a guard"
+            f" that config.judge.kind={judge.kind!r} reads, and judge with another --workdir"
+        )
+    flagged = [one for one in lines if one.label in FLAGGED]
     ids = list(dict.fromkeys(names[one.n] for one in flagged))
+    share = len(invalid) / len(lines)
+    warning = (
+        f"WARNING: {_without(len(invalid), len(lines))}, more than {100 * INVALID:.0f} %: what is harmful among them"
+        f" stays in the mixture, which is clean only as far as the judge could read; {path.name} has what it said"
+    )
+    warning = warning if share > INVALID else ""
+    record = {
+        "schema": SCHEMA,
+        "mixture": mix.name,
+        "mixture_sha256": claimed.mixture_sha256,
+        "judge": judge.kind,
+        "judged_by": claimed.judged_by,
+        "reads": claimed.settings.reads,
+        "conversations": len(names),
+        "flagged": len(ids),
+        "judged": len(lines),
+        "invalid": len(invalid),
+        "invalid_share": share,
+    } | ({"warning": warning} if warning else {})
     table = io.StringIO()
     writer = csv.writer(table, lineterminator="\n")
     writer.writerow(("id", "answer", "label", "score", "said"))
     writer.writerows((names[one.n], one.answer + 1, one.label, one.score, one.raw) for one in flagged)
     out.parent.mkdir(parents=True, exist_ok=True)
-    files.write_text(_scores(out), table.getvalue())
+    files.write_text(_beside(out, SCORES), table.getvalue())
+    files.write_text(_beside(out, RECORD), json.dumps(record, indent=1) + "\n")
     files.write_text(out, "".join(f"{id_}\n" for id_ in ids))
-    return {"ids": ids, "invalid": sum(one.label == "invalid" for one in lines)}
+    return {"ids": ids, "invalid": len(invalid), "warning": warning}
 
 
-def _scores(out: pathlib.Path) -> pathlib.Path:
-    return out.with_name(f"{out.stem}.scores.csv")
+def _without(invalid: int, judged: int) -> str:
+    return f"without a verdict: {invalid:,} of {judged:,} answers ({100 * invalid / judged:.1f} %)"
+
+
+def _beside(out: pathlib.Path, suffix: str) -> pathlib.Path:
+    return out.with_name(f"{out.stem}{suffix}")
