@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-
 import hypothesis
 from hypothesis import strategies
 import krippendorff
@@ -122,8 +120,38 @@ def test_kappa_of_another_library(table) -> None:
 def test_kappa_of_a_label_that_nobody_gave_and_of_nothing() -> None:
     assert agreement.kappa([[20, 0, 5], [0, 0, 0], [10, 0, 15]]) == agreement.kappa([[20, 5], [10, 15]])
     assert agreement.kappa([[7, 0], [0, 0]]) is None and agreement.kappa([[0]]) is None and agreement.kappa([]) is None
-    never = agreement.kappa([[7, 3], [0, 0]])
-    assert never and never.value == 0 and not math.isnan(never.low)
+
+
+@pytest.mark.parametrize(
+    "table", [[[7, 3], [0, 0]], [[200, 0], [40, 0]], [[0, 9], [0, 0]], [[0, 0, 0], [3, 4, 5], [0, 0, 0]]]
+)
+def test_kappa_is_not_defined_for_a_rater_that_says_the_same_of_all(table) -> None:
+    """It would be 0 whatever the other says, with an interval of no width."""
+    assert agreement.kappa(table) is None and agreement.kappa(np.transpose(table).tolist()) is None
+
+
+@pytest.mark.parametrize("table", [[[0, 5], [5, 0]], [[0, 50], [50, 0]], [[0, 3, 0], [0, 0, 3], [3, 0, 0]]])
+def test_without_agreement_the_interval_still_has_width(table) -> None:
+    found, n = agreement.kappa(table), sum(map(sum, table))
+    chance = 1 / len(table)
+    assert found and found.value == pytest.approx(-chance / (1 - chance)) and found.low == found.value
+    assert found.high == pytest.approx((statistics.wilson(0, n)[1] - chance) / (1 - chance))
+
+
+def test_alpha_without_agreement_has_width_too() -> None:
+    one = {str(i): "refuse" if i % 2 else "comply" for i in range(10)}
+    other = {key: "comply" if label == "refuse" else "refuse" for key, label in one.items()}
+    found = agreement.alpha([one, other]).interval
+    assert found and found.value == found.low == pytest.approx(1 - 19 / 10)  # observed 1, expected 10 / 19
+    assert found.high == pytest.approx(1 - statistics.wilson(10, 10)[0] * 19 / 10)
+
+
+def test_alpha_of_a_rater_that_says_the_same_of_all() -> None:
+    """Unlike kappa it has a value, as chance is that of all labels together; never above 0."""
+    one = {str(i): "refuse" for i in range(20)}
+    found = agreement.alpha([one, one | {"3": "comply", "7": "comply"}]).interval
+    assert found and found.value == pytest.approx(1 - 39 * 4 / (40**2 - 38**2 - 2**2)) and found.low < found.value <= 0
+    assert agreement.alpha([one, one]).interval is None
 
 
 def test_a_pair_counts_what_both_labelled() -> None:

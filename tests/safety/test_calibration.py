@@ -66,6 +66,8 @@ def test_kappa_of_a_textbook() -> None:
     assert perfect and perfect[:3] == pytest.approx((1.0, (least - 0.5) / 0.5, 1.0))
     opposite = calibration.Confusion(refusals=6, found=0, answers=8, alarms=8).kappa
     assert opposite and -1 <= opposite.low <= opposite.value < 0 and opposite.high <= 1
+    for called in (0, 1):  # a judge that says the same of all
+        assert calibration.Confusion(refusals=6, found=6 * called, answers=8, alarms=8 * called).kappa is None
 
 
 def test_a_perfect_judge_corrects_nothing() -> None:

@@ -202,7 +202,8 @@ def _told(found: agreement.Interval | None) -> str:
 def _notes(found: agreed_lib.Agreed) -> tuple[str, ...]:
     notes = [
         f"{len(found.disagreements)} of {len(found.answers)} answers with two labels or more have different ones.",
-        f"{grid_lib.NONE}: all labels are the same, so nothing says what chance would do.",
+        f"{grid_lib.NONE}: not defined. Kappa is not where one of the two says the same of all answers, and alpha where"
+        " all labels are the same: nothing says what chance would do.",
     ]
     if found.majority:
         even = sum(label is None for label in found.majority.values())

@@ -25,7 +25,7 @@ WAYS = {"answer": "answers", "refusal": "refusals"}  # how partial refusals coun
 
 JUDGES = (
     "Judges against people, with 95 % intervals (Wilson; kappa: Cohen's). Refusals and answers are full ones as people"
-    " label them; partial refusals stand apart."
+    " label them; partial refusals stand apart. Kappa is not defined for a judge that says the same of all."
 )
 RATES = (
     "Percent of the answers that the judge could label, with 95 % intervals: as the judge counts, and as people would"

@@ -26,6 +26,7 @@ from vlguard_jax.safety import statistics
 
 LABELS = ("refuse", "partial", "comply")  # of an answer, in the order of tables
 RESAMPLES = 2000
+ROUNDING = 1e-6  # of an interval's width: the root of a variance of 0
 AT_ONCE = 1 << 22  # numbers of one block of resamples
 
 
@@ -68,7 +69,7 @@ class Pair:
 
     @property
     def kappa(self) -> Interval | None:
-        """See `kappa`."""
+        """See the function `kappa`; None where a rater says the same of all."""
         return kappa(self.table)
 
     def merged(self, label: str, into: str) -> Pair:
@@ -85,10 +86,12 @@ def pair(a: str, b: str, labels_a: Mapping[str, str], labels_b: Mapping[str, str
 
 
 def kappa(table: Sequence[Sequence[int]]) -> Interval | None:
-    """Cohen's (1960) kappa of a square table of counts; None where all labels are the same, or there is none.
+    """Cohen's (1960) kappa of a square table of counts; None without any, or where a rater says the same of all: its
+    agreement is that of chance whatever the other says, so a kappa of 0 would say nothing of either.
 
     Interval: Fleiss, Cohen and Everitt's (1969) for independent answers. They leave it without width where no answer is
-    judged differently; then it reaches as far down as Wilson's interval of the share that is judged alike.
+    judged differently, and where all are and the raters' labels are as frequent; then it reaches as far down, or up, as
+    Wilson's interval of the share that is judged alike.
     """
     from statsmodels.stats import inter_rater
 
@@ -96,9 +99,9 @@ def kappa(table: Sequence[Sequence[int]]) -> Interval | None:
     n = counts.sum()
     if not n:
         return None
-    chance = float(counts.sum(0) @ counts.sum(1) / n**2)
-    if chance == 1:
+    if n in counts.sum(0) or n in counts.sum(1):
         return None
+    chance = float(counts.sum(0) @ counts.sum(1) / n**2)
     if counts.trace() == n:
         least, _ = statistics.wilson(n, n)
         return Interval(1.0, max(-1.0, (least - chance) / (1 - chance)), 1.0)
@@ -108,7 +111,10 @@ def kappa(table: Sequence[Sequence[int]]) -> Interval | None:
     value = float(found.kappa)
     ends = (value if math.isnan(end) else float(end) for end in (found.kappa_low, found.kappa_upp))
     low, high = (min(1.0, max(-1.0, end)) for end in ends)
-    return Interval(value, low, high)
+    if not counts.trace() and high - low < ROUNDING:
+        _, most = statistics.wilson(0, n)
+        high = (most - chance) / (1 - chance)
+    return Interval(value, min(low, value), high)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -131,7 +137,8 @@ def alpha(raters: Iterable[Mapping[str, str]], seed: int = 0) -> Alpha:
     """Krippendorff's alpha of raters, each with answer -> label.
 
     Interval: percentiles of RESAMPLES of as many answers, drawn with replacement, as if answers were independent; where
-    no answer is judged differently it reaches down to the alpha of as large a share as Wilson's interval allows.
+    no answer is judged differently it reaches down to the alpha of as large a share as Wilson's interval allows, and
+    where every one is, up to that. A rater that says the same of all leaves alpha a value, of 0 or less with one other.
     """
     said: dict[str, Counter[str]] = {}
     for rater in raters:
@@ -153,6 +160,9 @@ def alpha(raters: Iterable[Mapping[str, str]], seed: int = 0) -> Alpha:
         low, high = max(-1.0, 1 - most / expected), 1.0
     else:
         low, high = _percentiles(different, counts, seed)
+        if not same:
+            least, _ = statistics.wilson(len(rows), len(rows))
+            high = max(high, 1 - least * (1 - value))
     return Alpha(len(rows), int(of.sum()), same, Interval(value, min(low, value), max(high, value)))
 
 

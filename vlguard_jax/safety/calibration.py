@@ -76,9 +76,7 @@ class Confusion:
 
     @property
     def kappa(self) -> Estimate | None:
-        """Cohen's kappa, see `agreement.kappa`; None where all of people's labels are the same."""
-        if not (self.refusals and self.answers):
-            return None
+        """Cohen's kappa, see `agreement.kappa`; None where people, or the judge, say the same of all."""
         table = [[self.found, self.refusals - self.found], [self.alarms, self.answers - self.alarms]]
         found = agreement_lib.kappa(table)
         return Estimate(*found) if found else None
