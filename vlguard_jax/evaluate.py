@@ -27,22 +27,30 @@ from vlguard_jax import errors
 _CONFIG = config_flags.DEFINE_config_file("config", help_string="FILE[:preset], see configs/eval and configs/released")
 _WORKDIR = flags.DEFINE_string("workdir", None, "folder of the result files; the same command again resumes there")
 _GRID = flags.DEFINE_bool("grid", False, "run every template with every image mode, each in a folder below --workdir")
+_PRINT = flags.DEFINE_bool(
+    "print_config", False, "print every setting, where its value comes from and what it means; end"
+)
 
 
 def main(positional: list[str]) -> int:
     """Evaluate and print the table."""
     if positional:
         raise errors.UserError(f"{positional[0]!r} is not understood: evaluate takes flags only, see --help")
-    if _CONFIG.value is None or not _WORKDIR.value:
+    workdir = _WORKDIR.value or ""
+    if _CONFIG.value is None or not (workdir or _PRINT.value):
         raise errors.UserError("give --config FILE (see configs/eval and configs/released) and --workdir DIR")
+    from vlguard_jax import reference
     from vlguard_jax.parallel import joining  # late: --help needs no jax
     from vlguard_jax.parallel import processes
     from vlguard_jax.reporting import tables
     from vlguard_jax.safety import from_checkpoint
 
     config = settings_lib.resolve(_CONFIG.value, settings_lib.EvalConfig)
+    if _PRINT.value:
+        reference.show(config, flags.FLAGS["config"])
+        return errors.EXIT_OK
     joining.start()
-    rows = from_checkpoint.evaluate(config, Path(_WORKDIR.value), grid=_GRID.value)
+    rows = from_checkpoint.evaluate(config, Path(workdir), grid=_GRID.value)
     if processes.Team().first:
         tables.show(rows)
     return errors.EXIT_OK

@@ -22,21 +22,30 @@ CONFIG = config_flags.DEFINE_config_file("config", help_string="config file, FIL
 WORKDIR = flags.DEFINE_string(
     "workdir", None, "folder of the run: metrics, checkpoints and the tuned model; resumed if it exists"
 )
+_PRINT = flags.DEFINE_bool(
+    "print_config", False, "print every setting, where its value comes from and what it means; end"
+)
 
 
 def main(positional: list[str]) -> int:
     """Run the training that the flags describe."""
     if positional:
         raise errors.UserError(f"unexpected argument {positional[0]!r}; settings are given as --config.name=value")
-    if CONFIG.value is None or not WORKDIR.value:
+    workdir = WORKDIR.value or ""
+    if CONFIG.value is None or not (workdir or _PRINT.value):
         raise errors.UserError("--config FILE and --workdir DIR are needed; see --help")
     settings = config.resolve(CONFIG.value, config.TrainConfig)
+    if _PRINT.value:
+        from vlguard_jax import reference
+
+        reference.show(settings, flags.FLAGS["config"])
+        return errors.EXIT_OK
 
     from vlguard_jax.parallel import joining  # late: --help needs no jax
     from vlguard_jax.training import loop
 
     joining.start()
-    result = loop.train(settings, WORKDIR.value)
+    result = loop.train(settings, workdir)
     if result.finished:
         return errors.EXIT_OK
     print(f"stopped after update {result.step}; start the same command again to go on")

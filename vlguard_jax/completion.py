@@ -1,0 +1,53 @@
+"""Completes commands, flags and settings of `vlguard` in a shell."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+import importlib
+import shlex
+
+from absl import flags
+
+_SCRIPT = """\
+if [ -n "$ZSH_VERSION" ]; then autoload -U +X compinit bashcompinit && compinit && bashcompinit; fi
+complete -o default -o nospace -C 'vlguard --complete' vlguard
+"""
+_CONFIGS = {"train": "TrainConfig", "plan": "TrainConfig", "evaluate": "EvalConfig"}
+
+
+def script() -> str:
+    """What a shell evaluates once."""
+    return _SCRIPT
+
+
+def words(line: str, commands: Iterable[str]) -> list[str]:
+    """What may stand at the end of a command line that begins with "vlguard"."""
+    try:
+        given = shlex.split(line)
+    except ValueError:  # an open quote
+        return []
+    last = "" if line.endswith(" ") else given.pop() if len(given) > 1 else ""
+    if len(given) < 2:
+        return [f"{name} " for name in commands if name.startswith(last)]
+    if given[1] not in commands or not last.startswith("-"):
+        return []
+    found = [*_flags(given[1]), *_settings(given[1])]
+    return sorted(f"--{name}=" for name in found if f"--{name}".startswith(last))
+
+
+def _flags(command: str) -> list[str]:
+    try:
+        module = importlib.import_module(f"vlguard_jax.{command}")
+    except ImportError:
+        return []
+    return [flag.name for flag in flags.FLAGS.get_flags_for_module(module.__name__)]
+
+
+def _settings(command: str) -> list[str]:
+    from vlguard_jax import config
+    from vlguard_jax import reference
+
+    if command not in _CONFIGS:
+        return []
+    known = reference.settings(getattr(config, _CONFIGS[command]))
+    return [f"config.{one.path.removesuffix('[]')}" for one in known if "*" not in one.path]
