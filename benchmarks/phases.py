@@ -28,7 +28,7 @@ COMPILING = ("/jax/core/compile/jaxpr_to_mlir_module_duration", "/jax/core/compi
 # found.
 TIMED = {
     "vlguard_jax.convert": [
-        ("vlguard_jax.checkpoints.load", "load", "load"),
+        ("vlguard_jax.checkpoints.load", "opened", "load"),
         ("vlguard_jax.checkpoints.save", "save_llava", "save"),
         ("vlguard_jax.checkpoints.save", "save_orbax", "save"),
     ],
@@ -42,7 +42,7 @@ TIMED = {
         ("vlguard_jax.training.tuned", "write", "save"),
     ],
     "vlguard_jax.evaluate": [
-        ("vlguard_jax.checkpoints.load", "load", "load"),
+        ("vlguard_jax.checkpoints.load", "opened", "load"),
         ("vlguard_jax.generation.engine", "Engine.__init__", "load"),
         ("vlguard_jax.safety.run", "evaluate", "answers"),
     ],

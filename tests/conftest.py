@@ -210,3 +210,11 @@ def _module_leaves_nothing_changed(request: pytest.FixtureRequest) -> Iterator[N
 def _test_leaves_nothing_changed(request: pytest.FixtureRequest) -> Iterator[None]:
     with _nothing_changes(request):
         yield
+
+
+@pytest.fixture
+def without_manifests(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Folders get no manifest.json: a test that edits one meets the check that it is about."""
+    from vlguard_jax.checkpoints import manifest
+
+    monkeypatch.setattr(manifest, "write", lambda *args: None)

@@ -40,7 +40,10 @@ def adapter(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
 def test_merge_into_hf(adapter: pathlib.Path, tmp_path: pathlib.Path) -> None:
     done = run("--src", adapter / "runs/lora", "--dst", tmp_path / "hf", "--to", "hf", "--dtype", "fp16")
     assert done.returncode == 0, done.stderr
-    assert done.stdout == f"{tmp_path / 'hf'}: written as hf\n"
+    lines = done.stdout.splitlines()
+    assert lines[0] == f"{adapter / 'runs/lora'}: compared with its manifest.json"
+    assert lines[1].startswith(f"{adapter / 'runs/lora'}: 4 of its tensors are not used: 'model.mm_projector.0.bias")
+    assert lines[2].startswith(f"{tmp_path / 'hf'}: written as hf: 80 tensors (80 float16), ") and len(lines) == 3
     expected = lora.merge(load.load(adapter / "runs/lora"))
     found = load.load(tmp_path / "hf")
     assert found.lora is None
@@ -73,6 +76,7 @@ def test_adapters_for_peft(adapter: pathlib.Path, tmp_path: pathlib.Path) -> Non
 def test_adapters_that_do_not_fit(adapter: pathlib.Path, tmp_path: pathlib.Path) -> None:
     shutil.copytree(adapter / "runs/lora", tmp_path / "lora")
     tiny.change_json(tmp_path / "lora/adapter_config.json", r=3)
+    (tmp_path / "lora/manifest.json").unlink()
     given = ("--base", adapter / "base", "--dst", tmp_path / "hf", "--to", "hf")
     done = run("--src", tmp_path / "lora", *given)
     assert done.returncode == 2 and "is not of rank 3, which" in done.stderr and done.stderr.count("\n") == 1
@@ -112,14 +116,14 @@ def test_what_another_process_wrote_meanwhile_is_not_overwritten(
 ) -> None:
     """Also with --overwrite, which speaks of what was there when the command began."""
     save.save_llava(made.model(), tmp_path / "src")
-    read = load.load
+    read = load.opened
 
     def slow(*args: Any, **given: Any) -> Any:
         save.save_hf(made.model(), tmp_path / "dst", overwrite=True)
         return read(*args, **given)
 
     given = {"parts": dict.fromkeys(("base", "vision_tower", "projector", "as_family"), ""), "overwrite": True}
-    monkeypatch.setattr(load, "load", slow)
+    monkeypatch.setattr(load, "opened", slow)
     for _ in range(2):  # nothing was there; something was
         with pytest.raises(
             errors.UserError, match="dst: another process has written it meanwhile; what it wrote stays"

@@ -13,6 +13,9 @@ above them) it says how the model was trained and what was measured of it:
   python -m vlguard_jax.convert --src runs/posthoc/model --dst llava-posthoc --to hf --card_from runs --license llama2
 
 --push_to_hub=owner/name uploads the folder then; nothing is uploaded without it.
+
+Tensor by tensor, whatever the size of the model. After a kill the same command goes on from what was finished. Each
+folder gets a manifest.json, with which every later command compares it (docs/checkpoints.md).
 """
 
 from __future__ import annotations
@@ -74,10 +77,9 @@ def main(argv: list[str]) -> int | None:
 
     if _PUSH.value:
         hub.check_push(_PUSH.value)
-    dtype = tensors.FLOATS.get(_DTYPE.value)
-    done = conversion.convert(
-        _SRC.value, _DST.value, _TO.value, dtype, parts=parts, overwrite=_OVERWRITE.value, further=_card
-    )
+    named = (_SRC.value, _DST.value, _TO.value, tensors.FLOATS.get(_DTYPE.value))
+    early = bool(_CARD_FROM.value)
+    done = conversion.convert(*named, parts=parts, overwrite=_OVERWRITE.value, further=_card, early=early)
     if _PUSH.value:
         terminal.say(f"uploaded to {hub.push(done, _PUSH.value, private=_PRIVATE.value)}")
     return None

@@ -28,17 +28,45 @@ _SCRATCH = re.compile(rf"\..{{1,{_LONGEST}}}\.[0-9a-f]{{16}}\.partial", re.DOTAL
 
 
 @contextlib.contextmanager
-def scratch(folder: pathlib.Path, name: str) -> Iterator[pathlib.Path]:
+def scratch(folder: pathlib.Path, name: str, key: str = "") -> Iterator[pathlib.Path]:
     """A new folder below `folder`, deleted at the end with its contents.
 
-    name: part of its own name, which is unique.
+    name: part of its own name, which is unique. key: 16 hexadecimal digits. With one, the folder stays if the command
+    is stopped or killed, and the next call with the same key goes on with it; those of other keys are deleted.
     """
-    new, descriptor = _made(folder, name)
+    if key:
+        sweep(folder, f".{name[:_LONGEST]}.", keep=key)
+    new, descriptor = (_kept(folder, name, key) if key else None) or _made(folder, name)
     try:
         yield new
-    finally:
+    except BaseException as e:
+        if not key or isinstance(e, Exception):
+            shutil.rmtree(new, ignore_errors=True)
+        raise
+    else:
         shutil.rmtree(new, ignore_errors=True)
+    finally:
         os.close(descriptor)
+
+
+def _kept(folder: pathlib.Path, name: str, key: str) -> tuple[pathlib.Path, int] | None:
+    """The folder of this key, new or not, and the descriptor that holds its lock; None while another process has
+    it, or without locks."""
+    new = folder / f".{name[:_LONGEST]}.{key}.partial"
+    with contextlib.suppress(FileExistsError):
+        new.mkdir()
+    try:
+        descriptor = _opened(new)
+    except OSError:  # a link or a file of that name, or just deleted
+        return None
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if os.fstat(descriptor).st_ino == os.lstat(new).st_ino:
+            return new, descriptor
+    except OSError:
+        pass
+    os.close(descriptor)
+    return None
 
 
 def _made(folder: pathlib.Path, name: str) -> tuple[pathlib.Path, int]:
@@ -68,9 +96,14 @@ def remove(path: pathlib.Path) -> None:
         path.rename(away / path.name)
 
 
-def sweep(folder: pathlib.Path) -> None:
-    """Delete the folders of killed processes that `scratch` made in `folder`; those of running processes are locked."""
+def sweep(folder: pathlib.Path, start: str = "", keep: str = "") -> None:
+    """Delete the folders of killed processes that `scratch` made in `folder`; those of running processes are locked.
+
+    start: of their names; keep: not the one of this key.
+    """
     for entry in sorted(folder.iterdir()):
+        if not entry.name.startswith(start) or (keep and entry.name.endswith(f".{keep}.partial")):
+            continue
         if not _SCRATCH.fullmatch(entry.name) or entry.is_symlink() or not entry.is_dir():
             continue
         with contextlib.suppress(OSError):  # just deleted, another user's, in use, or no locks here
@@ -87,7 +120,7 @@ def _opened(folder: pathlib.Path) -> int:
 
 
 @contextlib.contextmanager
-def new_folder(path: pathlib.Path, *, replace: bool = False) -> Iterator[pathlib.Path]:
+def new_folder(path: pathlib.Path, *, replace: bool = False, key: str = "") -> Iterator[pathlib.Path]:
     """A new folder that becomes `path` when the block succeeds, and is deleted when it fails.
 
     If several processes write the same `path`, the first to finish wins.
@@ -95,6 +128,7 @@ def new_folder(path: pathlib.Path, *, replace: bool = False) -> Iterator[pathlib
     Args:
       path: must not exist, or be an empty folder.
       replace: an existing folder is deleted once it is replaced.
+      key: the folder is kept for the next call with the same key if the command is stopped; see `scratch`.
 
     Raises:
       UserError: `path` is a link, or another process has written it; what is there stays.
@@ -115,7 +149,7 @@ def new_folder(path: pathlib.Path, *, replace: bool = False) -> Iterator[pathlib
             identity(target)  # again, if its parent folder is new
         with contextlib.ExitStack() as stack:
             with machine.naming(path):
-                new = stack.enter_context(scratch(target.parent, target.name))
+                new = stack.enter_context(scratch(target.parent, target.name, key))
             with machine.naming(path, new):
                 yield new
                 _replace(target, new, before) if before and replace else take(new, target)
@@ -182,7 +216,7 @@ def identity(path: str | os.PathLike[str]) -> tuple[int, int] | None:
 
 def _replace(target: pathlib.Path, new: pathlib.Path, before: tuple[int, int]) -> None:
     """Rename `new` to `target`; the folder `before` in its place is deleted last."""
-    old = new.with_suffix(".old")
+    old = new.with_name(f"{new.stem}.{secrets.token_hex(4)}.old")  # never there, even after a kill
     with contextlib.suppress(FileNotFoundError):
         target.rename(old)
     try:

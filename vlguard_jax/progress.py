@@ -130,10 +130,35 @@ class Verdicts:
         return ", ".join(parts)
 
 
-class _Line(rich_progress.ProgressColumn):
-    """The line of a `Pace` or of `Verdicts`, as of now."""
+class Written:
+    """How far the writing of a folder is."""
 
-    def __init__(self, pace: Pace | Verdicts, clock: Callable[[], float]):
+    def __init__(self, total: int, now: float):
+        """total: bytes; now: seconds of any clock."""
+        self._total, self._began = total, now
+        self.done = 0
+
+    def add(self, size: int, now: float) -> None:
+        """So many bytes more."""
+        self.done += size
+
+    def line(self, now: float) -> str:
+        """All of it, in words."""
+        took = max(now - self._began, 1e-3)
+        parts = [f"{few(self.done / 1e9)}/{few(self._total / 1e9)} GB"]
+        if self.done:
+            parts.append(f"{few(self.done / 1e9 / took)} GB/s")
+        if self.done >= self._total:
+            parts.append(f"took {_duration(took)}")
+        elif self.done:
+            parts.append(f"about {_duration((self._total - self.done) * took / self.done)} left")
+        return "written " + ", ".join(parts)
+
+
+class _Line(rich_progress.ProgressColumn):
+    """The line of a `Pace`, of `Verdicts` or of what is `Written`, as of now."""
+
+    def __init__(self, pace: Pace | Verdicts | Written, clock: Callable[[], float]):
         super().__init__(table_column=rich_table.Column(no_wrap=True))
         self._pace, self._clock = pace, clock
 
@@ -178,15 +203,32 @@ def verdicts(
 
 
 @contextlib.contextmanager
+def writing(
+    total: int, *, console: rich_console.Console | None = None, clock: Callable[[], float] = time.monotonic
+) -> Iterator[Callable[[int], None]]:
+    """Progress to `total` bytes; yields a function to call with the bytes of each new part. A bar in a terminal;
+    elsewhere a line every half minute, as of `answers`, but none where all takes less."""
+    console = console or terminal.console()
+    count = Written(total, clock())
+    with _shown(count, total, count.add, lambda size: size, console, clock, short=False) as advance:
+        yield advance
+
+
+@contextlib.contextmanager
 def _shown(
-    pace: Pace | Verdicts,
+    pace: Pace | Verdicts | Written,
     total: int,
     add: Callable[[int, float], None],
     new: Callable[[int], int],
     console: rich_console.Console,
     clock: Callable[[], float],
+    *,
+    short: bool = True,
 ) -> Iterator[Callable[[int], None]]:
-    """Yields a function that calls `add` with a number and the time, after which `new` of the number are done."""
+    """Yields a function that calls `add` with a number and the time, after which `new` of the number are done.
+
+    short: tell of the beginning and the end, too, where no half minute passes.
+    """
     if console.is_terminal:
         columns = (rich_progress.BarColumn(bar_width=12), _Line(pace, clock))
         with rich_progress.Progress(*columns, console=console, refresh_per_second=2) as bar:
@@ -198,7 +240,8 @@ def _shown(
 
             yield advance
         return
-    said = [clock(), pace.done]  # when, and how many
+    began = clock()
+    said = [began, pace.done]  # when, and how many
 
     def tell() -> None:
         said[:] = clock(), pace.done
@@ -209,11 +252,12 @@ def _shown(
         if clock() - said[0] >= EVERY:
             tell()
 
-    tell()
+    if short:
+        tell()
     try:
         yield count
     finally:
-        if pace.done > said[1]:
+        if pace.done > said[1] and (short or clock() - began >= EVERY):
             tell()
 
 

@@ -78,6 +78,7 @@ def test_merged_weights_are_not_the_base_they_came_from(folder: pathlib.Path) ->
     )
 
 
+@pytest.mark.usefixtures("without_manifests")
 def test_an_orbax_folder_with_the_weights_of_its_source_names_the_source(folder: pathlib.Path) -> None:
     save.save_orbax(load.load(folder / "base"), folder / "same")
     save_adapters.save_peft(adapted(load.load(folder / "same")), folder / "runs/other")
@@ -131,6 +132,7 @@ def test_adapters_on_a_llava_hf_folder_would_do_nothing(folder: pathlib.Path) ->
     assert not (folder / "runs/again").exists()
 
 
+@pytest.mark.usefixtures("without_manifests")
 def test_adapters_on_adapters_are_not_taken_for_the_whole(folder: pathlib.Path) -> None:
     """Only one of the two would be merged: named by adapter_config.json or by hand, with a config of LLaVA's or
     bare."""

@@ -21,6 +21,8 @@ from vlguard_jax.checkpoints import save_adapters
 from vlguard_jax.checkpoints import torch_files
 from vlguard_jax.families.chat import tokenizer
 
+pytestmark = pytest.mark.usefixtures("without_manifests")
+
 POINTER = (
     "version https://git-lfs.github.com/spec/v1\noid"
     " sha256:4d7a214614ab2935c943f9e0ff69d22eadbb8f32b1258daaa5e2ca24d17e2393\nsize 12\n"

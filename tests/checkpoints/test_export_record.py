@@ -24,6 +24,8 @@ from vlguard_jax.checkpoints import export_record
 from vlguard_jax.checkpoints import load
 from vlguard_jax.checkpoints import save
 
+pytestmark = pytest.mark.usefixtures("without_manifests")
+
 
 def write(folder: pathlib.Path, record: dict[str, Any]) -> pathlib.Path:
     (folder / export_record.RECORD).write_text(json.dumps(record))

@@ -93,6 +93,7 @@ def test_adapters_must_be_merged_or_saved_apart(tmp_path: pathlib.Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.usefixtures("without_manifests")
 def test_peft_there_and_back(tmp_path: pathlib.Path) -> None:
     whole = made.model(made.LORA, base=made.on("base"))
     save.save_llava(made.model(), tmp_path / "base")
@@ -139,6 +140,7 @@ def _projector(folder: pathlib.Path, scale: float) -> dict[str, np.ndarray]:
     return {name: scale * value for name, value in tiny.read_all(folder).items() if "mm_projector" in name}
 
 
+@pytest.mark.usefixtures("without_manifests")
 @pytest.mark.parametrize(
     "said", [{"unfreeze_mm_vision_tower": True}, {"mm_tunable_parts": "mm_vision_tower,mm_mlp_adapter"}]
 )
@@ -159,6 +161,7 @@ def test_a_trained_tower_travels_with_the_checkpoint(tmp_path: pathlib.Path, sai
     np.testing.assert_array_equal(found["vision.class_token"], made.model().params["vision"]["class_token"] + 1)
 
 
+@pytest.mark.usefixtures("without_manifests")
 def test_exports_are_checked(tmp_path: pathlib.Path) -> None:
     save.save_orbax(made.model(), tmp_path / "a")
     record = tmp_path / "a" / export_record.RECORD

@@ -47,6 +47,7 @@ def config_of(folder: pathlib.Path) -> dict[str, Any]:
     return json.loads((folder / "adapter_config.json").read_text())
 
 
+@pytest.mark.usefixtures("without_manifests")
 def test_there_and_back(folder: pathlib.Path) -> None:
     model = trained(load.load(folder / "hf"))
     model.extras["provenance"] = {"schema": 1, "stand_in": True}

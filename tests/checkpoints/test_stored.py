@@ -21,6 +21,8 @@ from vlguard_jax.checkpoints import save
 from vlguard_jax.checkpoints import store
 from vlguard_jax.checkpoints import stored
 
+pytestmark = pytest.mark.usefixtures("without_manifests")
+
 
 def widen(folder: pathlib.Path, array: str) -> None:
     """Say that the chunks of an array are larger than it is."""

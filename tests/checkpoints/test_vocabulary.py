@@ -21,6 +21,8 @@ from vlguard_jax.checkpoints import vocabulary
 from vlguard_jax.families.chat import tokenizer as tokenizer_lib
 from vlguard_jax.planning import models
 
+pytestmark = pytest.mark.usefixtures("without_manifests")
+
 WRITERS = {"llava": save.save_llava, "hf": save.save_hf, "orbax": save.save_orbax}
 OPENERS = {
     "load": load.load,

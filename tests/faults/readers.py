@@ -27,6 +27,7 @@ from tests.faults import training
 from tests.faults import weights_gguf
 from tests.faults import weights_safetensors
 from tests.faults import weights_torch
+from tests.faults import written
 
 Reader = Callable[[random.Random, pathlib.Path], sandbox.Trial]
 
@@ -51,6 +52,7 @@ READERS: dict[str, Reader] = {
     "tokenizers_json": tokenizers_json.make,
     "torch": weights_torch.make,
     "training": training.make,
+    "written": written.make,
 }
 
 

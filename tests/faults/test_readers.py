@@ -31,7 +31,7 @@ def outcomes(name: str, count: int, top: pathlib.Path) -> dict[str, str]:
 
 
 @contextlib.contextmanager
-def _anywhere(path: pathlib.Path, *, replace: bool = False) -> Iterator[pathlib.Path]:
+def _anywhere(path: pathlib.Path, *, replace: bool = False, key: str = "") -> Iterator[pathlib.Path]:
     """Follows links, and writes into what is there."""
     path.mkdir(parents=True, exist_ok=True)
     yield path

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 import dataclasses
 import hashlib
 import pathlib
@@ -13,6 +13,7 @@ import numpy as np
 
 from vlguard_jax import errors
 from vlguard_jax import trees
+from vlguard_jax.checkpoints import lazy
 from vlguard_jax.families import extras as extras_lib
 from vlguard_jax.families import family
 from vlguard_jax.families import table
@@ -48,8 +49,8 @@ class Checkpoint:
     """A model in memory.
 
     params: nested dict of numpy arrays as in checkpoints/layouts.py (layers stacked; adapters beside their kernels).
-      For save.py the leaves may also be objects with `shape` and `dtype` that make a layer of a stack on `[i]`, and an
-      unstacked array on `[...]`: the model need not be in memory as a whole.
+      The leaves may also be objects with `shape` and `dtype` that make a layer of a stack on `[i]`, and an unstacked
+      array on `[...]` (lazy.py): the model need not be in memory as a whole.
     lora: settings of the adapters in `params`, None without adapters.
     tokenizer_folder: folder of the tokenizer's files.
     weights_sha256: hash over path, stored dtype, shape and bytes of every array, independent of layout and sharding.
@@ -89,7 +90,7 @@ def digest(path: str, value: np.ndarray) -> str:
     Raises:
       NotFiniteError: a number in it is not finite.
     """
-    state = hashlib.sha256(f"{path} {value.dtype.name} {list(value.shape)}\n".encode())
+    state = hashing(path, value)
     flat = value.reshape(-1)
     for begin in range(0, flat.size, _BLOCK):
         block = flat[begin : begin + _BLOCK]  # still in the CPU cache when it is checked
@@ -100,8 +101,22 @@ def digest(path: str, value: np.ndarray) -> str:
     return state.hexdigest()
 
 
-def check_finite(path: str, value: np.ndarray, layer: int) -> None:
-    """Check that every number of a layer of the array at `path` is finite.
+def hashing(path: str, value: lazy.Leaf) -> Any:
+    """The beginning of an array's hash, to which the bytes of its layers belong."""
+    return hashlib.sha256(f"{path} {np.dtype(value.dtype).name} {list(value.shape)}\n".encode())
+
+
+def digest_lazily(path: str, value: lazy.Leaf, stacked: bool) -> str:
+    """`digest`, with one layer in memory. Raises as it, and what reading raises."""
+    state = hashing(path, value)
+    for i, layer in enumerate(lazy.layers(value, stacked)):
+        where = value.where(i) if isinstance(value, lazy.Stored) else path
+        check_finite(where, np.ascontiguousarray(layer), i, state.update)
+    return state.hexdigest()
+
+
+def check_finite(path: str, value: np.ndarray, layer: int, seen: Callable[[Any], object] | None = None) -> None:
+    """Check that every number of a layer of the array at `path` is finite. value: contiguous; seen: gets its bytes.
 
     Raises:
       NotFiniteError: one is not.
@@ -109,6 +124,8 @@ def check_finite(path: str, value: np.ndarray, layer: int) -> None:
     flat = value.reshape(-1)
     for begin in range(0, flat.size, _BLOCK):
         block = flat[begin : begin + _BLOCK]
+        if seen is not None:
+            seen(block.view(np.uint8).data)  # still in the CPU cache when it is checked
         if not _finite(block):
             raise NotFiniteError(path, float(block[np.argmin(np.isfinite(block))]), layer)
 

@@ -78,7 +78,7 @@ def apply(edit: Edit, base: tensors.Tensor) -> tensors.Tensor:
     _check(low.b, (n_out, low.rank, *(1 for _ in rest[1:])), base)
     if low.magnitude is not None:
         _check(dataclasses.replace(low.magnitude, shape=low.magnitude.shape[-1:]), (n_out,), base)
-    return dataclasses.replace(result, read=functools.partial(_read, result, low))
+    return dataclasses.replace(result, read=functools.partial(_read, result, low), rows=None)
 
 
 def _read(weight: tensors.Tensor, low_rank: LowRank) -> np.ndarray:

@@ -32,7 +32,7 @@ def plan(folder: pathlib.Path) -> plans.Plan:
             f"{folder}: a base with adapters of its own; merge them first (python -m vlguard_jax.convert --to hf) and"
             " name the result as base"
         )
-    whole = functools.cache(lambda: export.load_export(folder))
+    found = functools.cache(lambda: export.opened(folder))  # when a tensor is read, as its content is compared then
     known = export.listed(folder, record)
     beyond = known.get(f"padding.{parameters.EMBEDDING}")
     stored_vocab = record.config.text.vocab_size + beyond.shape[0] if beyond is not None else None
@@ -45,14 +45,14 @@ def plan(folder: pathlib.Path) -> plans.Plan:
         for row in layouts.rows(layout, record.config, parts, stored_vocab=stored_vocab):
             dtype = np.dtype(known[f"params.{row.path}"].dtype)
             for i, names in enumerate(row.names):
-                read = functools.partial(_read, whole, row, i)
+                read = functools.partial(_read, found, row, i)
                 listed[names[0]] = tensors.Tensor(names[0], row.stored_shape, dtype, folder, read)
         pieces.append(plans.Piece(layout, folder, parts, stored_vocab, listed=listed))
     return plans.Plan(record.config, tuple(pieces), "orbax", folder, record.extras, exported=record)
 
 
-def _read(whole: Callable[[], checkpoint.Checkpoint], row: layouts.Row, layer: int) -> np.ndarray:
-    model = whole()
+def _read(found: Callable[[], checkpoint.Checkpoint], row: layouts.Row, layer: int) -> np.ndarray:
+    model = found()
     value = row.from_tree(trees.flatten(model.params)[row.path][layer if row.stacked else ...])
     if value.shape == row.stored_shape:
         return value

@@ -24,8 +24,9 @@ from vlguard_jax.families.blocks import configs
 from vlguard_jax.families.blocks import stored
 
 RECORD = "checkpoint.json"
+UNSTORED = ("padding", "note", "unused")  # of `extras_lib.Extras`
 _SHA256 = re.compile(r"[0-9a-f]{64}")
-_STORED: dict[str, Any] = {  # types of the values of `extras_lib.Extras`, except "padding" and "note"
+_STORED: dict[str, Any] = {  # types of the values of `extras_lib.Extras`, except those of `UNSTORED`
     **dict.fromkeys(("config", "generation_config", "adapter_config", "provenance"), dict),
     "preprocessor": dict | None,
     **dict.fromkeys(("kind", "vision_tower", "source"), str),

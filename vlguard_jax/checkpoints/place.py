@@ -14,6 +14,7 @@ from vlguard_jax import errors
 from vlguard_jax import folders
 from vlguard_jax import machine
 from vlguard_jax.checkpoints import checkpoint
+from vlguard_jax.checkpoints import manifest
 
 # A folder with one of these is a checkpoint.
 _MARKS = ("config.json", "checkpoint.json", "adapter_config.json")
@@ -21,6 +22,7 @@ _MARKS = ("config.json", "checkpoint.json", "adapter_config.json")
 _FILES = (
     *("config.json", "generation_config.json", "adapter_config.json", "checkpoint.json", "preprocessor_config.json"),
     checkpoint.ADAPTER_RECORD,
+    manifest.NAME,
     *(
         "processor_config.json",
         "image_processor.json",

@@ -1,4 +1,4 @@
-"""Writes safetensors files one tensor at a time, with one tensor in memory.
+"""Writes safetensors files one tensor at a time, with two tensors in memory.
 
 Format (github.com/huggingface/safetensors, README): the length of the header in 8 bytes, the header (JSON, padded with
 spaces to a multiple of 8), then the tensors one after another. Order and spelling are the library's
@@ -8,10 +8,12 @@ spaces to a multiple of 8), then the tensors one after another. Order and spelli
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from concurrent import futures
+import hashlib
 import json
 import math
 import pathlib
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -42,18 +44,33 @@ class Entry(NamedTuple):
         return math.prod(self.shape) * self.dtype.itemsize
 
 
-def save(path: pathlib.Path, entries: Sequence[Entry]) -> None:
-    """Write one new file.
+def save(path: pathlib.Path, entries: Sequence[Entry], tell: Callable[[int], object] = lambda n: None) -> str:
+    """Write one new file; returns its sha256. tell: called with the bytes of each tensor.
+
+    Threads write and hash a tensor while the next one is read.
 
     Raises:
       ValueError: an entry's `read` returns another shape or dtype than the entry's.
       OSError: it cannot be written; a partial file may be left.
     """
     entries = sorted(entries, key=lambda entry: (_ORDER.index(entry.dtype), entry.name))
-    with path.open("xb") as file:
-        file.write(_header(entries))
+    digest = hashlib.sha256()
+    with path.open("xb") as file, futures.ThreadPoolExecutor(2, thread_name_prefix="write") as pool:
+        before: list[futures.Future[Any]] = []
+
+        def put(data: Any) -> None:
+            for one in before:
+                one.result()
+            before[:] = pool.submit(file.write, data), pool.submit(digest.update, data)
+
+        put(_header(entries))
         for entry in entries:
-            file.write(_data(entry))
+            put(_data(entry))
+            tell(entry.size)
+        put(b"")
+        for one in before:
+            one.result()
+    return digest.hexdigest()
 
 
 def _header(entries: Sequence[Entry]) -> bytes:

@@ -6,7 +6,7 @@ Every function writes a new folder beside `dst` and renames it when it is comple
 from __future__ import annotations
 
 from collections.abc import Mapping
-import dataclasses
+import math
 import os
 import pathlib
 
@@ -18,7 +18,9 @@ from vlguard_jax import trees
 from vlguard_jax.checkpoints import checkpoint
 from vlguard_jax.checkpoints import components
 from vlguard_jax.checkpoints import export
+from vlguard_jax.checkpoints import job as job_lib
 from vlguard_jax.checkpoints import layouts
+from vlguard_jax.checkpoints import manifest
 from vlguard_jax.checkpoints import safetensors_files
 from vlguard_jax.checkpoints import save_adapters
 from vlguard_jax.checkpoints import tensors
@@ -41,6 +43,7 @@ def save_llava(
     overwrite: bool = False,
     shard_bytes: int = SHARD_BYTES,
     further: Mapping[str, str] | None = None,
+    job: job_lib.Job | None = None,
 ) -> None:
     """Write LLaVA's own layout (safetensors), with the tower in `dst/vision_tower/` as a CLIPVisionModel folder.
 
@@ -56,14 +59,16 @@ def save_llava(
     parts = ["text", "head", "projector", *(["vision"] if tower_too else [])]
     entries = writing.entries(model, "llava", parts, dtype)
     tower_entries = writing.entries(model, "clip", ["vision"], dtype)
-    with writing.new_folder(model, dst, overwrite, writing.size([*entries, *tower_entries]), further) as folder:
-        _write_weights(folder, entries, shard_bytes)
+    job = job or job_lib.Job()
+    counted = writing.census([*entries, *tower_entries])
+    with writing.new_folder(model, dst, overwrite, "llava", counted, job, further) as folder:
+        _write_weights(folder, entries, shard_bytes, job)
         tokenizer_files.write_json(folder / "config.json", config)
         tokenizer_files.write_json(folder / "generation_config.json", write_config.generation_json(model, None))
         tokenizer_files.copy_for_llava(model.tokenizer_folder, folder, model.config.text.vocab_size)
         tower = folder / family.OWN_TOWER
-        tower.mkdir()
-        _write_weights(tower, tower_entries, shard_bytes)
+        tower.mkdir(exist_ok=True)
+        _write_weights(tower, tower_entries, shard_bytes, job)
         sizes: configs.VisionConfig = model.config.vision  # type: ignore[attr-defined]
         vision = {"architectures": ["CLIPVisionModel"], **config_json.vision_json(sizes)}
         tokenizer_files.write_json(tower / "config.json", vision)
@@ -79,6 +84,7 @@ def save_hf(
     overwrite: bool = False,
     shard_bytes: int = SHARD_BYTES,
     further: Mapping[str, str] | None = None,
+    job: job_lib.Job | None = None,
 ) -> None:
     """Write the llava-hf layout as on the hub (a model without vision tower: a plain Llama folder).
 
@@ -101,8 +107,9 @@ def save_hf(
         model, layout, ("text", "head", "vision", "projector"), dtype, stored_vocab=max(stored, vocab)
     )
     processors = table.of(model.config).processors(model.config, model.extras)
-    with writing.new_folder(model, dst, overwrite, writing.size(entries), further) as folder:
-        _write_weights(folder, entries, shard_bytes)
+    job = job or job_lib.Job()
+    with writing.new_folder(model, dst, overwrite, layout, writing.census(entries), job, further) as folder:
+        _write_weights(folder, entries, shard_bytes, job)
         tokenizer_files.write_json(folder / "config.json", config)
         pad = config.get("pad_token_id") if whole else None
         tokenizer_files.write_json(folder / "generation_config.json", write_config.generation_json(model, pad))
@@ -142,6 +149,7 @@ def save_orbax(
     *,
     overwrite: bool = False,
     further: Mapping[str, str] | None = None,
+    job: job_lib.Job | None = None,
 ) -> None:
     """Write the whole model, with its adapters unmerged, as an Orbax folder that `load` reads.
 
@@ -150,14 +158,11 @@ def save_orbax(
     Raises:
       UserError: `dst` is there already, or a value does not fit `dtype`.
     """
-    if dtype is not None:
-        params = trees.unflatten(
-            {path: writing.cast(path, np.asarray(value), dtype) for path, value in trees.flatten(model.params).items()}
-        )
-        model = dataclasses.replace(model, params=params, weights_sha256="")
-    n_bytes = sum(np.asarray(value).nbytes for value in trees.flatten(model.params).values())
-    with writing.new_folder(model, dst, overwrite, n_bytes, further) as folder:
-        export.save_export(model, folder)
+    job = job or job_lib.Job()
+    arrays = trees.flatten(model.params).values()
+    counted = manifest.census((math.prod(value.shape), np.dtype(dtype or value.dtype)) for value in arrays)
+    with writing.new_folder(model, dst, overwrite, "orbax", counted, job, further) as folder:
+        export.save_export(model, folder, dtype, job)
 
 
 def check(model: checkpoint.Checkpoint, layout: str) -> None:
@@ -182,13 +187,18 @@ def _check_original_tokenizer(model: checkpoint.Checkpoint) -> None:
         tokenizer_files.check_llava(model.tokenizer_folder)
 
 
-def _write_weights(folder: pathlib.Path, entries: list[safetensors_files.Entry], shard_bytes: int) -> None:
+def _write_weights(
+    folder: pathlib.Path, entries: list[safetensors_files.Entry], shard_bytes: int, job: job_lib.Job
+) -> None:
     """Write `model.safetensors`, or shards of at most `shard_bytes` (a larger tensor gets its own) with their index."""
     shards = safetensors_files.shards(entries, shard_bytes)
     weight_map: dict[str, str] = {}
     for i, shard in enumerate(shards):
         name = "model.safetensors" if len(shards) == 1 else f"model-{i + 1:05d}-of-{len(shards):05d}.safetensors"
-        safetensors_files.save(folder / name, shard)
+        if job.has(folder / name):
+            job.tell(writing.size(shard))
+        else:
+            job.add_file(folder / name, safetensors_files.save(folder / name, shard, job.tell))
         weight_map |= {entry.name: name for entry in shard}
     if len(shards) > 1:
         index = {"metadata": {"total_size": writing.size(entries)}, "weight_map": dict(sorted(weight_map.items()))}

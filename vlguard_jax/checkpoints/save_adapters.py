@@ -18,6 +18,7 @@ from vlguard_jax import files
 from vlguard_jax import trees
 from vlguard_jax.checkpoints import checkpoint
 from vlguard_jax.checkpoints import hub
+from vlguard_jax.checkpoints import job as job_lib
 from vlguard_jax.checkpoints import layouts
 from vlguard_jax.checkpoints import plans
 from vlguard_jax.checkpoints import safetensors_files
@@ -51,6 +52,7 @@ def save_peft(
     *,
     overwrite: bool = False,
     further: Mapping[str, str] | None = None,
+    job: job_lib.Job | None = None,
 ) -> None:
     """Write adapters and projector as LLaVA's LoRA training does: adapter_model.safetensors, non_lora_trainables.bin
     and configs; and the tokenizer.
@@ -62,9 +64,12 @@ def save_peft(
     """
     check(model, "peft")
     assert model.base is not None
-    with writing.new_folder(model, dst, overwrite, further=further) as folder:
-        safetensors_files.save(folder / _FILE, writing.entries(model, "peft", ("adapter",), dtype))
-        trained = {entry.name: entry.read() for entry in writing.entries(model, "non_lora", ("projector",), dtype)}
+    entries = writing.entries(model, "peft", ("adapter",), dtype)
+    projector = writing.entries(model, "non_lora", ("projector",), dtype)
+    job, counted = job or job_lib.Job(), writing.census([*entries, *projector])
+    with writing.new_folder(model, dst, overwrite, "peft", counted, job, further) as folder:
+        _write(folder, entries, job)
+        trained = {entry.name: entry.read() for entry in projector}
         torch_files.save_torch(folder / "non_lora_trainables.bin", trained)
         tokenizer_files.write_json(folder / "adapter_config.json", write_config.adapter_json(model, model.base.name))
         tokenizer_files.copy(model.tokenizer_folder, folder)
@@ -82,6 +87,7 @@ def save_peft_hf(
     *,
     overwrite: bool = False,
     further: Mapping[str, str] | None = None,
+    job: job_lib.Job | None = None,
 ) -> None:
     """Write adapters that `peft.PeftModel.from_pretrained` puts onto the base in transformers: adapter_config.json and
     adapter_model.safetensors, with the projector in modules_to_save if it is not the base's; and the base's tokenizer
@@ -104,14 +110,20 @@ def save_peft_hf(
     for entry in writing.entries(model, "peft-hf", ("projector",), dtype):
         if saved if entry.name.startswith(_SAVED) else newline:
             entries.append(entry)
-    with writing.new_folder(model, dst, overwrite, further=further) as folder:
-        safetensors_files.save(folder / _FILE, entries)
+    job, counted = job or job_lib.Job(), writing.census(entries)
+    with writing.new_folder(model, dst, overwrite, "peft-hf", counted, job, further) as folder:
+        _write(folder, entries, job)
         config = write_config.adapter_json(model, model.base.name)
         config |= {"target_modules": _targets(model), "modules_to_save": [_PROJECTOR] if saved else None}
         tokenizer_files.write_json(folder / "adapter_config.json", config)
         tokenizer_files.write_json(folder / checkpoint.ADAPTER_RECORD, _record(model))
         tokenizer_files.copy_beside_adapters(hub.resolve(model.base.name), folder)
         _check_written(folder, str(dst), {entry.name for entry in entries})
+
+
+def _write(folder: pathlib.Path, entries: list[safetensors_files.Entry], job: job_lib.Job) -> None:
+    if not job.has(folder / _FILE):
+        job.add_file(folder / _FILE, safetensors_files.save(folder / _FILE, entries, job.tell))
 
 
 def _record(model: checkpoint.Checkpoint) -> dict[str, object]:

@@ -44,13 +44,23 @@ WEIGHT_FILES = (
 
 @dataclasses.dataclass(frozen=True)
 class Tensor:
-    """One stored tensor; `read()` returns it as a new array."""
+    """One stored tensor; `read()` returns it as a new array.
+
+    rows: the same for rows `start` to `stop`, where the file allows it without reading the others.
+    """
 
     name: str
     shape: tuple[int, ...]
     dtype: np.dtype
     file: pathlib.Path
     read: Callable[[], np.ndarray]
+    rows: Callable[[int, int], np.ndarray] | None = None
+
+    def read_rows(self, start: int, stop: int) -> np.ndarray:
+        """Rows of the first axis, as a new array."""
+        if (start, stop) == (0, self.shape[0]):
+            return self.read()
+        return self.read()[start:stop] if self.rows is None else self.rows(start, stop)
 
 
 def has_weights(folder: pathlib.Path) -> bool:
@@ -129,7 +139,8 @@ def _open_safetensors(path: pathlib.Path) -> dict[str, Tensor]:
     except (safetensors.SafetensorError, OSError) as e:
         why = unreadable(path, f"truncated? get it again: {e}")
         raise errors.UserError(f"{path}: not a readable safetensors file: {why}") from e
-    files.parse_json(header, str(path))  # refuses duplicate names; the parser above keeps the last
+    found = files.parse_json(header, str(path))  # refuses duplicate names; the parser above keeps the last
+    of_file = _File(path)
     result = {}
     for name, (shape, dtype) in heads.items():
         if dtype not in _SAFETENSORS_DTYPES:
@@ -140,8 +151,44 @@ def _open_safetensors(path: pathlib.Path) -> dict[str, Tensor]:
             )
             raise errors.UserError(f"{path}: tensor {name} has the unsupported type {dtype}{quantized}")
         check_shape(path, name, shape, math.prod(shape))
-        result[name] = Tensor(name, shape, _SAFETENSORS_DTYPES[dtype], path, functools.partial(whole.get_tensor, name))
+        start = 8 + size + found[name]["data_offsets"][0]  # the parser above has checked that all lie in the file
+        read = functools.partial(of_file.read, start, shape, _SAFETENSORS_DTYPES[dtype])
+        rows = functools.partial(of_file.rows, start, shape, _SAFETENSORS_DTYPES[dtype]) if shape else None
+        result[name] = Tensor(name, shape, _SAFETENSORS_DTYPES[dtype], path, read, rows)
     return result
+
+
+class _File:
+    """Reads arrays out of a file into memory of their own: pages of a map would count as this process's memory."""
+
+    def __init__(self, path: pathlib.Path):
+        self._path = path
+        self._when = _identity(os.stat(path))
+
+    def read(self, start: int, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
+        """An array whose bytes begin at `start`.
+
+        Raises:
+          UserError: the file is another than when it was opened.
+        """
+        value = np.empty(shape, dtype)
+        rest = memoryview(value.reshape(-1).view(np.uint8).data)
+        with files.opened(self._path) as file:
+            file.seek(start)
+            while rest and (n := file.readinto(rest)):
+                rest = rest[n:]
+            if rest or _identity(os.fstat(file.fileno())) != self._when:
+                raise errors.UserError(f"{self._path}: has changed while it was read; start again")
+        return value
+
+    def rows(self, start: int, shape: tuple[int, ...], dtype: np.dtype, first: int, stop: int) -> np.ndarray:
+        """Rows `first` to `stop` of it."""
+        begin = start + first * math.prod(shape[1:]) * dtype.itemsize
+        return self.read(begin, (max(0, stop - first), *shape[1:]), dtype)
+
+
+def _identity(found: os.stat_result) -> tuple[int, int]:
+    return found.st_size, found.st_mtime_ns
 
 
 def check_shape(path: pathlib.Path, name: str, shape: tuple[int, ...], stored: int) -> None:

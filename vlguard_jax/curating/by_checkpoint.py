@@ -48,11 +48,9 @@ class ByCheckpoint:
 
 
 def make(config: curate_lib.CurateConfig) -> ByCheckpoint:
-    """Load the model of `config.model`. Raises UserError: as `load.load`, and as `ByCheckpoint`."""
+    """Load the model of `config.model`. Raises UserError: as `load.opened`, and as `ByCheckpoint`."""
     m = config.model
-    loaded = load.load(
-        m.path, dtype=None, base=m.base, vision_tower=m.vision_tower, projector=m.projector, as_family=m.family
-    )
+    loaded = load.opened(m.path, base=m.base, vision_tower=m.vision_tower, projector=m.projector, as_family=m.family)
     asked = settings_lib.EvalConfig(
         seed=config.seed, model=m, precision=config.precision, decode=config.decode, mesh=config.mesh
     )

@@ -31,7 +31,7 @@ class Provenance(TypedDict):
 class Extras(TypedDict):
     """kind: the layout that `config`, the original config.json, is written in. vision_tower: the tower's name.
     adapter_config: PEFT's. source: as it was given. note: what the user should know about how it was composed.
-    padding: {id: stored rows beyond the vocabulary}.
+    padding: {id: stored rows beyond the vocabulary}. unused: names of tensors that were left out on purpose.
     """
 
     kind: NotRequired[str]
@@ -44,3 +44,4 @@ class Extras(TypedDict):
     provenance: NotRequired[Provenance]
     note: NotRequired[str]
     padding: NotRequired[Mapping[str, np.ndarray]]
+    unused: NotRequired[tuple[str, ...]]

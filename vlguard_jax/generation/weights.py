@@ -41,7 +41,8 @@ def abstract(model: functional.Model, mesh: Mesh) -> functional.Params:
 
 
 def load(params: functional.Params, model: functional.Model, mesh: Mesh) -> functional.Params:
-    """Stacked weights, numpy or jax arrays, split, in the model's compute dtype on the mesh.
+    """Stacked weights, numpy or jax arrays or those of checkpoints/lazy.py, split, in the model's compute dtype on the
+    mesh. Of the last, each host reads what its own devices hold.
 
     Raises:
       UserError: a dimension is not divisible by its mesh axis.
@@ -56,6 +57,8 @@ def load(params: functional.Params, model: functional.Model, mesh: Mesh) -> func
                 mesh_lib.put(one.astype(model.dtype, copy=False), one_place)
                 for one, one_place in zip(x, each, strict=True)
             ]
+        if not isinstance(x, jax.Array):
+            return [mesh_lib.put_from_files(x, place, model.dtype, i) for i, place in enumerate(each)]
         return _splitting(x.shape[0], each[0], model.dtype)(jnp.asarray(x))
 
     layers = jax.tree.map(parts, params["text"]["layers"], places["text"]["layers"])

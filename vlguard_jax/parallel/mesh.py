@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 import functools
 import math
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import jax
 from jax import Array
@@ -112,6 +112,36 @@ def put(x: np.ndarray, sharding: NamedSharding) -> Array:
     first send the whole array from process 0 to a device of every other process, to compare.)
     """
     return jax.make_array_from_callback(x.shape, sharding, lambda index: x[index])
+
+
+@runtime_checkable
+class InFiles(Protocol):
+    """An array that is read when it is asked for (checkpoints/lazy.py)."""
+
+    shape: tuple[int, ...]
+
+    def part(self, wanted: tuple[slice, ...]) -> np.ndarray:
+        """A part of it, with a slice for each axis."""
+
+    def box(self, layer: int, wanted: tuple[slice, ...]) -> np.ndarray:
+        """A part of one layer of a stack."""
+
+
+def put_from_files(x: InFiles, sharding: NamedSharding, dtype: Any, layer: int | None = None) -> Array:
+    """Put an array, or one layer of a stack, onto the devices in `dtype`. Each process reads only what its own devices
+    hold: the smallest box around it."""
+    shape = tuple(x.shape[layer is not None :])
+    indices = sharding.addressable_devices_indices_map(shape).values()
+    ends = [[one[axis].indices(size)[:2] for one in indices if one] for axis, size in enumerate(shape)]
+    own = tuple(slice(min(start for start, _ in axis), max(stop for _, stop in axis)) for axis in ends)
+    part = (x.part(own) if layer is None else x.box(layer, own)).astype(dtype, copy=False)
+
+    def of_device(index: tuple[slice, ...] | None) -> np.ndarray:
+        assert index is not None  # as of a device of this process
+        found = [one.indices(size)[:2] for one, size in zip(index, shape, strict=True)]
+        return part[tuple(slice(a - at.start, b - at.start) for (a, b), at in zip(found, own, strict=True))]
+
+    return jax.make_array_from_callback(shape, sharding, of_device)
 
 
 def constrain_rows(mesh: Mesh) -> Callable[[Array], Array]:

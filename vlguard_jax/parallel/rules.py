@@ -65,12 +65,15 @@ def abstract(params: dict[str, Any], places: dict[str, Any], dtype: jnp.dtype) -
 def place(params: dict[str, Any], places: dict[str, Any], dtype: np.dtype) -> dict[str, Any]:
     """The parameters in `dtype` on the mesh, sharded as `places` (from `shardings`).
 
-    Host arrays are cast on the host and sent to their devices in parts, never whole to one.
+    Host arrays are cast on the host and sent to their devices in parts, never whole to one. Of those that are still in
+    their files (checkpoints/lazy.py), each host reads what its own devices hold.
     """
 
     def put(x: Any, sharding: NamedSharding) -> jax.Array:
         if isinstance(x, np.ndarray):
             return mesh_lib.put(x.astype(dtype, copy=False), sharding)
+        if not isinstance(x, jax.Array) and hasattr(x, "part"):
+            return mesh_lib.put_from_files(x, sharding, dtype)
         return jax.device_put(jnp.asarray(x, dtype), sharding)
 
     return jax.tree.map(put, params, places)

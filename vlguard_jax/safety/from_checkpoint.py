@@ -88,7 +88,9 @@ def evaluate(
             m = config.model
             parts = {"base": m.base, "vision_tower": m.vision_tower, "projector": m.projector, "as_family": m.family}
             _check_asking(config, outline.read(hub.resolve(m.path), **parts))  # before the weights
-            loaded = load.load(m.path, dtype=None, **parts)
+            loaded = load.opened(
+                m.path, base=m.base, vision_tower=m.vision_tower, projector=m.projector, as_family=m.family
+            )
         config = run.told(config, loaded.extras, team.say)
         model = as_model(loaded, config, grid=grid)
         if grid:  # its parts depend on the model's image modes

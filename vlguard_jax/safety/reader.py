@@ -70,7 +70,7 @@ class Reader:
 
     def _load(self) -> checkpoint_lib.Checkpoint:
         with self._named():
-            return load.load(self._settings.path, base=self._settings.base)
+            return load.opened(self._settings.path, base=self._settings.base)
 
     @contextlib.contextmanager
     def _named(self) -> Iterator[None]:

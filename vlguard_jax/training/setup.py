@@ -52,7 +52,9 @@ def load_model(settings: config.TrainConfig) -> checkpoint_lib.Checkpoint:
         raise errors.UserError(
             "config.model.path is empty: name a checkpoint folder or hub id, e.g. --config.model.path=FOLDER"
         )
-    loaded = load_lib.load(m.path, base=m.base, vision_tower=m.vision_tower, projector=m.projector, as_family=m.family)
+    loaded = load_lib.opened(
+        m.path, base=m.base, vision_tower=m.vision_tower, projector=m.projector, as_family=m.family
+    )
     if loaded.lora is not None and not settings.lora.rank:
         raise errors.UserError(
             f"{m.path} has LoRA adapters; merge them first (python -m vlguard_jax.convert) or set config.lora.rank"

@@ -12,15 +12,18 @@ import jax
 
 from vlguard_jax import config
 from vlguard_jax import folders
+from vlguard_jax import trees
 from vlguard_jax import versions
 from vlguard_jax import workdir as workdir_lib
 from vlguard_jax.checkpoints import checkpoint as checkpoint_lib
 from vlguard_jax.checkpoints import hub
+from vlguard_jax.checkpoints import lazy
 from vlguard_jax.checkpoints import lora
 from vlguard_jax.checkpoints import save
 from vlguard_jax.checkpoints import save_adapters
 from vlguard_jax.families import extras as extras_lib
 from vlguard_jax.families import functional
+from vlguard_jax.families import table
 from vlguard_jax.parallel import gather
 from vlguard_jax.training import step as step_lib
 
@@ -30,8 +33,12 @@ ADAPTER_WRITERS = {"peft": save_adapters.save_peft, "peft-hf": save_adapters.sav
 
 def without_trained(start: checkpoint_lib.Checkpoint) -> checkpoint_lib.Checkpoint:
     """What `write` needs besides the trained parameters; in process 0, the other parameters as they were loaded."""
-    frozen = step_lib.split(start.params, start.config, start.lora)[1]
-    return dataclasses.replace(start, params=frozen if jax.process_index() == 0 else {})
+    if jax.process_index() != 0:
+        return dataclasses.replace(start, params={})
+    frozen = trees.flatten(step_lib.split(start.params, start.config, start.lora)[1])
+    known = table.parameters_of(start.config, start.lora)
+    in_memory = {path: lazy.whole(leaf, known[path].stacked) for path, leaf in frozen.items()}  # files may change
+    return dataclasses.replace(start, params=trees.unflatten(in_memory))
 
 
 def with_provenance(

@@ -48,6 +48,7 @@ def check(trained: checkpoint.Checkpoint, folder: pathlib.Path, **parts: str) ->
     assert again.config == trained.config
 
 
+@pytest.mark.usefixtures("without_manifests")
 @pytest.mark.parametrize("of_the_folder", [True, False])
 def test_there_and_back(tmp_path: pathlib.Path, of_the_folder: bool) -> None:
     """The tower is the base's own, whatever stands beside it: the published one is CLIP as it was before training."""
@@ -88,6 +89,7 @@ def test_another_base_is_refused(tmp_path: pathlib.Path) -> None:
         load.load(tmp_path / "lora", base=str(tmp_path / "other"))
 
 
+@pytest.mark.usefixtures("without_manifests")
 def test_a_config_of_the_other_family(tmp_path: pathlib.Path) -> None:
     """Weights with a newline under LLaVA-1.5's config.json, and the reverse: the way out is another config.json."""
     save.save_llava(whole(), tmp_path / "next")
