@@ -27,9 +27,10 @@ parity: $(VENV)/.core $(VENV)/.torch  ## the long tests: other shapes and seeds,
 
 # Each reader gets FAULTS_N hostile inputs, drawn from a seed; --trial in FAULTS_ARGS repeats one.
 FAULTS_N ?= 100
-faults: $(VENV)/.core  ## hostile input for every reader, counted by outcome (FAULTS_N=5000 for more); kills of `curate`
+faults: $(VENV)/.core  ## hostile input for every reader, counted by outcome (FAULTS_N=5000 for more); kills of `curate` and `train`
 	$(RUN) tests.faults --n $(FAULTS_N) $(FAULTS_ARGS)
 	$(RUN) tests.curating.killed
+	$(RUN) tests.soak.training --kills 10
 
 # Each kill comes at a random moment by the clock; --compute, --limit and --seed in SOAK_ARGS choose the run.
 # SOAK=tests.soak.training does so to a training.

@@ -229,3 +229,16 @@ def test_a_file_system_without_locks(
     with workdir.hold(tmp_path):
         pass
     assert "no locks on this file system (Function not implemented); let no other process work there" in caplog.text
+
+
+@pytest.mark.parametrize("name", ["gs://bucket/runs/a", "s3://bucket/a"])
+def test_the_address_of_a_bucket_is_no_folder(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with (
+        pytest.raises(errors.UserError, match=f"--workdir={name} is the address of a bucket.*mount the bucket"),
+        workdir.hold(pathlib.Path(name)),
+    ):
+        pass
+    assert not list(tmp_path.iterdir())

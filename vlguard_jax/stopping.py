@@ -63,6 +63,17 @@ def take() -> None:
         os.kill(os.getpid(), number)
 
 
+def leave() -> None:
+    """End this process with 75 within PATIENCE, whatever a thread still waits for, such as a file that does not come:
+    what there was to save is saved."""
+
+    def out() -> None:
+        time.sleep(PATIENCE)
+        os._exit(errors.EXIT_RESTART)
+
+    threading.Thread(target=out, name="leave", daemon=True).start()
+
+
 def end() -> None:
     """Fix the exit code: from now on a signal, to a Python that is shutting down, does not change it."""
     for number, ours in ((signal.SIGTERM, _stop), (signal.SIGINT, _interrupt)):

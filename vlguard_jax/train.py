@@ -17,6 +17,7 @@ from ml_collections import config_flags
 from vlguard_jax import cli
 from vlguard_jax import config
 from vlguard_jax import errors
+from vlguard_jax import stopping
 
 CONFIG = config_flags.DEFINE_config_file("config", help_string="config file, FILE or FILE:argument")
 WORKDIR = flags.DEFINE_string(
@@ -49,6 +50,7 @@ def main(positional: list[str]) -> int:
     if result.finished:
         return errors.EXIT_OK
     print(f"stopped after update {result.step}; start the same command again to go on")
+    stopping.leave()
     return errors.EXIT_RESTART
 
 

@@ -12,6 +12,7 @@ import json
 import logging
 import os
 from pathlib import Path
+import re
 import socket
 import stat
 import tempfile
@@ -23,6 +24,7 @@ from vlguard_jax import fingerprints
 from vlguard_jax import folders
 
 CONFIG_FILE = "config.json"
+_ADDRESS = re.compile(r"(gs|s3|az|abfs|hdfs|https?):/+")  # as a path, in which slashes in a row are one
 LOCK_FILE = ".vlguard_jax.lock"  # exists while a process works in the folder
 # Files that runs continue to write; all others are replaced by renaming, or checked when opened (checkpoints/store.py).
 WRITTEN_ON = (
@@ -117,8 +119,14 @@ def hold(folder: Path) -> Iterator[None]:
     (some mounts of buckets) it only warns; over NFS it depends on the server whether other machines see the lock.
 
     Raises:
-      UserError: another process holds the lock, the folder cannot be written, or a file in it leads elsewhere.
+      UserError: another process holds the lock, the folder cannot be written, a file in it leads elsewhere, or it is
+        the address of a bucket.
     """
+    if address := _ADDRESS.match(str(folder)):
+        raise errors.UserError(
+            f"--workdir={address[1]}://{str(folder)[address.end() :]} is the address of a bucket, not a folder: mount"
+            " the bucket (gcsfuse does) and name the folder there"
+        )
     made = [above for above in (folder, *folder.parents) if not os.path.lexists(above)]
     try:
         prepare(folder)

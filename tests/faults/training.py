@@ -126,7 +126,7 @@ def _resumed(run: pathlib.Path) -> dict[str, Any]:
     program = _partly(program_lib.Program, state=fresh, state_shardings=jax.tree.map(lambda _: place, fresh))
     start = _partly(checkpoint.Checkpoint, weights_sha256=BASE, extras={})
     with contextlib.closing(resume.open_store(SETTINGS, run, lambda: None)) as store:
-        found = resume.restore(SETTINGS, program, store, start, run, _said)
+        found = resume.restore(SETTINGS, program, store, start, "", run, _said)
     return _plain(setup.to_tree(found))
 
 

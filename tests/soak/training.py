@@ -2,6 +2,8 @@
 
   python -m tests.soak.training --kills 50
   ... --processes 2 --kills 10            # two processes; one of them is killed, and the other has to end by itself
+  ... --at data,compile,step,save,export  # SIGTERM at these points, each in a run of its own: 75, soon, and saved
+  ... --at step,save --signal KILL        # the same with kill -9; STOP: the last process stands still for a while
   ... --kills 20 -- --config FILE --config.optimizer.max_steps=40 --config.run.save_every=4    # a run of your own
 
 A tiny model is trained for a few updates and saved after every second one. The same command is started again after each
@@ -22,6 +24,7 @@ import pathlib
 import random
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -35,6 +38,7 @@ from tests.soak import watched_training
 
 CLOCK = ("step_seconds", "tokens_per_second", "input_wait")  # of a line of metrics: may differ
 SAVED = "save"  # hit too where a save goes on in the background
+SLOW = 20.0  # seconds that a slow process stands still
 BOUND = 150.0  # seconds after which a process whose fellow was killed must have ended
 
 
@@ -49,7 +53,7 @@ def material(top: pathlib.Path) -> list[str]:
         "from vlguard_jax import config\n\n\ndef get_config():\n    c = config.base_train_config()\n"
         f"    c.model.path = {str(top / 'init')!r}\n    c.data.cache = {str(top / 'cache')!r}\n"
         "    c.data.batch_size, c.data.group_size, c.data.max_len, c.data.length_multiple = 8, 4, 160, 160\n"
-        "    c.optimizer.epochs, c.optimizer.learning_rate = 8.0, 1e-3\n"
+        "    c.optimizer.epochs, c.optimizer.learning_rate = 4.0, 1e-3\n"
         "    c.lora.rank, c.lora.alpha, c.lora.dropout = 4, 8.0, 0.3\n"
         "    c.precision.compute = c.precision.params = c.precision.frozen = 'fp32'\n"
         "    c.run.save_every, c.run.keep, c.run.tensorboard, c.run.export = 2, 2, False, 'llava'\n"
@@ -120,6 +124,29 @@ class Run:
                 raise RuntimeError(f"process {i} ended with {code}: {self.said(i)[-4000:]}")
             print(f"  the other one ended with {code} after {time.monotonic() - began:.1f} s", flush=True)
         return SAVED if saving and hit not in ("start", "load") else hit
+
+    def reach(self, at: str) -> None:
+        """Wait until the first process is in a phase, for the second time where it comes again, or has ended."""
+        number = 1 if at in ("start", "load", "compile", "export") else 2
+        before, entered = "", 0
+        while entered < number and self.running[0].poll() is None:
+            now = watched.read(self.phases[0], watched_training.PHASES)
+            entered += now == at != before
+            before = now
+            time.sleep(0.001)
+
+    def end(self, number: int) -> tuple[int, float]:
+        """Send the first process a signal: (the exit code of the last one, seconds to the end of all)."""
+        self.running[0].send_signal(number)
+        began = time.monotonic()
+        codes = [process.wait(source.PATIENCE) for process in self.running]
+        return codes[-1], time.monotonic() - began
+
+    def pause(self, process: int, seconds: float) -> None:
+        """Let a process stand still for so long, as a host that is slow."""
+        self.running[process].send_signal(signal.SIGSTOP)
+        time.sleep(seconds)
+        self.running[process].send_signal(signal.SIGCONT)
 
     def said(self, process: int = 0) -> str:
         """What a process printed."""
@@ -202,6 +229,33 @@ def campaign(top: pathlib.Path, flags: list[str], kills: int, processes: int, se
     )
 
 
+def points(top: pathlib.Path, flags: list[str], at: list[str], processes: int, number: int) -> tuple[str, bool]:
+    """A signal at chosen points, SIGSTOP as a pause: (what happened, in a line; whether each run that was asked to end
+    did so with 75, saved, and all went on to the same end)."""
+    Run(flags, top / "whole", processes).finish()  # compiles
+    expected, wrong, longest = results(top / "whole"), [], 0.0
+    for i, name in enumerate(at):
+        workdir = top / f"point-{i}"
+        run = Run(flags, workdir, processes)
+        run.reach(name)
+        if number == signal.SIGSTOP:
+            run.pause(processes - 1, SLOW)
+            run.finish()
+        else:
+            code, seconds = run.end(number)
+            saved, made = newest(workdir), max([line["step"] for line in steps(workdir)], default=0)
+            said = f"{name}: {code} after {seconds:.2f} s; {made} updates made, {saved} saved"
+            print(said, flush=True)
+            wrong += [said] if number == signal.SIGTERM and (code != 75 or saved != made) else []
+            Run(flags, workdir, processes).finish()
+            longest = max(longest, seconds)
+        wrong += [f"{name}: {one}" for one in differences(results(workdir), expected)]
+    print(*wrong[:20], sep="\n" if wrong else "", end="\n" if wrong else "")
+    end = f"{len(wrong)} differences" if wrong else "nothing lost"
+    name = signal.Signals(number).name
+    return f"soak: {name} at {len(at)} points of a training, {longest:.1f} s to the end at most: {end}", not wrong
+
+
 def main() -> int:
     """Run what the arguments ask for."""
     as_it_stands = argparse.RawDescriptionHelpFormatter
@@ -210,6 +264,9 @@ def main() -> int:
     )
     parser.add_argument("--kills", type=int, default=20)
     parser.add_argument("--processes", type=int, default=1, help="of this machine, which train together")
+    parser.add_argument("--at", help=f"points, of {', '.join(watched_training.PHASES)}; a signal there, and no kills")
+    signals = {"TERM": signal.SIGTERM, "KILL": signal.SIGKILL, "STOP": signal.SIGSTOP}
+    parser.add_argument("--signal", default="TERM", choices=signals, help=f"at these points; STOP: for {SLOW:g} s")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--keep", help="an empty folder for all files, kept; default: a temporary one")
     parser.add_argument("flags", nargs="*", help="of a training of your own, behind --; without --workdir")
@@ -217,7 +274,10 @@ def main() -> int:
     top = pathlib.Path(given.keep or tempfile.mkdtemp(prefix="vlguard_jax-soak-")).absolute()
     top.mkdir(exist_ok=True)
     flags = given.flags or material(top)
-    line, good = campaign(top, flags, given.kills, given.processes, given.seed)
+    if given.at:
+        line, good = points(top, flags, given.at.split(","), given.processes, signals[given.signal])
+    else:
+        line, good = campaign(top, flags, given.kills, given.processes, given.seed)
     if not given.keep:
         shutil.rmtree(top)
     print(line)

@@ -169,3 +169,29 @@ def test_a_slow_disk_is_named(
     )
     assert (result.metrics["input_wait"], result.metrics["step_seconds"]) == (0.8, 5)
     assert stand.metrics(tmp_path / "slow") == stand.metrics(tmp_path / "quick")
+
+
+def test_a_batch_that_does_not_come_keeps_no_stopped_run(mesh: jax.sharding.Mesh) -> None:
+    come, asked = threading.Event(), []
+
+    def stuck() -> Iterator[tuple[int, types.Batch]]:
+        yield 0, STEP
+        come.wait()
+
+    def stopped() -> bool:
+        asked.append(1)
+        return len(asked) == 2
+
+    with feed.Feed(stuck(), mesh) as batches:
+        assert batches.take(stopped)[0] == 0
+        assert batches.take(stopped) is None and len(asked) == 2
+    come.set()
+
+
+def test_what_the_source_raises_is_raised(mesh: jax.sharding.Mesh) -> None:
+    def broken() -> Iterator[tuple[int, types.Batch]]:
+        raise TimeoutError("disk")
+        yield 0, STEP
+
+    with feed.Feed(broken(), mesh) as batches, pytest.raises(TimeoutError, match="disk"):
+        batches.take()

@@ -142,6 +142,19 @@ def test_resuming_on_other_weights_is_refused(tmp_path: pathlib.Path) -> None:
         loop.train(stand.settings(**changes, optimizer={"max_steps": 2}), tmp_path / "run")
 
 
+def test_resuming_on_other_conversations_is_refused(tmp_path: pathlib.Path) -> None:
+    """A record fewer, and fewer words in one: the plan of the updates would be another."""
+    chats = json.loads((stand.folder() / "chats.json").read_text())
+    source = dataclasses.replace(stand.settings().data.sources["chats"], path=str(tmp_path / "chats.json"))
+    changes = {"data": {"sources": {"chats": source}}}
+    (tmp_path / "chats.json").write_text(json.dumps(chats))
+    loop.train(stand.settings(**changes, optimizer={"max_steps": 1}), tmp_path / "run")
+    for changed in (chats[:-1], [*chats[:-1], chats[0] | {"id": chats[-1]["id"]}]):
+        (tmp_path / "chats.json").write_text(json.dumps(changed))
+        with pytest.raises(errors.UserError, match=r"conversations.*are not those that .*checkpoints/1 was trained on"):
+            loop.train(stand.settings(**changes, optimizer={"max_steps": 2}), tmp_path / "run")
+
+
 @pytest.mark.parity
 def test_a_longer_run_may_go_on(tmp_path: pathlib.Path) -> None:
     """max_steps, mesh and the run section may change between a run and its resumption."""

@@ -51,3 +51,11 @@ def test_a_folder_in_the_place_of_a_log_is_named(tmp_path: pathlib.Path) -> None
     (tmp_path / "probe.jsonl").mkdir()
     with pytest.raises(errors.UserError, match=r"probe\.jsonl: a folder, not a file"):
         metrics.cut_back(tmp_path / "probe.jsonl", 3)
+
+
+def test_a_line_that_cannot_be_read_is_told(tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """But for the last one, which a kill has torn."""
+    path = tmp_path / "metrics.jsonl"
+    path.write_text('{"step": 1}\n{"step": 2, "lo\n{"step": 3}\n{"step": 4}\n{"st')
+    assert metrics.cut_back(path, 3) == 3 and path.read_text() == '{"step": 1}\n{"step": 3}\n'
+    assert capsys.readouterr().out == f"{path}: line 2 cannot be read, and is left out from now on\n"

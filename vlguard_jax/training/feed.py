@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent import futures
+import threading
 import time
 from types import TracebackType
 from typing import Any
@@ -13,6 +14,8 @@ import numpy as np
 
 from vlguard_jax import types
 from vlguard_jax.parallel import mesh as mesh_lib
+
+ASK = 0.2  # seconds between two questions whether to stop
 
 Moment = futures.Future[float]  # of time.perf_counter
 
@@ -56,13 +59,14 @@ class Feed:
         # JAX must not be shut down during a step; with several processes a step may wait for one that is gone.
         self._watcher.shutdown(wait=jax.process_count() == 1, cancel_futures=True)
 
-    def take(self) -> tuple[int, types.Batch, float] | None:
-        """(step, batch, seconds the devices were idle for it), or None after the last one.
+    def take(self, stopped: Callable[[], bool] = lambda: False) -> tuple[int, types.Batch, float] | None:
+        """(step, batch, seconds the devices were idle for it), or None after the last one. With one process also None
+        where `stopped`, asked while the batch is waited for; of several, the others may be in the step already.
 
         Idle time starts when the last watched step is finished; before the first step every second counts.
         """
         began = time.perf_counter()
-        found = next(self._source, None)
+        found = self._next(stopped) if jax.process_count() == 1 else next(self._source, None)
         if found is None:
             return None
         step, batch = found
@@ -71,6 +75,22 @@ class Feed:
         if self._finished is None:
             return step, placed, now - began
         return step, placed, now - max(began, self._finished.result()) if self._finished.done() else 0.0
+
+    def _next(self, stopped: Callable[[], bool]) -> tuple[int, types.Batch] | None:
+        """The source's next, read in a thread: a file that does not come must not keep a stopped run from saving."""
+        found: futures.Future[tuple[int, types.Batch] | None] = futures.Future()
+
+        def read() -> None:
+            try:
+                found.set_result(next(self._source, None))
+            except BaseException as e:
+                found.set_exception(e)
+
+        threading.Thread(target=read, name="feed-next", daemon=True).start()
+        while not futures.wait([found], ASK).done:
+            if stopped():
+                return None
+        return found.result()
 
     def watch(self, running: Any) -> Moment:
         """The time at which `running`, the output of the step under way, is ready."""

@@ -103,13 +103,15 @@ def _train(settings: config.TrainConfig, workdir: Path) -> Result:
         start = tuned.without_trained(start)
         prober = probe_lib.Prober(settings, probed, start, workdir)
         with contextlib.closing(resume.open_store(settings, workdir, lambda: prober.best)) as store:
-            state = resume.restore(settings, program, store, start, workdir, lambda line: _say(console, line))
+            digest = data.mixture.index.digest()
+            state = resume.restore(settings, program, store, start, digest, workdir, lambda line: _say(console, line))
             # 4. The steps.
             meta: resume.Record = {
                 "config": workdir_lib.plain(settings),
                 "config_hash": workdir_lib.config_hash(settings),
                 "base_sha256": start.weights_sha256,
                 "stand_in": data.mixture.stand_in,
+                "data_sha256": digest,
             }
             state, log, told = _run(settings, data, program, state, store, workdir, meta, prober)
         done = int(state.step)
@@ -240,9 +242,10 @@ def _run(
                 stop.hold()
             try:
                 went_on = prober.measure(state, program.frozen, writer, stop.seen)
-            except errors.UserError:
-                saves.keep(step, state)
-                saves.wait()
+            except Exception as e:
+                if isinstance(e, errors.UserError) or jax.process_count() == 1:  # else the others do not come here
+                    saves.keep(step, state)
+                    saves.wait()
                 raise
             if prober.best == step:
                 saves.keep(step, state)
@@ -250,7 +253,7 @@ def _run(
             return went_on
 
         go_on = probe(done)
-        while go_on and (found := batches.take()) is not None:
+        while go_on and (found := batches.take(lambda: stop.told)) is not None:
             index, batch, waited = found
             state, on_device = program.step(state, program.frozen, program.reference, batch)
             finished, done = batches.watch(on_device), index + 1

@@ -28,16 +28,19 @@ SLOW_INPUT = 0.05  # share of the time from which on the user is told that the d
 
 def cut_back(path: Path, step: int) -> int:
     """Drop lines of metrics.jsonl or probe.jsonl after `step` (a resumed run writes them again) and a torn last line;
-    returns their number. Raises UserError where it cannot be read, as a folder of the name."""
+    returns their number. Other lines that cannot be read are dropped, too, and told. Raises UserError where the file
+    cannot be read, as a folder of the name."""
     if not path.exists():
         return 0
     lines = files.read_bytes(path, limits.RESULT_BYTES).splitlines()
     kept: list[bytes] = []
-    for line in lines:
+    for number, line in enumerate(lines, 1):
         try:
             keep = files.parse_json(line, str(path))["step"] <= step
         except (errors.UserError, KeyError, TypeError):
             keep = False
+            if number < len(lines):
+                terminal.say(f"{path}: line {number} cannot be read, and is left out from now on")
         if keep:
             kept.append(line)
     files.write_bytes(path, b"".join(line + b"\n" for line in kept))

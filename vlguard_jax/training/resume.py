@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import Any, NotRequired, TypedDict
 
 import jax
 
@@ -40,12 +40,14 @@ FREE_SETTINGS = (
 
 
 class Record(TypedDict):
-    """What a checkpoint records about its run. base_sha256: hash of the weights that the run started from."""
+    """What a checkpoint records about its run. base_sha256: hash of the weights that the run started from.
+    data_sha256: of its conversations' names, lengths and pictures, under its chat template."""
 
     config: Mapping[str, Any]
     config_hash: typed.Name
     base_sha256: typed.Name
     stand_in: bool
+    data_sha256: NotRequired[typed.Name]
 
 
 def open_store(settings: config.TrainConfig, workdir: Path, best: Callable[[], int | None]) -> store_lib.Store:
@@ -58,13 +60,16 @@ def restore(
     program: program_lib.Program,
     store: store_lib.Store,
     start: checkpoint_lib.Checkpoint,
+    data_sha256: str,
     workdir: Path,
     say: Callable[[str], None],
 ) -> step_lib.TrainState:
     """The state of the newest whole checkpoint, in place of the program's, or the program's where there is none.
 
+    data_sha256: of the run's conversations.
+
     Raises:
-      UserError: no checkpoint is whole, or one is of another run or another model.
+      UserError: no checkpoint is whole, or one is of another run, another model or other conversations.
     """
     folder = workdir / FOLDER
     for notice in store.notices:
@@ -73,7 +78,7 @@ def restore(
     for step in store.steps():
         try:
             meta = store.read_meta(step)
-            _check(settings, meta, f"{folder}/{step}", start)
+            _check(settings, meta, f"{folder}/{step}", start, data_sha256)
             jax.tree.map(lambda x: x.delete(), program.state)  # the devices have room for one state
             state = setup.from_tree(empty, store.restore(step, setup.to_tree(empty)))
         except steps_lib.Damaged as e:
@@ -95,7 +100,13 @@ def restore(
     return program.state
 
 
-def _check(settings: config.TrainConfig, meta: Mapping[str, Any], where: str, start: checkpoint_lib.Checkpoint) -> None:
+def _check(
+    settings: config.TrainConfig,
+    meta: Mapping[str, Any],
+    where: str,
+    start: checkpoint_lib.Checkpoint,
+    data_sha256: str,
+) -> None:
     try:
         typed.check(Record, meta, "damaged record")
     except errors.UserError as e:
@@ -105,6 +116,11 @@ def _check(settings: config.TrainConfig, meta: Mapping[str, Any], where: str, st
         source = start.extras.get("source", "config.model.path")
         raise errors.UserError(
             f"{source}: its weights are not those this run started from ({saved[:12]}); put the old ones back to resume"
+        )
+    if meta.get("data_sha256", data_sha256) != data_sha256:  # checkpoints of before do not tell
+        raise errors.UserError(
+            f"config.data.sources: their conversations, or how the chat template reads them, are not those that {where}"
+            " was trained on; put the old ones back to resume, or choose another --workdir"
         )
 
 
