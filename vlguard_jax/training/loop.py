@@ -15,7 +15,6 @@ import numpy as np
 from rich import console as rich_console
 
 from vlguard_jax import config
-from vlguard_jax import errors
 from vlguard_jax import escape
 from vlguard_jax import progress
 from vlguard_jax import terminal
@@ -243,9 +242,7 @@ def _run(
             try:
                 went_on = prober.measure(state, program.frozen, writer, stop.seen)
             except Exception as e:
-                if isinstance(e, errors.UserError) or jax.process_count() == 1:  # else the others do not come here
-                    saves.keep(step, state)
-                    saves.wait()
+                saves.before_the_end(e, step, state)
                 raise
             if prober.best == step:
                 saves.keep(step, state)

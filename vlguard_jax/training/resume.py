@@ -145,6 +145,13 @@ class Saves:
                 self._say(line)
             self._saved = step
 
+    def before_the_end(self, error: Exception, step: int, state: step_lib.TrainState) -> None:
+        """Save the state after update `step`, behind which `error` ends the run, if all processes come here: of several
+        they do so with what the user can put right."""
+        if isinstance(error, errors.UserError) or jax.process_count() == 1:
+            self.keep(step, state)
+            self.wait()
+
     def wait(self) -> None:
         """Wait until the last save is on disk. Raises what it failed with."""
         self._store.wait()
