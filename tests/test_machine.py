@@ -138,7 +138,9 @@ def test_another_process_that_has_gone() -> None:
     for text in ("UNAVAILABLE: failed to connect", "UNKNOWN: Gloo AllReduce failed: Connection closed by peer"):
         found = machine.failure(jax.errors.JaxRuntimeError(text))
         assert found is not None and found.code == AGAIN and "another process" in found.line
-    assert machine.failure(jax.errors.JaxRuntimeError("INVALID_ARGUMENT: x")) is None
+    assert machine.alone(ValueError("UNKNOWN: Gloo AllGather failed: Connection closed by peer"))
+    for other in (jax.errors.JaxRuntimeError("INVALID_ARGUMENT: x"), ValueError("Gloo is a name")):
+        assert machine.failure(other) is None and not machine.alone(other)
 
 
 def test_naming_keeps_what_is_known() -> None:

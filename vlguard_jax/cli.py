@@ -113,6 +113,8 @@ def run(main: Callable[[list[str]], int | None], *, doc: str | None = None) -> N
         if debug:
             traceback.print_exc()
         _say(line)
+        if machine.alone(e):
+            os._exit(code)
         if not isinstance(e, Exception):
             # before all others: JAX, shut down during a computation, ends with a segmentation fault
             atexit.register(os._exit, code)

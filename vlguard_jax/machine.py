@@ -67,6 +67,8 @@ _KINDS = (errno.ENOTDIR, errno.EISDIR, errno.ELOOP)
 _NUMBER = re.compile(r"\(os error (\d+)\)|\[os_error_code='(\d+)'\]|\[Errno (\d+)\]")
 _QUOTED = re.compile(r"""["'](/[^"']+)["']""")
 _BROKEN = ("UNAVAILABLE", "DEADLINE_EXCEEDED", "ABORTED", "CANCELLED")  # of XLA: another process or its machine is gone
+_GLOO = re.compile(r"[A-Z_]+: Gloo \w+ failed")
+_GONE = "another process of this run has gone"
 _WRITING = "writing "  # starts a note on an error
 _LONGEST = 300  # characters of a path, or of a library's own words
 
@@ -91,6 +93,12 @@ def failure(error: BaseException, *, places: bool = True) -> Failure | None:
         if found := _system(each, here) or _memory(each) or _device(each) or _worded(each, here):
             return found
     return None
+
+
+def alone(error: BaseException) -> bool:
+    """Whether `error` says that another process of this run has gone. JAX's own end would wait for it, and abort."""
+    found = failure(error)
+    return found is not None and found.line.startswith(_GONE)
 
 
 def full(error: BaseException) -> str | None:
@@ -178,8 +186,9 @@ def _device(error: BaseException) -> Failure | None:
             f"{named}no such device can be used here{why}; unset it, or install JAX for this device",
             errors.EXIT_USER_ERROR,
         )
-    if _of_xla(error) and (text.startswith(_BROKEN) or "Gloo" in text or "onnection" in text):
-        return Failure(f"another process of this run has gone ({text}); {SAFE}, {_AGAIN}", errors.EXIT_RESTART)
+    gloo = isinstance(error, ValueError) and _GLOO.match(text)  # as which jaxlib passes some of Gloo's errors on
+    if gloo or (_of_xla(error) and (text.startswith(_BROKEN) or "Gloo" in text or "onnection" in text)):
+        return Failure(f"{_GONE} ({text}); {SAFE}, {_AGAIN}", errors.EXIT_RESTART)
     return None
 
 
