@@ -13,15 +13,20 @@ WIDTH, SHARE = 32, 0.75
 KEY = jax.random.key(7, impl="threefry2x32")
 
 
+@jax.jit
+def _applied(key: jax.Array, ids: jax.Array) -> jax.Array:
+    adapter = configs.LoraConfig(rank=WIDTH, alpha=float(WIDTH), dropout=1 - SHARE)
+    drawn = lora.dropout(key, ids)
+    return lora.delta(jnp.ones((ids.size, WIDTH)), jnp.eye(WIDTH), jnp.eye(WIDTH), adapter, drawn)
+
+
 def kept(segment_ids: list[list[int]], *folds: int) -> np.ndarray:
     """bool[B, T, WIDTH]: the features that an adapter reads."""
-    ids = jnp.asarray(segment_ids, jnp.int32)
-    drawn = lora.dropout(KEY, ids)
+    ids = np.asarray(segment_ids, np.int32)
+    drawn = lora.dropout(KEY, jnp.asarray(ids[:1, :1]))
     for index in folds:
         drawn = drawn.folded(index)
-    adapter = configs.LoraConfig(rank=WIDTH, alpha=float(WIDTH), dropout=1 - SHARE)
-    ones, eye = jnp.ones((ids.size, WIDTH)), jnp.eye(WIDTH)
-    found = np.asarray(lora.delta(ones, eye, eye, adapter, drawn)).reshape(*ids.shape, WIDTH)
+    found = np.asarray(_applied(drawn.key, ids)).reshape(*ids.shape, WIDTH)
     np.testing.assert_allclose(found[found != 0], 1 / SHARE, rtol=1e-6)
     return found != 0
 
@@ -41,7 +46,7 @@ def test_every_draw_is_its_own() -> None:
     rows = drawn.reshape(1200, WIDTH)
     assert len(np.unique(rows, axis=0)) > 1190
     assert len(np.unique(rows, axis=1).T) == WIDTH
-    others = [kept([[1] * 600], *folds) for folds in ((), (0,), (1,), (0, 1), (1, 0))]
+    others = [kept([[1] * 600, [2] * 600], *folds) for folds in ((), (0,), (1,), (0, 1), (1, 0))]
     for i, one in enumerate(others):
         for other in others[:i]:
             same = SHARE**2 + (1 - SHARE) ** 2
