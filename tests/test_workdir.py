@@ -20,6 +20,7 @@ from vlguard_jax.safety import probes
 from vlguard_jax.safety import results
 from vlguard_jax.safety.judges import remote
 from vlguard_jax.training import metrics
+from vlguard_jax.training import spikes
 from vlguard_jax.training import tracking
 
 
@@ -195,6 +196,7 @@ def test_what_a_run_goes_on_writing_is_known() -> None:
         "logs",
         probes.FILE,
         probes.FOLDER,
+        spikes.FILE,
         tracking.WANDB_ID,
         results.GENERATIONS,
         results.VERDICTS,

@@ -178,6 +178,7 @@ class RunSettings:
     save_every: Annotated[int, Range(0, 10**9)] = 0  # 0: only at the end
     keep: Annotated[int, Range(1, 10**6)] = 1
     keep_best: BestSettings = dataclasses.field(default_factory=BestSettings)  # besides these
+    max_skipped: Annotated[int, Range(0, 10**9)] = 10  # stop after so many updates in a row that were skipped; 0: never
     tensorboard: bool = True
     wandb: Literal["off", "offline", "online"] = "off"  # Weights & Biases; "offline": sent later by `wandb sync`
     wandb_project: str = "vlguard_jax"

@@ -28,7 +28,7 @@ _ADDRESS = re.compile(r"(gs|s3|az|abfs|hdfs|https?):/+")  # as a path, in which 
 LOCK_FILE = ".vlguard_jax.lock"  # exists while a process works in the folder
 # Files that runs continue to write; all others are replaced by renaming, or checked when opened (checkpoints/store.py).
 WRITTEN_ON = (
-    *("metrics.jsonl", "tensorboard", "logs", "probe.jsonl", "probe", "wandb_id.txt"),
+    *("metrics.jsonl", "tensorboard", "logs", "probe.jsonl", "probe", "spikes.jsonl", "wandb_id.txt"),
     *("generations.jsonl", "verdicts.jsonl", "endpoints"),
 )
 

@@ -282,7 +282,13 @@ def _fill(like: Mapping[str, Any], flat: Mapping[str, Any], prefix: str = "") ->
 def fingerprint(tree: Mapping[str, Any]) -> str:
     """A hash of a tree of arrays by their checksums, which are computed on the devices; the same under any
     sharding."""
-    return fingerprints.of({path: _describe(value) for path, value in _arrays(tree).items()})
+    return fingerprints.of(checksums(tree))
+
+
+def checksums(tree: Mapping[str, Any]) -> dict[str, Any]:
+    """By dotted path, shape, dtype and checksum of every array of a tree, computed on the devices; the same under any
+    sharding."""
+    return {path: _describe(value) for path, value in _arrays(tree).items()}
 
 
 def _describe(value: Any) -> dict[str, Any]:

@@ -16,19 +16,26 @@ from vlguard_jax.training import step as step_lib
 class Log:
     """Fetches metrics one update late, so that the devices never wait for the host.
 
-    claim: called once the first update is done.
+    claim: called once the first update is done. note: called with every update and its metrics, in order.
     """
 
     def __init__(
-        self, writer: metrics.Writer, settings: config.TrainConfig, last_update: int, claim: Callable[[], None]
+        self,
+        writer: metrics.Writer,
+        settings: config.TrainConfig,
+        last_update: int,
+        claim: Callable[[], None],
+        note: Callable[[int, dict[str, float]], None],
     ):
-        self._writer, self._settings, self._last_update, self._claim = writer, settings, last_update, claim
+        self._writer, self._settings, self._last_update = writer, settings, last_update
+        self._claim, self._note = claim, note
         self._pending: tuple[int, step_lib.Metrics, feed.Moment, dict[str, float], float] | None = None
         self._before = time.perf_counter()  # when the previous update finished
         self._seconds = self._waited = 0.0  # over all updates but the first, which compiles
         self._compiled = False
         self.last: dict[str, float] = {}
         self.in_a_row = 0  # updates skipped since the last one that was not
+        self.stuck_at = 0  # the first update with which these were as many as a run bears
 
     def settle(self) -> None:
         """Wait for the update that is under way and write its metrics."""
@@ -51,6 +58,9 @@ class Log:
         self.in_a_row = self.in_a_row + 1 if self.last["skipped"] else 0
         if self.last["skipped"]:
             self._writer.say(f"update {update}: loss or gradient is not finite; parameters left as they were")
+        if self.in_a_row and self.in_a_row == self._settings.run.max_skipped:
+            self.stuck_at = self.stuck_at or update
+        self._note(update, self.last)
         if update % self._settings.run.log_every == 0 or update == self._last_update:
             self._writer.write(update, self.last)
 

@@ -32,6 +32,7 @@ from vlguard_jax.families.chat import choice
 from vlguard_jax.parallel import mesh as mesh_lib
 from vlguard_jax.parallel import processes
 from vlguard_jax.training import feed
+from vlguard_jax.training import guards as guards_lib
 from vlguard_jax.training import learned
 from vlguard_jax.training import log as log_lib
 from vlguard_jax.training import metrics
@@ -65,11 +66,13 @@ class Result:
 def train(settings: config.TrainConfig, workdir: str | Path) -> Result:
     """Train from `settings` in `workdir`; a stopped run with the same config is resumed.
 
-    Writes config.json, metrics.jsonl, tensorboard/, checkpoints/, skipped.jsonl (dropped records, if any), probe.jsonl
-    and probe/ (probe.py), and at the end model/ and, where another update is the best one, best/.
+    Writes config.json, metrics.jsonl, tensorboard/, checkpoints/, skipped.jsonl (dropped records, if any), spikes.jsonl
+    (spikes.py), probe.jsonl and probe/ (probe.py), and at the end model/ and, where another update is the best one,
+    best/.
 
     Raises:
-      UserError: anything wrong with the config, the files or the directory.
+      UserError: anything wrong with the config, the files or the directory; too many updates are skipped (stuck.py); or
+        weights do not change as they should (changes.py).
     """
     # 1. The directory belongs to one run at a time, and to one config.
     workdir = Path(workdir)
@@ -111,6 +114,7 @@ def _train(settings: config.TrainConfig, workdir: Path) -> Result:
                 "base_sha256": start.weights_sha256,
                 "stand_in": data.mixture.stand_in,
                 "data_sha256": digest,
+                "recent_losses": resume.recent_losses(store, int(state.step)),
             }
             state, log, told = _run(settings, data, program, state, store, workdir, meta, prober)
         done = int(state.step)
@@ -226,10 +230,11 @@ def _run(
     claim = renew if jax.process_index() == 0 else lambda: None
     prober.go_on(first, data.last_update)
     writer = _writer(settings, workdir, first, data.last_update)
-    saves = resume.Saves(store, meta, first, writer.say)
+    guards = guards_lib.Guards(settings, data, program, state, learning_rates, workdir, writer.say, meta)
+    saves = resume.Saves(store, meta, first, writer.say, guards.record)
     batches, done = feed.Feed(_batches(settings, data, program, first), program.mesh), first
     with writer, stop_lib.Signal() as stop, batches:
-        log = log_lib.Log(writer, settings, data.last_update, claim)
+        log = log_lib.Log(writer, settings, data.last_update, claim, guards.note)
 
         def probe(step: int) -> bool:
             """Whether to go on."""
@@ -259,14 +264,13 @@ def _run(
             if done > first + 1:
                 stop.hold()
             log.follow(done, on_device, finished, counted, waited)
-            go_on = not stop.seen() and probe(done)
+            guards.after(index, state, log)
+            go_on = not stop.seen() and not log.stuck_at and probe(done)
             if go_on and settings.run.save_every and done % settings.run.save_every == 0:
-                log.settle()
-                saves.keep(done, state)
+                guards.save(done, state, log, saves)
         stop.hold()
         log.conclude()
-        saves.keep(done, state)
-        saves.wait()
+        state = guards.conclude(state, log, saves, stopped=stop.told)
     return state, log, stop.told
 
 

@@ -27,9 +27,9 @@ SLOW_INPUT = 0.05  # share of the time from which on the user is told that the d
 
 
 def cut_back(path: Path, step: int) -> int:
-    """Drop lines of metrics.jsonl or probe.jsonl after `step` (a resumed run writes them again) and a torn last line;
-    returns their number. Other lines that cannot be read are dropped, too, and told. Raises UserError where the file
-    cannot be read, as a folder of the name."""
+    """Drop lines of metrics.jsonl, probe.jsonl or spikes.jsonl after `step` (a resumed run writes them again), and one
+    that is torn; returns their number. Other lines that cannot be read are dropped, too, and told. Raises UserError
+    where the file cannot be read, as a folder of the name."""
     if not path.exists():
         return 0
     lines = files.read_bytes(path, limits.RESULT_BYTES).splitlines()

@@ -85,4 +85,10 @@ def build(settings: config.OptimizerSettings, total_updates: int) -> optax.Gradi
 
 def applied(state: optax.OptState) -> jax.Array:
     """Number of updates that were not skipped, i32[], from the state of `build`."""
-    return next(part.count for part in state if isinstance(part, optax.ScaleByAdamState))
+    return moments(state)[2]
+
+
+def moments(state: optax.OptState) -> tuple[Any, Any, jax.Array]:
+    """(first moments, second moments, number of updates that were not skipped, i32[]), from the state of `build`."""
+    adam = next(part for part in state if isinstance(part, optax.ScaleByAdamState))
+    return adam.mu, adam.nu, adam.count

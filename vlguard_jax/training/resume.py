@@ -41,13 +41,15 @@ FREE_SETTINGS = (
 
 class Record(TypedDict):
     """What a checkpoint records about its run. base_sha256: hash of the weights that the run started from.
-    data_sha256: of its conversations' names, lengths and pictures, under its chat template."""
+    data_sha256: of its conversations' names, lengths and pictures, under its chat template.
+    recent_losses: see spikes.py; older checkpoints lack it."""
 
     config: Mapping[str, Any]
     config_hash: typed.Name
     base_sha256: typed.Name
     stand_in: bool
     data_sha256: NotRequired[typed.Name]
+    recent_losses: NotRequired[list[typed.Number]]
 
 
 def open_store(settings: config.TrainConfig, workdir: Path, best: Callable[[], int | None]) -> store_lib.Store:
@@ -100,6 +102,11 @@ def restore(
     return program.state
 
 
+def recent_losses(store: store_lib.Store, step: int) -> list[float]:
+    """The losses before update `step` that its checkpoint records; none where there is no such checkpoint."""
+    return list(store.read_meta(step).get("recent_losses", [])) if step in store else []
+
+
 def _check(
     settings: config.TrainConfig,
     meta: Mapping[str, Any],
@@ -133,17 +140,24 @@ def shapes(program: program_lib.Program) -> step_lib.TrainState:
 
 class Saves:
     """Saves each update once. saved: the last one that is in the store. A full disk is told by `say`, and the next save
-    tries again; `wait` raises it."""
+    tries again; `wait` raises it. record: what the record says anew each time."""
 
-    def __init__(self, store: store_lib.Store, meta: Record, saved: int, say: Callable[[str], None]):
-        self._store, self._meta, self._saved, self._say = store, meta, saved, say
+    def __init__(
+        self,
+        store: store_lib.Store,
+        meta: Record,
+        saved: int,
+        say: Callable[[str], None],
+        record: Callable[[], Mapping[str, Any]],
+    ):
+        self._store, self._meta, self.saved, self._say, self._record = store, meta, saved, say, record
 
     def keep(self, step: int, state: step_lib.TrainState) -> None:
-        """Save the state after update `step`."""
-        if step > self._saved:
-            for line in self._store.save(step, setup.to_tree(state), self._meta):
+        """Save the state after update `step`, all of whose metrics are settled."""
+        if step > self.saved:
+            for line in self._store.save(step, setup.to_tree(state), {**self._meta, **self._record()}):
                 self._say(line)
-            self._saved = step
+            self.saved = step
 
     def before_the_end(self, error: Exception, step: int, state: step_lib.TrainState) -> None:
         """Save the state after update `step`, behind which `error` ends the run, if all processes come here: of several
