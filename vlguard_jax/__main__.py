@@ -20,6 +20,7 @@ COMMANDS = {
     "evaluate": "ask a model a benchmark's questions and judge the answers",
     "report": "result files to one page, and to tables for a paper",
     "convert": "a checkpoint from one layout to another, or what it is",
+    "verify": "a checkpoint beside what transformers computes of it",
     "plan": "memory, time and price of a run, without the chips",
     "prepare": "check or make the data: vlguard, benchmarks, mixtures",
     "curate": "a safety dataset from your own pictures",

@@ -6,6 +6,7 @@ from vlguard_jax import escape
 
 EXIT_OK = 0
 EXIT_USER_ERROR = 2
+EXIT_DIFFERS = 3  # of `verify`: what was compared is not the same
 EXIT_RESTART = 75  # EX_TEMPFAIL: saved and ready to be restarted
 EXIT_INTERRUPTED = 130
 

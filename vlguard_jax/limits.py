@@ -35,6 +35,7 @@ SAFETENSORS_HEADER_BYTES = 1 << 24  # 120 a tensor
 GGUF_HEADER_BYTES = 1 << 26  # of a GGUF file, its vocabulary included: known ones have up to 16,000,000
 DIMENSIONS = 16  # of a stored tensor; weights have up to 5
 REPEATED = 1 << 24  # numbers of a tensor in a torch file that repeats what is stored (strides of 0)
+GOLDEN_BYTES = 1 << 31  # of the arrays that `verify` compares with: 2,000,000 a prompt at 32,000 rows
 
 EXPORT_RATIO = 50  # of an Orbax folder's arrays to its files: weights pack to two thirds, fresh adapters to a third
 EXPORT_RATIO_FROM = 1 << 28  # bytes from which the ratio is checked: a small model of one number may have any

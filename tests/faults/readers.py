@@ -8,9 +8,12 @@ import random
 
 from tests.faults import archives
 from tests.faults import caches
+from tests.faults import cards
+from tests.faults import converted
 from tests.faults import curated
 from tests.faults import endpoints
 from tests.faults import exports
+from tests.faults import goldens
 from tests.faults import launches
 from tests.faults import models
 from tests.faults import pictures
@@ -34,10 +37,13 @@ Reader = Callable[[random.Random, pathlib.Path], sandbox.Trial]
 READERS: dict[str, Reader] = {
     "archives": archives.make,
     "caches": caches.make,
+    "cards": cards.make,
+    "converted": converted.make,
     "curated": curated.make,
     "endpoints": endpoints.make,
     "exports": exports.make,
     "gguf": weights_gguf.make,
+    "goldens": goldens.make,
     "launches": launches.make,
     "models": models.make,
     "pictures": pictures.make,

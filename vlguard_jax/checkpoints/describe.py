@@ -12,6 +12,7 @@ from vlguard_jax import escape
 from vlguard_jax.checkpoints import export
 from vlguard_jax.checkpoints import export_record
 from vlguard_jax.checkpoints import hub
+from vlguard_jax.checkpoints import naming
 from vlguard_jax.checkpoints import plans
 from vlguard_jax.checkpoints import sources
 from vlguard_jax.checkpoints import tokenizer_files
@@ -41,7 +42,7 @@ def describe(
     plan = sources.make_plan(folder, base=base, vision_tower=vision_tower, projector=projector, as_family=as_family)
     lines = {"layout": plan.layout, **_sizes(plan.config, plan.lora)}
     types: Counter[str] = Counter()
-    size = 0
+    size, generations = 0, []
     for piece in plan.pieces:
         _, placed, skipped = plans.match_piece(plan, piece)
         found = [tensor for column in placed.values() for tensor in column]
@@ -49,9 +50,12 @@ def describe(
             types[tensor.dtype.name] += 1
             size += math.prod(tensor.shape) * tensor.dtype.itemsize
         files = sorted({tensor.file.name for tensor in found})
+        names = [*(tensor.name for tensor in found), *skipped]
+        generations.append(naming.generation(piece.layout, names, {pathlib.Path(name).suffix for name in files}))
         left_out = f"; {len(skipped)} tensors left out on purpose ({_groups(skipped)})" if skipped else ""
         lines[f"{'+'.join(piece.parts)} from"] = f"{piece.where} ({len(found)} tensors in {len(files)} files{left_out})"
     lines["stored as"] = f"{', '.join(f'{n} x {t}' for t, n in types.most_common())}; {size / 2**30:.3f} GiB"
+    lines["names"] = "; ".join(dict.fromkeys(generations))
     note = {"note": plan.extras["note"]} if "note" in plan.extras else {}
     return lines | {"tokenizer": _tokenizer(plan.tokenizer_folder)} | note
 

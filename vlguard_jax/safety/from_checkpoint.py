@@ -11,6 +11,7 @@ from vlguard_jax import config as settings_lib
 from vlguard_jax import progress
 from vlguard_jax import workdir
 from vlguard_jax.checkpoints import checkpoint as checkpoint_lib
+from vlguard_jax.checkpoints import gate
 from vlguard_jax.checkpoints import hub
 from vlguard_jax.checkpoints import load
 from vlguard_jax.checkpoints import outline
@@ -92,6 +93,8 @@ def evaluate(
                 m.path, base=m.base, vision_tower=m.vision_tower, projector=m.projector, as_family=m.family
             )
         config = run.told(config, loaded.extras, team.say)
+        if line := gate.told(loaded):
+            team.say(line)
         model = as_model(loaded, config, grid=grid)
         if grid:  # its parts depend on the model's image modes
             team.from_first(lambda: run.check_baseline(config, folder, model, readers=readers))
