@@ -75,6 +75,22 @@ def test_the_latest_of_one_person_counts_and_two_must_agree(tmp_path: pathlib.Pa
         decisions.read(tmp_path)
 
 
+def test_no_file_of_the_folder_is_passed_over(tmp_path: pathlib.Path) -> None:
+    """But hidden ones, as desktops leave them."""
+    save(tmp_path, row(1, "reject")).rename(tmp_path / "UNSAFE.JSON")
+    (tmp_path / ".DS_Store").write_bytes(b"x")
+    assert decisions.read(tmp_path)["p1"].rejected
+    (tmp_path / "labels-ada.csv").write_text("key,label,rater\n")
+    with pytest.raises(
+        errors.UserError, match=r"labels-ada\.csv: no file of decisions, whose names end in \.json; .*take"
+    ):
+        decisions.read(tmp_path)
+    (tmp_path / "labels-ada.csv").unlink()
+    (tmp_path / "bob").mkdir()
+    with pytest.raises(errors.UserError, match=r"bob: no file of decisions"):
+        decisions.read(tmp_path)
+
+
 def test_one_person_decides_two_things_at_one_time(tmp_path: pathlib.Path) -> None:
     """Which of them came later cannot be known; the same twice is no matter."""
     save(tmp_path, row(1, "accept"))

@@ -3,7 +3,9 @@ than its tries; refused keys cost nothing."""
 
 from __future__ import annotations
 
+import dataclasses
 import pathlib
+import time
 from typing import Any
 
 import pytest
@@ -16,6 +18,17 @@ from tests.endpoints.test_asking import settings
 from vlguard_jax import errors
 from vlguard_jax.endpoints import asking
 from vlguard_jax.endpoints import client
+
+
+@pytest.mark.parametrize(("status", "kind"), [(500, client.BROKEN), (429, client.BUSY), (400, client.REJECTED)])
+@pytest.mark.parametrize("answer", [Answer(body=b" " * 1000, trickle=0.02), Answer(body=b" " * (1 << 25))])
+def test_an_error_that_never_ends_is_cut(answer: Answer, status: int, kind: str, tmp_path: pathlib.Path) -> None:
+    """By its status it is what it is, whatever else the server says; the client would read all of it."""
+    begun = time.monotonic()
+    with server_lib.serving(lambda asked, before: dataclasses.replace(answer, status=status)) as server:
+        found, endpoint = ask(settings(server.url, timeout=0.3, retries=0), tmp_path, requests(1))
+        assert time.monotonic() - begun < 10 and not server.paid.total()
+    assert endpoint.tally.failed == {kind: 1} and isinstance(found["r0"], asking.Failure)
 
 
 @pytest.mark.parametrize("body", [b"{}", b"x" * 100, b'{"choices": []}'])

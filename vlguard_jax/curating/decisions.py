@@ -70,13 +70,18 @@ class Reviewed:
 
 def read(folder: pathlib.Path) -> dict[str, Decision]:
     """The decisions in all files of a folder by the picture's sha256; none without the folder. Of one person's about
-    one picture the latest counts.
+    one picture the latest counts. Hidden files are passed over.
 
     Raises:
-      UserError: a broken file; two people who decide otherwise about one picture, or one who does at one time.
+      UserError: a broken file, or one that is none of decisions; two people who decide otherwise about one picture,
+        or one who does at one time.
     """
     latest: dict[tuple[str, str], Decision] = {}
-    for path in sorted(folder.glob("*.json")) if folder.is_dir() else []:
+    for path in sorted(folder.iterdir()) if folder.is_dir() else []:
+        if path.name.startswith("."):
+            continue
+        if path.suffix.lower() != ".json":
+            raise errors.UserError(f"{path}: no file of decisions, whose names end in .json; {WAY}")
         for one in _of_file(path):
             before = latest.setdefault((one.picture, one.rater), one)
             if before.time == one.time and before.says != one.says:

@@ -12,6 +12,7 @@ from typing import Any
 from vlguard_jax import errors
 from vlguard_jax import files
 from vlguard_jax import limits
+from vlguard_jax.endpoints import bounded
 from vlguard_jax.endpoints import journal
 from vlguard_jax.endpoints import request as request_lib
 from vlguard_jax.endpoints import settings as settings_lib
@@ -172,6 +173,7 @@ def connect(settings: settings_lib.EndpointSettings, key: str, where: str) -> Cl
         api_key=key or "none",  # the client wants one
         max_retries=0,  # asking.py repeats: every attempt counts against the budget
         timeout=settings.timeout,
+        http_client=bounded.client(settings.timeout),
     )
     return Client(where, settings, key, made)
 
