@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import pathlib
 import shutil
 import subprocess
@@ -17,6 +18,7 @@ from tests.checkpoints import tiny
 from vlguard_jax import errors
 from vlguard_jax import trees
 from vlguard_jax.checkpoints import conversion
+from vlguard_jax.checkpoints import describe
 from vlguard_jax.checkpoints import load
 from vlguard_jax.checkpoints import lora
 from vlguard_jax.checkpoints import save
@@ -42,8 +44,9 @@ def test_merge_into_hf(adapter: pathlib.Path, tmp_path: pathlib.Path) -> None:
     assert done.returncode == 0, done.stderr
     lines = done.stdout.splitlines()
     assert lines[0] == f"{adapter / 'runs/lora'}: compared with its manifest.json"
-    assert lines[1].startswith(f"{adapter / 'runs/lora'}: 4 of its tensors are not used: 'model.mm_projector.0.bias")
-    assert lines[2].startswith(f"{tmp_path / 'hf'}: written as hf: 80 tensors (80 float16), ") and len(lines) == 3
+    assert lines[1] == "adapters: 4 modules matched of 4, all of which change their layer"
+    assert lines[2].startswith(f"{adapter / 'runs/lora'}: 4 of its tensors are not used: 'model.mm_projector.0.bias")
+    assert lines[3].startswith(f"{tmp_path / 'hf'}: written as hf: 80 tensors (80 float16), ") and len(lines) == 4
     expected = lora.merge(load.load(adapter / "runs/lora"))
     found = load.load(tmp_path / "hf")
     assert found.lora is None
@@ -95,6 +98,23 @@ def test_inspect(adapter: pathlib.Path) -> None:
         "tokenizer none",
     ):
         assert part in text, done.stdout
+
+
+def test_inspect_with_hashes(adapter: pathlib.Path, tmp_path: pathlib.Path) -> None:
+    folder = tmp_path / "base"
+    shutil.copytree(adapter / "base", folder)
+    lines = describe.hashes(folder)
+    expected = load.load(folder).weights_sha256
+    assert lines["weights sha256"] == expected and lines["manifest.json"] == "all files that it lists are as it says"
+    digest = hashlib.sha256((folder / "config.json").read_bytes()).hexdigest()
+    assert lines["sha256 of config.json"] == digest and "sha256 of manifest.json" not in lines
+    (folder / "config.json").write_bytes((folder / "config.json").read_bytes() + b" ")
+    lines = describe.hashes(folder)
+    assert lines["manifest.json"].startswith("DIFFERS: config.json; ") and "weights sha256" not in lines
+    (folder / "manifest.json").unlink()
+    lines = describe.hashes(folder)
+    assert lines["manifest.json"].startswith("none, ") and lines["weights sha256"] == expected
+    assert "original LLaVA's, safetensors" in describe.describe(folder)["names"]
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,7 @@
 """Convert a checkpoint from one layout to another, or describe it.
 
   python -m vlguard_jax.convert --src FOLDER_OR_HUB_ID --dst FOLDER --to hf
-  python -m vlguard_jax.convert --inspect FOLDER_OR_HUB_ID
+  python -m vlguard_jax.convert --inspect FOLDER_OR_HUB_ID [--hash]
 
 LoRA adapters are merged into the model unless they are written as such: `--to peft` as LLaVA does, on a base in LLaVA's
 or Llama's layout, `--to peft-hf` for the `peft` library, on a llava-hf folder or a language model in Llama's layout.
@@ -39,6 +39,7 @@ _SRC = flags.DEFINE_string("src", "", "Checkpoint to read: a folder in any layou
 _DST = flags.DEFINE_string("dst", "", "Folder to write.")
 _TO = flags.DEFINE_enum("to", None, LAYOUTS, "Layout to write.")
 _INSPECT = flags.DEFINE_string("inspect", "", "Print what this checkpoint is and stop.")
+_HASH = flags.DEFINE_bool("hash", False, "With --inspect: also the sha256 of every file and of the weights.")
 _BASE = flags.DEFINE_string("base", "", "Base model of a PEFT or projector-only folder.")
 _TOWER = flags.DEFINE_string("vision_tower", "", "CLIP folder or hub id, in place of the one that config.json names.")
 _PROJECTOR = flags.DEFINE_string("projector", "", "mm_projector.bin, to make a LLaVA model out of a Llama folder.")
@@ -66,7 +67,8 @@ def main(argv: list[str]) -> int | None:
     if _INSPECT.value:
         from vlguard_jax.checkpoints import describe
 
-        describe.show(describe.describe(_INSPECT.value, **parts))
+        lines = describe.describe(_INSPECT.value, **parts)
+        describe.show(lines | describe.hashes(_INSPECT.value, **parts) if _HASH.value else lines)
         return None
     if not (_SRC.value and _DST.value and _TO.value):
         raise errors.UserError("give --src, --dst and --to, or --inspect")

@@ -14,6 +14,7 @@ from vlguard_jax import terminal
 from vlguard_jax import trees
 from vlguard_jax.checkpoints import arrays
 from vlguard_jax.checkpoints import checkpoint
+from vlguard_jax.checkpoints import gate
 from vlguard_jax.checkpoints import header
 from vlguard_jax.checkpoints import hub
 from vlguard_jax.checkpoints import hub_hashes
@@ -68,6 +69,8 @@ def convert(
     save.check(model, to)
     if "note" in model.extras:
         terminal.say(model.extras["note"])
+    if line := gate.told(model):
+        terminal.say(line)
     kind = writing.dtype_name(model, dtype)
     merged = model if to in save_adapters.LAYOUTS else lora.merge_late(model)
     if folders.identity(dst) != before:

@@ -12,6 +12,8 @@ from vlguard_jax import escape
 from vlguard_jax.checkpoints import export
 from vlguard_jax.checkpoints import export_record
 from vlguard_jax.checkpoints import hub
+from vlguard_jax.checkpoints import load
+from vlguard_jax.checkpoints import manifest
 from vlguard_jax.checkpoints import naming
 from vlguard_jax.checkpoints import plans
 from vlguard_jax.checkpoints import sources
@@ -58,6 +60,29 @@ def describe(
     lines["names"] = "; ".join(dict.fromkeys(generations))
     note = {"note": plan.extras["note"]} if "note" in plan.extras else {}
     return lines | {"tokenizer": _tokenizer(plan.tokenizer_folder)} | note
+
+
+def hashes(
+    path: str | os.PathLike[str], *, base: str = "", vision_tower: str = "", projector: str = "", as_family: str = ""
+) -> dict[str, str]:
+    """{label: text} of what takes reading every byte: sha256 of each file and of the weights, and whether the files are
+    what manifest.json lists; arguments as in `load.load`.
+
+    Raises:
+      UserError: as `load.load`.
+    """
+    folder = hub.resolve(path)
+    names = [str(one.relative_to(folder)) for one in sorted(folder.rglob("*")) if one.is_file()]
+    found = manifest.all_of(folder, [name for name in names if name != manifest.NAME])
+    lines = {f"sha256 of {name}": one.sha256 for name, one in found.items()}
+    if not manifest.has(folder):
+        lines[manifest.NAME] = "none, so that the content of these files cannot be checked"
+    elif changed := [name for name, one in manifest.read(folder).items() if found.get(name) != one]:
+        return lines | {manifest.NAME: f"DIFFERS: {', '.join(changed)}; get the folder again"}
+    else:
+        lines[manifest.NAME] = "all files that it lists are as it says"
+    model = load.opened(path, base=base, vision_tower=vision_tower, projector=projector, as_family=as_family)
+    return lines | {"weights sha256": model.weights_sha256}
 
 
 def _groups(names: list[str]) -> str:
