@@ -1,5 +1,6 @@
 """The programs compile from shapes alone, copy nothing large, and keep every slot on its device."""
 
+import dataclasses
 import math
 
 import jax
@@ -128,3 +129,18 @@ def test_slots_stay_on_their_devices(what: str) -> None:
 def test_heads_that_cannot_be_dealt_to_the_tensor_axis_are_refused() -> None:
     with pytest.raises(errors.UserError, match=r"config\.mesh\.tensor=8 must divide 4 heads and 2 kv heads"):
         _built(1, 1, 8)
+
+
+def test_half_precision_copies_no_weights_on_a_cpu() -> None:
+    """XLA would hold fp32 copies of all of them: a few layers of middle width tell."""
+    text = dataclasses.replace(tiny.CONFIG.text, width=512, mlp_width=1408, num_layers=4, num_heads=8, num_kv_heads=8)
+    sizes = dataclasses.replace(tiny.CONFIG, text=dataclasses.replace(text, head_width=64))
+    mesh = mesh_lib.build(config.MeshSettings(1, 1, 1), jax.devices()[:1])
+    built = program.build(sizes, None, "bf16", mesh, max_new=NEW)
+    number = jax.ShapeDtypeStruct((), jnp.int32)
+    run = built.run.lower(built.params, program.slot_shapes(built, 1, 32), number, number).compile()
+    row, cache = program.decode_shapes(built, slots=1, length=32)
+    decode = built.decode.lower(built.params, row, row, row, cache).compile()
+    layer = 4 * (4 * 512 * 512 + 3 * 512 * 1408)  # bytes in fp32
+    for compiled in (run, decode):
+        assert compiled.memory_analysis().temp_size_in_bytes < 2 * layer

@@ -21,6 +21,7 @@ _OWN = "manifest_sha256"  # over the rest of the manifest
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _HASHING = 2  # files at a time: more than two do not read faster
 _WAY = f"get the folder again, or delete {NAME} if it was changed on purpose"
+_FREE = ("README.md",)  # the model card, for people to edit
 # Further files that a load could read instead of a listed one; others, as a README.md, may be put into the folder.
 _READ = re.compile(r"(arrays/.*|(vision_tower/)?[^/]+\.(json|safetensors|bin|model|jinja|txt|pt|pth))")
 
@@ -104,12 +105,12 @@ def _dumped(content: Mapping[str, Any]) -> str:
 
 
 def _there(folder: pathlib.Path) -> list[str]:
-    """All files below a folder but its manifest, by their names in it."""
+    """All files below a folder but its manifest and what is free to be changed, by their names in it."""
     found = []
     for above, folders, names in os.walk(folder):
         folders[:] = [one for one in folders if one != ".cache"]  # of the hub's library
         found += [os.path.relpath(os.path.join(above, name), folder) for name in names]
-    return sorted(name for name in found if name != NAME)
+    return sorted(name for name in found if name not in (NAME, *_FREE))
 
 
 def has(folder: pathlib.Path) -> bool:
