@@ -47,7 +47,10 @@ BAD = {
     "type": ({"data__batch_size": "many"}, "config.data.batch_size='many' must be a whole number from 1 to 1048576"),
     "choice": ({"data__order": "shufle"}, "config.data.order='shufle' is unknown; did you mean 'shuffle'?"),
     "no source": ({"data__sources": {}}, "config.data.sources is empty"),
-    "groups": ({"data__group_size": 48}, "batch_size=128 must be a multiple of config.data.group_size=48"),
+    "groups": (
+        {"data__group_size": 48},
+        "group_size=48: take --config.data.batch_size=144, or --config.data.group_size=32, by which",
+    ),
     "rows": ({"run__rows": -1}, "config.run.rows=-1 must be a whole number from 0 to 1048576"),
     "row length": (
         {"data__length_multiple": 0},

@@ -40,3 +40,14 @@ def mesh(data: int, fsdp: int, tensor: int, slices: int) -> None:
             f"config.mesh.data={data} must be a multiple of config.mesh.slices={slices}, which only the data axis may"
             " join"
         )
+
+
+def indivisible(batch: int, group: int) -> str:
+    """What to say of a batch that is no multiple of the reference's micro-batch: the next sizes that would do."""
+    divisor = max(n for n in range(1, group + 1) if batch % n == 0)
+    multiple = -(-batch // group) * group
+    return (
+        f"config.data.batch_size={batch} must be a multiple of config.data.group_size={group}: take"
+        f" --config.data.batch_size={multiple}, or --config.data.group_size={divisor}, by which a short answer weighs"
+        " otherwise"
+    )

@@ -279,7 +279,7 @@ class EvalConfig:
 
     seed: Annotated[int, Range(0, 2**32 - 1)] = 0
     model: ModelSettings = dataclasses.field(default_factory=ModelSettings)
-    model_name: str = ""  # shown in tables; empty: last part of model.path
+    model_name: str = ""  # shown in tables; empty: last part of model.path, or the run that wrote it
     preset: str = "custom"  # named in every result line
     precision: EvalPrecisionSettings = dataclasses.field(default_factory=EvalPrecisionSettings)
     benchmark: BenchmarkSettings = dataclasses.field(default_factory=BenchmarkSettings)
@@ -386,9 +386,7 @@ def _check_train(c: TrainConfig) -> None:
                 f"{where}.count={one.count} is more than the {where}.expect={one.expect} that the file must hold"
             )
     if d.batch_size % d.group_size:
-        raise errors.UserError(
-            f"config.data.batch_size={d.batch_size} must be a multiple of config.data.group_size={d.group_size}"
-        )
+        raise errors.UserError(checks.indivisible(d.batch_size, d.group_size))
     if d.order == "replay" and not d.replay:
         raise errors.UserError('config.data.order="replay" needs config.data.replay (a JSON list of sample positions)')
     if d.replay and d.order != "replay":

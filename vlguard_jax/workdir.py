@@ -25,6 +25,7 @@ from vlguard_jax import folders
 
 CONFIG_FILE = "config.json"
 _ADDRESS = re.compile(r"(gs|s3|az|abfs|hdfs|https?):/+")  # as a path, in which slashes in a row are one
+MODEL, BEST = "model", "best"  # folders of a training's tuned models
 LOCK_FILE = ".vlguard_jax.lock"  # exists while a process works in the folder
 # Files that runs continue to write; all others are replaced by renaming, or checked when opened (checkpoints/store.py).
 WRITTEN_ON = (

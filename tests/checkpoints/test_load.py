@@ -85,3 +85,15 @@ def test_adapters_whose_product_is_too_large(tmp_path: pathlib.Path) -> None:
     }
     with pytest.raises(errors.UserError, match=r"text\.layers\..*\.kernel holds -?(inf|nan), and weights are finite"):
         lora.merge(dataclasses.replace(model, params=trees.unflatten(flat)))
+
+
+def test_a_training_s_working_directory_names_its_model(tmp_path: pathlib.Path) -> None:
+    save.save_llava(made.model(), tmp_path / "run/model")
+    (tmp_path / "run/checkpoints").mkdir()
+    for name in ("metrics.jsonl", "config.json"):
+        (tmp_path / "run" / name).write_text("{}")
+    with pytest.raises(
+        errors.UserError, match=r"run is the working directory of a training; its model is .*run/model \("
+    ):
+        load.load(tmp_path / "run")
+    load.load(tmp_path / "run/model")

@@ -151,7 +151,9 @@ def check(model: checkpoint.Checkpoint, layout: str) -> None:
     source = model.extras.get("source", "this model")
     if model.lora is None:
         kind = " that stay apart: they are merged into its weights" if model.layout == "peft" else ""
-        raise errors.UserError(f"{source} has no LoRA adapters{kind}; save it as llava, hf or orbax")
+        again = "; or start the training that wrote it once more with --config.run.export=" + layout
+        hint = again if model.extras.get("provenance") else ""
+        raise errors.UserError(f"{source} has no LoRA adapters{kind}; save it as llava, hf or orbax{hint}")
     merged = "save as llava or hf (adapters merged)"
     other = "hf" if layout == "peft-hf" else "llava"
     convert = f"write it so first (python -m vlguard_jax.convert --to {other}) and train adapters on that"

@@ -7,6 +7,7 @@ import pathlib
 
 from vlguard_jax import errors
 from vlguard_jax import limits
+from vlguard_jax import workdir
 from vlguard_jax.checkpoints import adapted
 from vlguard_jax.checkpoints import layouts
 from vlguard_jax.checkpoints import plans
@@ -24,6 +25,7 @@ def make_plan(
     """
     if not folder.is_dir():
         raise errors.UserError(f"{folder}: a checkpoint is a folder, and this is a file")
+    _check_no_run(folder)
     if (folder / "adapter_config.json").is_file():
         plans.refuse(folder, projector=projector, family=as_family)
         plan = adapted.plan(folder, base, vision_tower)
@@ -38,6 +40,18 @@ def make_plan(
         )
     vocabulary.check(plan.tokenizer_folder, plan.config.text.vocab_size, plan.extras)
     return plan
+
+
+def _check_no_run(folder: pathlib.Path) -> None:
+    """Raise UserError for the working directory of a training."""
+    if not (folder / "metrics.jsonl").is_file() or not (folder / "checkpoints").is_dir():
+        return
+    model = folder / workdir.MODEL
+    when = "" if model.is_dir() else ", which is written at its end: start the same train command again"
+    raise errors.UserError(
+        f"{folder} is the working directory of a training; its model is {model}{when} (adapters apart, of a run with"
+        " LoRA: start it once more with --config.run.export=peft or peft-hf; a finished run only writes them)"
+    )
 
 
 def _check_one(folder: pathlib.Path) -> None:

@@ -29,6 +29,14 @@ from vlguard_jax.safety import run
 from vlguard_jax.safety import summary
 
 
+def named(path: str) -> str:
+    """A model's name in tables: the last part of its path; of a training's model that of its run."""
+    parts = Path(path).parts
+    if len(parts) > 1 and parts[-1] in (workdir.MODEL, workdir.BEST) and Path(path).is_dir():
+        return parts[-2] if parts[-1] == workdir.MODEL else f"{parts[-2]} ({parts[-1]})"
+    return Path(path).name
+
+
 def as_model(
     checkpoint: checkpoint_lib.Checkpoint, config: settings_lib.EvalConfig, *, grid: bool = False
 ) -> model_lib.Model:
@@ -43,7 +51,7 @@ def as_model(
     stop_ids = choice.ends(asked, config.model.template_date, checkpoint.config, tokenizer)
     made = functools.cache(functools.partial(engine.of_checkpoint, checkpoint, tokenizer, stop_ids, config, precision))
     return model_lib.Model(
-        name=config.model_name or Path(config.model.path).name,
+        name=config.model_name or named(config.model.path),
         weights_sha256=checkpoint.weights_sha256,
         fingerprint=model_lib.fingerprint(checkpoint.weights_sha256, checkpoint.config, checkpoint.lora, stop_ids),
         tokenizer=tokenizer,

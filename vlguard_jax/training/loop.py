@@ -49,7 +49,6 @@ from vlguard_jax.training import tuned
 
 PROBLEMS_FILE = "bad_pictures.txt"  # written in place of a run
 DROPS_FILE = "skipped.jsonl"
-MODEL, BEST = "model", "best"  # folders of the tuned models
 
 
 @dataclasses.dataclass(frozen=True)
@@ -127,7 +126,7 @@ def _train(settings: config.TrainConfig, workdir: Path) -> Result:
         if main:  # free space may have changed even where no update was left to make
             workdir_lib.claim(workdir, settings, free=resume.FREE_SETTINGS)
         # 5. The tuned model in a layout that others read, and the best one beside it.
-        path = workdir / MODEL if finished and settings.run.export != "none" else None
+        path = workdir / workdir_lib.MODEL if finished and settings.run.export != "none" else None
         if path is not None:
             stand_in = data.mixture.stand_in
             whole = tuned.with_provenance(settings, start, updates=done, stand_in=stand_in)
@@ -136,14 +135,18 @@ def _train(settings: config.TrainConfig, workdir: Path) -> Result:
             said, best = _best(settings, program, prober, workdir, done)
             if best is not None:
                 whole = tuned.with_provenance(settings, start, updates=prober.best, stand_in=stand_in)
-                said.append(tuned.write(settings, whole, best, workdir / BEST))
+                said.append(tuned.write(settings, whole, best, workdir / workdir_lib.BEST))
             _say(console, *filter(None, said))
     return Result(done, finished, log.last, path)
 
 
 def _make_room(settings: config.TrainConfig, data: setup.Data, workdir: Path) -> None:
     """Check that the tuned models can be written, and renew the lists of what is wrong in the data."""
-    for name in [MODEL, *([BEST] if settings.run.keep_best.rate else [])] if settings.run.export != "none" else []:
+    for name in (
+        [workdir_lib.MODEL, *([workdir_lib.BEST] if settings.run.keep_best.rate else [])]
+        if settings.run.export != "none"
+        else []
+    ):
         m = settings.model
         place.check_free(workdir / name, True, [m.path, m.base, m.vision_tower, m.projector])
     (workdir / PROBLEMS_FILE).unlink(missing_ok=True)
@@ -167,7 +170,7 @@ def _best(
         there = best is not None and best in store
         said = [prober.told_best(there)]
         if best is None or best == last or not there:
-            return [*said, tuned.forget(workdir / BEST)], None
+            return [*said, tuned.forget(workdir / workdir_lib.BEST)], None
         shapes = resume.shapes(program)
         return said, setup.from_tree(shapes, store.restore(best, setup.to_tree(shapes))).params
 
