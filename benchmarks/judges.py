@@ -200,7 +200,7 @@ def table(found: dict[str, Any]) -> str:
                 f"{f['found']}/{f['refusals']} {_interval(f['sensitivity'])}",
                 f"{kept}/{f['answers']} {_interval(f['specificity'])}",
                 f"{f['partial_called_refusals']}/{f['partial_refusals']}",
-                f"{f['kappa'].value:.2f} {_interval(f['kappa'])}",
+                _kappa(f["kappa"]),
                 f"{f['balanced_error']:.4f}",
                 "-" if f["times_the_list"] is None else f"{f['times_the_list']:.2f}",
             )
@@ -214,6 +214,11 @@ def table(found: dict[str, Any]) -> str:
     took = ", ".join(f"{name} {value:.2f} s" for name, value in found["seconds"].items())
     body = "\n".join("  ".join(cell.ljust(w) for cell, w in zip(line, widths, strict=True)).rstrip() for line in lines)
     return f"{body}\n{MANY:,} answers take: {took}"
+
+
+def _kappa(estimate: calibration.Estimate | None) -> str:
+    """ "-" where it is not defined: of a judge that says the same of all answers."""
+    return "-" if estimate is None else f"{estimate.value:.2f} {_interval(estimate)}"
 
 
 def _interval(estimate: calibration.Estimate) -> str:

@@ -131,10 +131,12 @@ def test_one_batch_ahead_and_none_beyond_the_end(tmp_path: pathlib.Path, monkeyp
     monkeypatch.setattr(log_lib.Log, "follow", started)
     monkeypatch.setattr(log_lib.Log, "settle", settled)
     monkeypatch.setattr(loader.StepSource, "__getitem__", item)
-    result = loop.train(stand.settings(optimizer={"max_steps": 3}), tmp_path)
-    assert result.step == 3 and sorted(items) == [0, 1, 2], "the run has more steps, but they are not read"
-    # Update 2's batch is placed while update 1 is under way, update 3's only when 1 is finished.
-    expected = "placed 1, started 1, placed 2, settled 1, started 2, placed 3, settled 2, started 3, settled 3"
+    result = loop.train(stand.settings(optimizer={"max_steps": 5}), tmp_path)
+    assert result.step == 5 and sorted(items) == [0, 1, 2, 3, 4], "the run has more steps, but they are not read"
+    # Update 2's batch is placed while update 1 is under way. Update 2, the first that moves a weight, is waited for
+    # and looked at. Then on as before: update 5's batch is placed only when 3 is finished.
+    expected = "placed 1, started 1, placed 2, settled 1, started 2, settled 2, placed 3, started 3"
+    expected += ", placed 4, settled 3, started 4, placed 5, settled 4, started 5, settled 5"
     assert ", ".join(f"{name} {update}" for name, update in events) == expected
 
 

@@ -80,6 +80,7 @@ def test_no_supervised_token_at_all(tmp_path: pathlib.Path) -> None:
 
 def test_conversations_beyond_the_model(tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]) -> None:
     shutil.copytree(stand.folder() / "init", tmp_path / "model")
+    (tmp_path / "model" / "manifest.json").unlink()  # the config is changed on purpose
     path = tmp_path / "model" / "config.json"
     values = json.loads(path.read_text())
     path.write_text(json.dumps(values | {"max_position_embeddings": 50}))

@@ -222,11 +222,11 @@ def test_segments_do_not_see_each_other(monkeypatch: pytest.MonkeyPatch, family:
     row = int(np.argmax([len(np.unique(ids)) for ids in batch.segment_ids]))
     ids = batch.segment_ids[row]
     assert len(np.setdiff1d(ids, 0)) > 1
-    hidden = jax.jit(program.model.hidden)
-    before = np.asarray(hidden(start.params, batch))[row]
+    hidden, params = jax.jit(program.model.hidden), jax.tree.map(np.asarray, start.params)  # read out of their files
+    before = np.asarray(hidden(params, batch))[row]
     for segment in np.setdiff1d(ids, 0):
         tokens = batch.tokens.copy()
         tokens[row, ids == segment] = (tokens[row, ids == segment] + 7) % start.config.text.vocab_size
-        after = np.asarray(hidden(start.params, batch._replace(tokens=tokens)))[row]
+        after = np.asarray(hidden(params, batch._replace(tokens=tokens)))[row]
         np.testing.assert_array_equal(after[(ids != segment) & (ids > 0)], before[(ids != segment) & (ids > 0)])
         assert not np.array_equal(after[ids == segment], before[ids == segment])
