@@ -30,6 +30,7 @@ def _lines(folder: pathlib.Path) -> list[dict]:
 def test_the_limit_is_that_of_the_rule() -> None:
     assert spikes.limit([1.0] * 15) == math.inf
     assert spikes.limit([2.0] * 16) == 2.5  # the median and a quarter
+    assert spikes.limit([0.001] * 16) == 0.101  # learned by heart
     rng = np.random.default_rng(0)
     losses = rng.normal(2.0, 0.1, 64)
     median = np.median(losses)

@@ -23,18 +23,19 @@ SCHEMA = 1
 WINDOW, ENOUGH = 64, 16  # losses that one is compared with, and the fewest that say anything
 DEVIATIONS = 8.0  # of these losses from their median, each the median deviation, scaled to a normal distribution's
 SHARE = 0.25  # of the median: losses that hardly vary make no spike of a ripple
+LEAST = 0.1  # nats: what is learned by heart, at losses near 0, makes no spikes
 _NORMAL = 1.4826
 
 
 def limit(recent: Iterable[float]) -> float:
-    """The loss from which on one is a spike after these: median + max(8 x 1.4826 x MAD, median / 4); infinity where
-    they are fewer than 16. MAD: median absolute deviation."""
+    """The loss from which on one is a spike after these: median + max(8 x 1.4826 x MAD, median / 4, 0.1); infinity
+    where they are fewer than 16. MAD: median absolute deviation."""
     losses = list(recent)
     if len(losses) < ENOUGH:
         return math.inf
     median = statistics.median(losses)
     spread = statistics.median(abs(loss - median) for loss in losses)
-    return median + max(DEVIATIONS * _NORMAL * spread, SHARE * abs(median))
+    return median + max(DEVIATIONS * _NORMAL * spread, SHARE * abs(median), LEAST)
 
 
 class Spikes:
