@@ -30,7 +30,7 @@ FAULTS_N ?= 100
 faults: $(VENV)/.core  ## hostile input for every reader, counted by outcome (FAULTS_N=5000 for more); kills of `curate` and `train`
 	$(RUN) tests.faults --n $(FAULTS_N) $(FAULTS_ARGS)
 	$(RUN) tests.curating.killed
-	$(RUN) tests.soak.training --kills 10
+	$(RUN) tests.soak.training --kills 4
 
 # Each kill comes at a random moment by the clock; --compute, --limit and --seed in SOAK_ARGS choose the run.
 # SOAK=tests.soak.training does so to a training.

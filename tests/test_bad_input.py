@@ -67,7 +67,7 @@ def _picture(content: Callable[[bytes], bytes]) -> Callable[[pathlib.Path], None
 
 def _model(change: Callable[[dict[str, np.ndarray]], object]) -> Callable[[pathlib.Path], None]:
     def prepare(folder: pathlib.Path) -> None:
-        shutil.copytree(stand.folder() / "init", folder / "model")
+        shutil.copytree(stand.folder() / "init", folder / "model", ignore=shutil.ignore_patterns("manifest.json"))
         path = next((folder / "model").glob("*.safetensors"))
         arrays = safetensors.numpy.load_file(path)
         change(arrays)
@@ -80,7 +80,7 @@ def _model(change: Callable[[dict[str, np.ndarray]], object]) -> Callable[[pathl
 
 
 def _other_type(folder: pathlib.Path) -> None:
-    shutil.copytree(stand.folder() / "init", folder / "model")
+    shutil.copytree(stand.folder() / "init", folder / "model", ignore=shutil.ignore_patterns("manifest.json"))
     config = json.loads((folder / "model" / "config.json").read_text())
     (folder / "model" / "config.json").write_text(json.dumps(config | {"model_type": "persimmon"}))
 
