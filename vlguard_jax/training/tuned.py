@@ -61,10 +61,9 @@ def with_provenance(
 
 
 def _hardware() -> str:
-    """The devices of this run in words."""
+    """The devices of this run in words, of however many processes: a model's files do not depend on that."""
     found = collections.Counter(device.device_kind for device in jax.devices())
-    hosts = f", {jax.process_count()} processes" if jax.process_count() > 1 else ""
-    return ", ".join(f"{n} x {kind}" for kind, n in found.items()) + hosts
+    return ", ".join(f"{n} x {kind}" for kind, n in found.items())
 
 
 def forget(path: Path) -> str:
