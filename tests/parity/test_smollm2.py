@@ -4,9 +4,9 @@ training against PyTorch, ids against two other tokenizers, and the commands fro
 from __future__ import annotations
 
 from collections.abc import Iterator
+import copy
 import csv
 import functools
-import copy
 import json
 import math
 import os
@@ -138,7 +138,7 @@ def padded(rows: list[list[int]]) -> tuple[np.ndarray, np.ndarray]:
 
 
 def test_logits(benchmarks: pathlib.Path, model: Any, loaded: checkpoint_lib.Checkpoint, theirs: Any) -> None:
-    """Compared with PyTorch's in fp64: logits are as large as 38, where a step of fp32 is 4e-6, behind 30 layers, and its
+    """Compared with PyTorch's in fp64: logits are as large as 38, where a step of fp32 is 4e-6, behind 30 layers; its
     own in fp32 are up to 1e-4 away from those, differently on each machine; so are ours, and at most twice as far."""
     ids, seen = padded([row.tolist() for row in prompts(benchmarks, loaded, theirs)[:8]])
     positions = np.broadcast_to(np.arange(ids.shape[1], dtype=np.int32), ids.shape)
