@@ -18,6 +18,7 @@ from tests.checkpoints import made
 from vlguard_jax import config
 from vlguard_jax import trees
 from vlguard_jax.checkpoints import checkpoint as checkpoint_lib
+from vlguard_jax.checkpoints import conversion
 from vlguard_jax.checkpoints import layouts
 from vlguard_jax.checkpoints import lora as lora_lib
 from vlguard_jax.checkpoints import safetensors_files
@@ -77,7 +78,7 @@ def test_the_files_are_those_of_whole_arrays(tmp_path: pathlib.Path, export: str
     start = model(LORA if rank else None)
     write(start, tmp_path / "ours", export)
     whole = start if export == "peft" else lora_lib.merge(start)
-    (tuned.WRITERS | tuned.ADAPTER_WRITERS)[export](whole, tmp_path / "theirs", functional.DTYPES["bf16"])
+    conversion.WRITERS[export](whole, tmp_path / "theirs", functional.DTYPES["bf16"])
     ours, theirs = files(tmp_path / "ours"), files(tmp_path / "theirs")
     assert ours.keys() == theirs.keys() and len(ours) > 2
     assert [name for name in ours if ours[name] != theirs[name]] == []

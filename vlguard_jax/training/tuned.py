@@ -16,19 +16,16 @@ from vlguard_jax import trees
 from vlguard_jax import versions
 from vlguard_jax import workdir as workdir_lib
 from vlguard_jax.checkpoints import checkpoint as checkpoint_lib
+from vlguard_jax.checkpoints import conversion
 from vlguard_jax.checkpoints import hub
 from vlguard_jax.checkpoints import lazy
 from vlguard_jax.checkpoints import lora
-from vlguard_jax.checkpoints import save
 from vlguard_jax.checkpoints import save_adapters
 from vlguard_jax.families import extras as extras_lib
 from vlguard_jax.families import functional
 from vlguard_jax.families import table
 from vlguard_jax.parallel import gather
 from vlguard_jax.training import step as step_lib
-
-WRITERS = {"llava": save.save_llava, "hf": save.save_hf}
-ADAPTER_WRITERS = {"peft": save_adapters.save_peft, "peft-hf": save_adapters.save_peft_hf}
 
 
 def without_trained(start: checkpoint_lib.Checkpoint) -> checkpoint_lib.Checkpoint:
@@ -90,14 +87,12 @@ def write(
     def save_with(params: functional.Params) -> None:
         tuned = dataclasses.replace(start, params=step_lib.join(params, start.params), weights_sha256="")
         dtype = functional.DTYPES[settings.precision.compute]
-        if kind in ADAPTER_WRITERS:
-            ADAPTER_WRITERS[kind](tuned, path, dtype, overwrite=True)
-        else:
-            WRITERS[kind](lora.merge_late(tuned), path, dtype, overwrite=True)
+        whole = tuned if kind in save_adapters.LAYOUTS else lora.merge_late(tuned)
+        conversion.WRITERS[kind](whole, path, dtype, overwrite=True)
 
     gather.for_first(trained, save_with)
     if jax.process_index() != 0:
         return ""
-    merged = ", adapters merged" if start.lora and kind in WRITERS else ""
+    merged = ", adapters merged" if start.lora and kind not in save_adapters.LAYOUTS else ""
     measure = f"python -m vlguard_jax.evaluate --config.model.path={shlex.quote(str(path))} ..."
     return f"wrote {path} ({kind} layout{merged}); measure it: {measure}"
