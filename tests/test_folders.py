@@ -198,3 +198,56 @@ def test_a_folder_that_is_swept_before_it_is_locked_is_made_again(
     with folders.scratch(tmp_path, "a") as new:
         assert new.is_dir() and taken != [new]
     assert not list(tmp_path.iterdir())
+
+
+@pytest.fixture
+def files_only(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Folders cannot be renamed; the names of renamed files, in order. With "fails" in it the third one fails."""
+    rename, names = os.rename, []
+
+    def renaming(old: os.PathLike[str], new: os.PathLike[str]) -> None:
+        if os.path.isdir(old):
+            raise OSError(errno.EMFILE, "too many open files")
+        if "fails" in names and len(names) > 2:
+            names.clear()
+            raise OSError(errno.EIO, "input/output error")
+        names.append(os.path.basename(old))
+        rename(old, new)
+
+    monkeypatch.setattr(os, "rename", renaming)
+    return names
+
+
+def test_where_files_only_can_be_renamed_a_manifest_comes_last(tmp_path: pathlib.Path, files_only: list[str]) -> None:
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out/old").write_text("before")
+    with folders.new_folder(tmp_path / "out", replace=True) as new:
+        for name in ("manifest.json", "config.json", "z.safetensors", "below/deep/a.txt"):
+            (new / name).parent.mkdir(parents=True, exist_ok=True)
+            (new / name).write_text(name)
+        (new / "empty").mkdir()
+    assert files_only == ["old", "a.txt", "z.safetensors", "config.json", "manifest.json"]
+    assert [entry.name for entry in tmp_path.iterdir()] == ["out"]
+    found = sorted(str(path.relative_to(tmp_path / "out")) for path in (tmp_path / "out").rglob("*"))
+    assert found == [
+        "below",
+        "below/deep",
+        "below/deep/a.txt",
+        "config.json",
+        "empty",
+        "manifest.json",
+        "z.safetensors",
+    ]
+
+
+def test_a_renaming_that_fails_midway_leaves_what_was_there(tmp_path: pathlib.Path, files_only: list[str]) -> None:
+    for name in ("out/one", "out/two", "out/three"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(name)
+    files_only.append("fails")
+    with pytest.raises(OSError, match="input/output"), folders.new_folder(tmp_path / "out", replace=True) as new:
+        (new / "a").write_text("new")
+    assert {path.name: path.read_text() for path in (tmp_path / "out").iterdir()} == {
+        name: f"out/{name}" for name in ("one", "two", "three")
+    }
+    assert [entry.name for entry in tmp_path.iterdir()] == ["out"]

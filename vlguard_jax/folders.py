@@ -23,6 +23,8 @@ from vlguard_jax import machine
 
 PROGRAMS = "JAX_COMPILATION_CACHE_DIR"
 ANOTHER, GROUP = "is another user's", "can be written to by its group"
+# What mounted buckets answer where a folder is renamed (gcsfuse the first, or the second before 0.35).
+_FILES_ONLY = (errno.EMFILE, errno.ENOSYS, errno.EOPNOTSUPP)
 _LONGEST = 40  # characters of a folder's name in the temporary one
 _SCRATCH = re.compile(rf"\..{{1,{_LONGEST}}}\.[0-9a-f]{{16}}\.partial", re.DOTALL)
 
@@ -93,7 +95,7 @@ def remove(path: pathlib.Path) -> None:
     """
     check_no_link(path)
     with scratch(path.parent, path.name) as away:
-        path.rename(away / path.name)
+        rename(path, away / path.name)
 
 
 def sweep(folder: pathlib.Path, start: str = "", keep: str = "") -> None:
@@ -167,13 +169,68 @@ def take(new: pathlib.Path, target: pathlib.Path) -> None:
       UserError: something is there; it stays unchanged.
     """
     try:
-        new.rename(target)  # never replaces a non-empty folder, a file or a link
+        rename(new, target)  # never replaces a non-empty folder, a file or a link
     except OSError as e:
         if e.errno not in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR):
             raise
         raise errors.UserError(
             f"{target}: something is there already, perhaps of another process that writes it too; it stays"
         ) from e
+
+
+def rename(old: pathlib.Path, new: pathlib.Path) -> bool:
+    """Rename a folder to what must not exist or be an empty folder. Where only files can be renamed, as on a mounted
+    bucket, they are, one after another, with what makes a checkpoint of a folder last: its JSON files, the manifest.
+
+    Returns whether it happened at once.
+
+    Raises:
+      OSError: it cannot be; `old` is as it was.
+    """
+    try:
+        os.rename(old, new)
+        return True
+    except OSError as e:
+        if e.errno not in _FILES_ONLY or old.is_symlink() or not old.is_dir():
+            raise
+        _rename_files(old, new)
+        return False
+
+
+def renamed(folder: pathlib.Path) -> bool:
+    """Whether folders can be renamed in `folder`, which is tried with one; on a mounted bucket only files can."""
+    with scratch(folder, "rename") as place:
+        (place / "old").mkdir()
+        (place / "old" / "file").touch()
+        try:
+            os.rename(place / "old", place / "new")
+        except OSError as e:
+            if e.errno not in _FILES_ONLY:
+                raise
+            return False
+    return True
+
+
+def _rename_files(old: pathlib.Path, new: pathlib.Path) -> None:
+    if os.path.lexists(new) and any(new.iterdir()):
+        raise OSError(errno.ENOTEMPTY, os.strerror(errno.ENOTEMPTY), str(new))
+    below = sorted(old.rglob("*"), key=lambda path: (path.suffix == ".json", path.name == "manifest.json", path))
+    new.mkdir(exist_ok=True)
+    moved = []
+    try:
+        for path in sorted(path for path in below if path.is_dir() and not path.is_symlink()):
+            (new / path.relative_to(old)).mkdir()
+        for path in below:
+            if path.is_symlink() or not path.is_dir():
+                os.rename(path, new / path.relative_to(old))
+                moved.append(path)
+    except BaseException:
+        for path in reversed(moved):
+            with contextlib.suppress(OSError):
+                os.rename(new / path.relative_to(old), path)
+        shutil.rmtree(new, ignore_errors=True)
+        raise
+    shutil.rmtree(old, ignore_errors=True)
 
 
 def check_no_link(path: str | os.PathLike[str]) -> None:
@@ -217,15 +274,16 @@ def identity(path: str | os.PathLike[str]) -> tuple[int, int] | None:
 def _replace(target: pathlib.Path, new: pathlib.Path, before: tuple[int, int]) -> None:
     """Rename `new` to `target`; the folder `before` in its place is deleted last."""
     old = new.with_name(f"{new.stem}.{secrets.token_hex(4)}.old")  # never there, even after a kill
+    at_once = True
     with contextlib.suppress(FileNotFoundError):
-        target.rename(old)
+        at_once = rename(target, old)
     try:
-        if identity(old) not in (before, None):
+        if at_once and identity(old) not in (before, None):
             raise errors.UserError(f"{target}: another process has written it meanwhile; what it wrote stays")
         take(new, target)
     except BaseException:
         if os.path.lexists(old) and not os.path.lexists(target):
-            old.rename(target)
+            rename(old, target)
         raise
     shutil.rmtree(old, ignore_errors=True)
     if os.path.lexists(old):

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import errno
+import json
+import os
 import pathlib
 import resource
+import shutil
 from unittest import mock
 
 import jax
@@ -13,6 +16,7 @@ import numpy as np
 import pytest
 
 from tests.checkpoints import test_store
+from tests.soak import watched_training
 from vlguard_jax import machine
 from vlguard_jax.checkpoints import steps as steps_lib
 from vlguard_jax.checkpoints import store
@@ -124,4 +128,42 @@ def test_a_full_disk_costs_no_older_step(
     steps.wait()
     assert steps.steps() == [4] and [path.name for path in (tmp_path / "s").iterdir()] == ["4"]
     steps.restore(4, test_store.abstract(value, jax.NamedSharding(test_store.mesh(1, 1), jax.P())))
+    steps.close()
+
+
+@pytest.fixture
+def bucket(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Files can be renamed, folders cannot, as in a bucket that gcsfuse has mounted."""
+    monkeypatch.setattr(os, "rename", os.rename)  # put back at the end
+    monkeypatch.setattr(os, "replace", os.replace)
+    watched_training.without_renaming()
+
+
+def test_without_renaming_a_step_is_whole_or_none(tmp_path: pathlib.Path, bucket: None) -> None:
+    two(tmp_path / "s")
+    state = test_store.tree(jax.NamedSharding(test_store.mesh(1, 1), jax.P()), 5.0)
+    # a kill before the last file of step 7, and one before its first
+    shutil.copytree(tmp_path / "s/5", tmp_path / "s/7")
+    (tmp_path / "s/7/commit_success.txt").unlink()
+    note = json.loads((tmp_path / "s/7/_CHECKPOINT_METADATA").read_text())
+    (tmp_path / "s/7/_CHECKPOINT_METADATA").write_text(json.dumps(note | {"commit_timestamp_nsecs": None}))
+    (tmp_path / "s/9").mkdir()
+    steps = store.Store(tmp_path / "s", keep=2)
+    assert steps.steps() == [5, 3] and steps.aside() == []
+    found = steps.restore(5, test_store.abstract(state, jax.NamedSharding(test_store.mesh(1, 1), jax.P())))
+    test_store.assert_same(found["params"], state["params"])
+    assert steps.set_aside(5) == "5.broken-1" and steps.steps() == [3]
+    steps.close()
+    assert sorted(entry.name for entry in (tmp_path / "s").iterdir()) == ["3", "5.broken-1"]
+
+
+def test_steps_that_were_renamed_into_place_are_read_without_renaming(
+    tmp_path: pathlib.Path, request: pytest.FixtureRequest
+) -> None:
+    two(tmp_path / "s")
+    request.getfixturevalue("bucket")
+    steps = store.Store(tmp_path / "s", keep=2)
+    assert steps.steps() == [5, 3]
+    steps.save(7, test_store.tree(jax.NamedSharding(test_store.mesh(1, 1), jax.P()), 7.0), test_store.META)
+    assert steps.steps() == [7, 5]
     steps.close()

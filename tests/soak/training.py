@@ -4,6 +4,7 @@
   ... --processes 2 --kills 10            # two processes; one of them is killed, and the other has to end by itself
   ... --at data,compile,step,save,export  # SIGTERM at these points, each in a run of its own: 75, soon, and saved
   ... --at step,save --signal KILL        # the same with kill -9; STOP: the last process stands still for a while
+  ... --kills 10 --bucket                 # where only files can be renamed, as in a mounted bucket
   ... --kills 20 -- --config FILE --config.optimizer.max_steps=40 --config.run.save_every=4    # a run of your own
 
 A tiny model is trained for a few updates and saved after every second one. The same command is started again after each
@@ -110,7 +111,7 @@ class Run:
             self.finish()
             return None
         hit = watched.read(self.phases[victim], watched_training.PHASES)
-        saving = any((self._workdir / "checkpoints").glob("*.orbax-checkpoint-tmp*"))
+        saving = any(unfinished(self._workdir))
         began = time.monotonic()
         for i, process in enumerate(self.running):
             if i == victim:
@@ -153,12 +154,23 @@ class Run:
         return self.outputs[process].read_text(errors="replace")
 
 
+def unfinished(workdir: pathlib.Path) -> list[str]:
+    """The folders of saves that did not end."""
+    found = [path.name for path in workdir.glob("checkpoints/*") if path.is_dir() and path.name[0].isdigit()]
+    whole = (
+        (lambda name: (workdir / "checkpoints" / name / "commit_success.txt").exists()) if _bucket() else str.isdigit
+    )
+    return [name for name in found if not whole(name)]
+
+
 def newest(workdir: pathlib.Path) -> int:
     """The newest complete checkpoint, 0 without one."""
-    folder = workdir / "checkpoints"
-    return max(
-        (int(step.name) for step in folder.iterdir() if step.name.isdigit()) if folder.is_dir() else (0,), default=0
-    )
+    names = {path.name for path in workdir.glob("checkpoints/*")} - set(unfinished(workdir))
+    return max((int(name) for name in names if name.isdigit()), default=0)
+
+
+def _bucket() -> bool:
+    return bool(os.environ.get(watched_training.BUCKET))
 
 
 def steps(workdir: pathlib.Path) -> list[dict[str, Any]]:
@@ -267,10 +279,13 @@ def main() -> int:
     parser.add_argument("--at", help=f"points, of {', '.join(watched_training.PHASES)}; a signal there, and no kills")
     signals = {"TERM": signal.SIGTERM, "KILL": signal.SIGKILL, "STOP": signal.SIGSTOP}
     parser.add_argument("--signal", default="TERM", choices=signals, help=f"at these points; STOP: for {SLOW:g} s")
+    parser.add_argument("--bucket", action="store_true", help="folders cannot be renamed")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--keep", help="an empty folder for all files, kept; default: a temporary one")
     parser.add_argument("flags", nargs="*", help="of a training of your own, behind --; without --workdir")
     given = parser.parse_args()
+    if given.bucket:
+        os.environ[watched_training.BUCKET] = "1"
     top = pathlib.Path(given.keep or tempfile.mkdtemp(prefix="vlguard_jax-soak-")).absolute()
     top.mkdir(exist_ok=True)
     flags = given.flags or material(top)

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 import dataclasses
+import errno
+import os
 import pathlib
 import runpy
 import sys
@@ -16,6 +18,7 @@ from tests.soak import watched
 
 # start: imports, weights, conversations. between: the host's work around the programs, until the process has ended.
 PHASES = ("start", "between", "load", "data", "compile", "step", "save", "export")
+BUCKET = "SOAK_BUCKET"  # set: folders cannot be renamed
 
 
 def _stepping(phase: watched.Phase, step: Callable[..., Any]) -> Callable[..., Any]:
@@ -61,7 +64,21 @@ def watch(phase: watched.Phase) -> None:
     tuned.write = phase.wrapped("export", tuned.write)
 
 
+def without_renaming() -> None:
+    """Let this process rename files only, for good, as in a bucket that gcsfuse has mounted."""
+    rename = os.rename
+
+    def files_only(old: Any, new: Any, **kwargs: Any) -> None:
+        if os.path.isdir(old) and os.listdir(old):
+            raise OSError(errno.EMFILE, os.strerror(errno.EMFILE), os.fspath(old), None, os.fspath(new))
+        rename(old, new, **kwargs)
+
+    os.rename = os.replace = files_only  # type: ignore[assignment]
+
+
 if __name__ == "__main__":
+    if os.environ.get(BUCKET):
+        without_renaming()
     watch(watched.Phase(pathlib.Path(sys.argv[1]), PHASES))
     del sys.argv[1]
     runpy.run_module("vlguard_jax.train", run_name="__main__", alter_sys=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+import contextlib
 import itertools
 import os
 import pathlib
@@ -63,6 +64,18 @@ def visibly_broken(step: pathlib.Path) -> str:
     except errors.UserError as e:
         return str(e) if isinstance(e, Damaged) else f"{step}: damaged: {e}"
     return ""
+
+
+def unfinished(step: pathlib.Path) -> bool:
+    """Whether a step that is written in its place was not written to the end: neither Orbax's last file nor the time
+    of its end is there."""
+    if (step / "commit_success.txt").is_file():
+        return False
+    if not os.path.lexists(step / _NOTES[0]):
+        return True
+    with contextlib.suppress(errors.UserError):
+        return files.read_object(step / _NOTES[0], finite=False).get("commit_timestamp_nsecs") is None
+    return False
 
 
 def aside(folder: pathlib.Path) -> list[str]:

@@ -1,6 +1,7 @@
 """The training store: steps of (arrays, record) in Orbax. A step is there as a whole or not at all.
 
-One that was damaged since is set aside under another name, never deleted. A full disk costs no step that is there.
+Where folders cannot be renamed, as on a mounted bucket, a step is written in its place, and what makes it one comes
+last. One that was damaged since is set aside under another name, never deleted. A full disk costs none that is there.
 
 The record holds, for every array, shape, dtype and a checksum that is computed on the devices. It does not depend on
 the sharding, and so is checked after a restore onto another mesh, too.
@@ -28,6 +29,7 @@ from orbax.checkpoint import checkpoint_managers as managers
 from vlguard_jax import errors
 from vlguard_jax import files
 from vlguard_jax import fingerprints
+from vlguard_jax import folders
 from vlguard_jax import machine
 from vlguard_jax import trees
 from vlguard_jax.checkpoints import header
@@ -35,6 +37,10 @@ from vlguard_jax.checkpoints import steps as steps_lib
 from vlguard_jax.checkpoints import stored
 
 _UNFINISHED = re.compile(r"[0-9]+\.orbax-checkpoint-tmp(-[0-9]+)?")
+_ATOMICITY = {  # by whether steps are written in their place; then those that were renamed into it are read, too
+    False: ocp.options.AtomicityOptions(ocp.options.AtomicityMode.ATOMIC_RENAME),
+    True: ocp.options.AtomicityOptions(ocp.options.AtomicityMode.COMMIT_FILE, allow_legacy_atomic_rename=True),
+}
 
 
 class Store:
@@ -65,14 +71,19 @@ class Store:
         self._saving: int | None = None  # the step whose save may be under way
         self._failed: Exception | None = None  # why the last save came to nothing
         steps_lib.check(self._folder)
-        problem = ""
-        if jax.process_index() == 0:
+        first, problem = jax.process_index() == 0, ""
+        if first:
+            self._folder.mkdir(parents=True, exist_ok=True)
+        self._in_place = agree("in place" if first and not folders.renamed(self._folder) else "") != ""
+        if first:
             self._remove_unfinished()
             problem = self._set_aside_visibly_broken()
         if problem := agree(problem):
             raise steps_lib.Damaged(problem)
         stays = managers.AnyPreservationPolicy([managers.LatestN(keep), _Also(also)])
-        self._options = ocp.CheckpointManagerOptions(preservation_policy=stays, enable_async_checkpointing=True)
+        self._options = ocp.CheckpointManagerOptions(
+            preservation_policy=stays, enable_async_checkpointing=True, atomicity_options=_ATOMICITY[self._in_place]
+        )
         self._open()
 
     def _open(self) -> None:
@@ -145,7 +156,7 @@ class Store:
         name = steps_lib.free_name(self._folder, step)
         self._agree("")  # all have found the same name
         if jax.process_index() == 0:
-            os.rename(self._folder / str(step), self._folder / name)
+            folders.rename(self._folder / str(step), self._folder / name)
         self._agree("")
         self._manager.reload()
         return name
@@ -160,7 +171,7 @@ class Store:
             return steps_lib.none_whole(broken[steps[0]], self._folder)
         for step, why in broken.items():
             name = steps_lib.free_name(self._folder, int(step.name))
-            os.rename(step, step.with_name(name))
+            folders.rename(step, step.with_name(name))
             self.notices.append(steps_lib.told_aside(why, self._folder, name))
         return ""
 
@@ -239,7 +250,10 @@ class Store:
 
     def _remove_unfinished(self) -> None:
         for leftover in self._folder.iterdir() if self._folder.is_dir() else ():
-            if _UNFINISHED.fullmatch(leftover.name) and leftover.is_dir() and not leftover.is_symlink():
+            if leftover.is_symlink() or not leftover.is_dir():
+                continue
+            in_place = self._in_place and leftover.name.isdecimal() and steps_lib.unfinished(leftover)
+            if in_place or _UNFINISHED.fullmatch(leftover.name):
                 shutil.rmtree(leftover, ignore_errors=True)
 
 
