@@ -88,7 +88,16 @@ import hypothesis  # noqa: E402
 from jaxtyping import install_import_hook  # noqa: E402
 import pytest  # noqa: E402
 
-install_import_hook("vlguard_jax", "beartype.beartype")
+
+
+def _with_shapes() -> list[str]:
+    """The package's modules that annotate shapes."""
+    paths = [path for path in (ROOT / "vlguard_jax").rglob("*.py") if "from jaxtyping import" in path.read_text()]
+    return [".".join(path.relative_to(ROOT).with_suffix("").parts) for path in paths]
+
+
+# Of these only: wrapped, the many small functions of the others would take a third of the tests' time.
+install_import_hook(_with_shapes(), "beartype.beartype")
 # Examples have no time limit and do not depend on earlier runs; a failure prints how to repeat it.
 hypothesis.settings.register_profile(
     "tests", deadline=None, database=None, print_blob=True, suppress_health_check=[hypothesis.HealthCheck.too_slow]
