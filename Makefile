@@ -7,7 +7,7 @@ LOCKED := 3.11 3.12 3.13
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help quickstart real test parity faults soak aot lint format lock clean
+.PHONY: help quickstart real test parity more faults soak aot lint format lock clean
 
 help:  ## show what can be made
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 20
@@ -23,14 +23,17 @@ test: $(VENV)/.core $(VENV)/.torch  ## the short tests; more with VLGUARD_GOLDEN
 	$(RUN) pytest $(PYTEST_ARGS)
 
 parity: $(VENV)/.core $(VENV)/.torch  ## the long tests: other shapes and seeds, against torch for minutes
-	$(RUN) pytest -m parity $(PYTEST_ARGS)
+	$(RUN) pytest -m 'parity and not more' $(PYTEST_ARGS)
+
+more: $(VENV)/.core $(VENV)/.torch  ## further cases of what `make test` and `make parity` show; before a release, not in CI
+	$(RUN) pytest -m 'more and not aot' $(PYTEST_ARGS)
 
 # Each reader gets FAULTS_N hostile inputs, drawn from a seed; --trial in FAULTS_ARGS repeats one.
 FAULTS_N ?= 100
 faults: $(VENV)/.core  ## hostile input for every reader, counted by outcome (FAULTS_N=5000 for more); kills of `curate` and `train`
 	$(RUN) tests.faults --n $(FAULTS_N) $(FAULTS_ARGS)
 	$(RUN) tests.curating.killed
-	$(RUN) tests.soak.training --kills 4
+	$(RUN) tests.soak.training --kills 10
 
 # Each kill comes at a random moment by the clock; --compute, --limit and --seed in SOAK_ARGS choose the run.
 # SOAK=tests.soak.training does so to a training.

@@ -89,7 +89,6 @@ from jaxtyping import install_import_hook  # noqa: E402
 import pytest  # noqa: E402
 
 
-
 def _with_shapes() -> list[str]:
     """The package's modules that annotate shapes."""
     paths = [path for path in (ROOT / "vlguard_jax").rglob("*.py") if "from jaxtyping import" in path.read_text()]

@@ -56,6 +56,7 @@ def test_one_object() -> None:
         assert case["speedup_vs_batch1"] > 0 and case["speedup_vs_static"] > 0
 
 
+@pytest.mark.more
 def test_bad_arguments() -> None:
     done = script("--size=7")
     assert done.returncode == 2 and done.stderr.startswith("error: --size=7 is unknown")

@@ -7,9 +7,12 @@ import pathlib
 import subprocess
 import sys
 
+import pytest
+
 from tests import source
 
 
+@pytest.mark.more
 def test_every_figure_is_there(tmp_path: pathlib.Path) -> None:
     command = [sys.executable, "benchmarks/indexing.py", "--count=700", "--big=3", "--json", f"--folder={tmp_path}"]
     ended = subprocess.run(command, cwd=source.ROOT, capture_output=True, text=True, timeout=source.PATIENCE)

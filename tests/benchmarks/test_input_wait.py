@@ -20,6 +20,7 @@ def script(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, cwd=source.ROOT, capture_output=True, text=True, env=environment)
 
 
+@pytest.mark.more
 def test_one_object() -> None:
     done = script("--json", *TINY)
     assert done.returncode == 0, done.stderr
@@ -34,6 +35,7 @@ def test_one_object() -> None:
     assert found["pictures_per_second"] == pytest.approx(4 / seconds)
 
 
+@pytest.mark.more
 def test_table_and_bad_arguments() -> None:
     done = script(*TINY, "--threads=0")
     assert done.returncode == 0, done.stderr

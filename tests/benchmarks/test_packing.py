@@ -162,6 +162,7 @@ def run_patched(patch: str, *arguments: str, code: int = 0) -> Run:
     return run("--limit=4200", f"--model={TILED}", *arguments, code=code, program=("-c", program))
 
 
+@pytest.mark.more
 def test_tiles() -> None:
     lines = run_patched("packing.DATA_PARALLEL = 8, 16, 32").out.splitlines()
     assert lines[0].strip().endswith(" tiles")

@@ -252,6 +252,7 @@ def script(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, cwd=source.ROOT, capture_output=True, text=True, env=environment)
 
 
+@pytest.mark.more
 def test_command(three: Path) -> None:
     done = script("--workdir", str(three), "--seeds=0,1,2", "--json")
     assert done.returncode == 0, done.stderr[-2000:]

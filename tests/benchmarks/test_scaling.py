@@ -32,6 +32,7 @@ def test_one_object() -> None:
     assert found["stops_at"] == stopped[0] <= 256  # 128 conversations cannot fill 256 chips
 
 
+@pytest.mark.more
 def test_table_and_bad_arguments() -> None:
     done = script("--chips=h100", "--largest=16")
     assert done.returncode == 0 and "h100:16" in done.stdout and "speed-up" in done.stdout, done.stderr

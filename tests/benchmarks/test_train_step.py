@@ -53,6 +53,7 @@ def test_a_loss_that_differs_fails() -> None:
     assert done.returncode == 1 and "DISAGREE" in done.stdout
 
 
+@pytest.mark.more
 def test_bad_arguments() -> None:
     done = script("--size=7")
     assert done.returncode == 2 and done.stderr.startswith("error: --size=7 is unknown")

@@ -87,7 +87,14 @@ CHANGES = {
 }
 
 
-@pytest.mark.parametrize("kind,field", [(kind, field) for kind, fields in CHANGES.items() for field in fields])
+@pytest.mark.parametrize(
+    "kind,field",
+    [
+        pytest.param(kind, field, marks=pytest.mark.more if kind in (configs.VisionConfig, configs.TextConfig) else [])
+        for kind, fields in CHANGES.items()
+        for field in fields
+    ],
+)
 def test_field_is_read(kind: type, field: str) -> None:
     value = CHANGES[kind][field]
     lora = configs.LoraConfig(2, 4.0, 0.25)

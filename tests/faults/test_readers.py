@@ -42,6 +42,7 @@ def test_a_writer_that_follows_links_is_seen(tmp_path: pathlib.Path, monkeypatch
     assert sandbox.WRONG in outcomes("places", 30, tmp_path)
 
 
+@pytest.mark.more
 def test_an_overwrite_that_deletes_what_is_not_ours_is_seen(
     tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -49,6 +50,7 @@ def test_an_overwrite_that_deletes_what_is_not_ours_is_seen(
     assert sandbox.WRONG in outcomes("places", 60, tmp_path)
 
 
+@pytest.mark.more
 def test_a_run_in_the_folder_of_another_is_seen(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(workdir, "check", lambda folder, settings, free=(): None)
     assert sandbox.WRONG in outcomes("places", 60, tmp_path)
@@ -69,6 +71,7 @@ def _resumed(count: int, top: pathlib.Path) -> dict[str, str]:
     return found
 
 
+@pytest.mark.more
 def test_a_restore_that_ignores_the_record_is_seen(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(store, "_describe", lambda value: mock.ANY)
     assert sandbox.WRONG in _resumed(25, tmp_path)
@@ -82,12 +85,14 @@ def test_a_restore_as_it_is_passes(tmp_path: pathlib.Path) -> None:
 ESCAPES = ["page", *(pytest.param(name, marks=pytest.mark.parity) for name in ("_spelled", "markdown", "latex"))]
 
 
+@pytest.mark.more
 @pytest.mark.parametrize("name", ESCAPES)
 def test_an_escape_that_passes_all_is_seen(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     monkeypatch.setattr(escape, name, lambda text: text)
     assert sandbox.WRONG in outcomes("shown", 60, tmp_path)
 
 
+@pytest.mark.more
 @pytest.mark.parametrize("name", ["shown", "places"])
 def test_the_program_as_it_is_passes(tmp_path: pathlib.Path, name: str) -> None:
     found = outcomes(name, 40, tmp_path)

@@ -155,6 +155,7 @@ def test_ids_beyond_the_model_are_refused() -> None:
             _answer([], batch=1, stop=(stop,))
 
 
+@pytest.mark.more
 def test_long_prompts_have_fewer_slots(monkeypatch: pytest.MonkeyPatch) -> None:
     """Six prompts, one of them long: it has slots of its own, and all answers are those of single ones."""
     monkeypatch.setattr(lengths, "FULL_LENGTH", 128)
@@ -197,7 +198,8 @@ def test_a_failure_keeps_the_answers_before_it() -> None:
     assert seen == ["p5", "p6", "p7"] and not built.busy
 
 
-@pytest.mark.parametrize("compute", ["bf16", pytest.param("fp16", marks=pytest.mark.parity)])
+@pytest.mark.more
+@pytest.mark.parametrize("compute", ["bf16", "fp16"])
 def test_half_precision_answers(compute: str) -> None:
     """Weights, cache and products in half precision give whole answers; the first token is the fp32 one where it is
     clear."""

@@ -49,7 +49,7 @@ def _told(generations) -> dict:
     return {g.id: (g.ids.tolist(), g.logprobs.tobytes()) for g in generations}
 
 
-@pytest.mark.parametrize("compute", ["fp32", "bf16"])
+@pytest.mark.parametrize("compute", [pytest.param("fp32", marks=pytest.mark.more), "bf16"])
 def test_reuse_changes_no_bit(compute: str) -> None:
     """Everything kept; almost nothing kept; each prompt alone in an engine that has read nothing; other orders."""
     prompts = _sharing(4, 3)

