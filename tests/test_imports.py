@@ -11,7 +11,7 @@ from tests import source
 
 # A module may import what stands in its own line or below.
 ORDER = (
-    ("planning", "curating", "verifying"),
+    ("planning", "curating", "verifying", "asking"),
     ("training", "preparing"),
     ("reporting",),
     ("safety",),

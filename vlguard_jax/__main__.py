@@ -18,6 +18,7 @@ from vlguard_jax import errors
 COMMANDS = {
     "train": "fine-tune a model, or go on with a run",
     "evaluate": "ask a model a benchmark's questions and judge the answers",
+    "ask": "talk with a model, or with two side by side",
     "report": "result files to one page, and to tables for a paper",
     "convert": "a checkpoint from one layout to another, or what it is",
     "verify": "a checkpoint beside what transformers computes of it",

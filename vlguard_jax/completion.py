@@ -12,7 +12,7 @@ _SCRIPT = """\
 if [ -n "$ZSH_VERSION" ]; then autoload -U +X compinit bashcompinit && compinit && bashcompinit; fi
 complete -o default -o nospace -C 'vlguard --complete' vlguard
 """
-_CONFIGS = {"train": "TrainConfig", "plan": "TrainConfig", "evaluate": "EvalConfig"}
+_CONFIGS = {"train": "TrainConfig", "plan": "TrainConfig", "evaluate": "EvalConfig", "ask": "EvalConfig"}
 
 
 def script() -> str:

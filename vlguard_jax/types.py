@@ -28,6 +28,14 @@ class Turn:
     text: str
 
 
+class Round(NamedTuple):
+    """An earlier question of a conversation about so many pictures of its own, and its answer."""
+
+    question: str
+    pictures: int
+    answer: str
+
+
 @dataclasses.dataclass(frozen=True)
 class Record:
     """One conversation with its pictures.

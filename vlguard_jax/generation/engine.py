@@ -129,6 +129,7 @@ class Engine:
         self._order: dict[bytes, int] = {}  # of prefixes, as they first came
         self._lane: lanes.Lane | None = None
         self.counts = Counts()
+        self.begun: dict[str, Int32[np.ndarray, " _"]] = {}  # so far, of the answers that go on after a step
         self.load(params)
 
     def load(self, params: Any) -> None:
@@ -246,11 +247,12 @@ class Engine:
             which = mesh_lib.put(np.asarray(gone), mesh_lib.row_sharding(self._mesh))
             self._lane.slots = self._program.release(self._lane.slots, which)
 
-    def step(self) -> list[types.Generation | Failed]:
-        """Fill free slots with prompts that wait, take up to STEPS steps, and return the answers that finished."""
-        return self._end(self._begin())
+    def step(self, steps: int = STEPS) -> list[types.Generation | Failed]:
+        """Fill free slots with prompts that wait, take up to so many steps, and return the answers that finished;
+        `begun` has the others."""
+        return self._end(self._begin(steps))
 
-    def _begin(self) -> slots_lib.Status | None:
+    def _begin(self, steps: int = STEPS) -> slots_lib.Status | None:
         """Send the next prompts and steps to the device, without waiting for it."""
         lane = self._lane_of_next()
         if lane is None:
@@ -265,7 +267,7 @@ class Engine:
             self._refit(lane, waits=False)
         rows = len(lane.asked)
         wanted = max(1, rows // lengths.REFILLED) if more else rows + 1
-        limits = (np.asarray(number, np.int32) for number in (STEPS, wanted))
+        limits = (np.asarray(number, np.int32) for number in (steps, wanted))
         lane.slots, status = self._program.run(self._params, lane.slots, *limits)
         return status
 
@@ -346,11 +348,15 @@ class Engine:
 
     def _finished(self, lane: lanes.Lane, status: slots_lib.Status) -> list[types.Generation | Failed]:
         found: list[types.Generation | Failed] = []
+        self.begun = {}
         for i, one in enumerate(lane.asked):
-            if one is None or status.live[i]:
+            if one is None:
+                continue
+            ids = np.asarray(status.ids[i, : status.made[i]], np.int32)
+            if status.live[i]:
+                self.begun[one.prompt.id] = ids
                 continue
             lane.asked[i] = None
-            ids = np.asarray(status.ids[i, : status.made[i]], np.int32)
             if status.finite[i]:
                 reason = "stop" if status.stopped[i] else "length"
                 found.append(types.Generation(one.prompt.id, ids, reason, status.logprobs[i, : len(ids)].copy()))
@@ -368,15 +374,7 @@ class Engine:
         return found
 
     def _cause(self) -> str:
-        """Why logits are not finite, as far as the weights show it, and what to do."""
-        bad = weights.damage(self._params, self._mesh)
-        way = (
-            "no answer is made of them; get the model again, or compute in another format with"
-            " --config.precision.compute"
-        )
-        if not bad:
-            return f", though all its weights are: what they compute in {self._compute} overflows; {way}"
-        return f", nor are the weights {bad} in {self._compute}; {way}"
+        return weights.cause(self._params, self._mesh, self._compute)
 
 
 def of_checkpoint(

@@ -92,6 +92,15 @@ def damage(params: functional.Params, mesh: Mesh) -> str:
     return f"{path}, layer {layer}" if ".layers." in path else path
 
 
+def cause(params: functional.Params, mesh: Mesh, compute: str) -> str:
+    """Why logits are not finite, as far as the weights show it, and what to do: the end of a message."""
+    bad = damage(params, mesh)
+    way = "no answer is made of them; get the model again, or compute in another format with --config.precision.compute"
+    if not bad:
+        return f", though all its weights are: what they compute in {compute} overflows; {way}"
+    return f", nor are the weights {bad} in {compute}; {way}"
+
+
 def _first_bad(array: jax.Array) -> jax.Array:
     """The first index of the first axis (the layer, in a stack) with a number that is not finite; -1 if all are."""
     bad = ~jnp.isfinite(array.reshape(array.shape[0], -1)).all(axis=1)

@@ -70,6 +70,18 @@ def _check_asking(config: settings_lib.EvalConfig, found: outline.Outline) -> No
     choice.template(m.template, m.template_date, found.config, tokenizer_lib.load_tokenizer(found.tokenizer_folder))
 
 
+def loaded(config: settings_lib.EvalConfig) -> checkpoint_lib.Checkpoint:
+    """The checkpoint that `config.model` names, its arrays still in their files.
+
+    Raises:
+      UserError: as `load.load`; or it has no such image mode or chat template.
+    """
+    m = config.model
+    parts = {"base": m.base, "vision_tower": m.vision_tower, "projector": m.projector, "as_family": m.family}
+    _check_asking(config, outline.read(hub.resolve(m.path), **parts))  # before the weights
+    return load.opened(m.path, base=m.base, vision_tower=m.vision_tower, projector=m.projector, as_family=m.family)
+
+
 def evaluate(
     config: settings_lib.EvalConfig, folder: Path, *, grid: bool = False, quiet: bool = False
 ) -> list[summary.Row]:
@@ -80,7 +92,7 @@ def evaluate(
       quiet: no progress bar.
 
     Raises:
-      UserError: as `load.load`, `run.check` and `run.evaluate`.
+      UserError: as `loaded`, `run.check` and `run.evaluate`.
     """
     team = processes.Team()
     processes.agree(workdir.plain(config))
@@ -94,16 +106,11 @@ def evaluate(
         team.from_first(lambda: run.check_ready(config))
         with processes.together():
             run.check(config)
-            m = config.model
-            parts = {"base": m.base, "vision_tower": m.vision_tower, "projector": m.projector, "as_family": m.family}
-            _check_asking(config, outline.read(hub.resolve(m.path), **parts))  # before the weights
-            loaded = load.opened(
-                m.path, base=m.base, vision_tower=m.vision_tower, projector=m.projector, as_family=m.family
-            )
-        config = run.told(config, loaded.extras, team.say)
-        if line := gate.told(loaded):
+            checkpoint = loaded(config)
+        config = run.told(config, checkpoint.extras, team.say)
+        if line := gate.told(checkpoint):
             team.say(line)
-        model = as_model(loaded, config, grid=grid)
+        model = as_model(checkpoint, config, grid=grid)
         if grid:  # its parts depend on the model's image modes
             team.from_first(lambda: run.check_baseline(config, folder, model, readers=readers))
         if config.precision.compute != model.dtype:

@@ -31,6 +31,20 @@ def test_rendering():
     assert templates.get_template("llava_v1").system == VICUNA.system.replace("user", "human")
 
 
+@pytest.mark.parametrize("name", ["vicuna_v1", "mistral_instruct"])
+def test_a_question_in_a_conversation_is_asked_as_it_is_trained(tokenizer, name):
+    """Its ids are those that stand before the answer in training, and the first one's are those of a question alone."""
+    template = templates.get_template(name)
+    record = stand.record("<image>\nWhat is this?", "A flyer.", "<image>\nAnd this?", "no.", images=("a", "b"))
+    trained = conversations.tokenize(record, tokenizer, template, 2048).ids.tolist()
+    before = [types.Round("What is this?", 1, "A flyer.")]
+    asked = conversations.tokenize_prompt("And this?", 1, tokenizer, template, before=before).tolist()
+    first = conversations.tokenize_prompt("What is this?", 1, tokenizer, template).tolist()
+    assert trained[: len(asked)] == asked and asked[: len(first)] == first and asked.count(types.IMAGE_TOKEN) == 2
+    with pytest.raises(errors.UserError, match="a question holds the text '<image>', which stands for a picture"):
+        conversations.tokenize_prompt("an <image>", 0, tokenizer, template, before=before)
+
+
 def test_unknown_template_names_the_nearest():
     with pytest.raises(errors.UserError, match=r"^template 'vicuna_v2' is unknown; did you mean 'vicuna_v1'\?$"):
         templates.get_template("vicuna_v2")

@@ -56,6 +56,18 @@ def test_conversations_and_prompts_are_those_of_transformers(name):
         assert template.prompt(question, 0) == asked
 
 
+@pytest.mark.parametrize("name", chats.FORMATS)
+def test_a_question_in_a_conversation_is_asked_as_transformers_does(name):
+    form = chats.FORMATS[name]
+    template, theirs = made(form), oracle(form)
+    turns = [types.Turn(role, text) for role, text in zip(("human", "gpt") * 2, ("a?", "b.", "c?", "d."), strict=True)]
+    asked = theirs.apply_chat_template(
+        chats.messages(turns[:3]), tokenize=False, add_generation_prompt=True, date_string=TODAY
+    )
+    assert template.prompt("c?", 0, [types.Round("a?", 0, "b.")]) == asked
+    assert asked.startswith(template.prompt("a?", 0)) and template.render(turns, 0).text.startswith(asked)
+
+
 def test_the_places_of_answers_are_those_of_generation_blocks():
     """Of a template that marks them itself, transformers tells the places."""
     marked = (

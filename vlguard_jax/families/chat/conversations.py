@@ -74,10 +74,11 @@ def tokenize_prompt(
     tokenizer: tokenizer_lib.Tokenizer,
     template: Template,
     origin: str = "a question",
+    before: Sequence[types.Round] = (),
 ) -> Int32[np.ndarray, " n"]:
     """Ids of the prompt that asks `question` about `n_images` pictures, `IMAGE_TOKEN` for each.
 
-    `origin` names it in messages.
+    `origin` names it in messages; `before` is the conversation so far, whose answers stand as in training.
 
     Raises:
       UserError: the question itself contains a picture tag although pictures are given, or the template does not take
@@ -85,13 +86,13 @@ def tokenize_prompt(
     """
     if isinstance(template, jinja_template.JinjaTemplate):
         try:
-            return np.asarray(spans.tokenize_prompt(question, n_images, tokenizer, template), np.int32)
+            return np.asarray(spans.tokenize_prompt(question, n_images, tokenizer, template, before), np.int32)
         except errors.UserError as e:
             raise errors.UserError(f"{origin}: {e}") from e
-    prompt = template.prompt(question, n_images)
-    if not n_images:
+    prompt, shown = template.prompt(question, n_images, before), n_images + sum(one.pictures for one in before)
+    if not shown:
         return np.asarray(tokenizer.encode(prompt), np.int32)
-    if prompt.count(templates.IMAGE_TAG) != n_images:
+    if prompt.count(templates.IMAGE_TAG) != shown:
         raise errors.UserError(
             f"{origin} holds the text {templates.IMAGE_TAG!r}, which stands for a picture: remove it"
         )

@@ -72,17 +72,27 @@ class JinjaTemplate:
         """Its name in messages."""
         return self.origin or f"template {self.name}"
 
-    def prompt(self, question: str, n_images: int) -> str:
-        """Text that asks `question` about `n_images` pictures and ends where the answer starts.
+    def prompt(self, question: str, n_images: int, before: Sequence[types.Round] = ()) -> str:
+        """Text that asks `question` about `n_images` pictures and ends where the answer starts. before: the
+        conversation so far; what the template makes of its answers is up to it.
 
         Raises:
-          UserError: the template fails, or does not show the question, or each picture once.
+          UserError: the template fails, or does not show each question, or each picture once.
         """
-        asked = self._content([{"type": "image"}] * n_images, question)
-        text = self._text([{"role": "user", "content": asked}], ask=True)
-        self._check_shown(text, "question", question)
-        self._check_pictures(text, n_images)
+        messages: Messages = []
+        for one in before:
+            messages += [self._asked(one.question, one.pictures), self._said(one.answer)]
+        text = self._text([*messages, self._asked(question, n_images)], ask=True)
+        for shown in (*(one.question for one in before), question):
+            self._check_shown(text, "question", shown)
+        self._check_pictures(text, n_images + sum(one.pictures for one in before))
         return text
+
+    def _asked(self, question: str, n_images: int) -> dict[str, Any]:
+        return {"role": ROLES["human"], "content": self._content([{"type": "image"}] * n_images, question)}
+
+    def _said(self, answer: str) -> dict[str, Any]:
+        return {"role": ROLES["gpt"], "content": self._content([], answer)}
 
     def render(self, turns: Sequence[types.Turn], n_images: int) -> Rendered:
         """Text of a conversation. Its picture tags stand for pictures if `n_images` is not 0.

@@ -55,14 +55,19 @@ def tokenize(
 
 
 def tokenize_prompt(
-    question: str, n_images: int, tokenizer: tokenizer_lib.Tokenizer, template: jinja_template.JinjaTemplate
+    question: str,
+    n_images: int,
+    tokenizer: tokenizer_lib.Tokenizer,
+    template: jinja_template.JinjaTemplate,
+    before: Sequence[types.Round] = (),
 ) -> list[int]:
-    """Ids of the prompt that asks `question` about `n_images` pictures, `IMAGE_TOKEN` for each.
+    """Ids of the prompt that asks `question` about `n_images` pictures, `IMAGE_TOKEN` for each. before: the
+    conversation so far.
 
     Raises:
       UserError: as `JinjaTemplate.prompt`.
     """
-    return _encode(template.prompt(question, n_images), tokenizer, template, [])[0]
+    return _encode(template.prompt(question, n_images, before), tokenizer, template, [])[0]
 
 
 def check(tokenizer: tokenizer_lib.Tokenizer, template: jinja_template.JinjaTemplate) -> None:

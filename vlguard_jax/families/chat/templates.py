@@ -12,6 +12,7 @@ import dataclasses
 import hashlib
 
 from vlguard_jax import errors
+from vlguard_jax import types
 
 IMAGE_TAG = "<image>"
 
@@ -42,9 +43,11 @@ class Template:
             parts.append(f"{role}: {text}{self.sep2 if i % 2 else self.sep}" if text else f"{role}:")
         return "".join(parts)
 
-    def prompt(self, question: str, n_images: int) -> str:
-        """Text that asks `question` about `n_images` pictures and ends where the answer starts."""
-        return self.render([f"{IMAGE_TAG}\n" * n_images + question, None])
+    def prompt(self, question: str, n_images: int, before: Sequence[types.Round] = ()) -> str:
+        """Text that asks `question` about `n_images` pictures and ends where the answer starts. before: the
+        conversation so far."""
+        said = [text for one in before for text in (_asked(one.question, one.pictures), one.answer)]
+        return self.render([*said, _asked(question, n_images), None])
 
     @property
     def sha256(self) -> str:
@@ -57,6 +60,10 @@ class Template:
     def answer_mark(self) -> str:
         """The text between question and answer of a round."""
         return f"{self.sep}{self.roles[1]}: "
+
+
+def _asked(question: str, n_images: int) -> str:
+    return f"{IMAGE_TAG}\n" * n_images + question
 
 
 class Instruct(Template):
