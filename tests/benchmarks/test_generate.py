@@ -30,7 +30,7 @@ def script(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, cwd=source.ROOT, capture_output=True, text=True, env=environment)
 
 
-@pytest.mark.parity
+@pytest.mark.more
 def test_one_object() -> None:
     done = script(
         "--json",

@@ -88,7 +88,7 @@ def test_reference_sampler_by_hand() -> None:
     }
 
 
-@pytest.mark.parity
+@pytest.mark.more
 def test_bars_at_full_size(full: Run) -> None:
     """All ten plans of an epoch of 667k conversations take less than 2 GB; how long they take, the program says."""
     assert full.memory < 2e9
@@ -98,7 +98,7 @@ def test_bars_at_full_size(full: Run) -> None:
             assert found[str(size)][kind]["computed_over_real"] <= bar, (kind, size)
 
 
-@pytest.mark.parity
+@pytest.mark.more
 def test_figures(full: Run) -> None:
     found = json.loads(full.out)
     assert list(found) == ["data_parallel", "pad", "reference_sampler", "missed"] and found["missed"] == []
@@ -185,7 +185,7 @@ def test_a_missed_bar_ends_with_1() -> None:
     ]
 
 
-@pytest.mark.parity
+@pytest.mark.more
 def test_bars_at_full_size_of_tiles(full_of_tiles: Run) -> None:
     assert full_of_tiles.memory < 2e9
     found = json.loads(full_of_tiles.out)

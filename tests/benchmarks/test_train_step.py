@@ -18,7 +18,7 @@ def script(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, cwd=source.ROOT, capture_output=True, text=True, env=environment)
 
 
-@pytest.mark.parity
+@pytest.mark.more
 def test_one_object() -> None:
     done = script("--json", "--size=tiny", "--steps=2", "--cases=padded,packed")
     assert done.returncode == 0, done.stderr
@@ -39,7 +39,7 @@ def test_one_object() -> None:
         )
 
 
-@pytest.mark.parity
+@pytest.mark.more
 def test_one_side_after_the_other() -> None:
     done = script("--json", "--size=tiny", "--steps=1", "--cases=padded", "--apart")
     assert done.returncode == 0, done.stderr
@@ -47,7 +47,7 @@ def test_one_side_after_the_other() -> None:
     assert found["losses_agree"] and len(found["cases"][0]["losses"]) == 4
 
 
-@pytest.mark.parity
+@pytest.mark.more
 def test_a_loss_that_differs_fails() -> None:
     done = script("--size=tiny", "--steps=1", "--cases=packed", "--loss_bound=-1")
     assert done.returncode == 1 and "DISAGREE" in done.stdout

@@ -82,7 +82,7 @@ def test_a_restore_as_it_is_passes(tmp_path: pathlib.Path) -> None:
     assert found.keys() <= set(sandbox.GOOD), found
 
 
-ESCAPES = ["page", *(pytest.param(name, marks=pytest.mark.parity) for name in ("_spelled", "markdown", "latex"))]
+ESCAPES = ["page", *(pytest.param(name, marks=pytest.mark.more) for name in ("_spelled", "markdown", "latex"))]
 
 
 @pytest.mark.more

@@ -43,7 +43,7 @@ def test_two_hundred_answers(pair: answered.Pair, given, monkeypatch: pytest.Mon
     answered.check({one.id: one for one in built.generate(asked)}, given[1], pair)
 
 
-@pytest.mark.parametrize("slots", [1, 4])
+@pytest.mark.parametrize("slots", [1, pytest.param(4, marks=pytest.mark.more)])
 def test_any_number_of_slots_and_any_order(
     pair: answered.Pair, given, slots: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -48,7 +48,14 @@ class Pair:
 
 @pytest.fixture(
     scope="module",
-    params=["gqa", *(pytest.param(name, marks=pytest.mark.parity) for name in sorted(tiny.VARIANTS) if name != "gqa")],
+    params=[
+        "gqa",
+        *(pytest.param(name, marks=pytest.mark.parity) for name in ("llama3", "tied")),
+        *(
+            pytest.param(name, marks=pytest.mark.more)
+            for name in sorted(tiny.VARIANTS.keys() - {"gqa", "llama3", "tied"})
+        ),
+    ],
 )
 def pair(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Pair:
     torch_model = tiny.llava(**tiny.VARIANTS[request.param]).eval()

@@ -26,7 +26,9 @@ KINDS: dict[str, dict[str, Any]] = {
 }
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(
+    "kind", [pytest.param(kind, marks=pytest.mark.more if kind.endswith("bf16") else []) for kind in KINDS]
+)
 def test_the_training_does_not_notice(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
     stand.use_devices(monkeypatch, 1)
     changes = KINDS[kind] | {"optimizer": {"max_steps": 4}}

@@ -8,7 +8,7 @@ import pytest
 from tests.quickstart import stand
 
 
-@pytest.fixture(scope="session", params=[1000, pytest.param(1001, marks=pytest.mark.parity)], ids="seed{}".format)
+@pytest.fixture(scope="session", params=[1000, pytest.param(1001, marks=pytest.mark.more)], ids="seed{}".format)
 def drawn(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> stand.Drawn:
     """A world with test items."""
     return stand.draw(tmp_path_factory.mktemp("drawn") / "world", request.param, "test", stand.MEDIUM)

@@ -128,8 +128,11 @@ def _unpacked(rank: int, family: str) -> dict[tuple[str, int], Update]:
     return _updates(_settings("pad", "one", {"rank": rank, "dropout": 0.0}, family))
 
 
-CASES = [("llava", layout) for layout in LAYOUTS]
-CASES += [("llava_next", layout) for layout in ("one", "data4-fsdp2-accumulated")]
+CASES = [("llava", "one"), ("llava", "data4-fsdp2-accumulated"), ("llava_next", "data4-fsdp2-accumulated")]
+CASES += [
+    pytest.param(*case, marks=pytest.mark.more)
+    for case in (("llava", "one-accumulated"), ("llava", "fsdp8"), ("llava_next", "one"))
+]
 
 
 @pytest.mark.parity

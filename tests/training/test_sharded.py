@@ -70,7 +70,10 @@ OTHERS = [
 CASES = [
     ("data2_fsdp2_tensor2", 0, "llava"),
     ("data2_fsdp2_tensor2", 0, "llava_next"),
-    *(pytest.param(*case, marks=pytest.mark.parity) for case in OTHERS),
+    *(
+        pytest.param(*case, marks=pytest.mark.more if "fsdp4_tensor2" in case else pytest.mark.parity)
+        for case in OTHERS
+    ),
 ]
 
 

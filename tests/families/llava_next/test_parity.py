@@ -33,7 +33,11 @@ from vlguard_jax.training import step as step_lib
 
 SIZES = [(40, 30), (100, 20), (15, 70), (28, 28), (64, 65), (9, 9), (300, 200)]
 COUNTS = [1, 2, 3, 0]
-OTHERS = [pytest.param(name, marks=pytest.mark.parity) for name in ("gqa", "mistral", "llama3")]
+OTHERS = [
+    pytest.param("gqa", marks=pytest.mark.more),
+    pytest.param("mistral", marks=pytest.mark.more),
+    pytest.param("llama3", marks=pytest.mark.parity),
+]
 
 
 @pytest.fixture(scope="module", params=["mha", *OTHERS])
