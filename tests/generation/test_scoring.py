@@ -30,10 +30,14 @@ def _by_hand(prompt: types.Prompt, continuation: np.ndarray) -> np.ndarray:
     return logprobs[np.arange(len(continuation)) + len(sample.tokens) - len(continuation) - 1, continuation]
 
 
-@pytest.mark.parametrize("mesh", [(1, 1, 8), pytest.param((4, 1, 2), marks=pytest.mark.parity)], ids=str)
+@pytest.mark.parametrize(
+    "mesh",
+    [pytest.param((4, 1, 2), marks=pytest.mark.parity), pytest.param((1, 1, 8), marks=pytest.mark.more)],
+    ids=str,
+)
 def test_scores_are_those_of_one_forward_pass(mesh) -> None:
     rng = np.random.default_rng(0)
-    continuations = [rng.integers(3, 50, n).astype(np.int32) for n in (1, 4, 70, 2, 1, 9)]
+    continuations = [rng.integers(3, 50, n).astype(np.int32) for n in (1, 70, 4, 1)]
     built = engine.Engine(
         tiny.CONFIG,
         stand.PARAMS,
@@ -42,7 +46,7 @@ def test_scores_are_those_of_one_forward_pass(mesh) -> None:
         stop_ids=(2,),
         mesh=config.MeshSettings(*mesh),
     )
-    for prompt in [p for p in stand.prompts(5) if p.pictures]:
+    for prompt in [p for p in stand.prompts(5) if p.pictures][:2]:
         found = built.score(prompt, continuations)
         for one, continuation in zip(found, continuations, strict=True):
             np.testing.assert_allclose(one, _by_hand(prompt, continuation), rtol=0, atol=2e-5)

