@@ -1,7 +1,7 @@
 """How a training run scales over chips, by plan's formulas: 8 to 256 chips of one kind.
 
-  python benchmarks/scaling.py --config configs/train/llava_v15_7b_posthoc.py --chips v5e
-  python benchmarks/scaling.py --config configs/train/llava_v15_13b_posthoc_lora.py --chips v5e --largest 64 --compile
+  python benchmarks/scaling.py --config llava_v15_7b_posthoc --chips v5e
+  python benchmarks/scaling.py --config llava_v15_13b_posthoc_lora --chips v5e --largest 64 --compile
 
 One line per usual slice: seconds a step, speed-up over the smallest slice that fits and how much of it is lost, MFU,
 hours, dollars, and where the recipe's global batch stops filling the chips. These are estimates, not measurements;
@@ -19,15 +19,13 @@ import sys
 from typing import Any
 
 from absl import flags
-from ml_collections import config_flags
 
 from vlguard_jax import cli
+from vlguard_jax import config_flag
 from vlguard_jax import errors
 from vlguard_jax.ranges import Range
 
-_CONFIG = config_flags.DEFINE_config_file(
-    "config", "configs/train/llava_v15_7b_posthoc.py", help_string="config file of a training"
-)
+_CONFIG = config_flag.define("train", "config of a training, by name or file", "train/llava_v15_7b_posthoc")
 _CHIPS = flags.DEFINE_list("chips", ["v5e", "v5p", "v6e", "h100"], "kinds of chips, comma-separated")
 _FROM = cli.define_number("smallest", int, 8, Range(1, 2**16), "fewest chips")
 _TO = cli.define_number("largest", int, 256, Range(1, 2**16), "most chips")

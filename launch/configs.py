@@ -22,6 +22,7 @@ from launch import spec as spec_lib
 from vlguard_jax import cli
 from vlguard_jax import config as settings_lib
 from vlguard_jax import errors
+from vlguard_jax import shipped
 from vlguard_jax.planning import chips
 
 Settings = settings_lib.TrainConfig | settings_lib.EvalConfig
@@ -56,7 +57,7 @@ def check(job: spec_lib.Job) -> None:
     """Read every command of the job as the machine that runs it will.
 
     Raises:
-      UserError: a config file that does not exist or is not in the checkout, an unknown flag or setting, a wrong value,
+      UserError: a config that does not exist or is not in the checkout, an unknown flag or setting, a wrong value,
         an unknown name (judge, subset, template, loss), or a mesh or attention that the job's accelerator does not
         have.
     """
@@ -91,7 +92,7 @@ def settings(name: str, step: spec_lib.Step, arguments: Sequence[str]) -> Settin
     if step.config:
         if not command.config:
             raise errors.UserError(f"takes no config, but {errors.short(step.config)} is given")
-        config = _load(step.config)
+        config = _load(step.config, name)
         try:
             config_flags.DEFINE_config_dict("config", config, flag_values=known, sys_argv=argv)
         except cli.FLAG_ERRORS as e:
@@ -118,8 +119,9 @@ def _command(name: str) -> _Command:
     return _Command(config, tuple(told))
 
 
-def _load(name: str) -> config_dict.ConfigDict:
-    """The config of FILE or FILE:argument, which must be in this checkout's configs/: reading it runs it."""
+def _load(name: str, command: str) -> config_dict.ConfigDict:
+    """The config of NAME, FILE or either with an :argument, which must be in this checkout's configs/: reading it runs
+    it."""
     path, _, argument = name.partition(":")
     try:
         file = (ROOT / path).resolve()
@@ -131,8 +133,10 @@ def _load(name: str) -> config_dict.ConfigDict:
             f"{errors.short(path)} is not in the checkout: name a config by its path in there, configs/train/NAME.py"
         )
     if not found:
-        known = [str(p.relative_to(ROOT)) for p in (ROOT / "configs").rglob("*.py")]
-        raise errors.UserError(f"{errors.short(path)[1:-1]}: no such config file{errors.nearest(path, known)}")
+        try:
+            file = shipped.named(path, "configs", ".py", shipped.FOLDERS[command], ROOT).resolve()
+        except errors.UserError as e:
+            raise errors.UserError(f"{errors.short(path)[1:-1]}: {e}") from e
     module_spec = importlib.util.spec_from_file_location(f"launch_config_{file.stem}", file)
     if not file.is_relative_to(ROOT / "configs"):  # data and environments are often in the checkout, too
         raise errors.UserError(

@@ -1,6 +1,6 @@
 """Puts the results of a sweep into one table: a line per arm, each rate the mean of the finished seeds.
 
-  python launch/gather.py --root results --out sweep.html --markdown sweep.md JOB=LABEL [JOB=LABEL ...]
+  python -m vlguard_jax.gather --root results --out sweep.html --markdown sweep.md JOB=LABEL [JOB=LABEL ...]
 
 render.py writes this command into gather.sh. A job's folder below --root holds the results of train and evaluate; jobs
 with the same LABEL are seeds of one arm. Unfinished jobs are named and left out, so the table can be made at any time.

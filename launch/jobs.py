@@ -74,7 +74,7 @@ def _gather(spec: spec_lib.Spec, jobs: list[spec_lib.Job]) -> str:
     root = "results" if remote else f"{spec_lib.seen(spec)}/runs"
     lines = [
         "#!/usr/bin/env bash",
-        "# The results of all cells in one table; run it in the checkout, as often as you like.",
+        "# The results of all cells in one table; run it where vlguard_jax is installed, as often as you like.",
         "set -eu",
     ]
     if remote:
@@ -86,8 +86,7 @@ def _gather(spec: spec_lib.Spec, jobs: list[spec_lib.Job]) -> str:
         ]
     cells = [f"{job.name}={label(job) or spec.name}" for job in jobs]
     command = [
-        "python",
-        "launch/gather.py",
+        *("python", "-m", "vlguard_jax.gather"),
         f"--root={root}",
         f"--out={spec.name}.html",
         f"--markdown={spec.name}.md",

@@ -92,9 +92,9 @@ def price(path: pathlib.Path, topology: str = "", dollars: float | None = None) 
     return found
 
 
-def run(path: str, topology: str, dollars: float | None, console: rich_console.Console) -> dict[str, Any]:
+def run(path: pathlib.Path, topology: str, dollars: float | None, console: rich_console.Console) -> dict[str, Any]:
     """Print what `price` finds; returns it as JSON values."""
-    found = price(pathlib.Path(path), topology, dollars)
+    found = price(path, topology, dollars)
     show(found, console)
     return as_json(found)
 

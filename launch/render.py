@@ -1,11 +1,12 @@
 """Turns one launch file into manifests, commands or batch scripts for a cloud or a cluster.
 
-  python launch/render.py --target gke launch/examples/posthoc_7b.toml --out launched
-  python launch/render.py --target slurm launch/examples/sweep.toml --dry_run
+  python -m vlguard_jax.render --target gke launch/examples/posthoc_7b.toml --out launched
+  python -m vlguard_jax.render --target slurm sweep --dry_run
 
 Targets: gke (JobSet), xpk, gce (Compute Engine groups), tpu-vm (Cloud TPU API, legacy), skypilot, slurm. A launch file
 with a sweep gives one job per cell, start.sh that starts them all, and gather.sh that puts their results into one
-table. Nothing is started here.
+table. Nothing is started here. A shipped launch file is found by its name, too. The same in a checkout: python
+launch/render.py.
 """
 
 from __future__ import annotations
@@ -29,15 +30,16 @@ def main(positional: list[str]) -> int:
     from launch import jobs
     from vlguard_jax import errors
     from vlguard_jax import escape
+    from vlguard_jax import shipped
     from vlguard_jax import terminal
 
     if len(positional) != 1 or not _TARGET.value:
         raise errors.UserError(
-            "name a target and one launch file: python launch/render.py --target gke FILE.toml --out DIR"
+            "name a target and one launch file: python -m vlguard_jax.render --target gke FILE.toml --out DIR"
         )
     if not (_OUT.value or _DRY_RUN.value):
         raise errors.UserError("give --out DIR to write to, or --dry_run to look only")
-    launch = jobs.prepare(pathlib.Path(positional[0]), _TARGET.value)
+    launch = jobs.prepare(shipped.launch_file(positional[0]), _TARGET.value)
     if _DRY_RUN.value:
         print(escape.page(jobs.shown(launch)))
         return errors.EXIT_OK

@@ -46,6 +46,8 @@ def test_a_wrong_name_gets_the_nearest() -> None:
         ("vlguard train --work", ["--workdir="]),
         ("vlguard train --config.optimizer.l", ["--config.optimizer.learning_rate="]),
         ("vlguard evaluate --config.decode.max", ["--config.decode.max_new_tokens="]),
+        ("vlguard train --config reh", []),
+        ("vlguard train --config train/reh", ["train/rehearsal "]),
         ("vlguard nothing --x", []),
         ("vlguard train 'open", []),
     ],

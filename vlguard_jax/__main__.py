@@ -23,6 +23,8 @@ COMMANDS = {
     "convert": "a checkpoint from one layout to another, or what it is",
     "verify": "a checkpoint beside what transformers computes of it",
     "plan": "memory, time and price of a run, without the chips",
+    "render": "launch files to the files that start their jobs on a cloud or a cluster",
+    "gather": "the results of a sweep in one table",
     "prepare": "check or make the data: vlguard, benchmarks, mixtures",
     "curate": "a safety dataset from your own pictures",
     "label": "a page on which people label answers",

@@ -1,4 +1,4 @@
-"""Completes commands, flags and settings of `vlguard` in a shell."""
+"""Completes commands, flags, settings and names of configs of `vlguard` in a shell."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ import importlib
 import shlex
 
 from absl import flags
+
+from vlguard_jax import shipped
 
 _SCRIPT = """\
 if [ -n "$ZSH_VERSION" ]; then autoload -U +X compinit bashcompinit && compinit && bashcompinit; fi
@@ -29,6 +31,8 @@ def words(line: str, commands: Iterable[str]) -> list[str]:
     last = "" if line.endswith(" ") else given.pop() if len(given) > 1 else ""
     if len(given) < 2:
         return [f"{name} " for name in commands if name.startswith(last)]
+    if given[-1] == "--config" and given[1] in shipped.FOLDERS:
+        return [f"{name} " for name in shipped.names(given[1]) if name.startswith(last)]
     if given[1] not in commands or not last.startswith("-"):
         return []
     found = [*_flags(given[1]), *_settings(given[1])]

@@ -1,6 +1,6 @@
 r"""Makes a safety dataset in VLGuard's form out of your own pictures: a model labels and writes, people may review.
 
-  python -m vlguard_jax.curate --config configs/curate/vlguard.py --workdir runs/curated \
+  python -m vlguard_jax.curate --config vlguard --workdir runs/curated \
       --config.pictures.path=PICTURES --config.endpoint.base_url=http://localhost:8000/v1 \
       --config.endpoint.model=MODEL --config.endpoint.input_price=0 --config.endpoint.output_price=0
 
@@ -16,12 +16,12 @@ from __future__ import annotations
 from pathlib import Path
 
 from absl import flags
-from ml_collections import config_flags
 
 from vlguard_jax import cli
+from vlguard_jax import config_flag
 from vlguard_jax import errors
 
-_CONFIG = config_flags.DEFINE_config_file("config", help_string="config file, see configs/curate")
+_CONFIG = config_flag.define("curate", "a config by name or file, see configs/curate")
 _WORKDIR = flags.DEFINE_string("workdir", None, "folder of replies, dataset and pages; the same command goes on there")
 
 

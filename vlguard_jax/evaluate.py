@@ -1,6 +1,6 @@
 r"""Asks a model a benchmark's questions, judges the answers and prints a table; resumes where it stopped.
 
-  python -m vlguard_jax.evaluate --config configs/eval/vlguard.py:released --config.model.path=DIR \
+  python -m vlguard_jax.evaluate --config vlguard:released --config.model.path=DIR \
       --config.benchmark.path=VLGUARD_DIR --workdir runs/eval
 
 Judges are rules (keyword_vlguard_v1, keyword_repaired, exact_match_v1, choice_v1) or models of their own, which read
@@ -18,13 +18,13 @@ from __future__ import annotations
 from pathlib import Path
 
 from absl import flags
-from ml_collections import config_flags
 
 from vlguard_jax import cli
 from vlguard_jax import config as settings_lib
+from vlguard_jax import config_flag
 from vlguard_jax import errors
 
-_CONFIG = config_flags.DEFINE_config_file("config", help_string="FILE[:preset], see configs/eval and configs/released")
+_CONFIG = config_flag.define("evaluate", "NAME[:preset] or FILE[:preset], see configs/eval and configs/released")
 _WORKDIR = flags.DEFINE_string("workdir", None, "folder of the result files; the same command again resumes there")
 _GRID = flags.DEFINE_bool("grid", False, "run every template with every image mode, each in a folder below --workdir")
 _PRINT = flags.DEFINE_bool(

@@ -24,15 +24,14 @@ import json
 import math
 
 from absl import flags
-from ml_collections import config_flags
 
 from vlguard_jax import cli
+from vlguard_jax import config_flag
 from vlguard_jax import errors
+from vlguard_jax import shipped
 from vlguard_jax.ranges import Range
 
-CONFIG = config_flags.DEFINE_config_file(
-    "config", help_string="config file of a training or an evaluation, FILE or FILE:argument"
-)
+CONFIG = config_flag.define("plan", "config of a training or an evaluation, by name or file, NAME:argument")
 TOPOLOGY = flags.DEFINE_string("topology", "", "the slice; with --sweep the chips to look at, comma-separated")
 ESTIMATE = flags.DEFINE_boolean("estimate", False, "by formula, without the compiler")
 MODEL = flags.DEFINE_string("model", "", "7b or 13b: sizes to take in place of config.model's")
@@ -64,8 +63,9 @@ def main(positional: list[str]) -> int:
             run.write(MARKDOWN.value, backtest.markdown(found), "--markdown")
         content = backtest.as_json(found)
     elif positional:
+        pricing = shipped.launching("pricing")
         run.check_not_given((DEADLINE, MODEL, MARKDOWN), positional[0])
-        content = run.pricing().run(positional[0], TOPOLOGY.value, PRICE.value, console)
+        content = pricing.run(shipped.launch_file(positional[0]), TOPOLOGY.value, PRICE.value, console)
     elif CONFIG.value is None:
         raise errors.UserError("--config FILE is needed, or --backtest; see --help")
     elif SWEEP.value:

@@ -39,9 +39,9 @@ inspect: shows one step of that training, token by token: what the model is give
 from __future__ import annotations
 
 from absl import flags
-from ml_collections import config_flags
 
 from vlguard_jax import cli
+from vlguard_jax import config_flag
 from vlguard_jax import errors
 from vlguard_jax.preparing import commands
 from vlguard_jax.ranges import Range
@@ -68,9 +68,7 @@ flags.DEFINE_boolean(
 )
 flags.DEFINE_string("gguf", "", "smollm2: GGUF file in place of the package's")
 flags.DEFINE_enum("dtype", "fp32", ("fp32", "bf16", "fp16"), "smollm2: number format of the written weights")
-config_flags.DEFINE_config_file(
-    "config", help_string="index, inspect: config file of a training, FILE or FILE:argument; clean: of a judge"
-)
+config_flag.define("prepare", "index, inspect: config of a training, by name or file, NAME:argument; clean: of a judge")
 cli.define_number(
     "shards", int, 1, Range(1, 2**20), "index, inspect: devices that share the rows of a step (config.mesh data x fsdp)"
 )

@@ -1,9 +1,10 @@
 """Fine-tune a vision-language model.
 
-  python -m vlguard_jax.train --config configs/train/llava_v15_7b_posthoc_lora.py --workdir runs/posthoc_lora
+  python -m vlguard_jax.train --config llava_v15_7b_posthoc_lora --workdir runs/posthoc_lora
 
-Everything about the run is in the config file; any setting can be changed with --config.a.b=value. Started again with
-the same --workdir, the run resumes. SIGTERM saves and ends with exit code 75.
+Everything about the run is in the config, a shipped one by its name or a file of your own; any setting can be changed
+with --config.a.b=value. Started again with the same --workdir, the run resumes. SIGTERM saves and ends with exit code
+75.
 
 Several hosts: start the same command on each, with a --workdir that all of them see; see
 vlguard_jax/parallel/joining.py.
@@ -12,14 +13,14 @@ vlguard_jax/parallel/joining.py.
 from __future__ import annotations
 
 from absl import flags
-from ml_collections import config_flags
 
 from vlguard_jax import cli
 from vlguard_jax import config
+from vlguard_jax import config_flag
 from vlguard_jax import errors
 from vlguard_jax import stopping
 
-CONFIG = config_flags.DEFINE_config_file("config", help_string="config file, FILE or FILE:argument")
+CONFIG = config_flag.define("train", "a config by name or file, with an argument: NAME:argument")
 WORKDIR = flags.DEFINE_string(
     "workdir", None, "folder of the run: metrics, checkpoints and the tuned model; resumed if it exists"
 )

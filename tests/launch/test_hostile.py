@@ -172,7 +172,7 @@ def test_no_code_that_lies_in_the_checkout_by_chance_is_run(where, tmp_path, mon
     (tmp_path / "configs/link.py").symlink_to(tmp_path / "data/set/evil.py")
     monkeypatch.setattr(configs, "ROOT", tmp_path)
     with pytest.raises(errors.UserError, match="is not below configs/"):
-        configs._load(where)
+        configs._load(where, "evaluate")
     assert not (tmp_path / "ran").exists()
 
 

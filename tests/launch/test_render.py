@@ -116,7 +116,7 @@ def test_render_writes_and_says_how_to_start(tmp_path):
     ("arguments", "message"),
     [
         (("--target=gkee", "launch/examples/posthoc_7b.toml", "--dry_run"), "did you mean 'gke'"),
-        (("--target=gke", "launch/examples/no.toml", "--dry_run"), "not readable"),
+        (("--target=gke", "launch/examples/no.toml", "--dry_run"), "no such file"),
         (("--target=gke", "launch/examples/posthoc_7b.toml"), "--dry_run"),
         (("--target=gke", "--dry_run"), "one launch file"),
         (("launch/examples/posthoc_7b.toml", "--dry_run"), "name a target"),
@@ -149,7 +149,7 @@ def test_wrong_commands_get_one_line(arguments, message):
         ("tpu-vm", ("v6e:1x1", "tpu7x:2x2x1"), "the Cloud TPU API has no tpu7x"),
         ("slurm", ("v6e:1x1", "h100:8"), "needs checkout"),
         ("gce", ('run = "evaluate"', 'run = "evalute"'), "did you mean 'evaluate'"),
-        ("gce", ("vlguard.py:llava", "vlgard.py:llava"), "did you mean 'configs/eval/vlguard.py'"),
+        ("gce", ("vlguard.py:llava", "vlgard.py:llava"), "did you mean 'eval/vlguard'"),
         ("gce", ('"model.path"', '"model.paht"'), "no setting 'paht' Did you mean \"path\""),
         ("gce", ("{bucket}/models", "{buket}/models"), "{buket} is not known; did you mean 'bucket'"),
         ("gce", ('name = "one-chip"', 'name = "One chip"'), "lower-case letters"),

@@ -22,6 +22,7 @@ import numpy as np
 
 import vlguard_jax
 from vlguard_jax import errors
+from vlguard_jax import shipped
 from vlguard_jax import terminal
 from vlguard_jax import versions
 from vlguard_jax import workdir
@@ -245,6 +246,8 @@ def _versions() -> dict[str, str]:
     source = hashlib.sha256()
     root = Path(vlguard_jax.__file__).parent
     for path in sorted(root.rglob("*.py")):
+        if path.is_relative_to(root / shipped.IN_WHEEL):  # others than the package, which a checkout has elsewhere
+            continue
         source.update(f"{path.relative_to(root)}\n".encode() + path.read_bytes())
     own = {"python": platform.python_version(), "source of vlguard_jax": source.hexdigest()[:12]}
     return own | versions.installed()

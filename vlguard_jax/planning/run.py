@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterable, Mapping
 import dataclasses
 import functools
 import pathlib
-from types import ModuleType
 from typing import Any
 
 from absl import flags
@@ -190,18 +189,3 @@ def check_not_given(known: Iterable[flags.FlagHolder[Any]], launch: str) -> None
         raise errors.UserError(
             f"--{given[0]} is not for --sweep {launch}, which takes --topology, --price and --json; leave it out"
         )
-
-
-def pricing() -> ModuleType:
-    """The program that prices launch files, which is of the checkout, not of the package.
-
-    Raises:
-      UserError: it is not there.
-    """
-    try:
-        from launch import pricing as found
-    except ModuleNotFoundError as e:
-        raise errors.UserError(
-            "--sweep FILE needs the folder launch of the checkout: start the command in the checkout"
-        ) from e
-    return found
