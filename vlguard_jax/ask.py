@@ -16,17 +16,17 @@ from pathlib import Path
 import sys
 
 from absl import flags
-from ml_collections import config_flags
 
 from vlguard_jax import cli
 from vlguard_jax import config as settings_lib
+from vlguard_jax import config_flag
 from vlguard_jax import errors
 from vlguard_jax import escape
 
-_CONFIG = config_flags.DEFINE_config_file(
-    "config",
+_CONFIG = config_flag.define(
+    "ask",
+    "NAME[:preset] or FILE[:preset] of an evaluation, see configs/eval; without it each is asked as it was trained",
     str(Path(__file__).parent / "asking" / "settings.py"),
-    help_string="FILE[:preset] of an evaluation, see configs/eval; without it each model is asked as it was trained",
 )
 _PROMPT = flags.DEFINE_string("prompt", None, "one question; its answers are printed, and that is all")
 _PICTURES = flags.DEFINE_multi_string("picture", [], "a picture's file, of --prompt; again for one more")

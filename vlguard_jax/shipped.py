@@ -21,6 +21,7 @@ ROOT = PACKAGE / IN_WHEEL if (PACKAGE / IN_WHEEL).is_dir() else PACKAGE.parent
 FOLDERS = {
     "train": ("train",),
     "evaluate": ("eval", "released"),
+    "ask": ("eval", "released"),
     "plan": ("train", "eval", "released"),
     "curate": ("curate",),
     "prepare": ("train", "clean"),
