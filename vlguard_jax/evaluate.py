@@ -42,6 +42,7 @@ def main(positional: list[str]) -> int:
     from vlguard_jax import reference
     from vlguard_jax.parallel import joining  # late: --help needs no jax
     from vlguard_jax.parallel import processes
+    from vlguard_jax.parallel import programs
     from vlguard_jax.reporting import tables
     from vlguard_jax.safety import from_checkpoint
 
@@ -50,6 +51,7 @@ def main(positional: list[str]) -> int:
         reference.show(config, flags.FLAGS["config"])
         return errors.EXIT_OK
     joining.start()
+    programs.keep()
     rows = from_checkpoint.evaluate(config, Path(workdir), grid=_GRID.value)
     if processes.Team().first:
         tables.show(rows)

@@ -44,9 +44,11 @@ def main(positional: list[str]) -> int:
         return errors.EXIT_OK
 
     from vlguard_jax.parallel import joining  # late: --help needs no jax
+    from vlguard_jax.parallel import programs
     from vlguard_jax.training import loop
 
     joining.start()
+    programs.keep()
     result = loop.train(settings, workdir)
     if result.finished:
         return errors.EXIT_OK

@@ -46,10 +46,12 @@ def main(positional: list[str]) -> int:
     from vlguard_jax import config
     from vlguard_jax.checkpoints import gate
     from vlguard_jax.checkpoints import load
+    from vlguard_jax.parallel import programs
     from vlguard_jax.verifying import compare
     from vlguard_jax.verifying import show
 
     found = golden.read(pathlib.Path(_GOLDEN.value))
+    programs.keep()
     model = load.load(
         _SRC.value, base=_BASE.value, vision_tower=_TOWER.value, projector=_PROJECTOR.value, as_family=_FAMILY.value
     )

@@ -39,6 +39,7 @@ from vlguard_jax.data import records
 from vlguard_jax.families.chat import templates
 from vlguard_jax.parallel import joining
 from vlguard_jax.parallel import processes
+from vlguard_jax.parallel import programs
 from vlguard_jax.preparing import llava_mix
 from vlguard_jax.safety import judging
 from vlguard_jax.safety import reader as reader_lib
@@ -117,6 +118,7 @@ def run(settings: CleanConfig, mix: str, out: str, workdir: str, any_size: bool)
       UserError: as there.
     """
     joining.start()
+    programs.keep()
     found = clean(settings, pathlib.Path(mix), pathlib.Path(out), pathlib.Path(workdir), any_size)
     if not processes.Team().first:
         return

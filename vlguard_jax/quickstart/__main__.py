@@ -33,8 +33,10 @@ def main(positional: list[str]) -> int:
     if positional or not WORKDIR.value:
         raise errors.UserError("the quickstart takes --workdir DIR, --seed and --items only; see --help")
     from vlguard_jax import terminal
+    from vlguard_jax.parallel import programs
     from vlguard_jax.quickstart import story  # late: --help needs no jax
 
+    programs.keep()
     started = time.monotonic()
     with workdir.hold(Path(WORKDIR.value)):
         finished = story.tell(Path(WORKDIR.value), SEED.value, items=ITEMS.value)

@@ -51,6 +51,7 @@ def main(positional: list[str]) -> int:
     seeds = _numbers(_SEEDS.value)
     from vlguard_jax import terminal  # late, as below: --help needs no jax
     from vlguard_jax import workdir
+    from vlguard_jax.parallel import programs
     from vlguard_jax.real import arms
     from vlguard_jax.real import page
     from vlguard_jax.real import story
@@ -64,6 +65,7 @@ def main(positional: list[str]) -> int:
     told = story.Story(sizes, (*arms.ARMS, *(arms.SWEEP if _SWEEP.value else ())))
     root, started = Path(_WORKDIR.value), time.monotonic()
     story.check(root, told, have)
+    programs.keep()
     with workdir.hold(root):
         story.prepare(root, told, have)
         for seed in seeds:
