@@ -63,3 +63,15 @@ def test_a_run_tells_where_its_values_come_from(command, file):
     assert any(line.startswith("config.seed = 7   [command line]   (a whole number") for line in lines)
     assert any("[default]" in line for line in lines) and any(f"[{file}]" in line for line in lines)
     assert not pathlib.Path("runs").joinpath("print_config").exists()
+
+
+def test_a_source_from_the_command_line_is_told_as_such():
+    done = run(
+        *("vlguard_jax.train", "--config=configs/train/own_data.py", "--print_config"),
+        *("--config.data.sources.mine.path=mine.json", "--config.data.sources.mine.weight=2"),
+    )
+    assert done.returncode == 0, done.stderr
+    told = [line for line in done.stdout.splitlines() if line.startswith("config.data.sources.mine.")]
+    assert "config.data.sources.mine.path = 'mine.json'   [command line]   (a text)" in told
+    assert "config.data.sources.mine.weight = 2.0   [command line]   (a number from 1e-06 to 1000)" in told
+    assert "config.data.sources.mine.count = 0   [default]   (a whole number from 0 to 1000000000)" in told

@@ -8,19 +8,25 @@ values outside their range and settings that contradict each other.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+import contextlib
 import dataclasses
+import tomllib
 from typing import Annotated, Any, Literal, TypeVar
 
 from ml_collections import config_dict
 
 from vlguard_jax import checks
+from vlguard_jax import data_settings
 from vlguard_jax import errors
+from vlguard_jax import files
 from vlguard_jax import judge_settings
 from vlguard_jax import ranges
 from vlguard_jax.ranges import Range
 
 T = TypeVar("T")
+SourceSettings = data_settings.SourceSettings
+DataSettings = data_settings.DataSettings
 ImageMode = Literal["auto", "pad", "crop", "anyres", "none"]
 Shown = Literal["real", "white", "black", "none"]
 
@@ -55,65 +61,6 @@ class PrecisionSettings:
     compute: Literal["fp32", "bf16", "fp16"] = "bf16"
     params: Literal["fp32", "bf16"] = "fp32"  # trained parameters and optimizer moments
     frozen: Literal["fp32", "bf16", "fp16"] = "bf16"  # vision tower, and the base model under LoRA
-
-
-@dataclasses.dataclass(frozen=True)
-class SourceSettings:
-    """One source of conversations."""
-
-    # "vlguard": train.json, converted with seed 0; "alpaca": text only; "tfds": VLGuard, prepared
-    format: Literal["llava", "vlguard", "alpaca", "tfds"] = "llava"
-    # A JSON list, or one JSON object per line, whatever the file's name; for "vlguard" also the folder of train.json;
-    # for "tfds" the prepared version's folder
-    path: str = ""
-    images: str = ""  # picture folder or zip file; a zip file counts as unpacked in its place
-    count: Annotated[int, Range(0, 10**9)] = 0  # a seeded sample of this many conversations; 0: all
-    sample_seed: Annotated[int, Range(0, 2**32 - 1)] = 0
-    # how often an epoch sees each conversation; 0.5: a seeded half of them
-    weight: Annotated[float, Range(1e-6, 1000)] = 1.0
-    include_ids: str = ""  # text file of the sample ids to take, one per line
-    exclude_ids: str = ""  # text file of the sample ids to leave out, one per line
-    leave_out: tuple[str, ...] = ()  # categories or subcategories to leave out
-    leak_free: bool = False  # "vlguard" and "tfds": leave out records whose picture is also in test.json
-    expect: Annotated[int, Range(0, 10**9)] = 0  # conversations that the file must have; 0: any number
-    stand_in: bool = False  # the pictures were drawn by `prepare --stand_in_images`
-
-
-@dataclasses.dataclass(frozen=True)
-class DataSettings:
-    """The training data and its order. See data/plan.py."""
-
-    sources: Mapping[str, SourceSettings] = dataclasses.field(default_factory=dict)
-    # conversations are truncated here, before and after image expansion; 0: the model family's length (LLaVA: 2048)
-    max_len: Annotated[int, Range(0, 2**20)] = 0
-    # "pad": one conversation per row; "pack": several; steps, loss and gradients are the same
-    mode: Literal["pad", "pack"] = "pad"
-    length_multiple: Annotated[int, Range(1, 2**16)] = 128  # row lengths are multiples of this
-    max_row_len: Annotated[int, Range(1, 2**20)] = 8192  # mode "pack": no row is longer, unless a conversation is
-    # batch shapes of the run, each compiled once; 0: 4 in mode "pad"; in "pack" 1, one more if the order groups
-    # modalities, and one more where pictures take slots by their size
-    shapes: Annotated[int, Range(0, 64)] = 0
-    # balance lengths over windows of this many steps; changes the order of samples; 0: off
-    deal_window: Annotated[int, Range(0, 10**6)] = 0
-    # "modality_length": the reference's sampler
-    order: Literal["modality_length", "shuffle", "sequential", "replay"] = "modality_length"
-    replay: str = ""  # JSON list of sample positions for order "replay"
-    batch_size: Annotated[int, Range(1, 2**20)] = 128  # conversations per optimizer step
-    # conversations per micro-batch of the reference recipe (`micro_batch` normalisation)
-    group_size: Annotated[int, Range(1, 2**20)] = 16
-    normalization: Literal["micro_batch", "tokens", "sample"] = "micro_batch"
-    end_of_epoch: Literal["reference", "short"] = "reference"  # "reference": refilled from the start
-    # "ignore": dropped, counted, listed; "reference": kept, no label
-    on_mismatch: Literal["error", "ignore", "reference"] = "error"
-    # malformed records and bad pictures; "skip": dropped, counted, listed
-    on_bad_record: Literal["error", "skip"] = "error"
-    # check before the first step; "header": opened; "decode": read whole
-    check_pictures: Literal["exists", "header", "decode"] = "header"
-    on_empty_group: Literal["error", "zero"] = "error"
-    read_threads: Annotated[int, Range(0, 1024)] = 4
-    read_workers: Annotated[int, Range(0, 1024)] = 0  # processes that read; 0: threads of this one
-    prefetch_mib: Annotated[int, Range(0, 2**20)] = 1024  # memory for steps read ahead, at least one
-    cache: str = ""  # folder of the sample index; empty: $VLGUARD_CACHE, or vlguard_jax in $XDG_CACHE_HOME or ~/.cache
 
 
 @dataclasses.dataclass(frozen=True)
@@ -323,6 +270,24 @@ def source(**settings: Any) -> config_dict.ConfigDict:
     return to_config_dict(ranges.build(SourceSettings, settings, "config.data.sources"))
 
 
+def sources(path: str) -> dict[str, config_dict.ConfigDict]:
+    """The sources that a TOML file describes, a table for each: [mine], path = "mine.json", images = "pictures".
+
+    Paths are as on the command line, relative to the folder in which the command is started.
+
+    Raises:
+      UserError: no such file, it is no TOML, or no table of settings of a source.
+    """
+    try:
+        found = tomllib.loads(files.read_text(path))
+    except tomllib.TOMLDecodeError as e:
+        raise errors.UserError(
+            f"{path}: not TOML: {e}; write a table for each source, see configs/train/own_data.py"
+        ) from e
+    described = ranges.convert(Mapping[str, SourceSettings], found, f"{path}: sources")
+    return {name: to_config_dict(one) for name, one in described.items()}
+
+
 def probed(**benchmark: Any) -> config_dict.ConfigDict:
     """One entry of `config.probe.evaluations`, by its benchmark's settings; unknown names raise UserError."""
     settings = ranges.build(BenchmarkSettings, benchmark, "config.probe.evaluations")
@@ -334,6 +299,17 @@ def local_judge(**settings: Any) -> config_dict.ConfigDict:
     return to_config_dict(ranges.build(judge_settings.LocalJudge, settings, "config.local_judges"))
 
 
+@contextlib.contextmanager
+def reading() -> Iterator[None]:
+    """Turn what config_flags raises, when its value is accessed, about a file that cannot be read into a UserError."""
+    try:
+        yield
+    except OSError as e:
+        raise errors.UserError(
+            f"--config: {str(e).splitlines()[-1].strip()}; name a Python file with get_config()"
+        ) from e
+
+
 def resolve(config: config_dict.ConfigDict | Mapping[str, Any], kind: type[T]) -> T:
     """Turn a ConfigDict into `kind` (TrainConfig or EvalConfig) and check it.
 
@@ -342,12 +318,8 @@ def resolve(config: config_dict.ConfigDict | Mapping[str, Any], kind: type[T]) -
         contradicting settings; or the config file cannot be read, which config_flags reports when its value is first
         accessed.
     """
-    try:
+    with reading():
         plain = config.to_dict() if isinstance(config, config_dict.ConfigDict) else dict(config)
-    except OSError as e:
-        raise errors.UserError(
-            f"--config: {str(e).splitlines()[-1].strip()}; name a Python file with get_config()"
-        ) from e
     settings = ranges.build(kind, plain, "config")
     if isinstance(settings, TrainConfig | EvalConfig):
         checks.date(settings.model.template_date, "config.model.template_date")
@@ -378,7 +350,10 @@ def _check_train(c: TrainConfig) -> None:
         # fp16 gradients underflow without loss scaling, which the reference does not use either
         raise errors.UserError("config.precision.compute='fp16' is for evaluation; training needs fp32 or bf16")
     if not d.sources:
-        raise errors.UserError("config.data.sources is empty: name at least one source of conversations")
+        raise errors.UserError(
+            "config.data.sources is empty: name at least one source of conversations, as"
+            " --config.data.sources.mine.path=FILE.json --config.data.sources.mine.images=FOLDER"
+        )
     for name, one in d.sources.items():
         if one.expect and one.count > one.expect:
             where = f"config.data.sources.{name}"

@@ -102,6 +102,19 @@ def rules(kind: type, where: str = "") -> dict[str, Rule]:
     return found
 
 
+def groups(kind: type, where: str = "") -> dict[str, type]:
+    """What each group's members are, a dataclass or a plain type, by the group's dotted path; of groups in sections,
+    not of those in other groups."""
+    found: dict[str, type] = {}
+    for name, hint in typing.get_type_hints(kind, include_extras=True).items():
+        if _is_mapping(typing.get_origin(hint)):
+            member = typing.get_args(hint)[1]
+            found[_join(where, name)] = member if dataclasses.is_dataclass(member) else _rule(member, name).kind
+        elif dataclasses.is_dataclass(hint):
+            found |= groups(typing.cast(type, hint), _join(where, name))
+    return found
+
+
 def build(kind: type[T], values: Mapping[str, Any], where: str) -> T:
     """`kind` from plain values; missing ones have their defaults.
 

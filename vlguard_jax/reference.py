@@ -5,7 +5,7 @@ A comment behind a field, or on the lines directly above it, is its meaning; a c
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 import dataclasses
 import functools
 import inspect
@@ -96,8 +96,10 @@ def origins(config: Any, base: Any, changed: Mapping[str, Any], file: str) -> It
 
     base: the config class's defaults. changed: what the command line set. file: the config file's name.
     """
-    known = dict(_flat(base))
+    known, groups = dict(_flat(base)), [one for one in settings(type(base)) if "*" in one.path]
     for path, value in _flat(config):
+        if path not in known and (member := _member(groups, path)):
+            known[path] = member.default
         if path in changed or any(path.startswith(f"{one}.") for one in changed):
             source = "command line"
         else:
@@ -126,11 +128,16 @@ def show(config: Any, flag: Any) -> None:
     known = {one.path: one for one in settings(kind)}
     file, changed = config_flags.get_config_filename(flag), config_flags.get_override_values(flag)
     for path, value, source in origins(config, kind(), changed, file):
-        one = known.get(path) or next((one for name, one in known.items() if _fits(name, path)), None)
+        one = known.get(path) or _member(known.values(), path)
         told = f"   ({one.rule})" if one else ""
         sys.stdout.write(f"config.{path} = {value}   [{source}]{told}\n")
         if one and one.meaning:
             sys.stdout.write(f"    {one.meaning}\n")
+
+
+def _member(known: Iterable[Setting], path: str) -> Setting | None:
+    """The setting that `path` is in a group's member."""
+    return next((one for one in known if _fits(one.path, path)), None)
 
 
 def _fits(pattern: str, path: str) -> bool:

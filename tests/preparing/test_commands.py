@@ -114,7 +114,14 @@ def test_inspect_prints_a_step_and_writes_a_page(bare):
             ["index", "--config=config.py", "--step=3"],
             "prepare index takes no --step; it takes --config, --shards, --json, --list_bad",
         ),
-        (["index", "--config=config.py", "--config.data.sources.nobody.path=x"], "--config has no setting 'nobody'"),
+        (
+            ["index", "--config=config.py", "--config.data.sources.nobody.path=x"],
+            "x: no such file (config.data.sources.nobody.path)",
+        ),
+        (
+            ["index", "--config=config.py", "--config.data.sources.nobody.pth=x"],
+            "config.data.sources.nobody.pth is not a setting; did you mean config.data.sources.nobody.path?",
+        ),
         (
             ["index", "--config=config.py", "--config.model.path="],
             "config.model.path is empty: name a checkpoint folder or hub id",

@@ -29,7 +29,10 @@ def _load(path: pathlib.Path, *argument: str) -> config.TrainConfig:
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    return config.resolve(module.get_config(*argument), config.TrainConfig)
+    made = module.get_config(*argument)
+    if not made.data.sources:  # own_data.py: the user names them
+        made.data.sources = {"mine": config.source(path="mine.json")}
+    return config.resolve(made, config.TrainConfig)
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda p: p.stem)

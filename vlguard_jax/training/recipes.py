@@ -38,15 +38,16 @@ def posthoc(
 ) -> config_dict.ConfigDict:
     """Repair a finished model: safety data and 5,000 helpful conversations, 3 epochs (165 updates with VLGuard).
 
-    `helpful`: "llava_mix", "alpaca" (text only, paper Table 3) or "" (none). `safety`: "vlguard" or "text_safety" (text
-    only, paper Table 4). Learning rate 1e-5 (full) or 2e-4 (LoRA), paper Table 7. The helpful sample is drawn with a
-    fixed seed; the authors' list was never published. rows: of a micro-batch, where a whole step does not fit
-    (`config.run.rows`; 0: a whole step in full tuning, 16 with LoRA).
+    `helpful`: "llava_mix", "alpaca" (text only, paper Table 3) or "" (none). `safety`: "vlguard", "text_safety" (text
+    only, paper Table 4) or "" (none). Learning rate 1e-5 (full) or 2e-4 (LoRA), paper Table 7. The helpful sample is
+    drawn with a fixed seed; the authors' list was never published. rows: of a micro-batch, where a whole step does not
+    fit (`config.run.rows`; 0: a whole step in full tuning, 16 with LoRA).
     """
     config = _base(lora=lora, learning_rate=2e-4 if lora else 1e-5, epochs=3.0)
     config.model.path = model
     config.run.rows = rows or config.run.rows
-    config.data.sources = {safety: settings_lib.source(format="vlguard" if safety == "vlguard" else "alpaca")}
+    if safety:
+        config.data.sources[safety] = settings_lib.source(format="vlguard" if safety == "vlguard" else "alpaca")
     if helpful:
         config.data.sources[helpful] = settings_lib.source(
             format="llava" if helpful == "llava_mix" else "alpaca", count=HELPFUL_COUNT
