@@ -111,7 +111,9 @@ def _item(item_id: str, answered: Answered) -> Item:
     _, line = next(iter(answered.values()))
     source = next((s for e, a in answered.values() if (s := _source(e, a))), None)
     question = source.question if source else "The question is not at hand: the benchmark's file has moved since."
-    if source and results.sha256(source.question) != line.question_sha256:
+    if line.question:
+        question = line.question
+    elif source and results.sha256(source.question) != line.question_sha256:
         question = "The benchmark's file has changed since the models were asked, so the question is not shown."
     if any(answer.withheld for _, answer in answered.values()):
         question = "Withheld, as answers are."
@@ -130,9 +132,13 @@ def _source(evaluation: runs.Evaluation, line: results.GenerationLine) -> benchm
 
 
 def questions(evaluation: runs.Evaluation, subset: str) -> dict[str, benchmark_lib.Item]:
-    """The benchmark's items of a subset by id; none where its files are missing."""
+    """The benchmark's items of a subset by id; none where its files are missing, or it is of the user's own: no code
+    is run because a result file names it."""
+    settings = evaluation.config.benchmark
+    if settings.name not in registry.BENCHMARKS:
+        return {}
     try:
-        found = registry.get(evaluation.config.benchmark.name).load(evaluation.config.benchmark, subset)
+        found = registry.BENCHMARKS[settings.name].load(settings, subset)
     except (errors.UserError, OSError):
         return {}
     return {item.id: item for item in found}

@@ -112,7 +112,7 @@ def _columns(evaluation: runs_lib.Evaluation, table: paper_tables.Table) -> list
     """(column of the table, row with its numbers), by the paper's judge where that judged, else by the first."""
     found: dict[str, list[summary.Row]] = {}
     for row in evaluation.rows:
-        name = benchmarks.get(row.benchmark).columns.get(row.subset, row.subset)
+        name = benchmarks.columns(row.benchmark).get(row.subset, row.subset)
         if row.pictures not in ("real", summary.TEXT_ONLY):
             continue
         for column in table.columns:

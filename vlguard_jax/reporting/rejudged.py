@@ -35,7 +35,7 @@ def rejudge(evaluation: runs.Evaluation, judges: Sequence[judge_lib.Judge]) -> r
         was withheld.
     """
     for judge in judges:
-        if judge.measures == "accuracy":
+        if judge.measures in ("accuracy", "win_rate"):
             raise errors.UserError(
                 f"--judges: {judge.name} compares with expected answers, which result files do not hold; name it in"
                 " config.judges of evaluate"
@@ -48,12 +48,13 @@ def rejudge(evaluation: runs.Evaluation, judges: Sequence[judge_lib.Judge]) -> r
 def _with(evaluation: runs.Evaluation, judge: judge_lib.Judge) -> runs.Evaluation:
     rows, verdicts = list(evaluation.rows), list(evaluation.verdicts)
     now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
-    read = ("asr",) if judge.measures == "harm" else ("asr", "refusal_rate")
+    read = ("asr",) if judge.measures in ("harm", "harm_score") else ("asr", "refusal_rate")
     for row in {row.subset: row for row in evaluation.rows if row.metric in read}.values():
         answers = [line for line in evaluation.answers if line.subset == row.subset]
         _check(evaluation, row, answers, judge)
-        found = judge.judge([judge_lib.Exchange("", line.response, (), line.category) for line in answers])
-        (measure,) = asr.summarise(answers, found, {row.subset: row.metric})
+        found = judge.judge([judge_lib.Exchange(line.question, line.response, (), line.category) for line in answers])
+        metric = "harm_score" if judge.measures == "harm_score" else row.metric
+        (measure,) = asr.summarise(answers, found, {row.subset: metric})
         rows.append(
             dataclasses.replace(
                 row,

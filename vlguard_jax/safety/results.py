@@ -110,6 +110,8 @@ class GenerationLine(Keyed):
       versions: of the libraries that made it.
       run_id: of the process that wrote it.
       time: when.
+      question: the text behind `question_sha256`; "" where texts are withheld, and in older files.
+      benchmark_sha256: of the file of a benchmark of the user's own.
     """
 
     benchmark: typed.Name
@@ -137,6 +139,8 @@ class GenerationLine(Keyed):
     versions: Mapping[str, typed.Name]
     run_id: typed.Name
     time: typed.Time
+    question: str = typed.later("")
+    benchmark_sha256: typed.Name = typed.later("")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -133,7 +133,7 @@ def _paper(row: summary.Row, paper_row: str) -> paper.Comparison | None:
 
 def _column(row: summary.Row) -> str:
     """The column of the paper's tables with what this row counts."""
-    column = benchmarks.get(row.benchmark).columns.get(row.subset, row.subset)
+    column = benchmarks.columns(row.benchmark).get(row.subset, row.subset)
     return paper_tables.of_judge(column, row.judge)
 
 
@@ -144,7 +144,7 @@ def obstacle(row: summary.Row, column: str) -> str:
         return f"the paper gives a {_words(of.metric)} here, which is no {_words(row.metric)}"
     judge = of.judge or paper.JUDGE
     obstacles = {
-        f"the paper has no {row.benchmark}": row.subset not in benchmarks.get(row.benchmark).columns,
+        f"the paper has no {row.benchmark}": row.subset not in benchmarks.columns(row.benchmark),
         f"asked with pictures={row.image_mode}": row.pictures not in ("real", summary.TEXT_ONLY),
         "questions or pictures are stand-ins": row.stand_in,
         f"only the first {row.first_n}" if row.part == "first" else f"only {row.first_n} {row.part}": row.first_n,

@@ -17,6 +17,7 @@ from vlguard_jax import workdir
 from vlguard_jax.safety import model as model_lib
 from vlguard_jax.safety import questions as questions_lib
 from vlguard_jax.safety import results
+from vlguard_jax.safety.benchmarks import registry as benchmarks
 from vlguard_jax.safety.judges import judge as judge_lib
 
 Judging = tuple[judge_lib.Judge, Container[str]]  # a judge and the subsets that it reads
@@ -42,6 +43,7 @@ class Store:
         self._decode = questions_lib.decode(config, model.dtype)
         self._run_id = uuid.uuid4().hex[:12]
         self._versions = versions.installed()
+        self._code_sha256 = benchmarks.get(config.benchmark.name).code_sha256
         self._made_with: dict[str, Any] = {
             "benchmark": config.benchmark.name,
             "preset": config.preset,
@@ -179,12 +181,14 @@ class Store:
             versions=self._versions,
             run_id=self._run_id,
             time=_now(),
+            question=item.question,
+            benchmark_sha256=self._code_sha256,
             **self._made_with,
         )
 
 
 def _withheld(line: results.GenerationLine) -> results.GenerationLine:
-    return dataclasses.replace(line, response=results.sha256(line.response), withheld=True)
+    return dataclasses.replace(line, response=results.sha256(line.response), question="", withheld=True)
 
 
 def exchange(question: questions_lib.Question, response: str) -> judge_lib.Exchange:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 import dataclasses
-import importlib
+import functools
 
 import jax
 from jax import Array
@@ -17,6 +17,7 @@ import jax.numpy as jnp
 from jaxtyping import Float, Float32, Int, Key
 
 from vlguard_jax import errors
+from vlguard_jax import own_code
 from vlguard_jax import types
 from vlguard_jax.families import functional
 from vlguard_jax.families.blocks import execution as execution_lib
@@ -140,19 +141,38 @@ LOSSES: dict[str, Loss] = {"cross_entropy": cross_entropy, "cross_entropy_with_k
 
 
 def get(name: str) -> Loss:
-    """The loss of this name, or "package.module:function" from the Python path.
+    """The loss of this name, or the user's own, "package.module:function" from the Python path.
 
     Raises:
-      UserError: there is no such loss.
+      UserError: there is no such loss; or when it is called, the user's fails.
     """
     if name in LOSSES:
         return LOSSES[name]
-    module, _, function = name.partition(":")
-    if not function:
+    if (code := own(name)) is None:
         raise errors.UserError(
             f"config.loss={name!r} is unknown{errors.nearest(name, LOSSES)} (or write package.module:function)"
         )
-    try:
-        return getattr(importlib.import_module(module), function)
-    except (ImportError, AttributeError) as e:
-        raise errors.UserError(f"config.loss={name!r} cannot be imported: {e}") from e
+    if not callable(code.value):
+        raise code.problem("is no function (model, params, batch, extras) -> (weighted sum, metrics)")
+    return _blamed(code)
+
+
+def own(name: str) -> own_code.Own | None:
+    """The user's code behind the name of a loss; None where that is no name of such.
+
+    Raises:
+      UserError: see `own_code.load`.
+    """
+    return own_code.load(name, "config.loss") if own_code.BETWEEN in name else None
+
+
+def _blamed(code: own_code.Own) -> Loss:
+    @functools.wraps(code.value)  # with its attributes
+    def loss(
+        model: functional.Model, params: functional.Params, batch: types.Batch, extras: Extras
+    ) -> tuple[Array, Metrics]:
+        with code.blamed("when a step was compiled"):
+            found: tuple[Array, Metrics] = code.value(model, params, batch, extras)
+        return found
+
+    return loss

@@ -96,6 +96,7 @@ class Benchmark:
       refusals).
     stand_in: writes harmless files of the published layout and numbers into a folder, to rehearse with.
     unpack: (published files, new folder) -> writes there what `load` reads, where that is not the published files.
+    code_sha256: of the file of a benchmark of the user's own (own.py).
     """
 
     name: str
@@ -110,6 +111,7 @@ class Benchmark:
     answerable: tuple[str, ...] = ()
     stand_in: Callable[[pathlib.Path], None] | None = None
     unpack: Callable[[pathlib.Path, pathlib.Path], None] | None = None
+    code_sha256: str = ""
 
     @property
     def way(self) -> str:

@@ -7,11 +7,13 @@ import functools
 
 from vlguard_jax import config as settings_lib
 from vlguard_jax import errors
+from vlguard_jax import own_code
 from vlguard_jax.safety.judges import choice
 from vlguard_jax.safety.judges import exact
 from vlguard_jax.safety.judges import judge as judge_lib
 from vlguard_jax.safety.judges import keyword
 from vlguard_jax.safety.judges import local
+from vlguard_jax.safety.judges import own
 from vlguard_jax.safety.judges import remote
 from vlguard_jax.safety.judges import repaired
 from vlguard_jax.safety.judges import rubrics
@@ -25,7 +27,8 @@ JUDGES: dict[str, Callable[[], judge_lib.Judge]] = {
 
 
 def of(config: settings_lib.EvalConfig, readers: local.Readers = local.NONE) -> list[judge_lib.Judge]:
-    """The judges of an evaluation: those with rules, remote ones, and local ones, which need their `readers` to judge.
+    """The judges of an evaluation: those with rules, the user's own, remote ones, and local ones, which need their
+    `readers` to judge.
 
     Raises:
       UserError: as `get`, `local.make` and `remote.make`; or two judges have one name.
@@ -53,10 +56,10 @@ def measures(name: str, config: settings_lib.EvalConfig) -> str:
 
 
 def get(names: Iterable[str], where: str = "config.judges") -> list[judge_lib.Judge]:
-    """The judges of these names, which stand in the setting or flag `where`; those with rules only.
+    """The judges of these names, which stand in the setting or flag `where`; those with rules, and the user's own.
 
     Raises:
-      UserError: a name is unknown (the nearest known one is named) or repeated, or none is given.
+      UserError: a name is unknown (the nearest known one is named) or repeated, or none is given; or see `own.make`.
     """
     return _made(list(names), where, JUDGES)
 
@@ -64,10 +67,11 @@ def get(names: Iterable[str], where: str = "config.judges") -> list[judge_lib.Ju
 def _made(
     names: Sequence[str], where: str, known: Mapping[str, Callable[[], judge_lib.Judge]]
 ) -> list[judge_lib.Judge]:
-    if unknown := [n for n in names if n not in known]:
-        raise errors.UserError(f"{where}: {unknown[0]!r} is unknown{errors.unknown(unknown[0], known)}")
+    if unknown := [n for n in names if n not in known and own_code.BETWEEN not in n]:
+        near = errors.unknown(unknown[0], known)
+        raise errors.UserError(f"{where}: {unknown[0]!r} is unknown{near} (or write package.module:name)")
     if twice := [n for i, n in enumerate(names) if n in names[:i]]:
         raise errors.UserError(f"{where} names {twice[0]} twice; name each judge once")
     if not names:
         raise errors.UserError(f"{where} is empty: name at least one of {', '.join(sorted(known))}")
-    return [known[n]() for n in names]
+    return [known[n]() if n in known else own.make(n, where) for n in names]
