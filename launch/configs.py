@@ -21,6 +21,7 @@ from ml_collections import config_flags
 from launch import spec as spec_lib
 from vlguard_jax import cli
 from vlguard_jax import config as settings_lib
+from vlguard_jax import config_flag
 from vlguard_jax import errors
 from vlguard_jax import shipped
 from vlguard_jax.planning import chips
@@ -93,6 +94,7 @@ def settings(name: str, step: spec_lib.Step, arguments: Sequence[str]) -> Settin
         if not command.config:
             raise errors.UserError(f"takes no config, but {errors.short(step.config)} is given")
         config = _load(step.config, name)
+        config_flag.make_room_for(config, argv)
         try:
             config_flags.DEFINE_config_dict("config", config, flag_values=known, sys_argv=argv)
         except cli.FLAG_ERRORS as e:
@@ -182,13 +184,15 @@ def _check_devices(settings: Settings, topology: chips.Topology) -> None:
 def _check_names(settings: Settings) -> None:
     """The names that a command looks up before it reads any data."""
     if isinstance(settings, settings_lib.EvalConfig):
-        from vlguard_jax.safety import run
-
-        run.check_names(settings)
+        _check_evaluation(settings)
         return
+    from vlguard_jax.data import paths
     from vlguard_jax.families import table
     from vlguard_jax.families.chat import templates
 
+    paths.check_named(settings)
+    if not settings.model.path:
+        raise errors.UserError("config.model.path is empty: name the model's folder or hub id")
     if settings.model.template != table.AUTO:  # the family's, which the model's folder tells
         templates.get_template(settings.model.template)
     # a user's own module is not imported here
@@ -196,3 +200,16 @@ def _check_names(settings: Settings) -> None:
         from vlguard_jax.training import losses  # late: it loads jax
 
         losses.get(settings.loss)
+
+
+def _check_evaluation(settings: settings_lib.EvalConfig) -> None:
+    from vlguard_jax import own_code
+    from vlguard_jax.safety import run
+
+    # the user's own modules are not imported here
+    judges = tuple(name for name in settings.judges if own_code.BETWEEN not in name)
+    known = dataclasses.replace(settings, judges=judges or settings_lib.EvalConfig().judges)
+    own = own_code.BETWEEN in settings.benchmark.name
+    run.check_names(dataclasses.replace(known, benchmark=settings_lib.BenchmarkSettings()) if own else known)
+    if not own and not settings.benchmark.path:
+        raise errors.UserError("config.benchmark.path is empty: name the benchmark's file or folder on the machine")

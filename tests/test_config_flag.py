@@ -21,7 +21,7 @@ def read(folder: pathlib.Path, *changes: str, text: str = FILE, argument: str = 
     (folder / "config.py").write_text(text)
     argv = ["train", f"--config={folder / 'config.py'}{argument}", *changes]
     values = flags.FlagValues()
-    holder = config_flag.define("a config", values=values, argv=argv)
+    holder = config_flag.define("train", "a config", values=values, argv=argv)
     values(argv)
     return config.resolve(holder.value, config.TrainConfig)
 
@@ -100,7 +100,7 @@ def test_a_wrong_name_is_told_with_the_nearest(tmp_path, given, message):
 def test_a_file_that_is_not_there():
     argv = ["train", "--config=none.py", "--config.lora.rank=8"]
     values = flags.FlagValues()
-    config_flag.define("a config", values=values, argv=argv)
+    config_flag.define("train", "a config", values=values, argv=argv)
     with pytest.raises(errors.UserError, match=r"^--config: \[Errno 2\] .*'none\.py'; name a Python file with get_"):
         values(argv)
 
@@ -108,6 +108,6 @@ def test_a_file_that_is_not_there():
 def test_a_default_file(tmp_path):
     (tmp_path / "config.py").write_text(FILE)
     values = flags.FlagValues()
-    holder = config_flag.define("a config", str(tmp_path / "config.py"), values=values, argv=["scaling"])
+    holder = config_flag.define("train", "a config", str(tmp_path / "config.py"), values=values, argv=["scaling"])
     values(["scaling"])
     assert config.resolve(holder.value, config.TrainConfig).data.sources["chats"].path == "chats.json"

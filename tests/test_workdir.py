@@ -244,3 +244,15 @@ def test_the_address_of_a_bucket_is_no_folder(
     ):
         pass
     assert not list(tmp_path.iterdir())
+
+
+def test_what_was_set_is_told_before_what_followed_from_it(tmp_path: pathlib.Path) -> None:
+    before = config.EvalConfig(model=config.ModelSettings(path="fox"))
+    workdir.claim(tmp_path, before)
+    marked = dataclasses.replace(before.benchmark, stand_in=True)
+    other = dataclasses.replace(before, model=config.ModelSettings(path="hound"), benchmark=marked)
+    message = r"config\.model\.path is 'hound' here and 'fox' there \(and 1 more\); choose another --workdir"
+    with pytest.raises(errors.UserError, match=message):
+        workdir.check(tmp_path, other)
+    with pytest.raises(errors.UserError, match=r"config\.benchmark\.stand_in is True here and False there; choose"):
+        workdir.check(tmp_path, dataclasses.replace(before, benchmark=marked))

@@ -27,6 +27,7 @@ from vlguard_jax.ranges import Range
 T = TypeVar("T")
 SourceSettings = data_settings.SourceSettings
 DataSettings = data_settings.DataSettings
+ValidationSettings = data_settings.ValidationSettings
 ImageMode = Literal["auto", "pad", "crop", "anyres", "none"]
 Shown = Literal["real", "white", "black", "none"]
 
@@ -210,6 +211,7 @@ class TrainConfig:
     mesh: MeshSettings = dataclasses.field(default_factory=MeshSettings)
     run: RunSettings = dataclasses.field(default_factory=RunSettings)
     probe: ProbeSettings = dataclasses.field(default_factory=ProbeSettings)
+    validation: ValidationSettings = dataclasses.field(default_factory=ValidationSettings)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -366,5 +368,31 @@ def _check_train(c: TrainConfig) -> None:
         raise errors.UserError('config.data.order="replay" needs config.data.replay (a JSON list of sample positions)')
     if d.replay and d.order != "replay":
         raise errors.UserError(f'config.data.replay is followed with config.data.order="replay" only, not {d.order!r}')
+    _check_validation(c.validation, d)
     if c.run.export in ("peft", "peft-hf") and not c.lora.rank:
         raise errors.UserError(f'config.run.export="{c.run.export}" needs config.lora.rank > 0')
+
+
+def _check_validation(v: ValidationSettings, d: DataSettings) -> None:
+    if v.share and v.sources:
+        raise errors.UserError(
+            f"config.validation.share={v.share} and config.validation.sources name two sets of conversations: leave one"
+            " of them out"
+        )
+    if v.every and not (v.share or v.sources):
+        raise errors.UserError(
+            f"config.validation.every={v.every} and nothing is held out: set --config.validation.share=0.05, or name"
+            " conversations as --config.validation.sources.NAME.path=FILE.json"
+        )
+    if v.share and d.order == "replay":
+        raise errors.UserError(
+            'config.validation.share changes which conversations there are, and config.data.order="replay" names them'
+            " by their position; take config.validation.sources"
+        )
+    trained = {one.path: name for name, one in d.sources.items() if one.path}
+    for name, one in v.sources.items():
+        if one.path in trained:
+            raise errors.UserError(
+                f"config.validation.sources.{name}.path={one.path} is trained on as config.data.sources."
+                f"{trained[one.path]}; set config.validation.share to hold out a part of it"
+            )

@@ -66,3 +66,18 @@ class DataSettings:
     read_workers: Annotated[int, Range(0, 1024)] = 0  # processes that read; 0: threads of this one
     prefetch_mib: Annotated[int, Range(0, 2**20)] = 1024  # memory for steps read ahead, at least one
     cache: str = ""  # folder of the sample index; empty: $VLGUARD_CACHE, or vlguard_jax in $XDG_CACHE_HOME or ~/.cache
+
+
+@dataclasses.dataclass(frozen=True)
+class ValidationSettings:
+    """Loss on conversations that are not trained on, held out of config.data.sources or of files of their own: see
+    training/validation.py."""
+
+    every: Annotated[int, Range(0, 10**9)] = 0  # updates from one to the next; 0: none
+    at_start: bool = True  # also before the first update
+    at_end: bool = True  # also after the last one
+    # share of the sources' conversations that are held out, and so not trained on; those about one picture together
+    share: Annotated[float, Range(0, 0.5)] = 0.0
+    seed: Annotated[int, Range(0, 2**32 - 1)] = 0  # chooses them
+    # conversations in place of a share; config.data says how they are read
+    sources: Mapping[str, SourceSettings] = dataclasses.field(default_factory=dict)

@@ -78,14 +78,21 @@ def compare(
     having its default.
 
     Raises:
-      UserError: they differ; the first difference is named.
+      UserError: they differ; one difference is named: what was set before what followed from it, as a model before the
+        marks that it brings.
     """
-    for key, ours, theirs in _differences(plain(settings), _completed(stored, settings)):
-        if not any(key == f or key.startswith(f + ".") for f in free):
-            raise errors.UserError(
-                f"{where} belongs to another run: config.{key} is {errors.short(ours)} here and {errors.short(theirs)}"
-                f" there{(why or {}).get(key, '')}; choose another --workdir, or the same config to resume"
-            )
+    differ = [
+        (key, ours, theirs)
+        for key, ours, theirs in _differences(plain(settings), _completed(stored, settings))
+        if not any(key == f or key.startswith(f + ".") for f in free)
+    ]
+    if differ:
+        key, ours, theirs = min(differ, key=lambda one: _place(settings, one[0]))
+        more = f" (and {len(differ) - 1} more)" if len(differ) > 1 else ""
+        raise errors.UserError(
+            f"{where} belongs to another run: config.{key} is {errors.short(ours)} here and {errors.short(theirs)}"
+            f" there{(why or {}).get(key, '')}{more}; choose another --workdir, or the same config to resume"
+        )
 
 
 def check_unclaimed(folder: Path, results: str) -> None:
@@ -226,6 +233,12 @@ def _defaults(settings: Any) -> dict[str, Any]:
         elif field.default_factory is not dataclasses.MISSING:
             result[field.name] = field.default_factory()
     return json.loads(json.dumps(result, default=dataclasses.asdict))
+
+
+def _place(settings: Any, key: str) -> tuple[bool, int]:
+    """Where a dotted setting stands: marks, which follow from models and data, last; else in the order of the class."""
+    places = {field.name: i for i, field in enumerate(dataclasses.fields(settings))}
+    return key.endswith("stand_in"), places.get(key.partition(".")[0], len(places))
 
 
 def _differences(a: Mapping[str, Any], b: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any, Any]]:

@@ -93,3 +93,23 @@ def test_weights_and_expected_size():
         match=r"^f\.json: 3 conversations, config\.data\.sources\.mine\.expect=665,298: download it again$",
     ):
         select(found(3), expect=665298)
+
+
+def test_held_out_and_trained_on_are_parts_of_what_is_selected():
+    names = tuple((f"{i // 2}.png",) if i < 12 else () for i in range(20))
+    of = found(ids=file_index.unique([*(f"t{i}" for i in range(16)), "x", "x", "y", "y"]), images=names)
+    settings = config.SourceSettings(path="f.json", count=18, weight=2.0)
+    rest, held = (
+        selection.select(of, settings, "mine", selection.Part(0.4, 1, held_out)).tolist() for held_out in (False, True)
+    )
+    whole = select(of, count=18)
+    assert 0 < len(held) < 12 and sorted({*rest, *held}) == whole and not set(rest) & set(held)
+    assert rest == 2 * sorted(set(rest)) and held == sorted(set(held))  # held out once, whatever the weight
+    for i in range(0, 12, 2):  # one picture
+        assert len({i, i + 1} & set(held)) in (0, len({i, i + 1} & set(whole)))
+    for pair in ({16, 17}, {18, 19}):  # one id
+        assert len(pair & set(held)) in (0, len(pair & set(whole)))
+    turned = found(ids=of.ids[::-1], images=of.images[::-1])
+    every = config.SourceSettings(path="f.json")
+    straight, back = (selection.select(one, every, "mine", selection.Part(0.4, 1, True)) for one in (of, turned))
+    assert {of.ids[i] for i in straight} == {turned.ids[i] for i in back}

@@ -27,6 +27,7 @@ EVALUATE = 'run = "evaluate"\nconfig = "configs/eval/vlguard.py:llava"\n'
 def prepare(folder: pathlib.Path, step: str, /, **overrides: object) -> jobs.Job:
     """The job of one step; overrides with __ for a dot."""
     given = {"model__path": "/m", **overrides} if "config =" in step else overrides
+    given = {"benchmark__path": "/b", **given} if "evaluate" in step else given
     lines = [f"{readers.toml(key.replace('__', '.'))} = {_toml(value)}" for key, value in given.items()]
     path = folder / "spec.toml"
     path.write_text(
@@ -51,6 +52,8 @@ def _toml(value: object) -> str:
         (TRAIN, {"mesh__tensor": 2, "run__attention": "splash", "precision__compute": "bf16"}),
         (EVALUATE, {"mesh__data": -1, "mesh__fsdp": 2}),
         (TRAIN, {"optimizer__epochs": 1, "optimizer__learning_rate": "1e-5", "run__tensorboard": "f"}),
+        (TRAIN, {"data__sources__mine__path": "/m.json", "data__sources__mine__weight": 2}),
+        (EVALUATE, {"judges": "('my_judges:one',)", "benchmark__name": "my_benchmark:MINE", "benchmark__path": ""}),
         ('run = "evaluate"\nconfig = "configs/eval/vlguard.py"\narguments = ["--grid", "--config.seed=2"]\n', {}),
         ('run = "convert"\narguments = ["--src=/m", "--dst=/n", "--to=hf"]\n', {}),
         ('run = "prepare"\narguments = ["vlguard", "--metadata=/v", "--out=/w"]\n', {}),
@@ -79,7 +82,11 @@ def test_what_the_command_takes_passes(step, overrides, tmp_path):
         (EVALUATE, {"withhold_text": "yes"}, "--config.withhold_text=yes"),
         (EVALUATE, {"decode__batch_size": 8.5}, "--config.decode.batch_size=8.5"),
         (EVALUATE, {"decode": 8}, "--config.decode=8"),
-        (EVALUATE, {"model__nonsense": 8}, "no setting 'nonsense'"),
+        (EVALUATE, {"model__nonsense": 8}, "config.model.nonsense is not a setting; config.model has: base, "),
+        (EVALUATE, {"benchmark__path": ""}, "config.benchmark.path is empty"),
+        (TRAIN, {"data__sources__vlguard__path": ""}, "config.data.sources.vlguard.path is empty: name the JSON file"),
+        (TRAIN, {"data__sources__mine__images": "/i"}, "config.data.sources.mine.path is empty: name the JSON file"),
+        (TRAIN, {"data__sources__mine__pth": "/i"}, "did you mean config.data.sources.mine.path?"),
         (TRAIN, {"data__batch_size": 7}, "config.data.batch_size=7"),
         (TRAIN, {"run__attention": "flash"}, "config.run.attention='flash'"),
         (

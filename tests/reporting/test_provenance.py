@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import pathlib
 
 import pytest
@@ -33,6 +34,22 @@ def test_training_line(tmp_path):
     )
     (line,) = provenance.trainings(runs.find([tmp_path]).trainings).lines
     assert line == ("fox", "hound/model", "helpful", "LoRA (rank 4)", "40", "128", "2e-05", "7", "0.0670", "about 20 s")
+
+
+def test_held_out_losses_stand_beside_the_last_one(tmp_path):
+    stand.train(tmp_path / "fox")
+    stand.train(tmp_path / "hound")
+    with (tmp_path / "hound" / "metrics.jsonl").open("a") as file:
+        for step, loss in ((0, 2.5), (20, 1.25), (40, 1.5)):
+            line = {"schema": 1, "step": step, "validation/loss": loss, "validation/loss/helpful": loss}
+            file.write(json.dumps(line) + "\n")
+    found = runs.find([tmp_path])
+    assert [len(t.metrics) for t in found.trainings] == [40, 40]
+    table = provenance.trainings(found.trainings)
+    place = table.headings.index("loss on held-out conversations")
+    assert [line[place] for line in table.lines] == ["-", "2.5000 to 1.5000; least 1.2500 after update 20"]
+    assert [line[place - 1] for line in table.lines] == ["0.0670"] * 2
+    assert len(provenance.trainings(found.trainings[:1]).headings) == len(table.headings) - 1
 
 
 def test_evaluation_line(tmp_path):

@@ -166,8 +166,9 @@ def build(
     image_mode: str = "auto",
     progress: Callable[[int, int], None] | None = None,
     problems_file: pathlib.Path | None = None,
+    part: selection.Part | None = None,
 ) -> Mixture:
-    """Index everything that `data` names for a model, and select from it.
+    """Index everything that `data` names for a model, and select from it, or from a `part` of it.
 
     `progress(done, total)` starts anew for each source. Pictures are checked for use in `image_mode`; if any is missing
     or bad, `problems_file` lists all of them.
@@ -179,22 +180,22 @@ def build(
     image_mode = table.image_mode(model, image_mode)
     max_len = data.max_len or table.of(model).max_len
     tokenization = tokenization_lib.Tokenization(tokenizer, template, model, max_len)
-    parts = [_open(name, data, tokenization, image_mode, progress, problems_file) for name in data.sources]
+    opened = [_open(name, data, tokenization, image_mode, progress, problems_file, part) for name in data.sources]
     return Mixture(
-        sources=tuple(part.source for part in parts),
-        position=np.concatenate([np.zeros(0, np.int64), *(part.chosen for part in parts)]),
-        index=_join(tuple(data.sources), parts),
+        sources=tuple(one.source for one in opened),
+        position=np.concatenate([np.zeros(0, np.int64), *(one.chosen for one in opened)]),
+        index=_join(tuple(data.sources), opened),
         tokenization=tokenization,
         image_mode=image_mode,
-        sizes=tuple(part.sizes for part in parts),
-        drops=tuple(drop for part in parts for drop in part.drops),
-        named_pictures=sum(len(part.found.images[i]) for part in parts for i in part.chosen.tolist()),
-        repeated_ids=sum(len(part.found.repeated) for part in parts),
-        noted=types.Noted(*np.sum([part.found.noted_of(part.chosen) for part in parts], axis=0, dtype=int).tolist()),
+        sizes=tuple(one.sizes for one in opened),
+        drops=tuple(drop for one in opened for drop in one.drops),
+        named_pictures=sum(len(one.found.images[i]) for one in opened for i in one.chosen.tolist()),
+        repeated_ids=sum(len(one.found.repeated) for one in opened),
+        noted=types.Noted(*np.sum([one.found.noted_of(one.chosen) for one in opened], axis=0, dtype=int).tolist()),
     )
 
 
-class _Part(NamedTuple):
+class _Opened(NamedTuple):
     """A source, counted, with its selection. sizes: as in `Mixture`."""
 
     source: sources.Source
@@ -212,11 +213,12 @@ def _open(
     image_mode: str,
     progress: Callable[[int, int], None] | None,
     problems_file: pathlib.Path | None,
-) -> _Part:
+    part: selection.Part | None,
+) -> _Opened:
     settings, model, cache = data.sources[name], tokenization.model, cache_lib.folder(data.cache)
     source = sources.open_source(name, settings, cache)
     found = file_index.build_or_load(source.records, source.content, tokenization, cache, progress)
-    picked = selection.select(found, settings, name)
+    picked = selection.select(found, settings, name, part)
     reasons = _problems(found, picked, data)
     names = _named_pictures(source, found, picked)
     if names and tokenization.sees is None:
@@ -240,7 +242,7 @@ def _open(
     reasons |= _too_long(counts.too_long, source, data, tokenization.max_len)
     drops = [_drop(found, i, reason, source) for i, reason in sorted(reasons.items())]
     chosen = picked[~np.isin(picked, list(reasons))]
-    return _Part(source, found, chosen, counts, sizes if tokenization.sized else {}, drops)
+    return _Opened(source, found, chosen, counts, sizes if tokenization.sized else {}, drops)
 
 
 def check_lengths(mixture: Mixture, context: int | None) -> None:
@@ -263,8 +265,8 @@ def write_drops(drops: Sequence[Drop], path: str | pathlib.Path) -> None:
     )
 
 
-def _join(names: tuple[str, ...], parts: Sequence[_Part]) -> index.SampleIndex:
-    def gather(field: Callable[[_Part], Int64[np.ndarray, " _"]]) -> Int64[np.ndarray, " n"]:
+def _join(names: tuple[str, ...], parts: Sequence[_Opened]) -> index.SampleIndex:
+    def gather(field: Callable[[_Opened], Int64[np.ndarray, " _"]]) -> Int64[np.ndarray, " n"]:
         return np.concatenate([np.zeros(0, np.int64), *(field(part)[part.chosen] for part in parts)])
 
     sizes = [len(part.chosen) for part in parts]

@@ -1,4 +1,4 @@
-"""Selects records of a file by id, category, leak, count and weight.
+"""Selects records of a file by id, category, leak, count and weight, and those that are held out of a training.
 
 Draws depend only on their seed.
 """
@@ -6,6 +6,8 @@ Draws depend only on their seed.
 from __future__ import annotations
 
 from collections import Counter
+import dataclasses
+import hashlib
 import pathlib
 import random
 
@@ -20,8 +22,28 @@ from vlguard_jax.data import vlguard
 from vlguard_jax.data.tfds import reader
 
 
-def select(found: file_index.FileIndex, settings: config.SourceSettings, name: str) -> Int64[np.ndarray, " m"]:
+@dataclasses.dataclass(frozen=True)
+class Part:
+    """One part of the sources, of which `share`, chosen by `seed`, is held out of the training: that, or the rest."""
+
+    share: float
+    seed: int
+    held_out: bool
+
+    def holds(self, key: str) -> bool:
+        """Whether conversations of this key are in the part: of its hash alone, so that neither their order nor other
+        conversations matter."""
+        digest = hashlib.sha256(f"{self.seed}\n{key}".encode("utf-8", "surrogatepass")).digest()
+        return (int.from_bytes(digest[:8]) < self.share * 2**64) == self.held_out
+
+
+def select(
+    found: file_index.FileIndex, settings: config.SourceSettings, name: str, part: Part | None = None
+) -> Int64[np.ndarray, " m"]:
     """Record numbers in file order; with a weight above 1, the whole list repeated.
+
+    part: of what the settings select; of what is held out, each once. Conversations about one picture (the first of
+    each) are in the same part, and so are those of one id that have none.
 
     Raises:
       UserError: an unexpected number of records, an id or category that is not there, or a sample larger than the
@@ -44,7 +66,19 @@ def select(found: file_index.FileIndex, settings: config.SourceSettings, name: s
     chosen = np.flatnonzero(keep)
     if settings.count:
         chosen = _sample(chosen, settings.count, settings.sample_seed, f"{where}.count")
+    if part is not None:
+        chosen = chosen[np.asarray([part.holds(_key(found, i)) for i in chosen.tolist()], bool)]
+        if part.held_out:
+            return chosen
     return _weighted(chosen, settings, where)
+
+
+def _key(found: file_index.FileIndex, i: int) -> str:
+    """What record `i` is about, for `Part`: its first picture, or its id as the file has it."""
+    if found.images[i]:
+        return f"picture {found.images[i][0]}"
+    before, mark, _ = found.ids[i].rpartition("~")
+    return f"id {before if mark and before in found.repeated else found.ids[i]}"
 
 
 def copy_names(found: file_index.FileIndex, chosen: Int64[np.ndarray, " m"]) -> list[str]:

@@ -14,7 +14,8 @@ class Provenance(TypedDict):
     """How a model trained here was made.
 
     stand_in: on drawn pictures. base_model: the hub's model at the beginning of its line, with revision, if it has one.
-    hardware, versions: of the machine on which the training ended.
+    hardware, versions: of the machine on which the training ended. code: of what the user wrote for it, sha256 of the
+    file by name, as a loss "package.module:function". template: config.model.template, where it names one.
     """
 
     schema: NotRequired[int]
@@ -26,6 +27,8 @@ class Provenance(TypedDict):
     hardware: NotRequired[str]
     versions: NotRequired[Mapping[str, str]]
     stand_in: NotRequired[bool]
+    template: NotRequired[str]
+    code: NotRequired[Mapping[str, str]]
 
 
 class Extras(TypedDict):

@@ -68,6 +68,7 @@ def trainings(found: Sequence[runs.Training]) -> Table:
 
     Its time is the mean of the logged step times, times the updates, without compilation.
     """
+    held_out = any(t.held_out for t in found)
     headings = (
         "run",
         "starts from",
@@ -78,12 +79,22 @@ def trainings(found: Sequence[runs.Training]) -> Table:
         "learning rate",
         "seed",
         "last loss",
+        *(["loss on held-out conversations"] if held_out else []),
         "time of its steps",
     )
-    return Table(headings, tuple(_training(t) for t in found))
+    return Table(headings, tuple(_training(t, held_out) for t in found))
 
 
-def _training(training: runs.Training) -> tuple[str, ...]:
+def _held_out(training: runs.Training) -> str:
+    """From the first to the last one, and the least with its update."""
+    losses = [(line[runs.HELD_OUT], f"{line['step']:,.0f}") for line in training.held_out]
+    if not losses:
+        return grid_lib.NONE
+    (first, _), (last, _), (least, update) = losses[0], losses[-1], min(losses, key=lambda one: one[0])
+    return f"{first:.4f} to {last:.4f}; least {least:.4f} after update {update}"
+
+
+def _training(training: runs.Training, held_out: bool) -> tuple[str, ...]:
     c, last = training.config, training.metrics[-1] if training.metrics else {}
     steps = [m["step_seconds"] for m in training.metrics if "step_seconds" in m]
     took = sum(steps) / len(steps) * last["step"] if steps else 0.0
@@ -97,6 +108,7 @@ def _training(training: runs.Training) -> tuple[str, ...]:
         f"{c.optimizer.learning_rate:g}",
         str(c.seed),
         f"{last['loss']:.4f}" if last else grid_lib.NONE,
+        *([_held_out(training)] if held_out else []),
         f"about {seconds(took)}" if steps else grid_lib.NONE,
     )
 

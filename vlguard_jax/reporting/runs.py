@@ -41,16 +41,26 @@ class MetricsLine(TypedDict):
     step_seconds: NotRequired[Annotated[float, ranges.Range(0, 1e9)]]
 
 
+class HeldOutLine(TypedDict):
+    """As `MetricsLine`, of a line with the loss on what is held out, perhaps before the first update."""
+
+    step: Annotated[int, ranges.Range(0, 1 << 40)]
+
+
+HELD_OUT = "validation/loss"  # as training/validation.py names it
+
+
 @dataclasses.dataclass(frozen=True)
 class Training:
     """A training run: its config, the lines of metrics.jsonl in order, and its probes. `name` is unique in the
-    report."""
+    report. held_out: the lines of metrics.jsonl with HELD_OUT."""
 
     name: str
     folder: Path
     config: settings_lib.TrainConfig
     metrics: tuple[dict[str, float], ...]
     probes: tuple[probes.Probe, ...] = ()
+    held_out: tuple[dict[str, float], ...] = ()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -87,7 +97,7 @@ def find(folders: Sequence[Path]) -> Runs:
     Raises:
       UserError: a folder does not exist, holds no run, or a file of a run cannot be read.
     """
-    trainings: dict[Path, tuple[settings_lib.TrainConfig, tuple[dict[str, float], ...], tuple[probes.Probe, ...]]] = {}
+    trainings: dict[Path, Training] = {}
     evaluations: dict[Path, Evaluation] = {}
     notices: list[str] = []
     for folder in folders:
@@ -98,7 +108,9 @@ def find(folders: Sequence[Path]) -> Runs:
         found: list[Evaluation] = []
         for path, config in _configs(folder):
             if isinstance(config, settings_lib.TrainConfig):
-                trainings.setdefault(path.resolve(), (config, _metrics(path / METRICS), probes.read(path)))
+                updates, held_out = _metrics(path / METRICS)
+                found_there = Training("", path, config, updates, probes.read(path), held_out)
+                trainings.setdefault(path.resolve(), found_there)
             elif not (path / summary.NAME).is_file():
                 notices.append(f"{path.name}: the evaluation is not finished and was left out")
             elif path.resolve() not in evaluations:
@@ -114,7 +126,7 @@ def find(folders: Sequence[Path]) -> Runs:
         )
     names = unique_names(list(trainings))
     return Runs(
-        tuple(Training(names[path], path, *values) for path, values in trainings.items()),
+        tuple(dataclasses.replace(one, name=names[path], folder=path) for path, one in trainings.items()),
         tuple(evaluations.values()),
         tuple(notices),
     )
@@ -163,9 +175,10 @@ def _resolve(path: Path, values: dict[str, Any], kind: type[C]) -> C:
         raise errors.UserError(f"{path}: {e} (written by another version of this program?)") from e
 
 
-def _metrics(path: Path) -> tuple[dict[str, float], ...]:
+def _metrics(path: Path) -> tuple[tuple[dict[str, float], ...], tuple[dict[str, float], ...]]:
+    """(the lines of updates, those with HELD_OUT)."""
     lines = files_lib.read_bytes(path).split(b"\n")[:-1]  # what follows the last line end was cut short
-    found = []
+    updates, held_out = [], []
     for number, line in enumerate(lines, 1):
         where, way = f"{path}:{number}", "not a metrics line of train: restore the file or leave its folder out"
         try:
@@ -173,9 +186,10 @@ def _metrics(path: Path) -> tuple[dict[str, float], ...]:
         except errors.UserError as e:
             raise errors.UserError(f"{e}; {way}") from e
         typed.check(Mapping[str, typed.Number | typed.NotFinite], values, where, way)
-        typed.check(MetricsLine, values, where, way)
-        found.append({name: float(value) for name, value in values.items()})
-    return tuple(found)
+        of_held_out = HELD_OUT in values
+        typed.check(HeldOutLine if of_held_out else MetricsLine, values, where, way)
+        (held_out if of_held_out else updates).append({name: float(value) for name, value in values.items()})
+    return tuple(updates), tuple(held_out)
 
 
 def _evaluation(folder: Path, config: settings_lib.EvalConfig) -> tuple[Evaluation, list[str]]:

@@ -3,7 +3,7 @@ differs."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 import contextlib
 import dataclasses
 import functools
@@ -31,6 +31,7 @@ from vlguard_jax.families import functional
 from vlguard_jax.families.chat import choice
 from vlguard_jax.parallel import mesh as mesh_lib
 from vlguard_jax.parallel import processes
+from vlguard_jax.training import early
 from vlguard_jax.training import feed
 from vlguard_jax.training import guards as guards_lib
 from vlguard_jax.training import learned
@@ -46,6 +47,7 @@ from vlguard_jax.training import step as step_lib
 from vlguard_jax.training import stop as stop_lib
 from vlguard_jax.training import tracking
 from vlguard_jax.training import tuned
+from vlguard_jax.training import validation
 
 PROBLEMS_FILE = "bad_pictures.txt"  # written in place of a run
 DROPS_FILE = "skipped.jsonl"
@@ -87,12 +89,12 @@ def _train(settings: config.TrainConfig, workdir: Path) -> Result:
     # 2. Model and data; every step of the run is checked before anything is computed.
     with processes.together(), progress.reading(console) as progress_of:
         workdir_lib.check(workdir, settings, free=resume.FREE_SETTINGS)
+        early.check(settings)
         start = setup.load_model(settings)
         save.check(start, settings.run.export)
-        tracking.check(settings.run)
         data = setup.load_data(settings, start, progress_of, workdir / PROBLEMS_FILE)
         probed = probe_lib.prepare(settings, start, stand_in=data.mixture.stand_in)
-    processes.agree_on_files({"weights": start.weights_sha256, "conversations": data.mixture.index.digest()})
+    processes.agree_on_files({"weights": start.weights_sha256, **data.digests()})
     program = setup.build_program(settings, start, data.total_updates)
     with processes.together():
         probe_memory.check(settings, program, probed.longest)
@@ -107,14 +109,8 @@ def _train(settings: config.TrainConfig, workdir: Path) -> Result:
             digest = data.mixture.index.digest()
             state = resume.restore(settings, program, store, start, digest, workdir, lambda line: _say(console, line))
             # 4. The steps.
-            meta: resume.Record = {
-                "config": workdir_lib.plain(settings),
-                "config_hash": workdir_lib.config_hash(settings),
-                "base_sha256": start.weights_sha256,
-                "stand_in": data.mixture.stand_in,
-                "data_sha256": digest,
-                "recent_losses": resume.recent_losses(store, int(state.step)),
-            }
+            meta = resume.record(settings, start, digest, stand_in=data.mixture.stand_in)
+            meta["recent_losses"] = resume.recent_losses(store, int(state.step))
             state, log, told = _run(settings, data, program, state, store, workdir, meta, prober)
         done = int(state.step)
         finished = done >= data.last_update and not told
@@ -151,8 +147,8 @@ def _make_room(settings: config.TrainConfig, data: setup.Data, workdir: Path) ->
         place.check_free(workdir / name, True, [m.path, m.base, m.vision_tower, m.projector])
     (workdir / PROBLEMS_FILE).unlink(missing_ok=True)
     (workdir / DROPS_FILE).unlink(missing_ok=True)
-    if data.mixture.drops:
-        mixtures.write_drops(data.mixture.drops, workdir / DROPS_FILE)
+    if data.drops:
+        mixtures.write_drops(data.drops, workdir / DROPS_FILE)
 
 
 def _best(
@@ -199,6 +195,7 @@ def _introduction(settings: config.TrainConfig, start: checkpoint_lib.Checkpoint
         lines.append(
             f"config.data.max_len={max_len} is beyond the model's {context:,} positions; no conversation is that long"
         )
+    lines += [data.held_out.told()] if data.held_out else []
     lines += learned.before(settings.optimizer, data.total_updates, data.last_update)
     if data.mixture.stand_in:
         lines.append("STAND-IN PICTURES: drawn by `prepare --stand_in_images`; this run is a rehearsal, not a result")
@@ -229,9 +226,9 @@ def _run(
 ) -> tuple[step_lib.TrainState, log_lib.Log, bool]:
     """Run updates until the last one or SIGTERM: (saved state, log, whether the signal came)."""
     first, learning_rates = int(state.step), _learning_rates(settings, data)
-    renew = functools.partial(workdir_lib.claim, workdir, settings, free=resume.FREE_SETTINGS)
-    claim = renew if jax.process_index() == 0 else lambda: None
+    claim = _claim(settings, workdir)
     prober.go_on(first, data.last_update)
+    looks = (validation.Validator(settings, data, program, workdir, first), prober)
     writer = _writer(settings, workdir, first, data.last_update)
     guards = guards_lib.Guards(settings, data, program, state, learning_rates, workdir, writer.say, meta)
     saves = resume.Saves(store, meta, first, writer.say, guards.record)
@@ -239,16 +236,17 @@ def _run(
     with writer, stop_lib.Signal() as stop, batches:
         log = log_lib.Log(writer, settings, data.last_update, claim, guards.note)
 
-        def probe(step: int) -> bool:
-            """Whether to go on."""
-            if not prober.due(step):
+        def look(step: int) -> bool:
+            """Measure what is due; whether to go on."""
+            due = [one for one in looks if one.due(step)]
+            if not due:
                 return True
             log.settle()
             claim()
             if step > first:
                 stop.hold()
             try:
-                went_on = prober.measure(state, program.frozen, writer, stop.seen)
+                went_on = all(one.measure(state, program.frozen, writer, stop.seen) for one in due)
             except Exception as e:
                 saves.before_the_end(e, step, state)
                 raise
@@ -257,7 +255,7 @@ def _run(
             log.rest()
             return went_on
 
-        go_on = probe(done)
+        go_on = look(done)
         while go_on and (found := batches.take(lambda: stop.told)) is not None:
             index, batch, waited = found
             state, on_device = program.step(state, program.frozen, program.reference, batch)
@@ -268,13 +266,20 @@ def _run(
                 stop.hold()
             log.follow(done, on_device, finished, counted, waited)
             guards.after(index, state, log)
-            go_on = not stop.seen() and not log.stuck_at and probe(done)
+            go_on = not stop.seen() and not log.stuck_at and look(done)
             if go_on and settings.run.save_every and done % settings.run.save_every == 0:
                 guards.save(done, state, log, saves)
         stop.hold()
         log.conclude()
         state = guards.conclude(state, log, saves, stopped=stop.told)
     return state, log, stop.told
+
+
+def _claim(settings: config.TrainConfig, workdir: Path) -> Callable[[], None]:
+    """Claims the directory, in process 0."""
+    if jax.process_index() != 0:
+        return lambda: None
+    return functools.partial(workdir_lib.claim, workdir, settings, free=resume.FREE_SETTINGS)
 
 
 def _batches(

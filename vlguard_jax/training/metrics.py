@@ -47,6 +47,15 @@ def cut_back(path: Path, step: int) -> int:
     return len(lines) - len(kept)
 
 
+def validated(workdir: Path, step: int) -> list[int]:
+    """The updates up to `step` after which metrics.jsonl has the loss on what is held out."""
+    path = workdir / METRICS_FILE
+    cut_back(path, step)
+    lines = files.read_bytes(path, limits.RESULT_BYTES).splitlines() if path.exists() else []
+    found = (files.parse_json(line, str(path)) for line in lines)
+    return [int(values["step"]) for values in found if "validation/loss" in values]
+
+
 def of_step(fetched: Mapping[str, Any], counted: Mapping[str, float], sources: Sequence[str]) -> dict[str, float]:
     """The logged metrics of one step: what the devices computed and what the host `counted`.
 
@@ -113,17 +122,34 @@ class Writer:
 
     def write(self, step: int, values: Mapping[str, float]) -> None:
         """Store the metrics of update `step` (from 1) and advance the progress bar."""
+        self._store(step, values)
+        if not self._active:
+            return
+        note = f"loss {values['loss']:.4f} lr {values['learning_rate']:.1e} {values['step_seconds']:.2f} s/step"
+        note += f" {values['tokens_per_second']:,.0f} tok/s"
+        if values["input_wait"] >= SLOW_INPUT:
+            note += f", {100 * values['input_wait']:.0f} % waiting for input"
+        self._bar.update(self._task, completed=step, note=note)
+
+    def validated(self, step: int, values: Mapping[str, float]) -> None:
+        """Store and tell the loss after update `step` on what is held out."""
+        prefix = "validation/loss/"
+        of = ", ".join(f"{name.removeprefix(prefix)} {v:.4f}" for name, v in values.items() if name.startswith(prefix))
+        of = f" ({of})" if "," in of else ""
+        tokens, seconds = values["validation/supervised_tokens"], values["validation/seconds"]
+        self.say(
+            f"validation after update {step}: loss {values['validation/loss']:.4f}{of} on {tokens:,.0f} tokens; took"
+            f" {seconds:.1f} s"
+        )
+        self._store(step, values)
+
+    def _store(self, step: int, values: Mapping[str, float]) -> None:
         if not self._active:
             return
         assert self._file is not None
         files.append(self._file, json.dumps({"schema": SCHEMA, "step": step, **values}).encode() + b"\n")
         for tracker in self._trackers:
             tracker.scalars(step, values)
-        note = f"loss {values['loss']:.4f} lr {values['learning_rate']:.1e} {values['step_seconds']:.2f} s/step"
-        note += f" {values['tokens_per_second']:,.0f} tok/s"
-        if values["input_wait"] >= SLOW_INPUT:
-            note += f", {100 * values['input_wait']:.0f} % waiting for input"
-        self._bar.update(self._task, completed=step, note=note)
 
     @contextlib.contextmanager
     def probing(self, name: str, done: int, total: int) -> Iterator[Callable[[int], None]]:

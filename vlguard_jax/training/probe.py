@@ -127,6 +127,18 @@ def check_names(settings: settings_lib.TrainConfig) -> None:
             run.check_names(one)
 
 
+def check(settings: settings_lib.TrainConfig) -> None:
+    """Check what needs no model: as `check_names`, and what is asked.
+
+    Raises:
+      UserError: as `check_names` and `run.check`.
+    """
+    check_names(settings)
+    for name, one in evaluations(settings).items():
+        with _named(name):
+            run.check(one)
+
+
 def prepare(settings: settings_lib.TrainConfig, start: checkpoint_lib.Checkpoint, *, stand_in: bool) -> Prepared:
     """Read what every probe asks, before the first step. stand_in: whether the training's pictures are stand-ins.
 

@@ -20,6 +20,7 @@ from vlguard_jax.checkpoints import checkpoint as checkpoint_lib
 from vlguard_jax.checkpoints import steps as steps_lib
 from vlguard_jax.checkpoints import store as store_lib
 from vlguard_jax.parallel import processes
+from vlguard_jax.training import losses
 from vlguard_jax.training import program as program_lib
 from vlguard_jax.training import setup
 from vlguard_jax.training import step as step_lib
@@ -30,6 +31,10 @@ FREE_SETTINGS = (
     "mesh",
     "run",
     "probe",
+    "validation.every",
+    "validation.at_start",
+    "validation.at_end",
+    "validation.sources",
     "optimizer.max_steps",
     "data.read_threads",
     "data.read_workers",
@@ -41,14 +46,15 @@ FREE_SETTINGS = (
 
 class Record(TypedDict):
     """What a checkpoint records about its run. base_sha256: hash of the weights that the run started from.
-    data_sha256: of its conversations' names, lengths and pictures, under its chat template.
-    recent_losses: see spikes.py; older checkpoints lack it."""
+    data_sha256: of its conversations' names, lengths and pictures, under its chat template. loss_sha256: of the file of
+    a loss of the user's own. recent_losses: see spikes.py; older checkpoints lack it."""
 
     config: Mapping[str, Any]
     config_hash: typed.Name
     base_sha256: typed.Name
     stand_in: bool
     data_sha256: NotRequired[typed.Name]
+    loss_sha256: NotRequired[typed.Name]
     recent_losses: NotRequired[list[typed.Number]]
 
 
@@ -102,6 +108,22 @@ def restore(
     return program.state
 
 
+def record(
+    settings: config.TrainConfig, start: checkpoint_lib.Checkpoint, data_sha256: str, *, stand_in: bool
+) -> Record:
+    """What every checkpoint of a run records."""
+    found: Record = {
+        "config": workdir_lib.plain(settings),
+        "config_hash": workdir_lib.config_hash(settings),
+        "base_sha256": start.weights_sha256,
+        "stand_in": stand_in,
+        "data_sha256": data_sha256,
+    }
+    if (code := losses.own(settings.loss)) is not None:
+        found["loss_sha256"] = code.sha256
+    return found
+
+
 def recent_losses(store: store_lib.Store, step: int) -> list[float]:
     """The losses before update `step` that its checkpoint records; none where there is no such checkpoint."""
     return list(store.read_meta(step).get("recent_losses", [])) if step in store else []
@@ -123,6 +145,11 @@ def _check(
         source = start.extras.get("source", "config.model.path")
         raise errors.UserError(
             f"{source}: its weights are not those this run started from ({saved[:12]}); put the old ones back to resume"
+        )
+    if (code := losses.own(settings.loss)) is not None and meta.get("loss_sha256", code.sha256) != code.sha256:
+        raise errors.UserError(
+            f"config.loss={settings.loss!r}: {code.file} is not as it was when {where} was trained; put the old one"
+            " back to resume, or choose another --workdir"
         )
     if meta.get("data_sha256", data_sha256) != data_sha256:  # checkpoints of before do not tell
         raise errors.UserError(

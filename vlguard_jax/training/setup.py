@@ -32,13 +32,41 @@ from vlguard_jax.training import step as step_lib
 
 
 @dataclasses.dataclass(frozen=True)
+class HeldOut:
+    """Conversations that are not trained on, and the plan of all of them once (validation.py)."""
+
+    mixture: mixtures.Mixture
+    plan: plan_lib.BatchPlan
+
+    def told(self) -> str:
+        """How many there are, in a line."""
+        index, counts = self.mixture.index, np.bincount(self.mixture.index.source, minlength=len(self.mixture.sources))
+        of = ", ".join(f"{name} {n:,}" for name, n in zip(index.source_names, counts, strict=True))
+        tokens = f"{int(index.supervised.sum()):,} supervised tokens"
+        left = f", {len(self.mixture.drops)} records left out (skipped.jsonl)" if self.mixture.drops else ""
+        return f"held out for validation: {len(index):,} conversations ({of}), {tokens}{left}"
+
+
+@dataclasses.dataclass(frozen=True)
 class Data:
-    """The training data: conversations, their plan, and the number of updates of the schedule and of the run."""
+    """The training data: conversations, their plan, and the number of updates of the schedule and of the run.
+    held_out: None where the config measures nothing on it."""
 
     mixture: mixtures.Mixture
     plan: plan_lib.BatchPlan
     total_updates: int
     last_update: int
+    held_out: HeldOut | None = None
+
+    @property
+    def drops(self) -> tuple[mixtures.Drop, ...]:
+        """All records that were left out."""
+        return self.mixture.drops + (self.held_out.mixture.drops if self.held_out else ())
+
+    def digests(self) -> dict[str, str]:
+        """What was read, of which all processes must have the same."""
+        held = {"held-out conversations": self.held_out.mixture.index.digest()} if self.held_out else {}
+        return {"conversations": self.mixture.index.digest(), **held}
 
 
 def load_model(settings: config.TrainConfig) -> checkpoint_lib.Checkpoint:
@@ -107,7 +135,11 @@ def load_data(
             "config.data.sources: no conversation has a supervised token, so nothing can be learned; look at"
             " their answers"
         )
-    return Data(mixture, plan, plan.total_steps, conversations.updates(settings, plan))
+    held_out = None
+    if settings.validation.every:
+        held = conversations.held_out(settings, outline.of(start), progress, problems_file)
+        held_out = HeldOut(held, conversations.held_out_plan(settings, held, shards))
+    return Data(mixture, plan, plan.total_steps, conversations.updates(settings, plan), held_out)
 
 
 def build_program(

@@ -107,6 +107,30 @@ def build(
     return train_step
 
 
+def build_measure(
+    model: functional.Model,
+    loss: losses.Loss,
+    *,
+    loss_args: dict[str, float],
+    loss_chunk: int,
+    sources: int = 1,
+) -> Callable[[functional.Params, functional.Params, functional.Params | None, types.Batch], Metrics]:
+    """The function (trained, frozen, reference, batch) -> metrics, to be jitted: the loss that is trained on, as
+    "loss", and what it reports, without dropout; summed over micro-batches as in `build`."""
+
+    def measure(trained: Any, frozen: Any, reference: Any, batch: types.Batch) -> Metrics:
+        def of_micro(micro: types.Batch) -> Metrics:
+            extras = losses.Extras(loss_args, reference, None, loss_chunk, sources)
+            value, aux = loss(model, join(trained, frozen), micro, extras)
+            return {"loss": value, **aux}
+
+        if batch.tokens.shape[0] == 1:
+            return of_micro(jax.tree.map(lambda x: x[0], batch))
+        return jax.tree.map(lambda x: x.sum(0), jax.lax.map(of_micro, batch))
+
+    return measure
+
+
 def _apply(
     state: TrainState, optimizer: optax.GradientTransformation, value: Array, aux: Metrics, grads: Any
 ) -> tuple[TrainState, Metrics]:

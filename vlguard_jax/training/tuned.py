@@ -25,6 +25,7 @@ from vlguard_jax.families import extras as extras_lib
 from vlguard_jax.families import functional
 from vlguard_jax.families import table
 from vlguard_jax.parallel import gather
+from vlguard_jax.training import losses
 from vlguard_jax.training import step as step_lib
 
 
@@ -54,6 +55,10 @@ def with_provenance(
         "versions": versions.installed(),
         "stand_in": stand_in or bool(before.get("stand_in", False)),
     }
+    if settings.model.template != table.AUTO:
+        own["template"] = settings.model.template
+    if (code := losses.own(settings.loss)) is not None:
+        own["code"] = {code.name: code.sha256}
     return dataclasses.replace(start, extras={**start.extras, "provenance": own})
 
 
