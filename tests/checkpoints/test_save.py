@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import tokenizers
+import transformers
 
 from tests.checkpoints import made
 from tests.checkpoints import tiny
@@ -24,6 +25,7 @@ from vlguard_jax.checkpoints import save
 from vlguard_jax.checkpoints import save_adapters
 from vlguard_jax.checkpoints import tensors
 from vlguard_jax.checkpoints import torch_files
+from vlguard_jax.families.chat import templates
 from vlguard_jax.families.chat import tokenizer as tokenizer_lib
 from vlguard_jax.families.llava import config as llava_config
 
@@ -255,3 +257,23 @@ def test_of_two_that_save_the_first_to_end_wins(tmp_path: pathlib.Path, monkeypa
         ):
             save.save_llava(made.model(), tmp_path / "a", overwrite=overwrite)
         assert load.load(tmp_path / "a").layout == "llava-hf" and [p.name for p in tmp_path.iterdir()] == ["a"]
+
+
+def test_the_hf_layout_has_the_chat_template_that_its_source_lacked(tmp_path: pathlib.Path) -> None:
+    folder = data_stand.write_tokenizer(tmp_path / "tokenizer")
+    pieces = tokenizer_lib.read(folder).vocab_size
+    model = made.model(vocab_size=pieces, tokenizer_folder=folder)
+    save.save_hf(model, tmp_path / "hf")
+    text = (tmp_path / "hf/chat_template.jinja").read_text()
+    words = transformers.AutoTokenizer.from_pretrained(tmp_path / "hf")
+    asked = [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": "What is this?"}]}]
+    prompt = words.apply_chat_template(asked, add_generation_prompt=True, tokenize=False)
+    assert prompt == templates.TEMPLATES["vicuna_v1"].prompt("What is this?", 1)
+    tuned = dataclasses.replace(model, extras={**model.extras, "provenance": {"template": "llava_v1"}})
+    save.save_hf(tuned, tmp_path / "tuned")
+    assert (tmp_path / "tuned/chat_template.jinja").read_text() == text.replace(
+        "curious user", "curious human"
+    ).replace("the user's", "the human's")
+    (folder / "chat_template.jinja").write_text("{{ messages[0]['content'] }}")
+    save.save_hf(model, tmp_path / "own")
+    assert (tmp_path / "own/chat_template.jinja").read_text() == "{{ messages[0]['content'] }}"

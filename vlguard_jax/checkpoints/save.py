@@ -31,6 +31,9 @@ from vlguard_jax.families import family
 from vlguard_jax.families import table
 from vlguard_jax.families.blocks import config_json
 from vlguard_jax.families.blocks import configs
+from vlguard_jax.families.chat import choice
+from vlguard_jax.families.chat import tokenizer as tokenizer_lib
+from vlguard_jax.families.chat import written_template
 
 SHARD_BYTES = 5 * 10**9
 
@@ -120,8 +123,22 @@ def save_hf(
             tokenizer_files.copy(model.tokenizer_folder, folder)
         for name, content in processors.items():
             tokenizer_files.write_json(folder / name, content)
+        if tokens and not choice.in_folder(folder):
+            _write_template(model, folder)
         if tokens and tokens.records:
             _check_hf(folder, str(dst), vocab, table.of(model.config))
+
+
+def _write_template(model: checkpoint.Checkpoint, folder: pathlib.Path) -> None:
+    """The chat template that the model was tuned with here, else its family's, if it suits the tokenizer: the folder
+    has none."""
+    tokenizer = tokenizer_lib.load_tokenizer(folder)
+    asked = model.extras.get("provenance", {}).get("template")
+    for name in (asked, table.of(model.config).templates(model.config)[0]):
+        text = written_template.text(name) if isinstance(name, str) else None
+        if text is not None and choice.fits(name, tokenizer):
+            (folder / "chat_template.jinja").write_text(text, encoding="utf-8")
+            return
 
 
 def _check_hf(folder: pathlib.Path, where: str, vocab: int, family_of: family.Family) -> None:

@@ -55,7 +55,7 @@ def template(
     if name == FOLDER:
         return _of_folder(date, sizes, tokenizer)
     if name in templates.TEMPLATES:
-        if not _fits(name, tokenizer):
+        if not fits(name, tokenizer):
             raise errors.UserError(
                 f"config.model.template={setting}: {tokenizer.folder} has no chat template, and {name!r} is made for"
                 " tokenizers of the Llama-2 family: copy the model's chat_template.jinja"
@@ -64,7 +64,7 @@ def template(
                 f" {tokenizer.folder} holds another: take the model's own with config.model.template={FOLDER}"
             )
         return templates.TEMPLATES[name]
-    if not _fits(name, tokenizer):
+    if not fits(name, tokenizer):
         raise errors.UserError(
             f"config.model.template={name} ends a turn with {built_in.TEMPLATES[name].end}, which is no token of"
             f" {tokenizer.folder}: take the model's own with config.model.template={FOLDER}"
@@ -75,12 +75,12 @@ def template(
 def names(sizes: family_lib.Config, tokenizer: tokenizer_lib.Tokenizer) -> tuple[str, ...]:
     """The templates that suit a model, the family's default first."""
     family = table.of(sizes)
-    fitting = tuple(name for name in family.templates(sizes) if _fits(name, tokenizer))
+    fitting = tuple(name for name in family.templates(sizes) if fits(name, tokenizer))
     own = family.pictures is None and _folder(tokenizer.folder, pictures=False) is not None
     return (FOLDER, *fitting) if own else fitting
 
 
-def _fits(name: str, tokenizer: tokenizer_lib.Tokenizer) -> bool:
+def fits(name: str, tokenizer: tokenizer_lib.Tokenizer) -> bool:
     """Whether a tokenizer is one that a template of the program's own is made for."""
     if name in templates.TEMPLATES:
         return isinstance(tokenizer, piece_tokenizer.PieceTokenizer)
@@ -139,6 +139,11 @@ def _jinja(
         image=_image(tokenizer) if origin else templates.IMAGE_TAG,
         origin=origin,
     )
+
+
+def in_folder(folder: pathlib.Path) -> bool:
+    """Whether the folder of a model with pictures has a chat template."""
+    return _folder(folder, pictures=True) is not None
 
 
 def _folder(folder: pathlib.Path, *, pictures: bool) -> tuple[pathlib.Path, str] | None:
