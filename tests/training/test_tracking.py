@@ -110,7 +110,7 @@ def test_tensorboard_has_rates_and_answers(tracked: pathlib.Path) -> None:
 def test_what_is_missing_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     tracking.check(config.RunSettings())
-    with pytest.raises(errors.UserError, match=r"needs the package wandb: pip install 'vlguard_jax\[track\]'"):
+    with pytest.raises(errors.UserError, match=r"needs the package wandb: pip install (-e )?'.*', or set"):
         tracking.check(config.RunSettings(wandb="offline"))
 
 

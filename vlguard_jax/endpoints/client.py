@@ -12,6 +12,7 @@ from typing import Any
 from vlguard_jax import errors
 from vlguard_jax import files
 from vlguard_jax import limits
+from vlguard_jax import versions
 from vlguard_jax.endpoints import bounded
 from vlguard_jax.endpoints import journal
 from vlguard_jax.endpoints import request as request_lib
@@ -165,7 +166,7 @@ def connect(settings: settings_lib.EndpointSettings, key: str, where: str) -> Cl
       UserError: the package openai is not installed.
     """
     if importlib.util.find_spec("openai") is None:
-        raise errors.UserError(f"{where} needs the package openai: pip install 'vlguard_jax[judge]'")
+        raise errors.UserError(f"{where} needs the package openai: {versions.install('judge')}")
     import openai  # late: it is slow to import, and an extra
 
     made = openai.OpenAI(

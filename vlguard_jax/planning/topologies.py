@@ -13,6 +13,7 @@ import jax
 from jax.experimental import topologies
 
 from vlguard_jax import errors
+from vlguard_jax import versions
 from vlguard_jax.planning import chips
 
 ENVIRONMENT = {
@@ -68,7 +69,7 @@ def devices(topology: chips.Topology) -> list[jax.Device]:
 def _tpus(topology: chips.Topology) -> list[jax.Device]:
     if importlib.util.find_spec("libtpu") is None:
         raise errors.UserError(
-            'the TPU compiler (libtpu) is not installed: pip install "vlguard_jax[tpu]", or add --estimate'
+            f"the TPU compiler (libtpu) is not installed: {versions.install('tpu')}, or add --estimate"
         )
     size = "x".join(map(str, topology.shape))
     return topologies.get_topology_desc(
@@ -84,7 +85,7 @@ def _gpus(topology: chips.Topology) -> list[jax.Device]:
             f"{topology.name}: plan compiles for TPUs, {' and '.join(HOPPER)}; add --estimate for {chip.name}"
         )
     if not any(map(importlib.util.find_spec, CUDA_PLUGINS)):
-        raise errors.UserError('the CUDA compiler is not installed: pip install "vlguard_jax[cuda]", or add --estimate')
+        raise errors.UserError(f"the CUDA compiler is not installed: {versions.install('cuda')}, or add --estimate")
     values = {
         "name": f"NVIDIA {chip.name.upper()}",
         "memory": int(chip.hbm_gib * 2**30),

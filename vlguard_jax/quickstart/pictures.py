@@ -18,6 +18,7 @@ from PIL import Image
 from PIL import ImageDraw
 
 from vlguard_jax import errors
+from vlguard_jax import versions
 from vlguard_jax.quickstart import language
 
 CELL = 16  # pixels
@@ -115,7 +116,7 @@ def _photograph(name: str) -> UInt8[np.ndarray, "h w 3"]:
         from skimage import data
     except ImportError as e:
         raise errors.UserError(
-            "the quickstart's photographs come with scikit-image: pip install 'vlguard_jax[quickstart]'"
+            f"the quickstart's photographs come with scikit-image: {versions.install('quickstart')}"
         ) from e
     picture = Image.fromarray(getattr(data, name)()).convert("RGB")
     scale = PHOTOGRAPH_SIDE / min(picture.size)

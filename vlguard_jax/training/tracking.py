@@ -1,5 +1,5 @@
 """Where the curves of a run are drawn and answers are shown besides its own files: TensorBoard's event files, and
-Weights & Biases, offline too (pip install 'vlguard_jax[track]')."""
+Weights & Biases, offline too (the extra `track`)."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ import uuid
 from vlguard_jax import config
 from vlguard_jax import errors
 from vlguard_jax import files
+from vlguard_jax import versions
 
 WANDB_ID = "wandb_id.txt"  # a resumed run goes on under its id
 
@@ -50,7 +51,7 @@ def check(settings: config.RunSettings) -> None:
     """Raise UserError where a package is missing that `settings` needs."""
     if settings.wandb != "off" and importlib.util.find_spec("wandb") is None:
         raise errors.UserError(
-            f"config.run.wandb={settings.wandb!r} needs the package wandb: pip install 'vlguard_jax[track]', or set"
+            f"config.run.wandb={settings.wandb!r} needs the package wandb: {versions.install('track')}, or set"
             " --config.run.wandb=off"
         )
 
