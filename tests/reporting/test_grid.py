@@ -10,6 +10,7 @@ import pytest
 from tests.safety import stand
 from vlguard_jax import config
 from vlguard_jax.reporting import grid
+from vlguard_jax.reporting import grid_latex
 from vlguard_jax.reporting import runs
 
 row = stand.row
@@ -92,7 +93,7 @@ def test_what_was_left_out_is_told_in_every_format():
     found = grid.arrange([evaluation(*rows)])
     marks = "(1 too long, left out) (2 with unreadable pictures, left out)"
     assert f"| 72.6 [68.2, 76.6] {marks} |" in grid.markdown(found)
-    assert f"72.6 {{\\scriptsize [68.2, 76.6] {marks}}}" in grid.latex(found)
+    assert f"72.6 {{\\scriptsize [68.2, 76.6] {marks}}}" in grid_latex.latex(found)
 
 
 def test_markdown():
@@ -113,9 +114,19 @@ def test_latex_escapes_and_lines_up():
     found = grid.arrange(
         [evaluation(row(model="fox_1 & 100% {x}~\\"), row(subset="safe_safes", metric="refusal_rate", stand_in=True))]
     )
-    text = grid.latex(found)
+    text = grid_latex.latex(found)
     assert r"fox\_1 \& 100\% \{x\}\textasciitilde{}\textbackslash{} & 72.6 {\scriptsize [68.2, 76.6]} & -- \\" in text
     assert r"(STAND-IN)" in text and r"$\downarrow$" in text and text.isascii()
     lines = text.splitlines()
     assert lines[0] == r"\begin{tabular}{lrr}" and lines[3] == r"\cmidrule(lr){2-2}\cmidrule(lr){3-3}"
     assert all(line.replace(r"\&", "").count("&") == 2 for line in lines if line.endswith(r"\\"))
+
+
+def test_latex_says_once_what_holds_of_all_rates():
+    other = row(subset="safe_safes", metric="refusal_rate", stand_in=True, first_n=9, n=9)
+    found = grid.arrange([evaluation(row(stand_in=True), other), evaluation(row(model="hound", stand_in=True))])
+    text = grid_latex.latex(found)
+    assert text.count("STAND-IN") == 1 and r"\multicolumn{3}{l}{\scriptsize All rates: (STAND-IN)} \\" in text
+    assert text.count("first 9 only") == 1  # of one rate, in its cell
+    one = grid_latex.latex(grid.arrange([evaluation(row(stand_in=True))]))
+    assert r"{\scriptsize [68.2, 76.6] (STAND-IN)}" in one and "All rates" not in one

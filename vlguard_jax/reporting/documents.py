@@ -10,6 +10,7 @@ from vlguard_jax import escape
 from vlguard_jax import terminal
 from vlguard_jax.reporting import beside_paper
 from vlguard_jax.reporting import grid as grid_lib
+from vlguard_jax.reporting import grid_latex
 from vlguard_jax.reporting import page
 from vlguard_jax.reporting import provenance
 from vlguard_jax.reporting import runs
@@ -35,7 +36,7 @@ def latex(
     sections: Sequence[provenance.Section] = (),
 ) -> str:
     """The same with the package booktabs, one tabular a table."""
-    text = grid_lib.latex(grid)
+    text = grid_latex.latex(grid)
     for caption, found in _besides(grid, evaluations, sections):
         lines = [" & ".join(map(escape.latex, line)) + r" \\" for line in (found.headings, *found.lines)]
         begin = [r"\begin{tabular}{" + "l" * len(found.headings) + "}", r"\toprule", lines[0], r"\midrule"]

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 import dataclasses
 
-from vlguard_jax import escape
 from vlguard_jax.reporting import alike
 from vlguard_jax.reporting import runs
 from vlguard_jax.reporting import tables
@@ -349,8 +348,11 @@ def texts(grid: Grid) -> tuple[list[str], list[list[str]]]:
 def _text(cell: Cell | None, column: Column) -> str:
     if cell is None:
         return NONE
-    interval = f"[{percent(cell.ci_low)}, {percent(cell.ci_high)}]"
-    return " ".join([percent(cell.rate), interval, *(f"({mark})" for mark in marks(cell, column))])
+    return " ".join([percent(cell.rate), interval(cell), *(f"({mark})" for mark in marks(cell, column))])
+
+
+def interval(cell: Cell) -> str:
+    return f"[{percent(cell.ci_low)}, {percent(cell.ci_high)}]"
 
 
 def markdown(grid: Grid) -> str:
@@ -363,33 +365,3 @@ CAPTION = (
     "Percent, with 95 % intervals (Wilson; wider where questions share a picture) in brackets; ↓ lower is better,"
     " ↑ higher is better."
 )
-
-
-def latex(grid: Grid) -> str:
-    """The grid as a LaTeX table (package booktabs), groups above their columns, intervals in small print below the
-    rates."""
-    spans, first = [], 2
-    for group, width in grid.groups:
-        title = escape.latex(f"{group.title} {ARROWS[group.direction]}".strip())
-        spans.append((rf"\multicolumn{{{width}}}{{c}}{{{title}}}", rf"\cmidrule(lr){{{first}-{first + width - 1}}}"))
-        first += width
-    names = [escape.latex(grid.heading(c) + (f" (n = {c.n})" if c.n else "")) for c in grid.columns]
-    lines = [
-        r"\begin{tabular}{l" + "r" * len(grid.columns) + "}",
-        r"\toprule",
-        " & ".join(["", *(title for title, _ in spans)]) + r" \\",
-        "".join(rule for _, rule in spans),
-        " & ".join(["model", *names]) + r" \\",
-        r"\midrule",
-    ]
-    for line in grid.lines:
-        cells = (_latex(cell, column) for cell, column in zip(line.cells, grid.columns, strict=True))
-        lines.append(" & ".join([escape.latex(line.label), *cells]) + r" \\")
-    return "\n".join([*lines, r"\bottomrule", r"\end{tabular}", f"% {escape.latex(CAPTION)}", ""])
-
-
-def _latex(cell: Cell | None, column: Column) -> str:
-    if cell is None:
-        return "--"
-    small = escape.latex(_text(cell, column).split(" ", 1)[1]).removeprefix("{}")  # without the rate before it
-    return rf"{percent(cell.rate)} {{\scriptsize {small}}}"
