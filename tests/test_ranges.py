@@ -23,6 +23,7 @@ def _plain(kind: type) -> dict[str, Any]:
     if kind is config.TrainConfig:
         base.data.sources = {"chats": config.source(path="chats.json")}
         base.probe.evaluations = {"chats": config.probed(path="test.json")}
+        base.validation.sources = {"chats": config.source(path="held_out.json")}
     else:
         base.local_judges = {"chats": config.local_judge()}
         base.remote_judges = {"chats": config.to_config_dict(judge_settings.RemoteJudge())}
@@ -52,8 +53,8 @@ def test_every_setting_has_a_rule() -> None:
             for f in dataclasses.fields(section)
         )
 
-    groups = (config.SourceSettings(), config.ProbedSettings())
-    # `sources` and `evaluations` themselves are groups
+    groups = (config.SourceSettings(), config.SourceSettings(), config.ProbedSettings())
+    # both `sources` and `evaluations` themselves are groups
     assert leaves(config.TrainConfig()) - len(groups) + sum(map(leaves, groups)) == len(
         ranges.rules(config.TrainConfig)
     )

@@ -108,7 +108,7 @@ def groups(kind: type, where: str = "") -> dict[str, type]:
     found: dict[str, type] = {}
     for name, hint in typing.get_type_hints(kind, include_extras=True).items():
         if _is_mapping(typing.get_origin(hint)):
-            member = typing.get_args(hint)[1]
+            member: Any = typing.get_args(hint)[1]
             found[_join(where, name)] = member if dataclasses.is_dataclass(member) else _rule(member, name).kind
         elif dataclasses.is_dataclass(hint):
             found |= groups(typing.cast(type, hint), _join(where, name))

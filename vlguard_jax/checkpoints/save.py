@@ -123,7 +123,7 @@ def save_hf(
             tokenizer_files.copy(model.tokenizer_folder, folder)
         for name, content in processors.items():
             tokenizer_files.write_json(folder / name, content)
-        if tokens and not choice.in_folder(folder):
+        if tokens and tokens.records and not choice.in_folder(folder):
             _write_template(model, folder)
         if tokens and tokens.records:
             _check_hf(folder, str(dst), vocab, table.of(model.config))
@@ -135,8 +135,9 @@ def _write_template(model: checkpoint.Checkpoint, folder: pathlib.Path) -> None:
     tokenizer = tokenizer_lib.load_tokenizer(folder)
     asked = model.extras.get("provenance", {}).get("template")
     for name in (asked, table.of(model.config).templates(model.config)[0]):
-        text = written_template.text(name) if isinstance(name, str) else None
-        if text is not None and choice.fits(name, tokenizer):
+        if not isinstance(name, str) or (text := written_template.text(name)) is None:
+            continue
+        if choice.fits(name, tokenizer):
             (folder / "chat_template.jinja").write_text(text, encoding="utf-8")
             return
 

@@ -178,7 +178,8 @@ def _resolve(path: Path, values: dict[str, Any], kind: type[C]) -> C:
 def _metrics(path: Path) -> tuple[tuple[dict[str, float], ...], tuple[dict[str, float], ...]]:
     """(the lines of updates, those with HELD_OUT)."""
     lines = files_lib.read_bytes(path).split(b"\n")[:-1]  # what follows the last line end was cut short
-    updates, held_out = [], []
+    updates: list[dict[str, float]] = []
+    held_out: list[dict[str, float]] = []
     for number, line in enumerate(lines, 1):
         where, way = f"{path}:{number}", "not a metrics line of train: restore the file or leave its folder out"
         try:
