@@ -97,14 +97,6 @@ def test_a_wrong_name_is_told_with_the_nearest(tmp_path, given, message):
     assert "\n" not in str(error.value)
 
 
-def test_a_file_that_is_not_there():
-    argv = ["train", "--config=none.py", "--config.lora.rank=8"]
-    values = flags.FlagValues()
-    config_flag.define("train", "a config", values=values, argv=argv)
-    with pytest.raises(errors.UserError, match=r"^--config: \[Errno 2\] .*'none\.py'; name a Python file with get_"):
-        values(argv)
-
-
 def test_a_default_file(tmp_path):
     (tmp_path / "config.py").write_text(FILE)
     values = flags.FlagValues()
