@@ -208,7 +208,7 @@ def _check_evaluation(settings: settings_lib.EvalConfig) -> None:
 
     # the user's own modules are not imported here
     judges = tuple(name for name in settings.judges if own_code.BETWEEN not in name)
-    known = dataclasses.replace(settings, judges=judges or settings_lib.EvalConfig().judges)
+    known = dataclasses.replace(settings, judges=judges or (settings.judges and settings_lib.EvalConfig().judges))
     own = own_code.BETWEEN in settings.benchmark.name
     run.check_names(dataclasses.replace(known, benchmark=settings_lib.BenchmarkSettings()) if own else known)
     if not own and not settings.benchmark.path:

@@ -109,7 +109,8 @@ def groups(kind: type, where: str = "") -> dict[str, type]:
     for name, hint in typing.get_type_hints(kind, include_extras=True).items():
         if _is_mapping(typing.get_origin(hint)):
             member: Any = typing.get_args(hint)[1]
-            found[_join(where, name)] = member if dataclasses.is_dataclass(member) else _rule(member, name).kind
+            of_section = dataclasses.is_dataclass(member)
+            found[_join(where, name)] = typing.cast(type, member) if of_section else _rule(member, name).kind
         elif dataclasses.is_dataclass(hint):
             found |= groups(typing.cast(type, hint), _join(where, name))
     return found
