@@ -132,7 +132,7 @@ def test_keys_and_lines_of_schema_3_stay_what_they_are():
     assert [f.name for f in dataclasses.fields(results.VerdictLine)] == [
         *("key", "judge", "judge_version", "judge_prompt_sha256", "label", "score", "raw", "time", "by")
     ]
-    assert len(dataclasses.fields(results.GenerationLine)) == 26 and results.SCHEMA == 3
+    assert len(dataclasses.fields(results.GenerationLine)) == 28 and results.SCHEMA == 3
 
 
 def test_verdicts_before_services_told_their_model_are_read(tmp_path):
