@@ -17,6 +17,9 @@ EXTRAS = {
     "skimage": "quickstart",
     "openai": "judge",
     "httpx2": "judge",
+    "anyio": "page",
+    "starlette": "page",
+    "uvicorn": "page",
 }
 OWN = {"vlguard_jax", "launch"}  # the second: of the checkout, and plan says so where it is missing
 BY_CHOICE = {("vlguard_jax.verifying.hugging_face", "torch")}  # for verify --make_golden, which names it

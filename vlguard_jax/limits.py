@@ -16,6 +16,7 @@ CURATE_BYTES = 1 << 20  # of a prompt or a taxonomy for `curate`: the shipped on
 TAXONOMY = 1000  # names in one: VLGuard's has 20 or so, and each prompt shows all
 REPLY_TEXT = 10_000  # characters of a question or an answer in a reply: 200 words have 1,300
 QUESTION_BYTES = 1 << 20  # of a question to `ask`: the longest prompts of benchmarks have 10,000
+CONVERSATION_BYTES = 1 << 22  # of a conversation with `ask --page`; what a model can read takes some 100,000
 RESULT_BYTES = 1 << 28  # of a file of result lines: an answer takes 2,000
 
 PICTURE_BYTES = 1 << 28  # of a picture's file: the largest picture, uncompressed

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 import contextlib
 import os
 import signal
@@ -140,10 +140,10 @@ def once(panel: panel_lib.Panel, text: str, pictures: Sequence[str], *, json: bo
 
 
 def _until(
-    events: Iterator[panel_lib.Said | panel_lib.Answer], stopped: Callable[[], bool]
+    events: Generator[panel_lib.Said | panel_lib.Answer, None, None], stopped: Callable[[], bool]
 ) -> Iterator[panel_lib.Said | panel_lib.Answer]:
     """The events until the user stops them."""
-    with contextlib.closing(events):  # type: ignore[type-var]
+    with contextlib.closing(events):
         for one in events:
             if stopped():
                 return

@@ -7,7 +7,7 @@ conversation so far, rendered as in training.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 import dataclasses
 import typing
 
@@ -163,9 +163,9 @@ class Panel:
         except errors.UserError as e:
             raise errors.UserError(f"{self.names[number]}: {e}" if len(self.names) > 1 else str(e)) from e
 
-    def ask(self, question: Question, before: Sequence[Round] = ()) -> Iterator[Said | Answer]:
+    def ask(self, question: Question, before: Sequence[Round] = ()) -> Generator[Said | Answer, None, None]:
         """Ask all models; yields what each says after every few tokens, and its whole answer at its end. Closing the
-        iterator ends their answers.
+        generator ends their answers.
 
         Raises:
           UserError: as `Speaker.prompt`; or scores that are not finite.
