@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 import email
+import json
 import os
 import pathlib
 import subprocess
@@ -167,7 +168,12 @@ def test_the_commands_without_a_checkout(run: Run) -> None:
 def test_train_and_evaluate_without_a_checkout(run: Run) -> None:
     """What the quickstart makes is trained on and asked by the commands."""
     assert "== llm" in run("python", "-c", STORY)
-    assert "wrote tuned/model" in run("vlguard", "train", "--config=rehearsal", "--workdir=tuned", *TINY)
+    lines = run("vlguard", "train", "--config=rehearsal", "--workdir=tuned", "--output=json", *TINY).splitlines()
+    events = [json.loads(line) for line in lines]
+    assert [one["step"] for one in events if one["event"] == "update"] == [1, 2]
+    assert events[-1]["event"] == "result" and events[-1]["finished"] and events[-1]["model"] == "tuned/model"
+    assert "updates 0/2, compiling" in [one["text"] for one in events if one["event"] == "progress"]
     asked = ("--config.model.path=tuned/model", "--config.benchmark.path=story/world/prompts.json")
-    assert "text_unsafe" in run("vlguard", "evaluate", "--config=prompts", "--workdir=asked", *asked)
+    table = run("vlguard", "evaluate", "--config=prompts", "--workdir=asked", "--output=quiet", *asked)
+    assert "text_unsafe" in table and "answers" not in table.partition("text_unsafe")[0]
     assert "report.html" in run("vlguard", "report", "asked", "--out=report.html")

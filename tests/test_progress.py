@@ -131,3 +131,27 @@ def test_a_log_says_how_far_a_judge_is() -> None:
     assert first == "verdicts of guard 100/1,300"
     assert middle[0] == "verdicts of guard 500/1,300, 6.67 verdicts/s, about 2 min left"
     assert last == "verdicts of guard 1,300/1,300, 6.67 verdicts/s, took 3 min"
+
+
+def test_a_training_says_what_it_does() -> None:
+    told = progress.Updates(4, 24, 0.0)
+    told.busy("compiling", 1.0)
+    assert told.line(1.5) == "updates 4/24, compiling"
+    assert told.line(20.0) == "updates 4/24, compiling for 19 s"
+    told.busy("")
+    told.add(5, 2.0, "loss 1.5")
+    told.add(6, 4.0, "loss 1.25")
+    assert told.line(99.0) == "updates 6/24, loss 1.25, about 54 s left"  # three seconds each, whatever compiled
+    told.busy("probing vlguard")
+    assert told.line(99.0) == "updates 6/24, probing vlguard"
+    told.busy("")
+    told.add(24, 3.0, "loss 1.0")
+    assert told.line(100.0) == "updates 24/24, loss 1.0, took 2 min"
+
+
+def test_nothing_is_printed_where_nothing_is_shown() -> None:
+    """An empty line, for one."""
+    out = io.StringIO()
+    with progress.reading(rich_console.Console(file=out)) as tell:
+        tell(3, 4)
+    assert out.getvalue() == ""

@@ -60,6 +60,17 @@ def define_number(
     return flags.DEFINE(_Number(rule), name, default, text, values, flags.ArgumentSerializer[Any]())
 
 
+def define_output() -> None:
+    """--output of commands that run for long: what `terminal.choose` takes."""
+    flags.DEFINE_enum(
+        "output",
+        "auto",
+        ["auto", "plain", "quiet", "json"],
+        "auto: bars in a terminal, lines elsewhere; plain: lines; quiet: errors and the result alone; json: an object a"
+        " line",
+    )
+
+
 # From absl and ml_collections; the last two from a value nested too deeply for Python's parser.
 FLAG_ERRORS = (flags.Error, AttributeError, KeyError, TypeError, ValueError, SyntaxError, RecursionError, MemoryError)
 
@@ -128,6 +139,10 @@ def _call(main: Callable[[list[str]], int | None], doc: str | None) -> int:
         code = errors.EXIT_OK
     else:
         given = parse_flags(sys.argv)
+        if "output" in flags.FLAGS and flags.FLAGS["output"].value != "auto":
+            from vlguard_jax import terminal  # late: few need it before their work begins
+
+            terminal.choose(flags.FLAGS["output"].value)
         folders.check_programs(os.environ)
         code = main(given) or errors.EXIT_OK
     with machine.naming("standard output"):

@@ -15,6 +15,7 @@ Results: generations.jsonl, verdicts.jsonl and summary.json in --workdir. Severa
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 from absl import flags
@@ -27,6 +28,7 @@ from vlguard_jax import errors
 _CONFIG = config_flag.define("evaluate", "NAME[:preset] or FILE[:preset], see configs/eval and configs/released")
 _WORKDIR = flags.DEFINE_string("workdir", None, "folder of the result files; the same command again resumes there")
 _GRID = flags.DEFINE_bool("grid", False, "run every template with every image mode, each in a folder below --workdir")
+cli.define_output()
 _PRINT = flags.DEFINE_bool(
     "print_config", False, "print every setting, where its value comes from and what it means; end"
 )
@@ -40,6 +42,7 @@ def main(positional: list[str]) -> int:
     if _CONFIG.value is None or not (workdir or _PRINT.value):
         raise errors.UserError("give --config FILE (see configs/eval and configs/released) and --workdir DIR")
     from vlguard_jax import reference
+    from vlguard_jax import terminal
     from vlguard_jax.parallel import joining  # late: --help needs no jax
     from vlguard_jax.parallel import processes
     from vlguard_jax.parallel import programs
@@ -53,7 +56,7 @@ def main(positional: list[str]) -> int:
     joining.start()
     programs.keep()
     rows = from_checkpoint.evaluate(config, Path(workdir), grid=_GRID.value)
-    if processes.Team().first:
+    if processes.Team().first and not terminal.event("result", rows=[dataclasses.asdict(row) for row in rows]):
         tables.show(rows)
     return errors.EXIT_OK
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 import contextlib
 import time
+from types import TracebackType
+from typing import Protocol
 
 from rich import console as rich_console
 from rich import progress as rich_progress
@@ -155,15 +157,111 @@ class Written:
         return "written " + ", ".join(parts)
 
 
-class _Line(rich_progress.ProgressColumn):
-    """The line of a `Pace`, of `Verdicts` or of what is `Written`, as of now."""
+class Updates:
+    """How far a training is. Its speed is that of the updates of this run, without what compiles."""
 
-    def __init__(self, pace: Pace | Verdicts | Written, clock: Callable[[], float]):
+    def __init__(self, done: int, total: int, now: float):
+        """done: updates of earlier runs; total: wanted; now: seconds of any clock."""
+        self._total, self._began = total, now
+        self.done = done
+        self._busy, self._since = "", None  # with what else than updates, and since when
+        self._figures = ""
+        self._seconds, self._counted = 0.0, 0
+
+    def add(self, done: int, seconds: float, figures: str) -> None:
+        """So many are done, of which the last took so long; figures: more about it, in words."""
+        self.done, self._figures = done, figures
+        self._seconds, self._counted = self._seconds + seconds, self._counted + 1
+
+    def busy(self, what: str, since: float | None = None) -> None:
+        """This goes on instead of updates, "" for nothing; with the time `since` then, it is told how long."""
+        self._busy, self._since = what, since
+
+    def line(self, now: float) -> str:
+        """All of it, in words."""
+        parts = [f"updates {self.done:,}/{self._total:,}", self._busy or self._figures]
+        if self._busy and self._since is not None and now - self._since >= SOON:
+            parts[-1] += f" for {_duration(now - self._since)}"
+        if self.done == self._total:
+            parts.append(f"took {_duration(now - self._began)}")
+        elif self._counted and not self._busy:
+            parts.append(f"about {_duration((self._total - self.done) * self._seconds / self._counted)} left")
+        return ", ".join(filter(None, parts))
+
+
+class Shown(Protocol):
+    """What has a line of progress."""
+
+    @property
+    def done(self) -> int:
+        """How much of it."""
+
+    def line(self, now: float) -> str:
+        """All of it, in words."""
+
+
+class _Line(rich_progress.ProgressColumn):
+    """The line of what is shown, as of now."""
+
+    def __init__(self, of: Shown, clock: Callable[[], float]):
         super().__init__(table_column=rich_table.Column(no_wrap=True))
-        self._pace, self._clock = pace, clock
+        self._of, self._clock = of, clock
 
     def render(self, task: rich_progress.Task) -> text.Text:
-        return text.Text(self._pace.line(self._clock()))
+        return text.Text(self._of.line(self._clock()))
+
+
+class Display:
+    """Shows a line of progress; a context manager. A bar in a terminal; elsewhere the line is printed at the start,
+    every half minute in which something is done, and at the end."""
+
+    def __init__(
+        self,
+        of: Shown,
+        total: int,
+        *,
+        console: rich_console.Console | None = None,
+        clock: Callable[[], float] = time.monotonic,
+        short: bool = True,
+    ):
+        """of: what is shown; total: of its `done`. short: tell of the beginning and the end, too, where no half minute
+        passes."""
+        self.console = console or terminal.console()
+        self._of, self._total, self._clock, self._short = of, total, clock, short
+        self._began = clock()
+        self._said = self._began, of.done  # when, and how many
+        columns = (rich_progress.BarColumn(bar_width=12), _Line(of, clock))
+        self._bar = rich_progress.Progress(*columns, console=self.console, refresh_per_second=2)
+        self._task = self._bar.add_task("", total=total, completed=of.done)
+
+    def __enter__(self) -> Display:
+        if self.console.is_interactive:
+            self._bar.start()
+        if self._short:
+            self.tell()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self.console.is_interactive:
+            self._bar.stop()  # elsewhere it would print an empty line
+        if self._of.done > self._said[1] and (self._short or self._clock() - self._began >= EVERY):
+            self.tell()
+
+    def tell(self) -> None:
+        """Print the line where there is no bar, whenever the last one was."""
+        if not self.console.is_interactive and not self.console.quiet:
+            self._said = self._clock(), self._of.done
+            line = self._of.line(self._clock())
+            if not terminal.event("progress", text=line, done=self._of.done, total=self._total):
+                self.console.print(line)
+
+    def moved(self) -> None:
+        """Something was done."""
+        self._bar.update(self._task, completed=self._of.done)
+        if self._clock() - self._said[0] >= EVERY:
+            self.tell()
 
 
 @contextlib.contextmanager
@@ -182,7 +280,7 @@ def answers(
     A bar in a terminal; elsewhere a line at the start, every half minute in which answers come, and at the end.
     """
     pace = Pace(done, total, slots, clock(), first)
-    with _shown(pace, total, pace.add, lambda tokens: 1, console or terminal.console(), clock) as advance:
+    with _shown(pace, total, pace.add, console, clock) as advance:
         yield advance
 
 
@@ -198,7 +296,7 @@ def verdicts(
     """Progress from `done` to `total` verdicts of a judge; yields a function to call with the number of new ones. Shown
     as `answers`."""
     count = Verdicts(judge, done, total, clock())
-    with _shown(count, total, count.add, lambda new: new, console or terminal.console(), clock) as advance:
+    with _shown(count, total, count.add, console, clock) as advance:
         yield advance
 
 
@@ -208,62 +306,37 @@ def writing(
 ) -> Iterator[Callable[[int], None]]:
     """Progress to `total` bytes; yields a function to call with the bytes of each new part. A bar in a terminal;
     elsewhere a line every half minute, as of `answers`, but none where all takes less."""
-    console = console or terminal.console()
     count = Written(total, clock())
-    with _shown(count, total, count.add, lambda size: size, console, clock, short=False) as advance:
+    with _shown(count, total, count.add, console, clock, short=False) as advance:
         yield advance
 
 
 @contextlib.contextmanager
 def _shown(
-    pace: Pace | Verdicts | Written,
+    of: Shown,
     total: int,
     add: Callable[[int, float], None],
-    new: Callable[[int], int],
-    console: rich_console.Console,
+    console: rich_console.Console | None,
     clock: Callable[[], float],
     *,
     short: bool = True,
 ) -> Iterator[Callable[[int], None]]:
-    """Yields a function that calls `add` with a number and the time, after which `new` of the number are done.
+    """Yields a function that calls `add` with a number and the time, and shows `of`."""
+    with Display(of, total, console=console, clock=clock, short=short) as display:
 
-    short: tell of the beginning and the end, too, where no half minute passes.
-    """
-    if console.is_terminal:
-        columns = (rich_progress.BarColumn(bar_width=12), _Line(pace, clock))
-        with rich_progress.Progress(*columns, console=console, refresh_per_second=2) as bar:
-            task = bar.add_task("", total=total, completed=pace.done)
+        def advance(number: int) -> None:
+            add(number, clock())
+            display.moved()
 
-            def advance(number: int) -> None:
-                add(number, clock())
-                bar.advance(task, new(number))
-
-            yield advance
-        return
-    began = clock()
-    said = [began, pace.done]  # when, and how many
-
-    def tell() -> None:
-        said[:] = clock(), pace.done
-        console.print(pace.line(clock()))
-
-    def count(number: int) -> None:
-        add(number, clock())
-        if clock() - said[0] >= EVERY:
-            tell()
-
-    if short:
-        tell()
-    try:
-        yield count
-    finally:
-        if pace.done > said[1] and (short or clock() - began >= EVERY):
-            tell()
+        yield advance
 
 
 @contextlib.contextmanager
 def reading(console: rich_console.Console, what: str = "conversations") -> Iterator[Tell]:
-    """A transient bar; yields a function to call with (read, total)."""
-    with rich_progress.Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
+    """A transient bar in a terminal; yields a function to call with (read, total)."""
+    if not console.is_interactive:
+        yield lambda done, total: None
+        return
+    with rich_progress.Progress(console=console, transient=True) as bar:
         task = bar.add_task(f"reading {what}", total=None)
         yield lambda done, total: bar.update(task, completed=done, total=total)

@@ -1,10 +1,14 @@
 """Printing for commands.
 
-All text goes through here, so that nothing in it can control the terminal or be read as markup.
+All text goes through here, so that nothing in it can control the terminal or be read as markup, and in the form that
+`choose` sets: "auto" (bars in a terminal, lines elsewhere), "plain" (lines in a terminal, too), "quiet" (the result
+alone) or "json" (one JSON object a line, with what it is as "event").
 """
 
 from __future__ import annotations
 
+import io
+import json
 from typing import Any
 
 from rich import console as rich_console
@@ -30,8 +34,43 @@ class Console(rich_console.Console):
         return super().render_str(escape.line(text, _LONGEST), **options)
 
 
-def console(**options: Any) -> Console:
-    """A console for standard output, as wide as the terminal or, for a file or pipe, `WIDTH`."""
+class _Events(Console):
+    """Prints each text, table or whatever is given it as an event "note"."""
+
+    def print(self, *objects: Any, **options: Any) -> None:
+        """See the base class."""
+        if self.quiet:
+            return
+        drawn = Console(file=io.StringIO(), width=self.width)
+        drawn.print(*objects, **options)
+        event("note", text=drawn.file.getvalue().rstrip("\n"))  # type: ignore[attr-defined]
+
+
+_form = "auto"
+
+
+def choose(form: str) -> None:
+    """Print in this form from now on; "auto", "plain", "quiet" or "json"."""
+    global _form
+    _form = form
+
+
+def event(kind: str, **values: Any) -> bool:
+    """Print a JSON line where this is the chosen form; whether it is. `values`: what JSON can hold."""
+    if _form != "json":
+        return False
+    print(json.dumps({"event": kind, **values}), flush=True)
+    return True
+
+
+def console(*, result: bool = False, **options: Any) -> Console:
+    """A console for standard output, as wide as the terminal or, for a file or pipe, `WIDTH`. result: it shows what
+    the command is for, which a quiet one prints, too."""
+    if _form == "json":
+        return _Events(width=WIDTH, force_terminal=False, **options)
+    if _form != "auto":
+        quiet = options.pop("quiet", False) or (_form == "quiet" and not result)
+        options |= {"force_terminal": False, "quiet": quiet}
     made = Console(**options)
     return made if made.is_terminal else Console(width=WIDTH, **options)
 
@@ -39,4 +78,5 @@ def console(**options: Any) -> Console:
 def say(*lines: str) -> None:
     """Print lines without wrapping them."""
     for line in lines:
-        print(escape.line(line, _LONGEST))
+        if not event("note", text=line) and _form != "quiet":
+            print(escape.line(line, _LONGEST), flush=True)

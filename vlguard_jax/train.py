@@ -24,6 +24,7 @@ CONFIG = config_flag.define("train", "a config by name or file, with an argument
 WORKDIR = flags.DEFINE_string(
     "workdir", None, "folder of the run: metrics, checkpoints and the tuned model; resumed if it exists"
 )
+cli.define_output()
 _PRINT = flags.DEFINE_bool(
     "print_config", False, "print every setting, where its value comes from and what it means; end"
 )
@@ -43,6 +44,7 @@ def main(positional: list[str]) -> int:
         reference.show(settings, flags.FLAGS["config"])
         return errors.EXIT_OK
 
+    from vlguard_jax import terminal
     from vlguard_jax.parallel import joining  # late: --help needs no jax
     from vlguard_jax.parallel import programs
     from vlguard_jax.training import loop
@@ -50,9 +52,11 @@ def main(positional: list[str]) -> int:
     joining.start()
     programs.keep()
     result = loop.train(settings, workdir)
+    model = None if result.model_path is None else str(result.model_path)
+    terminal.event("result", step=result.step, finished=result.finished, model=model, metrics=result.metrics)
     if result.finished:
         return errors.EXIT_OK
-    print(f"stopped after update {result.step}; start the same command again to go on")
+    terminal.say(f"stopped after update {result.step}; start the same command again to go on")
     stopping.leave()
     return errors.EXIT_RESTART
 

@@ -25,6 +25,7 @@ import jax
 
 from vlguard_jax import errors
 from vlguard_jax import escape
+from vlguard_jax import terminal
 from vlguard_jax.parallel import coordinator
 
 TIMEOUT = 300  # seconds
@@ -156,7 +157,7 @@ def start(environment: Mapping[str, str] | None = None) -> None:
     seconds = _number(environment, "VLGUARD_START_TIMEOUT", TIMEOUT)
     if (port := _opens(found, environment)) is not None:
         coordinator.check_free(port)
-    print(f"waiting for {found.count} processes ({found.kind}), at most {seconds} s", flush=True)
+    terminal.say(f"waiting for {found.count} processes ({found.kind}), at most {seconds} s")
     given = (found.address, found.count, found.index) if found.kind == "plain" else (None, None, None)
     late = f"not all of {found.count} processes came within {seconds} s; {_way(found)}"
     watch = threading.Timer(seconds, _give_up, (late,))

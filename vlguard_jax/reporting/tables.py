@@ -216,7 +216,7 @@ def table(headings: Sequence[str], lines: Sequence[Sequence[str]], title: str = 
 def show(rows: Sequence[summary.Row], title: str = "") -> None:
     """Print the table, that of the categories and the notes as wide as the terminal, or as `terminal.console` into a
     file or pipe."""
-    console = terminal.console()
+    console = terminal.console(result=True)
     console.print(table(*cells(rows), title))
     headings, lines = categories(rows)
     if lines:

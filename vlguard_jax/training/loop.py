@@ -258,7 +258,8 @@ def _run(
         go_on = look(done)
         while go_on and (found := batches.take(lambda: stop.told)) is not None:
             index, batch, waited = found
-            state, on_device = program.step(state, program.frozen, program.reference, batch)
+            with log.starting(batch):
+                state, on_device = program.step(state, program.frozen, program.reference, batch)
             finished, done = batches.watch(on_device), index + 1
             counted = _count(data, index) | {"learning_rate": float(learning_rates[index])}
             log.settle()

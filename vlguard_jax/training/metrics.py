@@ -7,15 +7,14 @@ import contextlib
 import json
 import logging
 from pathlib import Path
+import time
 from types import TracebackType
 from typing import Any
-
-from rich import progress
-from rich import table
 
 from vlguard_jax import errors
 from vlguard_jax import files
 from vlguard_jax import limits
+from vlguard_jax import progress
 from vlguard_jax import terminal
 from vlguard_jax.safety import probes
 from vlguard_jax.training import losses
@@ -85,7 +84,9 @@ class Writer:
         self._active, self._workdir, self._trackers = active, workdir, trackers
         self._stack = contextlib.ExitStack()
         self._file = None
-        self._start, self._total = start_step, total_steps
+        self._left = total_steps - start_step
+        self._updates = progress.Updates(start_step, total_steps, time.monotonic())
+        self._display = progress.Display(self._updates, total_steps, console=terminal.console(quiet=not active))
         for tracker in trackers:
             self._stack.callback(tracker.close)
         if active:
@@ -93,19 +94,9 @@ class Writer:
             self._file = self._stack.enter_context(open(workdir / METRICS_FILE, "ab", buffering=0))  # noqa: SIM115 -- it is one
 
     def __enter__(self) -> Writer:
-        one_line = table.Column(no_wrap=True)
-        columns = (
-            progress.BarColumn(bar_width=12),
-            progress.MofNCompleteColumn(table_column=one_line),
-            progress.TextColumn("{task.fields[note]}", table_column=one_line),
-            progress.TimeElapsedColumn(table_column=one_line),
-            progress.TimeRemainingColumn(table_column=one_line),
-        )
-        self._bar = progress.Progress(
-            *columns, console=terminal.console(), disable=not self._active, refresh_per_second=2
-        )
-        self._task = self._bar.add_task("training", total=self._total, completed=self._start, note="")
-        self._stack.enter_context(self._bar)
+        if self._left:
+            self._updates.busy("reading the first batch", time.monotonic())
+        self._stack.enter_context(self._display)
         return self
 
     def __exit__(
@@ -118,18 +109,30 @@ class Writer:
         bar."""
         logging.getLogger(__name__).info(text)
         if self._active:
-            self._bar.console.print(text, soft_wrap=True)
+            self._display.console.print(text, soft_wrap=True)
+
+    @contextlib.contextmanager
+    def compiling(self) -> Iterator[None]:
+        """Show that the next update waits for its program."""
+        self._updates.busy("compiling", time.monotonic())
+        self._display.tell()
+        yield
+        self._updates.busy("")
+
+    def show(self, step: int, values: Mapping[str, float]) -> None:
+        """Show that update `step` (from 1) is done, and its metrics."""
+        figures = f"loss {values['loss']:.4f}, lr {values['learning_rate']:.1e}, {values['step_seconds']:.2f} s/step"
+        figures += f", {values['tokens_per_second']:,.0f} tok/s"
+        if values["input_wait"] >= SLOW_INPUT:
+            figures += f", {100 * values['input_wait']:.0f} % waiting for input"
+        self._updates.add(step, values["step_seconds"], figures)
+        self._display.moved()
 
     def write(self, step: int, values: Mapping[str, float]) -> None:
-        """Store the metrics of update `step` (from 1) and advance the progress bar."""
+        """Store the metrics of update `step` (from 1)."""
         self._store(step, values)
-        if not self._active:
-            return
-        note = f"loss {values['loss']:.4f} lr {values['learning_rate']:.1e} {values['step_seconds']:.2f} s/step"
-        note += f" {values['tokens_per_second']:,.0f} tok/s"
-        if values["input_wait"] >= SLOW_INPUT:
-            note += f", {100 * values['input_wait']:.0f} % waiting for input"
-        self._bar.update(self._task, completed=step, note=note)
+        if self._active:
+            terminal.event("update", step=step, **values)
 
     def validated(self, step: int, values: Mapping[str, float]) -> None:
         """Store and tell the loss after update `step` on what is held out."""
@@ -142,6 +145,8 @@ class Writer:
             f" {seconds:.1f} s"
         )
         self._store(step, values)
+        if self._active:
+            terminal.event("validation", step=step, **values)
 
     def _store(self, step: int, values: Mapping[str, float]) -> None:
         if not self._active:
@@ -155,10 +160,11 @@ class Writer:
     def probing(self, name: str, done: int, total: int) -> Iterator[Callable[[int], None]]:
         """Show in the progress bar that evaluation `name` is on; yields a function to call with each new answer's
         tokens."""
-        before, answers = self._bar.tasks[0].fields["note"], done
+        answers = done
 
         def show() -> None:
-            self._bar.update(self._task, note=f"probing {name}, answers {answers:,}/{total:,}")
+            self._updates.busy(f"probing {name}, answers {answers:,}/{total:,}")
+            self._display.moved()
 
         def advance(tokens: int) -> None:
             nonlocal answers
@@ -169,7 +175,7 @@ class Writer:
         try:
             yield advance
         finally:
-            self._bar.update(self._task, note=before)
+            self._updates.busy("")
 
     def probed(self, probe: probes.Probe, shown: Sequence[tracking.Answer]) -> None:
         """Store a probe, and show its rates and these of its answers."""
