@@ -142,7 +142,7 @@ def _call(main: Callable[[list[str]], int | None], doc: str | None) -> int:
         if "output" in flags.FLAGS and flags.FLAGS["output"].value != "auto":
             from vlguard_jax import terminal  # late: few need it before their work begins
 
-            terminal.choose(flags.FLAGS["output"].value)
+            terminal.choose(str(flags.FLAGS["output"].value))
         folders.check_programs(os.environ)
         code = main(given) or errors.EXIT_OK
     with machine.naming("standard output"):

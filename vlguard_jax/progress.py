@@ -164,7 +164,8 @@ class Updates:
         """done: updates of earlier runs; total: wanted; now: seconds of any clock."""
         self._total, self._began = total, now
         self.done = done
-        self._busy, self._since = "", None  # with what else than updates, and since when
+        self._busy = ""  # with what else than updates
+        self._since: float | None = None  # which time
         self._figures = ""
         self._seconds, self._counted = 0.0, 0
 
