@@ -18,6 +18,7 @@ import yaml
 from launch import jobs
 from tests.launch import manifests
 
+NEEDED = {"model.path": "/m", "benchmark.path": "/b"}  # settings without which an evaluation is refused
 SPEC = """
 name = {name}
 accelerator = {accelerator}
@@ -96,7 +97,7 @@ def launch(
         bucket=toml(bucket if target == "slurm" else "gs://bucket"),
         checkout=toml(str(folder)),
         secrets=f"[{', '.join(map(toml, secrets))}]",
-        overrides=", ".join(f"{toml(key)} = {toml(value)}" for key, value in {"model.path": "/m", **overrides}.items()),
+        overrides=", ".join(f"{toml(key)} = {toml(value)}" for key, value in {**NEEDED, **overrides}.items()),
         arguments=", ".join(map(toml, arguments)),
         env="\n".join(f"{toml(key)} = {toml(value)}" for key, value in env.items()),
     )
@@ -107,7 +108,7 @@ def launch(
 
 def expected(overrides: Mapping[str, str], arguments: Sequence[str], name: str = "job") -> list[str]:
     """The arguments that `launch` asks for."""
-    settings = [f"--config.{key}={value}" for key, value in {"model.path": "/m", **overrides}.items()]
+    settings = [f"--config.{key}={value}" for key, value in {**NEEDED, **overrides}.items()]
     start = [
         "launch/steps.py",
         "evaluate",

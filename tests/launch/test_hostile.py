@@ -29,7 +29,10 @@ SPEC = {
     "git.url": "https://example.org/vlguard",
     "git.ref": "main",
 }
-STEP = '\n[[steps]]\nrun = "evaluate"\nconfig = "configs/eval/vlguard.py:llava"\noverrides = { "model.path" = "/m" }\n'
+STEP = (
+    '\n[[steps]]\nrun = "evaluate"\nconfig = "configs/eval/vlguard.py:llava"\n'
+    'overrides = { "model.path" = "/m", "benchmark.path" = "/b" }\n'
+)
 
 
 def prepare(

@@ -150,7 +150,11 @@ def test_wrong_commands_get_one_line(arguments, message):
         ("slurm", ("v6e:1x1", "h100:8"), "needs checkout"),
         ("gce", ('run = "evaluate"', 'run = "evalute"'), "did you mean 'evaluate'"),
         ("gce", ("vlguard.py:llava", "vlgard.py:llava"), "did you mean 'eval/vlguard'"),
-        ("gce", ('"model.path"', '"model.paht"'), "no setting 'paht' Did you mean \"path\""),
+        (
+            "gce",
+            ('"model.path"', '"model.paht"'),
+            "config.model.paht is not a setting; did you mean config.model.path?",
+        ),
         ("gce", ("{bucket}/models", "{buket}/models"), "{buket} is not known; did you mean 'bucket'"),
         ("gce", ('name = "one-chip"', 'name = "One chip"'), "lower-case letters"),
         ("gce", ('name = "one-chip"', f'name = "{"x" * 41}"'), "at most 40"),

@@ -123,10 +123,10 @@ def save_hf(
             tokenizer_files.copy(model.tokenizer_folder, folder)
         for name, content in processors.items():
             tokenizer_files.write_json(folder / name, content)
-        if tokens and tokens.records and not choice.in_folder(folder):
-            _write_template(model, folder)
         if tokens and tokens.records:
             _check_hf(folder, str(dst), vocab, table.of(model.config))
+        if tokens and tokens.records and not choice.in_folder(folder):
+            _write_template(model, folder)
 
 
 def _write_template(model: checkpoint.Checkpoint, folder: pathlib.Path) -> None:
