@@ -122,7 +122,7 @@ def test_real_data(bare):
         ),
         ((POSTHOC, "--sweep", "--topology=v5e,h300"), "with --sweep, names of chips; did you mean"),
         ((POSTHOC, "--topology=v5e:4x4", "--estimate", "--json=/dev/null/x"), "--json=/dev/null/x cannot be written"),
-        (("--config=nowhere.py", "--topology=v5e:4x4", "--estimate"), "--config:"),
+        (("--config=nowhere.py", "--topology=v5e:4x4", "--estimate"), "--config=nowhere.py: no such file"),
         (
             ("--sweep", "launch/experiments/figure5.toml", "--deadline=2"),
             "--deadline is not for --sweep launch/experiments/figure5.toml, which takes --topology",

@@ -234,7 +234,7 @@ def test_another_judge_or_mixture_takes_another_folder(mix, tmp_path, made, monk
     cleaning.clean(SETTINGS, mix, tmp_path / "ids.txt", tmp_path / "work", any_size=True)
     other = dataclasses.replace(SETTINGS, judge=dataclasses.replace(SETTINGS.judge, kind="llama_guard_3"))
     with pytest.raises(
-        errors.UserError, match=r"work belongs to another run: config\.judged_by.* is .*another --workdir"
+        errors.UserError, match=r"work belongs to another run: config\.settings\.judge\.kind is .*another --workdir"
     ):
         cleaning.clean(other, mix, tmp_path / "ids.txt", tmp_path / "work", any_size=True)
     mix.write_text(mix.read_text().replace("A fence.", "A wall."))
