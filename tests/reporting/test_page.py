@@ -128,6 +128,10 @@ def test_changed_and_missing_pictures_are_told(tmp_path):
         path.unlink()
     assert read([tmp_path]).words.count("The picture is not at hand.") == 2
     (benchmark / "test.json").unlink()
+    assert "The question is not at hand" not in read([tmp_path]).words  # the result files hold it
+    lines = tmp_path / "fox" / "generations.jsonl"
+    older = [json.loads(line) | {"question": ""} for line in lines.read_text().splitlines()]
+    lines.write_text("".join(json.dumps(line) + "\n" for line in older))
     assert read([tmp_path]).words.count("The question is not at hand") == 2
 
 
