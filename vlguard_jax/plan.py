@@ -9,8 +9,8 @@
 --topology: v4, v5e, v5p, v6e, tpu7x in the shapes that are offered (v5e:4x4, v5e-16), h100:N, h200:N, a100:N, several
 slices 2xv5e:4x4. Configs that train and evaluate would refuse there, such as a mesh that does not divide the model's
 sizes, are refused with the same line. The programs (the step of a training run, or prefill and decode of an evaluation)
-are compiled for the slice by the TPU compiler, which needs no TPU (pip install "vlguard_jax[tpu]"; minutes for 7B), or
-for h100 and h200 by the CUDA compiler, which needs no GPU (pip install "vlguard_jax[cuda]", 4 GB; half a minute).
+are compiled for the slice by the TPU compiler, which needs no TPU (pip install "jax[tpu]"; minutes for 7B), or
+for h100 and h200 by the CUDA compiler, which needs no GPU (pip install "jax[cuda13]", 4 GB; half a minute).
 --estimate computes everything by formula instead, in seconds. Neither reads weights. If the config's model is not on
 this machine its size is taken from its name, or from --model; without its data, lengths are assumed, and the output
 says so. --sweep plans all usual slices and names the cheapest that finishes within --deadline hours. With

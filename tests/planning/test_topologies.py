@@ -76,11 +76,11 @@ def test_gpus_without_a_description_are_planned_by_formula(monkeypatch, name, sa
 
 def test_without_a_cuda_plugin_the_extra_is_named(monkeypatch):
     monkeypatch.setattr(topologies.importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(errors.UserError, match=r"vlguard_jax\[cuda\]"):
+    with pytest.raises(errors.UserError, match=r"jax\[cuda13\]"):
         topologies.devices(chips.parse("h100:8"))
 
 
 def test_without_libtpu_the_extra_is_named(monkeypatch):
     monkeypatch.setattr(topologies.importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(errors.UserError, match=r"vlguard_jax\[tpu\]"):
+    with pytest.raises(errors.UserError, match=r"jax\[tpu\]"):
         topologies.devices(chips.parse("v5e:4x4"))

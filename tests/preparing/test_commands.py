@@ -108,7 +108,7 @@ def test_inspect_prints_a_step_and_writes_a_page(bare):
         (["vlguard", "more"], "prepare vlguard takes no further argument, but got 'more'\n"),
         (
             ["index", "--config=none.py"],
-            "--config=none.py: no such file, and nothing of this name comes with the program; known: llama3_llava_next_8b",
+            "--config=none.py: no such file, and nothing of this name comes with the program; known: llama3",
         ),
         (
             ["index", "--config=config.py", "--step=3"],

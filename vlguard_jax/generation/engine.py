@@ -247,12 +247,12 @@ class Engine:
             which = mesh_lib.put(np.asarray(gone), mesh_lib.row_sharding(self._mesh))
             self._lane.slots = self._program.release(self._lane.slots, which)
 
-    def step(self, steps: int = STEPS) -> list[types.Generation | Failed]:
-        """Fill free slots with prompts that wait, take up to so many steps, and return the answers that finished;
-        `begun` has the others."""
+    def step(self, steps: int | None = None) -> list[types.Generation | Failed]:
+        """Fill free slots with prompts that wait, take up to so many steps (None: STEPS), and return the answers
+        that finished; `begun` has the others."""
         return self._end(self._begin(steps))
 
-    def _begin(self, steps: int = STEPS) -> slots_lib.Status | None:
+    def _begin(self, steps: int | None = None) -> slots_lib.Status | None:
         """Send the next prompts and steps to the device, without waiting for it."""
         lane = self._lane_of_next()
         if lane is None:
@@ -267,7 +267,7 @@ class Engine:
             self._refit(lane, waits=False)
         rows = len(lane.asked)
         wanted = max(1, rows // lengths.REFILLED) if more else rows + 1
-        limits = (np.asarray(number, np.int32) for number in (steps, wanted))
+        limits = (np.asarray(number, np.int32) for number in (STEPS if steps is None else steps, wanted))
         lane.slots, status = self._program.run(self._params, lane.slots, *limits)
         return status
 

@@ -238,8 +238,7 @@ def _run(
 
         def look(step: int) -> bool:
             """Measure what is due; whether to go on."""
-            due = [one for one in looks if one.due(step)]
-            if not due:
+            if not (due := [one for one in looks if one.due(step)]):
                 return True
             log.settle()
             claim()
