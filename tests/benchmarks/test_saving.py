@@ -12,6 +12,7 @@ import pytest
 from tests import source
 
 
+@pytest.mark.more
 def test_one_object() -> None:
     tiny = ("--decoder_layers=1", "--decoder_width=64", "--tokens=64", "--plain=2", "--json")
     environment = {**os.environ, "PYTHONPATH": str(source.ROOT), "XLA_FLAGS": ""}
