@@ -29,7 +29,7 @@ more: $(VENV)/.core $(VENV)/.torch  ## further cases of what `make test` and `ma
 	$(RUN) pytest -m 'more and not aot' $(PYTEST_ARGS)
 
 # Each reader gets FAULTS_N hostile inputs, drawn from a seed; --trial in FAULTS_ARGS repeats one.
-FAULTS_N ?= 100
+FAULTS_N ?= 50
 faults: $(VENV)/.core  ## hostile input for every reader, counted by outcome (FAULTS_N=5000 for more); kills of `curate` and `train`
 	$(RUN) tests.faults --n $(FAULTS_N) $(FAULTS_ARGS)
 	$(RUN) tests.curating.killed
