@@ -4,9 +4,10 @@ shape annotations, no test that leaves changes for the next, and no silent skips
 from __future__ import annotations
 
 import atexit
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 import contextlib
 import hashlib
+import itertools
 import logging
 import os
 import pathlib
@@ -139,6 +140,7 @@ def pytest_make_collect_report(collector: pytest.Collector) -> Iterator[None]:
 
 
 OURS = ("vlguard_jax", "benchmarks", "launch")
+_NUMBER = itertools.count()  # of modules that tests write
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGALRM)
 
 
@@ -226,3 +228,21 @@ def without_manifests(monkeypatch: pytest.MonkeyPatch) -> None:
     from vlguard_jax.checkpoints import manifest
 
     monkeypatch.setattr(manifest, "write", lambda *args: None)
+
+
+@pytest.fixture
+def own_module(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str], str]]:
+    """Writes a module of a user's own into the current folder, which the Python path lacks; returns its name, which no
+    other test has."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    written: list[str] = []
+
+    def write(text: str) -> str:
+        written.append(f"own_module_of_a_test_{next(_NUMBER)}")
+        (tmp_path / f"{written[-1]}.py").write_text(text)
+        return written[-1]
+
+    yield write
+    for name in written:
+        sys.modules.pop(name, None)

@@ -3,43 +3,23 @@
 from __future__ import annotations
 
 import hashlib
-import itertools
 import re
-import sys
 
 import pytest
 
 from vlguard_jax import errors
 from vlguard_jax import own_code
 
-_NUMBER = itertools.count()
 
-
-@pytest.fixture
-def write(tmp_path, monkeypatch):
-    """Writes a module into the current folder, which the command line's Python path lacks; returns its name."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "path", list(sys.path))
-
-    def written(text: str) -> str:
-        name = f"own_code_of_a_test_{next(_NUMBER)}"
-        (tmp_path / f"{name}.py").write_text(text)
-        return name
-
-    yield written
-    for name in [name for name in sys.modules if name.startswith("own_code_of_a_test")]:
-        del sys.modules[name]
-
-
-def test_an_object_with_the_hash_of_its_file(write, tmp_path):
-    name = write("VALUE = 3\n")
+def test_an_object_with_the_hash_of_its_file(own_module, tmp_path):
+    name = own_module("VALUE = 3\n")
     found = own_code.load(f"{name}:VALUE", "config.loss")
     assert (found.value, found.name, found.file) == (3, f"{name}:VALUE", str(tmp_path / f"{name}.py"))
     assert found.sha256 == hashlib.sha256(b"VALUE = 3\n").hexdigest()
 
 
-def test_what_is_not_there(write):
-    name = write("VALUE = 3\n")
+def test_what_is_not_there(own_module):
+    name = own_module("VALUE = 3\n")
     for given, message in (
         (f"{name}:VALU", "has no 'VALU'; did you mean 'VALUE'?"),
         ("nowhere.at:all", "cannot be imported: there is no module nowhere on the Python path; start the command in"),
@@ -60,15 +40,15 @@ def test_what_is_not_there(write):
         ("def f(:\n", 1, "SyntaxError: "),
     ],
 )
-def test_a_module_that_fails_is_told_with_its_line(write, tmp_path, text, line, what):
-    name = write(text)
+def test_a_module_that_fails_is_told_with_its_line(own_module, tmp_path, text, line, what):
+    name = own_module(text)
     with pytest.raises(errors.UserError) as error:
         own_code.load(f"{name}:f", "config.judges")
     assert f"cannot be imported: {tmp_path / name}.py:{line}: {what}" in str(error.value)
 
 
-def test_code_that_fails_is_told_with_its_line(write, tmp_path):
-    name = write("def f(x):\n    return g(x)\n\n\ndef g(x):\n    return int(x)\n")
+def test_code_that_fails_is_told_with_its_line(own_module, tmp_path):
+    name = own_module("def f(x):\n    return g(x)\n\n\ndef g(x):\n    return int(x)\n")
     found = own_code.load(f"{name}:f", "config.judges")
     with pytest.raises(errors.UserError) as error, found.blamed("on an answer"):
         found.value("many")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import itertools
 import json
 import re
 import sys
@@ -25,24 +24,6 @@ from vlguard_jax.safety import summary
 from vlguard_jax.safety.benchmarks import registry as benchmarks
 from vlguard_jax.safety.judges import registry as judges
 
-_NUMBER = itertools.count()
-
-
-@pytest.fixture
-def write(tmp_path, monkeypatch):
-    """Writes a module into the current folder; returns its name."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "path", list(sys.path))
-
-    def written(text: str) -> str:
-        name = f"own_of_a_test_{next(_NUMBER)}"
-        (tmp_path / f"{name}.py").write_text(text)
-        return name
-
-    yield written
-    for name in [name for name in sys.modules if name.startswith("own_of_a_test")]:
-        del sys.modules[name]
-
 
 def example(page: str, marker: str) -> str:
     """The Python block of a page that contains `marker`."""
@@ -59,9 +40,9 @@ def polite(number: int) -> str:
     return "I'd rather not." if number % 2 else "The quick fox."
 
 
-def test_the_judge_of_the_documentation(tmp_path, write):
+def test_the_judge_of_the_documentation(tmp_path, own_module):
     text = example("judges.md", "def rather_not")
-    name = f"{write(text)}:rather_not"
+    name = f"{own_module(text)}:rather_not"
     folder = stand.write_benchmark(tmp_path / "bench")
     model, _ = stand.make_model(tmp_path, polite)
     settings = stand.settings(folder, judges=("keyword_vlguard_v1", name))
@@ -75,7 +56,7 @@ def test_the_judge_of_the_documentation(tmp_path, write):
     assert set(given.values()) == {"refuse", "comply"}
     # a stored answer is judged again when the code changes, and not before
     assert run.evaluate(settings, tmp_path / "work", model) == rows
-    changed = f"{write(text.replace('rather not', 'quick'))}:rather_not"
+    changed = f"{own_module(text.replace('rather not', 'quick'))}:rather_not"
     again = run.evaluate(dataclasses.replace(settings, judges=(changed,)), tmp_path / "work", model)
     assert {row.subset: row.count for row in again} != {row.subset: row.count for row in ours}
     # and by `report --judges`
@@ -83,9 +64,9 @@ def test_the_judge_of_the_documentation(tmp_path, write):
     assert {row.count for row in found.evaluations[0].rows if row.judge == name} == {row.count for row in ours}
 
 
-def test_the_judge_with_a_class(tmp_path, write):
+def test_the_judge_with_a_class(tmp_path, own_module):
     text = example("judges.md", "class Similar")
-    name = f"{write(text)}:Similar"
+    name = f"{own_module(text)}:Similar"
     (judge,) = judges.get([name])
     assert (judge.name, judge.measures) == (name, "accuracy")
     assert judge.version == f"1 {hashlib.sha256(text.encode()).hexdigest()[:16]}"
@@ -95,9 +76,9 @@ def test_the_judge_with_a_class(tmp_path, write):
     assert [(row.subset, row.metric) for row in rows] == [("safe_safes", "accuracy")]
 
 
-def test_the_benchmark_of_the_documentation(tmp_path, write):
+def test_the_benchmark_of_the_documentation(tmp_path, own_module):
     text = example("adding_a_benchmark.md", "MINE = benchmark.Benchmark")
-    name = f"{write(text)}:MINE"
+    name = f"{own_module(text)}:MINE"
     (tmp_path / "data").mkdir()
     asked = [{"id": f"q{i}", "question": f"Ask {i}?", "picture": f"{i}.png", "fine": i > 1} for i in range(5)]
     (tmp_path / "data" / "mine.json").write_text(json.dumps(asked))
@@ -166,9 +147,9 @@ BAD_JUDGES = {
 
 
 @pytest.mark.parametrize("case", BAD_JUDGES)
-def test_a_judge_that_is_none_is_told_in_one_line(tmp_path, write, case):
+def test_a_judge_that_is_none_is_told_in_one_line(tmp_path, own_module, case):
     text, message = BAD_JUDGES[case]
-    name = f"{write(text)}:f"
+    name = f"{own_module(text)}:f"
     folder = stand.write_benchmark(tmp_path / "bench")
     model, _ = stand.make_model(tmp_path, polite)
     with pytest.raises(errors.UserError, match=rf"^config\.judges: {name} .*{message}") as error:
@@ -191,8 +172,8 @@ class Slow:
 """
 
 
-def test_a_slow_judge_reads_when_all_answers_are_there(tmp_path, write):
-    module = write(SLOW)
+def test_a_slow_judge_reads_when_all_answers_are_there(tmp_path, own_module):
+    module = own_module(SLOW)
     folder = stand.write_benchmark(tmp_path / "bench")
     model, engine = stand.make_model(tmp_path, polite)
     run.evaluate(stand.settings(folder, judges=(f"{module}:Slow",)), tmp_path / "work", model)
@@ -221,9 +202,9 @@ BAD_BENCHMARKS = {
 
 
 @pytest.mark.parametrize("case", BAD_BENCHMARKS)
-def test_a_benchmark_that_is_none_is_told_in_one_line(tmp_path, write, case):
+def test_a_benchmark_that_is_none_is_told_in_one_line(tmp_path, own_module, case):
     text, message = BAD_BENCHMARKS[case]
-    name = f"{write(text)}:B"
+    name = f"{own_module(text)}:B"
     with pytest.raises(errors.UserError, match=message) as error:
         benchmarks.get(name).load(config.BenchmarkSettings(name), "all")
     assert "\n" not in str(error.value)
