@@ -28,7 +28,7 @@ def evaluate(*arguments):
         ([], "give --config FILE"),
         (["--config", "configs/eval/none.py"], "none.py"),
         (["--config", "configs/eval/vlguard.py:relased"], "preset 'relased' is unknown; did you mean 'released'?"),
-        ([*CONFIG, "--config.modle.path=x"], 'Did you mean "model"'),
+        ([*CONFIG, "--config.modle.path=x"], "config.modle.path is not a setting; did you mean config.model.path?"),
         ([*CONFIG, "--config.model.template=vicuna"], "template 'vicuna' is unknown; did you mean 'vicuna_v1'?"),
         ([*CONFIG, "--config.model.image_mode=square"], "config.model.image_mode='square' is unknown"),
         ([*CONFIG, "--config.precision.compute=fp8"], "config.precision.compute='fp8' is unknown"),

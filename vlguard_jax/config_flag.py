@@ -96,11 +96,14 @@ def make_room(values: config_dict.ConfigDict, path: str) -> None:
 
 
 def near(path: str, known: Collection[str]) -> str:
-    """What to say behind a wrong dotted `path`: the setting of that name in another section; or one whose name is
-    nearly that, begins with it or has its initials, of the same section first; else what the section has."""
+    """What to say behind a wrong dotted `path`: the setting of that name in the section of nearly that name, else in
+    another; or one whose name is nearly that, begins with it or has its initials, of the same section first; else what
+    the section has."""
     section, _, name = path[: errors.LONGEST_NAME].rpartition(".")
     here = [one for one in known if one.rpartition(".")[0] == section]
-    for found in (_named(name, known), _alike(name, here), _alike(name, known)):
+    having = [one.rpartition(".")[0] for one in known if _last(one) == name]
+    meant = [f"{one}.{name}" for one in difflib.get_close_matches(section, having, n=1, cutoff=0.6)]
+    for found in (_named(name, meant), _named(name, known), _alike(name, here), _alike(name, known)):
         if found:
             return f"; did you mean config.{found}?"
     if not here:

@@ -74,8 +74,10 @@ def named(name: str, top: str, suffix: str, folders: Iterable[str], root: pathli
     """The file of a name below `top`: with its folder, or without it where one of `folders` has it.
 
     Raises:
-      UserError: there is none, and the nearest name is told, or there are several.
+      UserError: there is none, and the nearest name is told, or there are several; or the folder `top` is not there.
     """
+    if not (root / top).is_dir():
+        raise _missing(root / top)
     known = _known(top, suffix, root)
     wanted = name.removeprefix(f"{top}/").removesuffix(suffix)
     if wanted in known:
@@ -112,4 +114,8 @@ def launching(name: str) -> ModuleType:
     except ModuleNotFoundError as e:
         if e.name not in ("launch", f"launch.{name}"):
             raise
-        raise errors.UserError(f"{ROOT / 'launch'} is missing, which comes with the program; install it again") from e
+        raise _missing(ROOT / "launch") from e
+
+
+def _missing(folder: pathlib.Path) -> errors.UserError:
+    return errors.UserError(f"{folder} is missing, which comes with the program; install it again")

@@ -117,6 +117,8 @@ class Tab:
         self.page.on("console", lambda m: self.complaints.append(m.text))
         self.page.on("pageerror", lambda e: self.complaints.append(str(e)))
         self.page.on("dialog", lambda d: self.complaints.append(d.message))
+        # From the start: what asks for a file right after the first listener came is missed in half of the cases.
+        self.page.on("filechooser", lambda _: None)
         self.page.goto(served.address)
 
     def ask(self, text: str) -> None:

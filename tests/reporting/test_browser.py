@@ -10,11 +10,10 @@ import shutil
 
 import pytest
 
-from tests import source
 from tests.reporting import stand
 from vlguard_jax.reporting import page as page_lib
 
-PATIENCE = 1000.0 * source.PATIENCE  # milliseconds
+PATIENCE = 300_000.0  # milliseconds
 SIZES = {"desktop": (1280, 800), "phone": (390, 844)}
 
 # Elements with text of their own that stick out of the window sideways and that no container lets the reader scroll to.
