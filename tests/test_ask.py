@@ -35,6 +35,7 @@ def one_device() -> dict[str, str]:
         ([], "name a model's folder or hub id: vlguard ask MODEL [MODEL]"),
         (["a", "b", "c"], "3 models are named, and 2 can be asked side by side"),
         (["none", "--picture", "none.png"], "--picture=none.png: no such picture"),
+        (["none", "--config.decoed.max_new_tokens=1"], "did you mean config.decode.max_new_tokens?"),
         (["none", "--config.decode.max_new_tokens=0"], "config.decode.max_new_tokens=0 must be"),
         (["none", "--config", "configs/eval/vlguard.py:released", "--config.judges=('choice_v1',)"], "choice_v1"),
     ],

@@ -97,9 +97,14 @@ def test_a_wrong_name_is_told_with_the_nearest(tmp_path, given, message):
     assert "\n" not in str(error.value)
 
 
-def test_a_default_file(tmp_path):
-    (tmp_path / "config.py").write_text(FILE)
+@pytest.mark.parametrize("given", [[], ["--config.optimizer.epochs=2"], ["--config=OWN"], ["-config", "OWN"]])
+def test_a_file_unless_one_is_given(tmp_path, given):
+    for name, text in (("config", FILE), ("own", FILE.replace("chats", "own"))):
+        (tmp_path / f"{name}.py").write_text(text)
+    argv = ["train", *(word.replace("OWN", str(tmp_path / "own.py")) for word in given)]
+    config_flag.unless_given(str(tmp_path / "config.py"), argv)
     values = flags.FlagValues()
-    holder = config_flag.define("train", "a config", str(tmp_path / "config.py"), values=values, argv=["scaling"])
-    values(["scaling"])
-    assert config.resolve(holder.value, config.TrainConfig).data.sources["chats"].path == "chats.json"
+    holder = config_flag.define("train", "a config", values=values, argv=argv)
+    values(argv)
+    own = any("OWN" in word for word in given)
+    assert set(config.resolve(holder.value, config.TrainConfig).data.sources) == {"own" if own else "chats"}

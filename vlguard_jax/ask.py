@@ -28,7 +28,6 @@ from vlguard_jax import ranges
 _CONFIG = config_flag.define(
     "ask",
     "NAME[:preset] or FILE[:preset] of an evaluation, see configs/eval; without it each is asked as it was trained",
-    str(Path(__file__).parent / "asking" / "settings.py"),
 )
 _PROMPT = flags.DEFINE_string("prompt", None, "one question; its answers are printed, and that is all")
 _PICTURES = flags.DEFINE_multi_string("picture", [], "a picture's file, of --prompt; again for one more")
@@ -62,7 +61,9 @@ def main(models: list[str]) -> int:
     from vlguard_jax.asking import chat
     from vlguard_jax.asking import panel as panel_lib
     from vlguard_jax.asking import serve
+    from vlguard_jax.parallel import programs
 
+    programs.keep()
     listening = serve.bound(_PORT.value) if _PAGE.value else None
     panel = panel_lib.opened(configs, lambda line: print(escape.line(line), file=sys.stderr))
     if listening is not None:
@@ -75,4 +76,5 @@ def main(models: list[str]) -> int:
 
 
 if __name__ == "__main__":
+    config_flag.unless_given(str(Path(__file__).parent / "asking" / "settings.py"), sys.argv)
     cli.run(main, doc=__doc__)

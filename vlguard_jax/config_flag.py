@@ -31,7 +31,6 @@ _CHANGE = re.compile(r"--?(?:no)?config\.([^=]*)")
 def define(
     command: str,
     text: str,
-    default: str | None = None,
     values: flags.FlagValues = flags.FLAGS,
     argv: list[str] | None = None,
 ) -> flags.FlagHolder[Any]:
@@ -40,9 +39,15 @@ def define(
     for None."""
     holder = config_flags.DEFINE_config_file("config", help_string=text, flag_values=values, sys_argv=argv)
     values["config"].parser = _Parser(command, argv)
-    if default is not None:
-        flags.set_default(holder, default)
     return holder
+
+
+def unless_given(path: str, argv: list[str]) -> None:
+    """Put --config=path in front of a command line, `argv` with the program's name, that has no --config: a default of
+    the flag would be read while flags are defined, where nothing turns an error into a line."""
+    words = flags.FLAGS.read_flags_from_files(argv, force_gnu=False)
+    if not any(re.match(r"--?config(=|$)", word) for word in words):
+        argv.insert(1, f"--config={path}")
 
 
 class _Parser(config_flags.ConfigFileFlagParser):
