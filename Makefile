@@ -36,7 +36,7 @@ faults: $(VENV)/.core  ## hostile input for every reader, counted by outcome (FA
 	$(RUN) tests.soak.training --kills 10
 
 # Each kill comes at a random moment by the clock; --compute, --limit and --seed in SOAK_ARGS choose the run.
-# SOAK=tests.soak.training does so to a training, tests.soak.conversion to a conversion.
+# SOAK=tests.soak.training does so to a training, tests.soak.conversion to a conversion; tests.soak.full_disk fills a disk.
 SOAK_KILLS ?= 20
 SOAK ?= tests.soak
 soak: $(VENV)/.core  ## kill an evaluation, a training or a conversion again and again, and compare what its resumed runs leave (BUILD.md)

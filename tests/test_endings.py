@@ -60,6 +60,16 @@ def test_a_fault_of_ours_keeps_its_trace() -> None:
     assert done.returncode == 1 and done.stderr.endswith("ValueError: ours\n") and "Traceback" in done.stderr
 
 
+def test_what_ends_a_task_in_the_background_is_told_once() -> None:
+    """Orbax writes arrays in tasks of asyncio, which logs the failure of each."""
+    body = "import asyncio, gc\nasync def fails(): raise OSError(errno.ENOSPC, 'x', '/w')\nasync def both():"
+    body += "\n  one = asyncio.ensure_future(fails())\n  await asyncio.sleep(0)\n  del one"
+    body += "\nasyncio.run(both())\ngc.collect()\nraise OSError(errno.ENOSPC, 'x', '/w')"
+    done = run(body)
+    assert done.returncode == 2 and done.stderr.count("/w") == 1 and "Traceback" not in done.stderr, done.stderr
+    assert "Task exception was never retrieved" in run(body, VLGUARD_DEBUG="1").stderr
+
+
 def test_output_that_cannot_be_written() -> None:
     done = run("print('text' * 9)", shell="> /dev/full", PYTHONUNBUFFERED="")
     assert (done.returncode, done.stderr.count("\n")) == (2, 1)

@@ -115,7 +115,8 @@ def run(main: Callable[[list[str]], int | None], *, doc: str | None = None) -> N
         sys.stdout.reconfigure(errors="backslashreplace")
     debug = os.environ.get("VLGUARD_DEBUG", "") not in ("", "0")
     if not debug:
-        logging.getLogger("absl").addFilter(_without_trace)
+        for name in ("absl", "asyncio"):
+            logging.getLogger(name).addFilter(_without_trace)
         sys.unraisablehook = functools.partial(_unraisable, sys.unraisablehook)
     try:
         code = _call(main, doc)
@@ -184,5 +185,6 @@ def _unraisable(before: Callable[[sys.UnraisableHookArgs], object], lost: sys.Un
 
 
 def _without_trace(record: logging.LogRecord) -> bool:
-    """Drop stack traces from log records: Orbax logs an error in each thread that it passes, and then raises it."""
+    """Drop stack traces from log records: Orbax logs an error in each thread that it passes, asyncio in each task, and
+    then it is raised."""
     return not record.exc_info
