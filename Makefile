@@ -57,7 +57,7 @@ format: $(VENV)/.core  ## put the source into the project's format
 
 lock:  ## resolve the newest versions that pyproject.toml allows (needs uv)
 	@for v in $(LOCKED); do \
-	  uv pip compile pyproject.toml --extra test --extra dev --extra quickstart --universal --python-version $$v --upgrade --quiet \
+	  uv pip compile pyproject.toml --extra test --extra dev --extra docs --extra quickstart --universal --python-version $$v --upgrade --quiet \
 	    --no-header --no-annotate --no-emit-index-url --no-emit-find-links -o requirements/py$$v.txt || exit 1; done
 	@sed -i.bak -e "/python_full_version >= '3.12'/d" -e "s/ ; python_full_version < '3.12'$$//" requirements/py3.11.txt
 	@rm -f requirements/py3.11.txt.bak

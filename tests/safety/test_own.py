@@ -5,12 +5,11 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-import re
 import sys
 
 import pytest
 
-from tests import source
+from tests.docs import pages
 from tests.safety import stand
 from vlguard_jax import config
 from vlguard_jax import errors
@@ -27,8 +26,7 @@ from vlguard_jax.safety.judges import registry as judges
 
 def example(page: str, marker: str) -> str:
     """The Python block of a page that contains `marker`."""
-    blocks = re.findall(r"```python\n(.*?)```", (source.ROOT / "docs" / page).read_text(), re.DOTALL)
-    (found,) = [block for block in blocks if marker in block]
+    (found,) = [one.text for one in pages.blocks((pages.DOCS / page).read_text()) if marker in one.text]
     return found
 
 
