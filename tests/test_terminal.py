@@ -54,9 +54,13 @@ def test_quiet(form: Any, capsys: pytest.CaptureFixture[str]) -> None:
     assert not terminal.event("update", step=3)
 
 
+@pytest.mark.parametrize("forced", ["", "1"])  # by notebooks and some CI services, in pipes too
 @pytest.mark.parametrize("name", ["plain", "auto"])
-def test_lines(name: str, form: Any, capsys: pytest.CaptureFixture[str]) -> None:
+def test_lines(
+    name: str, forced: str, form: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     """As a log is: no bar, no colour, no empty line."""
+    monkeypatch.setenv("FORCE_COLOR", forced)
     form(name)
     everything()
     lines = capsys.readouterr().out.splitlines()

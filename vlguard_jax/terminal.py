@@ -65,14 +65,19 @@ def event(kind: str, **values: Any) -> bool:
 
 def console(*, result: bool = False, **options: Any) -> Console:
     """A console for standard output, as wide as the terminal or, for a file or pipe, `WIDTH`. result: it shows what
-    the command is for, which a quiet one prints, too."""
+    the command is for, which a quiet one prints, too.
+
+    FORCE_COLOR, which notebooks set for all that they start, makes no terminal of a pipe.
+    """
     if _form == "json":
         return _Events(width=WIDTH, force_terminal=False, **options)
     if _form != "auto":
         quiet = options.pop("quiet", False) or (_form == "quiet" and not result)
         options |= {"force_terminal": False, "quiet": quiet}
     made = Console(**options)
-    return made if made.is_terminal else Console(width=WIDTH, **options)
+    if made.is_terminal and (options.get("force_terminal") or made.file.isatty()):
+        return made
+    return Console(**{"width": WIDTH, **options, "force_terminal": False})
 
 
 def say(*lines: str) -> None:
