@@ -10,15 +10,27 @@ import pytest
 
 from tests import source
 from tests.docs import pages
+from tests.docs import recipes
 from tests.docs import stands
 from tests.docs import tools
 from tests.endpoints import server as server_lib
 
-LONG = {"asking.md", "own_data.md"}  # more than ten seconds each
+PAGES = {**stands.PAGES, **recipes.PAGES}
+LONG = {"asking.md", "own_data.md", "recipes/posthoc_tpu_vm.md", "recipes/published.md"}  # more than ten seconds each
+AGAIN = {
+    "recipes/audit_table1.md",
+    "recipes/own_pictures.md",
+    "recipes/posthoc_gpu.md",
+}  # as much, and what others show
 
 
 def name(page: pathlib.Path) -> str:
     return page.relative_to(pages.DOCS if pages.DOCS in page.parents else source.ROOT).as_posix()
+
+
+def marks(page: str) -> list[pytest.MarkDecorator]:
+    """How long a page takes, and whether it repeats others."""
+    return [pytest.mark.parity] * (page in LONG) + [pytest.mark.more] * (page in AGAIN)
 
 
 @pytest.fixture(scope="module")
@@ -58,19 +70,19 @@ def environment(folder: pathlib.Path, page: stands.Page, url: str) -> dict[str, 
 
 @pytest.mark.parametrize(
     "page",
-    [pytest.param(one, id=name(one), marks=[pytest.mark.parity] * (name(one) in LONG)) for one in pages.pages()],
+    [pytest.param(one, id=name(one), marks=marks(name(one))) for one in pages.pages()],
 )
 def test_every_command_of_a_page_runs(
     page: pathlib.Path, material: pathlib.Path, url: str, tmp_path: pathlib.Path
 ) -> None:
-    needs = stands.PAGES.get(name(page), stands.Page())
+    needs = PAGES.get(name(page), stands.Page())
     stands.fill(tmp_path / "folder", material, needs)
     done = run(tmp_path / "folder", page.read_text(), name(page), environment(tmp_path / "tools", needs, url))
     assert done.returncode == 0, done.stdout[-4000:]
 
 
 def test_pages_that_are_prepared_are_there() -> None:
-    assert {*stands.PAGES, *LONG} <= {name(page) for page in pages.pages()}
+    assert {*PAGES, *LONG, *AGAIN} <= {name(page) for page in pages.pages()}
 
 
 @pytest.mark.parametrize(
@@ -90,6 +102,7 @@ def test_pages_that_are_prepared_are_there() -> None:
         ("ssh host 'vlguard trian'", "'trian' is not a command of vlguard"),
         ("srun --nodes=2 vlguard trian", "'trian' is not a command of vlguard"),
         ("kubectl apply -f NONE.yaml", "there is no NONE.yaml"),
+        ("hf download owner/name file.json --local-dir .", "there is no file.json"),
     ],
 )
 def test_a_wrong_command_fails_its_page(tmp_path: pathlib.Path, command: str, says: str) -> None:

@@ -38,6 +38,7 @@ REACHING = (
     "xpk",
     "nvidia-smi",
     "docker",
+    "hf",
 )
 QUESTION = "what is the shape ?\n"
 
@@ -63,7 +64,7 @@ def main(name: str, words: list[str]) -> int:
         return _ours(words)
     if name.startswith("python"):
         return _python(words)
-    refusal = {"make": _make, "pip": _pip, "gcloud": _gcloud}.get(name, _files)(words)
+    refusal = {"make": _make, "pip": _pip, "gcloud": _gcloud, "hf": _hf}.get(name, _files)(words)
     if refusal:
         print(f"{name} {shlex.join(words)}: {refusal}", file=sys.stderr)
         return 1
@@ -73,7 +74,9 @@ def main(name: str, words: list[str]) -> int:
 def _ours(words: list[str]) -> int:
     """This checkout's command, with the flags of a tiny run behind the page's own."""
     command, *given = words
-    added, always = (told.get(command, []) for told in json.loads(pathlib.Path(os.environ[FLAGS]).read_text()))
+    both = (command, " ".join([command, *given[:1]]))  # `prepare vlguard` has flags of its own
+    told = json.loads(pathlib.Path(os.environ[FLAGS]).read_text())
+    added, always = ([flag for one in both for flag in flags.get(one, [])] for flags in told)
     names = {word.partition("=")[0] for word in given}
     more = [flag for flag in added if flag.partition("=")[0] not in names]
     instead = {name: flag for flag in always if (name := flag.partition("=")[0]) in names}
@@ -147,6 +150,16 @@ def _gcloud(words: list[str]) -> str:
     return f"gcloud has no {', '.join(wrong)} here" if wrong else ""
 
 
+def _hf(words: list[str]) -> str:
+    """Whether what would be downloaded is there: the folder, and the files that are named."""
+    folder = next((pathlib.Path(after) for word, after in itertools.pairwise(words) if word == "--local-dir"), None)
+    if words[:1] != ["download"] or folder is None:
+        return "only download with --local-dir is known"
+    named = itertools.takewhile(lambda word: not word.startswith("-"), words[2:])
+    missing = [path for path in (folder, *(folder / name for name in named)) if not path.exists()]
+    return f"there is no {missing[0]}" if missing else ""
+
+
 def _files(words: list[str]) -> str:
     """Whether the files that a program is given are there."""
     named = [word for word in words if re.fullmatch(r"[^-:=\s][^:=\s]*\.(yaml|yml|sh|sbatch|toml)", word)]
@@ -156,7 +169,7 @@ def _files(words: list[str]) -> str:
 
 def _there(name: str, words: list[str]) -> int:
     """What is to run on the other machine runs here: gcloud ... ssh ... --command=X, ssh HOST X, srun ... X."""
-    told = [word.removeprefix("--command=") for word in words if word.startswith("--command=")]
+    told = [word.removeprefix("--command=") for word in words if name == "gcloud" and word.startswith("--command=")]
     if name == "ssh":
         plain = [word for word in words if not word.startswith("-")]
         told = [" ".join(plain[1:])] if len(plain) > 1 else []
