@@ -40,6 +40,8 @@ from tests.soak import watched_training
 CLOCK = ("step_seconds", "tokens_per_second", "input_wait")  # of a line of metrics: may differ
 SAVED = "save"  # hit too where a save goes on in the background
 SLOW = 20.0  # seconds that a slow process stands still
+AGAIN = "start the same command again"
+START = 60  # seconds that a process waits for its fellow at the start
 BOUND = 150.0  # seconds after which a process whose fellow was killed must have ended
 
 
@@ -81,6 +83,7 @@ class Run:
                 own["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
             else:
                 own |= {"JAX_COORDINATOR_ADDRESS": f"127.0.0.1:{port}", "JAX_NUM_PROCESSES": str(processes)}
+                own |= {"VLGUARD_START_TIMEOUT": str(START)}
                 own |= {"JAX_PROCESS_ID": str(i), "XLA_FLAGS": "--xla_backend_optimization_level=0"}
             with output.open("w") as out:
                 self.running.append(
@@ -100,7 +103,7 @@ class Run:
 
         Raises:
           RuntimeError: another process does not end within BOUND, or not with 75 and a line that tells it to start
-            again.
+            again; with 2 where the killed one had not come yet.
         """
         try:
             self.running[victim].wait(seconds)
@@ -121,7 +124,8 @@ class Run:
             except subprocess.TimeoutExpired:
                 process.kill()
                 raise RuntimeError(f"process {i} did not end within {BOUND:g} s: {self.said(i)[-4000:]}") from None
-            if code not in (0, 75) or (code == 75 and "start the same command again" not in self.said(i)):
+            missing = code == 2 and "not all of" in self.said(i)  # it was killed before they had joined
+            if not missing and (code not in (0, 75) or (code == 75 and AGAIN not in self.said(i))):
                 raise RuntimeError(f"process {i} ended with {code}: {self.said(i)[-4000:]}")
             print(f"  the other one ended with {code} after {time.monotonic() - began:.1f} s", flush=True)
         return SAVED if saving and hit not in ("start", "load") else hit

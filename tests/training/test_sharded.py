@@ -14,7 +14,7 @@ from vlguard_jax.training import loop
 from vlguard_jax.training import setup
 
 UPDATES = 5
-MESHES = {"fsdp8": (1, 8, 1), "fsdp4_tensor2": (1, 4, 2), "data2_fsdp2_tensor2": (2, 2, 2)}
+MESHES = {"fsdp8": (1, 8, 1), "fsdp4_tensor2": (1, 4, 2), "data2_fsdp2_tensor2": (2, 2, 2), "tensor2": (1, 1, 2)}
 
 
 @pytest.fixture
@@ -71,7 +71,10 @@ CASES = [
     ("data2_fsdp2_tensor2", 0, "llava"),
     ("data2_fsdp2_tensor2", 0, "llava_next"),
     *(
-        pytest.param(*case, marks=pytest.mark.more if "fsdp4_tensor2" in case else pytest.mark.parity)
+        pytest.param(
+            *case,
+            marks=pytest.mark.more if "fsdp4_tensor2" in case or case[:2] == ("tensor2", 4) else pytest.mark.parity,
+        )
         for case in OTHERS
     ),
 ]

@@ -153,6 +153,8 @@ def by_rows(mesh: Mesh) -> execution_lib.ByRows:
     """`apply(function, shared, *arrays)`: function(shared, *arrays) on each device's own rows of arrays [B, ...] (or of
     trees), with `shared` whole over the data and fsdp axes. The gradient of `shared` is summed over devices once, after
     all loops of `function`; XLA alone would do so in every iteration. The tensor axis is left to XLA."""
+    if row_shards(mesh) == 1:
+        return execution_lib.directly  # the compiler refuses to map axes of one device beside one that it divides
 
     def apply(function: Callable[..., Any], shared: Any, *arrays: Any) -> Any:
         rows = PartitionSpec(ROW_AXES)
