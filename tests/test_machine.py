@@ -177,3 +177,35 @@ def test_append_is_whole_or_not_at_all(tmp_path: pathlib.Path) -> None:
         file.room = 100
         files.append(file, b"third\n")
     assert path.read_bytes() == b"first\nthird\n"
+
+
+@pytest.mark.parametrize(
+    ("files", "given", "expected"),
+    [
+        ({"sys/bus/pci/devices/0/vendor": "0x8086\n"}, {}, {"JAX_PLATFORMS": "cpu"}),
+        ({}, {"JAX_PLATFORMS": "tpu"}, {"JAX_PLATFORMS": "tpu"}),
+        ({}, {"JAX_PLATFORMS": ""}, {"JAX_PLATFORMS": ""}),
+        ({}, {"JAX_FORCE_TPU_INIT": "1"}, {"JAX_FORCE_TPU_INIT": "1"}),
+        ({"sys/bus/pci/devices/0/vendor": "0x1ae0\n"}, {}, {}),
+        ({}, {"TPU_NAME": "local"}, {"TPU_NAME": "local"}),
+        ({"dev/vfio/0": ""}, {}, {}),
+        ({"dev/nvidia0": ""}, {}, {}),
+        ({"dev/kfd": ""}, {}, {}),
+    ],
+)
+@pytest.mark.parametrize("installed", [True, False])
+def test_the_tpu_compiler_alone_is_no_tpu(
+    files: dict[str, str],
+    given: dict[str, str],
+    expected: dict[str, str],
+    installed: bool,
+    tmp_path: pathlib.Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(machine.importlib.util, "find_spec", lambda name: object() if installed else None)
+    for name, text in files.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text)
+    environment = dict(given)
+    machine.leave_tpu_out(environment, tmp_path)
+    assert environment == (expected if installed else given)

@@ -107,6 +107,7 @@ def run(main: Callable[[list[str]], int | None], *, doc: str | None = None) -> N
     `--help` prints `doc` (the entry point's docstring where it is None) and the entry point's flags.
     VLGUARD_DEBUG=1 shows every stack trace.
     """
+    machine.leave_tpu_out(os.environ)
     stopping.install()
     preemption.watch()
     atexit.register(stopping.end)

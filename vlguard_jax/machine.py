@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, MutableMapping
 import contextlib
 import dataclasses
 import errno
+import importlib.util
 import os
+import pathlib
 import re
 import traceback
 
@@ -226,3 +228,28 @@ def _without_backend(error: BaseException) -> bool:
 def _first_line(error: BaseException) -> str:
     text = " ".join(next((line for line in str(error).splitlines() if line.strip()), "").split())
     return text if len(text) <= _LONGEST else f"{text[: _LONGEST - 3]}..."
+
+
+_PLATFORM = "JAX_PLATFORMS"
+_GOOGLE = "0x1ae0"  # PCI vendor of TPU chips
+_DEVICES = (
+    "dev/accel*",
+    "dev/vfio/*",
+    "dev/nvidia*",
+    "dev/dxg",
+    "dev/kfd",
+)  # TPUs in containers; NVIDIA's, WSL's, AMD's
+
+
+def leave_tpu_out(environment: MutableMapping[str, str], root: pathlib.Path = pathlib.Path("/")) -> None:
+    """Let JAX use the CPU, where the environment names no platform, libtpu is installed (as a compiler: `make aot`) and
+    no sign of a TPU or GPU is there: JAX would try the TPU and libtpu complain about it in five lines.
+
+    Call it before jax is imported. root: of the file system.
+    """
+    told = any(name.startswith(("TPU_", "JAX_FORCE_TPU")) for name in environment)
+    if _PLATFORM in environment or told or not importlib.util.find_spec("libtpu"):
+        return
+    vendors = (path.read_text().strip() for path in root.glob("sys/bus/pci/devices/*/vendor"))
+    if _GOOGLE not in vendors and not any(any(root.glob(pattern)) for pattern in _DEVICES):
+        environment[_PLATFORM] = "cpu"
