@@ -232,13 +232,8 @@ def _first_line(error: BaseException) -> str:
 
 _PLATFORM = "JAX_PLATFORMS"
 _GOOGLE = "0x1ae0"  # PCI vendor of TPU chips
-_DEVICES = (
-    "dev/accel*",
-    "dev/vfio/*",
-    "dev/nvidia*",
-    "dev/dxg",
-    "dev/kfd",
-)  # TPUs in containers; NVIDIA's, WSL's, AMD's
+# Of TPUs, NVIDIA, WSL and AMD.
+_DEVICES = ("dev/accel*", "dev/vfio/*", "dev/nvidia*", "dev/dxg", "dev/kfd")
 
 
 def leave_tpu_out(environment: MutableMapping[str, str], root: pathlib.Path = pathlib.Path("/")) -> None:

@@ -30,6 +30,7 @@ WRITERS: dict[str, Callable[[pathlib.Path], pathlib.Path]] = {
 }
 JSON = [name for name in WRITERS if name != "llama-spm"]
 ENGLISH = " ".join(pydoc_data.topics.topics.values())  # with line breaks and indented code
+LARGE = pytest.param("gemma-4", marks=pytest.mark.more)  # a minute of reading its 262,144 pieces
 
 
 def texts(count: int) -> list[str]:
@@ -50,7 +51,7 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], pathlib
     return functools.cache(lambda name: WRITERS[name](tmp_path_factory.mktemp(name)))
 
 
-@pytest.mark.parametrize("name", WRITERS)
+@pytest.mark.parametrize("name", [LARGE if name == LARGE.values[0] else name for name in WRITERS])
 def test_llama_cpp_vectors(folders: Callable[[str], pathlib.Path], name: str) -> None:
     found = tokenizer_lib.load_tokenizer(folders(name))
     tested = vocabularies.vectors(name)
@@ -62,7 +63,7 @@ def test_llama_cpp_vectors(folders: Callable[[str], pathlib.Path], name: str) ->
             assert found.decode(ids) == text
 
 
-@pytest.mark.parametrize("name", JSON)
+@pytest.mark.parametrize("name", [LARGE if name == LARGE.values[0] else name for name in JSON])
 def test_as_transformers(folders: Callable[[str], pathlib.Path], name: str) -> None:
     folder = folders(name)
     ours, theirs = tokenizer_lib.load_tokenizer(folder), transformers.AutoTokenizer.from_pretrained(folder)
