@@ -7,7 +7,7 @@ LOCKED := 3.11 3.12 3.13
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help quickstart real test parity more faults soak aot lint format lock clean
+.PHONY: help quickstart real test parity more faults soak aot lint format docs lock clean
 
 help:  ## show what can be made
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 20
@@ -54,6 +54,9 @@ lint: $(VENV)/.core  ## format and lint check, type check
 
 format: $(VENV)/.core  ## put the source into the project's format
 	$(RUN) ruff check --fix --quiet . ; $(RUN) ruff format .
+
+docs: $(VENV)/.core  ## the documentation as a site (build/site/index.html), links checked
+	NO_MKDOCS_2_WARNING=1 $(RUN) mkdocs build --strict --quiet
 
 lock:  ## resolve the newest versions that pyproject.toml allows (needs uv)
 	@for v in $(LOCKED); do \

@@ -107,7 +107,7 @@ hypothesis.settings.load_profile("tests")
 STRICT = (
     *("tests/golden/", "tests/parity/", "tests/reporting/test_browser.py", "tests/benchmarks/"),
     *("tests/reporting/test_review_page.py", "tests/reporting/test_labelling.py"),
-    *("tests/curating/test_review.py", "tests/asking/test_page.py"),
+    *("tests/curating/test_review.py", "tests/asking/test_page.py", "tests/docs/test_site.py"),
     "tests/safety/benchmarks/test_official.py",
 )
 REQUIRE_ALL = os.environ.get("VLGUARD_REQUIRE_ALL", "") not in ("", "0")

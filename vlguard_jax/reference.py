@@ -42,6 +42,17 @@ def settings(kind: type) -> list[Setting]:
     return [Setting(path, rule, *found[path]) for path, rule in rules.items()]
 
 
+def sections(kind: type) -> dict[str, str]:
+    """What the docstring of each section's class says first, by the section's path."""
+    found: dict[str, str] = {}
+    for _, path, hint in _fields(kind, ""):
+        if dataclasses.is_dataclass(hint):
+            told = inspect.getdoc(typing.cast(type, hint)) or ""
+            found[path] = " ".join(told.partition("\n\n")[0].split())
+            found |= {f"{path}.{name}": text for name, text in sections(typing.cast(type, hint)).items()}
+    return found
+
+
 def matching(known: list[Setting], words: list[str]) -> list[Setting]:
     """Those that hold every word in their path or meaning, whatever its case."""
     wanted = [word.lower() for word in words]
@@ -50,17 +61,24 @@ def matching(known: list[Setting], words: list[str]) -> list[Setting]:
 
 def _leaves(kind: type, where: str) -> Iterator[tuple[str, Any, str]]:
     """(path, default, meaning), by the same walk as `ranges.rules`."""
-    hints, meanings = typing.get_type_hints(kind, include_extras=True), _comments(kind)
+    meanings = _comments(kind)
+    for field, path, hint in _fields(kind, where):
+        if dataclasses.is_dataclass(hint):
+            yield from _leaves(typing.cast(type, hint), path)
+        else:
+            yield path, _default(field), meanings.get(field.name, "")
+
+
+def _fields(kind: type, where: str) -> Iterator[tuple[dataclasses.Field[Any], str, Any]]:
+    """(field, path, type) of a class's own; of a list or a group the path and the type of its members."""
+    hints = typing.get_type_hints(kind, include_extras=True)
     for field in dataclasses.fields(typing.cast(Any, kind)):
         hint, path = hints[field.name], f"{where}.{field.name}" if where else field.name
         while (origin := typing.get_origin(hint)) is tuple or _is_mapping(origin):
             path, hint = (
                 (f"{path}[]", typing.get_args(hint)[0]) if origin is tuple else (f"{path}.*", typing.get_args(hint)[1])
             )
-        if dataclasses.is_dataclass(hint):
-            yield from _leaves(typing.cast(type, hint), path)
-        else:
-            yield path, _default(field), meanings.get(field.name, "")
+        yield field, path, hint
 
 
 def _default(field: dataclasses.Field[Any]) -> Any:

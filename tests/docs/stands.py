@@ -11,6 +11,7 @@ import hashlib
 import json
 import pathlib
 import shutil
+import string
 from typing import Any
 
 import numpy as np
@@ -28,6 +29,8 @@ from vlguard_jax.checkpoints import save
 from vlguard_jax.checkpoints import save_adapters
 from vlguard_jax.families.blocks import configs
 from vlguard_jax.families.llama import config as llama
+from vlguard_jax.quickstart import language
+from vlguard_jax.quickstart import model as quickstart
 from vlguard_jax.reporting import preferred
 from vlguard_jax.reporting import runs
 from vlguard_jax.safety import results
@@ -133,6 +136,7 @@ PAGES: Mapping[str, Page] = {
     "adding_a_benchmark.md": Page(more=_own),
     "asking.md": Page((*(f"{run}/model" for run in BOTH), "ys-zong/llava-v1.5-7b-Posthoc"), more=_asked),
     "curating.md": Page(more=_curated, always={"curate": ("--config.endpoint.base_url={url}",)}),
+    "index.md": Page(flags={"train": ("--config.data.sources.vlguard.expect=0",)}),
     "judges.md": Page(always={"evaluate": (WIN_RATE,)}),
     "labelling.md": Page(answered=BOTH, more=_labelled),
     "own_data.md": Page(
@@ -145,7 +149,7 @@ PAGES: Mapping[str, Page] = {
 
 def material(folder: pathlib.Path) -> pathlib.Path:
     """Write what every page finds: MODEL, VLGUARD_DIR, PICTURES, MINE.json, photo.png and question.txt."""
-    training_stand.write_model(folder / "MODEL", 0)
+    _model(folder)
     _vlguard(folder / "VLGUARD_DIR")
     chats = training_stand.folder()
     shutil.copytree(chats / "pictures", folder / "PICTURES")
@@ -153,6 +157,18 @@ def material(folder: pathlib.Path) -> pathlib.Path:
     Image.new("RGB", (40, 30), "red").save(folder / "photo.png")
     (folder / "question.txt").write_text("what is the shape ?\n")
     return folder
+
+
+def _model(folder: pathlib.Path) -> None:
+    """The quickstart's model untrained, with a tokenizer that reads any text."""
+    tokenizer = folder / "tokenizer"
+    tokenizer.mkdir()
+    quickstart.train_tokenizer(
+        tokenizer, [*language.sentences(), *string.digits, *string.ascii_letters, *string.punctuation]
+    )
+    vision = quickstart.sizes(quickstart.vocabulary_size(tokenizer)).vision
+    save.save_llava(quickstart.build(tokenizer, 0, training_stand.random_tower(vision, 0)), folder / "MODEL")
+    shutil.rmtree(tokenizer)
 
 
 def _vlguard(folder: pathlib.Path) -> None:

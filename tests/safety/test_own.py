@@ -39,7 +39,7 @@ def polite(number: int) -> str:
 
 
 def test_the_judge_of_the_documentation(tmp_path, own_module):
-    text = example("judges.md", "def rather_not")
+    text = example("adding_a_judge.md", "def rather_not")
     name = f"{own_module(text)}:rather_not"
     folder = stand.write_benchmark(tmp_path / "bench")
     model, _ = stand.make_model(tmp_path, polite)
@@ -63,7 +63,7 @@ def test_the_judge_of_the_documentation(tmp_path, own_module):
 
 
 def test_the_judge_with_a_class(tmp_path, own_module):
-    text = example("judges.md", "class Similar")
+    text = example("adding_a_judge.md", "class Similar")
     name = f"{own_module(text)}:Similar"
     (judge,) = judges.get([name])
     assert (judge.name, judge.measures) == (name, "accuracy")

@@ -41,11 +41,11 @@ def write_model(folder: pathlib.Path, seed: int) -> None:
         quickstart_model.train_tokenizer(tokenizer, language_lib.sentences(), pieces=VOCABULARY - 1)
         assert quickstart_model.vocabulary_size(tokenizer) == VOCABULARY
         vision = quickstart_model.sizes(VOCABULARY).vision
-        save.save_llava(quickstart_model.build(tokenizer, seed, _random_tower(vision, seed)), folder)
+        save.save_llava(quickstart_model.build(tokenizer, seed, random_tower(vision, seed)), folder)
 
 
-def _random_tower(vision: configs.VisionConfig, seed: int) -> dict[str, Any]:
-    """A tower without the seconds that its training takes: norms 1, the rest small."""
+def random_tower(vision: configs.VisionConfig, seed: int) -> dict[str, Any]:
+    """Parameters of a tower without the seconds that its training takes: norms 1, the rest small."""
     rng = np.random.default_rng(seed)
     shapes = nnx.to_pure_dict(nnx.eval_shape(lambda: nnx.state(clip.Tower(vision, nnx.Rngs(0)))))
 
