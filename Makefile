@@ -56,7 +56,7 @@ format: $(VENV)/.core  ## put the source into the project's format
 	$(RUN) ruff check --fix --quiet . ; $(RUN) ruff format .
 
 docs: $(VENV)/.core  ## the documentation as a site (build/site/index.html), links checked
-	NO_MKDOCS_2_WARNING=1 $(RUN) mkdocs build --strict --quiet
+	NO_MKDOCS_2_WARNING=1 $(RUN) mkdocs build --strict
 
 lock:  ## resolve the newest versions that pyproject.toml allows (needs uv)
 	@for v in $(LOCKED); do \

@@ -33,6 +33,7 @@ CONFIGS = {
     "curate": (curating.CurateConfig, "Settings of `curate`"),
     "clean": (cleaning.CleanConfig, "Settings of `prepare clean`"),
 }
+NAMED = re.compile(r"\[[\w/.]+\.md\]\(([\w/.]+\.md)(#[^)]*)?\)")
 OUTSIDE = re.compile(r"\[([^\]]+)\]\(((?:\.\./)+[^)#\s]+)(?:#[^)\s]*)?\)")
 
 
@@ -46,14 +47,15 @@ def on_files(files, config):
 
 
 def on_page_markdown(markdown, page, config, files):
-    """Turn links out of docs/ into code.
+    """Turn links out of docs/ into code, and name pages by their titles where a link says the file's name.
 
     Raises:
       PluginError: the checkout has no such file.
     """
+    here = posixpath.dirname(page.file.src_uri)
 
     def code(found: re.Match) -> str:
-        path = posixpath.normpath(posixpath.join("docs", posixpath.dirname(page.file.src_uri), found[2]))
+        path = posixpath.normpath(posixpath.join("docs", here, found[2]))
         if not path.startswith("..") and path.split("/")[0] == "docs":
             return found[0]
         if not (ROOT / path).exists():
@@ -61,7 +63,15 @@ def on_page_markdown(markdown, page, config, files):
         text = found[1].strip("`")
         return f"`{path}`" if path.endswith(text) else f"{found[1]} (`{path}`)"
 
-    return OUTSIDE.sub(code, markdown)
+    def titled(found: re.Match) -> str:
+        file = ROOT / "docs" / here / found[1]
+        return f"[{_title(file)}]({found[1]}{found[2] or ''})" if file.is_file() else found[0]
+
+    return NAMED.sub(titled, OUTSIDE.sub(code, markdown))
+
+
+def _title(page: pathlib.Path) -> str:
+    return page.read_text(encoding="utf-8").removeprefix("# ").partition("\n")[0]
 
 
 def settings_page(kind: type, title: str) -> str:

@@ -10,6 +10,7 @@ import http.server
 import os
 import pathlib
 import re
+import shutil
 import subprocess
 import sys
 import threading
@@ -30,11 +31,16 @@ LOOKED_AT = ("index", "reference/train", "own_data", "status")  # by axe
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
     built = tmp_path_factory.mktemp("site")
-    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", str(built)]
-    environment = {**os.environ, "NO_MKDOCS_2_WARNING": "1"}
-    done = subprocess.run(command, cwd=source.ROOT, env=environment, capture_output=True, text=True)
-    assert done.returncode == 0 and not done.stderr.strip(), done.stderr[-4000:]
+    done = build(source.ROOT, built)
+    assert done.returncode == 0 and "WARNING" not in done.stderr, done.stderr[-4000:]
     return built
+
+
+def build(root: pathlib.Path, to: pathlib.Path) -> subprocess.CompletedProcess[str]:
+    """As `make docs` does; with --quiet it would not see warnings."""
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(to)]
+    environment = {**os.environ, "NO_MKDOCS_2_WARNING": "1"}
+    return subprocess.run(command, cwd=root, env=environment, capture_output=True, text=True)
 
 
 def test_nothing_comes_from_another_host(site: pathlib.Path) -> None:
@@ -69,6 +75,20 @@ def test_links_out_of_the_pages_are_code(site: pathlib.Path) -> None:
     pages = {page.relative_to(site).as_posix(): page.read_text() for page in site.rglob("*.html")}
     assert "<code>vlguard_jax/safety/results.py</code>" in pages["results.html"]
     assert not [name for name, page in pages.items() if re.search(r'href="[^"#]*\.(?:py|md|toml)"', page)]
+
+
+@pytest.mark.parity
+def test_a_broken_link_an_anchor_and_a_forgotten_page_are_told(tmp_path: pathlib.Path) -> None:
+    for path in source.ROOT.iterdir():
+        if path.name != "docs":
+            (tmp_path / path.name).symlink_to(path)
+    shutil.copytree(source.ROOT / "docs", tmp_path / "docs")
+    (tmp_path / "docs" / "new.md").write_text("# New\n\n[a](none.md) [b](index.md#none) [c](/index.md)\n")
+    done = build(tmp_path, tmp_path / "site")
+    assert done.returncode and "new.md" in done.stderr.partition('not included in the "nav"')[2]
+    assert all(told in done.stderr for told in ("'none.md'", "'#none'", "absolute link '/index.md'"))
+    (tmp_path / "docs" / "new.md").write_text("# New\n\n[a](../vlguard_jax/none.py)\n")
+    assert "new.md: there is no vlguard_jax/none.py in the checkout" in build(tmp_path, tmp_path / "site").stderr
 
 
 @pytest.fixture(scope="module")
