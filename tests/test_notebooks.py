@@ -104,6 +104,12 @@ def test_kaggle_trains_measures_and_goes_on_with_a_session_that_ended(place: pat
     assert (place / "first" / adapters).read_bytes() == (place / "second" / adapters).read_bytes()
 
 
+def test_kaggle_starts_nothing_when_the_time_is_up(place: pathlib.Path) -> None:
+    given = {"WORK": str(place), "SCRATCH": str(place / "scratch"), "HOURS": 0}
+    shown = execute("kaggle_tpu_lora_7b.ipynb", place, **given)
+    assert "train was not started" in shown and "evaluate was not" not in shown and "stopped and saved" in shown
+
+
 @pytest.mark.parity
 def test_colab_measures_a_checkpoint_on_either_chip(place: pathlib.Path) -> None:
     given = {"MODEL": str(place / "model"), "VLGUARD": str(place / "vlguard"), "SCRATCH": str(place / "scratch")}
