@@ -5,8 +5,8 @@
 
 A random model of 0.7 GB in llava-hf's layout is converted to Orbax, that to LLaVA's layout, that back to llava-hf, each
 killed up to three times. The same command is started again after each kill, until it ends: then its folder has the
-bytes of an uninterrupted conversion's (Orbax: the arrays), and nothing else lies beside it. No kill may leave a folder
-under the target's name that is not whole.
+bytes of an uninterrupted conversion's (Orbax: the arrays), and nothing else lies beside it; so has a folder that a
+kill leaves under the target's name.
 The last line says what the kills hit; exit code 0 only if nothing was lost or changed.
 """
 
@@ -101,7 +101,7 @@ class Conversion:
         """What a kill left."""
         folder = self.partial()
         if folder is None:
-            return "moving" if self.dst.exists() else "start"
+            return "end" if self.dst.exists() else "start"
         journal = folder / ".journal"
         parts = len(journal.read_bytes().splitlines()) if journal.exists() else 0
         return "first part" if parts == 0 else "later part"
@@ -142,8 +142,8 @@ def campaign(top: pathlib.Path, src: pathlib.Path, kills: int, seed: int) -> tup
                 break
             hit[one.hit()] += 1
             print(f"to {to}, killed: {one.hit()}", flush=True)
-            if dst.exists() and contents(dst) != expected[to]:
-                wrong.append(f"{dst.parent.name}: a folder that is not whole stands at the target")
+            if dst.exists():
+                break  # it must be whole: the same command would say that it is there
         differing = {name for name, _ in contents(dst).items() ^ expected[to].items()}
         wrong += [f"{dst.parent.name}: {name} is not that of an uninterrupted conversion" for name in differing]
         wrong += [f"{dst.parent.name}: {path.name} was left" for path in dst.parent.iterdir() if path != dst]
