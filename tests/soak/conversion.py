@@ -123,8 +123,9 @@ def campaign(top: pathlib.Path, src: pathlib.Path, kills: int, seed: int) -> tup
     """(what happened, in a line; whether nothing was lost)."""
     rng, hit, wrong, number = random.Random(seed), Counter[str](), [], 0
     sources, seconds, expected = {}, {}, {}
+    (top / "whole").mkdir()
     for to in LAYOUTS:
-        whole = Conversion(src, top / f"whole-{to}", to)
+        whole = Conversion(src, top / "whole" / to, to)  # of the same name: the model card has it
         began = whole.begun()
         whole.ended(source.PATIENCE)
         sources[to], seconds[to], expected[to] = src, time.monotonic() - began, contents(whole.dst)
