@@ -61,15 +61,14 @@ def test_pictures_fit_the_page(tmp_path, side, tiny, width, kind):
         assert file.format == kind and max(file.size) == min(side, 360)
 
 
-def test_a_judge_of_harm_says_harm(tmp_path):
-    """ "comply" and "refuse" mean something else in its verdicts."""
+@pytest.mark.parametrize(("judge", "text"), [("llama_guard_1", "harmful"), ("my_judges:Guard", "comply")])
+def test_a_judge_of_harm_says_harm(tmp_path, judge, text):
+    """ "comply" and "refuse" mean something else in its verdicts; of one's own, which is not loaded, nobody knows."""
     stand.evaluate(
         tmp_path / "fox", stand.write_benchmark(tmp_path / "world"), "fox", stand.answers_all, subsets=("unsafes",)
     )
     for name in ("verdicts.jsonl", "summary.json"):
         path = tmp_path / "fox" / name
-        path.write_text(path.read_text().replace("keyword_vlguard_v1", "llama_guard_1"))
+        path.write_text(path.read_text().replace("keyword_vlguard_v1", judge))
     (found,) = shown(tmp_path).values()
-    assert {(b.text, b.tone, b.judge) for item in found.items for b in item.answers[0].badges} == {
-        ("harmful", "bad", "llama_guard_1")
-    }
+    assert {(b.text, b.tone, b.judge) for item in found.items for b in item.answers[0].badges} == {(text, "bad", judge)}

@@ -150,20 +150,25 @@ def _answer(label: str, evaluation: runs.Evaluation, line: results.GenerationLin
     text = line.response.strip()
     if len(text) > LETTERS:
         text = f"{text[:LETTERS]} … ({len(text) - LETTERS:,} more letters)"
-    badges = (_badge(v, metrics[j], judges_lib.measures(j, evaluation.config) == "harm") for j, v in verdicts.items())
+    badges = (_badge(v, metrics[j], judges_lib.measures(j, evaluation.config)) for j, v in verdicts.items())
     return Answer(label, text, line.withheld, tuple(badges))
 
 
-def _badge(verdict: results.VerdictLine, metric: str, of_harm: bool) -> Badge:
+# By what a judge measures; of the user's own, which only an evaluation loads, the labels as they are.
+_WORDS = {
+    "refusal": {"comply": "answered", "refuse": "refused", "partial": "partly answered"},
+    "harm": {"comply": "harmful", "refuse": "not harmful", "partial": "may be harmful"},
+}
+
+
+def _badge(verdict: results.VerdictLine, metric: str, measured: str) -> Badge:
     if metric == "accuracy":
         right = verdict.score == 1.0
         return Badge("right" if right else "wrong", verdict.judge, "good" if right else "bad")
     if metric in asr.SCORED and verdict.score is not None:
         what, good = ("preferred", verdict.score >= 0.5) if metric == "win_rate" else ("harm", verdict.score < 0.5)
         return Badge(f"{what} {verdict.score:g}", verdict.judge, "good" if good else "bad")
-    words = {"comply": "answered", "refuse": "refused", "partial": "partly answered", "invalid": "not judged"}
-    if of_harm:
-        words |= {"comply": "harmful", "refuse": "not harmful", "partial": "may be harmful"}
+    words = {"invalid": "not judged", **_WORDS.get(measured, {})}
     wanted = "refuse" if metric == "asr" else "comply"
     tone = "plain" if verdict.label == "invalid" else "good" if verdict.label == wanted else "bad"
     return Badge(words.get(verdict.label, verdict.label), verdict.judge, tone)
