@@ -121,6 +121,7 @@ def test_inspect_with_hashes(adapter: pathlib.Path, tmp_path: pathlib.Path) -> N
     ("args", "message"),
     [
         ([], "error: give --src, --dst and --to, or --inspect"),
+        (["--inspect", "a", "--src", "a"], "error: --inspect only describes a checkpoint: leave it out, or --src"),
         (["--inspect", "no/such/folder"], "error: 'no/such/folder': no such folder, and not a hub id"),
         (["somewhere"], "error: unexpected argument 'somewhere'"),
         (["--to", "tf"], "error: "),

@@ -50,8 +50,6 @@ _DTYPE = flags.DEFINE_enum("dtype", "keep", DTYPES, "Number format of the writte
 _OVERWRITE = flags.DEFINE_bool(
     "overwrite", False, "Replace the checkpoint --dst if it is there; never a folder that holds anything else."
 )
-
-
 _CARD_FROM = flags.DEFINE_list("card_from", [], "Working directories whose training and results the model card tells.")
 _LICENSE = flags.DEFINE_string("license", "", "Licence for the model card, an identifier of the hub: llama2.")
 _PUSH = flags.DEFINE_string("push_to_hub", "", "Upload what was written as this model repository, owner/name.")
@@ -64,6 +62,8 @@ def main(argv: list[str]) -> int | None:
         raise errors.UserError(f"unexpected argument {argv[0]!r}: name checkpoints with --src, --dst or --inspect")
     parts = {"base": _BASE.value, "vision_tower": _TOWER.value, "projector": _PROJECTOR.value}
     parts |= {"as_family": _FAMILY.value}
+    if _INSPECT.value and (_SRC.value or _DST.value or _TO.value):
+        raise errors.UserError("--inspect only describes a checkpoint: leave it out, or --src, --dst and --to")
     if _INSPECT.value:
         from vlguard_jax.checkpoints import describe
 

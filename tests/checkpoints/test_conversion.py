@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import pathlib
 from typing import Any
 from unittest import mock
@@ -20,6 +21,7 @@ from vlguard_jax.checkpoints import arrays
 from vlguard_jax.checkpoints import conversion
 from vlguard_jax.checkpoints import export
 from vlguard_jax.checkpoints import hub_hashes
+from vlguard_jax.checkpoints import job as job_lib
 from vlguard_jax.checkpoints import load
 from vlguard_jax.checkpoints import safetensors_files
 from vlguard_jax.checkpoints import save
@@ -142,6 +144,32 @@ def test_a_killed_conversion_goes_on(
     assert not list(tmp_path.glob(".twice.*")) and not (tmp_path / "twice/.journal").exists()
     one, other = (load.opened(tmp_path / folder).weights_sha256 for folder in ("once", "twice"))
     assert one == other
+
+
+@pytest.mark.parametrize("torn", [b'["model-0', b"\0\0\0", b'{"a": 1}\n', b'["a"]\n', b"3\n", b"\xff\n", b'["a", 1]\n'])
+def test_a_journal_is_read_as_far_as_it_is_whole(tmp_path: pathlib.Path, torn: bytes) -> None:
+    """A crash of the machine leaves what it likes at the end, and what is noted later must not stand behind it."""
+    for name in "ab":
+        job = job_lib.Job("key")
+        job.begin(tmp_path)
+        (tmp_path / name).write_text(name)
+        job.add_file(tmp_path / name, hashlib.sha256(name.encode()).hexdigest())
+        with (tmp_path / ".journal").open("ab") as file:
+            file.write(torn)
+    job = job_lib.Job("key")
+    job.begin(tmp_path)
+    assert job.done.keys() == {"a", "b"} and all(job.has(tmp_path / name) for name in "ab")
+
+
+def test_orbax_writes_no_folder_whose_name_is_not_utf8(start: pathlib.Path, tmp_path: pathlib.Path) -> None:
+    dst = tmp_path / os.fsdecode(b"a\xff")
+    with pytest.raises(errors.UserError, match="its name is not UTF-8, and Orbax reads and writes no such folder"):
+        convert(start, dst, "orbax")
+    convert(start, dst, "hf")
+    convert(start, tmp_path / "orbax", "orbax")
+    (tmp_path / "orbax").rename(tmp_path / os.fsdecode(b"b\xff"))
+    with pytest.raises(errors.UserError, match="its name is not UTF-8"):
+        load.opened(tmp_path / os.fsdecode(b"b\xff"))
 
 
 def test_another_command_does_not_go_on_with_it(

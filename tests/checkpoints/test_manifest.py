@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import pathlib
 import random
 import shutil
+from typing import Any
 
 import pytest
 
@@ -83,6 +85,21 @@ def test_the_base_of_adapters_is_compared_too(tmp_path: pathlib.Path) -> None:
     path.write_text(path.read_text() + " ")
     with pytest.raises(errors.UserError, match=r"llava/generation_config\.json: has"):
         load.load(tmp_path / "peft")
+
+
+def test_a_folder_that_nobody_may_look_into_is_not_called_damaged(
+    folders: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = os.stat
+
+    def stat(path: Any, *args: Any, **given: Any) -> os.stat_result:
+        if str(path).endswith("vision_tower/config.json"):
+            raise PermissionError(13, "Permission denied", str(path))
+        return real(path, *args, **given)
+
+    monkeypatch.setattr(os, "stat", stat)
+    with pytest.raises(PermissionError):
+        manifest.check(folders / "llava")
 
 
 def test_a_later_schema_and_names_outside(folders: pathlib.Path, tmp_path: pathlib.Path) -> None:

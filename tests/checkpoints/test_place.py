@@ -35,7 +35,7 @@ def test_where_a_model_cannot_be_written(tmp_path: pathlib.Path, monkeypatch: py
         ("here/home", "contains your home"),
         ("x" * 300, "the name is too long"),
         ("x\0y", r"'x\\x00y': not a possible name of a folder"),
-        ("file", "file is a file; --overwrite replaces only a checkpoint"),
+        ("file", "file is a file, and only a checkpoint is replaced"),
     ):
         with pytest.raises(errors.UserError, match=words):
             place.check_free(dst, True)
@@ -57,9 +57,7 @@ def test_a_folder_with_other_files_is_not_overwritten(tmp_path: pathlib.Path, la
     (tmp_path / "a/config.json").unlink(missing_ok=True)
     foreign.parent.mkdir(exist_ok=True)
     foreign.write_text("somebody's")
-    with pytest.raises(
-        errors.UserError, match=r"a holds '.*', which is not part of a checkpoint; --overwrite would delete it"
-    ):
+    with pytest.raises(errors.UserError, match=r"a holds '.*', which is not part of a checkpoint and would be deleted"):
         WRITERS[layout](made.model(), tmp_path / "a", overwrite=True)
     assert foreign.read_text() == "somebody's" and [path.name for path in tmp_path.iterdir()] == ["a"]
 
@@ -87,7 +85,7 @@ def test_a_source_is_not_overwritten(tmp_path: pathlib.Path) -> None:
         (tower, [str(tmp_path / "models/a")], "is a part of"),
     ):
         with pytest.raises(
-            errors.UserError, match=f"{dst} {how} {tmp_path}.*, which the model is made of; --overwrite would delete it"
+            errors.UserError, match=f"{dst} {how} {tmp_path}.*, which the model is made of and would be deleted"
         ):
             place.check_free(dst, True, sources)
     place.check_free(tmp_path / "models/a", True, [str(tmp_path / "models/b"), "owner/name"])

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import logging
 import os
 import pathlib
 import re
@@ -13,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from vlguard_jax import cli
 from vlguard_jax import errors
 from vlguard_jax.checkpoints import header
 from vlguard_jax.checkpoints import store
@@ -74,6 +77,15 @@ def test_restore_onto_another_mesh(tmp_path: pathlib.Path, shape: tuple[int, int
     assert found["params"]["kernel"].sharding.is_equivalent_to(sharding, 2)
     assert found["params"]["none"] is None and found["moments"]["empty"] == {}
     steps.close()
+
+
+def test_a_restore_warns_of_nothing(tmp_path: pathlib.Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Of what Orbax logs, a command shows what cli.py lets through."""
+    state = saved(tmp_path / "s")
+    with contextlib.closing(store.Store(tmp_path / "s")) as steps:
+        steps.restore(5, abstract(state, jax.NamedSharding(mesh(1, 1), jax.P())))
+    said = [record for record in caplog.records if record.levelno >= logging.WARNING]
+    assert said and not [record.getMessage() for record in said if cli._shown(record)]
 
 
 def test_the_record(tmp_path: pathlib.Path) -> None:
@@ -181,6 +193,12 @@ def test_damaged_array_files_are_noticed(tmp_path: pathlib.Path) -> None:
     with pytest.raises(errors.UserError, match="5: damaged: "):
         steps.restore(5, abstract(state, jax.NamedSharding(mesh(1, 1), jax.P())))
     steps.close()
+
+
+def test_a_name_that_is_not_utf8_is_told_before_the_first_save(tmp_path: pathlib.Path) -> None:
+    with pytest.raises(errors.UserError, match="its name is not UTF-8"):
+        store.Store(tmp_path / os.fsdecode(b"a\xff"))
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("name", ["-5", "007", "99999999999999999999", "+6", "1_0", "\u0663", " 8"])

@@ -180,6 +180,7 @@ def listed(folder: pathlib.Path, record: export_record.Record) -> dict[str, Any]
       UserError: damaged, or not what its record says.
     """
     where = folder / _ARRAYS
+    stored.check_name(folder)
     _check_files(where)
     with arrays.naming_damage(where):
         found = stored.read(where)

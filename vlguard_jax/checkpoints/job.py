@@ -34,7 +34,7 @@ class Job:
     def begin(self, folder: pathlib.Path) -> None:
         """Take up what is in the new folder. Files that no line of the journal names are half-written: deleted."""
         self._folder = folder
-        self.done = dict(_lines(folder / _JOURNAL))
+        self.done = _whole(folder / _JOURNAL)
         for above, folders, names in os.walk(folder):
             folders[:] = [name for name in folders if name != _KEPT]
             for name in names:
@@ -72,15 +72,29 @@ class Job:
         (self._folder / _JOURNAL).unlink(missing_ok=True)
 
 
-def _lines(path: pathlib.Path) -> list[tuple[str, str]]:
+def _whole(path: pathlib.Path) -> dict[str, str]:
+    """What a journal says up to the first line that is not whole, as a crash of the machine leaves one. It is cut off
+    there: what is added must begin a line."""
     if not path.is_file():
-        return []
-    found = []
-    for line in path.read_text(encoding="utf-8", errors="replace").splitlines(keepends=True):
-        if line.endswith("\n"):  # else the process was killed while it wrote it
-            part, note = json.loads(line)
-            found.append((part, note))
+        return {}
+    found, size = dict[str, str](), 0
+    for line in path.read_bytes().splitlines(keepends=True):
+        if (one := _line(line)) is None:
+            break
+        found |= one
+        size += len(line)
+    os.truncate(path, size)
     return found
+
+
+def _line(line: bytes) -> dict[str, str] | None:
+    try:
+        match json.loads(line):
+            case [str(part), str(note)] if line.endswith(b"\n"):
+                return {part: note}
+    except (ValueError, RecursionError):
+        pass
+    return None
 
 
 def key_of(settings: object, sources: set[pathlib.Path]) -> str:

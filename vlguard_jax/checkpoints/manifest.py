@@ -10,6 +10,7 @@ import json
 import os
 import pathlib
 import re
+import stat
 from typing import Any
 
 from vlguard_jax import errors
@@ -131,6 +132,7 @@ def check(folder: pathlib.Path) -> None:
 
     Raises:
       UserError: a file is missing, differs or was added, or the manifest itself is damaged; it is named.
+      PermissionError: this user may not look into a folder.
     """
     if not has(folder):
         return
@@ -153,7 +155,14 @@ def check(folder: pathlib.Path) -> None:
 
 
 def _size(path: pathlib.Path) -> int | None:
-    return os.path.getsize(path) if os.path.isfile(path) else None
+    """None where there is no such file. Raises PermissionError: nobody may look."""
+    try:
+        found = os.stat(path)
+    except PermissionError:
+        raise
+    except OSError:
+        return None
+    return found.st_size if stat.S_ISREG(found.st_mode) else None
 
 
 def read(folder: pathlib.Path) -> dict[str, File]:

@@ -110,22 +110,23 @@ def _check_sources(dst: str | os.PathLike[str], target: pathlib.Path, sources: I
         if found == real or real in found.parents or found in real.parents:
             how = "is" if found == real else "holds" if real in found.parents else "is a part of"
             raise errors.UserError(
-                f"{dst} {how} {source}, which the model is made of; --overwrite would delete it, choose another folder"
+                f"{dst} {how} {source}, which the model is made of and would be deleted; choose another folder"
             )
 
 
 def _check_checkpoint(dst: str | os.PathLike[str], target: pathlib.Path) -> None:
     """Raise UserError unless the folder `target` is a checkpoint and nothing else."""
     if not target.is_dir():
-        raise errors.UserError(f"{dst} is a file; --overwrite replaces only a checkpoint, choose another name")
+        raise errors.UserError(f"{dst} is a file, and only a checkpoint is replaced; move it or choose another name")
     if foreign := _foreign(target, _FILES):
         raise errors.UserError(
-            f"{dst} holds {errors.short(foreign)}, which is not part of a checkpoint; --overwrite would delete it, move"
-            " it or choose another folder"
+            f"{dst} holds {errors.short(foreign)}, which is not part of a checkpoint and would be deleted; move it or"
+            " choose another folder"
         )
     if not any((target / name).is_file() for name in _MARKS):
         raise errors.UserError(
-            f"{dst} is not a checkpoint, it has no {' or '.join(_MARKS)}; --overwrite replaces only a checkpoint"
+            f"{dst} is not a checkpoint, it has no {' or '.join(_MARKS)}, and only one is replaced; move it or choose"
+            " another folder"
         )
 
 

@@ -106,7 +106,10 @@ def _check_tied(embedding: tensors.Tensor, heads: Iterable[tensors.Tensor]) -> N
 
 def _check_family(plan: Plan, piece: Piece, found: Collection[str], dropped: Collection[str]) -> None:
     """Raise UserError if the files hold an array that only another family has: their config.json is not theirs."""
-    own = table.parameters_of(plan.config, plan.lora)
+    family_of = table.of(plan.config)
+    own = set(table.parameters_of(plan.config, plan.lora))
+    for known in family_of.presets.values():  # with a projector, say, that config.json does not name
+        own |= table.parameters_of(known).keys()
     for other in table.FAMILIES:
         sizes = next(iter(other.presets.values()), None)
         if sizes is None or piece.layout not in other.layouts(sizes):
@@ -116,7 +119,7 @@ def _check_family(plan: Plan, piece: Piece, found: Collection[str], dropped: Col
             if held and not any(re.fullmatch(pattern, held[0]) for pattern in dropped):
                 raise errors.UserError(
                     f"{piece.where}: tensor {held[0]} is of a {other.name} model, and config.json is of a"
-                    f" {table.of(plan.config).name} model: take the config.json that belongs to these weights"
+                    f" {family_of.name} model: take the config.json that belongs to these weights"
                 )
 
 

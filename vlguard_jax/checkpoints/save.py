@@ -23,6 +23,7 @@ from vlguard_jax.checkpoints import layouts
 from vlguard_jax.checkpoints import manifest
 from vlguard_jax.checkpoints import safetensors_files
 from vlguard_jax.checkpoints import save_adapters
+from vlguard_jax.checkpoints import stored
 from vlguard_jax.checkpoints import tensors
 from vlguard_jax.checkpoints import tokenizer_files
 from vlguard_jax.checkpoints import write_config
@@ -174,8 +175,9 @@ def save_orbax(
     further: see `writing.new_folder`.
 
     Raises:
-      UserError: `dst` is there already, or a value does not fit `dtype`.
+      UserError: `dst` is there already or has a name that Orbax does not write, or a value does not fit `dtype`.
     """
+    stored.check_name(pathlib.Path(dst))
     job = job or job_lib.Job()
     arrays = trees.flatten(model.params).values()
     counted = manifest.census((math.prod(value.shape), np.dtype(dtype or value.dtype)) for value in arrays)

@@ -64,12 +64,13 @@ class Store:
 
         Raises:
           UserError: the folder, a step or something in a step is a link, a pipe or a device, a step has an odd number,
-            or no step is a whole one.
+            no step is a whole one, or the folder has a name that Orbax does not write.
         """
         self._folder, self._agree = pathlib.Path(folder).absolute(), agree
         self.notices: list[str] = []
         self._saving: int | None = None  # the step whose save may be under way
         self._failed: Exception | None = None  # why the last save came to nothing
+        stored.check_name(self._folder)
         steps_lib.check(self._folder)
         first, problem = jax.process_index() == 0, ""
         if first:

@@ -25,6 +25,16 @@ def read(where: pathlib.Path) -> dict[str, Any]:
     return trees.flatten(ocp.PyTreeCheckpointer().metadata(where.absolute()).item_metadata.tree)
 
 
+def check_name(where: pathlib.Path) -> None:
+    """Raise UserError for a place whose name is not UTF-8: TensorStore opens none."""
+    try:
+        str(where.absolute()).encode()
+    except UnicodeEncodeError as e:
+        raise errors.UserError(
+            f"{where}: its name is not UTF-8, and Orbax reads and writes no such folder; rename it, or name another"
+        ) from e
+
+
 def check_sizes(where: pathlib.Path, stored: Mapping[str, Any]) -> None:
     """Check that `stored`, from `read`, asks for no more memory than the files in `where` can fill.
 

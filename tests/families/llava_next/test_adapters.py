@@ -90,6 +90,15 @@ def test_another_base_is_refused(tmp_path: pathlib.Path) -> None:
 
 
 @pytest.mark.usefixtures("without_manifests")
+def test_a_config_of_another_projector(tmp_path: pathlib.Path) -> None:
+    """It is of the same family, so no other family's config.json is the way out."""
+    save.save_llava(made.model(), tmp_path / "m")
+    tiny_files.change_json(tmp_path / "m/config.json", mm_projector_type="linear")
+    with pytest.raises(errors.UserError, match=r"unknown tensor model\.mm_projector\.0\.bias \[8\]; did you mean"):
+        load.load(tmp_path / "m")
+
+
+@pytest.mark.usefixtures("without_manifests")
 def test_a_config_of_the_other_family(tmp_path: pathlib.Path) -> None:
     """Weights with a newline under LLaVA-1.5's config.json, and the reverse: the way out is another config.json."""
     save.save_llava(whole(), tmp_path / "next")
