@@ -6,6 +6,7 @@ import atexit
 from collections.abc import Callable
 import contextlib
 import functools
+import gc
 import io
 import logging
 import os
@@ -111,6 +112,7 @@ def run(main: Callable[[list[str]], int | None], *, doc: str | None = None) -> N
     stopping.install()
     preemption.watch()
     atexit.register(stopping.end)
+    atexit.register(gc.freeze)  # else Python looks through JAX's objects three times, after all that there is to save
     if isinstance(sys.stdout, io.TextIOWrapper):
         # a name or text that the terminal cannot show must not end a command
         sys.stdout.reconfigure(errors="backslashreplace")
