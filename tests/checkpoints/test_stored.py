@@ -71,3 +71,13 @@ def test_arrays_far_larger_than_their_files(tmp_path: pathlib.Path, monkeypatch:
         match=r"zeros: its arrays would be [48],000,000 bytes, packed in .*; weights are at most 50 times",
     ):
         stored.check_sizes(*zeros)
+
+
+def test_reading_warns_of_nothing(tmp_path: pathlib.Path, caplog: pytest.LogCaptureFixture) -> None:
+    """A training that goes on reads an item of a step, which has no notes of Orbax's own."""
+    steps = store.Store(tmp_path / "steps")
+    steps.save(5, {"a": jax.numpy.ones((3, 4))}, {"config": {}})
+    steps.close()
+    caplog.clear()
+    assert [array.shape for array in stored.read(tmp_path / "steps/5/state").values()] == [(3, 4)]
+    assert not [record.getMessage() for record in caplog.records if record.levelname != "INFO"]

@@ -22,7 +22,8 @@ def read(where: pathlib.Path) -> dict[str, Any]:
     """By tree path: shape, dtype and storage of every array. A damaged folder can raise anything."""
     import orbax.checkpoint as ocp
 
-    return trees.flatten(ocp.PyTreeCheckpointer().metadata(where.absolute()).item_metadata.tree)
+    # the handler, as a checkpointer warns of a file that no item of a step has
+    return trees.flatten(ocp.PyTreeCheckpointHandler().metadata(where.absolute()).tree)
 
 
 def check_name(where: pathlib.Path) -> None:
