@@ -103,7 +103,8 @@ def test_inspect_prints_a_step_and_writes_a_page(bare):
         (["inspect", "--config=config.py", "--step=-1"], "flag --step=-1: must be a whole number from 0 to "),
         (["inspect"], "prepare inspect needs --config"),
         (["vlgard"], "prepare cannot do 'vlgard'; did you mean 'vlguard'?\n"),
-        (["vlguard", "--out=x"], "prepare vlguard needs --metadata\n"),
+        (["vlguard", "--out=x"], "prepare vlguard needs --metadata, a folder with train.json and test.json: data/"),
+        (["vlguard", "--metadata=x"], "prepare vlguard needs --out\n"),
         (["vlguard", "--metadata=nowhere", "--out=x"], "nowhere: no such folder (--metadata)\n"),
         (["vlguard", "more"], "prepare vlguard takes no further argument, but got 'more'\n"),
         (

@@ -12,10 +12,11 @@ from vlguard_jax import errors
 
 @dataclasses.dataclass(frozen=True)
 class Command:
-    """Names of flags."""
+    """Names of flags. get: what to tell of the first one that is needed, and where it is got."""
 
     takes: tuple[str, ...]
     needs: tuple[str, ...]
+    get: str = ""
 
 
 _PLANNED = ("config", "shards")
@@ -23,9 +24,15 @@ BENCHMARKS = (
     *("advbench", "xstest", "figstep", "figstep_tiny", "figstep_rendered", "strongreject", "strongreject_small"),
     *("one_word", "mossbench", "siuo_mcq", "mm_safetybench", "mm_safetybench_vlmevalkit", "alpaca_eval"),
 )
+_VLGUARD = (
+    "a folder with train.json and test.json: data/ of github.com/ys-zong/VLGuard, where they are public. The pictures"
+    " are gated at huggingface.co/datasets/ys-zong/VLGuard (accept its terms; train.zip and test.zip, beside them or in"
+    " --images), and --stand_in_images draws others to rehearse with"
+)
+_MIX = "llava_v1_5_mix665k.json of huggingface.co/datasets/liuhaotian/LLaVA-Instruct-150K"
 COMMANDS = {
-    "vlguard": Command(("metadata", "out", "images", "stand_in_images", "any_size"), ("metadata", "out")),
-    "llava_mix": Command(("mix", "out", "count", "seed", "images", "any_size"), ("mix", "out")),
+    "vlguard": Command(("metadata", "out", "images", "stand_in_images", "any_size"), ("metadata", "out"), _VLGUARD),
+    "llava_mix": Command(("mix", "out", "count", "seed", "images", "any_size"), ("mix", "out"), _MIX),
     "clean": Command(("mix", "cleaned", "config", "workdir", "out", "any_size"), ("mix", "out")),
     "smollm2": Command(("out", "gguf", "dtype"), ("out",)),
     "index": Command((*_PLANNED, "json", "list_bad"), ("config",)),
@@ -49,7 +56,8 @@ def check(arguments: list[str], given: Collection[str], values: Mapping[str, Any
     command = COMMANDS[name]
     for flag in command.needs:
         if flag not in given or not values[flag]:
-            raise errors.UserError(f"prepare {name} needs --{flag}")
+            get = f", {command.get}" if command.get and flag == command.needs[0] else ""
+            raise errors.UserError(f"prepare {name} needs --{flag}{get}")
     for flag in sorted(set(given).difference(command.takes)):
         raise errors.UserError(f"prepare {name} takes no --{flag}; it takes --{', --'.join(command.takes)}")
     return name
