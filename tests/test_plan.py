@@ -51,7 +51,7 @@ def test_sweep(tmp_path):
         POSTHOC, "--config.data.mode=pack", "--sweep", "--deadline=1", "--topology=v6e", "--price=1", f"--json={file}"
     )
     found = json.loads(file.read_text())
-    assert found["cheapest"]["hours"] <= 1 and f"cheapest within 1 hours: {found['cheapest']['topology']}," in shown
+    assert found["cheapest"]["hours"] <= 1 and f"cheapest within 1 h: {found['cheapest']['topology']}," in shown
     assert "stops scaling at v6e:" in shown and len(found["plans"]) == 8
 
 

@@ -11,6 +11,7 @@ from huggingface_hub import errors as hub_errors
 import pytest
 
 from vlguard_jax import errors
+from vlguard_jax.checkpoints import components
 from vlguard_jax.checkpoints import hub
 
 HTTP = importlib.import_module(hub_errors.Response.__module__.split(".")[0])  # httpx, or httpx2 in newer versions
@@ -76,6 +77,14 @@ def test_failures_say_what_to_do(monkeypatch: pytest.MonkeyPatch, error: Excepti
     with pytest.raises(errors.UserError, match=f"owner/name@rev: .*{message}") as caught:
         hub.resolve("owner/name@rev")
     assert "\n" not in str(caught.value)
+
+
+def test_a_tower_that_cannot_be_had_may_be_given(tmp_path: pathlib.Path) -> None:
+    """Where nothing can be downloaded, as in every test."""
+    with pytest.raises(
+        errors.UserError, match=r"tower of config\.json: owner/tower: .* or give its folder as vision_tower"
+    ):
+        components.find_tower("owner/tower", (tmp_path,))
 
 
 class Hub:

@@ -6,6 +6,7 @@ import dataclasses
 import math
 
 import pytest
+from rich import console
 
 from vlguard_jax import config
 from vlguard_jax import errors
@@ -16,6 +17,7 @@ from vlguard_jax.planning import estimate
 from vlguard_jax.planning import memory
 from vlguard_jax.planning import models
 from vlguard_jax.planning import run
+from vlguard_jax.planning import show
 
 SOURCES = {"vlguard": config.SourceSettings(format="vlguard"), "mix": config.SourceSettings(count=5000)}
 POSTHOC = config.TrainConfig(
@@ -223,6 +225,15 @@ def test_sweep():
     assert all(plan.dollars >= quick.dollars for plan in found.plans if plan.fits and plan.hours["total"] <= 0.2)
     assert found.cheapest(0.01) is None
     assert found.stops["v5e"][0] == "v5e:16x16"
+    for deadline, told in (
+        (math.inf, f"cheapest: {everything.topology.name}, "),
+        (0.2, f"cheapest within 0.2 h: {quick.topology.name}, "),
+        (0.01, "no slice with a price is done within 0.01 h; the fastest is "),
+    ):
+        screen = console.Console(width=200)
+        with screen.capture() as said:
+            show.sweep(found, deadline, screen)
+        assert told in said.get()
     stored = found.as_json(math.inf)
     assert stored["deadline_hours"] is None and stored["cheapest"]["topology"] == everything.topology.name
     with pytest.raises(errors.UserError, match="does not multiply"):

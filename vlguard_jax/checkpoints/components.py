@@ -71,4 +71,7 @@ def find_tower(name: str, folders: Collection[pathlib.Path]) -> pathlib.Path:
         raise errors.UserError(
             f"vision tower {errors.short(name)} of config.json is not found; give its folder as vision_tower"
         )
-    return hub.resolve(name)
+    try:
+        return hub.resolve(name)
+    except errors.UserError as e:
+        raise errors.UserError(f"vision tower of config.json: {e}; or give its folder as vision_tower") from e

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+import math
 
 from rich import console as rich_console
 from rich import table as rich_table
@@ -193,16 +194,13 @@ def sweep(found: advice.Sweep, deadline: float, console: rich_console.Console) -
         table.add_row(made.topology.name, f"{made.per_chip['peak_gib']:.1f}", f"{made.hours['total']:.2f}", cost, mfu)
     console.print(table)
     best = found.cheapest(deadline)
+    within = "" if math.isinf(deadline) else f" within {deadline:g} h"
     if best is None:
         fastest = min(fitting, key=lambda made: made.hours["total"], default=None)
-        also = f"; the fastest is {fastest.topology.name} with {fastest.hours['total']:.2f}" if fastest else ""
-        console.print(f"no slice with a price is done within {deadline:g} hours{also}")
+        also = f"; the fastest is {fastest.topology.name} with {fastest.hours['total']:.2f} h" if fastest else ""
+        console.print(f"no slice with a price {f'is done{within}' if within else 'fits'}{also}")
     else:
-        text = (
-            f"cheapest within {deadline:g} hours: {best.topology.name}, {best.hours['total']:.2f} hours,"
-            f" ${best.dollars:,.2f}"
-        )
-        console.print(text)
+        console.print(f"cheapest{within}: {best.topology.name}, {best.hours['total']:.2f} h, ${best.dollars:,.2f}")
     for name, why in found.stops.values():
         console.print(f"stops scaling at {name}: {why}")
 

@@ -44,7 +44,8 @@ class HeldOut:
         of = ", ".join(f"{name} {n:,}" for name, n in zip(index.source_names, counts, strict=True))
         tokens = f"{int(index.supervised.sum()):,} supervised tokens"
         left = f", {len(self.mixture.drops)} records left out (skipped.jsonl)" if self.mixture.drops else ""
-        return f"held out for validation: {len(index):,} conversations ({of}), {tokens}{left}"
+        said = "1 conversation" if len(index) == 1 else f"{len(index):,} conversations"
+        return f"held out for validation: {said} ({of}), {tokens}{left}"
 
 
 @dataclasses.dataclass(frozen=True)
