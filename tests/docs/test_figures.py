@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 import functools
+import pathlib
 
 from ml_collections import config_dict
 import pytest
@@ -71,6 +72,33 @@ def test_evaluations(page: str, make: Callable[[], config_dict.ConfigDict], topo
     assert found.fits and found.answers
     hours = f"{found.answers.hours['total']:.2f} to {found.hours['total']:.2f} h"
     assert f"{hours}, ${found.answers.dollars:.2f} to ${found.dollars:.2f}" in said(page)
+
+
+@pytest.mark.parametrize(
+    ("page", "make", "topology", "every"),
+    [
+        ("recipes/posthoc_gpu.md", FULL, "h100:8", 50),
+        ("recipes/posthoc_tpu_vm.md", LORA, "v5e:2x4", 25),
+        ("recipes/posthoc_tpu_vm.md", FULL, "v6e:2x4", 25),
+    ],
+)
+def test_trainings_as_the_pages_start_them(
+    page: str, make: Callable[[], config_dict.ConfigDict], topology: str, every: int
+) -> None:
+    """The checkpoints on the way take a good part of the time."""
+    found, text = planned(make, topology, run__save_every=every), " ".join(said(page).split())
+    assert f"--config.run.save_every={every}" in text and f"Saved every {every} updates" in text
+    assert f"{found.hours['total']:.2f} h, ${found.dollars:.2f}" in text
+
+
+@pytest.mark.parametrize("page", ["recipes/posthoc_slurm.md", "recipes/posthoc_tpu_pod.md"])
+def test_launch_files(page: str, tmp_path: pathlib.Path) -> None:
+    """The job that stands on the page."""
+    (file,) = (block for block in pages.blocks(said(page)) if block.title == "posthoc.toml")
+    (tmp_path / "posthoc.toml").write_text(file.text)
+    (job,) = pricing.price(tmp_path / "posthoc.toml")
+    hours = f"trains in {job.hours('train'):.1f} h and evaluates in {job.hours('evaluate'):.1f} h"
+    assert f"{hours}, ${job.dollars:.2f} to ${job.most_dollars:.2f}" in " ".join(said(page).split())
 
 
 def test_what_fits_a_chip() -> None:
