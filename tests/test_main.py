@@ -46,7 +46,10 @@ def test_a_wrong_name_gets_the_nearest() -> None:
         ("vlguard train --work", ["--workdir="]),
         ("vlguard train --config.optimizer.l", ["--config.optimizer.learning_rate="]),
         ("vlguard evaluate --config.decode.max", ["--config.decode.max_new_tokens="]),
-        ("vlguard train --config reh", []),
+        ("vlguard train --config reh", ["rehearsal "]),
+        ("vlguard plan --config llava_v15_7b_posthoc_l", []),  # also the name of a published one
+        ("vlguard prepare ind", ["index "]),
+        ("vlguard prepare index --o", ["--out="]),
         ("vlguard train --config train/reh", ["train/rehearsal "]),
         ("vlguard nothing --x", []),
         ("vlguard train 'open", []),

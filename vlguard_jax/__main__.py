@@ -4,7 +4,7 @@ vlguard COMMAND [flags]        or: python -m vlguard_jax COMMAND [flags]
 vlguard COMMAND --help         what it does, and its flags
 vlguard settings [WORD ...]    every setting of the configs: default, range and meaning
 vlguard --version
-eval "$(vlguard --completion)" completes commands, flags and settings in bash and zsh
+eval "$(vlguard --completion)" completes commands, flags, settings and configs in bash and zsh
 """
 
 from __future__ import annotations

@@ -30,13 +30,21 @@ def words(line: str, commands: Iterable[str]) -> list[str]:
         return []
     last = "" if line.endswith(" ") else given.pop() if len(given) > 1 else ""
     if len(given) < 2:
-        return [f"{name} " for name in commands if name.startswith(last)]
+        return [f"{name} " for name in _begun(last, commands)]
     if given[-1] == "--config" and given[1] in shipped.FOLDERS:
-        return [f"{name} " for name in shipped.names(given[1]) if name.startswith(last)]
+        return [
+            f"{name} " for name in _begun(last, shipped.short_names(given[1])) or _begun(last, shipped.names(given[1]))
+        ]
+    if given[1:] == ["prepare"] and not last.startswith("-"):
+        return [f"{name} " for name in _begun(last, importlib.import_module("vlguard_jax.preparing.commands").COMMANDS)]
     if given[1] not in commands or not last.startswith("-"):
         return []
     found = [*_flags(given[1]), *_settings(given[1])]
     return sorted(f"--{name}=" for name in found if f"--{name}".startswith(last))
+
+
+def _begun(last: str, names: Iterable[str]) -> list[str]:
+    return [name for name in names if name.startswith(last)]
 
 
 def _flags(command: str) -> list[str]:

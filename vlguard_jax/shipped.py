@@ -5,6 +5,7 @@ In a checkout they stand beside the package, in a wheel inside of it (pyproject.
 
 from __future__ import annotations
 
+import collections
 from collections.abc import Iterable
 import importlib
 import os
@@ -48,6 +49,13 @@ def config(name: str, command: str) -> str:
 def names(command: str) -> list[str]:
     """The configs of a command by name."""
     return [name for name in _known("configs", ".py", ROOT) if name.startswith(_below(FOLDERS[command]))]
+
+
+def short_names(command: str) -> list[str]:
+    """The configs of a command as short as `config` takes them: without their folder where only one has the name."""
+    found = [(name, name.rpartition("/")[2]) for name in names(command)]
+    count = collections.Counter(short for _, short in found)
+    return [short if count[short] == 1 else name for name, short in found]
 
 
 def launch_file(name: str) -> pathlib.Path:
