@@ -16,11 +16,14 @@ from tests.docs import tools
 from tests.endpoints import server as server_lib
 
 PAGES = {**stands.PAGES, **recipes.PAGES}
+# for programs that run for a moment
+QUICKLY = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
 LONG = {  # more than ten seconds each
-    *("adding_a_loss.md", "asking.md", "index.md", "own_data.md"),
+    *("adding_a_loss.md", "index.md", "own_data.md"),
     *("recipes/posthoc_tpu_vm.md", "recipes/published.md"),
 }
 AGAIN = {
+    "asking.md",
     "recipes/audit_table1.md",
     "recipes/own_pictures.md",
     "recipes/posthoc_gpu.md",
@@ -68,7 +71,7 @@ def run(folder: pathlib.Path, text: str, page: str, environment: dict[str, str])
 def environment(folder: pathlib.Path, page: stands.Page, url: str) -> dict[str, str]:
     """One device, and programs that are compiled for one page are there for the next."""
     found = tools.write(folder, stands.flags(page, url))
-    return found | {"XLA_FLAGS": "", "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0", "HOME": str(folder)}
+    return found | {"XLA_FLAGS": QUICKLY, "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0", "HOME": str(folder)}
 
 
 @pytest.mark.parametrize(
