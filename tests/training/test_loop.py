@@ -15,6 +15,7 @@ import pytest
 from tests.training import stand
 from vlguard_jax import config
 from vlguard_jax import errors
+from vlguard_jax import terminal
 from vlguard_jax import trees
 from vlguard_jax.checkpoints import load
 from vlguard_jax.checkpoints import save
@@ -72,8 +73,13 @@ def test_stopped_and_resumed_equals_uninterrupted(
         np.testing.assert_array_equal(value, theirs[name], err_msg=name)
 
 
-def test_full_tuning_changes_decoder_and_projector_only(tmp_path: pathlib.Path) -> None:
+def test_full_tuning_changes_decoder_and_projector_only(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(terminal, "_form", "quiet")
     loop.train(stand.settings(run={"export": "llava"}), tmp_path)
+    said = capsys.readouterr().out  # the result alone
+    assert said.startswith(f"wrote {tmp_path / 'model'} (llava layout)") and said.count("\n") == 1
     before = trees.flatten(load.load(stand.folder() / "init").params)
     for name, value in _final(tmp_path).items():
         assert np.array_equal(value, before[name]) == name.startswith("vision."), name

@@ -86,6 +86,7 @@ def _train(settings: config.TrainConfig, workdir: Path) -> Result:
     """The rest of `train`. Nothing is written before the input is checked."""
     main = jax.process_index() == 0
     console = terminal.console(quiet=not main, soft_wrap=True)
+    outcome = terminal.console(quiet=not main, soft_wrap=True, result=True)
     # 2. Model and data; every step of the run is checked before anything is computed.
     with processes.together(), progress.reading(console) as progress_of:
         workdir_lib.check(workdir, settings, free=resume.FREE_SETTINGS)
@@ -126,13 +127,13 @@ def _train(settings: config.TrainConfig, workdir: Path) -> Result:
         if path is not None:
             stand_in = data.mixture.stand_in
             whole = tuned.with_provenance(settings, start, updates=done, stand_in=stand_in)
-            _say(console, *filter(None, [tuned.write(settings, whole, trained, path)]))
+            _say(outcome, *filter(None, [tuned.write(settings, whole, trained, path)]))
             del trained
             said, best = _best(settings, program, prober, workdir, done)
             if best is not None:
                 whole = tuned.with_provenance(settings, start, updates=prober.best, stand_in=stand_in)
                 said.append(tuned.write(settings, whole, best, workdir / workdir_lib.BEST))
-            _say(console, *filter(None, said))
+            _say(outcome, *filter(None, said))
     return Result(done, finished, log.last, path)
 
 
