@@ -99,7 +99,7 @@ def talk(panel: panel_lib.Panel) -> None:
         readline.parse_and_bind("tab: complete")
     conversation = Conversation(panel, terminal.console(), sys.stdout)
     terminal.say(f"asking {' and '.join(panel.names)}; /help tells what can be typed")
-    terminal.say("programs are compiled before the first answer")
+    terminal.say(panel_lib.COMPILED)
     while True:
         try:
             if not conversation.take(_typed()):
@@ -124,13 +124,14 @@ def _typed() -> str:
 
 
 def once(panel: panel_lib.Panel, text: str, pictures: Sequence[str], *, json: bool) -> None:
-    """Write the answers to one question, about pictures by path, to standard output. json: one object a line, after the
-    last one has come.
+    """Write the answers to one question, about pictures by path, to standard output, and to standard error that they
+    take a while. json: one object a line, after the last one has come.
 
     Raises:
       UserError: as `Panel.picture` and `Panel.ask`.
     """
     question = panel_lib.Question(text, tuple(panel.picture(path) for path in pictures))
+    print(panel_lib.COMPILED, file=sys.stderr, flush=True)
     if not json:
         show.streamed(panel.ask(question), panel.names, sys.stdout)
         return

@@ -30,6 +30,7 @@ from vlguard_jax.safety.judges import judge as judge_lib
 from vlguard_jax.safety.judges import registry
 
 STEPS = 4  # tokens of an answer that come at a time
+COMPILED = "programs are compiled before the first answer"
 
 
 @typing.runtime_checkable

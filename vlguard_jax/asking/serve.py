@@ -70,6 +70,6 @@ def run(panel: panel_lib.Panel, listening: socket.socket) -> None:
     """Serve the page, and tell where it is."""
     port, secret = listening.getsockname()[1], secrets.token_urlsafe(16)
     terminal.say(f"the page is http://{HOST}:{port}/{secret}/ until Ctrl-C; whoever has this address can ask")
-    terminal.say("programs are compiled before the first answer")
+    terminal.say(panel_lib.COMPILED)
     with contextlib.suppress(KeyboardInterrupt):
         server(panel, port, secret).run(sockets=[listening])
