@@ -25,7 +25,7 @@ from vlguard_jax import config_flag
 from vlguard_jax import errors
 from vlguard_jax.ranges import Range
 
-_CONFIG = config_flag.define("train", "config of a training, by name or file", "train/llava_v15_7b_posthoc")
+_CONFIG = config_flag.define("train", "config of a training, by name or file; train/llava_v15_7b_posthoc if not given")
 _CHIPS = flags.DEFINE_list("chips", ["v5e", "v5p", "v6e", "h100"], "kinds of chips, comma-separated")
 _FROM = cli.define_number("smallest", int, 8, Range(1, 2**16), "fewest chips")
 _TO = cli.define_number("largest", int, 256, Range(1, 2**16), "most chips")
@@ -140,4 +140,5 @@ def table(name: str, found: Figures, source: str) -> str:
 
 
 if __name__ == "__main__":
+    config_flag.unless_given("train/llava_v15_7b_posthoc", sys.argv)
     cli.run(main, doc=__doc__)

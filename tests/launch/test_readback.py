@@ -182,10 +182,10 @@ def test_names_that_yaml_takes_for_values(target, name, tmp_path):
 @pytest.mark.parametrize("target", ["slurm", "gce", "tpu-vm"])
 def test_variables_of_the_script_are_the_programs_own(target, tmp_path):
     """The launcher's script uses names like these for itself."""
-    env = {"code": "a", "attempt": "b", "exit_file": "/tmp/none"}
+    env = {"code": "a", "attempt": "b", "exit_file": str(tmp_path / "none")}
     made = readers.launch(target, tmp_path, env, {})
     _, environment = readers.received(target, made, tmp_path)
-    assert {key: environment[key] for key in env} == env and not pathlib.Path("/tmp/none").exists()
+    assert {key: environment[key] for key in env} == env and not (tmp_path / "none").exists()
 
 
 @pytest.mark.skipif(shutil.which("kubectl") is None, reason="kubectl is not installed")

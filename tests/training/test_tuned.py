@@ -88,7 +88,8 @@ def test_the_files_are_those_of_whole_arrays(tmp_path: pathlib.Path, export: str
 def test_one_tensor_is_whole_at_a_time(
     tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch, export: str, rank: int
 ) -> None:
-    """On a device a block of it, beside what lay there before. On the host: it, and what turning or merging takes."""
+    """On a device a block of it, beside what lay there before. On the host: it, what turning or merging takes, and the
+    one before it, which a thread may still be writing."""
     start, blocks, seen = model(LORA if rank else None), gather._blocks, []
     placed = place(start)
     before = jax.live_arrays()  # kept, so that no other takes an id of theirs
@@ -115,7 +116,7 @@ def test_one_tensor_is_whole_at_a_time(
     finally:
         tracemalloc.stop()
     assert len(seen) > 50 and max(seen) <= MATRIX // 8
-    assert peak <= 2 * MATRIX + SLACK
+    assert peak <= 3 * MATRIX + SLACK
 
 
 def test_a_disk_that_is_full(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
