@@ -86,6 +86,16 @@ def test_output_that_cannot_be_written() -> None:
     assert done.stderr.startswith("error: the reader of the output has gone")
 
 
+@pytest.mark.parametrize("command", ["settings", "train --config rehearsal --print_config"])
+def test_a_listing_may_be_cut(command: str) -> None:
+    """By `head` and its like: nothing is to be started again."""
+    line = f"set -o pipefail; {sys.executable} -m vlguard_jax {command} | true"
+    done = subprocess.run(
+        ["bash", "-c", line], cwd=source.ROOT, capture_output=True, text=True, timeout=source.PATIENCE
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+
+
 @pytest.mark.parametrize("platform", ["nonsense", "cuda", "tpu"])
 def test_a_device_that_is_not_there(platform: str) -> None:
     done = run("import jax\njax.devices()", JAX_PLATFORMS=platform)

@@ -10,6 +10,7 @@ import dataclasses
 import functools
 import inspect
 import io
+import os
 import sys
 import tokenize
 import typing
@@ -138,8 +139,21 @@ def _flat(value: Any, where: str = "") -> Iterator[tuple[str, Any]]:
         yield where, dict(value) if parts is not None else value
 
 
+def listed(lines: Iterable[object]) -> None:
+    """Print lines, whose reader may leave before the last one, as `head` does."""
+    try:
+        sys.stdout.writelines(f"{line}\n" for line in lines)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # Python would try again at its end
+
+
 def show(config: Any, flag: Any) -> None:
     """Print a resolved config: value, where it came from, what is allowed, what it means. flag: absl's of --config."""
+    listed(_shown(config, flag))
+
+
+def _shown(config: Any, flag: Any) -> Iterator[str]:
     from ml_collections import config_flags
 
     kind = type(config)
@@ -148,9 +162,9 @@ def show(config: Any, flag: Any) -> None:
     for path, value, source in origins(config, kind(), changed, file):
         one = known.get(path) or _member(known.values(), path)
         told = f"   ({one.rule})" if one else ""
-        sys.stdout.write(f"config.{path} = {value}   [{source}]{told}\n")
+        yield f"config.{path} = {value}   [{source}]{told}"
         if one and one.meaning:
-            sys.stdout.write(f"    {one.meaning}\n")
+            yield f"    {one.meaning}"
 
 
 def _member(known: Iterable[Setting], path: str) -> Setting | None:

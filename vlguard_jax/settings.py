@@ -27,8 +27,7 @@ def main(words: list[str]) -> int:
             f"no setting of {_OF.value} speaks of {' and '.join(map(errors.short, words))}; give fewer words, or --of"
             " another command"
         )
-    for one in found:
-        print(one)
+    reference.listed(found)
     return errors.EXIT_OK
 
 
