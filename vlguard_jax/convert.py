@@ -5,7 +5,7 @@
 
 LoRA adapters are merged into the model unless they are written as such: `--to peft` as LLaVA does, on a base in LLaVA's
 or Llama's layout, `--to peft-hf` for the `peft` library, on a llava-hf folder or a language model in Llama's layout.
-Of adapters that are read, those that cannot be written so are merged, and a line says which.
+Those that cannot be written so are merged, and a line says which. --src runs/NAME takes them out of a LoRA training.
 
 Each folder gets a model card, README.md. With the working directories of the training and of evaluations (or a folder
 above them) it says how the model was trained and what was measured of it:
@@ -14,8 +14,8 @@ above them) it says how the model was trained and what was measured of it:
 
 --push_to_hub=owner/name uploads the folder then; nothing is uploaded without it.
 
-Tensor by tensor, whatever the size of the model. After a kill the same command goes on from what was finished. Each
-folder gets a manifest.json, with which every later command compares it (docs/checkpoints.md).
+Tensor by tensor, whatever the size. After a kill the same command goes on. Each folder gets a manifest.json, with which
+every later command compares it (docs/checkpoints.md).
 """
 
 from __future__ import annotations
@@ -60,8 +60,7 @@ def main(argv: list[str]) -> int | None:
     """Convert or inspect one checkpoint."""
     if argv:
         raise errors.UserError(f"unexpected argument {argv[0]!r}: name checkpoints with --src, --dst or --inspect")
-    parts = {"base": _BASE.value, "vision_tower": _TOWER.value, "projector": _PROJECTOR.value}
-    parts |= {"as_family": _FAMILY.value}
+    parts = dict(base=_BASE.value, vision_tower=_TOWER.value, projector=_PROJECTOR.value, as_family=_FAMILY.value)
     if _INSPECT.value and (_SRC.value or _DST.value or _TO.value):
         raise errors.UserError("--inspect only describes a checkpoint: leave it out, or --src, --dst and --to")
     if _INSPECT.value:
@@ -76,12 +75,13 @@ def main(argv: list[str]) -> int | None:
     from vlguard_jax.checkpoints import conversion
     from vlguard_jax.checkpoints import hub
     from vlguard_jax.checkpoints import tensors
+    from vlguard_jax.training import adapters
 
     if _PUSH.value:
         hub.check_push(_PUSH.value)
     named = (_SRC.value, _DST.value, _TO.value, tensors.FLOATS.get(_DTYPE.value))
-    early = bool(_CARD_FROM.value)
-    done = conversion.convert(*named, parts=parts, overwrite=_OVERWRITE.value, further=_card, early=early)
+    early, overwrite, of_run = bool(_CARD_FROM.value), _OVERWRITE.value, adapters.of_run
+    done = conversion.convert(*named, parts=parts, overwrite=overwrite, further=_card, early=early, of_run=of_run)
     if _PUSH.value:
         terminal.say(f"uploaded to {hub.push(done, _PUSH.value, private=_PRIVATE.value)}")
     return None

@@ -7,6 +7,8 @@ import dataclasses
 import os
 import pathlib
 
+import numpy as np
+
 from vlguard_jax import errors
 from vlguard_jax import folders
 from vlguard_jax import progress
@@ -26,6 +28,7 @@ from vlguard_jax.checkpoints import manifest
 from vlguard_jax.checkpoints import place
 from vlguard_jax.checkpoints import save
 from vlguard_jax.checkpoints import save_adapters
+from vlguard_jax.checkpoints import sources
 from vlguard_jax.checkpoints import writing
 
 WRITERS = {
@@ -44,12 +47,14 @@ def convert(
     overwrite: bool,
     further: Callable[[checkpoint.Checkpoint, str], Mapping[str, str]],
     early: bool = False,
+    of_run: Callable[[pathlib.Path], tuple[checkpoint.Checkpoint, np.dtype, str]] | None = None,
 ) -> pathlib.Path:
     """Write the checkpoint `src` in the layout `to`, one of WRITERS, tensor by tensor; returns its folder.
 
     parts: base, vision_tower, projector and as_family, as for `load.load`. further: makes {name: text} of files that
     are written, too, from the model as it was read and the name of the number format that is written; `early`: before
-    the long part, as it may fail.
+    the long part, as it may fail. of_run: takes a working directory of a training for its adapters: the model, the
+    number format for `dtype` None, and what to say.
 
     Raises:
       UserError: see `load.load`, `save.check`, `place.check_free` and the writers; or a file of the hub's cache is not
@@ -63,8 +68,15 @@ def convert(
     made_of = [src, *(parts[name] for name in ("base", "vision_tower", "projector"))]
     place.check_free(dst, overwrite, made_of)  # before the long part
     before = folders.identity(dst)
-    checked = _checked(src)
-    model = _opened(src, to, dtype, parts, early)
+    folder = hub.resolve(src)
+    if of_run is not None and to in save_adapters.LAYOUTS and sources.of_run(folder):
+        if given := [name for name, value in parts.items() if value]:
+            raise errors.UserError(f"--{given[0]}: {src} is a training, which knows what it started from; leave it out")
+        model, own, checked = of_run(folder)
+        dtype = own if dtype is None else dtype
+    else:
+        checked = _checked(src)
+        model = _opened(src, to, dtype, parts, early)
     terminal.say(checked)
     save.check(model, to)
     if "note" in model.extras:

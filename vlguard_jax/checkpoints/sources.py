@@ -42,15 +42,20 @@ def make_plan(
     return plan
 
 
+def of_run(folder: pathlib.Path) -> bool:
+    """Whether it is the working directory of a training."""
+    return (folder / "metrics.jsonl").is_file() and (folder / "checkpoints").is_dir()
+
+
 def _check_no_run(folder: pathlib.Path) -> None:
     """Raise UserError for the working directory of a training."""
-    if not (folder / "metrics.jsonl").is_file() or not (folder / "checkpoints").is_dir():
+    if not of_run(folder):
         return
     model = folder / workdir.MODEL
     when = "" if model.is_dir() else ", which is written at its end: start the same train command again"
     raise errors.UserError(
         f"{folder} is the working directory of a training; its model is {model}{when} (adapters apart, of a run with"
-        " LoRA: start it once more with --config.run.export=peft or peft-hf; a finished run only writes them)"
+        " LoRA: vlguard convert --to peft or peft-hf)"
     )
 
 

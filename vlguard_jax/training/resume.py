@@ -141,11 +141,7 @@ def _check(
     except errors.UserError as e:
         raise steps_lib.Damaged(f"{where}: {e}") from e
     workdir_lib.compare(meta["config"], settings, where, free=FREE_SETTINGS)
-    if (saved := meta["base_sha256"]) != start.weights_sha256:
-        source = start.extras.get("source", "config.model.path")
-        raise errors.UserError(
-            f"{source}: its weights are not those this run started from ({saved[:12]}); put the old ones back to resume"
-        )
+    check_start(meta, start)
     if (code := losses.own(settings.loss)) is not None and meta.get("loss_sha256", code.sha256) != code.sha256:
         raise errors.UserError(
             f"config.loss={settings.loss!r}: {code.file} is not as it was when {where} was trained; put the old one"
@@ -155,6 +151,15 @@ def _check(
         raise errors.UserError(
             f"config.data.sources: their conversations, or how the chat template reads them, are not those that {where}"
             " was trained on; put the old ones back to resume, or choose another --workdir"
+        )
+
+
+def check_start(meta: Mapping[str, Any], start: checkpoint_lib.Checkpoint) -> None:
+    """Raise UserError unless a run with this record started from these weights."""
+    if (saved := meta["base_sha256"]) != start.weights_sha256:
+        source = start.extras.get("source", "config.model.path")
+        raise errors.UserError(
+            f"{source}: its weights are not those this run started from ({saved[:12]}); put the old ones back to resume"
         )
 
 
