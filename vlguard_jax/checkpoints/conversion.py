@@ -60,11 +60,7 @@ def convert(
       UserError: see `load.load`, `save.check`, `place.check_free` and the writers; or a file of the hub's cache is not
         what the hub has.
     """
-    dst = os.path.expanduser(dst)  # as --src; the shell does not expand --dst=~/folder
-    if dst.startswith("~"):
-        raise errors.UserError(f"--dst={dst}: there is no such user; for a folder of that name give ./{dst}")
-    if "://" in dst:
-        raise errors.UserError(f"--dst={dst}: a folder of this machine is written; name one and copy it afterwards")
+    dst = _of_this_machine(dst)
     made_of = [src, *(parts[name] for name in ("base", "vision_tower", "projector"))]
     place.check_free(dst, overwrite, made_of)  # before the long part
     before = folders.identity(dst)
@@ -99,6 +95,16 @@ def convert(
         terminal.say(f"{src}: {len(unused)} of its tensors are not used: {errors.short(', '.join(unused))}")
     terminal.say(f"{dst}: written as {to}: {job.counted}")
     return pathlib.Path(dst)
+
+
+def _of_this_machine(dst: str) -> str:
+    """The target as a folder's path. Raises UserError: it is none."""
+    dst = os.path.expanduser(dst)  # as --src; the shell does not expand --dst=~/folder
+    if dst.startswith("~"):
+        raise errors.UserError(f"--dst={dst}: there is no such user; for a folder of that name give ./{dst}")
+    if "://" in dst:
+        raise errors.UserError(f"--dst={dst}: a folder of this machine is written; name one and copy it afterwards")
+    return dst
 
 
 def _opened(src: str, to: str, dtype: writing.Dtype, parts: Mapping[str, str], early: bool) -> checkpoint.Checkpoint:
