@@ -72,7 +72,7 @@ def test_the_line_is_that_of_the_run():
             "v5e:4x4",
             "config.mesh.slices=2, but the devices of v5e:4x4 are of 1",
         ),
-        ({"mesh": config.MeshSettings(data=3, fsdp=-1)}, "2xv5e:2x2", "does not multiply to the 8 devices"),
+        ({"mesh": config.MeshSettings(data=3, fsdp=-1)}, "2xv5e:2x2", "8 devices of 2xv5e:2x2; 3 does not divide"),
         (
             {"mesh": config.MeshSettings(data=4, fsdp=-1)},
             "8xv5e:2x2",

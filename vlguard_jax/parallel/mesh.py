@@ -61,7 +61,7 @@ def sizes(settings: config.MeshSettings, devices: int, slices: int, where: str =
         found[found.index(-1)] = devices // given
     if math.prod(found) != devices:
         wrong = f"config.mesh={_named(found)} does not multiply to the {devices} devices {where}"
-        raise errors.UserError(f"{wrong}; set one size to -1")
+        raise errors.UserError(f"{wrong}; {f'{given} does not divide them' if -1 in found else 'set one size to -1'}")
     if found[0] % slices:
         raise errors.UserError(
             f"config.mesh.data={found[0]} must be a multiple of the {slices} slices {where}, which only the data axis"

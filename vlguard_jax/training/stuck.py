@@ -18,12 +18,14 @@ def rewound(state: step_lib.TrainState, skipped: int) -> step_lib.TrainState:
 
 def problem(settings: config.TrainConfig, data: setup.Data, workdir: Path, update: int, saved: int) -> errors.UserError:
     """What ends the run once update `update` was the last of `config.run.max_skipped` skipped ones in a row. saved: the
-    step of the last good state."""
+    step of the last good state; 0: there was none but the one that the run began with."""
+    good = f"the last good state is {workdir}/checkpoints/{saved}, and nothing was changed or saved after it"
+    if not saved:
+        good = "no update before it was good, and nothing was changed or saved"
     most, held = settings.run.max_skipped, spikes.held(data, update)
     return errors.UserError(
         f"update {update}: loss or gradient was not finite for {most:,} updates in a row; this one learned from"
-        f" {spikes.told(held)} ({spikes.FILE} lists those of all); the last good state is"
-        f" {workdir}/checkpoints/{saved}, and nothing was changed or saved after it; look at these records, try"
+        f" {spikes.told(held)} ({spikes.FILE} lists those of all); {good}; look at these records, try"
         " config.precision.compute=fp32 or a smaller config.optimizer.learning_rate in another --workdir, or raise"
         f" config.run.max_skipped (now {most}, 0: no limit) to go on here"
     )
