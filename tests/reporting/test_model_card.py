@@ -86,6 +86,13 @@ def test_the_training_is_told_without_the_paths_of_its_machine(ran):
     assert "hare" not in text
 
 
+def test_a_rate_is_no_path():
+    best = config.BestSettings(rate="vlguard/unsafes/asr", guard="vlguard/safe_safes/refusal_rate")
+    settings = config.TrainConfig(config.ModelSettings(SECRET), run=config.RunSettings(keep_best=best))
+    found = model_card._changed(settings)
+    assert (found["run.keep_best.rate"], found["run.keep_best.guard"]) == (best.rate, best.guard)
+
+
 def test_what_is_not_known_is_said(ran):
     text = model_card.write(model_card.gather("fox", made.model(), "hf", "float32", [], ""))
     assert "NOTHING YET" in text and "not trained here" in text and "Nobody named one" in text

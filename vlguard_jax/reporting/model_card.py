@@ -33,6 +33,7 @@ TAGS = ("vlguard", "safety")
 REHEARSAL = "rehearsal"
 _MEASURE = "python -m vlguard_jax.evaluate --config configs/eval/vlguard.py:llava --config.model.path="
 _PATH = re.compile(r"^([~./]|[A-Za-z]:\\)|/.*/|\\")  # a local one; owner/name stays
+_RATES = ("run.keep_best.rate", "run.keep_best.guard")  # settings with slashes that are no paths
 
 
 @dataclasses.dataclass(frozen=True)
@@ -218,7 +219,7 @@ def _changed(config: settings_lib.TrainConfig) -> dict[str, Any]:
     plain = dataclasses.asdict(settings_lib.SourceSettings())
     found = {key: json.loads(value) for key, value in settings.changed}
     own = {key: value for key, value in found.items() if not _unchanged(key, value, plain)}
-    return {key: _shortened(value) for key, value in own.items()}
+    return {key: value if key in _RATES else _shortened(value) for key, value in own.items()}
 
 
 def _unchanged(key: str, value: Any, plain: Mapping[str, Any]) -> bool:
