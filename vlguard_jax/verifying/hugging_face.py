@@ -94,9 +94,26 @@ def _processor(transformers: Any, where: pathlib.Path, *, sees: bool) -> Any:
     if not sees:
         return words.from_pretrained(where, **how)
     processor = transformers.AutoProcessor.from_pretrained(where, backend="pil", **how)  # resizes as the reference does
+    processor.image_processor.__class__ = _rows_first(type(processor.image_processor))
     template, processor.tokenizer = processor.chat_template, words.from_pretrained(where, **how)
     processor.chat_template = template
     return processor
+
+
+def _rows_first(kind: type[Any]) -> type[Any]:
+    """The class of an image processor that resizes along the rows first with any version of Pillow, as those did with
+    which the published models were trained (families/resampling.py)."""
+
+    class RowsFirst(kind):
+        """See above."""
+
+        def resize(self, image: np.ndarray, size: Any, **options: Any) -> np.ndarray:
+            """As transformers; image: [C, H, W]."""
+            if size.height:
+                image = super().resize(image, type(size)(height=image.shape[1], width=size.width), **options)
+            return super().resize(image, size, **options)
+
+    return RowsFirst
 
 
 def _stops(model: Any) -> list[int]:
