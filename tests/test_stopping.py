@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
+import pathlib
+import pty
 import subprocess
 import sys
+import termios
 
 import pytest
 
@@ -69,6 +73,61 @@ def test_sigterm_means_75(place: str) -> None:
     done = run(PLACES[place])
     assert (done.returncode, done.stderr) == (75, f"{stopping.MESSAGE}\n")
     assert done.stdout == ("cleaned up\n" if place == "twice" else "")
+
+
+SAVES = """
+with stopping.Noted() as noted:
+  noted.hold()
+  print('begun', flush=True)
+  while not noted.seen: threading.Event().wait(0.05)
+  for _ in range(9): print('saving', flush=True)
+open(os.environ['SAVED'], 'w').write('saved')
+return 75
+"""
+HANGS_UP = {
+    "at rest": "print('begun', flush=True); wait()",
+    "in a library": "import hashlib\nprint('begun', flush=True)\nhashlib.pbkdf2_hmac('sha256', b'', b'', 10**8)",
+    "with something to save": SAVES,
+}
+
+
+def hang_up(program: str, saved: pathlib.Path) -> subprocess.Popen[bytes]:
+    """Run a program in a terminal of its own, which is closed once it has begun."""
+    master, slave = pty.openpty()
+    running = subprocess.Popen(
+        [sys.executable, "-c", program],
+        cwd=source.ROOT,
+        env=os.environ | {"SAVED": str(saved)},
+        stdin=slave,
+        stdout=slave,
+        stderr=slave,
+        start_new_session=True,
+        preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),
+    )
+    os.close(slave)
+    said = b""
+    while not said.endswith(b"\n"):
+        said += os.read(master, 1000)
+    os.close(master)
+    return running
+
+
+@pytest.mark.parametrize("place", HANGS_UP)
+def test_a_closed_terminal_is_a_sigterm(place: str, tmp_path: pathlib.Path) -> None:
+    """What is said from then on goes nowhere: writing to the terminal would fail."""
+    program = PROGRAM.replace("{body}", "\n".join(f"  {line}" for line in HANGS_UP[place].splitlines()))
+    assert hang_up(program, tmp_path / "x").wait(source.PATIENCE) == 75
+    assert (tmp_path / "x").exists() == (place == "with something to save")
+
+
+def test_a_closed_terminal_that_is_ignored(tmp_path: pathlib.Path) -> None:
+    """As under nohup."""
+    program = PROGRAM.replace("{body}", "  print('begun', flush=True)\n  threading.Event().wait(0.1); wait()")
+    running = hang_up(f"import signal; signal.signal(signal.SIGHUP, signal.SIG_IGN)\n{program}", tmp_path / "x")
+    with pytest.raises(subprocess.TimeoutExpired):
+        running.wait(1)
+    running.kill()
+    running.wait()
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,5 @@
 """SIGTERM (preemption, a scheduler's time limit) means: save and exit with code 75; the same command, started again,
-continues.
+continues. So does a terminal that is closed (SIGHUP), unless it is ignored, as under nohup.
 
 By default a command ends at once, from its first moment: finished files are kept, half-written ones removed. Where
 there is more to save, as between the updates of a training run, `Noted` lets the command end by itself.
@@ -29,6 +29,7 @@ INTERRUPTED = "stopped by Ctrl-C"
 _IMPORT = "<frozen importlib._bootstrap>"
 
 _requested = _said = False
+_terminals: tuple[int, ...] = ()  # of standard output and error, those that were one
 _put_off: set[int] = set()  # signals to be sent again
 
 
@@ -44,7 +45,11 @@ def install() -> None:
     """
     if threading.current_thread() is not threading.main_thread() or signal.getsignal(signal.SIGTERM) is _stop:
         return
+    global _terminals
     signal.signal(signal.SIGTERM, _stop)
+    if signal.getsignal(signal.SIGHUP) is signal.SIG_DFL:
+        _terminals = tuple(fd for fd in (1, 2) if os.isatty(fd))
+        signal.signal(signal.SIGHUP, _hang_up)
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         signal.signal(signal.SIGINT, _interrupt)
     sys.excepthook = functools.partial(_uncaught, sys.excepthook)
@@ -76,7 +81,7 @@ def leave() -> None:
 
 def end() -> None:
     """Fix the exit code: from now on a signal, to a Python that is shutting down, does not change it."""
-    for number, ours in ((signal.SIGTERM, _stop), (signal.SIGINT, _interrupt)):
+    for number, ours in ((signal.SIGTERM, _stop), (signal.SIGHUP, _hang_up), (signal.SIGINT, _interrupt)):
         if signal.getsignal(number) is ours:
             signal.signal(number, signal.SIG_IGN)
 
@@ -127,6 +132,17 @@ def _stop(number: int, frame: FrameType | None) -> None:
     _requested = True
     _say()
     raise Stopped(errors.EXIT_RESTART)
+
+
+def _hang_up(number: int, frame: FrameType | None) -> None:
+    """The terminal is gone: what is still said goes nowhere, since writing to it would end the command at once."""
+    global _terminals
+    gone, _terminals = _terminals, ()
+    if gone:
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        for fd in gone:
+            os.dup2(nowhere, fd)
+    os.kill(os.getpid(), signal.SIGTERM)
 
 
 def _interrupt(number: int, frame: FrameType | None) -> None:
@@ -186,7 +202,10 @@ def _swallowed(before: Callable[[sys.UnraisableHookArgs], object], lost: sys.Unr
 def _watch(received: int) -> None:
     """End the process if the main thread does not reach `_stop`, or a library swallowed its exception."""
     while True:
-        if signal.SIGTERM in os.read(received, 64):
+        came = os.read(received, 64)
+        if signal.SIGHUP in came:
+            _hang_up(signal.SIGHUP, None)  # the main thread may be busy in a library
+        if signal.SIGTERM in came:
             time.sleep(PATIENCE)
             if signal.getsignal(signal.SIGTERM) is _stop:
                 _say()
@@ -203,15 +222,17 @@ def _say() -> None:
 
 
 def _deaf() -> None:
-    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM, signal.SIGHUP})
 
 
 def _hear() -> None:
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM, signal.SIGHUP})
 
 
 def _forget() -> None:
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    if signal.getsignal(signal.SIGHUP) is _hang_up:
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)
     if signal.getsignal(signal.SIGINT) is _interrupt:
         signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.set_wakeup_fd(-1)
