@@ -119,7 +119,7 @@ def run(main: Callable[[list[str]], int | None], *, doc: str | None = None) -> N
     debug = os.environ.get("VLGUARD_DEBUG", "") not in ("", "0")
     if not debug:
         for name in ("absl", "asyncio"):
-            logging.getLogger(name).addFilter(_shown)
+            logging.getLogger(name).addFilter(_without_trace)
         sys.unraisablehook = functools.partial(_unraisable, sys.unraisablehook)
     try:
         code = _call(main, doc)
@@ -187,7 +187,7 @@ def _unraisable(before: Callable[[sys.UnraisableHookArgs], object], lost: sys.Un
         before(lost)
 
 
-def _shown(record: logging.LogRecord) -> bool:
+def _without_trace(record: logging.LogRecord) -> bool:
     """Drop stack traces from log records: Orbax logs an error in each thread that it passes, asyncio in each task, and
-    then it is raised; and that a file is missing which Orbax never writes into a step's arrays, at each restore."""
-    return not record.exc_info and not str(record.msg).startswith("Metadata file does not exist")
+    then it is raised."""
+    return not record.exc_info

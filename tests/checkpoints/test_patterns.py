@@ -47,7 +47,7 @@ def test_refused(pattern: str, message: str) -> None:
 
 
 def test_time_is_bounded_over_all_patterns() -> None:
-    budget = patterns.Budget(0.2)
+    budget = patterns.Budget(0.02)  # far less than they take
     started = time.monotonic()
     for _ in range(3):
         with pytest.raises(errors.UserError, match="takes too long to match; write it without nested repetitions"):
