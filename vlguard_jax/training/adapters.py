@@ -73,6 +73,7 @@ def _trained(step: Path, told: dict[str, Any], wanted: functional.Params) -> fun
             f"{step}: its parameters are not those of its config; start the same train command again"
         )
     values = {path: np.asarray(arrays.of(where, path, found[path])[...]) for path in shapes if path in found}
-    if differing := [path for path in shapes if store_lib.checksums(values).get(path) != told[path]]:
+    checksums = store_lib.checksums(values)
+    if differing := [path for path in shapes if checksums.get(path) != told[path]]:
         raise steps_lib.Damaged(f"{step}: {differing[0]} is not what was saved (checksum)")
     return trees.unflatten({path.removeprefix(_PREFIX): value for path, value in values.items()})
