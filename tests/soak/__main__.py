@@ -11,7 +11,6 @@ The last line says what the kills hit; exit code 0 only if nothing was lost, cha
 
 from __future__ import annotations
 
-import argparse
 from collections import Counter
 import json
 import os
@@ -25,6 +24,7 @@ import time
 from typing import Any
 
 from tests import source
+from tests.soak import flags as flags_lib
 from tests.soak import watched
 
 FREE = ("time", "run_id", "versions")  # of a result line: may differ
@@ -123,10 +123,8 @@ def campaign(top: pathlib.Path, flags: list[str], kills: int, seed: int) -> tupl
 
 def main() -> int:
     """Run what the arguments ask for."""
-    as_it_stands = argparse.RawDescriptionHelpFormatter
-    parser = argparse.ArgumentParser(prog="python -m tests.soak", description=__doc__, formatter_class=as_it_stands)
+    parser = flags_lib.parser("tests.soak", __doc__)
     parser.add_argument("--kills", type=int, default=20)
-    parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--limit", type=int, default=0, help="questions of a subset; 0: all")
     parser.add_argument("--compute", default="fp32", choices=("fp32", "bf16"))
     parser.add_argument("--keep", help="an empty folder for all files, kept; default: a temporary one")

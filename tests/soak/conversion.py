@@ -12,7 +12,6 @@ The last line says what the kills hit; exit code 0 only if nothing was lost or c
 
 from __future__ import annotations
 
-import argparse
 from collections import Counter
 import hashlib
 import pathlib
@@ -24,6 +23,7 @@ import tempfile
 import time
 
 from tests import source
+from tests.soak import flags as flags_lib
 
 LAYOUTS = ("orbax", "llava", "hf")
 SHARD_BYTES = 32 * 10**6  # so that a folder has many files
@@ -157,12 +157,8 @@ def campaign(top: pathlib.Path, src: pathlib.Path, kills: int, seed: int) -> tup
 
 def main() -> int:
     """Run what the arguments ask for."""
-    as_it_stands = argparse.RawDescriptionHelpFormatter
-    parser = argparse.ArgumentParser(
-        prog="python -m tests.soak.conversion", description=__doc__, formatter_class=as_it_stands
-    )
+    parser = flags_lib.parser("tests.soak.conversion", __doc__)
     parser.add_argument("--kills", type=int, default=20)
-    parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--src", help="a model's folder in any layout; default: a drawn one")
     parser.add_argument("--keep", help="an empty folder for all files, kept; default: a temporary one")
     given = parser.parse_args()

@@ -10,7 +10,6 @@ the file is deleted: the same command has to go on from the newest checkpoint an
 
 from __future__ import annotations
 
-import argparse
 from collections import Counter
 import os
 import pathlib
@@ -22,6 +21,7 @@ import sys
 import tempfile
 
 from tests import source
+from tests.soak import flags as flags_lib
 from tests.soak import training
 
 SIZE = 64 * 10**6  # bytes of the disk that is mounted
@@ -72,12 +72,8 @@ def campaign(top: pathlib.Path, disk: pathlib.Path, flags: list[str], trials: in
 
 def main() -> int:
     """Run what the arguments ask for."""
-    as_it_stands = argparse.RawDescriptionHelpFormatter
-    parser = argparse.ArgumentParser(
-        prog="python -m tests.soak.full_disk", description=__doc__, formatter_class=as_it_stands
-    )
+    parser = flags_lib.parser("tests.soak.full_disk", __doc__)
     parser.add_argument("--trials", type=int, default=20)
-    parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--disk", help="an empty folder on a small disk; default: one in memory")
     given = parser.parse_args()
     top = pathlib.Path(tempfile.mkdtemp(prefix="vlguard_jax-soak-"))

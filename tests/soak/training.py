@@ -16,7 +16,6 @@ The last line says what the kills hit; exit code 0 only if nothing was lost, cha
 
 from __future__ import annotations
 
-import argparse
 from collections import Counter
 import hashlib
 import json
@@ -34,6 +33,7 @@ from typing import Any
 
 from tests import ports
 from tests import source
+from tests.soak import flags as flags_lib
 from tests.soak import watched
 from tests.soak import watched_training
 
@@ -280,17 +280,13 @@ def points(top: pathlib.Path, flags: list[str], at: list[str], processes: int, n
 
 def main() -> int:
     """Run what the arguments ask for."""
-    as_it_stands = argparse.RawDescriptionHelpFormatter
-    parser = argparse.ArgumentParser(
-        prog="python -m tests.soak.training", description=__doc__, formatter_class=as_it_stands
-    )
+    parser = flags_lib.parser("tests.soak.training", __doc__)
     parser.add_argument("--kills", type=int, default=20)
     parser.add_argument("--processes", type=int, default=1, help="of this machine, which train together")
     parser.add_argument("--at", help=f"points, of {', '.join(watched_training.PHASES)}; a signal there, and no kills")
     signals = {"TERM": signal.SIGTERM, "KILL": signal.SIGKILL, "STOP": signal.SIGSTOP}
     parser.add_argument("--signal", default="TERM", choices=signals, help=f"at these points; STOP: for {SLOW:g} s")
     parser.add_argument("--bucket", action="store_true", help="folders cannot be renamed")
-    parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--keep", help="an empty folder for all files, kept; default: a temporary one")
     parser.add_argument("flags", nargs="*", help="of a training of your own, behind --; without --workdir")
     given = parser.parse_args()
